@@ -1,0 +1,26 @@
+// The paper's loss (section 3) and its derivative: each row's loss times its weight, and the weighted derivative.
+#include "row.h"
+
+namespace fastadv::cpu::FASTADV_ISA {
+
+void mixed_cross_entropy(const MixedCrossEntropy& args, int64_t begin, int64_t end) {
+  with_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    using F = compute_t<T>;
+    F* row_loss = static_cast<F*>(args.row_loss);  // [m]
+    const F label_smoothing = static_cast<F>(args.label_smoothing);
+    for (int64_t row = begin; row < end; ++row) {
+      const T* z = static_cast<const T*>(args.logits) + row * args.classes;  // [K]
+      T* dz = static_cast<T*>(args.dlogits) + row * args.classes;            // [K]
+      const int64_t target = args.labels[row];
+      const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
+      const F maximum = row_extremes(z, args.classes).maximum;
+      const RowSums<F> sums = row_sums(z, args.classes, target, maximum);
+      const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(args.classes)};
+      row_loss[row] = weight * cross_entropy(std::log(sums.sum), load(z[target]) - maximum, sums.mean_shifted, smoothing);
+      cross_entropy_row(z, dz, args.classes, target, maximum, sums, weight, label_smoothing);
+    }
+  });
+}
+
+}  // namespace fastadv::cpu::FASTADV_ISA

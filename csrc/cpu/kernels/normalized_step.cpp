@@ -1,0 +1,135 @@
+// The step along the gradient over its norm (appendix A), in pixel values: the gradient with respect to a pixel is
+// grad / std. Norms are in double, so that no gradient is too small or too large to normalise; elements that are not
+// finite count as zero.
+#include "../kernels.h"
+#include "spans.h"
+
+namespace fastadv::cpu::FASTADV_ISA {
+namespace {
+
+constexpr int64_t kLanes = 16;  // independent partial sums, added in a fixed order on every instruction set
+
+FASTADV_HOST_DEVICE double pixel_gradient(double grad, double std) {
+  const double value = grad / std;
+  return value - value == 0.0 ? value : 0.0;
+}
+
+// partial[chunk] <- reduction of term(first + i, i, example, constants) over the chunk's elements.
+template <class F, class Term, class Join>
+FASTADV_HOST_DEVICE void for_each_chunk(const Step& step, double* partial, int64_t begin, int64_t end, Term term,
+                                        Join join) {
+  const int64_t size = step.batch.channels * step.batch.plane, chunks = chunks_per_example(step.batch);
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    const int64_t origin = chunk / chunks * size, start = chunk % chunks * kChunk;
+    const int64_t stop = start + kChunk < size ? start + kChunk : size;
+    double lane[kLanes] = {};
+    for_each_span<F>(step, origin + start, origin + stop,
+                     [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
+                       int64_t i = 0;
+                       for (; i + kLanes <= count; i += kLanes)
+                         for (int64_t l = 0; l < kLanes; ++l)
+                           lane[l] = join(lane[l], term(first + i + l, example, constants, i + l));
+                       for (; i < count; ++i) lane[0] = join(lane[0], term(first + i, example, constants, i));
+                     });
+    double total = 0.0;
+    for (double value : lane) total = join(total, value);
+    partial[chunk] = total;
+  }
+}
+
+FASTADV_HOST_DEVICE double larger(double a, double b) { return a > b ? a : b; }
+FASTADV_HOST_DEVICE double sum(double a, double b) { return a + b; }
+
+// Where a step of alpha along the normalised gradient leads, in the model's input.
+template <class F>
+FASTADV_HOST_DEVICE F moved(F adv, double grad, double std, double alpha, double length) {
+  return adv + static_cast<F>(alpha * (pixel_gradient(grad, std) / length));
+}
+
+}  // namespace
+
+void gradient_max(const Step& step, double* partial, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* grad = static_cast<const T*>(step.grad);  // [N, C, ...]
+    for_each_chunk<compute_t<T>>(
+        step, partial, begin, end,
+        [&](int64_t at, int64_t, const auto& constants, int64_t i) {
+          const double value = pixel_gradient(load(grad[at]), std_at(constants, i));
+          return value < 0 ? -value : value;
+        },
+        larger);
+  });
+}
+
+void gradient_squares(const Step& step, const double* scale, double* partial, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* grad = static_cast<const T*>(step.grad);  // [N, C, ...]
+    for_each_chunk<compute_t<T>>(
+        step, partial, begin, end,
+        [&](int64_t at, int64_t example, const auto& constants, int64_t i) {
+          const double value = pixel_gradient(load(grad[at]), std_at(constants, i)) / scale[example];
+          return value * value;
+        },
+        sum);
+  });
+}
+
+void distance_squares(const Step& step, const double* length, double* partial, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* adv = static_cast<const T*>(step.adv);      // [N, C, ...]
+    const T* clean = static_cast<const T*>(step.clean);  // [N, C, ...]
+    const T* grad = static_cast<const T*>(step.grad);    // [N, C, ...]
+    for_each_chunk<compute_t<T>>(
+        step, partial, begin, end,
+        [&](int64_t at, int64_t example, const auto& constants, int64_t i) {
+          const double std = std_at(constants, i), alpha = bounds_at(constants, i).alpha;
+          const auto there = moved(load(adv[at]), load(grad[at]), std, alpha, length[example]);
+          const double pixels = (static_cast<double>(there) - static_cast<double>(load(clean[at]))) * std;
+          return pixels * pixels;
+        },
+        sum);
+  });
+}
+
+void l2_step(const Step& step, const double* length, const double* shrink, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    using F = compute_t<T>;
+    T* adv = static_cast<T*>(step.adv);                                                // [N, C, ...]
+    const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);  // [N, C, ...]
+    const T* grad = static_cast<const T*>(step.grad);                                  // [N, C, ...]
+    for_each_span<F>(step, begin, end, [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
+      for (int64_t i = 0; i < count; ++i) {
+        const Bounds<F> at = bounds_at(constants, i);
+        const F base = load(clean[first + i]);
+        F there = moved(load(adv[first + i]), load(grad[first + i]), std_at(constants, i), at.alpha, length[example]);
+        if (shrink[example] < 1.0) there = base + static_cast<F>(shrink[example] * static_cast<double>(there - base));
+        store(adv[first + i], clamp(there, at.lower, at.upper));
+      }
+    });
+  });
+}
+
+void linf_step(const Step& step, const double* length, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    using F = compute_t<T>;
+    T* adv = static_cast<T*>(step.adv);                                                // [N, C, ...]
+    const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);  // [N, C, ...]
+    const T* grad = static_cast<const T*>(step.grad);                                  // [N, C, ...]
+    for_each_span<F>(step, begin, end, [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
+      for (int64_t i = 0; i < count; ++i) {
+        const Bounds<F> at = bounds_at(constants, i);
+        const F base = load(clean[first + i]);
+        const F there =
+            moved(load(adv[first + i]), load(grad[first + i]), std_at(constants, i), at.alpha, length[example]);
+        store(adv[first + i], clip(there, base, at.eps, at.lower, at.upper));
+      }
+    });
+  });
+}
+
+}  // namespace fastadv::cpu::FASTADV_ISA

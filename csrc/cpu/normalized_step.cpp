@@ -1,0 +1,95 @@
+// normalized_step_ on the CPU: the gradient's norm, for L2 the distance that the step would reach, then the step.
+#include <cmath>
+
+#include <torch/csrc/stable/library.h>
+
+#include "steps.h"
+
+namespace fastadv::cpu {
+namespace {
+
+using torch::stable::Tensor;
+using Numbers = std::vector<double>;
+
+// Per-example totals of chunked partial sums: added in order, so that the threads do not show.
+template <class Reduce, class Join>
+std::vector<double> over_examples(const Batch& batch, Reduce reduce, Join join) {
+  const int64_t chunks = chunks_per_example(batch);
+  std::vector<double> partial(batch.examples * chunks), total(batch.examples);
+  torch::stable::parallel_for(0, batch.examples * chunks, 2,
+                              [&](int64_t begin, int64_t end) { reduce(partial.data(), begin, end); });
+  for (int64_t i = 0; i < batch.examples * chunks; ++i) total[i / chunks] = join(total[i / chunks], partial[i]);
+  return total;
+}
+
+double larger(double a, double b) { return a > b ? a : b; }
+double sum(double a, double b) { return a + b; }
+
+// The norm of each example's gradient; 1 where it is zero, so that a zero gradient gives a zero step.
+std::vector<double> gradient_length(const Step& step, Norm norm) {
+  std::vector<double> scale(step.batch.examples, 1.0);
+  // Squares of float64 can leave the range of double; those of the narrower types cannot.
+  if (norm == Norm::linf || step.dtype == DType::float64)
+    scale = over_examples(
+        step.batch, [&](double* partial, int64_t begin, int64_t end) { kernels().gradient_max(step, partial, begin, end); },
+        larger);
+  for (double& value : scale) value = value > 0 ? value : 1.0;
+  if (norm == Norm::linf) return scale;
+  std::vector<double> length = over_examples(
+      step.batch,
+      [&](double* partial, int64_t begin, int64_t end) {
+        kernels().gradient_squares(step, scale.data(), partial, begin, end);
+      },
+      sum);
+  for (size_t n = 0; n < length.size(); ++n) length[n] = length[n] > 0 ? scale[n] * std::sqrt(length[n]) : 1.0;
+  return length;
+}
+
+double at(const PerExample& value, DType dtype, int64_t example) {
+  if (value.per_example == nullptr) return value.value;
+  return value.value * (dtype == DType::float64 ? static_cast<const double*>(value.per_example)[example]
+                                                : static_cast<const float*>(value.per_example)[example]);
+}
+
+// The factor that brings each example's perturbation back onto the L2 ball; 1 inside it.
+std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& length) {
+  std::vector<double> distance(step.batch.examples);
+  if (step.clean == nullptr) {  // the first step: alpha times a unit vector
+    for (size_t n = 0; n < distance.size(); ++n) distance[n] = std::abs(at(step.alpha, step.dtype, n));
+  } else {
+    distance = over_examples(
+        step.batch,
+        [&](double* partial, int64_t begin, int64_t end) {
+          kernels().distance_squares(step, length.data(), partial, begin, end);
+        },
+        sum);
+    for (double& value : distance) value = std::sqrt(value);
+  }
+  for (size_t n = 0; n < distance.size(); ++n) {
+    const double eps = at(step.eps, step.dtype, n);
+    distance[n] = distance[n] > eps ? eps / distance[n] : 1.0;
+  }
+  return distance;
+}
+
+void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& grad, double alpha,
+                      std::optional<Tensor> alphas, double eps, std::optional<Tensor> epses,
+                      const std::string& norm_name, const Numbers& std, const Numbers& lower, const Numbers& upper) {
+  const char* op = "normalized_step_";
+  const Step step = checks::step(op, adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
+  const Norm norm = checks::norm(op, norm_name);
+  eps_not_negative(op, step);
+  if (elements(step.batch) == 0) return;
+  const std::vector<double> length = gradient_length(step, norm);  // [N]
+  const std::vector<double> shrink = norm == Norm::l2 ? shrink_to_ball(step, length) : std::vector<double>();
+  torch::stable::parallel_for(0, elements(step.batch), kGrain, [&](int64_t begin, int64_t end) {
+    if (norm == Norm::l2) kernels().l2_step(step, length.data(), shrink.data(), begin, end);
+    else kernels().linf_step(step, length.data(), begin, end);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastadv, CPU, m) { m.impl("normalized_step_", TORCH_BOX(&normalized_step_)); }
+
+}  // namespace fastadv::cpu

@@ -1,0 +1,47 @@
+// What every CUDA operator does around its launch: the tensor's device, torch's current stream, the launch's error.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <cuda_runtime_api.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include "../checks.h"
+
+namespace fastadv::cuda {
+
+// torch's stream is looked up when first needed: linking to it would keep the module from loading beside a torch that
+// was built without CUDA.
+inline cudaStream_t current_stream(int32_t device) {
+  using Getter = int32_t (*)(int32_t, void**);
+  static const Getter getter = reinterpret_cast<Getter>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
+  void* stream = nullptr;
+  if (getter == nullptr || getter(device, &stream) != 0)
+    throw std::runtime_error("fastadv: this torch offers no CUDA stream; it was built without CUDA");
+  return static_cast<cudaStream_t>(stream);
+}
+
+inline void check_launch(const char* op, cudaError_t error) {
+  if (error == cudaSuccess) return;
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
+    int device = 0;
+    cudaDeviceProp properties{};
+    cudaGetDevice(&device);
+    cudaGetDeviceProperties(&properties, device);
+    checks::fail("RuntimeError", op, "no kernel was compiled for this GPU (", properties.name, ", compute capability ",
+                 properties.major, ".", properties.minor, "); compiled are ", FASTADV_CUDA_ARCHS,
+                 ". Rebuild with FASTADV_CUDA_ARCHS=", properties.major, properties.minor,
+                 " pip install --no-build-isolation .");
+  }
+  checks::fail("RuntimeError", op, cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+}
+
+// Runs launch(stream) on the tensor's device and its current stream.
+template <class Launch>
+void on_device_of(const char* op, const torch::stable::Tensor& tensor, Launch launch) {
+  const int32_t device = tensor.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  check_launch(op, launch(current_stream(device)));
+}
+
+}  // namespace fastadv::cuda

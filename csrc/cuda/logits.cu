@@ -1,0 +1,178 @@
+// Costs of rows of logits and their derivatives: one launch, a warp a row, or a block where there are many classes.
+#include <cmath>
+
+#include "../math/logit_grad.h"
+#include "../math/philox.h"
+#include "element.cuh"
+#include "launch.cuh"
+#include "launchers.h"
+#include "reduce.cuh"
+
+namespace fastadv::cuda {
+namespace {
+
+constexpr int64_t kWarpClasses = 1024;  // rows of up to so many classes are a warp's
+
+// A value and the first class that has it.
+template <class F>
+struct Found {
+  F value;
+  int32_t index;
+};
+
+template <class F>
+__device__ __forceinline__ Found<F> __shfl_xor_sync(unsigned mask, Found<F> found, int distance) {
+  return {::__shfl_xor_sync(mask, found.value, distance), ::__shfl_xor_sync(mask, found.index, distance)};
+}
+
+struct FirstLargest {
+  template <class F>
+  __device__ __forceinline__ Found<F> operator()(Found<F> a, Found<F> b) const {
+    return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
+  }
+};
+
+// A group of threads over one row: thread `lane` of kGroup takes every kGroup-th class.
+template <class T, int kGroup>
+struct Row {
+  using F = compute_t<T>;
+  const T* z;  // [K]
+  T* dz;       // [K]
+  int64_t classes;
+  int lane;
+
+  __device__ __forceinline__ F shifted(int64_t j, F maximum) const { return load(z[j]) - maximum; }
+
+  template <class Join, class Term>
+  __device__ __forceinline__ F reduce(Join join, Term term) const {
+    F value = 0;
+    for (int64_t j = lane; j < classes; j += kGroup) value = join(value, term(j));
+    return group_reduce<kGroup>(value, join);
+  }
+
+  // The largest of sign * z and its first class. A row of NaN gives class 0.
+  __device__ __forceinline__ Found<F> extreme(F sign) const {
+    Found<F> best{-INFINITY, static_cast<int32_t>(classes)};
+    for (int64_t j = lane; j < classes; j += kGroup)
+      best = FirstLargest{}(best, Found<F>{sign * load(z[j]), static_cast<int32_t>(j)});
+    best = group_reduce<kGroup>(best, FirstLargest{});
+    if (best.index == classes) best.index = 0;
+    return best;
+  }
+
+  // d(cross-entropy) / dz times weight; returns the row's loss times weight. Out-of-range targets give NaN.
+  __device__ __forceinline__ F cross_entropy_grad(int64_t target, F maximum, F weight, F label_smoothing) const {
+    const bool valid = target >= 0 && target < classes;
+    const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(classes)};
+    const F others = reduce(Add{}, [&](int64_t j) { return j == target ? F(0) : exp(shifted(j, maximum)); });
+    const F shifted_target = valid ? shifted(target, maximum) : static_cast<F>(NAN);
+    const F sum = others + exp(shifted_target);
+    for (int64_t j = lane; j < classes; j += kGroup) {
+      const F grad = j == target ? cross_entropy_grad_target(others, sum, smoothing)
+                                 : cross_entropy_grad_other(static_cast<F>(exp(shifted(j, maximum))), sum, smoothing);
+      store(dz[j], weight * grad);
+    }
+    const F mean =
+        label_smoothing == F(0) ? F(0) : reduce(Add{}, [&](int64_t j) { return shifted(j, maximum); }) / classes;
+    return weight * cross_entropy(static_cast<F>(log(sum)), shifted_target, mean, smoothing);
+  }
+
+  __device__ __forceinline__ void entropy(F maximum) const {
+    const F sum = reduce(Add{}, [&](int64_t j) { return static_cast<F>(exp(shifted(j, maximum))); });
+    const F weighted = reduce(Add{}, [&](int64_t j) {
+      const F s = shifted(j, maximum), e = exp(s);
+      return e > F(0) ? e * s : F(0);
+    });
+    const F log_sum = log(sum), value = log_sum - weighted / sum;
+    for (int64_t j = lane; j < classes; j += kGroup) {
+      const F s = shifted(j, maximum);
+      store(dz[j], entropy_grad(static_cast<F>(exp(s)), s, sum, log_sum, value));
+    }
+  }
+};
+
+template <int kGroup>
+__device__ __forceinline__ int64_t group_index() {
+  return thread_index() / kGroup;
+}
+template <int kGroup>
+__device__ __forceinline__ int64_t group_count() {
+  return thread_count() / kGroup;
+}
+
+__device__ __forceinline__ int64_t random_class(const TargetGrad& args, int64_t row, int64_t predicted) {
+  if (args.classes == 1) return 0;
+  const uint64_t example = args.stream.offset + static_cast<uint64_t>(row);
+  const uint32_t word = draw(args.stream.seed, example, 0, Purpose::target).word[0];
+  const int64_t drawn = uniform_below(word, static_cast<uint32_t>(args.classes - 1));
+  return drawn + (drawn >= predicted ? 1 : 0);  // any class but the predicted one
+}
+
+template <class T, int kGroup>
+__global__ void __launch_bounds__(kThreads) target_grad_kernel(const __grid_constant__ TargetGrad args) {
+  using F = compute_t<T>;
+  for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
+    const int64_t first = row * args.classes;
+    const Row<T, kGroup> group{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first,
+                               args.classes, static_cast<int>(threadIdx.x) % kGroup};
+    const Found<F> largest = group.extreme(F(1));
+    int64_t target = largest.index;
+    if (args.rule == Rule::label) target = args.labels[row];
+    else if (args.rule == Rule::least_likely) target = group.extreme(F(-1)).index;
+    else if (args.rule == Rule::random) target = random_class(args, row, largest.index);
+    if (args.rule == Rule::entropy) group.entropy(largest.value);
+    else group.cross_entropy_grad(target, largest.value, F(1), static_cast<F>(args.label_smoothing));
+    if (group.lane == 0) args.target[row] = target;
+  }
+}
+
+template <class T, int kGroup>
+__global__ void __launch_bounds__(kThreads) mixed_kernel(const __grid_constant__ MixedCrossEntropy args) {
+  using F = compute_t<T>;
+  for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
+    const int64_t first = row * args.classes;
+    const Row<T, kGroup> group{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first,
+                               args.classes, static_cast<int>(threadIdx.x) % kGroup};
+    const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
+    const F loss = group.cross_entropy_grad(args.labels[row], group.extreme(F(1)).value, weight,
+                                            static_cast<F>(args.label_smoothing));
+    if (group.lane == 0) static_cast<F*>(args.row_loss)[row] = loss;
+  }
+}
+
+// One block adds the rows in a fixed order, so that a run repeats bit for bit.
+template <class F>
+__global__ void __launch_bounds__(kThreads) total_kernel(const F* row_loss, int64_t rows, F* loss) {
+  double value = 0.0;
+  for (int64_t i = threadIdx.x; i < rows; i += kThreads) value += row_loss[i];
+  value = group_reduce<kThreads>(value, Add{});
+  if (threadIdx.x == 0) *loss = static_cast<F>(value);
+}
+
+}  // namespace
+
+cudaError_t target_grad(const TargetGrad& args, cudaStream_t stream) {
+  if (args.rows == 0) return cudaSuccess;
+  with_type(args.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const bool warp = args.classes <= kWarpClasses;
+    const auto kernel = warp ? target_grad_kernel<T, kWarp> : target_grad_kernel<T, kThreads>;
+    FASTADV_LAUNCH(kernel, blocks_for(args.rows * (warp ? kWarp : kThreads)), kThreads, stream, args);
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_cross_entropy(const MixedCrossEntropy& args, void* loss, cudaStream_t stream) {
+  with_type(args.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    using F = compute_t<T>;
+    const bool warp = args.classes <= kWarpClasses;
+    const auto kernel = warp ? mixed_kernel<T, kWarp> : mixed_kernel<T, kThreads>;
+    FASTADV_LAUNCH(kernel, blocks_for(args.rows * (warp ? kWarp : kThreads)), kThreads, stream, args);
+    FASTADV_LAUNCH(total_kernel<F>, 1, kThreads, stream, static_cast<const F*>(args.row_loss), args.rows,
+                   static_cast<F*>(loss));
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace fastadv::cuda

@@ -1,0 +1,118 @@
+// Random numbers made where they are used: the noise of an element is keyed by its example and its place within the
+// image, counted channel by channel in either layout, and agrees with the CPU's bit for bit.
+#include "../math/philox.h"
+#include "../math/truncated_normal.h"
+#include "cursor.cuh"
+#include "launch.cuh"
+#include "launchers.h"
+
+namespace fastadv::cuda {
+namespace {
+
+// Noise of one place of an image in units of eps. Neighbours share a block of words: the last one is kept.
+struct NoiseSource {
+  Stream stream;
+  Noise kind;
+  HalfNormal normal;
+  Philox words;
+  int64_t example, block;
+
+  __device__ __forceinline__ NoiseSource(const Stream& stream, Noise kind, HalfNormal normal)
+      : stream(stream), kind(kind), normal(normal), example(-1), block(-1) {}
+
+  __device__ __forceinline__ uint32_t word(int64_t of_example, int64_t index) {
+    if (of_example != example || index / 4 != block) {
+      example = of_example;
+      block = index / 4;
+      words = draw(stream.seed, stream.offset + static_cast<uint64_t>(example), static_cast<uint32_t>(block),
+                   Purpose::noise);
+    }
+    const int lane = static_cast<int>(index % 4);  // selected, not indexed: an indexed array would live in memory
+    return lane == 0 ? words.word[0] : lane == 1 ? words.word[1] : lane == 2 ? words.word[2] : words.word[3];
+  }
+
+  __device__ __forceinline__ float at(int64_t of_example, int64_t place) {
+    if (kind == Noise::sign) return (word(of_example, place / 32) >> (place % 32)) & 1u ? -1.0f : 1.0f;
+    const Fraction fraction = to_fraction(word(of_example, place));
+    return fraction.sign * (kind == Noise::uniform ? fraction.value : 0.5f * quantile(normal, fraction));
+  }
+};
+
+template <class T, int kWidth, bool kChannelsLast>
+__device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t first, NoiseSource& noise,
+                                           const Places<compute_t<T>>& places, int64_t plane) {
+  using F = compute_t<T>;
+  using P = Pack<T, kWidth>;
+  P pack = *reinterpret_cast<const P*>(clean + first);
+  Cursor<F, kChannelsLast> at(places, first);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    const int64_t within = kChannelsLast ? (at.place - at.channel) / places.channels : at.place;
+    const F drawn = static_cast<F>(noise.at(at.example, at.channel * plane + within));
+    store(pack.value[i],
+          clamp(load(pack.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
+    if (i + 1 < kWidth) at.next(places);
+  }
+  *reinterpret_cast<P*>(adv + first) = pack;
+}
+
+// adv and clean may be the same tensor: each pack is read before it is written, by one thread.
+template <class T, int kWidth, bool kChannelsLast>
+__global__ void __launch_bounds__(kThreads)
+    noise_kernel(T* adv, const T* clean, const Layout layout, const __grid_constant__ Places<compute_t<T>> places,
+                 int64_t plane, Stream stream, Noise kind, HalfNormal normal) {
+  NoiseSource noise(stream, kind, normal);
+  for (int64_t pack = thread_index(); pack < layout.packs; pack += thread_count())
+    noise_pack<T, kWidth, kChannelsLast>(adv, clean, layout.head + pack * kWidth, noise, places, plane);
+  const int64_t tail = layout.head + layout.packs * kWidth, single = thread_index();
+  if (single < layout.head) noise_pack<T, 1, kChannelsLast>(adv, clean, single, noise, places, plane);
+  if (single < layout.total - tail) noise_pack<T, 1, kChannelsLast>(adv, clean, tail + single, noise, places, plane);
+}
+
+template <class T, int kWidth>
+void launch(const NoiseStep& args, const Layout& layout, cudaStream_t stream) {
+  const Step& step = args.step;
+  T* adv = static_cast<T*>(step.adv);
+  const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);
+  const auto kernel = step.batch.channels_last ? noise_kernel<T, kWidth, true> : noise_kernel<T, kWidth, false>;
+  FASTADV_LAUNCH(kernel, blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, adv, clean, layout,
+                 places<compute_t<T>>(step), step.batch.plane, args.stream, args.kind, half_normal(2.0));
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    truncated_normal_kernel(T* eps, int64_t examples, float sigma, float upper, HalfNormal normal, Stream stream) {
+  for (int64_t i = thread_index(); i < examples; i += thread_count()) {
+    const Philox words = draw(stream.seed, stream.offset + static_cast<uint64_t>(i), 0, Purpose::eps);
+    const float drawn = sigma * quantile(normal, to_fraction(words.word[0]));
+    store(eps[i], static_cast<compute_t<T>>(drawn < upper ? drawn : upper));
+  }
+}
+
+}  // namespace
+
+cudaError_t noise_step(const NoiseStep& args, cudaStream_t stream) {
+  const Step& step = args.step;
+  const int64_t total = step.batch.examples * step.batch.channels * step.batch.plane;
+  if (total == 0) return cudaSuccess;
+  with_type(step.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    Layout layout{total, 0, total};
+    if (wide_layout<T>(total, step.adv, step.clean, nullptr, &layout)) launch<T, kWide<T>>(args, layout, stream);
+    else launch<T, 1>(args, layout, stream);
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t truncated_normal(const EpsSample& sample, cudaStream_t stream) {
+  if (sample.examples == 0) return cudaSuccess;
+  with_type(sample.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    FASTADV_LAUNCH(truncated_normal_kernel<T>, blocks_for(sample.examples), kThreads, stream,
+                   static_cast<T*>(sample.eps), sample.examples, static_cast<float>(sample.sigma),
+                   static_cast<float>(sample.upper), half_normal(sample.upper / sample.sigma), sample.stream);
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace fastadv::cuda

@@ -1,0 +1,37 @@
+// The arithmetic of one element of a step: section 2.2 of the paper, in the model's own input.
+#pragma once
+
+#include "macros.h"
+
+namespace fastadv {
+
+// Constants of one channel of one example, in the model's input: pixel values divided by the channel's std.
+template <class F>
+struct Bounds {
+  F alpha, eps, lower, upper;
+};
+
+// sign(NaN) = 0, so that a gradient that is not a number leaves the pixel where it is.
+template <class F>
+FASTADV_HOST_DEVICE F sign(F gradient) {
+  return static_cast<F>(gradient > F(0)) - static_cast<F>(gradient < F(0));
+}
+
+template <class F>
+FASTADV_HOST_DEVICE F clamp(F value, F lower, F upper) {
+  value = value < lower ? lower : value;
+  return value > upper ? upper : value;
+}
+
+// Clip_{clean, eps} of section 2.1, then the pixel range.
+template <class F>
+FASTADV_HOST_DEVICE F clip(F moved, F clean, F eps, F lower, F upper) {
+  return clamp(clamp(moved, clean - eps, clean + eps), lower, upper);
+}
+
+template <class F>
+FASTADV_HOST_DEVICE F sign_step(F adv, F clean, F gradient, Bounds<F> bounds) {
+  return clip(adv + bounds.alpha * sign(gradient), clean, bounds.eps, bounds.lower, bounds.upper);
+}
+
+}  // namespace fastadv

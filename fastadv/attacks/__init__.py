@@ -1,0 +1,90 @@
+"""The paper's eleven attacks by name, and two that users look for at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fastadv.attacks.base import Attack
+from fastadv.attacks.fast_entropy import FastEntropy
+from fastadv.attacks.fast_grad import FastGradL2, FastGradLinf
+from fastadv.attacks.fgsm import FGSM
+from fastadv.attacks.fgsm_pred import FGSMPred
+from fastadv.attacks.gradient import GradientAttack
+from fastadv.attacks.iter_basic import IterBasic
+from fastadv.attacks.iter_ll import IterLL
+from fastadv.attacks.mi_fgsm import MIFGSM
+from fastadv.attacks.noise import RandomNormal, RandomSign
+from fastadv.attacks.pgd import PGD
+from fastadv.attacks.step_ll import StepLL
+from fastadv.attacks.step_rnd import StepRnd
+
+__all__ = [
+    "FGSM",
+    "MIFGSM",
+    "PGD",
+    "Attack",
+    "FGSMPred",
+    "FastEntropy",
+    "FastGradL2",
+    "FastGradLinf",
+    "GradientAttack",
+    "IterBasic",
+    "IterLL",
+    "RandomNormal",
+    "RandomSign",
+    "StepLL",
+    "StepRnd",
+    "create",
+    "get",
+    "names",
+]
+
+_ATTACKS: dict[str, type[Attack]] = {
+    attack.name: attack
+    for attack in (
+        *(FGSM, FGSMPred, FastEntropy, FastGradL2, FastGradLinf, StepLL, StepRnd, IterBasic, IterLL),
+        *(RandomSign, RandomNormal, PGD, MIFGSM),
+    )
+}
+
+
+def names() -> list[str]:
+    """Every attack that :func:`create` knows."""
+    return list(_ATTACKS)
+
+
+def get(name: str) -> type[Attack]:
+    """The class of an attack.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if name not in _ATTACKS:
+        raise ValueError(f"unknown attack {name!r}; known are {', '.join(_ATTACKS)}")
+    return _ATTACKS[name]
+
+
+def create(name: str, model: Callable[..., Any], **options: Any) -> Attack:
+    """An attack by its name in the paper, e.g. ``create("step_ll", model, eps=16, space=PixelSpace.imagenet())``.
+
+    Args:
+        name: one of :func:`names`.
+        model: from images [N, C, ...] to logits [N, K].
+        options: those of :class:`Attack`, and the attack's own.
+
+    Raises:
+        ValueError: an unknown name or option; the message lists the known ones.
+    """
+    attack = get(name)
+    known = {
+        parameter
+        for base in attack.__mro__
+        if "__init__" in base.__dict__ and issubclass(base, Attack)
+        for parameter in inspect.signature(base).parameters
+    } - {"model", "options"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}")
+    return attack(model, **options)

@@ -1,0 +1,191 @@
+"""Attack: what every method of making candidate adversarial images has in common, up to its own arithmetic."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastadv.attacks.isolation import BN_MODES
+from fastadv.eps import TruncatedNormalEps
+from fastadv.pixels import PixelSpace
+from fastadv.streams import RandomStream
+
+VALIDATE = ("first", "always", "never")
+Eps = float | Tensor | TruncatedNormalEps
+
+
+class Attack(ABC):
+    """Makes a candidate adversarial image of each clean image, by the current weights of a model.
+
+    Call it for a new tensor, or :meth:`perturb_` to mutate the images in place. It works under ``no_grad``,
+    ``inference_mode`` and autocast, and leaves the model's modes, buffers and gradients as they were.
+
+    Args:
+        model: a module (wrapped by DistributedDataParallel or torch.compile, or not) or any callable, from images
+            [N, C, ...] to logits [N, K].
+        eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
+            drawn from anew for each example.
+        space: how pixel values map to the model's input.
+        validate: when to check that images lie in the space: on the ``"first"`` batch, ``"always"``, ``"never"``.
+        bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
+        label_smoothing: of the attacked cross-entropy, in [0, 1).
+        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``.
+        generator: a CPU generator to take the random numbers' seed from, instead of torch's default.
+
+    Raises:
+        ValueError: an eps that is negative or not finite, or another option outside its values.
+    """
+
+    name: ClassVar[str]
+    needs_labels: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        eps: Eps = 16,
+        space: PixelSpace | None = None,
+        validate: str = "first",
+        bn: str = "eval",
+        label_smoothing: float = 0.0,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if not callable(model):
+            raise TypeError(f"model must be a module or a callable, got {type(model).__name__}")
+        _check_choice("validate", validate, VALIDATE)
+        _check_choice("bn", bn, BN_MODES)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.model = model
+        self.eps = _checked_eps(eps)
+        self.space = PixelSpace.unit() if space is None else space
+        self.validate = validate
+        self.bn = bn
+        self.label_smoothing = label_smoothing
+        self.stream = RandomStream(seed=seed, generator=generator)
+        self._validated = False
+
+    def __call__(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
+        """Candidate adversarial images.
+
+        Args:
+            images: [N, C, ...] clean model inputs, floating; not changed.
+            labels: [N] true classes; needed by the methods that use the true label, ignored by the others.
+            eps: overrides the attack's own for this call.
+
+        Returns:
+            A new tensor [N, C, ...] without autograd history, inside the eps ball and the pixel range.
+
+        Raises:
+            ValueError: images outside the space, missing labels, shapes that do not fit, an eps out of range.
+            TypeError: images that are not floating, labels that are not integers.
+        """
+        self._check(images, labels)
+        with torch.inference_mode(False), torch.no_grad():
+            adv = images.detach().clone()
+        return self._perturb_(adv, labels, eps)
+
+    def perturb_(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
+        """Like a call, but the images themselves become adversarial: no copy of a single-step attack's input is made.
+
+        Raises:
+            ValueError: also for images that require grad.
+        """
+        self._check(images, labels)
+        if images.requires_grad:
+            raise ValueError("images are mutated in place and must not require grad: pass images.detach()")
+        if images.is_inference():
+            return images.copy_(self(images, labels, eps=eps))
+        return self._perturb_(images, labels, eps)
+
+    def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
+        if adv.shape[0] == 0:
+            return adv
+        chosen = self.eps if eps is None else _checked_eps(eps)
+        seed, offset = self.stream.take(adv.shape[0])
+        # Tensors made under a caller's inference mode could not be saved for a gradient.
+        with torch.inference_mode(False), torch.no_grad():
+            if labels is not None:
+                labels = labels.clone() if labels.is_inference() else labels
+                labels = labels.to(torch.int64)
+            self._run_(adv, labels, _per_call(chosen, adv, seed, offset), seed, offset)
+        return adv
+
+    @abstractmethod
+    def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
+        """Turn clean images adv [N, C, ...] adversarial in place; eps is a number or [N], N > 0."""
+
+    def _check(self, images: Tensor, labels: Tensor | None) -> None:
+        if not isinstance(images, Tensor) or not images.dtype.is_floating_point:
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(
+                f"{self.name}: images must be a floating tensor in the model's input space, got {kind}; "
+                f"PixelSpace.from_pixels makes one from uint8 pixels"
+            )
+        if images.dim() < 2:
+            raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
+        if self.needs_labels:
+            _check_labels(self.name, labels, images.shape[0])
+        if self.validate == "always" or (self.validate == "first" and not self._validated):
+            self.space.check(images.detach())
+            self._validated = True
+
+    def _options(self) -> dict[str, Any]:
+        """What :meth:`__repr__` shows."""
+        return {"eps": self.eps, "space": self.space, "bn": self.bn}
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        return f"{type(self).__name__}({type(self.model).__name__}, {options})"
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_labels(attack: str, labels: Tensor | None, examples: int) -> None:
+    if labels is None:
+        raise ValueError(f"{attack} uses the true label: call it with labels [N]")
+    if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"{attack}: labels must be a tensor of class indices, got {kind}")
+    if labels.shape != (examples,):
+        raise ValueError(f"{attack}: labels must have shape [{examples}], got {list(labels.shape)}")
+
+
+def _checked_eps(eps: Eps) -> Eps:
+    """eps as a float, a tensor or a distribution; the commonest mistake in the field, eps on a [0, 1] scale, warns."""
+    if isinstance(eps, Tensor) and eps.dim() > 0:
+        return eps
+    if isinstance(eps, TruncatedNormalEps):
+        largest = eps.upper
+    else:
+        eps = largest = float(eps)
+        if not 0 <= largest < float("inf"):
+            raise ValueError(f"eps must be zero or more and finite, in pixel values of [0, 255], got {eps}")
+    if 0 < largest < 1:
+        warnings.warn(
+            f"eps = {largest:g} is in pixel values of [0, 255], so it is less than one grey level; "
+            f"an eps of {largest:g} on a [0, 1] scale is eps = {255 * largest:g} here",
+            stacklevel=3,
+        )
+    return eps
+
+
+def _per_call(eps: Eps, images: Tensor, seed: int, offset: int) -> float | Tensor:
+    """eps for one batch: a number or [N] on the images' device."""
+    if isinstance(eps, TruncatedNormalEps):
+        return eps.sample(images.shape[0], seed=seed, offset=offset, device=images.device)
+    if not isinstance(eps, Tensor):
+        return eps
+    if eps.shape != images.shape[:1]:
+        raise ValueError(f"eps per example must have shape [{images.shape[0]}], got {list(eps.shape)}")
+    wide = torch.float64 if images.dtype == torch.float64 else torch.float32
+    return eps.detach().to(device=images.device, dtype=wide)

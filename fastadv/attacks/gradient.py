@@ -1,0 +1,80 @@
+"""GradientAttack: the one loop behind every method that follows the gradient of a cost."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastadv import ops
+from fastadv.attacks.base import Attack
+from fastadv.attacks.isolation import isolated, raw_module
+
+
+class GradientAttack(Attack):
+    """A cost (``rule`` and ``ascend``), a step rule (:meth:`_step_`) and a schedule (:meth:`_alphas`).
+
+    Each iteration is one forward and one backward to the input alone: the target is chosen from the logits of the same
+    forward, the cost's derivative with respect to them is known in closed form, and no gradient of a weight is made.
+
+    Attributes:
+        rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
+            prediction is chosen once, from the first image.
+        ascend: whether the attack increases the cost (away from the class) or decreases it (towards the target).
+    """
+
+    rule: ClassVar[str]
+    ascend: ClassVar[bool]
+
+    @abstractmethod
+    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
+        """Length of each step in pixel values: a number or [N]."""
+
+    def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+        ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
+
+    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int, offset: int) -> None:
+        """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
+
+    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+        """What a step follows, from the gradient and the previous step's direction (None at first)."""
+        return grad
+
+    starts_elsewhere: ClassVar[bool] = False
+
+    def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
+        alphas = self._alphas(eps)
+        # A single step from the clean image needs no second copy of it.
+        clean = adv.clone() if len(alphas) > 1 or self.starts_elsewhere else adv  # [N, C, ...]
+        model = raw_module(self.model)
+        rule, target, direction = self.rule, labels, None
+        with isolated(model, self.bn):
+            self._start_(adv, clean, eps, seed, offset)
+            for alpha in alphas:
+                chosen, grad = self._input_gradient(model, adv, rule, target, seed, offset)
+                direction = self._direction(grad, direction)
+                self._step_(adv, clean, direction, alpha if self.ascend else -alpha, eps)
+                if rule != "entropy":
+                    rule, target = "label", chosen
+
+    def _input_gradient(
+        self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int, offset: int
+    ) -> tuple[Tensor, Tensor]:
+        """(target [N], gradient of the summed cost with respect to adv [N, C, ...])."""
+        images = adv.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = model(images)  # [N, K]
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or not logits.requires_grad:
+            raise ValueError(f"{self.name}: the model must return differentiable logits [N, K], got {_describe(logits)}")
+        target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
+        (grad,) = torch.autograd.grad(logits, images, dlogits)
+        return target, grad
+
+
+def _describe(output: object) -> str:
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' that does not depend on the images'}"

@@ -1,0 +1,62 @@
+"""Running somebody else's model without leaving a trace: no mode, no buffer, no gradient is different afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BN_MODES = ("eval", "batch")
+
+
+def raw_module(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The module below DistributedDataParallel, DataParallel and torch.compile.
+
+    Generation needs no gradient of a weight: through a data-parallel wrapper it would broadcast buffers and reduce
+    gradients that nobody reads.
+    """
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif isinstance(model, nn.Module) and isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+@contextmanager
+def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
+    """Evaluation mode for the time of the block; every module's own mode afterwards, even if the block raises.
+
+    Args:
+        model: a module; any other callable is left as it is.
+        bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
+            that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
+            counters are not updated in either.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    tracking: list[_BatchNorm] = []
+    whole_model_trains = model.training
+    try:
+        for module, training in modes:
+            frozen = whole_model_trains and not training
+            use_batch = bn == "batch" and isinstance(module, _BatchNorm) and not frozen
+            if training != use_batch:
+                module.training = use_batch
+            if use_batch and module.track_running_stats:
+                # A training BatchNorm that tracks nothing reads and writes no buffer.
+                module.track_running_stats = False
+                tracking.append(module)  # type: ignore[arg-type]
+        yield
+    finally:
+        for module, training in modes:
+            if module.training != training:
+                module.training = training
+        for module in tracking:
+            module.track_running_stats = True

@@ -1,0 +1,55 @@
+"""IterativeAttack: many small steps along the gradient's sign, clipped to the eps ball after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastadv.attacks.gradient import GradientAttack
+
+
+class IterativeAttack(GradientAttack):
+    """A number of steps of one length; what None stands for is each attack's own.
+
+    Args:
+        model: as in :class:`Attack`, like all other options.
+        alpha: length of a step in pixel values.
+        steps: number of iterations.
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], *, alpha: float | None = None, steps: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        if alpha is not None and not 0 < alpha < float("inf"):
+            raise ValueError(f"alpha must be positive and finite, in pixel values, got {alpha}")
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.alpha = alpha
+        self.steps = steps
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "alpha": self.alpha, "steps": self.steps}
+
+
+class PaperIterativeAttack(IterativeAttack):
+    """Section 2.2's schedule: alpha is 1 and the number of steps :func:`paper_iterations`, unless given."""
+
+    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
+        alpha = 1.0 if self.alpha is None else self.alpha
+        iterations = paper_iterations(eps) if self.steps is None else self.steps
+        if not isinstance(iterations, Tensor):
+            return [alpha] * iterations
+        # Each example takes its own number of steps: one that is done gets steps of 0 and stands still.
+        count = torch.arange(int(iterations.max()), device=iterations.device)  # [T]; a call's only synchronisation
+        return list(alpha * (count[:, None] < iterations).to(torch.float32))  # T of [N]
+
+
+def paper_iterations(eps: float | Tensor) -> int | Tensor:
+    """``max(1, int(min(eps + 4, 1.25 eps)))``, for a number or per example [N]."""
+    if isinstance(eps, Tensor):
+        return torch.minimum(eps + 4, 1.25 * eps).to(torch.int64).clamp_(min=1)
+    return max(1, int(min(eps + 4, 1.25 * eps)))

@@ -1,0 +1,31 @@
+"""Random perturbations, the paper's controls: no model is asked (appendix A)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from fastadv import ops
+from fastadv.attacks.base import Attack
+
+
+class _Noise(Attack):
+    kind: ClassVar[str]
+
+    def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
+        ops.noise_step_(adv, adv, eps, self.kind, seed, offset, self.space)
+
+
+class RandomSign(_Noise):
+    """X + eps * sign(N(0, 1)): the structure of FGSM without its gradient."""
+
+    name = "random_sign"
+    kind = "sign"
+
+
+class RandomNormal(_Noise):
+    """X + T, with T normal of standard deviation 0.5 eps, truncated to [-eps, eps]."""
+
+    name = "random_normal"
+    kind = "truncated_normal"

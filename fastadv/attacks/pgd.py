@@ -1,0 +1,43 @@
+"""Projected gradient descent (Madry et al., 2018): the basic iterative method from a random start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fastadv import ops
+from fastadv.attacks.iterative import IterativeAttack
+
+
+class PGD(IterativeAttack):
+    """Steps away from the true class, from a uniform random point of the eps ball.
+
+    Args:
+        model: as in :class:`Attack`, like all other options.
+        alpha: length of a step in pixel values; None takes 2.5 eps / steps.
+        steps: number of iterations; None takes 10.
+        random_start: False starts from the clean image.
+    """
+
+    name = "pgd"
+    rule = "label"
+    ascend = True
+    needs_labels = True
+    starts_elsewhere = True
+
+    def __init__(self, model: Callable[..., Any], *, random_start: bool = True, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.random_start = random_start
+
+    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
+        steps = self.steps or 10
+        return [2.5 * eps / steps if self.alpha is None else self.alpha] * steps
+
+    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int, offset: int) -> None:
+        if self.random_start:
+            ops.noise_step_(adv, clean, eps, "uniform", seed, offset, self.space)
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "random_start": self.random_start}

@@ -1,0 +1,13 @@
+"""Step rnd., as good to train with as step l.l. in the paper."""
+
+from __future__ import annotations
+
+from fastadv.attacks.one_step import OneStepAttack
+
+
+class StepRnd(OneStepAttack):
+    """X - eps * sign(dJ(X, y_random) / dX), a random class other than the predicted one (section 2.2)."""
+
+    name = "step_rnd"
+    rule = "random"
+    ascend = False

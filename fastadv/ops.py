@@ -1,0 +1,380 @@
+"""The fused operators: each does in one pass over memory what eager PyTorch does in five to fifty.
+
+``fastadv.reference`` holds the same functions in plain PyTorch. All are registered as ``torch.ops.fastadv.*``, work
+under ``torch.compile(fullgraph=True)``, and take float32, float64, bfloat16 and float16 tensors, contiguous or
+channels_last (others are copied to a dense layout, once). Half precision is computed in float32 and rounded once.
+
+``alpha`` and ``eps`` are in pixel values, a number or one per example. A trailing ``_`` marks the tensor that is
+mutated in place; it must not require grad, because autograd does not see the mutation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from fastadv import _C as _C  # registers torch.ops.fastadv
+from fastadv.pixels import PixelSpace
+
+__all__ = [
+    "TargetGrad",
+    "mixed_cross_entropy",
+    "noise_step_",
+    "normalized_step_",
+    "sample_eps",
+    "sign_step_",
+    "target_grad",
+    "truncated_normal_",
+]
+
+_ops = torch.ops.fastadv
+
+
+class TargetGrad(NamedTuple):
+    """What :func:`target_grad` returns."""
+
+    target: Tensor  # [N] int64
+    dlogits: Tensor  # [N, K]
+
+
+def sign_step_(
+    adv: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    grad: Tensor,  # [N, C, ...]
+    alpha: float | Tensor,  # number or [N]
+    eps: float | Tensor,  # number or [N]
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """One step along the gradient's sign, kept in the eps ball and in the pixel range (equation 1; section 2.2).
+
+    ``adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad)))``, with sign(0) = sign(NaN) = 0.
+
+    Args:
+        adv: [N, C, ...] model inputs, mutated in place.
+        clean: the clean inputs, like ``adv``; pass ``adv`` itself for the first (or only) step.
+        grad: the gradient of the cost with respect to ``adv``.
+        alpha: step in pixel values, a number or [N]; a negative alpha descends.
+        eps: radius of the Linf ball in pixel values, a number or [N].
+        space: how pixels map to the model's input.
+
+    Returns:
+        ``adv``.
+
+    Raises:
+        ValueError: shapes, devices or strides that differ, overlapping memory, a negative or NaN eps, an adv that
+            requires grad. (Per-example values on a GPU are not read: a negative or NaN eps counts as 0 there.)
+        TypeError: a dtype that is not floating or that differs.
+    """
+    work = _dense(adv)
+    base, grad = None if clean is adv else _like(work, "clean", clean), _like(work, "grad", grad)
+    _run(_ops.sign_step_.default, work, base, grad, *_amount(alpha, adv), *_amount(eps, adv), *_constants(space, adv))
+    return _finish(adv, work)
+
+
+def normalized_step_(
+    adv: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    grad: Tensor,  # [N, C, ...]
+    alpha: float | Tensor,  # number or [N]
+    eps: float | Tensor,  # number or [N]
+    norm: str,
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """One step along the gradient over its norm, per example ("fast grad. L2" and "Linf", appendix A).
+
+    The norm and the ball are in pixel values: the gradient with respect to pixels is ``grad / std``. It is normalised
+    exactly, however small; an all-zero gradient gives a zero step, and elements that are not finite count as zero.
+
+    Args:
+        norm: ``"l2"``, with the L2 ball of radius eps, or ``"linf"``, with the Linf ball.
+
+    The other arguments, the result and the errors are those of :func:`sign_step_`.
+    """
+    work = _dense(adv)
+    base, grad = None if clean is adv else _like(work, "clean", clean), _like(work, "grad", grad)
+    _run(
+        _ops.normalized_step_.default,
+        *(work, base, grad, *_amount(alpha, adv), *_amount(eps, adv), norm, *_constants(space, adv)),
+    )
+    return _finish(adv, work)
+
+
+def noise_step_(
+    adv: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    eps: float | Tensor,  # number or [N]
+    kind: str,
+    seed: int | None = None,
+    offset: int = 0,
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """``adv <- clamp_range(clean + noise)``: the random perturbations of appendix A, and PGD's uniform start.
+
+    The noise is made in the kernel by Philox 4x32-10. That of row i is a function of (seed, offset + i) and of the
+    place in the image: the same on CPU and GPU, in either layout, for any split of the batch.
+
+    Args:
+        adv: [N, C, ...] model inputs, overwritten in place.
+        clean: the clean inputs; ``adv`` itself is allowed.
+        eps: size of the noise in pixel values, a number or [N].
+        kind: ``"sign"``: eps * sign(N(0, 1)); ``"truncated_normal"``: standard deviation 0.5 eps, truncated to
+            [-eps, eps]; ``"uniform"`` on [-eps, eps].
+        seed: the stream of random numbers; None draws one from torch's default generator.
+        offset: index of the first example in the stream.
+        space: how pixels map to the model's input.
+
+    The result and the errors are those of :func:`sign_step_`; an unknown kind is a ValueError.
+    """
+    work = _dense(adv)
+    base = None if clean is adv else _like(work, "clean", clean)
+    _run(
+        _ops.noise_step_.default,
+        *(work, base, *_amount(eps, adv), kind, _seed(seed), offset, *_constants(space, adv)),
+    )
+    return _finish(adv, work)
+
+
+def sample_eps(
+    n: int,
+    sigma: float = 8.0,
+    upper: float = 16.0,
+    seed: int | None = None,
+    offset: int = 0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw a perturbation size per example: ``|N(0, sigma)|`` truncated to [0, upper] (section 3).
+
+    Exact in distribution: by the inverse distribution function, without rejection.
+
+    Args:
+        n: number of examples.
+        sigma: standard deviation of the underlying normal distribution, in pixel values.
+        upper: the largest eps, in pixel values.
+        seed: the stream of random numbers; None draws one from torch's default generator.
+        offset: index of the first example: row i is a function of (seed, offset + i) alone.
+        device: where to draw; the numbers are the same everywhere.
+
+    Returns:
+        [N] float32.
+
+    Raises:
+        ValueError: n or offset negative; sigma or upper not positive and finite.
+    """
+    device = torch.get_default_device() if device is None else torch.device(device)
+    return _run(_ops.sample_eps.default, n, sigma, upper, _seed(seed), offset, device=device)
+
+
+def truncated_normal_(
+    eps: Tensor,  # [N]
+    sigma: float = 8.0,
+    upper: float = 16.0,
+    seed: int | None = None,
+    offset: int = 0,
+) -> Tensor:
+    """Fill ``eps`` [N] with the draws of :func:`sample_eps`, in place; the errors are the same."""
+    _refuse_grad("eps", eps)
+    _run(_ops.truncated_normal_.default, eps, sigma, upper, _seed(seed), offset)
+    return _finish(eps, eps)
+
+
+def target_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None = None,  # [N] int64
+    label_smoothing: float = 0.0,
+    seed: int | None = None,
+    offset: int = 0,
+) -> TargetGrad:
+    """Choose each example's target class and differentiate its cost with respect to the logits, in one pass.
+
+    The cost is the cross-entropy with the target (or the entropy of the prediction), summed over the batch rather
+    than averaged, so that an example's gradient does not depend on its batch nor underflow in half precision. The
+    target's ``p - 1`` is summed from the other classes, so that a confident network does not hide its gradient.
+
+    Args:
+        logits: [N, K].
+        rule: ``"label"``, ``"predicted"`` (argmax), ``"least_likely"`` (argmin), ``"random"`` (uniform over the
+            classes that are not predicted), or ``"entropy"`` (whose target is the predicted class).
+        labels: [N] int64; needed by ``"label"``, ignored by the others.
+        label_smoothing: in [0, 1), of the cross-entropy.
+        seed, offset: the random numbers of ``"random"``: row i is a function of (seed, offset + i).
+
+    Returns:
+        ``target`` [N] int64 and ``dlogits`` [N, K] in the logits' dtype.
+
+    Raises:
+        ValueError: an unknown rule, missing labels, wrong shapes, labels out of range. (On a GPU labels are not
+            read ahead: one out of range gives a gradient of NaN.)
+        TypeError: logits not floating, labels not int64.
+    """
+    _require_tensor("logits", logits)
+    logits = logits.detach().contiguous()
+    seed = _seed(seed) if rule == "random" else 0
+    labels = labels.contiguous() if isinstance(labels, Tensor) else labels
+    return TargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, seed, offset))
+
+
+def mixed_cross_entropy(
+    logits: Tensor,  # [m, K]
+    labels: Tensor,  # [m] int64
+    k: int,
+    lambda_: float = 0.3,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The paper's loss over a minibatch of m examples, of which the first k are adversarial (section 3).
+
+    ``(sum of the clean losses + lambda_ * sum of the adversarial losses) / ((m - k) + lambda_ * k)``
+
+    Differentiable once with respect to the logits; the gradient is made in the same pass.
+
+    Args:
+        logits: [m, K].
+        labels: [m] int64.
+        k: number of adversarial examples, the first rows; 0 gives the mean cross-entropy.
+        lambda_: relative weight of an adversarial example.
+        label_smoothing: in [0, 1).
+
+    Returns:
+        The loss, a scalar; float32 for logits in half precision.
+
+    Raises:
+        ValueError: k outside [0, m], a negative lambda_, no example with weight, wrong shapes, labels out of range
+            (on a GPU: a loss of NaN).
+        TypeError: logits not floating, labels not int64.
+    """
+    _require_tensor("logits", logits)
+    _require_tensor("labels", labels)
+    loss, _ = _run(
+        _ops.mixed_cross_entropy.default, logits.contiguous(), labels.contiguous(), k, lambda_, label_smoothing
+    )
+    return loss  # type: ignore[no-any-return]
+
+
+# --- at the door -----------------------------------------------------------------------------------------------------
+
+
+def _dense(adv: Tensor) -> Tensor:
+    """adv in a layout that the kernels walk: itself, unless it is neither contiguous nor channels_last."""
+    _refuse_grad("adv", adv)
+    return adv if _is_dense(adv) else adv.contiguous()
+
+
+def _require_tensor(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
+def _refuse_grad(name: str, tensor: Tensor) -> None:
+    _require_tensor(name, tensor)
+    if tensor.requires_grad:
+        raise ValueError(f"{name} is mutated in place and must not require grad: pass {name}.detach()")
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    if tensor.is_contiguous():
+        return True
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()])
+
+
+def _like(work: Tensor, name: str, other: Tensor) -> Tensor:
+    """``other`` with the strides of ``work``; the operator itself says what is wrong with one of another shape."""
+    _require_tensor(name, other)
+    if other.requires_grad:
+        other = other.detach()
+    if other.shape != work.shape or other.stride() == work.stride():
+        return other
+    return torch.empty_like(work, dtype=other.dtype, device=other.device).copy_(other)
+
+
+def _finish(adv: Tensor, work: Tensor) -> Tensor:
+    """Show the mutation to autograd, which does not see what a C++ operator writes; bring a copied adv back."""
+    if work is not adv:
+        return adv.copy_(work)
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(adv)
+    return adv
+
+
+def _amount(value: float | Tensor, adv: Tensor) -> tuple[float, Tensor | None]:
+    """A number, or 1 and a factor per example, in the dtype that the kernels compute in."""
+    if not isinstance(value, Tensor):
+        return float(value), None
+    if value.dim() == 0:
+        value = value.expand(adv.shape[:1])
+    return 1.0, value.detach().to(torch.float64 if adv.dtype == torch.float64 else torch.float32).contiguous()
+
+
+def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
+    if not adv.dtype.is_floating_point:
+        raise TypeError(f"adv must be float32, float64, bfloat16 or float16, got {adv.dtype}")
+    return (space.std, *space.bounds(adv.dtype))
+
+
+def _seed(seed: int | None) -> int:
+    if seed is not None:
+        return seed
+    return int(torch.randint(2**63 - 1, (), device="cpu"))
+
+
+def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
+    if torch.compiler.is_compiling():
+        return op(*args, **kwargs)
+    try:
+        return op(*args, **kwargs)
+    except RuntimeError as error:
+        _raise_python(error)
+
+
+_MARKED = re.compile(r"^(ValueError|TypeError): (.*)", re.DOTALL)
+
+
+def _raise_python(error: RuntimeError) -> NoReturn:
+    """Raise what a check of csrc/checks.h asked for: C++ exceptions reach Python as RuntimeError whatever they were."""
+    message = str(error)
+    marked = _MARKED.match(message)
+    if marked:
+        raise {"ValueError": ValueError, "TypeError": TypeError}[marked[1]](marked[2]) from None
+    if "Expected a value of type" in message:
+        raise TypeError(message) from None
+    raise error
+
+
+# --- what the compiler sees ------------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastadv::sample_eps")
+def _(n: int, sigma: float, upper: float, seed: int, offset: int, *, device: torch.device | None = None) -> Tensor:
+    return torch.empty(n, dtype=torch.float32, device=device)
+
+
+@torch.library.register_fake("fastadv::target_grad")
+def _(
+    logits: Tensor, rule: str, labels: Tensor | None, label_smoothing: float, seed: int, offset: int
+) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(logits.shape[0], dtype=torch.int64), torch.empty_like(logits)
+
+
+@torch.library.register_fake("fastadv::mixed_cross_entropy")
+def _(logits: Tensor, labels: Tensor, k: int, lambda_: float, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty((), dtype=wide), torch.empty_like(logits)
+
+
+def _save_dlogits(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+@torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+def _mixed_cross_entropy_backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    (dlogits,) = ctx.saved_tensors  # [m, K]
+    return (dloss * dlogits).to(dlogits.dtype), None, None, None, None
+
+
+torch.library.register_autograd(
+    "fastadv::mixed_cross_entropy", _mixed_cross_entropy_backward, setup_context=_save_dlogits
+)

@@ -1,0 +1,184 @@
+"""PixelSpace: how pixel values of [0, 255] become a model's input, and the exact bounds of that input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class PixelSpace:
+    """The model's input is ``(pixel - mean) / std`` per channel, with pixels in [lower, upper].
+
+    Every ``eps`` and ``alpha`` in this package is in pixel values; a PixelSpace is what turns them into steps of
+    the model's own input, so that no attack needs to denormalise and renormalise images.
+
+    Args:
+        mean: a number, or one per channel, in pixel values.
+        std: a positive number, or one per channel, in pixel values.
+        lower: the smallest pixel value.
+        upper: the largest pixel value.
+
+    Raises:
+        ValueError: a std that is not positive, bounds out of order, or mean and std of different lengths.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    lower: float = 0.0
+    upper: float = 255.0
+
+    def __init__(
+        self,
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
+        lower: float = 0.0,
+        upper: float = 255.0,
+    ) -> None:
+        mean, std = _per_channel(mean), _per_channel(std)
+        channels = max(len(mean), len(std))
+        if len(mean) not in (1, channels) or len(std) not in (1, channels):
+            raise ValueError(f"mean and std must have the same number of channels, got {len(mean)} and {len(std)}")
+        if not all(value > 0 and value < float("inf") for value in std):
+            raise ValueError(f"std must be positive and finite, got {std}")
+        if not all(abs(value) < float("inf") for value in mean):
+            raise ValueError(f"mean must be finite, got {mean}")
+        if not -float("inf") < lower < upper < float("inf"):
+            raise ValueError(f"lower must be below upper and both finite, got lower={lower}, upper={upper}")
+        object.__setattr__(self, "mean", mean * (channels // len(mean)))
+        object.__setattr__(self, "std", std * (channels // len(std)))
+        object.__setattr__(self, "lower", float(lower))
+        object.__setattr__(self, "upper", float(upper))
+
+    @classmethod
+    def raw(cls) -> PixelSpace:
+        """Input is the pixel value itself, in [0, 255]."""
+        return _RAW
+
+    @classmethod
+    def unit(cls) -> PixelSpace:
+        """Input in [0, 1]: what ``torchvision.transforms.ToTensor`` gives."""
+        return _UNIT
+
+    @classmethod
+    def symmetric(cls) -> PixelSpace:
+        """Input in [-1, 1]: the Inception networks."""
+        return _SYMMETRIC
+
+    @classmethod
+    def imagenet(cls) -> PixelSpace:
+        """Input normalised by ImageNet's usual per-channel mean and standard deviation."""
+        return _IMAGENET
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that have constants of their own; 1 fits images with any number of channels."""
+        return len(self.std)
+
+    def bounds(self, dtype: torch.dtype) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Smallest and largest inputs per channel that ``dtype`` stores and that lie inside the pixel range.
+
+        The exact bounds ``(lower - mean) / std`` and ``(upper - mean) / std`` are rational numbers; they are
+        rounded inwards to ``dtype``, so that a value within them is inside the range without a rounding allowance.
+        """
+        return _bounds(self, dtype)
+
+    def from_pixels(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Model input for pixel values, e.g. decoded uint8 images.
+
+        Args:
+            pixels: [N, C, H, W], any dtype, values in [lower, upper].
+            dtype: floating dtype of the result.
+        """
+        mean, std = self._constants(pixels, torch.float64)
+        lower, upper = (_channel_view(bound, pixels).to(dtype) for bound in self.bounds(dtype))
+        return ((pixels.to(torch.float64) - mean) / std).to(dtype).clamp_(lower, upper)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Pixel values (float, not rounded) of model inputs [N, C, H, W]."""
+        mean, std = self._constants(images, torch.float64)
+        return (images.to(torch.float64) * std + mean).to(torch.promote_types(images.dtype, torch.float32))
+
+    def to_uint8(self, images: Tensor) -> Tensor:
+        """Pixel values rounded to the nearest of 0..255: truncation would cost up to one grey level."""
+        return self.to_pixels(images).round_().clamp_(0, 255).to(torch.uint8)
+
+    def check(self, images: Tensor) -> None:
+        """Raise if images [N, C, H, W] do not lie in this space: the mistake of a wrong normalisation.
+
+        Allows for the rounding of the arithmetic and of the dtype that made them.
+
+        Raises:
+            ValueError: a value outside the space, or a number of channels that it does not describe.
+        """
+        if images.numel() == 0:
+            return
+        pixels = self.to_pixels(images)  # [N, C, ...]
+        largest = max(abs(bound) * std for side in self.bounds(images.dtype) for bound, std in zip(side, self.std))
+        slack = 0.01 + torch.finfo(images.dtype).eps * largest
+        low, high = (value.item() for value in pixels.aminmax())
+        if not (low >= self.lower - slack and high <= self.upper + slack):
+            raise ValueError(
+                f"images are outside the pixel range [{self.lower:g}, {self.upper:g}] of {self}: as pixels they span "
+                f"[{low:.6g}, {high:.6g}]. Pass the PixelSpace that matches how they were normalised "
+                f"(raw, unit, symmetric, imagenet, or your own mean and std in pixel values)"
+            )
+
+    def _constants(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return tuple(_channel_view(values, like).to(dtype) for values in (self.mean, self.std))  # type: ignore[return-value]
+
+
+def _per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(values, (int, float)):
+        return (float(values),)
+    if isinstance(values, Tensor):
+        values = values.flatten().tolist()
+    result = tuple(float(value) for value in values)
+    if not result:
+        raise ValueError("mean and std need at least one channel")
+    return result
+
+
+def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
+    """Values per channel, shaped to broadcast over ``like`` [N, C, ...]."""
+    constants = torch.tensor(values, dtype=torch.float64, device=like.device)  # [C] or [1]
+    if len(values) == 1:
+        return constants
+    if like.dim() < 2 or like.shape[1] != len(values):
+        raise ValueError(
+            f"a PixelSpace of {len(values)} channels needs images [N, {len(values)}, ...], got {list(like.shape)}"
+        )
+    return constants.view(-1, *[1] * (like.dim() - 2))
+
+
+@lru_cache(maxsize=256)
+def _bounds(space: PixelSpace, dtype: torch.dtype) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def exact(pixel: float, channel: int) -> Fraction:
+        return (Fraction(pixel) - Fraction(space.mean[channel])) / Fraction(space.std[channel])
+
+    channels = range(space.channels)
+    lower = tuple(_round_up(exact(space.lower, c), dtype) for c in channels)
+    upper = tuple(-_round_up(-exact(space.upper, c), dtype) for c in channels)
+    return lower, upper
+
+
+def _round_up(exact: Fraction, dtype: torch.dtype) -> float:
+    """The smallest value of ``dtype`` that is not below ``exact``."""
+    nearest = torch.tensor(float(exact), dtype=torch.float64).to(dtype)
+    if Fraction(nearest.item()) < exact:
+        nearest = torch.nextafter(nearest, torch.full_like(nearest, float("inf")))
+    return nearest.item()
+
+
+_RAW = PixelSpace(0.0, 1.0)
+_UNIT = PixelSpace(0.0, 255.0)
+_SYMMETRIC = PixelSpace(127.5, 127.5)
+_IMAGENET = PixelSpace(IMAGENET_MEAN, IMAGENET_STD)

@@ -1,0 +1,275 @@
+"""Every operator of :mod:`fastadv.ops` in plain PyTorch: the specification, the tests' oracle, the baseline.
+
+The names and signatures are those of ``fastadv.ops``. Written to be read; it allocates freely and checks nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastadv.pixels import PixelSpace
+
+RULES = ("label", "predicted", "least_likely", "random", "entropy")
+NOISES = ("sign", "truncated_normal", "uniform")
+NORMS = ("l2", "linf")
+
+# What a Philox block is drawn for: the last word of its counter, so that draws for different uses are independent.
+PURPOSE_NOISE, PURPOSE_EPS, PURPOSE_TARGET = 0, 1, 2
+
+
+class TargetGrad(NamedTuple):
+    """What :func:`target_grad` returns."""
+
+    target: Tensor  # [N] int64
+    dlogits: Tensor  # [N, K]
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def sign_step_(
+    adv: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    grad: Tensor,  # [N, C, ...]
+    alpha: float | Tensor,  # number or [N]
+    eps: float | Tensor,  # number or [N]
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad)))  (equation 1 and the iterative methods of 2.2)."""
+    compute = _compute_dtype(adv)
+    std = _channels(space.std, adv)
+    alpha, eps = _examples(alpha, adv) / std, _examples(eps, adv) / std  # [N or 1, C or 1, 1...]
+    sign = torch.sign(torch.nan_to_num(grad.to(compute), nan=0.0))
+    moved = adv.to(compute) + alpha * sign
+    return adv.copy_(_clip(moved, clean.to(compute), eps, space, adv.dtype))
+
+
+def normalized_step_(
+    adv: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    grad: Tensor,  # [N, C, ...]
+    alpha: float | Tensor,  # number or [N]
+    eps: float | Tensor,  # number or [N]
+    norm: str,
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """The step along grad / ||grad||, the norm taken per example over pixels ("fast grad. L2 / Linf", appendix A).
+
+    The gradient with respect to pixels is grad / std. Elements that are not finite count as zero. The ball is the L2
+    ball in pixel values for ``l2``, the Linf ball for ``linf``.
+    """
+    compute = _compute_dtype(adv)
+    std = _channels(space.std, adv)
+    alpha, eps = _examples(alpha, adv), _examples(eps, adv)  # [N or 1, 1, 1...]
+    pixel_grad = grad.to(torch.float64) / std.double()  # [N, C, ...]
+    pixel_grad = torch.where(pixel_grad.isfinite(), pixel_grad, 0.0)
+    largest = _per_example(pixel_grad.abs(), torch.amax)  # [N, 1, 1...]
+    unit = pixel_grad / torch.where(largest > 0, largest, 1.0)
+    if norm == "l2":
+        length = _per_example(unit.square(), torch.sum).sqrt()
+        unit = unit / torch.where(length > 0, length, 1.0)
+    base = clean.to(compute)
+    moved = adv.to(compute) + (alpha.double() * unit / std.double()).to(compute)
+    if norm == "linf":
+        return adv.copy_(_clip(moved, base, eps / std, space, adv.dtype))
+    delta = (moved - base).double() * std.double()  # in pixels
+    distance = _per_example(delta.square(), torch.sum).sqrt()
+    shrink = torch.where(distance > eps, eps / distance, 1.0)
+    moved = torch.where(shrink < 1, base + (shrink * delta / std.double()).to(compute), moved)
+    return adv.copy_(_clamp_range(moved, space, adv.dtype))
+
+
+def noise_step_(
+    adv: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    eps: float | Tensor,  # number or [N]
+    kind: str,
+    seed: int,
+    offset: int = 0,
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """adv <- clamp_range(clean + noise): the random perturbations of appendix A, and the uniform start of PGD.
+
+    ``sign``: eps * sign(N(0, 1)). ``truncated_normal``: std 0.5 eps on [-eps, eps]. ``uniform``: on [-eps, eps].
+    """
+    compute = _compute_dtype(adv)
+    n, size = adv.shape[0], adv[0].numel() if adv.shape[0] else 0
+    if kind == "sign":
+        bits = _words(n, size, seed, offset, PURPOSE_NOISE, bits_per_word=32)  # [N, size] of 0 or 1
+        noise = 1.0 - 2.0 * bits.double()
+    else:
+        words = _words(n, size, seed, offset, PURPOSE_NOISE)  # [N, size] 32-bit
+        sign = 1.0 - 2.0 * (words & 1).double()
+        fraction = ((words >> 1).double() + 0.5) * 2.0**-31  # in (0, 1)
+        noise = sign * (half_normal_quantile(fraction, 2.0) / 2.0 if kind == "truncated_normal" else fraction)
+    eps = _examples(eps, adv) / _channels(space.std, adv)
+    moved = clean.to(compute) + eps * noise.to(compute).view(adv.shape).to(adv.device)
+    return adv.copy_(_clamp_range(moved, space, adv.dtype))
+
+
+# --- per-example eps -------------------------------------------------------------------------------------------------
+
+
+def sample_eps(
+    n: int,
+    sigma: float = 8.0,
+    upper: float = 16.0,
+    seed: int = 0,
+    offset: int = 0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """[N] float32 draws of |N(0, sigma)| truncated to [0, upper] (section 3)."""
+    return truncated_normal_(torch.empty(n, device=device), sigma, upper, seed, offset)
+
+
+def truncated_normal_(
+    eps: Tensor,  # [N]
+    sigma: float = 8.0,
+    upper: float = 16.0,
+    seed: int = 0,
+    offset: int = 0,
+) -> Tensor:
+    """Fill eps [N] with draws of |N(0, sigma)| truncated to [0, upper]; row i depends on (seed, offset + i) alone."""
+    words = _words(eps.shape[0], 1, seed, offset, PURPOSE_EPS)[:, 0]  # [N]
+    fraction = ((words >> 1).double() + 0.5) * 2.0**-31
+    return eps.copy_(sigma * half_normal_quantile(fraction, upper / sigma))
+
+
+def half_normal_quantile(fraction: Tensor, bound: float) -> Tensor:
+    """Quantile of |N(0, 1)| truncated to [0, bound]: solves erf(x / sqrt 2) = fraction * erf(bound / sqrt 2)."""
+    complement = (1.0 - fraction) + fraction * math.erfc(bound / math.sqrt(2.0))  # erfc(x / sqrt 2), exact in the tail
+    return -torch.special.ndtri(complement / 2.0).clamp_(min=-bound)
+
+
+# --- targets and losses ----------------------------------------------------------------------------------------------
+
+
+def target_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None = None,  # [N] int64
+    label_smoothing: float = 0.0,
+    seed: int = 0,
+    offset: int = 0,
+) -> TargetGrad:
+    """The class each example's cost is about, and d(sum over examples of the cost) / d logits.
+
+    The cost is cross-entropy with the target, or for ``entropy`` the entropy of the predicted distribution.
+    """
+    classes = logits.shape[1]
+    wide = logits.to(_compute_dtype(logits))
+    log_p = wide.log_softmax(dim=1)
+    predicted = wide.argmax(dim=1)  # [N]
+    if rule == "entropy":
+        p = log_p.exp()
+        plogp = torch.where(p > 0, p * log_p, 0.0)
+        entropy = -plogp.sum(dim=1, keepdim=True)
+        return TargetGrad(predicted, -(plogp + p * entropy).to(logits.dtype))
+    if rule == "random":
+        target = _random_class_except(predicted, classes, seed, offset)
+    elif rule == "label":
+        target = labels.to(torch.int64)
+    else:
+        target = predicted if rule == "predicted" else wide.argmin(dim=1)
+    p = log_p.double().exp()
+    wanted = torch.full_like(p, label_smoothing / classes)
+    wanted.scatter_(1, target[:, None], 1.0 - label_smoothing + label_smoothing / classes)
+    return TargetGrad(target, (p - wanted).to(logits.dtype))
+
+
+def mixed_cross_entropy(
+    logits: Tensor,  # [m, K]
+    labels: Tensor,  # [m] int64
+    k: int,
+    lambda_: float = 0.3,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The paper's loss (section 3): rows [:k] are adversarial and weigh lambda_, the other m - k are clean.
+
+    Loss = (sum of clean losses + lambda_ * sum of adversarial losses) / ((m - k) + lambda_ * k)
+    """
+    m = logits.shape[0]
+    wide = logits.to(_compute_dtype(logits))
+    losses = torch.nn.functional.cross_entropy(wide, labels, reduction="none", label_smoothing=label_smoothing)  # [m]
+    return (losses[k:].sum() + lambda_ * losses[:k].sum()) / ((m - k) + lambda_ * k)
+
+
+# --- random words ----------------------------------------------------------------------------------------------------
+
+
+def philox(counter: Tensor, seed: int) -> Tensor:
+    """Philox 4x32-10 (Salmon et al., 2011): counter [..., 4] of 32-bit words in int64, to [..., 4] random words."""
+    mask = 0xFFFFFFFF
+    c0, c1, c2, c3 = counter.unbind(-1)
+    k0, k1 = seed & mask, (seed >> 32) & mask
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # 64-bit products; the wrap of int64 leaves their bits right
+        c0, c1, c2, c3 = (p1 >> 32 & mask) ^ c1 ^ k0, p1 & mask, (p0 >> 32 & mask) ^ c3 ^ k1, p0 & mask
+        k0, k1 = (k0 + 0x9E3779B9) & mask, (k1 + 0xBB67AE85) & mask
+    return torch.stack((c0, c1, c2, c3), dim=-1)
+
+
+def _words(n: int, size: int, seed: int, offset: int, purpose: int, bits_per_word: int = 1) -> Tensor:
+    """[N, size] random words (bits, if bits_per_word is 32): element e of row i from block e // 4 of example offset + i."""
+    per_block = 4 * bits_per_word
+    blocks = -(-size // per_block)
+    counter = torch.empty(n, blocks, 4, dtype=torch.int64)
+    example = offset + torch.arange(n, dtype=torch.int64)
+    counter[..., 0] = torch.arange(blocks)
+    counter[..., 1] = (example & 0xFFFFFFFF)[:, None]
+    counter[..., 2] = (example >> 32)[:, None]
+    counter[..., 3] = purpose
+    words = philox(counter, seed).flatten(1)  # [N, 4 * blocks]
+    if bits_per_word == 32:
+        words = (words[..., None] >> torch.arange(32) & 1).flatten(1)
+    return words[:, :size]
+
+
+def _random_class_except(predicted: Tensor, classes: int, seed: int, offset: int) -> Tensor:
+    """[N] classes, uniform over all but the predicted one (the only class there is, where there is one)."""
+    if classes == 1:
+        return torch.zeros_like(predicted)
+    word = _words(predicted.shape[0], 1, seed, offset, PURPOSE_TARGET)[:, 0].to(predicted.device)  # [N]
+    drawn = word * (classes - 1) >> 32
+    return drawn + (drawn >= predicted).to(torch.int64)
+
+
+# --- shapes and ranges -----------------------------------------------------------------------------------------------
+
+
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Half precision is computed in float32 and rounded once."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Per-channel constants as [C, 1...], to broadcast over like [N, C, ...]."""
+    constants = torch.tensor(values, dtype=_compute_dtype(like), device=like.device)
+    return constants if len(values) == 1 else constants.view(-1, *[1] * (like.dim() - 2))
+
+
+def _examples(values: float | Tensor, like: Tensor) -> Tensor:
+    """A number or one per example as [1 or N, 1...], to broadcast over like [N, C, ...]."""
+    constants = torch.as_tensor(values, device=like.device).to(_compute_dtype(like))
+    return constants.view(-1, *[1] * (like.dim() - 1))
+
+
+def _per_example(values: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-def]
+    """reduce over everything but the example: [N, C, ...] to [N, 1, ...]."""
+    if values[0:1].numel() == 0:
+        return values.new_zeros([values.shape[0]] + [1] * (values.dim() - 1))
+    return reduce(values.flatten(1), dim=1).view(-1, *[1] * (values.dim() - 1))
+
+
+def _clip(moved: Tensor, clean: Tensor, eps: Tensor, space: PixelSpace, dtype: torch.dtype) -> Tensor:
+    """Clip_{clean, eps} of section 2.1, then the pixel range."""
+    return _clamp_range(torch.minimum(torch.maximum(moved, clean - eps), clean + eps), space, dtype)
+
+
+def _clamp_range(moved: Tensor, space: PixelSpace, dtype: torch.dtype) -> Tensor:
+    lower, upper = (_channels(bound, moved) for bound in space.bounds(dtype))
+    return torch.minimum(torch.maximum(moved, lower), upper)

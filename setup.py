@@ -1,0 +1,92 @@
+"""Builds the extension fastadv._C with CMake and Ninja; everything else is in pyproject.toml.
+
+Environment: FASTADV_CUDA=AUTO|ON|OFF, FASTADV_CUDA_ARCHS (e.g. "80;90"), CMAKE_ARGS, CMAKE_BUILD_PARALLEL_LEVEL.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+OLDEST_TORCH = (2, 11)
+
+
+class CMakeBuild(build_ext):
+    """Configures and builds the CMake project into the place where setuptools expects the extension."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve() / "cmake"
+        build.mkdir(parents=True, exist_ok=True)
+        torch_dir, torch_version = find_torch()
+        definitions = {
+            "CMAKE_MAKE_PROGRAM": find_program("ninja"),
+            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": target.parent,
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": find_pybind11(),
+            "FASTADV_TORCH_DIR": torch_dir,
+            "FASTADV_TORCH_VERSION": torch_version,
+            "FASTADV_VERSION": self.distribution.get_version(),
+            "FASTADV_CUDA": os.environ.get("FASTADV_CUDA", "AUTO"),
+            "FASTADV_CUDA_ARCHS": os.environ.get("FASTADV_CUDA_ARCHS", ""),
+        }
+        cmake = find_program("cmake")
+        arguments = [f"-D{name}={value}" for name, value in definitions.items()]
+        user_arguments = os.environ.get("CMAKE_ARGS", "").split()
+        run(cmake, "-S", ROOT, "-B", build, "-G", "Ninja", *arguments, *user_arguments)
+        run(cmake, "--build", build)
+
+
+def run(*command: object) -> None:
+    try:
+        subprocess.run([str(part) for part in command], check=True)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(
+            f"fastadv: '{Path(str(command[0])).name}' failed with exit code {error.returncode}; its message is above. "
+            "A C++17 compiler is needed (Debian: apt-get install g++); to build without CUDA set FASTADV_CUDA=OFF."
+        ) from None
+
+
+def find_torch() -> tuple[str, str]:
+    """Folder and version of the installed torch, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise SystemExit(
+            "fastadv: torch must be installed before fastadv is built (pip install torch), and the build must see it: "
+            "pip install --no-build-isolation ."
+        )
+    folder = Path(spec.origin).parent
+    version = dict(
+        line.split(" = ", 1) for line in (folder / "version.py").read_text().splitlines() if line.startswith("__version__")
+    )["__version__"].strip("'\"")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
+        raise SystemExit(f"fastadv: torch >= {'.'.join(map(str, OLDEST_TORCH))} is needed, found {version} in {folder}")
+    return str(folder), version
+
+
+def find_pybind11() -> str:
+    try:
+        import pybind11
+    except ModuleNotFoundError:
+        raise SystemExit("fastadv: pybind11 is needed to build: pip install pybind11") from None
+    return pybind11.get_cmake_dir()
+
+
+def find_program(name: str) -> str:
+    """A program of the environment of this Python, or of the PATH."""
+    beside = shutil.which(name, path=str(Path(sys.executable).parent))
+    found = beside or shutil.which(name)
+    if found is None:
+        raise SystemExit(f"fastadv: {name} is needed to build: pip install {name}")
+    return found
+
+
+setup(ext_modules=[Extension("fastadv._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
