@@ -7,6 +7,8 @@
 #include <pybind11/pybind11.h>
 
 #include "cpu/kernels.h"
+#include "math/philox.h"
+#include "math/truncated_normal.h"
 
 namespace py = pybind11;
 
@@ -37,6 +39,15 @@ py::array_t<float> sample_eps(int64_t n, double sigma, double upper, int64_t see
   return eps;
 }
 
+py::tuple philox_words(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key) {
+  const Philox words = philox(c0, c1, c2, c3, key);
+  return py::make_tuple(words.word[0], words.word[1], words.word[2], words.word[3]);
+}
+
+float half_normal_quantile(uint32_t magnitude, double bound) {
+  return quantile(half_normal(bound), to_fraction(magnitude << 1));
+}
+
 }  // namespace
 }  // namespace fastadv
 
@@ -46,4 +57,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("sample_eps", &fastadv::sample_eps, py::arg("n"), py::arg("sigma") = 8.0, py::arg("upper") = 16.0, py::kw_only(),
         py::arg("seed"), py::arg("offset") = 0,
         "NumPy array [N] of |N(0, sigma)| truncated to [0, upper]: the numbers that fastadv.ops.sample_eps draws.");
+  m.def("philox", &fastadv::philox_words, "Philox 4x32-10: four counter words and a 64-bit key, to four random words.");
+  m.def("half_normal_quantile", &fastadv::half_normal_quantile, py::arg("magnitude"), py::arg("bound"),
+        "Quantile (magnitude + 1/2) / 2^31 of |N(0, 1)| truncated to [0, bound], as the kernels compute it.");
 }

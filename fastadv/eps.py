@@ -33,6 +33,6 @@ class TruncatedNormalEps:
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
 
-    def sample(self, n: int, *, seed: int, offset: int = 0, device: torch.device | str | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
         """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone."""
         return ops.sample_eps(n, self.sigma, self.upper, seed, offset, device)

@@ -70,7 +70,8 @@ def sign_step_(
     """
     work = _dense(adv)
     base, grad = None if clean is adv else _like(work, "clean", clean), _like(work, "grad", grad)
-    _run(_ops.sign_step_.default, work, base, grad, *_amount(alpha, adv), *_amount(eps, adv), *_constants(space, adv))
+    amounts = (*_amount("alpha", alpha, adv), *_amount("eps", eps, adv))
+    _run(_ops.sign_step_.default, work, base, grad, *amounts, *_constants(space, adv))
     return _finish(adv, work)
 
 
@@ -95,10 +96,8 @@ def normalized_step_(
     """
     work = _dense(adv)
     base, grad = None if clean is adv else _like(work, "clean", clean), _like(work, "grad", grad)
-    _run(
-        _ops.normalized_step_.default,
-        *(work, base, grad, *_amount(alpha, adv), *_amount(eps, adv), norm, *_constants(space, adv)),
-    )
+    amounts = (*_amount("alpha", alpha, adv), *_amount("eps", eps, adv))
+    _run(_ops.normalized_step_.default, work, base, grad, *amounts, norm, *_constants(space, adv))
     return _finish(adv, work)
 
 
@@ -130,10 +129,8 @@ def noise_step_(
     """
     work = _dense(adv)
     base = None if clean is adv else _like(work, "clean", clean)
-    _run(
-        _ops.noise_step_.default,
-        *(work, base, *_amount(eps, adv), kind, _seed(seed), offset, *_constants(space, adv)),
-    )
+    amount, constants = _amount("eps", eps, adv), _constants(space, adv)
+    _run(_ops.noise_step_.default, work, base, *amount, kind, _seed(seed), offset, *constants)
     return _finish(adv, work)
 
 
@@ -143,7 +140,7 @@ def sample_eps(
     upper: float = 16.0,
     seed: int | None = None,
     offset: int = 0,
-    device: torch.device | str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw a perturbation size per example: ``|N(0, sigma)|`` truncated to [0, upper] (section 3).
 
@@ -163,8 +160,7 @@ def sample_eps(
     Raises:
         ValueError: n or offset negative; sigma or upper not positive and finite.
     """
-    device = torch.get_default_device() if device is None else torch.device(device)
-    return _run(_ops.sample_eps.default, n, sigma, upper, _seed(seed), offset, device=device)
+    return _run(_ops.sample_eps.default, n, sigma, upper, _seed(seed), offset, device=torch.device(device))
 
 
 def truncated_normal_(
@@ -213,7 +209,9 @@ def target_grad(
     _require_tensor("logits", logits)
     logits = logits.detach().contiguous()
     seed = _seed(seed) if rule == "random" else 0
-    labels = labels.contiguous() if isinstance(labels, Tensor) else labels
+    if labels is not None:
+        _require_tensor("labels", labels, logits)
+        labels = labels.contiguous()
     return TargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, seed, offset))
 
 
@@ -246,7 +244,7 @@ def mixed_cross_entropy(
         TypeError: logits not floating, labels not int64.
     """
     _require_tensor("logits", logits)
-    _require_tensor("labels", labels)
+    _require_tensor("labels", labels, logits)
     loss, _ = _run(
         _ops.mixed_cross_entropy.default, logits.contiguous(), labels.contiguous(), k, lambda_, label_smoothing
     )
@@ -262,9 +260,12 @@ def _dense(adv: Tensor) -> Tensor:
     return adv if _is_dense(adv) else adv.contiguous()
 
 
-def _require_tensor(name: str, value: Tensor) -> None:
+def _require_tensor(name: str, value: Tensor, beside: Tensor | None = None) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    # Looked at here because the dispatcher would otherwise answer, and name no argument.
+    if beside is not None and value.device != beside.device:
+        raise ValueError(f"{name} must be on {beside.device}, got {value.device}")
 
 
 def _refuse_grad(name: str, tensor: Tensor) -> None:
@@ -282,7 +283,7 @@ def _is_dense(tensor: Tensor) -> bool:
 
 def _like(work: Tensor, name: str, other: Tensor) -> Tensor:
     """``other`` with the strides of ``work``; the operator itself says what is wrong with one of another shape."""
-    _require_tensor(name, other)
+    _require_tensor(name, other, work)
     if other.requires_grad:
         other = other.detach()
     if other.shape != work.shape or other.stride() == work.stride():
@@ -299,18 +300,17 @@ def _finish(adv: Tensor, work: Tensor) -> Tensor:
     return adv
 
 
-def _amount(value: float | Tensor, adv: Tensor) -> tuple[float, Tensor | None]:
+def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tensor | None]:
     """A number, or 1 and a factor per example, in the dtype that the kernels compute in."""
     if not isinstance(value, Tensor):
         return float(value), None
+    _require_tensor(name, value, adv)
     if value.dim() == 0:
         value = value.expand(adv.shape[:1])
     return 1.0, value.detach().to(torch.float64 if adv.dtype == torch.float64 else torch.float32).contiguous()
 
 
 def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
-    if not adv.dtype.is_floating_point:
-        raise TypeError(f"adv must be float32, float64, bfloat16 or float16, got {adv.dtype}")
     return (space.std, *space.bounds(adv.dtype))
 
 

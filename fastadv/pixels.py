@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -57,6 +57,8 @@ class PixelSpace:
         object.__setattr__(self, "std", std * (channels // len(std)))
         object.__setattr__(self, "lower", float(lower))
         object.__setattr__(self, "upper", float(upper))
+        # Made here rather than when asked for: a compiled function can then read them, but not trace their making.
+        object.__setattr__(self, "_bounds", {dtype: _bounds(self, dtype) for dtype in DTYPES})
 
     @classmethod
     def raw(cls) -> PixelSpace:
@@ -89,7 +91,10 @@ class PixelSpace:
         The exact bounds ``(lower - mean) / std`` and ``(upper - mean) / std`` are rational numbers; they are
         rounded inwards to ``dtype``, so that a value within them is inside the range without a rounding allowance.
         """
-        return _bounds(self, dtype)
+        bounds: dict[torch.dtype, tuple[tuple[float, ...], tuple[float, ...]]] = self._bounds  # type: ignore[attr-defined]
+        if dtype not in bounds:
+            raise TypeError(f"images must be float32, float64, bfloat16 or float16, got {dtype}")
+        return bounds[dtype]
 
     def from_pixels(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Model input for pixel values, e.g. decoded uint8 images.
@@ -159,7 +164,6 @@ def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
     return constants.view(-1, *[1] * (like.dim() - 2))
 
 
-@lru_cache(maxsize=256)
 def _bounds(space: PixelSpace, dtype: torch.dtype) -> tuple[tuple[float, ...], tuple[float, ...]]:
     def exact(pixel: float, channel: int) -> Fraction:
         return (Fraction(pixel) - Fraction(space.mean[channel])) / Fraction(space.std[channel])

@@ -78,7 +78,7 @@ def normalized_step_(
         return adv.copy_(_clip(moved, base, eps / std, space, adv.dtype))
     delta = (moved - base).double() * std.double()  # in pixels
     distance = _per_example(delta.square(), torch.sum).sqrt()
-    shrink = torch.where(distance > eps, eps / distance, 1.0)
+    shrink = torch.where(eps > 0, torch.where(distance > eps, eps / distance, 1.0), 0.0)
     moved = torch.where(shrink < 1, base + (shrink * delta / std.double()).to(compute), moved)
     return adv.copy_(_clamp_range(moved, space, adv.dtype))
 
@@ -120,7 +120,7 @@ def sample_eps(
     upper: float = 16.0,
     seed: int = 0,
     offset: int = 0,
-    device: torch.device | str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """[N] float32 draws of |N(0, sigma)| truncated to [0, upper] (section 3)."""
     return truncated_normal_(torch.empty(n, device=device), sigma, upper, seed, offset)

@@ -67,7 +67,8 @@ std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& 
   }
   for (size_t n = 0; n < distance.size(); ++n) {
     const double eps = at(step.eps, step.dtype, n);
-    distance[n] = distance[n] > eps ? eps / distance[n] : 1.0;
+    // A distance whose square underflows must not pass for zero where the ball is a point.
+    distance[n] = eps > 0 ? (distance[n] > eps ? eps / distance[n] : 1.0) : 0.0;
   }
   return distance;
 }

@@ -87,7 +87,8 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x != 0) return;
   if (finish == Finish::shrink) {
     const double distance = sqrt(value), radius = static_cast<double>(amount(eps, example));
-    result[example] = distance > radius ? (radius > 0 ? radius / distance : 0.0) : 1.0;
+    // A distance whose square underflows must not pass for zero where the ball is a point.
+    result[example] = radius > 0 ? (distance > radius ? radius / distance : 1.0) : 0.0;
   } else {
     const double length = finish == Finish::scale ? value : scale[example] * sqrt(value);
     result[example] = length > 0.0 ? length : 1.0;  // a zero gradient gives a zero step

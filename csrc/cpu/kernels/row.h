@@ -39,13 +39,14 @@ struct RowSums {
 
 template <class T, class F = compute_t<T>>
 FASTADV_HOST_DEVICE RowSums<F> row_sums(const T* z, int64_t classes, int64_t target, F maximum) {
-  F others = 0, shifted_sum = 0;
+  double others = 0, shifted_sum = 0;  // over 20,000 classes float sums would lose three digits
   for (int64_t j = 0; j < classes; ++j) {
     const F shifted = load(z[j]) - maximum;
     shifted_sum += shifted;
     if (j != target) others += std::exp(shifted);
   }
-  return {others + std::exp(load(z[target]) - maximum), others, shifted_sum / static_cast<F>(classes)};
+  const double sum = others + std::exp(load(z[target]) - maximum);
+  return {static_cast<F>(sum), static_cast<F>(others), static_cast<F>(shifted_sum / static_cast<double>(classes))};
 }
 
 template <class T, class F = compute_t<T>>

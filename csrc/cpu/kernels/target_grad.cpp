@@ -22,13 +22,14 @@ FASTADV_HOST_DEVICE int64_t choose_target(const TargetGrad& args, int64_t row, c
 
 template <class T, class F = compute_t<T>>
 FASTADV_HOST_DEVICE void entropy_row(const T* z, T* dz, int64_t classes, const RowExtremes<F>& extremes) {
-  F sum = 0, weighted = 0;  // of e_j, of e_j * shifted_j
+  double total = 0, weighted = 0;  // of e_j, of e_j * shifted_j
   for (int64_t j = 0; j < classes; ++j) {
     const F shifted = load(z[j]) - extremes.maximum, e = std::exp(shifted);
-    sum += e;
+    total += e;
     weighted += e > F(0) ? e * shifted : F(0);
   }
-  const F log_sum = std::log(sum), entropy = log_sum - weighted / sum;
+  const F sum = static_cast<F>(total), log_sum = static_cast<F>(std::log(total));
+  const F entropy = static_cast<F>(std::log(total) - weighted / total);
   for (int64_t j = 0; j < classes; ++j) {
     const F shifted = load(z[j]) - extremes.maximum;
     store(dz[j], entropy_grad(std::exp(shifted), shifted, sum, log_sum, entropy));

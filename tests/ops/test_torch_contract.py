@@ -1,0 +1,153 @@
+"""What PyTorch asks of an operator: opcheck, torch.compile without graph breaks, no full-size temporaries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.library import opcheck
+from torch.profiler import ProfilerActivity, profile
+
+from fastadv import PixelSpace, ops
+from tests.ops.cases import DTYPES, operands
+
+RAW = ([1.0], [0.0], [255.0])
+RGB = ([1.0] * 3, [0.0] * 3, [255.0] * 3)
+PER_EXAMPLE = torch.tensor([1.0, 2.0])
+
+
+def x() -> torch.Tensor:
+    return 255 * torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+OPERATORS = torch.ops.fastadv
+SAMPLES = {
+    "sign_step_ first": (OPERATORS.sign_step_, (x(), None, x(), 1.0, None, 8.0, None, *RAW), {}),
+    "sign_step_": (OPERATORS.sign_step_, (x(), x(), x(), 1.0, PER_EXAMPLE, 1.0, PER_EXAMPLE, *RGB), {}),
+    "normalized_step_ l2": (OPERATORS.normalized_step_, (x(), x(), x(), 1.0, None, 8.0, None, "l2", *RAW), {}),
+    "normalized_step_ linf": (OPERATORS.normalized_step_, (x(), None, x(), 1.0, None, 8.0, None, "linf", *RGB), {}),
+    "noise_step_": (OPERATORS.noise_step_, (x(), x(), 8.0, None, "truncated_normal", 1, 2, *RAW), {}),
+    "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2), {}),
+    "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2), {"device": torch.device("cpu")}),
+    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2), {}),
+    "target_grad label": (OPERATORS.target_grad, (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0), {}),
+    "mixed_cross_entropy": (
+        OPERATORS.mixed_cross_entropy,
+        (torch.randn(4, 5, requires_grad=True), torch.arange(4), 2, 0.3, 0.1),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("op", "args", "kwargs"), SAMPLES.values(), ids=SAMPLES)
+def test_opcheck(op, args, kwargs) -> None:
+    opcheck(op.default, args, kwargs)
+
+
+def test_samples_cover_every_operator() -> None:
+    registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastadv::")}
+    assert registered == {packet.__name__ for packet, _, _ in SAMPLES.values()}
+
+
+def step_chain(adv, clean, grad, logits, labels):
+    """Every wrapper once, as a user's compiled function would mix them with PyTorch."""
+    space = PixelSpace.raw()
+    moved = ops.noise_step_(adv * 1.0, clean, 4.0, "uniform", 3, 1, space)
+    eps = ops.truncated_normal_(torch.empty(adv.shape[0], dtype=torch.float32), seed=4)
+    moved = ops.sign_step_(moved, clean, grad, 2.0, eps + ops.sample_eps(adv.shape[0], seed=5), space)
+    moved = ops.normalized_step_(moved, clean, grad, -3.0, 8.0, "linf", space)
+    target, dlogits = ops.target_grad(logits, "least_likely")
+    loss = ops.mixed_cross_entropy(logits, labels, 1)
+    return moved + 1, target, dlogits, loss
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_compiles_without_graph_breaks(channels_last: bool, dtype: torch.dtype) -> None:
+    o = operands((2, 3, 6, 5), dtype, channels_last=channels_last)
+    logits, labels = torch.randn(2, 5), torch.tensor([1, 4])
+    compiled = torch.compile(step_chain, fullgraph=True, backend="aot_eager")
+    for eager, other in zip(
+        step_chain(o.adv, o.clean, o.grad, logits, labels),
+        compiled(o.adv, o.clean, o.grad, logits, labels),
+        strict=True,
+    ):
+        assert torch.equal(eager, other)
+
+
+def test_compiles_with_inductor_and_backward() -> None:
+    o = operands((2, 3, 6, 5))
+    labels = torch.tensor([1, 4])
+
+    def train(weight: torch.Tensor) -> torch.Tensor:
+        adv = ops.sign_step_(o.adv.clone(), o.clean, o.grad, 2.0, 8.0)
+        return ops.mixed_cross_entropy(adv.flatten(1) @ weight / 1e4, labels, 1)
+
+    grads = []
+    for function in (train, torch.compile(train, fullgraph=True)):
+        weight = torch.randn(90, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        function(weight).backward()
+        grads.append(weight.grad)
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def largest_allocation(function) -> int:
+    """Bytes of the largest block that one call allocates on the CPU."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    sizes = [0]
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            sizes.append(event.nbytes())
+    return max(sizes)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_full_size_temporary(dtype: torch.dtype) -> None:
+    o = operands((8, 3, 64, 64), dtype)
+    full = o.adv.nbytes
+    eps = torch.ones(8)
+    assert largest_allocation(lambda: o.adv + 1) >= full  # the count sees what it should
+    steps = {
+        "sign": lambda: ops.sign_step_(o.adv, o.clean, o.grad, 1.0, eps),
+        "first": lambda: ops.sign_step_(o.adv, o.adv, o.grad, 1.0, 8.0),
+        "l2": lambda: ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, eps, "l2"),
+        "linf": lambda: ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, eps, "linf"),
+        "noise": lambda: ops.noise_step_(o.adv, o.clean, eps, "truncated_normal", 1),
+    }
+    for name, step in steps.items():
+        assert largest_allocation(step) < full / 100, name
+
+
+DIGEST = """
+import hashlib, torch
+from fastadv import ops, _C
+from tests.ops.cases import operands, DTYPES, SPACES
+digest = hashlib.sha256()
+for dtype in DTYPES:
+    for last in (False, True):
+        o = operands((3, 3, 17, 19), dtype, SPACES["imagenet"], last)
+        ops.sign_step_(o.adv, o.clean, o.grad, 1.0, 8.0, SPACES["imagenet"])
+        ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, 8.0, "l2", SPACES["imagenet"])
+        ops.noise_step_(o.adv, o.adv, 8.0, "truncated_normal", 3, 0, SPACES["imagenet"])
+        digest.update(o.adv.contiguous().view(torch.uint8).numpy().tobytes())
+digest.update(ops.sample_eps(10000, seed=1).numpy().tobytes())
+print(_C.build_info()["cpu_isa"], digest.hexdigest())
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits() -> None:
+    digests = {}
+    for isa in ops._C.build_info()["cpu_isas"].split():
+        environment = {**os.environ, "FASTADV_ISA": isa}
+        run = subprocess.run([sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, cwd=".")
+        if "names no instruction set" in run.stderr:
+            continue  # compiled, but not of this machine
+        assert run.returncode == 0, run.stderr
+        used, digest = run.stdout.split()
+        assert used == isa
+        digests[isa] = digest
+    assert "baseline" in digests and len(set(digests.values())) == 1, digests

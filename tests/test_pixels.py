@@ -1,0 +1,94 @@
+"""PixelSpace: exact bounds, conversion, and the check against wrong normalisation."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from fastadv import PixelSpace
+from tests.ops.cases import DTYPES, SPACES
+
+
+@pytest.mark.parametrize(
+    ("space", "pixel", "value"),
+    [
+        (PixelSpace.raw(), 200.0, 200.0),
+        (PixelSpace.unit(), 51.0, 0.2),
+        (PixelSpace.symmetric(), 0.0, -1.0),
+        (PixelSpace.symmetric(), 255.0, 1.0),
+        (PixelSpace.imagenet(), 123.675, 0.0),
+        (PixelSpace(10.0, 2.0), 30.0, 10.0),
+    ],
+)
+def test_conversion_by_hand(space: PixelSpace, pixel: float, value: float) -> None:
+    images = space.from_pixels(torch.full((1, 3, 1, 1), pixel))
+    assert images[0, 0, 0, 0].item() == pytest.approx(value, abs=1e-6)
+    torch.testing.assert_close(space.to_pixels(images)[0, 0], torch.full((1, 1), pixel))
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), PixelSpace([1.0, 2.0], [3.0, 7.0], 10.0, 200.0)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bounds_are_the_tightest_inside_the_range(space: PixelSpace, dtype: torch.dtype) -> None:
+    lower, upper = space.bounds(dtype)
+    for mean, std, low, high in zip(space.mean, space.std, lower, upper, strict=True):
+        exact_low, exact_high = ((Fraction(side) - Fraction(mean)) / Fraction(std) for side in (space.lower, space.upper))
+        assert Fraction(low) >= exact_low and Fraction(high) <= exact_high
+        stored = torch.tensor([low, high], dtype=torch.float64).to(dtype)
+        beyond = torch.nextafter(stored, torch.tensor([-float("inf"), float("inf")], dtype=dtype))
+        assert Fraction(beyond[0].item()) < exact_low and Fraction(beyond[1].item()) > exact_high
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_uint8_value_comes_back(space: PixelSpace, dtype: torch.dtype) -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    images = space.from_pixels(pixels, dtype)
+    if dtype in (torch.float32, torch.float64):
+        assert torch.equal(space.to_uint8(images), pixels)
+    space.check(images)
+
+
+@pytest.mark.parametrize(
+    ("images", "space"),
+    [
+        (torch.rand(2, 3, 4, 4) * 255, PixelSpace.unit()),
+        (torch.rand(2, 3, 4, 4) * 2 - 1, PixelSpace.unit()),
+        (torch.randn(2, 3, 4, 4) * 2, PixelSpace.symmetric()),
+        (torch.rand(2, 3, 4, 4) * 255, PixelSpace.imagenet()),
+        (torch.full((2, 3, 4, 4), float("nan")), PixelSpace.raw()),
+        (torch.rand(2, 1, 4, 4), PixelSpace.imagenet()),
+    ],
+)
+def test_check_finds_the_wrong_normalisation(images: torch.Tensor, space: PixelSpace) -> None:
+    with pytest.raises(ValueError, match="PixelSpace"):
+        space.check(images)
+
+
+def test_check_allows_the_rounding_of_usual_preprocessing() -> None:
+    unit = torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    for dtype in DTYPES:
+        PixelSpace.imagenet().check(((unit - mean) / std).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mean": 0.0, "std": 0.0}, "std must be positive"),
+        ({"mean": 0.0, "std": -1.0}, "std must be positive"),
+        ({"mean": [0.0, 1.0], "std": [1.0, 1.0, 1.0]}, "same number of channels"),
+        ({"mean": float("nan"), "std": 1.0}, "mean must be finite"),
+        ({"mean": 0.0, "std": 1.0, "lower": 255.0, "upper": 0.0}, "lower must be below upper"),
+        ({"mean": [], "std": []}, "at least one channel"),
+    ],
+)
+def test_wrong_spaces(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PixelSpace(**arguments)
+
+
+def test_spaces_compare_and_hash_by_value() -> None:
+    assert PixelSpace(0, 255) == PixelSpace.unit() and hash(PixelSpace(0, 255)) == hash(PixelSpace.unit())
+    assert PixelSpace(0.0, [1.0, 2.0]).mean == (0.0, 0.0)
