@@ -1,0 +1,55 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fastadv.data.cifar import load_cifar10
+from fastadv.data.digits import load_digits
+from fastadv.data.image_set import ImageData
+from fastadv.data.mnist import load_mnist_like
+
+_EMBEDDED: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
+_FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
+    "mnist": partial(load_mnist_like, "mnist", "MNIST"),
+    "fashion_mnist": partial(load_mnist_like, "fashion_mnist", "FashionMNIST"),
+    "cifar10": load_cifar10,
+}
+
+
+def names() -> list[str]:
+    """The data sets that :func:`load` knows."""
+    return [*_EMBEDDED, *_FROM_FOLDER]
+
+
+def load(name: str, root: str | os.PathLike[str] | None = None, download: bool = False) -> ImageData:
+    """Load a data set into memory.
+
+    Args:
+        name: one of :func:`names`.
+        root: the folder that holds the files. ``digits`` comes with scikit-learn and uses neither ``root`` nor
+            ``download``. ``mnist`` and ``fashion_mnist`` are found in torchvision's layout (``MNIST/raw``,
+            ``FashionMNIST/raw``) or as the four IDX files directly in the folder, plain or ``.gz``; ``cifar10`` in
+            ``cifar-10-batches-py``.
+        download: fetch the files into ``root`` if they are not there.
+
+    Raises:
+        ValueError: an unknown name, no folder for a data set that needs one, or a file that is corrupt or belongs to
+            another data set.
+        FileNotFoundError: the folder lacks files and ``download`` is False.
+        OSError: the download failed.
+        ModuleNotFoundError: scikit-learn or torchvision is not installed.
+    """
+    if name in _EMBEDDED:
+        return _EMBEDDED[name]()
+    if name not in _FROM_FOLDER:
+        raise ValueError(f"unknown data set {name!r}; accepted: {', '.join(names())}")
+    if root is None:
+        raise ValueError(
+            f"{name} is read from a folder: name it with root (--data DIR), and add download=True (--download) to "
+            f"fetch the files into it"
+        )
+    return _FROM_FOLDER[name](Path(root).expanduser(), download)

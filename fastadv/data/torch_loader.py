@@ -1,0 +1,136 @@
+"""TensorLoader: batches of a data set that lies in memory, in an order that depends on the seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastadv.data.augment import random_crop, random_flip
+from fastadv.data.image_set import ImageSet
+from fastadv.pixels import PixelSpace
+
+
+class TensorLoader:
+    """Batches of (images [m, C, H, W] float32 in ``space``, labels [m] int64) from an :class:`ImageSet`.
+
+    The images stay on ``device`` as uint8; a batch is gathered and converted there. Order and augmentation are
+    functions of (seed, epoch) alone, apart from every other random generator, so that a resumed run continues with
+    the batches that an uninterrupted one would have seen.
+
+    Args:
+        image_set: the data.
+        batch_size: m, the examples in a batch.
+        space: the model's input space.
+        seed: a non-negative integer that fixes order and augmentation.
+        shuffle: a new random order in each epoch; otherwise the data set's own order.
+        drop_last: leave out the examples that do not fill a last batch; otherwise the last batch is smaller.
+        crop_padding: augment by a random crop after padding by so many pixels on each side (4 is usual for CIFAR).
+        flip: augment by mirroring half of the images; for data whose classes survive it, unlike digits.
+        device: where batches are made; None for where the images lie.
+
+    Attributes:
+        indices: [m] int64, the data-set indices of the batch last yielded, on ``device``.
+
+    Raises:
+        ValueError: a size or seed out of range, fewer images than one batch with ``drop_last``, or a space that does
+            not describe the images' channels.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        *,
+        space: PixelSpace,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        crop_padding: int = 0,
+        flip: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        _check_at_least("batch_size", batch_size, 1)
+        _check_at_least("seed", seed, 0)
+        _check_at_least("crop_padding", crop_padding, 0)
+        if drop_last and len(image_set) < batch_size:
+            raise ValueError(
+                f"batch_size={batch_size} is more than the {len(image_set)} images, and drop_last=True would leave no "
+                f"batch: choose a smaller batch_size, or drop_last=False"
+            )
+        channels = image_set.images.shape[1]
+        if space.channels not in (1, channels):
+            raise ValueError(f"the images have {channels} channels and the space describes {space.channels}: {space}")
+        self.batch_size = batch_size
+        self.space = space
+        self.seed = seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.crop_padding = crop_padding
+        self.flip = flip
+        self._images = image_set.images.to(device)  # [N, C, H, W] uint8
+        self._labels = image_set.labels.to(self._images.device)  # [N]
+        self.device = self._images.device
+        self.indices = torch.empty(0, dtype=torch.int64, device=self.device)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(len(self._images), self.batch_size)
+        return full if self.drop_last or rest == 0 else full + 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch.
+
+        Args:
+            epoch: counts from 0.
+            start: the first batch to yield, in 0..len(self): where an interrupted epoch continues.
+
+        Raises:
+            ValueError: epoch or start out of range.
+        """
+        _check_at_least("epoch", epoch, 0)
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start must be a batch of the epoch, 0..{len(self)}, got {start}")
+        return self._batches(epoch, start)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self._order(epoch).to(self.device)  # [N]
+        for batch in range(start, len(self)):
+            self.indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # [m]
+            pixels = self._augment(self._images[self.indices], epoch, batch)  # [m, C, H, W] uint8
+            yield self.space.from_pixels(pixels), self._labels[self.indices]
+
+    def _order(self, epoch: int) -> Tensor:  # [N]
+        if not self.shuffle:
+            return torch.arange(len(self._images))
+        return torch.randperm(len(self._images), generator=_generator(self.seed, epoch))
+
+    def _augment(self, pixels: Tensor, epoch: int, batch: int) -> Tensor:  # [m, C, H, W] uint8
+        generator = _generator(self.seed, epoch, batch)  # one for each batch: a resumed epoch skips the earlier ones
+        if self.crop_padding:
+            pixels = random_crop(pixels, self.crop_padding, generator)
+        return random_flip(pixels, generator) if self.flip else pixels
+
+    def __repr__(self) -> str:
+        return (
+            f"TensorLoader({len(self._images)} images {list(self._images.shape[1:])}, batch_size={self.batch_size}, "
+            f"seed={self.seed}, shuffle={self.shuffle}, drop_last={self.drop_last}, crop_padding={self.crop_padding}, "
+            f"flip={self.flip}, device={self.device})"
+        )
+
+
+def _generator(seed: int, *path: int) -> torch.Generator:
+    """A CPU generator of its own for an epoch, or a batch of it.
+
+    NumPy mixes the numbers into one seed: torch's CPU generator keeps only 32 bits of it, so that seeds made by adding
+    or shifting would collide.
+    """
+    mixed = np.random.SeedSequence(seed, spawn_key=path).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+def _check_at_least(field: str, value: int, smallest: int) -> None:
+    if value < smallest:
+        raise ValueError(f"{field} must be at least {smallest}, got {value}")

@@ -1,0 +1,62 @@
+"""SmallCNN: a convnet with batch normalisation for small images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fastadv.models.activations import create_activation
+
+_STAGES = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1))  # filters, stride
+
+
+class SmallCNN(nn.Module):
+    """Five blocks of convolution, batch normalisation and activation, global average pooling, and one linear layer.
+
+    Two of the convolutions halve the image and nothing else depends on its size: 8x8 ends as 2x2, 28x28 as 7x7, 32x32
+    as 8x8.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: channels of the images.
+        width: multiplies the number of filters of every convolution (the paper's rho, section 4.3).
+        activation: see :func:`fastadv.models.create_activation`.
+        dropout: probability of dropping a feature before the linear layer.
+
+    Raises:
+        ValueError: an unknown activation, or a width or dropout out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int,
+        width: float = 1.0,
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < width < float("inf"):
+            raise ValueError(f"width must be positive and finite, got {width}")
+        blocks, channels = [], in_channels
+        for filters, stride in _STAGES:
+            filters = max(1, round(width * filters))
+            blocks.append(_block(channels, filters, stride, activation))
+            channels = filters
+        self.features = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, C, H, W] -> [N, K]
+        features = self.pool(self.features(images)).flatten(1)  # [N, F]
+        logits: Tensor = self.classifier(self.dropout(features))
+        return logits
+
+
+def _block(in_channels: int, filters: int, stride: int, activation: str) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, filters, kernel_size=3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(filters),
+        create_activation(activation),
+    )
