@@ -1,0 +1,213 @@
+"""``fastadv evaluate``: the paper's Tables 1 and 2 for one's own checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fastadv import attacks, data
+from fastadv.evaluate.figures import robustness_figure, save_figure
+from fastadv.evaluate.records import Record, RecordFile
+from fastadv.evaluate.sweep import Subject, Sweep, run
+from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
+from fastadv.extras import require
+from fastadv.train.checkpoint import CheckpointError, LoadedModel, load_model
+
+_DESCRIPTION = """\
+Measure top-1 and top-5 accuracy on clean images and under attacks of several sizes, in the layout of Tables 1 and 2
+of "Adversarial Machine Learning at Scale", with 95 % confidence intervals. Each model is attacked with itself.
+"""
+
+_EPILOG = """\
+Every number is recorded in OUT/robustness.jsonl as soon as it is measured. Run the same command again after an
+interruption and it goes on where it stopped; add an attack, an eps or a model and only what is new is measured.
+
+examples:
+  fastadv evaluate runs/standard runs/adversarial --out results
+  fastadv evaluate "Adv. training=runs/adversarial/checkpoints/step-00001200" --attacks step_ll --eps 2,4 --limit 1000
+
+exit codes: 0 done; 2 a mistake in the command or the data; 130 interrupted, to be continued with the same command.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fastadv evaluate`` with these arguments; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        sweep, subjects, file = _prepare(arguments)
+    except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
+        print(f"fastadv evaluate: {error}", file=sys.stderr)
+        return 2
+    try:
+        records = run(sweep, subjects, file)
+        _show(records)
+        print("written:", file.path, *_write(records, arguments.out), sep="\n  ")
+    except KeyboardInterrupt:
+        print("fastadv evaluate: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastadv evaluate",
+        allow_abbrev=False,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "checkpoints",
+        nargs="+",
+        metavar="[NAME=]PATH",
+        help="a run's folder (its latest checkpoint) or a checkpoint's folder; NAME is the name of its row, unless "
+        "given the name of the run",
+    )
+    add(
+        "--attacks",
+        type=_attacks,
+        default="step_ll,iter_ll,iter_basic",
+        metavar="A,B,...",
+        help=f"any of {', '.join(attacks.names())} (default: %(default)s)",
+    )
+    add(
+        "--eps",
+        type=_eps,
+        default="2,4,8,16",
+        metavar="E,F,...",
+        help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
+    )
+    add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
+    add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
+    add("--limit", type=_whole, metavar="N", help="only the first N test images (default: all)")
+    add("--batch-size", type=_whole, default=100, metavar="N", help="images at a time (default: %(default)s)")
+    add(
+        "--seed",
+        type=partial(_whole, least=0),
+        default=0,
+        metavar="N",
+        help="seed of the attacks' random numbers (default: %(default)s)",
+    )
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
+    add("--threads", type=_whole, metavar="N", help="CPU threads (default: PyTorch's own choice)")
+    add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where to write (default: %(default)s)")
+    return parser
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], RecordFile[Record]]:
+    """All that can be wrong with a command is found here, before any work is done."""
+    require("matplotlib", extra="evaluate")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    models = _load(arguments.checkpoints)
+    config = next(iter(models.values())).config.data
+    sweep = Sweep(
+        dataset=config.name,
+        images=data.load(config.name, arguments.data or config.root, arguments.download).test,
+        limit=arguments.limit,
+        attacks=arguments.attacks,
+        eps=arguments.eps,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        device=_device(arguments.device),
+    )
+    subjects = [Subject(name, loaded.model, loaded.config.data.pixel_space) for name, loaded in models.items()]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    return sweep, subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
+
+
+def _load(arguments: Sequence[str]) -> dict[str, LoadedModel]:
+    """The models that the command line names, by the names of their rows.
+
+    Raises:
+        ValueError: models of different data sets, or two rows of one name.
+    """
+    models: dict[str, LoadedModel] = {}
+    for argument in arguments:
+        name, path = _split(argument)
+        loaded = load_model(path)
+        name = name or loaded.name
+        if name in models:
+            raise ValueError(f"two rows would be named {name!r}; give this one a name: '{name} 2={path}'")
+        models[name] = loaded
+        first, one = next(iter(models.items()))
+        if loaded.config.data.name != one.config.data.name:
+            raise ValueError(
+                f"models of different data sets cannot share a table: {first} was trained on {one.config.data.name}, "
+                f"{name} on {loaded.config.data.name}; evaluate them by a command each"
+            )
+    return models
+
+
+def _split(argument: str) -> tuple[str, str]:
+    """(NAME or "", PATH); a path that exists is a path, whatever is in its name."""
+    name, equals, path = argument.partition("=")
+    return (name, path) if equals and not Path(argument).exists() else ("", argument)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used: {error}") from error
+
+
+def _show(records: Sequence[Record]) -> None:
+    console = require("rich.console", extra="evaluate").Console()
+    for table in robustness_tables(records).values():
+        console.print(to_rich(table))
+
+
+def _write(records: Sequence[Record], out: Path) -> list[Path]:
+    """Tables and figures below ``out``."""
+    paths = []
+    for attack, table in robustness_tables(records).items():
+        paths += save_table(table, out / "tables" / f"robustness-{attack}")
+    for top in (1, 5) if records[0].top5 is not None else (1,):
+        paths += save_figure(robustness_figure(records, top=top), out / "figures" / f"robustness-top{top}")
+    return paths
+
+
+# --- values of options -----------------------------------------------------------------------------------------------
+
+
+def _attacks(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in attacks.names()]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown attack {', '.join(map(repr, unknown))}; accepted: {', '.join(attacks.names())}"
+        )
+    return names
+
+
+def _eps(text: str) -> list[float]:
+    sizes = [_number(part) for part in text.split(",")]
+    if not all(0 < size <= 255 for size in sizes):
+        raise argparse.ArgumentTypeError(
+            f"each eps must be a number above 0 and at most 255, in pixel values, got {text!r}; "
+            f"clean accuracy is always measured"
+        )
+    return sorted(set(sizes))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _whole(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+    return int(text)

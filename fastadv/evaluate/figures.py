@@ -1,0 +1,105 @@
+"""Figures made from records: accuracy against eps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastadv.evaluate.records import CLEAN, Record
+from fastadv.evaluate.statistics import proportion
+from fastadv.evaluate.tables import check_same_images
+from fastadv.extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which is faint on white: told apart by colour-blind readers, and in grey
+# by marker and line. Seven markers and four lines, so that no combination comes back before the 28th model.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":")
+
+PANELS_PER_ROW = 3
+
+# Text stays text, and ids are the same in each run: an SVG can be searched, and compared with the one before.
+SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fastadv"}
+
+
+def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
+    """Accuracy against eps with 95 % confidence intervals: a panel per attack, a line per model, clean at eps = 0.
+
+    Args:
+        records: of any number of models and attacks on the same images.
+        top: 1 or 5.
+
+    Raises:
+        ValueError: no adversarial records, records of different images, or top 5 where it was not measured.
+    """
+    check_same_images(records)
+    attacks = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
+    models = list(dict.fromkeys(record.model for record in records))
+    if not attacks:
+        raise ValueError("there are no adversarial records to draw")
+    figure, panels = _grid(len(attacks), len(models))
+    for attack, axes in zip(attacks, panels, strict=True):
+        for index, model in enumerate(models):
+            own = [r for r in records if r.model == model and r.attack in (CLEAN, attack)]
+            _draw_line(axes, model, sorted(own, key=lambda r: r.eps), top, index)
+        _eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
+        axes.set(title=attack, ylim=(-3, 103))
+        axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
+    for axes in panels[::PANELS_PER_ROW]:
+        axes.set_ylabel("accuracy (%)" if top == 1 else f"top-{top} accuracy (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    columns = int(figure.get_figwidth() / (0.8 + 0.09 * max(map(len, labels))))  # inches: key and letters
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), frameon=False)
+    return figure
+
+
+def _grid(panels: int, models: int) -> tuple[Figure, list[Axes]]:
+    """A figure with that many panels and room for a legend below them."""
+    columns, rows = min(panels, PANELS_PER_ROW), -(-panels // PANELS_PER_ROW)
+    size = (max(3.6 * columns, 5.0), 3.0 * rows + 0.2 * models)
+    figure = require("matplotlib.figure", extra="evaluate").Figure(figsize=size, layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
+
+
+def _eps_axis(axes: Axes, levels: Sequence[float]) -> None:
+    """Logarithmic from the smallest eps on and linear from there down to 0: 0, 2, 4, 8, 16 are evenly spaced."""
+    axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
+    axes.set_xticks([0.0, *levels], labels=[f"{level:g}" for level in (0.0, *levels)])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("eps (pixel values)")
+    axes.grid(alpha=0.3)
+
+
+def _draw_line(axes: Axes, model: str, records: Sequence[Record], top: int, index: int) -> None:
+    """One model's accuracies, in the order of eps, in the index-th style."""
+    if top == 5 and any(record.top5 is None for record in records):
+        raise ValueError("top 5 was not measured: the data set has fewer than six classes")
+    accuracies = [proportion(r.top1 if top == 1 else r.top5 or 0, r.n) for r in records]
+    axes.errorbar(
+        [record.eps for record in records],
+        [100 * accuracy.value for accuracy in accuracies],
+        yerr=[100 * accuracy.half_width for accuracy in accuracies],
+        label=model,
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        linestyle=LINES[index % len(LINES)],
+        markersize=5,
+        linewidth=1.4,
+        capsize=3,
+    )
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``stem``.svg and .png, with the folders above them; returns the paths."""
+    matplotlib = require("matplotlib", extra="evaluate")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    svg, png = (stem.with_name(stem.name + suffix) for suffix in (".svg", ".png"))
+    with matplotlib.rc_context(SVG_STYLE):
+        figure.savefig(svg, metadata={"Date": None})
+    figure.savefig(png, dpi=150)
+    return [svg, png]

@@ -1,0 +1,142 @@
+"""Records: what an evaluation measured, one JSON line each. Tables and figures are made from records alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is to be measured: one model under one attack at one eps, on one set of images.
+
+    Args:
+        model: the name of the row in a table.
+        checkpoint: sha256 of the weights and buffers.
+        space: the PixelSpace of the model's input, as text.
+        dataset: name of the data set.
+        split: "train" or "test".
+        images: sha256 of the images and labels.
+        n: how many images, the first ``n`` of the split.
+        total: how many images the split has.
+        classes: how many classes the data set has.
+        attack: a name of ``fastadv.attacks.names()``, or "clean".
+        eps: size of the perturbation in pixel values; 0 for "clean".
+        options: options of the attack besides eps.
+        seed: seed of the attack's random numbers.
+    """
+
+    model: str
+    checkpoint: str
+    space: str
+    dataset: str
+    split: str
+    images: str
+    n: int
+    total: int
+    classes: int
+    attack: str
+    eps: float
+    options: Mapping[str, Any]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Equal for evaluations that measure the same thing, by whatever name the model goes."""
+        identity = {field.name: getattr(self, field.name) for field in fields(Evaluation)}
+        del identity["model"]
+        return json.dumps({**identity, "eps": float(self.eps)}, sort_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Evaluation):
+    """An evaluation and what came out of it.
+
+    Args:
+        top1: how many images were classified correctly.
+        top5: how many images had their class among the five likeliest; None with fewer than six classes.
+        seconds: how long it took.
+        device: what it ran on.
+        versions: version of each package that the result depends on.
+    """
+
+    top1: int
+    top5: int | None
+    seconds: float
+    device: str
+    versions: Mapping[str, str]
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Keyed)
+
+
+class RecordFile(Generic[R]):
+    """An append-only file of records, each on disk before the next is measured.
+
+    A crash can tear the last line only; opening the file drops such a line, and its evaluation is then not found.
+
+    Args:
+        path: the file, made with the folders above it by the first :meth:`append`.
+        kind: the dataclass of its records.
+
+    Raises:
+        ValueError: a line that is not a record, other than a torn last one.
+    """
+
+    def __init__(self, path: Path, kind: type[R]) -> None:
+        self.path = path
+        self.records, whole = _parse(path, kind)
+        if path.exists() and path.stat().st_size > whole:
+            os.truncate(path, whole)
+
+    def find(self, key: str) -> R | None:
+        """The last record with this key, if there is one."""
+        return next((record for record in reversed(self.records) if record.key == key), None)
+
+    def append(self, record: R) -> None:
+        """Write one record; it is on disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.write(json.dumps(vars(record)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.records.append(record)
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """The records of a file, which is left as it is; a torn last line is passed over.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line that is not a record, other than a torn last one.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no records at {path}")
+    return _parse(path, kind)[0]
+
+
+def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
+    """The records of a file, and how many bytes of it are whole lines. No file is no records."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
+    records = []
+    for number, line in enumerate(content[:whole].splitlines(), start=1):
+        try:
+            records.append(kind(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number} is not a {kind.__name__} of this version of fastadv ({error}); "
+                f"mend or remove the line, or write to another folder"
+            ) from error
+    return records, whole

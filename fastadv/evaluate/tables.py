@@ -1,0 +1,178 @@
+"""Tables as data, made from records, and what they look like as Markdown, CSV, JSON and on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastadv.evaluate.records import CLEAN, Record
+from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.extras import require
+
+if TYPE_CHECKING:
+    import rich.table
+
+Cell = str | Proportion | None  # None: not measured
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption and the notes below it; its first ``labels`` columns hold text, the others numbers."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    labels: int = 1
+    notes: tuple[str, ...] = ()
+
+
+# --- records to tables -----------------------------------------------------------------------------------------------
+
+
+def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
+    """One table per attack, laid out as the paper's Tables 1 and 2: clean accuracy, then accuracy at each eps.
+
+    Args:
+        records: of any number of models and attacks on the same images, in the order in which rows are to appear.
+
+    Returns:
+        The tables by the name of the attack.
+
+    Raises:
+        ValueError: records of different images, or two records for one cell.
+    """
+    check_same_images(records)
+    attacks = dict.fromkeys(record.attack for record in records if record.attack != CLEAN)
+    return {
+        attack: _robustness_table(attack, [r for r in records if r.attack in (CLEAN, attack)]) for attack in attacks
+    }
+
+
+def check_same_images(records: Sequence[Record]) -> None:
+    """Raise if accuracies in these records cannot be compared, because they are of different images.
+
+    Raises:
+        ValueError: naming two records that differ.
+    """
+    for record in records[1:]:
+        if record.images != records[0].images:
+            names = [f"{r.model} ({r.dataset} {r.split}, {r.n} images)" for r in (records[0], record)]
+            raise ValueError(f"records of different images cannot share a table or a figure: {' and '.join(names)}")
+
+
+def _robustness_table(attack: str, records: Sequence[Record]) -> Table:
+    """The table of one attack from its records and the clean ones."""
+    columns = [(CLEAN, 0.0), *((attack, eps) for eps in sorted({r.eps for r in records if r.attack == attack}))]
+    cells = _by_cell(records)
+    tops = (1, 5) if any(record.top5 is not None for record in records) else (1,)
+    rows = [
+        (model, f"top {top}", *(_accuracy(cells.get((model, *column)), top) for column in columns))
+        for model in dict.fromkeys(record.model for record in records)
+        for top in tops
+    ]
+    header = ("Model", "Metric", "Clean", *(f"eps = {eps:g}" for _, eps in columns[1:]))
+    return Table(f"Accuracy on {attack} adversarial images", header, tuple(rows), labels=2, notes=_notes(records))
+
+
+def _by_cell(records: Sequence[Record]) -> dict[tuple[str, str, float], Record]:
+    cells: dict[tuple[str, str, float], Record] = {}
+    for record in records:
+        cell = (record.model, record.attack, record.eps)
+        if cell in cells:
+            raise ValueError(
+                f"two records for {record.model}, {record.attack}, eps = {record.eps:g}: the model's name must stand "
+                f"for one checkpoint, evaluated with one seed and one set of options"
+            )
+        cells[cell] = record
+    return cells
+
+
+def _accuracy(record: Record | None, top: int) -> Proportion | None:
+    correct = None if record is None else record.top1 if top == 1 else record.top5
+    return None if record is None or correct is None else proportion(correct, record.n)
+
+
+def _notes(records: Sequence[Record]) -> tuple[str, ...]:
+    first = records[0]
+    images = f"the {first.n:,}" if first.n == first.total else f"the first {first.n:,} of {first.total:,}"
+    notes = [
+        f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
+        "±: half the width of the 95 % confidence interval from the standard error of the mean.",
+    ]
+    if all(record.top5 is None for record in records):
+        notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
+    options = {json.dumps(dict(record.options), sort_keys=True) for record in records if record.options}
+    return (*notes, *(f"Options of the attack: {text}." for text in sorted(options)))
+
+
+# --- tables to text --------------------------------------------------------------------------------------------------
+
+
+def to_markdown(table: Table) -> str:
+    """The table as GitHub Markdown: caption, table, notes."""
+    lines = [table.header, tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))]
+    lines += _display_rows(table)
+    grid = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n\n".join([f"**{table.caption}**", "\n".join(grid), *table.notes]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """The table as CSV, for a program to read: numbers in percent, each with its ``±`` in the column after it."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names, numbers = table.header[: table.labels], table.header[table.labels :]
+    writer.writerow([*names, *(text for number in numbers for text in (number, f"{number} ±"))])
+    for row in table.rows:
+        writer.writerow([*row[: table.labels], *(text for cell in row[table.labels :] for text in _percent(cell))])
+    return file.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """The table as JSON, for a program to read: a number is an object with ``value`` and ``half_width``, fractions."""
+    return json.dumps(asdict(table), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_rich(table: Table) -> rich.table.Table:
+    """The table as an object for ``rich.print``."""
+    box, text, table_module = (require(f"rich.{name}", extra="evaluate") for name in ("box", "text", "table"))
+    grid: rich.table.Table = table_module.Table(
+        title=table.caption,
+        caption="\n".join(table.notes),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,  # the paper's tables fit 80 columns then
+        pad_edge=False,
+    )
+    for i, name in enumerate(table.header):
+        grid.add_column(name, justify="left" if i < table.labels else "right")
+    for row in _display_rows(table):
+        grid.add_row(*map(text.Text, row))  # Text: a name such as "[adv]" is not markup
+    return grid
+
+
+def save_table(table: Table, stem: Path) -> list[Path]:
+    """Write ``stem``.md, .csv and .json, with the folders above them; returns the paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".json", to_json)):
+        paths.append(stem.with_name(stem.name + suffix))  # with_suffix would cut a name at its last dot
+        paths[-1].write_text(render(table), encoding="utf-8")
+    return paths
+
+
+def _display_rows(table: Table) -> list[tuple[str, ...]]:
+    """Rows as text; a first cell equal to the one above it is left blank, as the paper prints it."""
+    above = [None, *(row[0] for row in table.rows)]
+    return [
+        ("" if row[0] == first else str(row[0]), *("-" if cell is None else str(cell) for cell in row[1:]))
+        for first, row in zip(above, table.rows, strict=False)
+    ]
+
+
+def _percent(cell: Cell) -> tuple[str, str]:
+    return (f"{100 * cell.value:.4f}", f"{100 * cell.half_width:.4f}") if isinstance(cell, Proportion) else ("", "")

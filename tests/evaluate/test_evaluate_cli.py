@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastadv import attacks, models
+from fastadv.evaluate import Record, read_records
+from fastadv.evaluate import cli as evaluate_cli
+from fastadv.train import DataConfig, TrainConfig, checkpoint
+
+TABLE_FILES = [f"tables/robustness-{attack}.{kind}" for attack in ("fgsm", "step_ll") for kind in ("csv", "json", "md")]
+FIGURE_FILES = [f"figures/robustness-{top}.{kind}" for top in ("top1", "top5") for kind in ("png", "svg")]
+
+
+def save_run(folder: Path, seed: int = 0, **config: str) -> Path:
+    """The folder of a run with one checkpoint of an untrained network."""
+    torch.manual_seed(seed)
+    checkpoint.save(
+        folder,
+        model=models.create("small_cnn", num_classes=10, in_channels=1),
+        config=TrainConfig(data=DataConfig(**config)),  # type: ignore[arg-type]
+        state={},
+        meta=checkpoint.Meta(step=1, epoch=1, num_classes=10, in_channels=1),
+    )
+    return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return save_run(tmp_path / "standard")
+
+
+@pytest.fixture
+def records_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a small command's time."""
+    monkeypatch.setattr(evaluate_cli, "_write", lambda *_: [])
+
+
+def evaluate(*arguments: str | Path) -> int:
+    return evaluate_cli.main([*map(str, arguments), "--limit", "20", "--device", "cpu"])
+
+
+def test_end_to_end(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, out = save_run(tmp_path / "other", seed=1), tmp_path / "out"
+    command = (run_folder, f"Adv.={other}", "--attacks", "step_ll,fgsm", "--eps", "4,2", "--out", out)
+    assert evaluate(*command) == 0
+    shown = capsys.readouterr().out
+    for part in ("Accuracy on step_ll", "Accuracy on fgsm", "standard", "top 5", "eps = 4", "first 20 of 500"):
+        assert part in shown
+
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert files == sorted([*TABLE_FILES, *FIGURE_FILES, "robustness.jsonl"])
+    assert all(str(out / name) in shown for name in files)
+
+    records = read_records(out / "robustness.jsonl", Record)
+    assert [(r.attack, r.eps) for r in records[:5]] == [
+        *(("clean", 0.0), ("step_ll", 2.0), ("step_ll", 4.0), ("fgsm", 2.0), ("fgsm", 4.0))
+    ]
+    assert {(r.dataset, r.n, r.total, r.classes) for r in records} == {("digits", 20, 500, 10)}
+    rows = json.loads((out / "tables/robustness-fgsm.json").read_text())["rows"]
+    assert [row[:2] for row in rows] == [[name, top] for name in ("standard", "Adv.") for top in ("top 1", "top 5")]
+    assert rows[0][2]["value"] == records[0].top1 / 20
+
+
+@pytest.mark.usefixtures("records_only")
+def test_the_same_command_again_measures_nothing(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out")
+    assert evaluate(*command) == 0
+    before = (tmp_path / "out/robustness.jsonl").read_text()
+    monkeypatch.setattr("fastadv.evaluate.sweep.evaluate", lambda *_, **__: pytest.fail("measured again"))
+    assert evaluate(*command) == 0
+    assert (tmp_path / "out/robustness.jsonl").read_text() == before
+
+
+@pytest.mark.usefixtures("records_only")
+def test_a_run_that_went_on_is_measured_again(run_folder: Path, tmp_path: Path) -> None:
+    command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out")
+    assert evaluate(*command) == 0
+    save_run(run_folder, seed=1)
+    assert evaluate(*command) == 0
+    records = read_records(tmp_path / "out/robustness.jsonl", Record)
+    assert [record.model for record in records] == ["standard"] * 4
+    assert [record.checkpoint for record in records[:2]] != [record.checkpoint for record in records[2:]]
+
+
+@pytest.mark.usefixtures("records_only")
+def test_an_interruption_says_that_it_can_go_on(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("fastadv.attacks.StepLL.__call__", _interrupt)
+        assert evaluate(*command) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    [clean] = read_records(tmp_path / "out/robustness.jsonl", Record)
+    assert evaluate(*command) == 0
+    records = read_records(tmp_path / "out/robustness.jsonl", Record)
+    assert [record.attack for record in records] == ["clean", "step_ll"]
+    assert records[0] == clean
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_models_of_different_data_sets(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = save_run(tmp_path / "other", name="mnist")
+    assert evaluate(run_folder, other, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "standard was trained on digits, other on mnist" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}", "A={run}", "A={run}"], "two rows would be named 'A'"),
+        (["{run}", "{run}"], "give this one a name: 'standard 2="),
+        (["nowhere"], "nowhere is neither a checkpoint nor"),
+        (["A=nowhere"], "nowhere is neither a checkpoint nor"),
+        (["{run}", "--device", "abacus"], "--device abacus cannot be used"),
+        (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json"], "meta.json"),
+    ],
+)
+def test_a_users_mistake_is_a_message_and_exit_code_2(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    arguments = [argument.format(run=run_folder) for argument in arguments]
+    assert evaluate_cli.main(["--out", str(run_folder / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: [NAME=]PATH"),
+        (["x", "--attacks", "step_ll,nonsense"], f"unknown attack 'nonsense'; accepted: {', '.join(attacks.names())}"),
+        (["x", "--attacks", "clean"], "unknown attack 'clean'"),
+        (["x", "--eps", "2,much"], "each eps must be a number above 0 and at most 255, in pixel values, got '2,much'"),
+        (["x", "--eps", "0,2"], "clean accuracy is always measured"),
+        (["x", "--eps", "inf"], "each eps must be"),
+        (["x", "--eps", ""], "each eps must be"),
+        (["x", "--limit", "0"], "--limit: must be a whole number of at least 1, got '0'"),
+        (["x", "--batch-size", "1.5"], "--batch-size: must be a whole number"),
+        (["x", "--seed", "-1"], "--seed"),
+        (["x", "--threads", "two"], "--threads: must be a whole number"),
+    ],
+)
+def test_an_option_out_of_range_ends_before_any_work(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate_cli.main(arguments)
+    assert stopped.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_names_every_attack_and_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate_cli.main(["--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (*attacks.names(), "default: step_ll,iter_ll,iter_basic", "default: 2,4,8,16", "exit codes"):
+        assert part in shown

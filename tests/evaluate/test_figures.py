@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.image
+import pytest
+
+from fastadv.evaluate import Record, robustness_figure, save_figure
+
+MakeRecord = Callable[..., Record]
+
+
+@pytest.fixture
+def records(make_record: MakeRecord) -> list[Record]:
+    return [
+        make_record(model, attack, eps, 950 - int(50 * eps), 990)
+        for model in ("Baseline", "Adv. training")
+        for attack, sizes in (("clean", (0.0,)), ("step_ll", (16.0, 2.0, 4.0)), ("iter_ll", (2.0,)))
+        for eps in sizes
+    ]
+
+
+def test_a_panel_per_attack_a_line_per_model_clean_at_0(records: list[Record]) -> None:
+    figure = robustness_figure(records)
+    assert [axes.get_title() for axes in figure.axes] == ["step_ll", "iter_ll"]
+    step_ll, iter_ll = figure.axes
+    assert [len(axes.containers) for axes in figure.axes] == [2, 2]
+    line = step_ll.containers[0].lines[0]
+    assert list(line.get_xdata()) == [0, 2, 4, 16]
+    assert list(line.get_ydata()) == pytest.approx([95, 85, 75, 15])
+    assert list(iter_ll.containers[1].lines[0].get_xdata()) == [0, 2]
+
+
+def test_intervals_are_drawn(records: list[Record]) -> None:
+    [bars] = robustness_figure(records).axes[0].containers[0].lines[2]
+    (_, low), (_, high) = bars.get_segments()[0]
+    assert (low, high) == pytest.approx((95 - 1.3508, 95 + 1.3508), abs=1e-3)
+
+
+def test_models_differ_without_colour(make_record: MakeRecord) -> None:
+    records = [make_record(f"model {i}", "fgsm", 2.0, 900) for i in range(20)]
+    lines = [container.lines[0] for container in robustness_figure(records).axes[0].containers]
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 20
+
+
+def test_files_and_their_labels(records: list[Record], tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    svg, png = save_figure(robustness_figure(records), tmp_path / "figures" / "robustness-top1")
+    assert (svg.name, png.name) == ("robustness-top1.svg", "robustness-top1.png")
+    text = svg.read_text()
+    for label in ("eps (pixel values)", "accuracy (%)", "step_ll", "iter_ll", "Baseline", "Adv. training"):
+        assert f">{label}<" in text
+    height, width, _ = matplotlib.image.imread(png).shape
+    assert width > height > 300
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_same_records_give_the_same_svg(records: list[Record], tmp_path: Path) -> None:
+    texts = [save_figure(robustness_figure(records), tmp_path / name)[0].read_text() for name in "ab"]
+    assert texts[0] == texts[1]
+
+
+def test_top_5(records: list[Record]) -> None:
+    axes = robustness_figure(records, top=5).axes[0]
+    assert axes.get_ylabel() == "top-5 accuracy (%)"
+    assert list(axes.containers[0].lines[0].get_ydata()) == pytest.approx([99, 99, 99, 99])
+
+
+def test_a_model_without_records_of_an_attack_is_in_the_legend_all_the_same(make_record: MakeRecord) -> None:
+    records = [make_record("a", "fgsm", 2.0, 900), make_record("b", "step_ll", 2.0, 900)]
+    [legend] = robustness_figure(records).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_refuses(make_record: MakeRecord) -> None:
+    clean, attacked = make_record("a", "clean", 0.0, 9), make_record("a", "fgsm", 2.0, 9)
+    with pytest.raises(ValueError, match="no adversarial records"):
+        robustness_figure([clean])
+    with pytest.raises(ValueError, match="top 5 was not measured"):
+        robustness_figure([clean, attacked], top=5)
+    with pytest.raises(ValueError, match="different images"):
+        robustness_figure([clean, make_record("b", "fgsm", 2.0, 9, images="other")])

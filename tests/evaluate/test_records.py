@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastadv.evaluate import Record, RecordFile, read_records
+
+MakeRecord = Callable[..., Record]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "records.jsonl"
+
+
+def test_a_record_is_one_line_of_its_fields(make_record: MakeRecord, path: Path) -> None:
+    record = make_record("adv", "step_ll", 2.0, 900, 990)
+    RecordFile(path, Record).append(record)
+    text = path.read_text()
+    assert text.count("\n") == 1
+    assert json.loads(text) == vars(record)
+
+
+def test_records_come_back_in_order(make_record: MakeRecord, path: Path) -> None:
+    records = [make_record("adv", "clean", 0.0, 950), make_record("adv", "step_ll", 2.0, 900, 990)]
+    for record in records:
+        RecordFile(path, Record).append(record)
+    assert RecordFile(path, Record).records == records
+    assert read_records(path, Record) == records
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"model": "adv", "checkpo', b'{"a": 1}', b"\0\0\0", b"\xff"])
+def test_a_torn_last_line_is_dropped_and_written_again(make_record: MakeRecord, path: Path, torn: bytes) -> None:
+    first, second = make_record("adv", "clean", 0.0, 950), make_record("adv", "step_ll", 2.0, 900)
+    RecordFile(path, Record).append(first)
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+
+    assert read_records(path, Record) == [first]
+    assert path.read_bytes() == whole + torn  # reading alone mends nothing
+
+    file = RecordFile(path, Record)
+    assert path.read_bytes() == whole
+    assert file.find(second.key) is None
+    file.append(second)
+    assert RecordFile(path, Record).records == [first, second]
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"model": "adv"}', "", "3"])
+def test_a_spoilt_line_is_named_and_kept(make_record: MakeRecord, path: Path, line: str) -> None:
+    RecordFile(path, Record).append(make_record("adv", "clean", 0.0, 950))
+    spoilt = path.read_text() + line + "\n" + path.read_text()
+    path.write_text(spoilt)
+    with pytest.raises(ValueError, match="line 2 is not a Record"):
+        RecordFile(path, Record)
+    assert path.read_text() == spoilt
+
+
+def test_no_file_is_no_records_to_append_to_and_an_error_to_read(path: Path) -> None:
+    assert RecordFile(path, Record).records == []
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError, match=r"records\.jsonl"):
+        read_records(path, Record)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"model": "another name"}, True),
+        ({"eps": 2}, True),  # an int, where the record has 2.0
+        ({"top1": 1, "top5": None, "seconds": 9.0, "device": "cuda", "versions": {}}, True),
+        ({"checkpoint": "other"}, False),
+        ({"space": "raw"}, False),
+        ({"dataset": "mnist"}, False),
+        ({"split": "train"}, False),
+        ({"images": "other"}, False),
+        ({"n": 10}, False),
+        ({"attack": "iter_ll"}, False),
+        ({"eps": 4.0}, False),
+        ({"options": {"alpha": 2}}, False),
+        ({"seed": 1}, False),
+    ],
+)
+def test_what_makes_an_evaluation_another_one(
+    make_record: MakeRecord, path: Path, change: dict[str, Any], same: bool
+) -> None:
+    record = make_record("adv", "step_ll", 2.0, 900, 990)
+    file = RecordFile(path, Record)
+    file.append(record)
+    assert (file.find(replace(record, **change).key) == record) is same

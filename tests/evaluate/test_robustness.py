@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fastadv import PixelSpace
+from fastadv.evaluate import Counts, evaluate
+
+RAW = PixelSpace.raw()
+
+# Two pixels, and a model whose logits are those pixels, times 0.1 so that no softmax saturates. The cost's gradient
+# has opposite signs on them, so an attack of size eps moves the label's lead over the other class by 2 eps: down,
+# where the label has the lead; up, where it has not and is the least likely class.
+LEADS = (2, 6, 10, 20, 40, -10, -30)
+
+
+class Pixels(nn.Module):
+    """The logits are the pixels, times 0.1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C * H * W]
+        return self.scale * images.flatten(1)
+
+
+def two_pixels() -> tuple[Tensor, Tensor]:
+    """Images [7, 1, 1, 2] with the leads above, labels [7] of both classes."""
+    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0])
+    images = torch.full((len(LEADS), 2), 100.0)
+    images[torch.arange(len(LEADS)), labels] += torch.tensor(LEADS, dtype=torch.float32)
+    return images.view(-1, 1, 1, 2), labels
+
+
+def batched(images: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(images.split(size), labels.split(size), strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+@pytest.mark.parametrize(
+    ("attack", "eps", "top1"),
+    [
+        ("clean", 0, 5),
+        ("step_ll", 2, 4),  # leads above 4 stay
+        ("step_ll", 4, 3),
+        ("step_ll", 8, 3),  # 20 and 40 stay, and -10 becomes 6
+        ("step_ll", 16, 3),  # 40 stays, -10 and -30 become 22 and 2
+        ("fgsm", 8, 2),  # the true label: -10 becomes -26
+        ("fgsm", 16, 1),
+        ("fgsm_pred", 8, 3),
+        ("iter_ll", 4, 3),
+        ("iter_basic", 8, 2),
+    ],
+)
+def test_counts_by_hand(attack: str, eps: float, top1: int, batch_size: int) -> None:
+    batches = batched(*two_pixels(), batch_size)
+    assert evaluate(Pixels(), batches, attack=attack, eps=eps, space=RAW) == Counts(n=7, top1=top1, top5=None)
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "top1", "top5"),
+    [
+        ([9, 8, 7, 6, 5, 4], 0, 1, 1),
+        ([9, 8, 7, 6, 5, 4], 4, 0, 1),
+        ([9, 8, 7, 6, 5, 4], 5, 0, 0),
+        ([5, 5, 5, 5, 5, 5], 0, 1, 1),  # of equal logits the first comes first
+        ([5, 5, 5, 5, 5, 5], 4, 0, 1),
+        ([5, 5, 5, 5, 5, 5], 5, 0, 0),
+        ([float("nan")] * 6, 0, 0, 0),  # no prediction
+        ([float("nan"), 9, 8, 7, 6, 5], 1, 0, 0),
+        ([float("-inf"), 9, 8, 7, 6, 5], 1, 1, 1),
+        ([1, 2, 3, 4, 5], 4, 1, None),
+        ([1, 2, 3, 4, 5], 0, 0, None),
+    ],
+)
+def test_ranks_by_hand(logits: list[float], label: int, top1: int, top5: int | None) -> None:
+    images = torch.tensor(logits).view(1, -1, 1, 1)
+    assert evaluate(Pixels(), [(images, torch.tensor([label]))], space=RAW) == Counts(1, top1, top5)
+
+
+def test_any_loader_and_its_uneven_last_batch() -> None:
+    loader = DataLoader(TensorDataset(*two_pixels()), batch_size=4)
+    assert evaluate(Pixels(), loader, attack="step_ll", eps=2, space=RAW) == Counts(7, 4, None)
+
+
+def test_the_seed_alone_decides_and_not_the_batches() -> None:
+    images = torch.rand(200, 6, 1, 1, generator=torch.Generator().manual_seed(0)) * 20 + 100
+    labels = torch.arange(200) % 6
+
+    def counts(seed: int, size: int) -> Counts:
+        torch.manual_seed(size)  # nor the generator that belongs to the caller
+        return evaluate(Pixels(), batched(images, labels, size), attack="random_sign", eps=8, space=RAW, seed=seed)
+
+    results = {seed: {counts(seed, size) for size in (7, 64, 200)} for seed in range(4)}
+    assert [len(result) for result in results.values()] == [1] * 4
+    assert len(set.union(*results.values())) > 1
+
+
+def test_options_reach_the_attack() -> None:
+    batches = batched(*two_pixels(), 7)
+    counts = evaluate(Pixels(), batches, attack="iter_basic", eps=8, space=RAW, alpha=1, steps=2)
+    assert counts.top1 == 4  # two steps of 1: leads shrink by 4, to -2, 2, 6, 16, 36
+
+
+class Modes(nn.Module):
+    """Notes its mode at each forward; has a frozen part."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.pixels = Pixels()
+        self.frozen = nn.BatchNorm2d(1).eval()
+        self.dropout = nn.Dropout(0.5)
+        self.fails = fails
+        self.seen: set[bool] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.add(self.training or self.dropout.training)
+        if self.fails:
+            raise RuntimeError("the model failed")
+        return self.pixels(self.dropout(self.frozen(images)))
+
+
+@pytest.mark.parametrize("attack", ["clean", "step_ll"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_eval_mode_meanwhile_and_every_modules_own_mode_afterwards(fails: bool, attack: str) -> None:
+    model = Modes(fails).train()
+    model.frozen.eval()
+    modes = [module.training for module in model.modules()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        evaluate(model, [two_pixels()], attack=attack, eps=0 if attack == "clean" else 2, space=RAW)
+    except RuntimeError as error:
+        assert fails and str(error) == "the model failed"
+    assert model.seen == {False}
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_images_are_left_as_they_are() -> None:
+    images, labels = two_pixels()
+    before = images.clone()
+    evaluate(Pixels(), [(images, labels)], attack="step_ll", eps=8, space=RAW)
+    assert torch.equal(images, before)
+
+
+class Fixed(nn.Module):
+    """Gives the same output for any images."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, images: Tensor) -> Any:
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "given", "message"),
+    [
+        (Pixels(), 0, {"attack": "nothing", "eps": 2}, "nothing"),
+        (Pixels(), 0, {"eps": 2}, "clean images take no eps"),
+        (Pixels(), 0, {"alpha": 2}, "clean images take no eps and no options"),
+        (Pixels(), 2, {}, r"labels must lie in 0\.\.1.*got 2\.\.2"),
+        (Pixels(), -1, {}, r"labels must lie in 0\.\.1.*got -1\.\.-1"),
+        (Pixels(), 0, {"attack": "step_ll", "eps": 2, "space": PixelSpace.unit()}, "outside the pixel range"),
+        (Fixed((torch.zeros(1, 2), None)), 0, {}, r"logits \[1, K\].*got tuple"),
+        (Fixed(torch.zeros(1, 2, 1)), 0, {}, r"got \[1, 2, 1\]"),
+        (Fixed(torch.zeros(3, 2)), 0, {}, r"got \[3, 2\]"),
+    ],
+)
+def test_refuses(model: nn.Module, label: int, given: dict[str, Any], message: str) -> None:
+    batch = (torch.full((1, 1, 1, 2), 100.0), torch.tensor([label]))
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, [batch], **{"space": RAW, **given})
+
+
+def test_no_images_have_no_accuracy() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(Pixels(), [], space=RAW)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastadv import PixelSpace
+from fastadv.data import ImageSet
+from fastadv.evaluate import Record, RecordFile, Subject, Sweep, read_records, run
+from fastadv.evaluate.sweep import fingerprint
+
+
+class Linear(nn.Module):
+    """A linear model that counts its calls and can be interrupted."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 6)
+        nn.init.constant_(self.layer.weight, weight)
+        self.layer.weight.data[0] += 0.5
+        self.calls = 0
+        self.interrupt_at: int | None = None
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 1, 2, 2] -> [N, 6]
+        self.calls += 1
+        if self.calls == self.interrupt_at:
+            raise KeyboardInterrupt
+        return self.layer(images.flatten(1))
+
+
+def subject(name: str = "linear", weight: float = 0.1, space: PixelSpace | None = None) -> Subject:
+    torch.manual_seed(0)
+    return Subject(name, Linear(weight), space or PixelSpace.unit())
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (10, 1, 2, 2), generator=generator, dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(10) % 6, tuple("abcdef"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "robustness.jsonl"
+
+
+def sweep(images: ImageSet, **given: Any) -> Sweep:
+    return Sweep(
+        **{"dataset": "made_up", "images": images, "attacks": ["step_ll"], "eps": [2, 4], "batch_size": 4, **given}
+    )
+
+
+def test_clean_then_every_attack_at_every_eps_for_each_model(images: ImageSet, path: Path) -> None:
+    subjects = [subject("a", 0.1), subject("b", 0.2)]
+    records = run(sweep(images, attacks=["step_ll", "fgsm"]), subjects, RecordFile(path, Record))
+    cells = [("clean", 0.0), ("step_ll", 2.0), ("step_ll", 4.0), ("fgsm", 2.0), ("fgsm", 4.0)]
+    assert [(r.model, r.attack, r.eps) for r in records] == [(name, *cell) for name in "ab" for cell in cells]
+    assert read_records(path, Record) == records
+    for record in records:
+        assert (record.dataset, record.split, record.n, record.total, record.classes) == ("made_up", "test", 10, 10, 6)
+        assert record.top5 is not None and 0 <= record.top1 <= record.top5 <= 10
+        assert record.device == "cpu" and set(record.versions) == {"fastadv", "torch"}
+
+
+def test_done_is_not_done_again(images: ImageSet, path: Path) -> None:
+    first = run(sweep(images), [subject()], RecordFile(path, Record))
+    again = subject()
+    assert run(sweep(images, batch_size=3), [again], RecordFile(path, Record)) == first
+    assert again.model.calls == 0
+    assert read_records(path, Record) == first
+
+
+def test_only_what_is_new_is_measured(images: ImageSet, path: Path) -> None:
+    run(sweep(images), [subject()], RecordFile(path, Record))
+    again = subject()
+    records = run(sweep(images, eps=[2, 4, 8]), [again], RecordFile(path, Record))
+    assert [record.eps for record in records] == [0.0, 2.0, 4.0, 8.0]
+    assert again.model.calls == 6  # 3 batches, of which each costs a forward for the attack and one for the logits
+
+
+@pytest.mark.parametrize("call", [1, 2, 4, 9, 10, 15])
+def test_an_interrupted_sweep_goes_on_where_it_stopped(images: ImageSet, path: Path, call: int) -> None:
+    whole = run(sweep(images), [subject()], RecordFile(path.with_name("whole.jsonl"), Record))
+    broken = subject()
+    broken.model.interrupt_at = call
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep(images), [broken], RecordFile(path, Record))
+    done = RecordFile(path, Record).records
+    assert len(done) == (0 if call <= 3 else 1 if call <= 9 else 2)  # 3 forwards clean, then 6 for each attack
+
+    path.open("ab").write(b'{"model": "lin')  # and a crash tore the line after them
+    resumed = subject()
+    records = run(sweep(images), [resumed], RecordFile(path, Record))
+    assert resumed.model.calls == (15, 12, 6)[len(done)]
+    assert records[: len(done)] == done
+    assert read_records(path, Record) == records
+    assert [(r.key, r.top1, r.top5) for r in records] == [(r.key, r.top1, r.top5) for r in whole]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [subject(weight=0.2), subject(space=PixelSpace.symmetric())],
+    ids=["other weights", "other space"],
+)
+def test_a_changed_model_under_the_same_name_is_measured(images: ImageSet, path: Path, changed: Subject) -> None:
+    changed.model.calls = 0
+    run(sweep(images), [subject()], RecordFile(path, Record))
+    records = run(sweep(images), [changed], RecordFile(path, Record))
+    assert changed.model.calls == 15
+    assert len(read_records(path, Record)) == 6
+    assert {record.space for record in records} == {str(changed.space)}
+
+
+def test_changed_images_under_the_same_name_are_measured(images: ImageSet, path: Path) -> None:
+    run(sweep(images), [subject()], RecordFile(path, Record))
+    changed = subject()
+    run(sweep(ImageSet(images.images, images.labels.flip(0), images.classes)), [changed], RecordFile(path, Record))
+    assert changed.model.calls == 15
+
+
+def test_another_name_for_the_same_weights_is_recorded_but_not_measured(images: ImageSet, path: Path) -> None:
+    first = run(sweep(images), [subject("a")], RecordFile(path, Record))
+    other = subject("b")
+    for _ in range(2):
+        records = run(sweep(images), [subject("a"), other], RecordFile(path, Record))
+    assert other.model.calls == 0
+    assert [record.model for record in records] == ["a"] * 3 + ["b"] * 3
+    assert [record.top1 for record in records] == [record.top1 for record in first] * 2
+    assert len(read_records(path, Record)) == 6
+
+
+def test_a_limit_takes_the_first_images(images: ImageSet, path: Path) -> None:
+    records = run(sweep(images, limit=3), [subject()], RecordFile(path, Record))
+    assert {(record.n, record.total) for record in records} == {(3, 10)}
+    few = ImageSet(images.images[:3], images.labels[:3], images.classes)
+    alone = run(sweep(few), [subject()], RecordFile(path.with_name("few.jsonl"), Record))
+    assert [(r.top1, r.top5, r.images) for r in records] == [(r.top1, r.top5, r.images) for r in alone]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_of_no_images_is_refused(images: ImageSet, limit: int) -> None:
+    with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):
+        sweep(images, limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": torch.ones(2), "b": torch.zeros(())}, {"b": torch.zeros(()), "a": torch.ones(2)}, True),
+        ({"a": torch.ones(2, 3)}, {"a": torch.ones(3, 2).t()}, True),
+        ({"a": torch.ones(2)}, {"b": torch.ones(2)}, False),
+        ({"a": torch.ones(2)}, {"a": torch.ones(2, 1)}, False),
+        ({"a": torch.ones(2)}, {"a": torch.ones(2).double()}, False),
+        ({"a": torch.zeros(2)}, {"a": torch.zeros(2).bfloat16()}, False),
+        ({"a": torch.ones(2)}, {"a": torch.tensor([1.0, 1.0000001])}, False),
+        ({"a": torch.tensor(True)}, {"a": torch.tensor(False)}, False),
+        ({}, {"a": torch.empty(0)}, False),
+    ],
+)
+def test_fingerprints(one: dict[str, Tensor], other: dict[str, Tensor], same: bool) -> None:
+    assert (fingerprint(one) == fingerprint(other)) is same
