@@ -34,9 +34,9 @@ enum class Rule { label, predicted, least_likely, random, entropy };
 
 // adv is read and written; clean is null where it is adv itself, as before the first step.
 struct Step {
-  void* adv;         // [N, C, ...]
-  const void* clean; // [N, C, ...] or null
-  const void* grad;  // [N, C, ...]
+  void* adv;          // [N, C, ...]
+  const void* clean;  // [N, C, ...] or null
+  const void* grad;   // [N, C, ...]
   DType dtype;
   Batch batch;
   Space space;

@@ -3,6 +3,10 @@
 // A failed check throws a message that begins with the Python exception it should become; fastadv/ops.py raises it.
 #pragma once
 
+#include <torch/csrc/stable/device.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
 #include <cmath>
 #include <initializer_list>
 #include <optional>
@@ -10,10 +14,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include <torch/csrc/stable/device.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include "arguments.h"
 
@@ -70,7 +70,8 @@ inline DType floating(const char* op, const char* what, const Tensor& tensor) {
     case ScalarType::Double: return DType::float64;
     case ScalarType::BFloat16: return DType::bfloat16;
     case ScalarType::Half: return DType::float16;
-    default: fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(tensor.scalar_type()));
+    default:
+      fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(tensor.scalar_type()));
   }
 }
 
@@ -102,8 +103,8 @@ inline bool overlap(const Tensor& a, const Tensor& b) {
 
 // A tensor that the step reads beside adv.
 inline void like_adv(const char* op, const char* what, const Tensor& tensor, const Tensor& adv, bool channels_last) {
-  type(tensor.scalar_type() == adv.scalar_type(), op, what, " must have adv's dtype ", name(adv.scalar_type()), ", got ",
-       name(tensor.scalar_type()));
+  type(tensor.scalar_type() == adv.scalar_type(), op, what, " must have adv's dtype ", name(adv.scalar_type()),
+       ", got ", name(tensor.scalar_type()));
   same_device(op, what, tensor, adv);
   value(shape(tensor) == shape(adv), op, what, " must have adv's shape ", shape(adv), ", got ", shape(tensor));
   value(dense(tensor, channels_last), op, what, " must have adv's strides");
@@ -130,8 +131,8 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
         "std, lower and upper must have one length, got ", std.size(), ", ", lower.size(), ", ", upper.size());
   value(std.size() <= kMaxChannels, op, "at most ", kMaxChannels, " channels can have constants of their own, got ",
         std.size());
-  value(std.size() == 1 || (adv.dim() >= 2 && adv.size(1) == static_cast<int64_t>(std.size())), op,
-        "a space of ", std.size(), " channels needs images [N, ", std.size(), ", ...], got ", shape(adv));
+  value(std.size() == 1 || (adv.dim() >= 2 && adv.size(1) == static_cast<int64_t>(std.size())), op, "a space of ",
+        std.size(), " channels needs images [N, ", std.size(), ", ...], got ", shape(adv));
   Space result{};
   for (size_t c = 0; c < std.size(); ++c) {
     value(std[c] > 0, op, "std must be positive, got ", std[c]);
@@ -156,10 +157,10 @@ inline bool channels_last(const char* op, const Tensor& adv) {
   return true;
 }
 
-inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>& clean, const std::optional<Tensor>& grad,
-                 double alpha, const std::optional<Tensor>& alphas, double eps, const std::optional<Tensor>& epses,
-                 const std::vector<double>& std, const std::vector<double>& lower, const std::vector<double>& upper,
-                 bool channels_apart) {
+inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>& clean,
+                 const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alphas, double eps,
+                 const std::optional<Tensor>& epses, const std::vector<double>& std, const std::vector<double>& lower,
+                 const std::vector<double>& upper, bool channels_apart) {
   const DType dtype = floating(op, "adv", adv);
   const bool last = channels_last(op, adv);
   if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
@@ -208,12 +209,13 @@ inline Rule rule(const char* op, const std::string& text) {
   if (text == "predicted") return Rule::predicted;
   if (text == "least_likely") return Rule::least_likely;
   if (text == "random") return Rule::random;
-  value(text == "entropy", op,
-        "rule must be 'label', 'predicted', 'least_likely', 'random' or 'entropy', got '", text, "'");
+  value(text == "entropy", op, "rule must be 'label', 'predicted', 'least_likely', 'random' or 'entropy', got '", text,
+        "'");
   return Rule::entropy;
 }
 
-inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed, int64_t offset) {
+inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed,
+                            int64_t offset) {
   const DType dtype = floating(op, "eps", eps);
   value(eps.dim() == 1 && eps.is_contiguous(), op, "eps must be a contiguous tensor of shape [N], got ", shape(eps));
   value(sigma > 0 && std::isfinite(sigma), op, "sigma must be positive and finite, got ", sigma);
@@ -237,8 +239,8 @@ inline void labels(const char* op, const Tensor& labels, const Tensor& logits) {
 // Labels on the CPU can be read at no cost; on a GPU the kernels answer a label out of range with NaN.
 inline void labels_in_range(const char* op, const int64_t* labels, int64_t rows, int64_t classes) {
   for (int64_t i = 0; labels != nullptr && i < rows; ++i)
-    value(labels[i] >= 0 && labels[i] < classes, op, "labels must be in [0, ", classes, "), got ", labels[i], " at row ",
-          i);
+    value(labels[i] >= 0 && labels[i] < classes, op, "labels must be in [0, ", classes, "), got ", labels[i],
+          " at row ", i);
 }
 
 inline void label_smoothing(const char* op, double smoothing) {

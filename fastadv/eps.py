@@ -14,7 +14,7 @@ from fastadv import ops
 class TruncatedNormalEps:
     """``eps = |N(0, sigma)|`` truncated to [0, upper], in pixel values, one independent draw per example.
 
-    The paper's section 3 found sigma = 8 on [0, 16] best: a network trained at one fixed eps is robust at that eps only.
+    Section 3 found sigma = 8 on [0, 16] best: a network trained at one fixed eps is robust at that eps only.
 
     Args:
         sigma: standard deviation of the underlying normal distribution, in pixel values.

@@ -160,7 +160,8 @@ def sample_eps(
     Raises:
         ValueError: n or offset negative; sigma or upper not positive and finite.
     """
-    return _run(_ops.sample_eps.default, n, sigma, upper, _seed(seed), offset, device=torch.device(device))
+    eps: Tensor = _run(_ops.sample_eps.default, n, sigma, upper, _seed(seed), offset, device=torch.device(device))
+    return eps
 
 
 def truncated_normal_(
@@ -346,19 +347,19 @@ def _raise_python(error: RuntimeError) -> NoReturn:
 # --- what the compiler sees ------------------------------------------------------------------------------------------
 
 
-@torch.library.register_fake("fastadv::sample_eps")
+@torch.library.register_fake("fastadv::sample_eps")  # type: ignore[untyped-decorator]
 def _(n: int, sigma: float, upper: float, seed: int, offset: int, *, device: torch.device | None = None) -> Tensor:
     return torch.empty(n, dtype=torch.float32, device=device)
 
 
-@torch.library.register_fake("fastadv::target_grad")
+@torch.library.register_fake("fastadv::target_grad")  # type: ignore[untyped-decorator]
 def _(
     logits: Tensor, rule: str, labels: Tensor | None, label_smoothing: float, seed: int, offset: int
 ) -> tuple[Tensor, Tensor]:
     return logits.new_empty(logits.shape[0], dtype=torch.int64), torch.empty_like(logits)
 
 
-@torch.library.register_fake("fastadv::mixed_cross_entropy")
+@torch.library.register_fake("fastadv::mixed_cross_entropy")  # type: ignore[untyped-decorator]
 def _(logits: Tensor, labels: Tensor, k: int, lambda_: float, label_smoothing: float) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return logits.new_empty((), dtype=wide), torch.empty_like(logits)

@@ -127,7 +127,9 @@ class PixelSpace:
         if images.numel() == 0:
             return
         pixels = self.to_pixels(images)  # [N, C, ...]
-        largest = max(abs(bound) * std for side in self.bounds(images.dtype) for bound, std in zip(side, self.std))
+        largest = max(
+            abs(bound) * std for side in self.bounds(images.dtype) for bound, std in zip(side, self.std, strict=True)
+        )
         slack = 0.01 + torch.finfo(images.dtype).eps * largest
         low, high = (value.item() for value in pixels.aminmax())
         if not (low >= self.lower - slack and high <= self.upper + slack):

@@ -6,6 +6,7 @@ The names and signatures are those of ``fastadv.ops``. Written to be read; it al
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ def sign_step_(
     eps: float | Tensor,  # number or [N]
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad)))  (equation 1 and the iterative methods of 2.2)."""
+    """adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad)))  (equation 1; section 2.2)."""
     compute = _compute_dtype(adv)
     std = _channels(space.std, adv)
     alpha, eps = _examples(alpha, adv) / std, _examples(eps, adv) / std  # [N or 1, C or 1, 1...]
@@ -142,7 +143,8 @@ def truncated_normal_(
 def half_normal_quantile(fraction: Tensor, bound: float) -> Tensor:
     """Quantile of |N(0, 1)| truncated to [0, bound]: solves erf(x / sqrt 2) = fraction * erf(bound / sqrt 2)."""
     complement = (1.0 - fraction) + fraction * math.erfc(bound / math.sqrt(2.0))  # erfc(x / sqrt 2), exact in the tail
-    return -torch.special.ndtri(complement / 2.0).clamp_(min=-bound)
+    quantile: Tensor = -torch.special.ndtri(complement / 2.0).clamp_(min=-bound)
+    return quantile
 
 
 # --- targets and losses ----------------------------------------------------------------------------------------------
@@ -172,6 +174,7 @@ def target_grad(
     if rule == "random":
         target = _random_class_except(predicted, classes, seed, offset)
     elif rule == "label":
+        assert labels is not None
         target = labels.to(torch.int64)
     else:
         target = predicted if rule == "predicted" else wide.argmin(dim=1)
@@ -214,7 +217,7 @@ def philox(counter: Tensor, seed: int) -> Tensor:
 
 
 def _words(n: int, size: int, seed: int, offset: int, purpose: int, bits_per_word: int = 1) -> Tensor:
-    """[N, size] random words (bits, if bits_per_word is 32): element e of row i from block e // 4 of example offset + i."""
+    """[N, size] random words, or bits if bits_per_word is 32: row i holds the words of example offset + i in order."""
     per_block = 4 * bits_per_word
     blocks = -(-size // per_block)
     counter = torch.empty(n, blocks, 4, dtype=torch.int64)
@@ -258,8 +261,8 @@ def _examples(values: float | Tensor, like: Tensor) -> Tensor:
     return constants.view(-1, *[1] * (like.dim() - 1))
 
 
-def _per_example(values: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-def]
-    """reduce over everything but the example: [N, C, ...] to [N, 1, ...]."""
+def _per_example(values: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+    """Reduce over everything but the example: [N, C, ...] to [N, 1, ...]."""
     if values[0:1].numel() == 0:
         return values.new_zeros([values.shape[0]] + [1] * (values.dim() - 1))
     return reduce(values.flatten(1), dim=1).view(-1, *[1] * (values.dim() - 1))

@@ -30,15 +30,17 @@ struct Candidate {
 InstructionSet choose() {
   const Candidate candidates[] = {
 #ifdef FASTADV_X86
-      {{"avx512", &avx512::table}, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
+      {{"avx512", &avx512::table},
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl")},
       {{"avx2", &avx2::table}, __builtin_cpu_supports("avx2") != 0},
 #endif
       {{"baseline", &baseline::table}, true},
   };
   const char* wanted = std::getenv("FASTADV_ISA");
   for (const Candidate& candidate : candidates)
-    if (candidate.supported && (wanted == nullptr || std::strcmp(wanted, candidate.set.name) == 0)) return candidate.set;
+    if (candidate.supported && (wanted == nullptr || std::strcmp(wanted, candidate.set.name) == 0))
+      return candidate.set;
   throw std::runtime_error(std::string("FASTADV_ISA=") + wanted +
                            " names no instruction set that was compiled and that this machine supports "
                            "(avx512, avx2, baseline)");

@@ -38,8 +38,6 @@ const InstructionSet& instruction_set();
 
 inline const Kernels& kernels() { return *instruction_set().kernels; }
 
-inline int64_t chunks_per_example(const Batch& batch) {
-  return (batch.channels * batch.plane + kChunk - 1) / kChunk;
-}
+inline int64_t chunks_per_example(const Batch& batch) { return (batch.channels * batch.plane + kChunk - 1) / kChunk; }
 
 }  // namespace fastadv::cpu

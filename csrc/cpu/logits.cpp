@@ -15,12 +15,10 @@ int64_t grain(int64_t classes) { return 1 + 8192 / classes; }
 std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
                                        double label_smoothing, int64_t seed, int64_t offset) {
   const char* op = "target_grad";
-  const auto [args, target, dlogits] =
-      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset);
+  const auto [args, target, dlogits] = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset);
   checks::labels_in_range(op, args.labels, args.rows, args.classes);
-  torch::stable::parallel_for(0, args.rows, grain(args.classes), [&args = args](int64_t begin, int64_t end) {
-    kernels().target_grad(args, begin, end);
-  });
+  torch::stable::parallel_for(0, args.rows, grain(args.classes),
+                              [&args = args](int64_t begin, int64_t end) { kernels().target_grad(args, begin, end); });
   return {target, dlogits};
 }
 
@@ -34,8 +32,7 @@ void add_up(const Tensor& row_loss, const Tensor& loss) {
 std::tuple<Tensor, Tensor> mixed_cross_entropy(const Tensor& logits, const Tensor& labels, int64_t k, double lambda,
                                                double label_smoothing) {
   const char* op = "mixed_cross_entropy";
-  const auto [args, row_loss, dlogits] =
-      checks::mixed_cross_entropy(op, logits, labels, k, lambda, label_smoothing);
+  const auto [args, row_loss, dlogits] = checks::mixed_cross_entropy(op, logits, labels, k, lambda, label_smoothing);
   checks::labels_in_range(op, args.labels, args.rows, args.classes);
   torch::stable::parallel_for(0, args.rows, grain(args.classes), [&args = args](int64_t begin, int64_t end) {
     kernels().mixed_cross_entropy(args, begin, end);

@@ -1,7 +1,7 @@
 // normalized_step_ on the CPU: the gradient's norm, for L2 the distance that the step would reach, then the step.
-#include <cmath>
-
 #include <torch/csrc/stable/library.h>
+
+#include <cmath>
 
 #include "steps.h"
 
@@ -31,7 +31,8 @@ std::vector<double> gradient_length(const Step& step, Norm norm) {
   // Squares of float64 can leave the range of double; those of the narrower types cannot.
   if (norm == Norm::linf || step.dtype == DType::float64)
     scale = over_examples(
-        step.batch, [&](double* partial, int64_t begin, int64_t end) { kernels().gradient_max(step, partial, begin, end); },
+        step.batch,
+        [&](double* partial, int64_t begin, int64_t end) { kernels().gradient_max(step, partial, begin, end); },
         larger);
   for (double& value : scale) value = value > 0 ? value : 1.0;
   if (norm == Norm::linf) return scale;

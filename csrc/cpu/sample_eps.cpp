@@ -1,7 +1,7 @@
 // truncated_normal_ on the CPU, and sample_eps for every device: an empty tensor, filled.
-#include <array>
-
 #include <torch/csrc/stable/library.h>
+
+#include <array>
 
 #include "../checks.h"
 #include "kernels.h"
@@ -24,6 +24,7 @@ Tensor sample_eps(int64_t n, double sigma, double upper, int64_t seed, int64_t o
   checks::value(n >= 0, "sample_eps", "n must be zero or more, got ", n);
   const int64_t size[] = {n};
   Tensor eps = torch::stable::empty({size, 1}, torch::headeronly::ScalarType::Float, std::nullopt, device);
+  checks::eps_sample("sample_eps", eps, sigma, upper, seed, offset);  // errors do not cross the dispatcher whole
   using torch::stable::detail::from;
   std::array<StableIValue, 5> stack{from(eps), from(sigma), from(upper), from(seed), from(offset)};
   STABLE_TORCH_ERROR_CODE_CHECK(

@@ -1,7 +1,7 @@
 // sign_step_ and noise_step_ on the CPU.
-#include <torch/csrc/stable/library.h>
-
 #include "steps.h"
+
+#include <torch/csrc/stable/library.h>
 
 namespace fastadv::cpu {
 namespace {
@@ -12,8 +12,7 @@ using Numbers = std::vector<double>;
 void sign_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& grad, double alpha, std::optional<Tensor> alphas,
                 double eps, std::optional<Tensor> epses, const Numbers& std, const Numbers& lower,
                 const Numbers& upper) {
-  const Step step =
-      checks::step("sign_step_", adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
+  const Step step = checks::step("sign_step_", adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
   eps_not_negative("sign_step_", step);
   torch::stable::parallel_for(0, elements(step.batch), kGrain,
                               [&](int64_t begin, int64_t end) { kernels().sign_step(step, begin, end); });

@@ -24,7 +24,7 @@ struct Amount {
 // What a kernel needs of a Step besides the pointers; a kernel parameter.
 template <class F>
 struct Places {
-  int64_t run;          // elements that share an example and, if contiguous, a channel
+  int64_t run;  // elements that share an example and, if contiguous, a channel
   int64_t channels;
   Divisor by_run, by_channels;
   Amount<F> alpha, eps;

@@ -1,9 +1,8 @@
 // What every CUDA operator does around its launch: the tensor's device, torch's current stream, the launch's error.
 #pragma once
 
-#include <dlfcn.h>
-
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 
 #include "../checks.h"

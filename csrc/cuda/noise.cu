@@ -49,8 +49,7 @@ __device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t first
   for (int i = 0; i < kWidth; ++i) {
     const int64_t within = kChannelsLast ? (at.place - at.channel) / places.channels : at.place;
     const F drawn = static_cast<F>(noise.at(at.example, at.channel * plane + within));
-    store(pack.value[i],
-          clamp(load(pack.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
+    store(pack.value[i], clamp(load(pack.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
     if (i + 1 < kWidth) at.next(places);
   }
   *reinterpret_cast<P*>(adv + first) = pack;

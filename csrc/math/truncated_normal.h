@@ -48,8 +48,8 @@ FASTADV_HOST_DEVICE float log_positive(float x) {
 }
 
 // erfinv(p) given q = 1 - p, as p times a polynomial of w = -log((1 - p) (1 + p)), or of its square root in the tail:
-// the method of Giles ("Approximating the erfinv function", 2010) and his coefficients for the centre; those of the tail
-// are a minimax fit up to w = 22.3, which the largest of 2^31 fractions needs. Relative error below 4e-7.
+// the method of Giles ("Approximating the erfinv function", 2010) and his coefficients for the centre; those of the
+// tail are a minimax fit up to w = 22.3, which the largest of 2^31 fractions needs. Relative error below 4e-7.
 FASTADV_HOST_DEVICE float erfinv(float p, float q) {
   const float w = -log_positive(q * (1.0f + p));
   const float c = w - 2.5f;

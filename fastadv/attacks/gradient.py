@@ -68,7 +68,9 @@ class GradientAttack(Attack):
         with torch.enable_grad():
             logits = model(images)  # [N, K]
         if not isinstance(logits, Tensor) or logits.dim() != 2 or not logits.requires_grad:
-            raise ValueError(f"{self.name}: the model must return differentiable logits [N, K], got {_describe(logits)}")
+            raise ValueError(
+                f"{self.name}: the model must return differentiable logits [N, K], got {_describe(logits)}"
+            )
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
         (grad,) = torch.autograd.grad(logits, images, dlogits)
         return target, grad

@@ -46,13 +46,14 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     try:
         for module, training in modes:
             frozen = whole_model_trains and not training
-            use_batch = bn == "batch" and isinstance(module, _BatchNorm) and not frozen
+            batch_norm = module if isinstance(module, _BatchNorm) else None
+            use_batch = bn == "batch" and batch_norm is not None and not frozen
             if training != use_batch:
                 module.training = use_batch
-            if use_batch and module.track_running_stats:
+            if use_batch and batch_norm is not None and batch_norm.track_running_stats:
                 # A training BatchNorm that tracks nothing reads and writes no buffer.
-                module.track_running_stats = False
-                tracking.append(module)  # type: ignore[arg-type]
+                tracking.append(batch_norm)
+                batch_norm.track_running_stats = False
         yield
     finally:
         for module, training in modes:

@@ -17,7 +17,8 @@ void mixed_cross_entropy(const MixedCrossEntropy& args, int64_t begin, int64_t e
       const F maximum = row_extremes(z, args.classes).maximum;
       const RowSums<F> sums = row_sums(z, args.classes, target, maximum);
       const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(args.classes)};
-      row_loss[row] = weight * cross_entropy(std::log(sums.sum), load(z[target]) - maximum, sums.mean_shifted, smoothing);
+      row_loss[row] =
+          weight * cross_entropy(std::log(sums.sum), load(z[target]) - maximum, sums.mean_shifted, smoothing);
       cross_entropy_row(z, dz, args.classes, target, maximum, sums, weight, label_smoothing);
     }
   });

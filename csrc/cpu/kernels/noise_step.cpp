@@ -26,8 +26,8 @@ FASTADV_HOST_DEVICE void fill_words(uint32_t* words, int64_t blocks, const Strea
 }
 
 // Noise in units of eps for elements [first, first + kBuffer) of an example; first is a multiple of kBuffer.
-FASTADV_HOST_DEVICE void fill_noise(float* noise, Noise kind, HalfNormal normal, const Stream& stream,
-                                    uint64_t example, int64_t first) {
+FASTADV_HOST_DEVICE void fill_noise(float* noise, Noise kind, HalfNormal normal, const Stream& stream, uint64_t example,
+                                    int64_t first) {
   uint32_t words[kBuffer];
   if (kind == Noise::sign) {
     constexpr int64_t blocks = kBuffer / 128;
@@ -59,11 +59,12 @@ void noise_step(const NoiseStep& args, int64_t begin, int64_t end) {
   with_type(step.dtype, [&](auto type) {
     using T = decltype(type);
     using F = compute_t<T>;
-    T* adv = static_cast<T*>(step.adv);                                                       // [N, C, ...]
+    T* adv = static_cast<T*>(step.adv);                                                // [N, C, ...]
     const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);  // [N, C, ...]
     for (int64_t index = begin; index < end; ++index) {
       const int64_t example = index / batch.channels, channel = index % batch.channels;
-      const int64_t origin = batch.channels_last ? example * batch.channels * batch.plane + channel : index * batch.plane;
+      const int64_t origin =
+          batch.channels_last ? example * batch.channels * batch.plane + channel : index * batch.plane;
       const Bounds<F> at = bounds<F>(step, example, channel);
       const int64_t from = channel * batch.plane, to = from + batch.plane;  // places within the image
       for (int64_t buffer = from / kBuffer * kBuffer; buffer < to; buffer += kBuffer) {

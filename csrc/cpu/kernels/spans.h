@@ -28,9 +28,13 @@ struct Constant {
   F std;
 };
 template <class F>
-FASTADV_HOST_DEVICE Bounds<F> bounds_at(const Constant<F>& constant, int64_t) { return constant.value; }
+FASTADV_HOST_DEVICE Bounds<F> bounds_at(const Constant<F>& constant, int64_t) {
+  return constant.value;
+}
 template <class F>
-FASTADV_HOST_DEVICE F std_at(const Constant<F>& constant, int64_t) { return constant.std; }
+FASTADV_HOST_DEVICE F std_at(const Constant<F>& constant, int64_t) {
+  return constant.std;
+}
 
 // Constants of a channels_last span: they repeat over the channels. Sixteen repetitions fill whole vectors.
 constexpr int64_t kRepetitions = 16;
@@ -50,7 +54,9 @@ FASTADV_HOST_DEVICE Bounds<F> bounds_at(const RepeatedFrom<F>& from, int64_t i) 
   return {from.constants->alpha[j], from.constants->eps[j], from.constants->lower[j], from.constants->upper[j]};
 }
 template <class F>
-FASTADV_HOST_DEVICE F std_at(const RepeatedFrom<F>& from, int64_t i) { return from.constants->std[from.phase + i]; }
+FASTADV_HOST_DEVICE F std_at(const RepeatedFrom<F>& from, int64_t i) {
+  return from.constants->std[from.phase + i];
+}
 
 template <class F>
 FASTADV_HOST_DEVICE void fill(Repeated<F>& constants, const Step& step, int64_t example) {

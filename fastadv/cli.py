@@ -1,0 +1,46 @@
+"""The command line: ``fastadv COMMAND ...``, also as ``python -m fastadv COMMAND ...``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import fastadv
+
+# Imported when asked for: `fastadv info` must work where no extra is installed.
+COMMANDS = {
+    "info": ("fastadv.info", "what is installed and compiled here, and what is missing"),
+    "train": ("fastadv.train.cli", "train a network on clean and adversarial examples (Algorithm 1)"),
+    "evaluate": ("fastadv.evaluate.cli", "accuracy of checkpoints on clean and adversarial examples"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 if interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(fastadv.__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"fastadv: unknown command {argv[0]!r}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    module, _ = COMMANDS[argv[0]]
+    try:
+        result: int = importlib.import_module(module).main(argv[1:])
+    except ModuleNotFoundError as error:
+        if "pip install" not in str(error):
+            raise
+        print(f"fastadv {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    return result
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        f"usage: fastadv COMMAND ...\n\n{fastadv.__doc__}\n\ncommands:\n{commands}\n\n"
+        "fastadv COMMAND --help describes a command's options."
+    )
