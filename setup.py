@@ -65,7 +65,9 @@ def find_torch() -> tuple[str, str]:
         )
     folder = Path(spec.origin).parent
     version = dict(
-        line.split(" = ", 1) for line in (folder / "version.py").read_text().splitlines() if line.startswith("__version__")
+        line.split(" = ", 1)
+        for line in (folder / "version.py").read_text().splitlines()
+        if line.startswith("__version__")
     )["__version__"].strip("'\"")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
         raise SystemExit(f"fastadv: torch >= {'.'.join(map(str, OLDEST_TORCH))} is needed, found {version} in {folder}")

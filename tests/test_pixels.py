@@ -33,7 +33,9 @@ def test_conversion_by_hand(space: PixelSpace, pixel: float, value: float) -> No
 def test_bounds_are_the_tightest_inside_the_range(space: PixelSpace, dtype: torch.dtype) -> None:
     lower, upper = space.bounds(dtype)
     for mean, std, low, high in zip(space.mean, space.std, lower, upper, strict=True):
-        exact_low, exact_high = ((Fraction(side) - Fraction(mean)) / Fraction(std) for side in (space.lower, space.upper))
+        exact_low, exact_high = (
+            (Fraction(side) - Fraction(mean)) / Fraction(std) for side in (space.lower, space.upper)
+        )
         assert Fraction(low) >= exact_low and Fraction(high) <= exact_high
         stored = torch.tensor([low, high], dtype=torch.float64).to(dtype)
         beyond = torch.nextafter(stored, torch.tensor([-float("inf"), float("inf")], dtype=dtype))

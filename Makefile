@@ -1,0 +1,44 @@
+# make demo, make test, make lint, make bench: each sets up what it needs in .venv and skips what is already done.
+# Paths are relative, so that a folder with a space in its name works.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
+
+.PHONY: demo test lint bench format clean
+
+demo: $(VENV)/built
+	$(RUN) -m fastadv.demo
+
+test: $(VENV)/built
+	$(RUN) -m pytest
+
+lint: $(VENV)/built
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	find csrc -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format --dry-run -Werror {} +
+	$(RUN) -m mypy
+
+bench: $(VENV)/built
+	$(RUN) -m pytest benchmarks --report auto
+
+format: $(VENV)/built
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+	find csrc -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format -i {} +
+
+# The interpreter and the pinned dependencies. The build's own come first: fastadv is built against the torch of .venv.
+$(VENV)/ready: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.x ..."; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "Python's venv is needed (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PIP) install --quiet --constraint constraints.txt setuptools wheel cmake ninja pybind11 numpy torch torchvision
+	@touch $@
+
+$(VENV)/built: $(VENV)/ready $(SOURCES)
+	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable '.[bench,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info fastadv/_C*.so

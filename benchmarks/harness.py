@@ -1,0 +1,80 @@
+"""Interleaved timing: what is compared is measured in turn, so that a machine's moods fall on all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Table:
+    """Rows of a report, collected while the benchmarks run."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table with its notes below."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return "\n\n".join([f"## {self.title}", table, *self.notes])
+
+
+TABLES: list[Table] = []
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: the median over rounds, and the middle half's spread."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """In milliseconds, with the quartiles."""
+        return f"{1e3 * self.median:.3g} ({1e3 * self.low:.3g}-{1e3 * self.high:.3g})"
+
+
+class Interleaved:
+    """Variants of one piece of work. Each round times every variant once, over as many calls as fill ``quantum``.
+
+    Args:
+        variants: name to a function that does the work once.
+        quantum: seconds that a variant's share of a round lasts at least.
+    """
+
+    def __init__(self, variants: dict[str, Callable[[], object]], *, quantum: float = 0.02) -> None:
+        self.variants = variants
+        self.seconds: dict[str, list[float]] = {name: [] for name in variants}
+        self.calls = {name: self._calls_per_quantum(function, quantum) for name, function in variants.items()}
+
+    def round(self) -> None:
+        """Time each variant once."""
+        for name, function in self.variants.items():
+            start = time.perf_counter()
+            for _ in range(self.calls[name]):
+                function()
+            self.seconds[name].append((time.perf_counter() - start) / self.calls[name])
+
+    def timings(self) -> dict[str, Timing]:
+        """Median and quartiles of each variant over the rounds so far."""
+        result = {}
+        for name, seconds in self.seconds.items():
+            low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+            result[name] = Timing(statistics.median(seconds), low, high)
+        return result
+
+    @staticmethod
+    def _calls_per_quantum(function: Callable[[], object], quantum: float) -> int:
+        for _ in range(3):  # compiles, allocates, warms caches
+            function()
+        start = time.perf_counter()
+        function()
+        once = max(time.perf_counter() - start, 1e-7)
+        return max(1, round(quantum / once))

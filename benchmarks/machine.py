@@ -1,0 +1,47 @@
+"""What a figure was measured on."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from fastadv import ops
+
+
+def cpu_name() -> str:
+    """The processor as the kernel names it."""
+    try:
+        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def hardware() -> str:
+    """GPU if there is one, else CPU, with its number of cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def slug() -> str:
+    """A file name for results measured here this month."""
+    words = re.sub(r"[^a-z0-9]+", "-", hardware().lower()).strip("-")
+    return f"{datetime.date.today():%Y-%m}-{words}"
+
+
+def describe() -> str:
+    """Date, hardware and versions, as a Markdown list."""
+    build = ops._C.build_info()
+    lines = {
+        "date": f"{datetime.date.today():%Y-%m-%d}",
+        "hardware": hardware(),
+        "instruction set": f"{build['cpu_isa']} (fastadv), {torch.backends.cpu.get_cpu_capability()} (torch)",
+        "software": f"fastadv {build['version']}, torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.release().split('-')[0]}, {build['compiler']}",
+    }
+    return "\n".join(f"- {name}: {value}" for name, value in lines.items())

@@ -1,0 +1,118 @@
+"""The fused step against eager PyTorch, torch.compile and the speed of memory.
+
+Ceiling: a stream that reads and writes as many bytes. Baselines: the operators that other packages launch for the same
+step. One benchmark times a round of all variants; their medians go into the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.harness import TABLES, Interleaved, Table
+from fastadv import PixelSpace, ops, reference
+
+UNIT = PixelSpace.unit()
+EPS, ALPHA = 8 / 255, 1 / 255
+SHAPES = {"32 x 3 x 299 x 299": (32, 3, 299, 299), "128 x 3 x 32 x 32": (128, 3, 32, 32)}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ROUNDS = 25
+
+HEADER = ["shape", "dtype", "variant", "ms (quartiles)", "GB/s", "share of the stream", "fused is faster by"]
+ITERATIVE = Table(
+    "A step of an iterative attack",
+    HEADER,
+    notes=["GB/s counts what the work itself needs: three reads and a write an element, whatever a variant moves."],
+)
+FIRST = Table("A single step from the clean image", HEADER, notes=["Two reads and a write an element."])
+TABLES.extend([ITERATIVE, FIRST])
+
+
+def images(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
+    """Random data: zeros can be faster than what a network sees."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def clip(moved: Tensor, clean: Tensor) -> Tensor:
+    return torch.clamp(torch.minimum(torch.maximum(moved, clean - EPS), clean + EPS), 0, 1)
+
+
+@torch.compile(fullgraph=True)
+def compiled_step(adv: Tensor, clean: Tensor, grad: Tensor) -> Tensor:
+    return clip(adv + ALPHA * grad.sign(), clean)
+
+
+@torch.compile(fullgraph=True)
+def compiled_step_(adv: Tensor, clean: Tensor, grad: Tensor) -> None:
+    adv.copy_(clip(adv + ALPHA * grad.sign(), clean))
+
+
+@torch.compile(fullgraph=True)
+def compiled_first(clean: Tensor, grad: Tensor) -> Tensor:
+    return torch.clamp(clean + EPS * grad.sign(), 0, 1)
+
+
+def iterative_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    adv, clean, grad = (images(shape, dtype, seed) for seed in range(3))
+    grad -= 0.5
+    stream = [images((adv.nbytes // 4,), torch.float32, seed) for seed in range(3)]
+
+    def torchattacks_pgd() -> Tensor:  # its seven full-size operators
+        moved = adv.detach() + ALPHA * grad.sign()
+        delta = torch.clamp(moved - clean, min=-EPS, max=EPS)
+        return torch.clamp(clean + delta, min=0, max=1).detach()
+
+    def five_operators() -> Tensor:  # add, sign, addcmul-like, clamp, clamp: the leanest sequence among peers
+        delta = adv - clean
+        delta.add_(torch.sign(grad), alpha=ALPHA).clamp_(-EPS, EPS)
+        return delta.add_(clean).clamp_(0, 1)
+
+    return {
+        "fused": lambda: ops.sign_step_(adv, clean, grad, 1.0, 8.0, UNIT),
+        "stream": lambda: stream[0].addcmul_(stream[1], stream[2], value=1e-6),
+        "torch.compile, in place": lambda: compiled_step_(adv, clean, grad),
+        "torch.compile": lambda: compiled_step(adv, clean, grad),
+        "eager, five operators": five_operators,
+        "eager, torchattacks' PGD": torchattacks_pgd,
+        "fastadv.reference": lambda: reference.sign_step_(adv, clean, grad, 1.0, 8.0, UNIT),
+    }
+
+
+def first_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    clean, grad = images(shape, dtype, 0), images(shape, dtype, 1) - 0.5
+    stream = [images((clean.nbytes // 4,), torch.float32, seed) for seed in range(2)]
+    return {
+        "fused": lambda: ops.sign_step_(clean, clean, grad, 8.0, 8.0, UNIT),
+        "stream": lambda: stream[0].add_(stream[1], alpha=1e-6),
+        "torch.compile": lambda: compiled_first(clean, grad),
+        "eager": lambda: torch.clamp(clean + EPS * grad.sign(), 0, 1),
+    }
+
+
+CASES = {"iterative": (iterative_variants, ITERATIVE, 4), "first": (first_variants, FIRST, 3)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("case", CASES)
+def test_step(benchmark, case: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    make, table, passes = CASES[case]
+    interleaved = Interleaved(make(shape, dtype))
+    benchmark.group = f"sign_step_, {case}"
+    benchmark.pedantic(interleaved.round, rounds=ROUNDS)
+    timings = interleaved.timings()
+    gigabytes = passes * torch.Size(shape).numel() * dtype.itemsize / 1e9
+    names = {tuple(shape): name for name, shape in SHAPES.items()}
+    for name, timing in timings.items():
+        share = timings["stream"].median / timing.median
+        ratio = timing.median / timings["fused"].median
+        benchmark.extra_info[name] = {"ms": 1e3 * timing.median, "share of the stream": share, "times fused": ratio}
+        table.rows.append(
+            [
+                *(names[tuple(shape)], str(dtype).removeprefix("torch."), name, timing.text),
+                *(f"{gigabytes / timing.median:.1f}", f"{share:.0%}", f"{ratio:.2f}"),
+            ]
+        )

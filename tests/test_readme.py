@@ -1,0 +1,73 @@
+"""Every command and every line of Python in the README is run, here or by continuous integration."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastadv
+from tests import test_install
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line]
+
+
+def test_python_blocks_run_in_order() -> None:
+    """The blocks continue one another; what they leave to the reader is a network, an optimiser and some images."""
+    torch.manual_seed(0)
+    space = fastadv.PixelSpace.imagenet()
+    model = fastadv.models.create("small_cnn", num_classes=10)
+    images, labels = space.from_pixels(torch.randint(0, 256, (32, 3, 16, 16))), torch.randint(0, 10, (32,))
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.01),
+        "loader": [(images.clone(), labels)],
+        "images": images,
+        "labels": labels,
+    }
+    before = [parameter.clone() for parameter in model.parameters()]
+    for block in blocks("python"):
+        exec(block, names)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert names["adv"].shape == images.shape and not torch.equal(names["adv"], images)
+
+
+def test_every_command_has_somebody_who_runs_it() -> None:
+    integration = (ROOT / ".ci" / "run").read_text()
+    for command in COMMANDS:
+        program = command.split()[0]
+        assert program in ("make", "pip", "fastadv"), command
+        if program == "make":
+            assert command in integration
+        if program == "pip":
+            assert command in (test_install.TOOLS, test_install.INSTALL)
+
+
+@pytest.mark.timeout(900)
+def test_command_line_of_the_readme(tmp_path: Path) -> None:
+    for command in COMMANDS:
+        if not command.startswith("fastadv "):
+            continue
+        run = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, f"{command}\n{run.stderr}"
+    assert (tmp_path / "runs/evaluation/figures/robustness-top1.png").exists()
