@@ -47,7 +47,7 @@ def operands(
     if channels_last:
         tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
     if unaligned:
-        tensors = [at_odd_offset(tensor, offset) for tensor, offset in zip(tensors, (1, 3, 2))]
+        tensors = [at_odd_offset(tensor, offset) for tensor, offset in zip(tensors, (1, 3, 2), strict=True)]
     return Operands(*tensors)
 
 

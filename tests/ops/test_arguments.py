@@ -19,7 +19,11 @@ def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 X, G = images(), images()
 
 WRONG_STEPS = {
-    "grad shape": ((X, X, images(2, 3, 4, 5), 1, 8), ValueError, "grad must have adv's shape [2, 3, 4, 4], got [2, 3, 4, 5]"),
+    "grad shape": (
+        (X, X, images(2, 3, 4, 5), 1, 8),
+        ValueError,
+        "grad must have adv's shape [2, 3, 4, 4], got [2, 3, 4, 5]",
+    ),
     "clean shape": ((X, images(1, 3, 4, 4), G, 1, 8), ValueError, "clean must have adv's shape"),
     "grad dtype": ((X, X, G.double(), 1, 8), TypeError, "grad must have adv's dtype float32, got float64"),
     "integer images": ((images(dtype=torch.uint8), X, G, 1, 8), TypeError, "images must be float32"),
@@ -39,7 +43,11 @@ WRONG_STEPS = {
     "number of eps": ((X, X, G, 1, torch.ones(3)), ValueError, "tensor of shape [2], got shape [3]"),
     "number of alphas": ((X, X, G, torch.ones(2, 1), 8), ValueError, "alpha must be a number or a contiguous tensor"),
     "eps on another device": ((X, X, G, 1, torch.ones(2, device="meta")), ValueError, "eps must be on cpu"),
-    "channels": ((images(2, 4, 4, 4), images(2, 4, 4, 4), images(2, 4, 4, 4), 1, 8, PixelSpace.imagenet()), ValueError, "a space of 3 channels"),
+    "channels": (
+        (images(2, 4, 4, 4), images(2, 4, 4, 4), images(2, 4, 4, 4), 1, 8, PixelSpace.imagenet()),
+        ValueError,
+        "a space of 3 channels",
+    ),
 }
 
 
@@ -63,7 +71,11 @@ def test_wrong_steps(op: str, arguments, error, message: str) -> None:
 LOGITS, LABELS = torch.zeros(4, 5), torch.arange(4)
 
 OTHER_MISTAKES = {
-    "norm": (lambda: ops.normalized_step_(X, X, G.clone(), 1, 8, "l1"), ValueError, "norm must be 'l2' or 'linf', got 'l1'"),
+    "norm": (
+        lambda: ops.normalized_step_(X, X, G.clone(), 1, 8, "l1"),
+        ValueError,
+        "norm must be 'l2' or 'linf', got 'l1'",
+    ),
     "noise kind": (lambda: ops.noise_step_(X, X, 8, "gauss", 1), ValueError, "kind must be 'sign'"),
     "noise offset": (lambda: ops.noise_step_(X, X, 8, "sign", 1, -1), ValueError, "offset must be zero or more"),
     "noise eps": (lambda: ops.noise_step_(X, X, -8, "sign", 1), ValueError, "eps must be zero or more"),
@@ -79,11 +91,19 @@ OTHER_MISTAKES = {
     "labels shape": (lambda: ops.target_grad(LOGITS, "label", LABELS[:3]), ValueError, "of shape [4], got [3]"),
     "label too large": (lambda: ops.target_grad(LOGITS, "label", LABELS + 2), ValueError, "in [0, 5), got 5 at row 3"),
     "label negative": (lambda: ops.target_grad(LOGITS, "label", LABELS - 1), ValueError, "in [0, 5), got -1 at row 0"),
-    "smoothing": (lambda: ops.target_grad(LOGITS, "predicted", None, 1.0), ValueError, "label_smoothing must be in [0, 1)"),
+    "smoothing": (
+        lambda: ops.target_grad(LOGITS, "predicted", None, 1.0),
+        ValueError,
+        "label_smoothing must be in [0, 1)",
+    ),
     "logits shape": (lambda: ops.target_grad(torch.zeros(4), "predicted"), ValueError, "logits must have shape [N, K]"),
     "no classes": (lambda: ops.target_grad(torch.zeros(4, 0), "predicted"), ValueError, "K >= 1"),
     "logits dtype": (lambda: ops.target_grad(LOGITS.int(), "predicted"), TypeError, "logits must be float32"),
-    "k too large": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, 5), ValueError, "k must be in [0, m] = [0, 4], got 5"),
+    "k too large": (
+        lambda: ops.mixed_cross_entropy(LOGITS, LABELS, 5),
+        ValueError,
+        "k must be in [0, m] = [0, 4], got 5",
+    ),
     "k negative": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, -1), ValueError, "k must be in"),
     "lambda": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, 2, -0.1), ValueError, "lambda_ must be zero or more"),
     "no weight": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, 4, 0.0), ValueError, "the loss has no weight"),

@@ -87,7 +87,9 @@ STEPS: dict[str, Callable[[object, Operands, Tensor, object, object, PixelSpace]
     "l2": lambda m, o, clean, alpha, eps, space: m.normalized_step_(o.adv, clean, o.grad, alpha, eps, "l2", space),
     "linf": lambda m, o, clean, alpha, eps, space: m.normalized_step_(o.adv, clean, o.grad, alpha, eps, "linf", space),
     "noise_sign": lambda m, o, clean, _, eps, space: m.noise_step_(o.adv, clean, eps, "sign", 5, 7, space),
-    "noise_normal": lambda m, o, clean, _, eps, space: m.noise_step_(o.adv, clean, eps, "truncated_normal", 5, 7, space),
+    "noise_normal": lambda m, o, clean, _, eps, space: m.noise_step_(
+        o.adv, clean, eps, "truncated_normal", 5, 7, space
+    ),
     "noise_uniform": lambda m, o, clean, _, eps, space: m.noise_step_(o.adv, clean, eps, "uniform", 5, 7, space),
 }
 
@@ -136,9 +138,7 @@ def test_spaces_amounts_clean(step, dtype, channels_last, space, per_example, fi
     shape = (5, 3, 9, 11)
     alpha = torch.tensor([0.0, 1.0, -2.0, 5.0, 16.0]) if per_example else -1.25
     eps = torch.tensor([16.0, 0.0, 0.5, 3.0, 40.0]) if per_example else 6.0
-    result, expected = both(
-        step, lambda: operands(shape, dtype, space, channels_last), alpha, eps, space, first=first
-    )
+    result, expected = both(step, lambda: operands(shape, dtype, space, channels_last), alpha, eps, space, first=first)
     assert_same(step, result, expected)
 
 
