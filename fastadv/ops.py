@@ -11,13 +11,14 @@ mutated in place; it must not require grad, because autograd does not see the mu
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from fastadv import _C as _C  # registers torch.ops.fastadv
 from fastadv.pixels import PixelSpace
+from fastadv.reference import TargetGrad
 
 __all__ = [
     "TargetGrad",
@@ -31,13 +32,6 @@ __all__ = [
 ]
 
 _ops = torch.ops.fastadv
-
-
-class TargetGrad(NamedTuple):
-    """What :func:`target_grad` returns."""
-
-    target: Tensor  # [N] int64
-    dlogits: Tensor  # [N, K]
 
 
 def sign_step_(

@@ -21,8 +21,7 @@ struct Kernels {
   void (*gradient_max)(const Step&, double* partial, int64_t begin, int64_t end);
   void (*gradient_squares)(const Step&, const double* scale, double* partial, int64_t begin, int64_t end);
   void (*distance_squares)(const Step&, const double* length, double* partial, int64_t begin, int64_t end);
-  void (*l2_step)(const Step&, const double* length, const double* shrink, int64_t begin, int64_t end);
-  void (*linf_step)(const Step&, const double* length, int64_t begin, int64_t end);
+  void (*normalized_step)(const Step&, Norm, const double* length, const double* shrink, int64_t begin, int64_t end);
 
   void (*target_grad)(const TargetGrad&, int64_t begin, int64_t end);                 // rows
   void (*mixed_cross_entropy)(const MixedCrossEntropy&, int64_t begin, int64_t end);  // rows

@@ -85,8 +85,7 @@ void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& gra
   const std::vector<double> length = gradient_length(step, norm);  // [N]
   const std::vector<double> shrink = norm == Norm::l2 ? shrink_to_ball(step, length) : std::vector<double>();
   torch::stable::parallel_for(0, elements(step.batch), kGrain, [&](int64_t begin, int64_t end) {
-    if (norm == Norm::l2) kernels().l2_step(step, length.data(), shrink.data(), begin, end);
-    else kernels().linf_step(step, length.data(), begin, end);
+    kernels().normalized_step(step, norm, length.data(), shrink.data(), begin, end);
   });
 }
 

@@ -1,4 +1,4 @@
-// Stored element types, the type each is computed in, and 16-byte packs of them.
+// Stored element types and 16-byte packs of them.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -7,19 +7,9 @@
 #include <cstdint>
 
 #include "../arguments.h"
+#include "../math/compute_type.h"
 
 namespace fastadv::cuda {
-
-template <class T>
-struct Compute {
-  using type = float;
-};
-template <>
-struct Compute<double> {
-  using type = double;
-};
-template <class T>
-using compute_t = typename Compute<T>::type;
 
 __device__ __forceinline__ float load(float value) { return value; }
 __device__ __forceinline__ double load(double value) { return value; }

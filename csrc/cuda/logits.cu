@@ -91,6 +91,14 @@ struct Row {
   }
 };
 
+// The calling group's view of one row; args names logits, dlogits and classes.
+template <class T, int kGroup, class Args>
+__device__ __forceinline__ Row<T, kGroup> row_of(const Args& args, int64_t row) {
+  const int64_t first = row * args.classes;
+  return {static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first, args.classes,
+          static_cast<int>(threadIdx.x) % kGroup};
+}
+
 template <int kGroup>
 __device__ __forceinline__ int64_t group_index() {
   return thread_index() / kGroup;
@@ -112,9 +120,7 @@ template <class T, int kGroup>
 __global__ void __launch_bounds__(kThreads) target_grad_kernel(const __grid_constant__ TargetGrad args) {
   using F = compute_t<T>;
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
-    const int64_t first = row * args.classes;
-    const Row<T, kGroup> group{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first,
-                               args.classes, static_cast<int>(threadIdx.x) % kGroup};
+    const Row<T, kGroup> group = row_of<T, kGroup>(args, row);
     const Found<F> largest = group.extreme(F(1));
     int64_t target = largest.index;
     if (args.rule == Rule::label) target = args.labels[row];
@@ -130,9 +136,7 @@ template <class T, int kGroup>
 __global__ void __launch_bounds__(kThreads) mixed_kernel(const __grid_constant__ MixedCrossEntropy args) {
   using F = compute_t<T>;
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
-    const int64_t first = row * args.classes;
-    const Row<T, kGroup> group{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first,
-                               args.classes, static_cast<int>(threadIdx.x) % kGroup};
+    const Row<T, kGroup> group = row_of<T, kGroup>(args, row);
     const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
     const F loss = group.cross_entropy_grad(args.labels[row], group.extreme(F(1)).value, weight,
                                             static_cast<F>(args.label_smoothing));

@@ -1,11 +1,12 @@
-// Stored element types and the type each is computed in. Half precision is computed in float and rounded once, to
-// nearest even, by integer arithmetic that every instruction set vectorises.
+// Stored element types. Half precision is rounded to nearest even by integer arithmetic that every instruction set
+// vectorises.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 #include "../../arguments.h"
+#include "../../math/compute_type.h"
 #include "../../math/macros.h"
 
 namespace fastadv::cpu {
@@ -16,17 +17,6 @@ struct BFloat16 {
 struct Float16 {
   uint16_t bits;
 };
-
-template <class T>
-struct Compute {
-  using type = float;
-};
-template <>
-struct Compute<double> {
-  using type = double;
-};
-template <class T>
-using compute_t = typename Compute<T>::type;
 
 FASTADV_HOST_DEVICE float as_float(uint32_t bits) {
   float value;

@@ -94,7 +94,8 @@ void distance_squares(const Step& step, const double* length, double* partial, i
   });
 }
 
-void l2_step(const Step& step, const double* length, const double* shrink, int64_t begin, int64_t end) {
+void normalized_step(const Step& step, Norm norm, const double* length, const double* shrink, int64_t begin,
+                     int64_t end) {
   with_type(step.dtype, [&](auto type) {
     using T = decltype(type);
     using F = compute_t<T>;
@@ -102,31 +103,14 @@ void l2_step(const Step& step, const double* length, const double* shrink, int64
     const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);  // [N, C, ...]
     const T* grad = static_cast<const T*>(step.grad);                                  // [N, C, ...]
     for_each_span<F>(step, begin, end, [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
+      const double factor = norm == Norm::l2 ? shrink[example] : 1.0;
       for (int64_t i = 0; i < count; ++i) {
         const Bounds<F> at = bounds_at(constants, i);
         const F base = load(clean[first + i]);
         F there = moved(load(adv[first + i]), load(grad[first + i]), std_at(constants, i), at.alpha, length[example]);
-        if (shrink[example] < 1.0) there = base + static_cast<F>(shrink[example] * static_cast<double>(there - base));
-        store(adv[first + i], clamp(there, at.lower, at.upper));
-      }
-    });
-  });
-}
-
-void linf_step(const Step& step, const double* length, int64_t begin, int64_t end) {
-  with_type(step.dtype, [&](auto type) {
-    using T = decltype(type);
-    using F = compute_t<T>;
-    T* adv = static_cast<T*>(step.adv);                                                // [N, C, ...]
-    const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);  // [N, C, ...]
-    const T* grad = static_cast<const T*>(step.grad);                                  // [N, C, ...]
-    for_each_span<F>(step, begin, end, [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
-      for (int64_t i = 0; i < count; ++i) {
-        const Bounds<F> at = bounds_at(constants, i);
-        const F base = load(clean[first + i]);
-        const F there =
-            moved(load(adv[first + i]), load(grad[first + i]), std_at(constants, i), at.alpha, length[example]);
-        store(adv[first + i], clip(there, base, at.eps, at.lower, at.upper));
+        if (factor < 1.0) there = base + static_cast<F>(factor * static_cast<double>(there - base));
+        store(adv[first + i],
+              norm == Norm::l2 ? clamp(there, at.lower, at.upper) : clip(there, base, at.eps, at.lower, at.upper));
       }
     });
   });
