@@ -1,0 +1,20 @@
+"""Adversarial training: Algorithm 1 for any loop, and a trainer around it."""
+
+from fastadv.train.build import create_trainer
+from fastadv.train.config import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train.task import Accuracy, AdversarialTask
+from fastadv.train.trainer import NonFiniteLoss, Trainer
+
+__all__ = [
+    "Accuracy",
+    "AdversarialTask",
+    "AttackConfig",
+    "DataConfig",
+    "ModelConfig",
+    "NonFiniteLoss",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "Trainer",
+    "create_trainer",
+]

@@ -1,0 +1,269 @@
+"""Checkpoints: folders that are whole or not there, and that are verified before anything in them is used.
+
+``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), the run's configuration
+(``config.yaml``), what training needs besides (``state.pt``), and ``meta.json`` with the sha256 of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import fastadv
+from fastadv.extras import require
+from fastadv.train.config import TrainConfig
+from fastadv.train.parsing import dump_config, parse_config
+
+_FORMAT = 1
+_WEIGHTS, _CONFIG, _STATE, _META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that could not be written, or that is not what was written. The message names its path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What a checkpoint says of itself.
+
+    Args:
+        step: iterations done.
+        epoch: epochs done, whole ones.
+        num_classes: the network's.
+        in_channels: of the network's input.
+    """
+
+    step: int
+    epoch: int
+    num_classes: int
+    in_channels: int
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained network.
+
+    Args:
+        model: in eval mode, on the CPU.
+        config: of the run that trained it.
+        step: iterations it was trained for.
+        name: of the run.
+    """
+
+    model: nn.Module
+    config: TrainConfig
+    step: int
+    name: str
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def save(
+    run_dir: Path, *, model: nn.Module, config: TrainConfig, state: Mapping[str, Any], meta: Meta, keep: int = 3
+) -> Path:
+    """Write a checkpoint of ``run_dir`` and delete all but the last ``keep``.
+
+    Args:
+        run_dir: the run's folder.
+        model: the raw module, not a wrapper.
+        config: the run's.
+        state: what :func:`load_state` shall return; tensors, numbers, strings and containers of them.
+        meta: where the run stands.
+        keep: at least 1.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: it could not be written; earlier checkpoints are as they were.
+    """
+    target = run_dir / "checkpoints" / f"step-{meta.step:08d}"
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(".*.partial"):  # by a run that was killed while it wrote
+            shutil.rmtree(left)
+        _write_files(partial, model, config, state, meta)
+        if target.exists():  # refused by latest(), or the run would have continued from it
+            shutil.rmtree(target)
+        partial.rename(target)
+        _flush(target.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"could not write checkpoint {target}: {error}; earlier checkpoints are whole") from error
+    usable = [path for path in _folders(run_dir) if _step(path) <= meta.step]  # later ones were refused by latest()
+    for old in usable[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def _write_files(folder: Path, model: nn.Module, config: TrainConfig, state: Mapping[str, Any], meta: Meta) -> None:
+    pickled = io.BytesIO()
+    torch.save(dict(state), pickled)
+    files = {
+        _WEIGHTS: require("safetensors.torch", extra="train").save(_plain_tensors(model)),
+        _CONFIG: dump_config(config).encode(),
+        _STATE: pickled.getvalue(),
+    }
+    about = {
+        "format": _FORMAT,
+        **asdict(meta),
+        "fastadv": fastadv.__version__,
+        "torch": torch.__version__,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    folder.mkdir()
+    for name, data in {**files, _META: json.dumps(about, indent=2).encode()}.items():
+        _write(folder / name, data)
+    _flush(folder)
+
+
+def _plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies on the CPU: safetensors refuses tensors that share memory."""
+    state = model.state_dict().items()
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    """Make renames and new files in ``folder`` survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The last good checkpoint of a run; None if it has no checkpoint. Warns if a later one is not usable.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is usable.
+    """
+    refused = []
+    for path in reversed(_folders(run_dir)):
+        try:
+            read_meta(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        if refused:
+            warnings.warn(f"{'; '.join(refused)}; falling back to {path}", stacklevel=2)
+        return path
+    if refused:
+        raise CheckpointError(f"no usable checkpoint in {run_dir}: {'; '.join(refused)}")
+    return None
+
+
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint that ``path`` means: itself, or the last good one of a run's folder.
+
+    Raises:
+        FileNotFoundError: neither.
+        CheckpointError: a checkpoint that is not usable.
+    """
+    path = Path(path)
+    if _NAME.fullmatch(path.resolve().name) or (path / _META).exists():
+        read_meta(path)
+        return path
+    found = latest(path)
+    if found is None:
+        raise FileNotFoundError(f"{path} is neither a checkpoint nor the folder of a run that has one")
+    return found
+
+
+def read_meta(path: Path) -> Meta:
+    """The :class:`Meta` of a checkpoint whose files are all there and as they were written.
+
+    Raises:
+        CheckpointError: anything else; the message has the path and the reason.
+    """
+    try:
+        about = json.loads((path / _META).read_bytes())
+        if not isinstance(about, dict) or about.get("format") != _FORMAT:
+            raise CheckpointError(f"{path} is not a checkpoint of this version: {_META} has no format {_FORMAT}")
+        for name in (_WEIGHTS, _CONFIG, _STATE):
+            if hashlib.sha256((path / name).read_bytes()).hexdigest() != about["sha256"][name]:
+                raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
+        return Meta(**{field.name: about[field.name] for field in fields(Meta)})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {_META} cannot be read ({error})") from error
+
+
+def _folders(run_dir: Path) -> list[Path]:
+    """A run's checkpoints, by step."""
+    folder = run_dir / "checkpoints"
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The configuration of the run that wrote the checkpoint ``path``."""
+    yaml = require("yaml", extra="train")
+    return parse_config(yaml.safe_load((path / _CONFIG).read_text()))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Copy the weights and buffers of the checkpoint ``path`` into ``model``, whatever device it is on."""
+    model.load_state_dict(require("safetensors.torch", extra="train").load((path / _WEIGHTS).read_bytes()))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The ``state`` given to :func:`save`."""
+    state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_model(path: str | os.PathLike[str]) -> LoadedModel:
+    """The network of a checkpoint, or of a run's last good one.
+
+    Args:
+        path: a checkpoint's folder, or a run's.
+
+    Raises:
+        FileNotFoundError: neither.
+        CheckpointError: not usable.
+    """
+    from fastadv import models
+
+    found = resolve(path)
+    meta, config = read_meta(found), load_config(found)
+    model = models.create(
+        config.model.name, num_classes=meta.num_classes, in_channels=meta.in_channels, **config.model.options
+    )
+    load_weights(found, model)
+    folder = found.resolve()
+    name = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
+    return LoadedModel(model.eval(), config, meta.step, name)

@@ -1,0 +1,252 @@
+"""What a training run is: dataclasses whose fields are the recipes' keys and the command line's options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from fastadv.eps import TruncatedNormalEps
+from fastadv.pixels import PixelSpace
+
+SpaceName = Literal["raw", "unit", "symmetric", "imagenet"]
+BatchNormMode = Literal["eval", "batch"]
+OptimizerName = Literal["rmsprop", "sgd", "adamw"]
+ScheduleName = Literal["constant", "cosine", "exponential"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The images."""
+
+    name: str = "digits"
+    """Data set, such as digits (which comes with scikit-learn), fashion_mnist or cifar10."""
+
+    root: str | None = None
+    """Folder that holds the data set's files; short form: --data DIR."""
+
+    download: bool = False
+    """Fetch the files that are missing from root; short form: --download."""
+
+    space: SpaceName = "unit"
+    """How pixel values become the network's input: raw [0, 255], unit [0, 1], symmetric [-1, 1], or imagenet (the
+    usual mean and standard deviation)."""
+
+    crop_padding: int = 0
+    """Augment by random crops after padding by so many pixels on each side; 0 switches it off."""
+
+    flip: bool = False
+    """Augment by mirroring half of the images; for data whose classes survive it, unlike digits."""
+
+    def __post_init__(self) -> None:
+        _one_of("data.space", self.space, get_args(SpaceName))
+        _integer("data.crop_padding", self.crop_padding, least=0)
+
+    @property
+    def pixel_space(self) -> PixelSpace:
+        """The PixelSpace that ``space`` names."""
+        space: PixelSpace = getattr(PixelSpace, self.space)()
+        return space
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network. Its number of classes and of input channels are those of the data set."""
+
+    name: str = "small_cnn"
+    """Network, such as small_cnn."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the network, such as width or dropout: --model.options.dropout 0 switches dropout off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
+
+    name: str = "step_ll"
+    """Attack. The paper recommends step_ll or step_rnd, and warns of attacks that use the true label, such as fgsm
+    (section 4.2)."""
+
+    k: int = 16
+    """Adversarial examples per minibatch: 0 is standard training, m leaves no clean example."""
+
+    lambda_: float = 0.3
+    """Weight of an adversarial example in the loss; a clean one weighs 1."""
+
+    eps: float | None = None
+    """One fixed size for every example. null, the paper's way: each example draws its own from |N(0, eps_sigma)|
+    truncated to [0, eps_upper]; a fixed size gives robustness to that size only (section 3)."""
+
+    eps_sigma: float = 8.0
+    """Standard deviation of the normal distribution behind the drawn sizes; not used with a fixed eps."""
+
+    eps_upper: float = 16.0
+    """The largest size drawn; not used with a fixed eps."""
+
+    start_after: int = 0
+    """Iterations on clean examples only before adversarial training starts."""
+
+    bn: BatchNormMode = "eval"
+    """BatchNorm while examples are generated: eval uses the running statistics, batch those of the k examples. eval is
+    the default because it attacks the network as it will be deployed, makes an example independent of the others in
+    its minibatch, and works for k = 1. The running statistics lag in the first iterations: start_after skips them."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the attack, such as alpha or iterations."""
+
+    def __post_init__(self) -> None:
+        from fastadv import attacks
+
+        _one_of("attack.name", self.name, attacks.names())
+        _integer("attack.k", self.k, least=0)
+        _real("attack.lambda_", self.lambda_, least=0)
+        if self.eps is not None:
+            _real("attack.eps", self.eps, least=0)
+        _real("attack.eps_sigma", self.eps_sigma, above=0)
+        _real("attack.eps_upper", self.eps_upper, above=0)
+        _integer("attack.start_after", self.start_after, least=0)
+        _one_of("attack.bn", self.bn, get_args(BatchNormMode))
+
+    @property
+    def size(self) -> float | TruncatedNormalEps:
+        """The eps that an attack takes: the fixed number, or the distribution."""
+        return TruncatedNormalEps(sigma=self.eps_sigma, upper=self.eps_upper) if self.eps is None else self.eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimiser."""
+
+    name: OptimizerName = "rmsprop"
+    """rmsprop (the paper's), sgd or adamw."""
+
+    lr: float = 0.045
+    """Learning rate, before the schedule; 0.045 is the paper's for RMSProp."""
+
+    weight_decay: float = 0.0
+    """Weight decay; 0 switches it off."""
+
+    decay_norm_and_bias: bool = False
+    """Decay the parameters of normalisation layers and the biases too."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the PyTorch optimiser. Unless given: momentum 0.9 for sgd; alpha 0.9, momentum 0.9
+    and eps 1.0 for rmsprop, the constants Inception networks are trained with."""
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer.name", self.name, get_args(OptimizerName))
+        _real("optimizer.lr", self.lr, above=0)
+        _real("optimizer.weight_decay", self.weight_decay, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate over time."""
+
+    name: ScheduleName = "constant"
+    """constant; cosine, down to 0 at the end of the run; exponential, in steps."""
+
+    warmup: int = 0
+    """Iterations of linear warm-up from 0."""
+
+    decay: float = 0.94
+    """exponential: the factor."""
+
+    decay_every: float = 2.0
+    """exponential: epochs between two applications of the factor."""
+
+    def __post_init__(self) -> None:
+        _one_of("schedule.name", self.name, get_args(ScheduleName))
+        _integer("schedule.warmup", self.warmup, least=0)
+        _real("schedule.decay", self.decay, above=0, most=1)
+        _real("schedule.decay_every", self.decay_every, above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run, whole: the same configuration, seed and number of CPU threads give the same weights."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """The images."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    """The adversarial examples."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimiser."""
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate over time."""
+
+    epochs: int = 10
+    """Passes over the training set."""
+
+    m: int = 32
+    """Minibatch size, adversarial examples included."""
+
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes; 0 switches label smoothing off."""
+
+    seed: int = 0
+    """Fixes the initial weights, dropout, the order of the examples, and the attack's random draws."""
+
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
+
+    threads: int | None = None
+    """CPU threads; null is PyTorch's own choice. Sums depend on it in their last bits: fix it to repeat a run exactly
+    on another machine."""
+
+    checkpoint_every: int = 0
+    """Iterations between checkpoints, besides the one at the end of each epoch; 0 is none."""
+
+    keep: int = 3
+    """Checkpoints kept; older ones are deleted."""
+
+    log_every: int = 10
+    """Iterations between two lines of log.jsonl."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("m", 1), ("checkpoint_every", 0), ("keep", 1), ("log_every", 1)):
+            _integer(name, getattr(self, name), least=least)
+        _integer("seed", self.seed, least=0, most=2**63 - 1)
+        _real("label_smoothing", self.label_smoothing, least=0, below=1)
+        if self.threads is not None:
+            _integer("threads", self.threads, least=1)
+        if self.attack.k > self.m:
+            raise ValueError(f"attack.k must be at most the minibatch size m = {self.m}, got {self.attack.k}")
+        if self.attack.k == self.m and self.attack.lambda_ == 0:
+            raise ValueError("attack.lambda_ must be positive where attack.k = m: no example is left to learn from")
+
+
+def _one_of(name: str, value: object, accepted: Sequence[str]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
+
+
+def _integer(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        upper = "" if most == math.inf else f" and at most {most}"
+        raise ValueError(f"{name} must be an integer of at least {least}{upper}, got {value!r}")
+
+
+def _real(
+    name: str,
+    value: object,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    """One bound on each side: least or above, below or most."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not (least <= value <= most and above < value < below):  # type: ignore[operator]
+        limits = {"at least": least, "above": above, "below": below, "at most": most}
+        bounds = [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)]
+        raise ValueError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")

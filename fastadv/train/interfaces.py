@@ -1,0 +1,28 @@
+"""What the trainer asks of a task and of a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fastadv.train.task import Accuracy
+
+
+class Task(Protocol):
+    """Forward pass and loss of a minibatch."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
+    def accuracy(self) -> Accuracy: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Loader(Protocol):
+    """Minibatches whose order is a function of the epoch, so that a run can continue in the middle of one."""
+
+    indices: Tensor  # [m], of the batch last yielded
+
+    def __len__(self) -> int: ...
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...

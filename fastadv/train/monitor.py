@@ -1,0 +1,200 @@
+"""What a run tells while it trains: log.jsonl, TensorBoard scalars, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastadv.extras import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One logged iteration: loss, accuracies (None where no such example) and learning rate of its minibatch."""
+
+    step: int
+    epoch: int
+    loss: float
+    clean_accuracy: float | None
+    adversarial_accuracy: float | None
+    lr: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """The end of an epoch: accuracy on the clean test set."""
+
+    step: int
+    epoch: int
+    test_accuracy: float
+
+
+Record = StepRecord | EpochRecord
+
+
+class Monitor(Protocol):
+    """Where records go."""
+
+    def write(self, record: Record) -> None:
+        """Take one record."""
+
+    def close(self) -> None:
+        """No record follows."""
+
+
+class JsonLog:
+    """One JSON object per record, a line each, appended to ``path``.
+
+    Args:
+        path: the file.
+        step: where the run stands; lines of later steps, from a run that went on after its last checkpoint, are
+            removed, so that none is there twice.
+    """
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        if path.exists():
+            _keep_until(path, step)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Record) -> None:
+        """Append the record, and hand it to the operating system at once."""
+        self._file.write(json.dumps(asdict(record)) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _keep_until(path: Path, step: int) -> None:
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _step_of(line) <= step]
+    shorter = path.with_name(path.name + ".partial")
+    shorter.write_text("".join(kept), encoding="utf-8")
+    os.replace(shorter, path)
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite for a line that was cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf
+
+
+class TensorBoard:
+    """Scalars in TensorBoard's format.
+
+    Args:
+        folder: where its event files go.
+        step: where the run stands; what an earlier run wrote for later steps is hidden.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        require("tensorboard", extra="train")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def write(self, record: Record) -> None:
+        """Add the record's numbers, under train/ or test/."""
+        values = asdict(record)
+        step, _ = values.pop("step"), values.pop("epoch")
+        for name, value in values.items():
+            if value is not None:
+                tag = f"test/{name.removeprefix('test_')}" if name.startswith("test_") else f"train/{name}"
+                self._writer.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        """Write out what is still in memory."""
+        self._writer.close()
+
+
+class Progress:
+    """A progress bar on a terminal; elsewhere one line per epoch.
+
+    Args:
+        step: where the run stands.
+        total_steps: where it ends.
+        epochs: in the whole run.
+        console: a rich Console; standard error if None.
+    """
+
+    def __init__(self, *, step: int, total_steps: int, epochs: int, console: Any = None) -> None:
+        rich = require("rich.progress", extra="train")
+        self._console = console or require("rich.console", extra="train").Console(stderr=True)
+        self._epochs = epochs
+        self._last: StepRecord | None = None
+        self._bar = rich.Progress(
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.description}"),
+            rich.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total_steps, completed=step)
+        self._bar.start()
+
+    def write(self, record: Record) -> None:
+        """Move the bar, or print the epoch's line."""
+        if isinstance(record, StepRecord):
+            self._last = record
+            self._bar.update(self._task, completed=record.step, description=_figures(record))
+            return
+        figures = f"{_figures(self._last)}  " if self._last else ""
+        line = f"epoch {record.epoch}/{self._epochs}  {figures}test {record.test_accuracy:.1%}"
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+
+def _figures(record: StepRecord) -> str:
+    shares = {"clean": record.clean_accuracy, "adversarial": record.adversarial_accuracy}
+    accuracies = "".join(f"  {name} {share:.1%}" for name, share in shares.items() if share is not None)
+    return f"{record.images_per_s:,.0f} images/s  loss {record.loss:.3f}{accuracies}"
+
+
+class Rate:
+    """Images per second since the last restart."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew: what took time until now does not count."""
+        self._images = 0
+        self._since = time.perf_counter()
+
+    def count(self, images: int) -> None:
+        """So many more were trained on."""
+        self._images += images
+
+    def per_second(self) -> float:
+        """The rate."""
+        return self._images / (time.perf_counter() - self._since)
+
+
+@contextmanager
+def monitoring(run_dir: Path, *, step: int, total_steps: int, epochs: int) -> Iterator[list[Monitor]]:
+    """The log, TensorBoard and progress bar of a run's folder, continuing at ``step``."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        opened: list[Monitor] = []
+        for monitor in (
+            JsonLog(run_dir / "log.jsonl", step=step),
+            TensorBoard(run_dir / "tensorboard", step=step),
+            Progress(step=step, total_steps=total_steps, epochs=epochs),
+        ):
+            stack.callback(monitor.close)
+            opened.append(monitor)
+        yield opened

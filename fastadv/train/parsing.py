@@ -1,0 +1,166 @@
+"""TrainConfig from YAML and the command line, and back: jsonargparse reads it all from the dataclasses."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from fastadv.extras import require
+from fastadv.train.config import TrainConfig
+
+_SHORT_FORMS = {"data": "--data.root", "download": "--data.download=true"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the field and what it accepts."""
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def recipes() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("fastadv.train") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """What a recipe sets.
+
+    Args:
+        name: one of :func:`recipes`, or the path of a YAML file.
+
+    Raises:
+        ConfigError: neither, or not YAML.
+    """
+    yaml = require("yaml", extra="train")
+    file = resources.files("fastadv.train") / "recipes" / f"{name}.yaml" if name in recipes() else Path(name)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        shipped = ", ".join(recipes())
+        raise ConfigError(f"recipe {name!r} is neither a file that can be read nor one of {shipped}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {name!r} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {name!r} must map fields to values, got {type(values).__name__}")
+    return values
+
+
+# --- values to a TrainConfig and back --------------------------------------------------------------------------------
+
+
+def create_parser(**options: Any) -> Any:
+    """A jsonargparse parser with every field of TrainConfig as an option, its docstring as the help."""
+    jsonargparse = require("jsonargparse", extra="train")
+    require("docstring_parser", extra="train")
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
+    hints = get_type_hints(TrainConfig)
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parser.add_argument_group("training").add_class_arguments(TrainConfig, as_group=False, skip=set(sections))
+    for name, section in sections.items():
+        group = parser.add_argument_group(name, section.__doc__)
+        group.add_class_arguments(section, name, as_group=False)
+    return parser
+
+
+def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
+    """A TrainConfig with these values, and defaults for the others.
+
+    Args:
+        values: nested mapping of fields to values, as a YAML file holds it.
+        overrides: command-line options such as ``["--optimizer.lr", "0.1"]``; these win.
+
+    Raises:
+        ConfigError: an unknown field or a wrong value.
+    """
+    return build_config(parse_options(create_parser(), values, overrides))
+
+
+def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """What ``arguments`` on top of ``values`` set, as a nested dict; ``parser`` may have options of its own.
+
+    Raises:
+        ConfigError: an unknown field or option, or a value of the wrong type.
+    """
+    _check_fields(values, TrainConfig)
+    try:
+        base = parser.parse_object(dict(values))
+        options: dict[str, Any] = parser.parse_args(list(map(_full_option, arguments)), namespace=base).as_dict()
+    except argparse.ArgumentError as error:
+        raise _explained(error) from error
+    return options
+
+
+def build_config(values: Mapping[str, Any]) -> TrainConfig:
+    """A TrainConfig of checked values, others than fields left aside.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    try:
+        config: TrainConfig = _build(TrainConfig, values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return config
+
+
+def dump_config(config: TrainConfig) -> str:
+    """YAML that :func:`parse_config` turns into the same TrainConfig."""
+    text: str = require("yaml", extra="train").safe_dump(asdict(config), sort_keys=False)
+    return text
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    given = {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    return kind(**{k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in given.items()})
+
+
+# --- errors that name the field and what it accepts ------------------------------------------------------------------
+
+
+def _check_fields(values: Mapping[str, Any], kind: Any, path: str = "") -> None:
+    """jsonargparse names an unknown field without the known ones, and lets null through."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"unknown field {path}{name}{_suggest(str(name), list(hints))}")
+        if is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path}{name} must map fields to values, got {value!r}")
+            _check_fields(value, hints[name], f"{path}{name}.")
+        elif value is None and type(None) not in get_args(hints[name]):
+            raise ConfigError(f"{path}{name} must not be null: leave it out for its default")
+
+
+def _suggest(name: str, accepted: list[str]) -> str:
+    close = difflib.get_close_matches(name, accepted, n=1)
+    return f"{f' (did you mean {close[0]}?)' if close else ''}; accepted: {', '.join(accepted)}"
+
+
+def _full_option(argument: str) -> str:
+    """An option with short forms and hyphens written out: --data and --checkpoint-every are easier to type."""
+    if not argument.startswith("--"):
+        return argument
+    option, equals, value = argument[2:].partition("=")
+    return _SHORT_FORMS.get(option, "--" + option.replace("-", "_")) + equals + value
+
+
+def _explained(error: Exception) -> ConfigError:
+    """The parser's error; for an unknown option with the known ones."""
+    unknown = re.match(r"unrecognized arguments: --([\w.]+)", str(error))
+    if unknown:
+        *sections, name = unknown[1].split(".")
+        nested: dict[str, Any] = {name: {}}
+        for section in reversed(sections):
+            nested = {section: nested}
+        _check_fields(nested, TrainConfig)
+    return ConfigError(str(error))

@@ -1,0 +1,124 @@
+"""AdversarialTask: Algorithm 1 of the paper, for any training loop."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from fastadv import attacks, ops
+from fastadv.eps import TruncatedNormalEps
+from fastadv.pixels import PixelSpace
+
+
+class Accuracy(NamedTuple):
+    """Shares of one minibatch's examples that were classified correctly; None where there was no such example."""
+
+    clean: float | None
+    adversarial: float | None
+
+
+class AdversarialTask:
+    """Makes the first k examples of a minibatch adversarial and returns the paper's loss (section 3, Algorithm 1).
+
+    The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
+    module, the training forward goes through the wrapper.
+
+    Args:
+        model: [m, C, H, W] -> logits [m, K].
+        attack: one of ``fastadv.attacks.names()``.
+        k: adversarial examples per minibatch; 0 is standard training. A smaller minibatch, such as an uneven last
+            one, becomes adversarial as far as it goes: min(k, m).
+        lambda_: weight of an adversarial example in the loss; a clean one weighs 1.
+        eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
+        space: how the images were normalised.
+        start_after: iterations on clean examples only before adversarial training starts.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        seed: fixes the attack's random draws; None draws from PyTorch's default generator.
+        attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
+
+    Raises:
+        ValueError: a negative k, lambda_ or start_after, label_smoothing outside [0, 1), or an unknown attack.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        attack: str = "step_ll",
+        k: int = 16,
+        lambda_: float = 0.3,
+        eps: float | TruncatedNormalEps = TruncatedNormalEps(),
+        space: PixelSpace,
+        start_after: int = 0,
+        label_smoothing: float = 0.0,
+        seed: int | None = None,
+        attack_options: dict[str, Any] | None = None,
+    ) -> None:
+        for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        self.model = model
+        self.attack = attacks.create(attack, model, eps=eps, space=space, seed=seed, **(attack_options or {}))
+        self.k = k
+        self.lambda_ = lambda_
+        self.start_after = start_after
+        self.label_smoothing = label_smoothing
+        self.iteration = 0
+        self._last: tuple[Tensor, Tensor, int] | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one minibatch; call ``backward()`` on it.
+
+        Args:
+            images: [m, C, H, W]; the first k are replaced in place by their adversarial counterparts.
+            labels: [m] int64.
+
+        Raises:
+            TypeError: images that are not floating point.
+            ValueError: images that require a gradient, or as many labels as there are not images.
+        """
+        _check(images, labels)
+        k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
+        if k:
+            self.attack.perturb_(images[:k], labels[:k])
+        logits = self.model(images)  # [m, K]
+        loss = ops.mixed_cross_entropy(logits, labels, k, self.lambda_, self.label_smoothing)
+        self._last = logits.detach(), labels, k
+        self.iteration += 1
+        return loss
+
+    def accuracy(self) -> Accuracy:
+        """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked."""
+        if self._last is None:
+            return Accuracy(None, None)
+        logits, labels, k = self._last
+        correct = (logits.argmax(dim=1) == labels).float()  # [m]
+        adversarial, clean = (part.mean().item() if len(part) else None for part in (correct[:k], correct[k:]))
+        return Accuracy(clean, adversarial)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs: where the delayed start and the attack's random draws stand."""
+        return {"iteration": self.iteration, "stream": self.attack.stream.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.iteration = state["iteration"]
+        self.attack.stream.load_state_dict(state["stream"])
+
+    def __repr__(self) -> str:
+        return (
+            f"AdversarialTask(attack={self.attack}, k={self.k}, lambda_={self.lambda_}, "
+            f"start_after={self.start_after}, label_smoothing={self.label_smoothing}, iteration={self.iteration})"
+        )
+
+
+def _check(images: Tensor, labels: Tensor) -> None:
+    if not images.is_floating_point():
+        raise TypeError(f"images must be floating point, as PixelSpace.from_pixels makes them, got {images.dtype}")
+    if images.requires_grad:
+        raise ValueError("images must not require a gradient: the first k are replaced in place")
+    if labels.dim() != 1 or len(labels) != len(images):
+        raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}")

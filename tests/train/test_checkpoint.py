@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastadv import models
+from fastadv.train import ModelConfig, TrainConfig, checkpoint
+from fastadv.train.checkpoint import CheckpointError, Meta
+
+CONFIG = TrainConfig(model=ModelConfig(options={"width": 0.1}))
+FILES = ["model.safetensors", "config.yaml", "state.pt", "meta.json"]
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return models.create("small_cnn", num_classes=7, in_channels=2, width=0.1)
+
+
+def save(run: Path, step: int, keep: int = 9) -> Path:
+    meta = Meta(step=step, epoch=step // 10, num_classes=7, in_channels=2)
+    state = {"step": step, "tensor": torch.full((3,), step)}
+    return checkpoint.save(run, model=network(step), config=CONFIG, state=state, meta=meta, keep=keep)
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    run = tmp_path / "my_run"
+    path = save(run, 12)
+    assert path == run / "checkpoints" / "step-00000012"
+    assert sorted(os.listdir(path)) == sorted(FILES)
+    assert checkpoint.read_meta(path) == Meta(step=12, epoch=1, num_classes=7, in_channels=2)
+    assert checkpoint.load_config(path) == CONFIG
+    state = checkpoint.load_state(path)
+    assert state["step"] == 12 and torch.equal(state["tensor"], torch.full((3,), 12))
+
+    for where in (path, run, str(run)):
+        loaded = checkpoint.load_model(where)
+        assert (loaded.step, loaded.name, loaded.config) == (12, "my_run", CONFIG)
+        assert not any(module.training for module in loaded.model.modules())
+        expected = network(12).state_dict()
+        assert loaded.model.state_dict().keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_tensors_that_share_memory(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    meta = Meta(step=0, epoch=0, num_classes=3, in_channels=3)
+    path = checkpoint.save(tmp_path, model=model, config=CONFIG, state={}, meta=meta)
+    other = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    checkpoint.load_weights(path, other)
+    assert torch.equal(other[1].weight, model[0].weight)
+
+
+def test_meta_says_what_wrote_it(tmp_path: Path) -> None:
+    meta = json.loads((save(tmp_path, 1) / "meta.json").read_text())
+    assert meta["torch"] == torch.__version__
+    assert meta["fastadv"]
+    assert set(meta["sha256"]) == set(FILES) - {"meta.json"}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
+def test_keep(keep: int, left: list[int], tmp_path: Path) -> None:
+    for step in range(1, 5):
+        save(tmp_path, step, keep)
+    assert names(tmp_path) == [f"step-{step:08d}" for step in left]
+
+
+def test_steps_of_nine_digits_come_last(tmp_path: Path) -> None:
+    save(tmp_path, 99_999_999)
+    last = save(tmp_path, 100_000_000, keep=1)
+    assert names(tmp_path) == ["step-100000000"]
+    assert checkpoint.latest(tmp_path) == last
+
+
+# --- writing that fails ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_killed_in_the_middle_of_writing(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = save(tmp_path, 1)
+    write, written = checkpoint._write, []
+
+    def killed(path: Path, data: bytes) -> None:
+        if len(written) == at:
+            path.write_bytes(data[: len(data) // 2])
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(checkpoint, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoint.latest(tmp_path) == good
+    save(tmp_path, 3)
+    assert names(tmp_path) == ["step-00000001", "step-00000003"]  # and nothing half-written
+
+
+def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = save(tmp_path, 1, keep=1)
+
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    with pytest.raises(CheckpointError, match=r"step-00000002: .*No space left.*earlier checkpoints are whole"):
+        save(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["step-00000001"]
+    assert checkpoint.latest(tmp_path) == good
+
+
+# --- checkpoints that are not what was written -----------------------------------------------------------------------
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
+    *((lambda p, name=name: os.truncate(p / name, 20), name) for name in FILES),
+    *((lambda p, name=name: (p / name).unlink(), f"no {name}") for name in FILES),
+    *((lambda p, name=name: flip_a_bit(p / name), name) for name in FILES[:3]),
+    (lambda p: (p / "meta.json").write_text('{"name": "another program"}'), "not a checkpoint of this version"),
+    (lambda p: (p / "meta.json").write_text("[]"), "not a checkpoint of this version"),
+    (lambda p: (p / "meta.json").write_text('{"format": 1}'), "meta.json cannot be read"),
+    (lambda p: [file.unlink() for file in p.iterdir()], "no meta.json"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES)
+def test_damage_is_refused_and_the_previous_one_used(
+    damage: Callable[[Path], Any], reason: str, tmp_path: Path
+) -> None:
+    good, bad = save(tmp_path, 1), save(tmp_path, 2)
+    damage(bad)
+    with pytest.raises(CheckpointError) as refused:
+        checkpoint.resolve(bad)
+    assert str(bad) in str(refused.value) and reason in str(refused.value)
+    with pytest.warns(UserWarning) as warned:
+        assert checkpoint.load_model(tmp_path).step == 1
+    message = str(warned[0].message)
+    assert str(bad) in message and str(good) in message and reason in message
+
+    shutil.rmtree(good)
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        checkpoint.latest(tmp_path)
+
+
+def test_damaged_ones_do_not_count_as_kept_and_are_replaced(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    for step in (2, 3):
+        (tmp_path / f"checkpoints/step-{step:08d}/meta.json").unlink()
+    save(tmp_path, 2, keep=1)  # the run that fell back to 1 comes by 2 again
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+    assert checkpoint.read_meta(tmp_path / "checkpoints/step-00000002").step == 2
+
+
+def test_state_is_not_unpickled_blindly(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    path = save(tmp_path, 1)
+    torch.save({"step": Harmful()}, path / "state.pt")
+    about = json.loads((path / "meta.json").read_text())
+    about["sha256"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
+    (path / "meta.json").write_text(json.dumps(about))
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.load_state(checkpoint.resolve(path))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.latest(tmp_path / "nowhere") is None
+    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor the folder of a run"):
+        checkpoint.resolve(tmp_path)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fastadv.eps import TruncatedNormalEps
+from fastadv.pixels import PixelSpace
+from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train.parsing import ConfigError, create_parser, dump_config, parse_config, read_recipe, recipes
+
+SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "attack": AttackConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
+    config = parse_config(read_recipe(name))
+    assert config.attack.k > 0
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+    assert parse_config(read_recipe(name), ["--attack.k", "0"]).attack.k == 0
+
+
+def test_shipped_recipes() -> None:
+    assert {"digits_step_ll", "fashion_mnist_step_ll", "cifar10_step_ll"} <= set(recipes())
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "expected"),
+    [
+        ({}, [], TrainConfig()),
+        ({"epochs": 3}, [], TrainConfig(epochs=3)),
+        ({"epochs": 3}, ["--epochs", "5"], TrainConfig(epochs=5)),
+        ({}, ["--checkpoint-every=7"], TrainConfig(checkpoint_every=7)),
+        ({}, ["--data", "/images"], TrainConfig(data=DataConfig(root="/images"))),
+        ({}, ["--data=/images", "--download"], TrainConfig(data=DataConfig(root="/images", download=True))),
+        (
+            {"optimizer": {"lr": 1e-3}},
+            ["--optimizer.name", "sgd"],
+            TrainConfig(optimizer=OptimizerConfig(name="sgd", lr=1e-3)),
+        ),
+        (
+            {"model": {"options": {"width": 2, "dropout": 0.5}}},
+            ["--model.options.dropout", "0"],
+            TrainConfig(model=ModelConfig(options={"width": 2, "dropout": 0})),
+        ),
+        ({"threads": 2}, ["--threads", "null"], TrainConfig()),
+        ({}, ["--attack.eps", "8"], TrainConfig(attack=AttackConfig(eps=8.0))),
+        # What looks like a class to instantiate stays a value.
+        (
+            {"attack": {"options": {"class_path": "subprocess.Popen"}}},
+            [],
+            TrainConfig(attack=AttackConfig(options={"class_path": "subprocess.Popen"})),
+        ),
+    ],
+)
+def test_values_and_overrides(values: dict[str, Any], overrides: list[str], expected: TrainConfig) -> None:
+    assert parse_config(values, overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "said"),
+    [
+        ({"epoch": 3}, [], ["epoch", "did you mean epochs?", "accepted: data, model, attack"]),
+        ({"optimizer": {"lrate": 1}}, [], ["optimizer.lrate", "accepted: name, lr, weight_decay"]),
+        ({"optimizer": 0.1}, [], ["optimizer", "must map fields to values", "0.1"]),
+        ({"optimizer": None}, [], ["optimizer", "must map fields to values"]),
+        ({"epochs": None}, [], ["epochs", "null"]),
+        ({"epochs": "many"}, [], ["epochs", "int", "many"]),
+        ({"epochs": 2.5}, [], ["epochs", "int", "2.5"]),
+        ({"optimizer": {"name": "adam"}}, [], ["optimizer.name", "rmsprop", "sgd", "adamw", "adam"]),
+        ({"data": {"space": "rgb"}}, [], ["data.space", "raw", "unit", "symmetric", "imagenet", "rgb"]),
+        ({"attack": {"name": "deepfool"}}, [], ["attack.name", "step_ll", "iter_basic", "deepfool"]),
+        ({"attack": {"bn": "train"}}, [], ["attack.bn", "eval", "batch", "train"]),
+        ({}, ["--epoch", "3"], ["epoch", "did you mean epochs?"]),
+        ({}, ["--optimizer.lrate", "1"], ["optimizer.lrate", "accepted: name, lr, weight_decay"]),
+        ({}, ["--optimizer.lr", "fast"], ["optimizer.lr", "float", "fast"]),
+        ({}, ["--optimizer.lr", "-1"], ["optimizer.lr", "above 0", "-1"]),
+        ({}, ["--attack.k", "33"], ["attack.k", "at most", "m = 32", "33"]),
+        ({}, ["stray"], ["stray"]),
+    ],
+)
+def test_errors_name_the_field_and_what_it_accepts(
+    values: dict[str, Any], overrides: list[str], said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(values, overrides)
+    assert all(words in str(error.value) for words in said), error.value
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: TrainConfig(epochs=0), "epochs must be an integer of at least 1, got 0"),
+        (lambda: TrainConfig(m=1.5), "m must be an integer"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(keep=True), "keep must be an integer"),
+        (lambda: TrainConfig(threads=0), "threads must be an integer of at least 1"),
+        (lambda: TrainConfig(seed=-1), "seed must be an integer of at least 0"),
+        (lambda: TrainConfig(label_smoothing=1.0), "label_smoothing must be a number at least 0 and below 1, got 1.0"),
+        (lambda: TrainConfig(m=8, attack=AttackConfig(k=8, lambda_=0)), "lambda_ must be positive where attack.k = m"),
+        (lambda: AttackConfig(lambda_=-0.1), "attack.lambda_ must be a number at least 0"),
+        (lambda: AttackConfig(eps_sigma=0), "attack.eps_sigma must be a number above 0"),
+        (lambda: AttackConfig(eps=float("nan")), "attack.eps must be a number at least 0, got nan"),
+        (lambda: AttackConfig(start_after=-1), "attack.start_after"),
+        (lambda: OptimizerConfig(weight_decay=-1), "optimizer.weight_decay"),
+        (lambda: ScheduleConfig(decay=1.5), "schedule.decay must be a number above 0 and at most 1, got 1.5"),
+        (lambda: ScheduleConfig(name="linear"), "schedule.name must be one of constant, cosine, exponential"),  # type: ignore[arg-type]
+        (lambda: DataConfig(crop_padding=-1), "data.crop_padding"),
+    ],
+)
+def test_wrong_values_from_python(make: Any, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        make()
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "neither a file"), ("a: [", "is not YAML"), ("- 1", "must map fields"), ("", "must map fields")],
+)
+def test_recipes_that_cannot_be_read(text: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_recipe(str(path))
+
+
+def test_own_recipe_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("attack: {eps: 8}\n")
+    assert parse_config(read_recipe(str(path))).attack.eps == 8
+
+
+def test_help_has_every_field_and_its_docstring() -> None:
+    text = " ".join(create_parser().format_help().split())
+    for section, kind in {"": TrainConfig, **SECTIONS}.items():
+        for field in fields(kind):
+            if field.name not in SECTIONS:
+                assert f"--{section}.{field.name} ".replace("--.", "--") in text
+    assert "Adversarial examples per minibatch: 0 is standard training" in text
+    assert "Passes over the training set" in text
+
+
+@pytest.mark.parametrize(
+    ("attack", "size"),
+    [
+        (AttackConfig(), TruncatedNormalEps(sigma=8.0, upper=16.0)),
+        (AttackConfig(eps_sigma=4.0, eps_upper=9.0), TruncatedNormalEps(sigma=4.0, upper=9.0)),
+        (AttackConfig(eps=3.0), 3.0),
+        (AttackConfig(eps=0.0), 0.0),
+    ],
+)
+def test_size_of_the_perturbation(attack: AttackConfig, size: float | TruncatedNormalEps) -> None:
+    assert attack.size == size
+
+
+@pytest.mark.parametrize("name", ["raw", "unit", "symmetric", "imagenet"])
+def test_spaces(name: Any) -> None:
+    assert DataConfig(space=name).pixel_space == getattr(PixelSpace, name)()

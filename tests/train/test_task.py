@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastadv import models
+from fastadv.eps import TruncatedNormalEps
+from fastadv.pixels import PixelSpace
+from fastadv.train import AdversarialTask
+
+LN2 = math.log(2)
+RAW = PixelSpace.raw()
+
+
+class Pixels(nn.Module):
+    """The logits are the image's pixels: its adversarial examples can be written down."""
+
+    def forward(self, images: Tensor) -> Tensor:  # [m, K, 1, 1] -> [m, K]
+        return images.flatten(1)
+
+
+def four_images() -> tuple[Tensor, Tensor]:
+    rows = [[10.0, 12.0], [20.0, 14.0], [5.0, 5.0], [8.0, 8.0 + math.log(3)]]
+    return torch.tensor(rows, dtype=torch.float64).view(4, 2, 1, 1), torch.tensor([0, 0, 1, 1])
+
+
+def cnn(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return models.create("small_cnn", num_classes=10, in_channels=1, width=0.25, **options)
+
+
+def batch(m: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(m, 1, 8, 8, generator=generator), torch.randint(10, (m,), generator=generator)
+
+
+# step l.l. with eps = 1 lifts the least likely pixel by 1 and lowers the other by 1:
+# [10, 12] -> [11, 11], of cost ln 2 for class 0; [20, 14] -> [19, 15], of cost ln(1 + e^-4).
+@pytest.mark.parametrize(
+    ("k", "lambda_", "loss"),
+    [
+        (0, 0.3, (math.log1p(math.e**2) + math.log1p(math.e**-6) + LN2 + math.log(4 / 3)) / 4),
+        (1, 0.3, (0.3 * LN2 + math.log1p(math.e**-6) + LN2 + math.log(4 / 3)) / 3.3),
+        (2, 0.3, (0.3 * (LN2 + math.log1p(math.e**-4)) + LN2 + math.log(4 / 3)) / 2.6),
+        (2, 0.0, (LN2 + math.log(4 / 3)) / 2),
+        (2, 1.0, (LN2 + math.log1p(math.e**-4) + LN2 + math.log(4 / 3)) / 4),
+    ],
+)
+def test_loss_of_algorithm_1(k: int, lambda_: float, loss: float) -> None:
+    images, labels = four_images()
+    task = AdversarialTask(Pixels(), k=k, lambda_=lambda_, eps=1, space=RAW)
+    assert task(images, labels).item() == pytest.approx(loss, rel=1e-12)
+    expected = [[11, 11], [19, 15]]
+    assert images.flatten(1)[:k].tolist() == expected[:k]
+    assert torch.equal(images[k:], four_images()[0][k:])
+
+
+def test_label_smoothing() -> None:
+    images, labels = four_images()
+    task = AdversarialTask(Pixels(), k=0, eps=1, space=RAW, label_smoothing=0.5)
+    smooth = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)  # targets 3/4 and 1/4 against p = 3/4 and 1/4
+    assert task(images[3:], labels[3:]).item() == pytest.approx(smooth, rel=1e-12)
+
+
+def test_gradient_is_that_of_the_loss_alone() -> None:
+    model = cnn().double()
+    images, labels = batch()
+    images = images.double()
+    AdversarialTask(model, k=3, eps=16, space=PixelSpace.unit(), seed=1)(images, labels).backward()
+    got = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    losses = nn.functional.cross_entropy(model(images), labels, reduction="none")  # on the images made adversarial
+    ((losses[3:].sum() + 0.3 * losses[:3].sum()) / (5 + 0.9)).backward()
+    for mine, parameter in zip(got, model.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter.grad)
+
+
+@pytest.mark.parametrize("attack", ["step_ll", "fgsm", "iter_ll", "random_sign"])
+@pytest.mark.parametrize(("m", "k", "replaced"), [(8, 0, 0), (8, 3, 3), (8, 8, 8), (5, 8, 5), (1, 1, 1), (0, 2, 0)])
+def test_first_k_are_replaced_in_place_within_eps(attack: str, m: int, k: int, replaced: int) -> None:
+    images, labels = batch(m)
+    clean = images.clone()
+    task = AdversarialTask(cnn().eval(), attack=attack, k=k, eps=6, space=PixelSpace.unit(), seed=0)
+    if m == 0:
+        with pytest.raises(ValueError):
+            task(images, labels)
+        return
+    task(images, labels)
+    distance = (images - clean).abs().flatten(1).amax(dim=1)  # [m]
+    assert (distance[:replaced] > 5 / 255).all()
+    assert (distance <= 6 / 255 * (1 + 1e-6)).all()
+    assert (distance[replaced:] == 0).all()
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_eps_is_drawn_for_each_example() -> None:
+    images, labels = torch.full((16, 1, 8, 8), 0.5), torch.zeros(16, dtype=torch.int64)
+    AdversarialTask(cnn(), k=16, eps=TruncatedNormalEps(), space=PixelSpace.unit(), seed=0)(images, labels)
+    sizes = (images - 0.5).abs().flatten(1).amax(dim=1) * 255
+    assert len(sizes.unique()) == 16
+    assert sizes.max() <= 16
+
+
+def test_delayed_start() -> None:
+    task = AdversarialTask(cnn(), k=4, eps=6, space=PixelSpace.unit(), start_after=2)
+    changed = []
+    for seed in range(4):
+        images, labels = batch(seed=seed)
+        task(images, labels)
+        changed.append(not torch.equal(images, batch(seed=seed)[0]))
+    assert changed == [False, False, True, True]
+    assert task.iteration == 4
+
+
+def test_a_call_that_fails_does_not_count() -> None:
+    task = AdversarialTask(cnn(), k=4, eps=6, space=PixelSpace.unit())
+    images, labels = batch()
+    with pytest.raises(ValueError, match="pixel range"):
+        task(images * 255, labels)
+    assert task.iteration == 0
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_state_continues_the_random_draws(seed: int | None) -> None:
+    def images_of(task: AdversarialTask, seeds: range) -> list[Tensor]:
+        made = []
+        for one in seeds:
+            images, labels = batch(seed=one)
+            task(images, labels)
+            made.append(images)
+        return made
+
+    options: dict[str, Any] = {"attack": "random_sign", "k": 4, "eps": TruncatedNormalEps(), "space": PixelSpace.unit()}
+    task = AdversarialTask(cnn(), seed=seed, start_after=1, **options)
+    images_of(task, range(2))
+    state, rng = task.state_dict(), torch.get_rng_state()
+    expected = images_of(task, range(2, 4))
+    other = AdversarialTask(cnn(), seed=99, start_after=1, **options)
+    images_of(other, range(1))
+    other.load_state_dict(state)
+    torch.set_rng_state(rng)
+    for wanted, got in zip(expected, images_of(other, range(2, 4)), strict=True):
+        assert torch.equal(wanted, got)
+
+
+@pytest.mark.parametrize("k", [0, 4, 8])
+def test_accuracy_of_the_last_minibatch(k: int) -> None:
+    images = torch.tensor([[9.0, 0.0]] * 8).view(8, 2, 1, 1)  # class 0, and not to be moved from it by eps = 1
+    labels = torch.tensor([0, 0, 0, 1, 0, 0, 1, 1])
+    task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW)
+    assert task.accuracy() == (None, None)
+    task(images, labels)
+    assert task.accuracy() == {0: (5 / 8, None), 4: (2 / 4, 3 / 4), 8: (None, 5 / 8)}[k]
+
+
+def test_batch_statistics_are_updated_once() -> None:
+    model = cnn()
+    AdversarialTask(model, attack="iter_ll", k=4, eps=6, space=PixelSpace.unit(), attack_options={"bn": "batch"})(
+        *batch()
+    )
+    counts = [buffer.item() for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts and set(counts) == {1}
+
+
+def test_a_loop_of_ones_own_needs_no_optional_dependency() -> None:
+    optional = ["jsonargparse", "yaml", "rich", "safetensors", "tensorboard", "sklearn", "torchvision"]
+    code = f"import sys, fastadv.train; print([name for name in {optional} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize("wrap", [nn.parallel.DistributedDataParallel, compiled], ids=["ddp", "compile"])
+def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: None) -> None:
+    plain_images, labels = batch()
+    plain = AdversarialTask(cnn(), k=4, eps=6, space=PixelSpace.unit(), seed=0)(plain_images, labels)
+
+    model = wrap(cnn())
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append("wrapper"))
+    images, labels = batch()
+    loss = AdversarialTask(model, k=4, eps=6, space=PixelSpace.unit(), seed=0)(images, labels)
+    loss.backward()
+    assert calls == ["wrapper"]  # the training forward; generation went below
+    assert torch.equal(images, plain_images)
+    torch.testing.assert_close(loss, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"k": -1}, "k must not be negative"),
+        ({"lambda_": -0.1}, "lambda_ must not be negative"),
+        ({"lambda_": math.nan}, "lambda_ must not be negative"),
+        ({"start_after": -1}, "start_after must not be negative"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+        ({"attack": "deepfool"}, "step_ll"),
+        ({"eps": -1}, "eps"),
+        ({"attack_options": {"bm": "eval"}}, "bm"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        AdversarialTask(Pixels(), space=RAW, **options)
+
+
+@pytest.mark.parametrize("k", [0, 2])
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (lambda x, y: (x.requires_grad_(), y), ValueError, "must not require a gradient"),
+        (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
+        (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
+        (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]"),
+    ],
+)
+def test_data_that_is_refused(k: int, change: Any, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        AdversarialTask(Pixels(), k=k, eps=1, space=RAW)(*change(*four_images()))

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from fastadv.train import AttackConfig, DataConfig, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train.accuracy import accuracy
+from fastadv.train.monitor import EpochRecord, Progress, StepRecord
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+class Killed(Exception):
+    pass
+
+
+def at_step(trainer: Trainer, step: int, action: Callable[[], Any]) -> None:
+    """Do ``action`` right after iteration ``step``, before it is logged."""
+    train_step = trainer.train_step
+
+    def and_then(images: Tensor, labels: Tensor) -> None:
+        train_step(images, labels)
+        if trainer.step == step:
+            action()
+
+    trainer.train_step = and_then  # type: ignore[method-assign]
+
+
+def kill() -> None:
+    raise Killed
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for record in records:
+        record.pop("images_per_s", None)
+    return records
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, bit for bit, down to every tensor."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = (checkpoint.latest(run) for run in (one, other))
+    assert first is not None and second is not None
+    assert first.name == second.name
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert same(checkpoint.load_state(first), checkpoint.load_state(second))
+    assert log_of(one) == log_of(other)
+
+
+# --- resume ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "resumes_at"),
+    [
+        pytest.param(lambda trainer: at_step(trainer, 8, kill), 6, id="killed in an epoch"),
+        pytest.param(lambda trainer: at_step(trainer, 2, kill), 0, id="killed before the first checkpoint"),
+        pytest.param(lambda trainer: at_step(trainer, 10, kill), 9, id="killed before the test of an epoch"),
+        pytest.param(lambda trainer: at_step(trainer, 11, kill), 10, id="killed after an epoch"),
+        pytest.param(lambda trainer: at_step(trainer, 7, trainer.request_stop), 7, id="stopped in an epoch"),
+        pytest.param(lambda trainer: at_step(trainer, 10, trainer.request_stop), 10, id="stopped at an epoch's end"),
+    ],
+)
+def test_resumed_run_is_the_uninterrupted_one(
+    interrupt: Callable[[Trainer], None], resumes_at: int, config: TrainConfig, tmp_path: Path
+) -> None:
+    create_trainer(config, tmp_path / "whole").fit()
+
+    run = tmp_path / "interrupted"
+    trainer = create_trainer(config, run)
+    interrupt(trainer)
+    try:
+        trainer.fit()
+    except Killed:
+        (run / "log.jsonl").open("a").write('{"step": 1')  # a line that was cut short
+    assert not trainer.finished
+    resumed = create_trainer(config, run, resume=True)
+    assert resumed.step == resumes_at
+    resumed.fit()
+    assert resumed.finished and resumed.step == 15
+    assert_same_run(tmp_path / "whole", run)
+
+
+def test_the_last_iteration_of_an_epoch_has_no_checkpoint_without_its_test(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, checkpoint_every=5)  # as many as the epoch has
+    create_trainer(config, tmp_path / "whole").fit()
+    run = tmp_path / "killed"
+    trainer = create_trainer(config, run)
+    at_step(trainer, 10, lambda: setattr(trainer, "test_loader", None))
+    with pytest.raises(AttributeError):
+        trainer.fit()
+    create_trainer(config, run, resume=True).fit()
+    assert_same_run(tmp_path / "whole", run)
+
+
+def test_resume_after_the_last_checkpoint_was_damaged(config: TrainConfig, tmp_path: Path) -> None:
+    create_trainer(config, tmp_path / "whole").fit()
+    run = tmp_path / "damaged"
+    create_trainer(config, run).fit()
+    (run / "checkpoints/step-00000015/state.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"step-00000015.*falling back to.*step-00000012"):
+        resumed = create_trainer(config, run, resume=True)
+    resumed.fit()
+    assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize(("seed", "equal"), [(0, True), (1, False)])
+def test_seed_decides_the_weights(seed: int, equal: bool, config: TrainConfig, tmp_path: Path) -> None:
+    for run, value in (("a", 0), ("b", seed)):
+        torch.manual_seed(len(run))  # whatever the process did before
+        create_trainer(replace(config, seed=value, epochs=1), tmp_path / run).fit()
+    weights = [(tmp_path / run / "checkpoints/step-00000005/model.safetensors").read_bytes() for run in "ab"]
+    assert (weights[0] == weights[1]) is equal
+
+
+def test_finished_run_is_left_alone(config: TrainConfig, tmp_path: Path) -> None:
+    create_trainer(config, tmp_path / "run").fit()
+    before = log_of(tmp_path / "run")
+    resumed = create_trainer(config, tmp_path / "run", resume=True)
+    assert resumed.finished
+    resumed.fit()
+    assert log_of(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: replace(c, m=16), "m was 32 and is now 16"),
+        (lambda c: replace(c, attack=replace(c.attack, k=0)), "attack.k was 12 and is now 0"),
+        (lambda c: replace(c, model=replace(c.model, options={})), "model.options was {'width': 0.25, 'dropout': 0.5}"),
+        (lambda c: replace(c, epochs=4), "epochs was 3 and is now 4"),  # a cosine would be another one
+        (lambda c: replace(c, schedule=replace(c.schedule, name="constant"), seed=7), "seed was 0 and is now 7"),
+        (lambda c: replace(c, keep=9, log_every=1, checkpoint_every=1, threads=2), None),
+    ],
+)
+def test_resume_with_another_configuration(
+    change: Callable[[TrainConfig], TrainConfig], said: str | None, config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = create_trainer(config, tmp_path / "run")
+    at_step(trainer, 4, trainer.request_stop)
+    trainer.fit()
+    if said is None:
+        assert create_trainer(change(config), tmp_path / "run", resume=True).step == 4
+        return
+    with pytest.raises(ValueError) as error:
+        create_trainer(change(config), tmp_path / "run", resume=True)
+    assert said in str(error.value)
+
+
+def test_a_run_may_be_extended_where_the_schedule_allows(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, schedule=replace(config.schedule, name="constant"))
+    create_trainer(replace(config, epochs=2), tmp_path / "extended").fit()
+    create_trainer(config, tmp_path / "extended", resume=True).fit()
+    create_trainer(config, tmp_path / "whole").fit()
+    assert_same_run(tmp_path / "whole", tmp_path / "extended")
+
+
+def test_folders_that_cannot_be_used(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        create_trainer(config, tmp_path / "new", resume=True)
+    create_trainer(config, tmp_path / "run").fit()
+    with pytest.raises(FileExistsError, match="already holds a run: continue it with --resume"):
+        create_trainer(config, tmp_path / "run")
+
+
+def test_a_run_without_a_first_checkpoint_is_begun_again(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(checkpoint.CheckpointError):
+        patch.setattr(checkpoint, "_write", full)
+        create_trainer(config, tmp_path).fit()
+    create_trainer(config, tmp_path).fit()
+    assert checkpoint.load_model(tmp_path).step == 15
+
+
+def test_another_data_set_size_is_not_resumed(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_trainer(config, tmp_path / "run").fit()
+    monkeypatch.undo()
+    with pytest.raises(checkpoint.CheckpointError, match="5 iterations per epoch, and the training set now has 40"):
+        create_trainer(config, tmp_path / "run", resume=True)
+
+
+# --- what is not finite ----------------------------------------------------------------------------------------------
+
+
+class Spoiled:
+    """A task whose loss is spoiled at one iteration."""
+
+    def __init__(self, task: Any, at: int, value: float) -> None:
+        self.task, self.at, self.value = task, at, value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss: Tensor = self.task(images, labels)
+        return loss * self.value if self.task.iteration == self.at else loss
+
+
+@pytest.mark.parametrize(("value", "text"), [(math.nan, "nan"), (math.inf, "inf")])
+def test_loss_that_is_not_finite(value: float, text: str, config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(config, tmp_path)
+    trainer.task = Spoiled(trainer.task, at=8, value=value)
+    before: dict[str, Tensor] = {}
+    at_step(trainer, 7, lambda: before.update({n: p.detach().clone() for n, p in trainer.model.named_parameters()}))
+    with pytest.raises(NonFiniteLoss) as stopped:
+        trainer.fit()
+    error = stopped.value
+    loader = create_trainer(config, tmp_path / "other").train_loader
+    next(loader.epoch(1, start=2))  # the third minibatch of the second epoch
+    assert (error.iteration, error.checkpoint) == (8, tmp_path / "checkpoints/step-00000006")
+    assert error.indices == loader.indices.tolist() and len(error.indices) == 32
+    for words in (f"the loss is {text} at iteration 8", str(error.indices), "step-00000006"):
+        assert words in str(error)
+    assert same(before, {name: p.detach() for name, p in trainer.model.named_parameters()})
+    assert trainer.step == 7
+
+
+def test_weights_that_are_not_finite_are_never_saved(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(config, tmp_path)
+
+    def spoil() -> None:
+        with torch.no_grad():
+            next(trainer.model.parameters()).view(-1)[0] = math.nan
+
+    at_step(trainer, 6, spoil)
+    with pytest.raises(NonFiniteLoss, match=r"the weights are not finite at iteration 6.*step-00000005"):
+        trainer.fit()
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000005"
+
+
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_log(config: TrainConfig, tmp_path: Path) -> None:
+    create_trainer(config, tmp_path).fit()
+    records = log_of(tmp_path)
+    steps = [record for record in records if "loss" in record]
+    assert [(r["step"], r["epoch"]) for r in steps] == [(2, 1), (4, 1), (6, 2), (8, 2), (10, 2), (12, 3), (14, 3)]
+    assert [r["adversarial_accuracy"] is None for r in steps] == [True, True] + 5 * [False]  # start_after = 4
+    assert all(0 <= r["clean_accuracy"] <= 1 and math.isfinite(r["loss"]) for r in steps)
+    assert steps[0]["lr"] == pytest.approx(0.02 * 2 / 3)  # the second of three iterations of warm-up
+    epochs = [record for record in records if "test_accuracy" in record]
+    assert [(r["step"], r["epoch"]) for r in epochs] == [(5, 1), (10, 2), (15, 3)]
+    loaded = checkpoint.load_model(tmp_path)
+    test_loader = create_trainer(config, tmp_path / "other").test_loader
+    assert epochs[-1]["test_accuracy"] == accuracy(loaded.model, test_loader.epoch(0))
+
+
+def test_tensorboard(config: TrainConfig, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    create_trainer(config, tmp_path).fit()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s"}
+    assert set(events.Tags()["scalars"]) == {f"train/{name}" for name in expected} | {"test/accuracy"}
+    losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress(terminal: bool) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=160)
+    progress = Progress(step=0, total_steps=10, epochs=2, console=console)
+    progress.write(
+        StepRecord(
+            step=5, epoch=1, loss=0.25, clean_accuracy=0.5, adversarial_accuracy=None, lr=0.1, images_per_s=1234.0
+        )
+    )
+    progress.write(EpochRecord(step=5, epoch=1, test_accuracy=0.875))
+    progress.close()
+    line = "epoch 1/2  1,234 images/s  loss 0.250  clean 50.0%  test 87.5%"
+    assert line in output.getvalue()
+    assert ("5/10" in output.getvalue()) is terminal
+    if not terminal:
+        assert output.getvalue() == line + "\n"
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+def test_frozen_modules_stay_frozen(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(config, tmp_path)
+    frozen = next(module for module in trainer.model.modules() if isinstance(module, nn.BatchNorm2d))
+    frozen.eval()
+    trainer.fit()
+    assert [module for module in trainer.model.modules() if not module.training] == [frozen]
+
+
+@pytest.mark.parametrize(("k", "adversarial"), [(0, False), (32, True)])
+def test_standard_training_and_all_adversarial(k: int, adversarial: bool, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, epochs=1, attack=AttackConfig(k=k), log_every=5)
+    create_trainer(config, tmp_path).fit()
+    (record,) = [record for record in log_of(tmp_path) if "loss" in record]
+    assert (record["adversarial_accuracy"] is not None) is adversarial
+    assert (record["clean_accuracy"] is not None) is not adversarial
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "quantum"}, "device must be auto, cpu, cuda"),
+        ({"model": {"name": "resnet"}}, "model: unknown model 'resnet'; accepted: small_cnn"),
+        ({"model": {"options": {"depth": 3}}}, "model: small_cnn has no option depth; accepted: width"),
+        ({"model": {"options": {"width": "wide"}}}, "model: "),
+        ({"attack": {"options": {"steps": 3}}}, "attack: step_ll has no option steps"),
+        ({"optimizer": {"options": {"beta": 3}}}, "optimizer: rmsprop has no option beta"),
+        ({"optimizer": {"options": {"momentum": "x"}}}, "optimizer: "),
+        ({"m": 161}, "data: batch_size=161 is more than the 160 images"),
+    ],
+)
+def test_errors_name_the_section(change: dict[str, Any], said: str, config: TrainConfig, tmp_path: Path) -> None:
+    for name, value in change.items():
+        value = replace(getattr(config, name), **value) if isinstance(value, dict) else value
+        config = replace(config, **{name: value})
+    with pytest.raises(ValueError) as error:
+        create_trainer(config, tmp_path / "run")
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_is_named(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    config = replace(config, data=DataConfig(name="fashion_mnist", root=str(tmp_path)))
+    with pytest.raises(FileNotFoundError, match="download"):
+        create_trainer(config, tmp_path / "run")
