@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fastadv import attacks, data
+from fastadv import attacks, data, devices
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep, run
@@ -116,7 +116,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
         eps=arguments.eps,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
-        device=_device(arguments.device),
+        device=devices.resolve(arguments.device),
     )
     subjects = [Subject(name, loaded.model, loaded.config.data.pixel_space) for name, loaded in models.items()]
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -150,15 +150,6 @@ def _split(argument: str) -> tuple[str, str]:
     """(NAME or "", PATH); a path that exists is a path, whatever is in its name."""
     name, equals, path = argument.partition("=")
     return (name, path) if equals and not Path(argument).exists() else ("", argument)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used: {error}") from error
 
 
 def _show(records: Sequence[Record]) -> None:

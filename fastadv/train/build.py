@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastadv import data, models
+from fastadv import data, devices, models
 from fastadv.train import checkpoint
 from fastadv.train.config import TrainConfig
 from fastadv.train.optim import create_optimizer, create_schedule
@@ -55,7 +55,7 @@ def create_trainer(config: TrainConfig, run_dir: str | os.PathLike[str], *, resu
 
 
 def _assemble(config: TrainConfig, run_dir: Path) -> Trainer:
-    device = _device(config.device)
+    device = devices.resolve(config.device)
     space = config.data.pixel_space
     with _naming("data"):
         images = data.load(config.data.name, config.data.root, config.data.download)
@@ -117,18 +117,6 @@ def _naming(section: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise ValueError(f"{section}: {error}") from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:<number>, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name}, but PyTorch finds no CUDA device here; accepted: auto, cpu")
-    return device
 
 
 def _check_new(run_dir: Path) -> None:

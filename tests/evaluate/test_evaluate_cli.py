@@ -123,7 +123,7 @@ def test_models_of_different_data_sets(run_folder: Path, tmp_path: Path, capsys:
         (["{run}", "{run}"], "give this one a name: 'standard 2="),
         (["nowhere"], "nowhere is neither a checkpoint nor"),
         (["A=nowhere"], "nowhere is neither a checkpoint nor"),
-        (["{run}", "--device", "abacus"], "--device abacus cannot be used"),
+        (["{run}", "--device", "abacus"], "device must be auto, cpu"),
         (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json"], "meta.json"),
     ],
 )

@@ -1,0 +1,22 @@
+"""Names of devices, as configurations and command lines give them."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve(name: str) -> torch.device:
+    """The device that ``name`` stands for; ``"auto"`` is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        ValueError: not the name of a device, or of one that is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:<number>, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {name}, but PyTorch finds {torch.cuda.device_count()} CUDA devices here")
+    return device
