@@ -1,4 +1,4 @@
-"""``make demo``: one network trained on digits as usual, one by Algorithm 1, both attacked. CPU, under four minutes.
+"""make demo: one network trained on digits as usual, one by Algorithm 1, both attacked. CPU, under four minutes.
 
 Sizes are in pixel values of [0, 255]. The digits are 8 x 8 pixels of 16 grey levels: one level is 16 pixel values, and
 the strokes stay readable far beyond the 16 that the paper uses on photographs. Training draws eps from

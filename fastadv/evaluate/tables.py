@@ -145,7 +145,7 @@ def to_rich(table: Table) -> rich.table.Table:
         caption="\n".join(table.notes),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        collapse_padding=True,  # the paper's tables fit 80 columns then
+        padding=0,  # the paper's tables fit 80 columns then
         pad_edge=False,
     )
     for i, name in enumerate(table.header):
