@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -39,10 +41,16 @@ class Attack(ABC):
 
     Raises:
         ValueError: an eps that is negative or not finite, or another option outside its values.
+
+    Attributes:
+        name: the attack's, in the paper's words.
+        needs_labels: whether it uses the true label.
+        draws: whether it uses random numbers, besides those of a random eps.
     """
 
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -64,6 +72,8 @@ class Attack(ABC):
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         self.model = model
         self.eps = _checked_eps(eps)
+        if space is not None and not isinstance(space, PixelSpace):
+            raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
         self.space = PixelSpace.unit() if space is None else space
         self.validate = validate
         self.bn = bn
@@ -108,12 +118,13 @@ class Attack(ABC):
         if adv.shape[0] == 0:
             return adv
         chosen = self.eps if eps is None else _checked_eps(eps)
-        seed, offset = self.stream.take(adv.shape[0])
+        # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
+        draws = self.draws or isinstance(chosen, TruncatedNormalEps)
+        seed, offset = self.stream.take(adv.shape[0]) if draws else (0, 0)
         # Tensors made under a caller's inference mode could not be saved for a gradient.
         with torch.inference_mode(False), torch.no_grad():
             if labels is not None:
-                labels = labels.clone() if labels.is_inference() else labels
-                labels = labels.to(torch.int64)
+                labels = labels.to(torch.int64) if self.needs_labels else None
             self._run_(adv, labels, _per_call(chosen, adv, seed, offset), seed, offset)
         return adv
 
@@ -134,11 +145,11 @@ class Attack(ABC):
             _check_labels(self.name, labels, images.shape[0])
         if self.validate == "always" or (self.validate == "first" and not self._validated):
             self.space.check(images.detach())
-            self._validated = True
+            self._validated = images.shape[0] > 0
 
     def _options(self) -> dict[str, Any]:
         """What :meth:`__repr__` shows."""
-        return {"eps": self.eps, "space": self.space, "bn": self.bn}
+        return {"eps": self.eps, "space": self.space, "bn": self.bn, "label_smoothing": self.label_smoothing}
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
@@ -167,6 +178,10 @@ def _checked_eps(eps: Eps) -> Eps:
     if isinstance(eps, TruncatedNormalEps):
         largest = eps.upper
     else:
+        if not isinstance(eps, (Real, Tensor)):
+            raise TypeError(
+                f"eps must be a number, a tensor [N] or a TruncatedNormalEps, in pixel values, got {type(eps).__name__}"
+            )
         eps = largest = float(eps)
         if not 0 <= largest < float("inf"):
             raise ValueError(f"eps must be zero or more and finite, in pixel values of [0, 255], got {eps}")
@@ -174,9 +189,17 @@ def _checked_eps(eps: Eps) -> Eps:
         warnings.warn(
             f"eps = {largest:g} is in pixel values of [0, 255], so it is less than one grey level; "
             f"an eps of {largest:g} on a [0, 1] scale is eps = {255 * largest:g} here",
-            stacklevel=3,
+            stacklevel=_level_of_the_caller(),
         )
     return eps
+
+
+def _level_of_the_caller() -> int:
+    """The stacklevel, for the function that asks, of the first frame outside this package: where eps was given."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("fastadv."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _per_call(eps: Eps, images: Tensor, seed: int, offset: int) -> float | Tensor:
@@ -187,5 +210,7 @@ def _per_call(eps: Eps, images: Tensor, seed: int, offset: int) -> float | Tenso
         return eps
     if eps.shape != images.shape[:1]:
         raise ValueError(f"eps per example must have shape [{images.shape[0]}], got {list(eps.shape)}")
+    if eps.device.type == "cpu" and not (eps.isfinite() & (eps >= 0)).all():  # elsewhere a look would be a wait
+        raise ValueError(f"eps must be zero or more and finite for every example, got {eps.tolist()}")
     wide = torch.float64 if images.dtype == torch.float64 else torch.float32
     return eps.detach().to(device=images.device, dtype=wide)

@@ -67,9 +67,10 @@ class GradientAttack(Attack):
         images = adv.detach().requires_grad_()
         with torch.enable_grad():
             logits = model(images)  # [N, K]
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or not logits.requires_grad:
+        fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
+        if not fits or not logits.requires_grad:
             raise ValueError(
-                f"{self.name}: the model must return differentiable logits [N, K], got {_describe(logits)}"
+                f"{self.name}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
             )
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
         (grad,) = torch.autograd.grad(logits, images, dlogits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ class IterativeAttack(GradientAttack):
         super().__init__(model, **options)
         if alpha is not None and not 0 < alpha < float("inf"):
             raise ValueError(f"alpha must be positive and finite, in pixel values, got {alpha}")
+        if steps is not None and not isinstance(steps, Integral):
+            raise TypeError(f"steps must be an integer, got {type(steps).__name__}")
         if steps is not None and steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self.alpha = alpha

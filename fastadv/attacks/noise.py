@@ -11,6 +11,7 @@ from fastadv.attacks.base import Attack
 
 
 class _Noise(Attack):
+    draws = True
     kind: ClassVar[str]
 
     def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:

@@ -26,6 +26,7 @@ class PGD(IterativeAttack):
     ascend = True
     needs_labels = True
     starts_elsewhere = True
+    draws = True
 
     def __init__(self, model: Callable[..., Any], *, random_start: bool = True, **options: Any) -> None:
         super().__init__(model, **options)

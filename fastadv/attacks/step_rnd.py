@@ -10,4 +10,5 @@ class StepRnd(OneStepAttack):
 
     name = "step_rnd"
     rule = "random"
+    draws = True
     ascend = False

@@ -1,0 +1,143 @@
+"""Images that do not lie in the space, and every other mistake: an error that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastadv import PixelSpace, attacks
+from tests.attacks.models import CLASSES, DTYPES, SPACES, ConvNet, assert_in_range, batch
+
+NAN, INF = float("nan"), float("inf")
+IMAGES, LABELS = batch()
+OUTSIDE = torch.full((6, 3, 8, 8), 100.0)  # of the unit space
+
+
+@pytest.mark.parametrize(
+    ("validate", "refused"),
+    [("first", [True, True, False, False]), ("always", [True, True, False, True]), ("never", [False] * 4)],
+)
+@pytest.mark.parametrize("call", ["__call__", "perturb_"])
+def test_images_outside_the_space(validate: str, refused: list[bool], call: str) -> None:
+    """The first batch is the first that passes: a mistake that is caught is caught again."""
+    attack = attacks.create("step_ll", ConvNet(), eps=4, validate=validate)
+    results = []
+    for images in (OUTSIDE.clone(), OUTSIDE.clone(), batch()[0], OUTSIDE.clone()):
+        try:
+            getattr(attack, call)(images)
+        except ValueError as error:
+            assert "outside the pixel range" in str(error) and "PixelSpace" in str(error)
+            results.append(True)
+        else:
+            results.append(False)
+    assert results == refused
+
+
+def test_an_empty_batch_is_not_the_first() -> None:
+    attack = attacks.create("step_ll", ConvNet(), eps=4)
+    attack(OUTSIDE[:0])
+    with pytest.raises(ValueError, match="outside the pixel range"):
+        attack(OUTSIDE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype) -> None:
+    """However they were normalised: by this package, or in the dtype itself."""
+    pixels = torch.tensor([0.0, 255.0]).repeat(96).view(1, 3, 8, 8)
+    mean, std = (torch.tensor(values, dtype=dtype).view(-1, 1, 1) for values in (space.mean, space.std))
+    for images in (space.from_pixels(pixels, dtype), (pixels.to(dtype) - mean) / std):
+        adv = attacks.create("random_sign", ConvNet(), space=space, validate="always")(images)
+        assert_in_range(adv, space)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"eps": -1}, ValueError, "eps must be zero or more and finite.*got -1"),
+        ({"eps": NAN}, ValueError, "eps must be zero or more and finite.*got nan"),
+        ({"eps": INF}, ValueError, "eps must be zero or more and finite.*got inf"),
+        ({"eps": torch.tensor(-1.0)}, ValueError, "eps must be zero or more and finite.*got -1"),
+        ({"eps": None}, TypeError, "eps must be a number.*got NoneType"),
+        ({"eps": "16"}, TypeError, "eps must be a number.*got str"),
+        ({"eps": [8, 16]}, TypeError, "eps must be a number.*got list"),
+        ({"alpha": 0}, ValueError, "alpha must be positive.*got 0"),
+        ({"alpha": -1}, ValueError, "alpha must be positive.*got -1"),
+        ({"alpha": NAN}, ValueError, "alpha must be positive.*got nan"),
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"steps": 2.5}, TypeError, "steps must be an integer.*got float"),
+        ({"decay": -0.5}, ValueError, "decay must be zero or more.*got -0.5"),
+        ({"decay": NAN}, ValueError, "decay must be zero or more.*got nan"),
+        ({"label_smoothing": 1.0}, ValueError, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"label_smoothing": -0.1}, ValueError, r"label_smoothing must be in \[0, 1\), got -0.1"),
+        ({"bn": "train"}, ValueError, "bn must be one of eval, batch, got 'train'"),
+        ({"validate": "sometimes"}, ValueError, "validate must be one of first, always, never, got 'sometimes'"),
+        ({"space": "unit"}, TypeError, "space must be a PixelSpace.*got str"),
+        ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed or generator, not both"),
+        ({"model": None}, TypeError, "model must be a module or a callable, got NoneType"),
+    ],
+)
+def test_refused_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        attacks.create("mi_fgsm", **{"model": ConvNet(), **options})
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "options", "error", "message"),
+    [
+        (IMAGES.tolist(), LABELS, {}, TypeError, "images must be a floating tensor.*got list"),
+        ((255 * IMAGES).to(torch.uint8), LABELS, {}, TypeError, "got torch.uint8; PixelSpace.from_pixels"),
+        (IMAGES.to(torch.complex64), LABELS, {}, TypeError, "got torch.complex64"),
+        (IMAGES.flatten(), LABELS, {}, ValueError, r"images must have shape \[N, C, ...\], got \[1152\]"),
+        (255 * IMAGES, LABELS, {}, ValueError, r"outside the pixel range.*\[0, 65025\]"),
+        (2 * IMAGES - 1, LABELS, {}, ValueError, "outside the pixel range"),
+        (NAN * IMAGES, LABELS, {}, ValueError, "outside the pixel range.*nan"),
+        (IMAGES[:, :1], LABELS, {"space": PixelSpace.imagenet()}, ValueError, "3 channels"),
+        (IMAGES, None, {}, ValueError, r"fgsm uses the true label: call it with labels \[N\]"),
+        (IMAGES[:0], None, {}, ValueError, "fgsm uses the true label"),
+        (IMAGES, LABELS.float(), {}, TypeError, "labels must be a tensor of class indices, got torch.float32"),
+        (IMAGES, LABELS > 2, {}, TypeError, "labels must be a tensor of class indices, got torch.bool"),
+        (IMAGES, LABELS.tolist(), {}, TypeError, "labels must be a tensor of class indices, got list"),
+        (IMAGES, LABELS[:-1], {}, ValueError, r"labels must have shape \[6\], got \[5\]"),
+        (IMAGES, LABELS[:, None], {}, ValueError, r"labels must have shape \[6\], got \[6, 1\]"),
+        (IMAGES, LABELS + CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
+        (IMAGES, LABELS - CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
+        (IMAGES, LABELS, {"eps": torch.ones(5)}, ValueError, r"eps per example must have shape \[6\], got \[5\]"),
+        (IMAGES, LABELS, {"eps": torch.ones(6, 1)}, ValueError, r"must have shape \[6\], got \[6, 1\]"),
+        (IMAGES, LABELS, {"eps": -torch.ones(6)}, ValueError, "eps.*got \[-1"),
+        (IMAGES, LABELS, {"eps": NAN * torch.ones(6)}, ValueError, "eps.*got \[nan"),
+    ],
+)
+def test_refused_calls(images: Any, labels: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    attack = attacks.create("fgsm", ConvNet(), **{"eps": 4, **options})
+    with pytest.raises(error, match=message):
+        attack(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (lambda x: x.flatten(2), r"a tensor \[6, 3, 64\]"),
+        (lambda x: (x.flatten(1), None), "tuple"),
+        (lambda x: x.flatten(1).detach(), "a tensor .* that does not depend on the images"),
+        (torch.no_grad()(ConvNet().eval()), "a tensor .* that does not depend on the images"),
+        (lambda x: x[:3].flatten(1), r"a tensor \[3, 192\]"),
+        (lambda x: x.flatten(0, 1).flatten(1), r"a tensor \[18, 64\]"),
+    ],
+    ids=["rank 3", "tuple", "detached", "no_grad", "fewer rows", "more rows"],
+)
+@pytest.mark.parametrize("name", ["fgsm", "step_ll"])
+def test_refused_models(name: str, model: Callable[[Tensor], Any], got: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: the model must return differentiable logits \[.*, got {got}"):
+        attacks.create(name, model, eps=4)(IMAGES, LABELS)
+
+
+def test_images_that_require_grad_are_not_mutated() -> None:
+    images = IMAGES.clone().requires_grad_()
+    with pytest.raises(ValueError, match=r"must not require grad: pass images.detach\(\)"):
+        attacks.create("step_ll", ConvNet(), eps=4).perturb_(images)
+    assert torch.equal(images, IMAGES)

@@ -1,0 +1,92 @@
+"""Names, classes, options, and how attacks print themselves."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+
+import fastadv
+from fastadv import PixelSpace, attacks
+from tests.attacks.models import ConvNet, batch
+
+PAPER = [
+    *("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd"),
+    *("iter_basic", "iter_ll", "random_sign", "random_normal"),
+]
+CLASSES = {name: attacks.get(name) for name in attacks.names()}
+
+
+def test_names() -> None:
+    assert attacks.names()[:11] == PAPER
+    assert set(attacks.names()[11:]) == {"pgd", "mi_fgsm"}
+    attacks.names().clear()  # a copy
+    assert attacks.names()
+
+
+@pytest.mark.parametrize(("name", "kind"), CLASSES.items(), ids=CLASSES)
+def test_every_class_is_exported_named_and_documented(name: str, kind: type[attacks.Attack]) -> None:
+    assert kind.name == name
+    assert kind.__name__ in attacks.__all__ and getattr(attacks, kind.__name__) is kind
+    assert kind.__doc__ and kind.__doc__ != attacks.Attack.__doc__
+    assert inspect.getmodule(kind).__doc__
+
+
+def test_everything_exported_is_there() -> None:
+    assert sorted(attacks.__all__) == sorted(set(attacks.__all__))
+    assert all(hasattr(attacks, name) for name in attacks.__all__)
+
+
+def test_each_attack_that_needs_labels_says_so() -> None:
+    needing = {name for name, kind in CLASSES.items() if kind.needs_labels}
+    assert needing == {"fgsm", "fast_grad_l2", "fast_grad_linf", "iter_basic", "pgd", "mi_fgsm"}
+    with pytest.raises(ValueError, match="step_ll"):
+        attacks.get("step")
+
+
+@pytest.mark.parametrize(("name", "kind"), CLASSES.items(), ids=CLASSES)
+def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> None:
+    model = ConvNet()
+    images, labels = batch()
+    atk = kind(model, eps=16, seed=0)
+    adv = atk(images, labels)
+    assert torch.equal(adv, attacks.create(name, model, eps=16, seed=0)(images, labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("FGSM", {}, "unknown attack 'FGSM'; known are fgsm, fgsm_pred, .*mi_fgsm"),
+        ("", {}, "unknown attack ''"),
+        ("fgsm", {"epsilon": 8}, "fgsm has no option epsilon; its options are bn, eps, .*validate"),
+        ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
+        ("iter_ll", {"random_start": True}, "iter_ll has no option random_start; its options are alpha, .*steps"),
+        ("pgd", {"decay": 1.0}, "pgd has no option decay; its options are .*random_start"),
+    ],
+)
+def test_create_says_what_it_knows(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attacks.create(name, ConvNet(), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shown"),
+    [
+        ("step_ll", {"eps": 16}, ["StepLL(ConvNet", "eps=16", "PixelSpace", "bn='eval'"]),
+        ("step_ll", {"eps": fastadv.TruncatedNormalEps()}, ["eps=TruncatedNormalEps(sigma=8.0, upper=16.0)"]),
+        ("iter_ll", {"alpha": 2, "steps": 7, "bn": "batch"}, ["IterLL(", "alpha=2", "steps=7", "bn='batch'"]),
+        ("pgd", {"random_start": False}, ["PGD(", "random_start=False"]),
+        ("mi_fgsm", {"decay": 0.5}, ["MIFGSM(", "decay=0.5"]),
+        ("fast_grad_l2", {"label_smoothing": 0.1}, ["FastGradL2(", "label_smoothing=0.1"]),
+    ],
+)
+def test_attacks_print_themselves(name: str, options: dict[str, object], shown: list[str]) -> None:
+    text = repr(attacks.create(name, ConvNet(), **options))
+    assert all(part in text for part in shown), text
+    assert text.count("\n") == 0
+
+
+def test_defaults() -> None:
+    attack = attacks.create("fgsm", ConvNet())
+    assert attack.eps == 16 and attack.space == PixelSpace.unit() and attack.bn == "eval" and attack.validate == "first"
