@@ -65,16 +65,22 @@ def iterative_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, 
         delta = torch.clamp(moved - clean, min=-EPS, max=EPS)
         return torch.clamp(clean + delta, min=0, max=1).detach()
 
-    def five_operators() -> Tensor:  # add, sign, addcmul-like, clamp, clamp: the leanest sequence among peers
-        delta = adv - clean
-        delta.add_(torch.sign(grad), alpha=ALPHA).clamp_(-EPS, EPS)
-        return delta.add_(clean).clamp_(0, 1)
+    delta = adv - clean
+    lower, upper = (clean - EPS).clamp_(min=0), (clean + EPS).clamp_(max=1)
+
+    def five_operators() -> Tensor:  # sign, add, clamp, add, clamp on a perturbation that is kept
+        delta.add_(grad.sign(), alpha=ALPHA).clamp_(-EPS, EPS)
+        return (clean + delta).clamp_(0, 1)
+
+    def three_operators() -> Tensor:  # sign, add, clamp between bounds made once: two more tensors are kept
+        return adv.add(grad.sign(), alpha=ALPHA).clamp_(lower, upper)
 
     return {
         "fused": lambda: ops.sign_step_(adv, clean, grad, 1.0, 8.0, UNIT),
         "stream": lambda: stream[0].addcmul_(stream[1], stream[2], value=1e-6),
         "torch.compile, in place": lambda: compiled_step_(adv, clean, grad),
         "torch.compile": lambda: compiled_step(adv, clean, grad),
+        "eager, three operators": three_operators,
         "eager, five operators": five_operators,
         "eager, torchattacks' PGD": torchattacks_pgd,
         "fastadv.reference": lambda: reference.sign_step_(adv, clean, grad, 1.0, 8.0, UNIT),

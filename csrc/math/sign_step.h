@@ -11,10 +11,10 @@ struct Bounds {
   F alpha, eps, lower, upper;
 };
 
-// sign(NaN) = 0, so that a gradient that is not a number leaves the pixel where it is.
+// alpha * sign(gradient). sign(NaN) = 0, so that a gradient that is not a number leaves the pixel where it is.
 template <class F>
-FASTADV_HOST_DEVICE F sign(F gradient) {
-  return static_cast<F>(gradient > F(0)) - static_cast<F>(gradient < F(0));
+FASTADV_HOST_DEVICE F signed_alpha(F alpha, F gradient) {
+  return gradient > F(0) ? alpha : gradient < F(0) ? -alpha : F(0);
 }
 
 template <class F>
@@ -31,7 +31,7 @@ FASTADV_HOST_DEVICE F clip(F moved, F clean, F eps, F lower, F upper) {
 
 template <class F>
 FASTADV_HOST_DEVICE F sign_step(F adv, F clean, F gradient, Bounds<F> bounds) {
-  return clip(adv + bounds.alpha * sign(gradient), clean, bounds.eps, bounds.lower, bounds.upper);
+  return clip(adv + signed_alpha(bounds.alpha, gradient), clean, bounds.eps, bounds.lower, bounds.upper);
 }
 
 }  // namespace fastadv

