@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -52,11 +53,14 @@ class Interleaved:
     def __init__(self, variants: dict[str, Callable[[], object]], *, quantum: float = 0.02) -> None:
         self.variants = variants
         self.seconds: dict[str, list[float]] = {name: [] for name in variants}
+        self._order = random.Random(0)
         self.calls = {name: self._calls_per_quantum(function, quantum) for name, function in variants.items()}
 
     def round(self) -> None:
-        """Time each variant once."""
-        for name, function in self.variants.items():
+        """Time each variant once, in an order of its own: none always follows the same neighbour."""
+        for name in self._order.sample(list(self.variants), len(self.variants)):
+            function = self.variants[name]
+            function()
             start = time.perf_counter()
             for _ in range(self.calls[name]):
                 function()

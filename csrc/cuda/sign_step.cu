@@ -17,7 +17,9 @@ __device__ __forceinline__ void step_pack(T* adv, const T* clean, const T* grad,
   Cursor<F, kChannelsLast> at(places, first);
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
-    store(a.value[i], sign_step(load(a.value[i]), load(c.value[i]), load(g.value[i]), at.bounds));
+    const F here = load(a.value[i]), gradient = load(g.value[i]);
+    store(a.value[i],
+          kFirst ? first_sign_step(here, gradient, at.bounds) : sign_step(here, load(c.value[i]), gradient, at.bounds));
     if (i + 1 < kWidth) at.next(places);
   }
   *reinterpret_cast<P*>(adv + first) = a;

@@ -34,4 +34,12 @@ FASTADV_HOST_DEVICE F sign_step(F adv, F clean, F gradient, Bounds<F> bounds) {
   return clip(adv + signed_alpha(bounds.alpha, gradient), clean, bounds.eps, bounds.lower, bounds.upper);
 }
 
+// The same where adv is clean itself: to clip where the step leads is to clip how long it is, and rounding keeps that
+// order, so the result is the same bit for bit.
+template <class F>
+FASTADV_HOST_DEVICE F first_sign_step(F clean, F gradient, Bounds<F> bounds) {
+  const F alpha = clamp(bounds.alpha, -bounds.eps, bounds.eps);
+  return clamp(clean + signed_alpha(alpha, gradient), bounds.lower, bounds.upper);
+}
+
 }  // namespace fastadv

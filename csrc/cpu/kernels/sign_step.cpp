@@ -10,8 +10,10 @@ template <bool kFirst, class T, class Constants>
 FASTADV_HOST_DEVICE void span(T* __restrict adv, const T* __restrict clean, const T* __restrict grad, int64_t begin,
                               int64_t end, const Constants& constants) {
   for (int64_t i = begin; i < end; ++i) {
-    const auto at = load(adv[i]);
-    store(adv[i], fastadv::sign_step(at, kFirst ? at : load(clean[i]), load(grad[i]), bounds_at(constants, i)));
+    const auto at = load(adv[i]), gradient = load(grad[i]);
+    const auto bounds = bounds_at(constants, i);
+    store(adv[i],
+          kFirst ? first_sign_step(at, gradient, bounds) : fastadv::sign_step(at, load(clean[i]), gradient, bounds));
   }
 }
 
