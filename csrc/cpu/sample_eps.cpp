@@ -27,8 +27,7 @@ Tensor sample_eps(int64_t n, double sigma, double upper, int64_t seed, int64_t o
   checks::eps_sample("sample_eps", eps, sigma, upper, seed, offset);  // errors do not cross the dispatcher whole
   using torch::stable::detail::from;
   std::array<StableIValue, 5> stack{from(eps), from(sigma), from(upper), from(seed), from(offset)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("fastadv::truncated_normal_", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("fastadv::truncated_normal_", "", stack.data(), TORCH_ABI_VERSION));
   return eps;
 }
 
