@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 _PACKAGES = ("attacks", "data", "evaluate", "models", "train")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PACKAGES})
+
+
 def __getattr__(name: str) -> ModuleType:
     """``fastadv.train`` and its like, imported when first used."""
     if name in _PACKAGES:

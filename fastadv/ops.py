@@ -11,14 +11,24 @@ mutated in place; it must not require grad, because autograd does not see the mu
 from __future__ import annotations
 
 import re
+from numbers import Real
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from fastadv import _C as _C  # registers torch.ops.fastadv
 from fastadv.pixels import PixelSpace
 from fastadv.reference import TargetGrad
+
+try:
+    from fastadv import _C as _C  # registers torch.ops.fastadv
+except ImportError as error:
+    raise ImportError(
+        f"the compiled operators of fastadv do not load ({error}). Python found the package in "
+        f"{Path(__file__).parent}; if that is a folder of sources, begin elsewhere, where the installed package is "
+        "found, or build it there: pip install --no-build-isolation --editable ."
+    ) from error
 
 __all__ = [
     "TargetGrad",
@@ -298,14 +308,20 @@ def _finish(adv: Tensor, work: Tensor) -> Tensor:
 def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tensor | None]:
     """A number, or 1 and a factor per example, in the dtype that the kernels compute in."""
     if not isinstance(value, Tensor):
+        if not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+            raise TypeError(f"{name} must be a number or a tensor of shape [N], got {type(value).__name__}")
         return float(value), None
     _require_tensor(name, value, adv)
+    if value.is_complex():
+        raise TypeError(f"{name} must be real, got {value.dtype}")
     if value.dim() == 0:
         value = value.expand(adv.shape[:1])
     return 1.0, value.detach().to(torch.float64 if adv.dtype == torch.float64 else torch.float32).contiguous()
 
 
 def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(space, PixelSpace):
+        raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
     return (space.std, *space.bounds(adv.dtype))
 
 
@@ -325,6 +341,10 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 _MARKED = re.compile(r"^(ValueError|TypeError): (.*)", re.DOTALL)
+_OF_ANOTHER_TYPE = re.compile(
+    r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def _raise_python(error: RuntimeError) -> NoReturn:
@@ -333,8 +353,10 @@ def _raise_python(error: RuntimeError) -> NoReturn:
     marked = _MARKED.match(message)
     if marked:
         raise {"ValueError": ValueError, "TypeError": TypeError}[marked[1]](marked[2]) from None
-    if "Expected a value of type" in message:
-        raise TypeError(message) from None
+    mismatch = _OF_ANOTHER_TYPE.match(message)  # the dispatcher's words, which show the whole schema
+    if mismatch:
+        op, expected, argument, got = mismatch.groups()
+        raise TypeError(f"fastadv.{op}: {argument} must be of type {expected}, got {got}") from None
     raise error
 
 

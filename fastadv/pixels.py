@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,12 +11,14 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from fastadv.callers import caller_level
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PixelSpace:
     """The model's input is ``(pixel - mean) / std`` per channel, with pixels in [lower, upper].
 
@@ -22,13 +26,15 @@ class PixelSpace:
     the model's own input, so that no attack needs to denormalise and renormalise images.
 
     Args:
-        mean: a number, or one per channel, in pixel values.
+        mean: a number, or one per channel, in pixel values. For constants of a [0, 1] scale, such as those of
+            ``torchvision.transforms.Normalize``, there is :meth:`normalized`.
         std: a positive number, or one per channel, in pixel values.
         lower: the smallest pixel value.
         upper: the largest pixel value.
 
     Raises:
-        ValueError: a std that is not positive, bounds out of order, or mean and std of different lengths.
+        ValueError: a std that is not positive, bounds out of order, mean and std of different lengths, or mean and std
+            that are plainly on a [0, 1] scale.
     """
 
     mean: tuple[float, ...]
@@ -53,6 +59,12 @@ class PixelSpace:
             raise ValueError(f"mean must be finite, got {mean}")
         if not -float("inf") < lower < upper < float("inf"):
             raise ValueError(f"lower must be below upper and both finite, got lower={lower}, upper={upper}")
+        identity = set(mean) == {0.0} and set(std) == {1.0}
+        if not identity and upper - lower > 1 and max(*map(abs, mean), *std) <= 1:
+            raise ValueError(
+                f"mean={mean} and std={std} look like constants of a [0, 1] scale, but here they are in pixel values "
+                f"of [{lower:g}, {upper:g}]: use PixelSpace.normalized(mean, std)"
+            )
         object.__setattr__(self, "mean", mean * (channels // len(mean)))
         object.__setattr__(self, "std", std * (channels // len(std)))
         object.__setattr__(self, "lower", float(lower))
@@ -79,6 +91,19 @@ class PixelSpace:
     def imagenet(cls) -> PixelSpace:
         """Input normalised by ImageNet's usual per-channel mean and standard deviation."""
         return _IMAGENET
+
+    @classmethod
+    def normalized(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> PixelSpace:
+        """Input is ``(pixel / 255 - mean) / std``: the constants that ``torchvision.transforms.Normalize`` takes.
+
+        Args:
+            mean: a number, or one per channel, on a scale of [0, 1].
+            std: a positive number, or one per channel, on a scale of [0, 1].
+
+        Raises:
+            ValueError: as for the constructor.
+        """
+        return cls(_times_255(mean), _times_255(std))
 
     @property
     def channels(self) -> int:
@@ -119,25 +144,43 @@ class PixelSpace:
     def check(self, images: Tensor) -> None:
         """Raise if images [N, C, H, W] do not lie in this space: the mistake of a wrong normalisation.
 
-        Allows for the rounding of the arithmetic and of the dtype that made them.
+        Allows for the rounding of the arithmetic and of the dtype that made them. Warns of images that all lie in
+        [0, 1] where the space is wider: they were probably not normalised yet.
 
         Raises:
-            ValueError: a value outside the space, or a number of channels that it does not describe.
+            ValueError: a value that is not finite or outside the space, or channels that it does not describe.
         """
         if images.numel() == 0:
             return
         pixels = self.to_pixels(images)  # [N, C, ...]
-        largest = max(
-            abs(bound) * std for side in self.bounds(images.dtype) for bound, std in zip(side, self.std, strict=True)
-        )
+        lower, upper = self.bounds(images.dtype)
+        largest = max(abs(bound) * std for side in (lower, upper) for bound, std in zip(side, self.std, strict=True))
         slack = 0.01 + torch.finfo(images.dtype).eps * largest
-        low, high = (value.item() for value in pixels.aminmax())
+        ends = (*pixels.aminmax(), *images.aminmax())
+        low, high, least, most = torch.stack([end.to(torch.float64) for end in ends]).tolist()  # one wait for a GPU
+        if not math.isfinite(high - low):
+            raise ValueError(f"images hold values that are not finite: as pixels they span [{low:g}, {high:g}]")
         if not (low >= self.lower - slack and high <= self.upper + slack):
             raise ValueError(
                 f"images are outside the pixel range [{self.lower:g}, {self.upper:g}] of {self}: as pixels they span "
-                f"[{low:.6g}, {high:.6g}]. Pass the PixelSpace that matches how they were normalised "
-                f"(raw, unit, symmetric, imagenet, or your own mean and std in pixel values)"
+                f"[{low:.6g}, {high:.6g}]. Pass the PixelSpace that matches how they were normalised: raw, unit, "
+                f"symmetric, imagenet, or normalized(mean, std) with the constants of your transform"
             )
+        if 0 <= least < most <= 1 and (min(lower) < 0 or max(upper) > 1):
+            warnings.warn(
+                f"all images lie in [{least:.3g}, {most:.3g}], as if they were on a [0, 1] scale, which is "
+                f"PixelSpace.unit(); in {self} that is only [{low:.6g}, {high:.6g}] of the pixel range "
+                f"[{self.lower:g}, {self.upper:g}]",
+                stacklevel=caller_level(),
+            )
+
+    def __repr__(self) -> str:
+        named = {_RAW: "raw", _UNIT: "unit", _SYMMETRIC: "symmetric", _IMAGENET: "imagenet"}
+        if self in named:
+            return f"PixelSpace.{named[self]}()"
+        mean, std = (values[0] if len(set(values)) == 1 else values for values in (self.mean, self.std))
+        bounds = "" if (self.lower, self.upper) == (0, 255) else f", lower={self.lower:g}, upper={self.upper:g}"
+        return f"PixelSpace(mean={mean}, std={std}{bounds})"
 
     def _constants(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return tuple(_channel_view(values, like).to(dtype) for values in (self.mean, self.std))  # type: ignore[return-value]
@@ -154,6 +197,11 @@ def _per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
     return result
 
 
+def _times_255(values: float | Sequence[float]) -> list[float]:
+    """In decimal, so that 0.224 becomes 57.12 and the ImageNet constants become ``PixelSpace.imagenet()``."""
+    return [float(Fraction(str(v)) * 255) if math.isfinite(v) else v for v in _per_channel(values)]
+
+
 def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
     """Values per channel, shaped to broadcast over ``like`` [N, C, ...]."""
     constants = torch.tensor(values, dtype=torch.float64, device=like.device)  # [C] or [1]
@@ -162,6 +210,7 @@ def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
     if like.dim() < 2 or like.shape[1] != len(values):
         raise ValueError(
             f"a PixelSpace of {len(values)} channels needs images [N, {len(values)}, ...], got {list(like.shape)}"
+            f"{'; make a batch of a single image by images[None]' if like.dim() == 3 else ''}"
         )
     return constants.view(-1, *[1] * (like.dim() - 2))
 

@@ -127,6 +127,15 @@ def test_missing_program_names_the_package(monkeypatch: pytest.MonkeyPatch) -> N
         load_setup().find_program("ninja")
 
 
+def test_sources_without_the_compiled_operators_say_so(sources: Path) -> None:
+    """Python started in a clone finds the folder fastadv there before the installed package."""
+    command = [sys.executable, "-c", "import fastadv.attacks"]
+    run = subprocess.run(command, cwd=sources, capture_output=True, text=True)
+    message = run.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError: the compiled operators of fastadv do not load")
+    assert str(sources / "fastadv") in message and "pip install --no-build-isolation" in message
+
+
 def test_missing_and_old_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     setup = load_setup()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 
 import pytest
 import torch
 
 from fastadv import PixelSpace
+from fastadv.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tests.ops.cases import DTYPES, SPACES
 
 
@@ -59,13 +61,38 @@ def test_every_uint8_value_comes_back(space: PixelSpace, dtype: torch.dtype) -> 
         (torch.rand(2, 3, 4, 4) * 2 - 1, PixelSpace.unit()),
         (torch.randn(2, 3, 4, 4) * 2, PixelSpace.symmetric()),
         (torch.rand(2, 3, 4, 4) * 255, PixelSpace.imagenet()),
-        (torch.full((2, 3, 4, 4), float("nan")), PixelSpace.raw()),
         (torch.rand(2, 1, 4, 4), PixelSpace.imagenet()),
     ],
 )
 def test_check_finds_the_wrong_normalisation(images: torch.Tensor, space: PixelSpace) -> None:
     with pytest.raises(ValueError, match="PixelSpace"):
         space.check(images)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_check_calls_what_is_not_finite_by_its_name(value: float, space: PixelSpace) -> None:
+    images = space.from_pixels(torch.full((2, 3, 4, 4), 100.0))
+    images[1, 2, 3, 3] = value
+    with pytest.raises(ValueError, match="images hold values that are not finite"):
+        space.check(images)
+
+
+def test_check_knows_a_single_image_by_its_shape() -> None:
+    with pytest.raises(ValueError, match=r"needs images \[N, 3, ...\], got \[3, 4, 4\].*images\[None\]"):
+        PixelSpace.imagenet().check(torch.rand(3, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("space", "warns"), [("raw", 1), ("unit", 0), ("symmetric", 1), ("imagenet", 1)])
+def test_images_not_yet_normalised_are_suspected(space: str, warns: int, dtype: torch.dtype) -> None:
+    """They lie inside every wider space, so that nothing else would show the mistake."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SPACES[space].check(torch.rand(2, 3, 4, 4).to(dtype))
+        SPACES[space].check(torch.zeros(2, 3, 4, 4).to(dtype))  # black, or grey: no evidence
+    assert len(caught) == warns
+    assert all("on a [0, 1] scale" in str(warning.message) and warning.filename == __file__ for warning in caught)
 
 
 def test_check_allows_the_rounding_of_usual_preprocessing() -> None:
@@ -84,11 +111,46 @@ def test_check_allows_the_rounding_of_usual_preprocessing() -> None:
         ({"mean": float("nan"), "std": 1.0}, "mean must be finite"),
         ({"mean": 0.0, "std": 1.0, "lower": 255.0, "upper": 0.0}, "lower must be below upper"),
         ({"mean": [], "std": []}, "at least one channel"),
+        ({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}, r"PixelSpace.normalized\(mean, std\)"),
+        ({"mean": 0.5, "std": 0.5}, r"PixelSpace.normalized\(mean, std\)"),
     ],
 )
 def test_wrong_spaces(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PixelSpace(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "space"),
+    [
+        (0, 1, PixelSpace.unit()),
+        (0.5, 0.5, PixelSpace.symmetric()),
+        ([0.485, 0.456, 0.406], (0.229, 0.224, 0.225), PixelSpace.imagenet()),
+        (0.1307, 0.3081, PixelSpace(33.3285, 78.5655)),
+    ],
+)
+def test_constants_of_a_unit_scale(mean: float, std: float, space: PixelSpace) -> None:
+    """torchvision's Normalize, by hand; equal to the last bit, although 255 * 0.224 is not 57.12 in binary."""
+    assert PixelSpace.normalized(mean, std) == space
+
+
+@pytest.mark.parametrize("wrong", [{"mean": 0.5, "std": 0.0}, {"mean": float("nan"), "std": 0.5}])
+def test_wrong_constants_of_a_unit_scale(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"must be (positive and )?finite"):
+        PixelSpace.normalized(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        (PixelSpace.raw(), "PixelSpace.raw()"),
+        (PixelSpace(IMAGENET_MEAN, IMAGENET_STD), "PixelSpace.imagenet()"),
+        (PixelSpace([10.0, 10.0], [2.0, 2.0]), "PixelSpace(mean=10.0, std=2.0)"),
+        (PixelSpace(0.0, 1.0, 0.0, 1.0), "PixelSpace(mean=0.0, std=1.0, lower=0, upper=1)"),
+    ],
+)
+def test_spaces_print_themselves(space: PixelSpace, text: str) -> None:
+    assert repr(space) == text
 
 
 def test_spaces_compare_and_hash_by_value() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -61,8 +62,12 @@ def get(name: str) -> type[Attack]:
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"an attack's name is a string, got {type(name).__name__}: create(name, model), in this order")
     if name not in _ATTACKS:
-        raise ValueError(f"unknown attack {name!r}; known are {', '.join(_ATTACKS)}")
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), _ATTACKS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown attack {name!r}{hint} known are {', '.join(_ATTACKS)}")
     return _ATTACKS[name]
 
 
@@ -76,14 +81,10 @@ def create(name: str, model: Callable[..., Any], **options: Any) -> Attack:
 
     Raises:
         ValueError: an unknown name or option; the message lists the known ones.
+        TypeError: a name that is not a string.
     """
     attack = get(name)
-    known = {
-        parameter
-        for base in attack.__mro__
-        if "__init__" in base.__dict__ and issubclass(base, Attack)
-        for parameter in inspect.signature(base).parameters
-    } - {"model", "options"}
+    known = set(inspect.signature(attack).parameters) - {"model"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from fastadv.attacks.amounts import Eps, amount_per_example, checked_eps
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.streams import RandomStream
 
 VALIDATE = ("first", "always", "never")
-Eps = float | Tensor | TruncatedNormalEps
 
 
 class Attack(ABC):
@@ -32,8 +30,9 @@ class Attack(ABC):
             [N, C, ...] to logits [N, K].
         eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
             drawn from anew for each example.
-        space: how pixel values map to the model's input.
+        space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
         validate: when to check that images lie in the space: on the ``"first"`` batch, ``"always"``, ``"never"``.
+            With the first batch the model's outputs are looked at, too: probabilities or NaN give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
         label_smoothing: of the attacked cross-entropy, in [0, 1).
         seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``.
@@ -71,15 +70,27 @@ class Attack(ABC):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         self.model = model
-        self.eps = _checked_eps(eps)
         if space is not None and not isinstance(space, PixelSpace):
             raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
         self.space = PixelSpace.unit() if space is None else space
+        self.eps = checked_eps(eps, self.space)
         self.validate = validate
         self.bn = bn
         self.label_smoothing = label_smoothing
         self.stream = RandomStream(seed=seed, generator=generator)
         self._validated = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Show every option of a subclass, not its own alone, where its signature is asked for."""
+        super().__init_subclass__(**arguments)
+        own = [base for base in cls.__mro__ if "__init__" in base.__dict__ and issubclass(base, Attack)]
+        merged = {
+            name: parameter
+            for base in reversed(own)
+            for name, parameter in inspect.signature(base.__init__).parameters.items()
+            if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
+        }
+        cls.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
 
     def __call__(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
         """Candidate adversarial images.
@@ -117,7 +128,7 @@ class Attack(ABC):
     def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
         if adv.shape[0] == 0:
             return adv
-        chosen = self.eps if eps is None else _checked_eps(eps)
+        chosen = self.eps if eps is None else checked_eps(eps, self.space)
         # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
         draws = self.draws or isinstance(chosen, TruncatedNormalEps)
         seed, offset = self.stream.take(adv.shape[0]) if draws else (0, 0)
@@ -125,8 +136,14 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.no_grad():
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
-            self._run_(adv, labels, _per_call(chosen, adv, seed, offset), seed, offset)
+            self._run_(adv, labels, self._amounts(chosen, adv, seed, offset), seed, offset)
         return adv
+
+    def _amounts(self, eps: Eps, images: Tensor, seed: int, offset: int) -> float | Tensor:
+        """eps for images [N, C, ...]: a number or [N]."""
+        if isinstance(eps, TruncatedNormalEps):
+            return eps.sample(images.shape[0], seed=seed, offset=offset, device=images.device)
+        return amount_per_example(eps, images, self.space) if isinstance(eps, Tensor) else eps
 
     @abstractmethod
     def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
@@ -169,48 +186,3 @@ def _check_labels(attack: str, labels: Tensor | None, examples: int) -> None:
         raise TypeError(f"{attack}: labels must be a tensor of class indices, got {kind}")
     if labels.shape != (examples,):
         raise ValueError(f"{attack}: labels must have shape [{examples}], got {list(labels.shape)}")
-
-
-def _checked_eps(eps: Eps) -> Eps:
-    """eps as a float, a tensor or a distribution; the commonest mistake in the field, eps on a [0, 1] scale, warns."""
-    if isinstance(eps, Tensor) and eps.dim() > 0:
-        return eps
-    if isinstance(eps, TruncatedNormalEps):
-        largest = eps.upper
-    else:
-        if not isinstance(eps, (Real, Tensor)):
-            raise TypeError(
-                f"eps must be a number, a tensor [N] or a TruncatedNormalEps, in pixel values, got {type(eps).__name__}"
-            )
-        eps = largest = float(eps)
-        if not 0 <= largest < float("inf"):
-            raise ValueError(f"eps must be zero or more and finite, in pixel values of [0, 255], got {eps}")
-    if 0 < largest < 1:
-        warnings.warn(
-            f"eps = {largest:g} is in pixel values of [0, 255], so it is less than one grey level; "
-            f"an eps of {largest:g} on a [0, 1] scale is eps = {255 * largest:g} here",
-            stacklevel=_level_of_the_caller(),
-        )
-    return eps
-
-
-def _level_of_the_caller() -> int:
-    """The stacklevel, for the function that asks, of the first frame outside this package: where eps was given."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("fastadv."):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def _per_call(eps: Eps, images: Tensor, seed: int, offset: int) -> float | Tensor:
-    """eps for one batch: a number or [N] on the images' device."""
-    if isinstance(eps, TruncatedNormalEps):
-        return eps.sample(images.shape[0], seed=seed, offset=offset, device=images.device)
-    if not isinstance(eps, Tensor):
-        return eps
-    if eps.shape != images.shape[:1]:
-        raise ValueError(f"eps per example must have shape [{images.shape[0]}], got {list(eps.shape)}")
-    if eps.device.type == "cpu" and not (eps.isfinite() & (eps >= 0)).all():  # elsewhere a look would be a wait
-        raise ValueError(f"eps must be zero or more and finite for every example, got {eps.tolist()}")
-    wide = torch.float64 if images.dtype == torch.float64 else torch.float32
-    return eps.detach().to(device=images.device, dtype=wide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from torch import Tensor
 from fastadv import ops
 from fastadv.attacks.base import Attack
 from fastadv.attacks.isolation import isolated, raw_module
+from fastadv.callers import caller_level
 
 
 class GradientAttack(Attack):
@@ -44,6 +46,7 @@ class GradientAttack(Attack):
         return grad
 
     starts_elsewhere: ClassVar[bool] = False
+    _outputs_seen = False
 
     def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
         alphas = self._alphas(eps)
@@ -71,7 +74,11 @@ class GradientAttack(Attack):
         if not fits or not logits.requires_grad:
             raise ValueError(
                 f"{self.name}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
+                f"{'; make a batch of a single image by images[None]' if images.dim() == 3 else ''}"
             )
+        if self.validate != "never" and not self._outputs_seen:
+            _warn_of_outputs(self.name, logits.detach())
+            self._outputs_seen = True
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
         (grad,) = torch.autograd.grad(logits, images, dlogits)
         return target, grad
@@ -81,3 +88,17 @@ def _describe(output: object) -> str:
     if not isinstance(output, Tensor):
         return type(output).__name__
     return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' that does not depend on the images'}"
+
+
+def _warn_of_outputs(attack: str, logits: Tensor) -> None:  # [N, K]
+    """Outputs with which an attack runs, and does little: the model looks robust, and is not."""
+    probabilities = (logits >= 0).all() & ((logits.sum(dim=1, dtype=torch.float32) - 1).abs() < 1e-3).all()
+    if not logits.isfinite().all():
+        problem = "are not all finite, and where they are not there is no gradient to follow"
+    elif logits.shape[1] > 1 and probabilities:
+        problem = "look like probabilities, whose gradient vanishes: return the logits, without softmax"
+    else:
+        return
+    warnings.warn(
+        f"{attack}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=caller_level()
+    )

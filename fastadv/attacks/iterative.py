@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastadv.attacks.amounts import checked_alpha
 from fastadv.attacks.gradient import GradientAttack
 
 
@@ -25,13 +26,11 @@ class IterativeAttack(GradientAttack):
         self, model: Callable[..., Any], *, alpha: float | None = None, steps: int | None = None, **options: Any
     ) -> None:
         super().__init__(model, **options)
-        if alpha is not None and not 0 < alpha < float("inf"):
-            raise ValueError(f"alpha must be positive and finite, in pixel values, got {alpha}")
         if steps is not None and not isinstance(steps, Integral):
             raise TypeError(f"steps must be an integer, got {type(steps).__name__}")
         if steps is not None and steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        self.alpha = alpha
+        self.alpha = None if alpha is None else checked_alpha(alpha, self.space)
         self.steps = steps
 
     def _options(self) -> dict[str, Any]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from numbers import Integral
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
+from fastadv.train.reuse import overwriting
+
+_AGAIN = (
+    "this minibatch was made adversarial by an earlier call and has not been filled anew: the perturbations add up. "
+    "Pass a copy, images.clone(), of images that are used more than once"
+)
 
 
 class Accuracy(NamedTuple):
@@ -26,7 +35,7 @@ class AdversarialTask:
 
     Args:
         model: [m, C, H, W] -> logits [m, K].
-        attack: one of ``fastadv.attacks.names()``.
+        attack: one of ``fastadv.attacks.names()``, or a class of one's own derived from ``fastadv.attacks.Attack``.
         k: adversarial examples per minibatch; 0 is standard training. A smaller minibatch, such as an uneven last
             one, becomes adversarial as far as it goes: min(k, m).
         lambda_: weight of an adversarial example in the loss; a clean one weighs 1.
@@ -39,13 +48,17 @@ class AdversarialTask:
 
     Raises:
         ValueError: a negative k, lambda_ or start_after, label_smoothing outside [0, 1), or an unknown attack.
+        TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
+
+    Warns:
+        UserWarning: a minibatch that comes a second time. The first call overwrote it: train on fresh copies.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        attack: str = "step_ll",
+        attack: str | type[attacks.Attack] = "step_ll",
         k: int = 16,
         lambda_: float = 0.3,
         eps: float | TruncatedNormalEps = TruncatedNormalEps(),
@@ -55,13 +68,19 @@ class AdversarialTask:
         seed: int | None = None,
         attack_options: dict[str, Any] | None = None,
     ) -> None:
+        for name, count in (("k", k), ("start_after", start_after)):
+            if not isinstance(count, Integral):
+                raise TypeError(f"{name} must be an integer, got {count!r}")
         for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         self.model = model
-        self.attack = attacks.create(attack, model, eps=eps, space=space, seed=seed, **(attack_options or {}))
+        if isinstance(attack, attacks.Attack):
+            raise TypeError(f"attack must be a name or a class, such as {type(attack).__name__}, not an object of it")
+        options = {"eps": eps, "space": space, "seed": seed, **(attack_options or {})}
+        self.attack = attack(model, **options) if isinstance(attack, type) else attacks.create(attack, model, **options)
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after
@@ -77,13 +96,16 @@ class AdversarialTask:
             labels: [m] int64.
 
         Raises:
-            TypeError: images that are not floating point.
+            TypeError: images that are not floating point, labels that are not int64.
             ValueError: images that require a gradient, or as many labels as there are not images.
         """
         _check(images, labels)
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
         if k:
-            self.attack.perturb_(images[:k], labels[:k])
+            with overwriting(images) as again:
+                if again:
+                    warnings.warn(_AGAIN, stacklevel=2)
+                self.attack.perturb_(images[:k], labels[:k])
         logits = self.model(images)  # [m, K]
         loss = ops.mixed_cross_entropy(logits, labels, k, self.lambda_, self.label_smoothing)
         self._last = logits.detach(), labels, k
@@ -104,7 +126,13 @@ class AdversarialTask:
         return {"iteration": self.iteration, "stream": self.attack.stream.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            ValueError: a dictionary that another object's ``state_dict`` made.
+        """
+        if set(state) != {"iteration", "stream"}:
+            raise ValueError(f"an AdversarialTask's state has the keys iteration and stream, got {', '.join(state)}")
         self.iteration = state["iteration"]
         self.attack.stream.load_state_dict(state["stream"])
 
@@ -120,5 +148,8 @@ def _check(images: Tensor, labels: Tensor) -> None:
         raise TypeError(f"images must be floating point, as PixelSpace.from_pixels makes them, got {images.dtype}")
     if images.requires_grad:
         raise ValueError("images must not require a gradient: the first k are replaced in place")
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = f"{labels.dtype}: pass labels.long()" if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels must be an int64 tensor, got {got}")
     if labels.dim() != 1 or len(labels) != len(images):
         raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}")

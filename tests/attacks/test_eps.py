@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastadv import TruncatedNormalEps, attacks
+from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from tests.attacks.models import ConvNet, batch
 
 
@@ -91,11 +91,17 @@ WAYS_OF_GIVING_EPS = pytest.mark.parametrize(
 
 
 @WAYS_OF_GIVING_EPS
-@pytest.mark.parametrize("eps", [8 / 255, 0.999, torch.tensor(0.03), TruncatedNormalEps(sigma=0.03, upper=0.06)])
+@pytest.mark.parametrize(
+    "eps",
+    [8 / 255, 0.999, torch.tensor(0.03), torch.full((6,), 8 / 255), TruncatedNormalEps(sigma=0.03, upper=0.06)],
+    ids=["number", "almost 1", "0-d tensor", "tensor", "distribution"],
+)
 def test_eps_below_one_warns_once(give: Callable[[Any], Any], eps: Any) -> None:
     """Eps on a [0, 1] scale is the field's commonest mistake."""
     with pytest.warns(UserWarning, match=r"pixel values of \[0, 255\].*on a \[0, 1\] scale is eps = ") as caught:
-        give(eps)
+        attack = give(eps)
+        if isinstance(attack, attacks.Attack):
+            attack(*batch())  # the values of a tensor are looked at with the images
     assert len(caught) == 1
 
 
@@ -107,9 +113,29 @@ def test_the_warning_points_at_the_callers_line(give: Callable[[Any], Any]) -> N
 
 
 @WAYS_OF_GIVING_EPS
-@pytest.mark.parametrize("eps", [0, 0.0, 1, 16, torch.zeros(6), torch.full((6,), 0.5), TruncatedNormalEps()])
+@pytest.mark.parametrize(
+    "eps", [0, 0.0, 1, 16, torch.zeros(6), torch.tensor([0.1, 0.2, 0, 0.3, 1, 0]), TruncatedNormalEps()]
+)
 def test_other_eps_do_not_warn(give: Callable[[Any], Any], eps: Any) -> None:
-    """A small draw among others, or a tensor of draws, is no mistake of units."""
+    """A small draw among others is no mistake of units."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         give(eps)
+
+
+@pytest.mark.parametrize(("alpha", "warns"), [(2 / 255, True), (0.099, True), (0.1, False), (0.5, False), (2, False)])
+def test_alpha_far_below_a_grey_level_warns(alpha: float, warns: bool) -> None:
+    """Half a grey level is a step that people take, 2 / 255 of one is a mistake of units."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attacks.create("pgd", ConvNet(), alpha=alpha)
+    assert [str(warning.message).split(" ")[0] for warning in caught] == ["alpha"] * warns
+
+
+def test_a_grey_level_is_that_of_the_space() -> None:
+    """With pixels in [0, 1], eps = 0.03 is eight grey levels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attacks.create("pgd", ConvNet(), eps=0.03, alpha=0.01, space=PixelSpace(0.0, 1.0, 0.0, 1.0))
+    with pytest.warns(UserWarning, match=r"pixel values of \[0, 1\]"):
+        attacks.create("pgd", ConvNet(), eps=0.003, space=PixelSpace(0.0, 1.0, 0.0, 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,7 @@ def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype)
         ({"eps": [8, 16]}, TypeError, "eps must be a number.*got list"),
         ({"alpha": 0}, ValueError, "alpha must be positive.*got 0"),
         ({"alpha": -1}, ValueError, "alpha must be positive.*got -1"),
+        ({"alpha": "1"}, ValueError, "alpha must be positive.*got 1"),
         ({"alpha": NAN}, ValueError, "alpha must be positive.*got nan"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, TypeError, "steps must be an integer.*got float"),
@@ -95,7 +97,8 @@ def test_refused_options(options: dict[str, Any], error: type[Exception], messag
         (IMAGES.flatten(), LABELS, {}, ValueError, r"images must have shape \[N, C, ...\], got \[1152\]"),
         (255 * IMAGES, LABELS, {}, ValueError, r"outside the pixel range.*\[0, 65025\]"),
         (2 * IMAGES - 1, LABELS, {}, ValueError, "outside the pixel range"),
-        (NAN * IMAGES, LABELS, {}, ValueError, "outside the pixel range.*nan"),
+        (NAN * IMAGES, LABELS, {}, ValueError, "values that are not finite"),
+        (IMAGES[0], LABELS[:3], {"space": PixelSpace.imagenet()}, ValueError, r"3 channels.*images\[None\]"),
         (IMAGES[:, :1], LABELS, {"space": PixelSpace.imagenet()}, ValueError, "3 channels"),
         (IMAGES, None, {}, ValueError, r"fgsm uses the true label: call it with labels \[N\]"),
         (IMAGES[:0], None, {}, ValueError, "fgsm uses the true label"),
@@ -108,8 +111,8 @@ def test_refused_options(options: dict[str, Any], error: type[Exception], messag
         (IMAGES, LABELS - CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
         (IMAGES, LABELS, {"eps": torch.ones(5)}, ValueError, r"eps per example must have shape \[6\], got \[5\]"),
         (IMAGES, LABELS, {"eps": torch.ones(6, 1)}, ValueError, r"must have shape \[6\], got \[6, 1\]"),
-        (IMAGES, LABELS, {"eps": -torch.ones(6)}, ValueError, "eps.*got \[-1"),
-        (IMAGES, LABELS, {"eps": NAN * torch.ones(6)}, ValueError, "eps.*got \[nan"),
+        (IMAGES, LABELS, {"eps": -torch.ones(6)}, ValueError, r"eps.*got \[-1"),
+        (IMAGES, LABELS, {"eps": NAN * torch.ones(6)}, ValueError, r"eps.*got \[nan"),
     ],
 )
 def test_refused_calls(images: Any, labels: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -141,3 +144,32 @@ def test_images_that_require_grad_are_not_mutated() -> None:
     with pytest.raises(ValueError, match=r"must not require grad: pass images.detach\(\)"):
         attacks.create("step_ll", ConvNet(), eps=4).perturb_(images)
     assert torch.equal(images, IMAGES)
+
+
+def test_a_single_image_without_a_batch_dimension() -> None:
+    """Convolutions accept it, and return one row."""
+    with pytest.raises(ValueError, match=r"logits \[3, K\].*images\[None\]"):
+        attacks.create("step_ll", lambda x: x.sum(0).flatten()[None])(IMAGES[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda x: ConvNet()(x).softmax(1), "look like probabilities"),
+        (lambda x: ConvNet()(x) * INF, "not all finite"),
+        (lambda x: ConvNet()(x) * torch.tensor([1, 1, 1, 1, NAN]), "not all finite"),
+        (lambda x: ConvNet()(x), None),
+        (lambda x: ConvNet()(x).log_softmax(1), None),
+        (lambda x: ConvNet()(x)[:, :1] * 0 + 1, None),
+    ],
+    ids=["softmax", "infinite", "one NaN", "logits", "log-softmax", "one class"],
+)
+@pytest.mark.parametrize("name", ["fgsm", "iter_ll"])
+def test_suspicious_outputs_warn_once(name: str, model: Callable[[Tensor], Tensor], said: str | None) -> None:
+    attack = attacks.create(name, model, eps=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            attack(IMAGES, LABELS * 0)
+    assert [warning.filename for warning in caught] == [__file__] * (said is not None)
+    assert all(name in str(warning.message) and str(said) in str(warning.message) for warning in caught)

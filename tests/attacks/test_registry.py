@@ -57,7 +57,9 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("FGSM", {}, "unknown attack 'FGSM'; known are fgsm, fgsm_pred, .*mi_fgsm"),
+        ("FGSM", {}, "unknown attack 'FGSM', did you mean 'fgsm'. known are fgsm, fgsm_pred, .*mi_fgsm"),
+        ("iter-ll", {}, "unknown attack 'iter-ll', did you mean 'iter_ll'."),
+        ("deepfool", {}, "unknown attack 'deepfool'; known are"),
         ("", {}, "unknown attack ''"),
         ("fgsm", {"epsilon": 8}, "fgsm has no option epsilon; its options are bn, eps, .*validate"),
         ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
@@ -70,10 +72,23 @@ def test_create_says_what_it_knows(name: str, options: dict[str, object], messag
         attacks.create(name, ConvNet(), **options)
 
 
+def test_create_with_its_arguments_in_the_other_order() -> None:
+    with pytest.raises(TypeError, match=r"name is a string, got ConvNet: create\(name, model\)"):
+        attacks.create(ConvNet(), "fgsm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "kind"), CLASSES.items(), ids=CLASSES)
+def test_a_signature_shows_every_option(name: str, kind: type[attacks.Attack]) -> None:
+    shown, common = inspect.signature(kind).parameters, inspect.signature(attacks.Attack).parameters
+    assert list(shown)[: len(common)] == list(common) and "options" not in shown
+    attack = kind(ConvNet(), **{name: shown[name].default for name in shown if name != "model"})
+    assert all(hasattr(attack, option) for option in shown if option not in ("seed", "generator"))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "shown"),
     [
-        ("step_ll", {"eps": 16}, ["StepLL(ConvNet", "eps=16", "PixelSpace", "bn='eval'"]),
+        ("step_ll", {"eps": 16}, ["StepLL(ConvNet", "eps=16", "PixelSpace.unit()", "bn='eval'"]),
         ("step_ll", {"eps": fastadv.TruncatedNormalEps()}, ["eps=TruncatedNormalEps(sigma=8.0, upper=16.0)"]),
         ("iter_ll", {"alpha": 2, "steps": 7, "bn": "batch"}, ["IterLL(", "alpha=2", "steps=7", "bn='batch'"]),
         ("pgd", {"random_start": False}, ["PGD(", "random_start=False"]),

@@ -3,14 +3,15 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fastadv import models
+from fastadv import attacks, models
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask
@@ -220,12 +221,93 @@ def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:
         AdversarialTask(Pixels(), space=RAW, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"k": 2.0}, "k must be an integer, got 2.0"),
+        ({"start_after": 0.5}, "start_after must be an integer, got 0.5"),
+        ({"attack": attacks.StepLL(Pixels())}, "attack must be a name or a class, such as StepLL"),
+        ({"attack": None}, "name is a string"),
+    ],
+)
+def test_options_of_another_kind(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(TypeError, match=error):
+        AdversarialTask(Pixels(), space=RAW, **options)
+
+
+def test_an_attack_of_ones_own() -> None:
+    class Brighter(attacks.Attack):
+        name = "brighter"
+
+        def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
+            adv.add_(eps)
+
+    images, labels = four_images()
+    task = AdversarialTask(Pixels(), attack=Brighter, k=2, eps=3, space=RAW, attack_options={"validate": "never"})
+    task(images, labels)
+    assert torch.equal(images[:2], four_images()[0][:2] + 3) and torch.equal(images[2:], four_images()[0][2:])
+    assert task.attack.validate == "never"
+
+
+def test_the_state_of_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="keys iteration and stream, got weight, bias"):
+        AdversarialTask(Pixels(), space=RAW).load_state_dict({"weight": 0, "bias": 0})
+
+
+def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
+    """For each minibatch, whether the task warned."""
+    warned = []
+    for images in calls:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            task(images, torch.zeros(len(images), dtype=torch.int64))
+        warned.append(any("made adversarial by an earlier call" in str(warning.message) for warning in caught))
+    return warned
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_a_minibatch_that_comes_back_warns(k: int) -> None:
+    """Else a data set held in memory would become more adversarial with each epoch."""
+    task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW)
+    again = k > 0
+    pool = torch.full((12, 2, 1, 1), 100.0)
+    whole = [pool[:4], pool[4:8], pool[8:]]
+    assert seen_twice(task, whole) == [False] * 3
+    assert seen_twice(task, [pool[:4], pool[4:8], pool[2:6]]) == [again, again, False]
+    assert seen_twice(task, [rows.clone() for rows in whole]) == [False] * 3
+    batches = [pool.clone() for _ in range(2)]
+    assert seen_twice(task, batches + batches) == [False, False, again, again]
+
+
+def test_a_buffer_that_is_filled_anew_does_not_warn() -> None:
+    task = AdversarialTask(Pixels(), k=2, eps=1, space=RAW)
+    buffer = torch.empty(8, 2, 1, 1)
+
+    def fills() -> Iterator[Tensor]:
+        for value in (100.0, 120.0):
+            buffer.fill_(value)
+            yield from buffer.split(4)
+
+    assert seen_twice(task, fills()) == [False] * 4
+
+
+def test_minibatches_made_in_inference_mode() -> None:
+    """They count no versions; the task works on them all the same."""
+    with torch.inference_mode():
+        images = torch.full((4, 2, 1, 1), 100.0)
+        task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW)
+        assert seen_twice(task, [images, images]) == [False, False]
+    assert images.flatten(1).tolist() == [[98, 102]] * 2 + [[100, 100]] * 2
+
+
 @pytest.mark.parametrize("k", [0, 2])
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
     [
         (lambda x, y: (x.requires_grad_(), y), ValueError, "must not require a gradient"),
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
+        (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
+        (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
         (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]"),
     ],

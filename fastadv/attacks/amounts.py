@@ -1,0 +1,77 @@
+"""Sizes in pixel values, eps and alpha: what an attack accepts for them, and the commonest mistake in the field."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from fastadv.callers import caller_level
+from fastadv.eps import TruncatedNormalEps
+from fastadv.pixels import PixelSpace
+
+Eps = float | Tensor | TruncatedNormalEps
+
+
+def checked_eps(eps: Eps, space: PixelSpace) -> Eps:
+    """eps as a float, a tensor [N] or a distribution. Warns where none of it is as large as one grey level.
+
+    Raises:
+        ValueError: an eps that is negative or not finite.
+        TypeError: an eps of another kind.
+    """
+    if isinstance(eps, Tensor) and eps.dim() > 0:
+        return eps  # its values are looked at when its length can be, too
+    if isinstance(eps, TruncatedNormalEps):
+        largest = eps.upper
+    else:
+        if not isinstance(eps, (Real, Tensor)):
+            raise TypeError(
+                f"eps must be a number, a tensor [N] or a TruncatedNormalEps, in pixel values, got {type(eps).__name__}"
+            )
+        eps = largest = float(eps)
+        if not 0 <= largest < float("inf"):
+            raise ValueError(f"eps must be zero or more and finite, in pixel values of [0, 255], got {eps}")
+    warn_below("eps", largest, 1.0, space)
+    return eps
+
+
+def checked_alpha(alpha: float, space: PixelSpace) -> float:
+    """alpha as a float. Warns of a step below a tenth of a grey level: 1 / 255, not 0.5.
+
+    Raises:
+        ValueError: an alpha that is not positive and finite.
+    """
+    if not isinstance(alpha, Real) or not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha must be positive and finite, in pixel values, got {alpha}")
+    warn_below("alpha", float(alpha), 0.1, space)
+    return float(alpha)
+
+
+def amount_per_example(eps: Tensor, images: Tensor, space: PixelSpace) -> Tensor:
+    """eps [N] on the device of images [N, C, ...], in the dtype that the operators compute in.
+
+    Raises:
+        ValueError: a shape other than [N], or, on the CPU, a value that is negative or not finite.
+    """
+    if eps.shape != images.shape[:1]:
+        raise ValueError(f"eps per example must have shape [{images.shape[0]}], got {list(eps.shape)}")
+    if eps.device.type == "cpu":  # elsewhere a look would be a wait
+        if not (eps.isfinite() & (eps >= 0)).all():
+            raise ValueError(f"eps must be zero or more and finite for every example, got {eps.tolist()}")
+        warn_below("eps", float(eps.max()), 1.0, space)
+    wide = torch.float64 if images.dtype == torch.float64 else torch.float32
+    return eps.detach().to(device=images.device, dtype=wide)
+
+
+def warn_below(name: str, largest: float, grey_levels: float, space: PixelSpace) -> None:
+    width = space.upper - space.lower
+    if 0 < largest < grey_levels * width / 255:
+        warnings.warn(
+            f"{name} = {largest:g} is in pixel values of [{space.lower:g}, {space.upper:g}], so it is less than "
+            f"{'one grey level' if grey_levels == 1 else f'{grey_levels:g} grey levels'}; "
+            f"an {name} of {largest:g} on a [0, 1] scale is {name} = {width * largest:g} here",
+            stacklevel=caller_level(),
+        )
