@@ -36,8 +36,9 @@ $(VENV)/ready: constraints.txt pyproject.toml
 	$(PIP) install --quiet --constraint constraints.txt setuptools wheel cmake ninja pybind11 numpy torch torchvision
 	@touch $@
 
+# compat: a path, not an import hook, for which Python started beside the clone would find the clone itself instead.
 $(VENV)/built: $(VENV)/ready $(SOURCES)
-	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable '.[bench,lint]'
+	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,lint]'
 	@touch $@
 
 clean:

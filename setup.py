@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class CMakeBuild(build_ext):
         }
         cmake = find_program("cmake")
         arguments = [f"-D{name}={value}" for name, value in definitions.items()]
-        user_arguments = os.environ.get("CMAKE_ARGS", "").split()
+        user_arguments = shlex.split(os.environ.get("CMAKE_ARGS", ""))
         run(cmake, "-S", ROOT, "-B", build, "-G", "Ninja", *arguments, *user_arguments)
         run(cmake, "--build", build)
 

@@ -17,9 +17,11 @@ struct Batch {
   bool channels_last;
 };
 
-// Per-channel constants of a PixelSpace, already rounded for the stored dtype.
+// Constants of a PixelSpace, one for each channel or, if shared, the first for all; bounds are already rounded for the
+// stored dtype.
 struct Space {
   double std[kMaxChannels], lower[kMaxChannels], upper[kMaxChannels];
+  bool shared;
 };
 
 // A number, or one per example: value * (per_example ? per_example[n] : 1), in pixel values.
@@ -43,9 +45,11 @@ struct Step {
   PerExample alpha, eps;
 };
 
-// First draw of a call: row i uses example offset + i of the stream `seed`.
+// First draw of a call: row i uses example offset + i of the stream `seed`. Where there is a pointer, the seed and a
+// number to add to the offset are read from it by the kernel, on the device.
 struct Stream {
   uint64_t seed, offset;
+  const int64_t* from;  // [2] or null
 };
 
 struct NoiseStep {
@@ -77,7 +81,7 @@ struct TargetGrad {
 struct MixedCrossEntropy {
   const void* logits;     // [m, K]
   const int64_t* labels;  // [m]
-  void* dlogits;          // [m, K]
+  void* dlogits;          // [m, K] of the compute dtype, which a scaled loss does not take out of its range
   void* row_loss;         // [m] of the compute dtype: each row's share of the loss
   DType dtype;
   int64_t rows, classes;

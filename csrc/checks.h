@@ -126,6 +126,7 @@ inline PerExample per_example(const char* op, const char* what, double number, c
   same_device(op, what, *values, adv);
   value(values->dim() == 1 && values->size(0) == adv.size(0) && values->is_contiguous(), op, what,
         " must be a number or a contiguous tensor of shape [", adv.size(0), "], got shape ", shape(*values));
+  value(!overlap(*values, adv), op, what, " must not share memory with adv");
   return {number, values->data_ptr()};
 }
 
@@ -139,6 +140,7 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
   value(std.size() == 1 || (adv.dim() >= 2 && adv.size(1) == static_cast<int64_t>(std.size())), op, "a space of ",
         std.size(), " channels needs images [N, ", std.size(), ", ...], got ", shape(adv));
   Space result{};
+  result.shared = std.size() == 1;
   for (size_t c = 0; c < std.size(); ++c) {
     value(std[c] > 0, op, "std must be positive, got ", std[c]);
     result.std[c] = std[c];
@@ -148,7 +150,7 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
   return result;
 }
 
-// How the kernels walk adv. Channels that share their constants are one channel unless a kernel keys them apart.
+// How the kernels walk adv. Channels that share their constants are one unless a kernel has to tell them apart.
 inline Batch batch(const Tensor& adv, bool channels_last, bool one_channel) {
   const int64_t examples = adv.size(0), size = examples == 0 ? 0 : adv.numel() / examples;
   const int64_t channels = one_channel || adv.dim() < 2 || size == 0 ? 1 : adv.size(1);
@@ -171,29 +173,25 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
   if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
   if (grad.has_value()) like_adv(op, "grad", *grad, adv, last);
   const bool one_channel = std.size() == 1 && !(channels_apart && last);
-  Step result{adv.data_ptr(),
-              clean.has_value() ? clean->data_ptr() : nullptr,
-              grad.has_value() ? grad->data_ptr() : nullptr,
-              dtype,
-              batch(adv, last, one_channel),
-              space(op, adv, std, lower, upper),
-              per_example(op, "alpha", alpha, alphas, adv, dtype, true),
-              per_example(op, "eps", eps, epses, adv, dtype, false)};
-  if (std.size() == 1 && result.batch.channels > 1) {
-    value(result.batch.channels <= kMaxChannels, op, "at most ", kMaxChannels, " channels in channels_last, got ",
-          result.batch.channels);
-    for (int64_t c = 1; c < result.batch.channels; ++c) {
-      result.space.std[c] = result.space.std[0];
-      result.space.lower[c] = result.space.lower[0];
-      result.space.upper[c] = result.space.upper[0];
-    }
-  }
-  return result;
+  return {adv.data_ptr(),
+          clean.has_value() ? clean->data_ptr() : nullptr,
+          grad.has_value() ? grad->data_ptr() : nullptr,
+          dtype,
+          batch(adv, last, one_channel),
+          space(op, adv, std, lower, upper),
+          per_example(op, "alpha", alpha, alphas, adv, dtype, true),
+          per_example(op, "eps", eps, epses, adv, dtype, false)};
 }
 
-inline Stream stream(const char* op, int64_t seed, int64_t offset) {
+inline Stream stream(const char* op, const Tensor& reference, int64_t seed, int64_t offset,
+                     const std::optional<Tensor>& from) {
   value(offset >= 0, op, "offset must be zero or more, got ", offset);
-  return {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset)};
+  if (!from.has_value()) return {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset), nullptr};
+  type(from->scalar_type() == ScalarType::Long, op, "stream must be int64, got ", name(from->scalar_type()));
+  same_device(op, "stream", *from, reference);
+  value(from->dim() == 1 && from->size(0) == 2 && from->is_contiguous(), op,
+        "stream must hold a seed and an offset, a contiguous tensor of shape [2], got shape ", shape(*from));
+  return {0, static_cast<uint64_t>(offset), static_cast<const int64_t*>(from->data_ptr())};
 }
 
 inline Norm norm(const char* op, const std::string& text) {
@@ -219,13 +217,13 @@ inline Rule rule(const char* op, const std::string& text) {
   return Rule::entropy;
 }
 
-inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed,
-                            int64_t offset) {
+inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed, int64_t offset,
+                            const std::optional<Tensor>& from) {
   const DType dtype = floating(op, "eps", eps);
   value(eps.dim() == 1 && eps.is_contiguous(), op, "eps must be a contiguous tensor of shape [N], got ", shape(eps));
   value(sigma > 0 && std::isfinite(sigma), op, "sigma must be positive and finite, got ", sigma);
   value(upper > 0 && std::isfinite(upper), op, "upper must be positive and finite, got ", upper);
-  return {eps.data_ptr(), dtype, eps.size(0), sigma, upper, stream(op, seed, offset)};
+  return {eps.data_ptr(), dtype, eps.size(0), sigma, upper, stream(op, eps, seed, offset, from)};
 }
 
 inline void logits(const char* op, const Tensor& logits) {
@@ -259,7 +257,7 @@ struct TargetGradTensors {
 
 inline TargetGradTensors target_grad(const char* op, const Tensor& logits, const std::string& rule_name,
                                      const std::optional<Tensor>& labels, double label_smoothing, int64_t seed,
-                                     int64_t offset) {
+                                     int64_t offset, const std::optional<Tensor>& from) {
   checks::logits(op, logits);
   const DType dtype = floating(op, "logits", logits);
   const Rule rule = checks::rule(op, rule_name);
@@ -271,14 +269,14 @@ inline TargetGradTensors target_grad(const char* op, const Tensor& logits, const
   Tensor dlogits = torch::stable::new_empty(logits, {rows, classes});
   return {{logits.data_ptr(), rule == Rule::label ? static_cast<const int64_t*>(labels->data_ptr()) : nullptr,
            dlogits.data_ptr(), static_cast<int64_t*>(target.data_ptr()), dtype, rows, classes, rule, label_smoothing,
-           stream(op, seed, offset)},
+           stream(op, logits, seed, offset, from)},
           target,
           dlogits};
 }
 
 struct MixedCrossEntropyTensors {
   MixedCrossEntropy args;
-  Tensor row_loss, dlogits;  // [m] of the compute dtype, [m, K]
+  Tensor row_loss, dlogits;  // [m], [m, K], both of the compute dtype
 };
 
 inline MixedCrossEntropyTensors mixed_cross_entropy(const char* op, const Tensor& logits, const Tensor& labels,
@@ -293,7 +291,7 @@ inline MixedCrossEntropyTensors mixed_cross_entropy(const char* op, const Tensor
   const double weight = static_cast<double>(rows - k) + lambda * static_cast<double>(k);
   value(weight > 0, op, "the loss has no weight: m = ", rows, ", k = ", k, ", lambda_ = ", lambda);
   Tensor row_loss = torch::stable::new_empty(logits, {rows}, compute_dtype(dtype));
-  Tensor dlogits = torch::stable::new_empty(logits, {rows, classes});
+  Tensor dlogits = torch::stable::new_empty(logits, {rows, classes}, compute_dtype(dtype));
   return {{logits.data_ptr(), static_cast<const int64_t*>(labels.data_ptr()), dlogits.data_ptr(), row_loss.data_ptr(),
            dtype, rows, classes, k, 1.0 / weight, lambda / weight, label_smoothing},
           row_loss,

@@ -23,7 +23,6 @@ py::dict build_info() {
   info["cuda"] = FASTADV_CUDA_VERSION;      // empty: built without CUDA
   info["cuda_archs"] = FASTADV_CUDA_ARCHS;  // as CMake names them
   info["cpu_isas"] = FASTADV_CPU_ISAS;
-  info["cpu_isa"] = cpu::instruction_set().name;
   return info;
 }
 
@@ -37,7 +36,7 @@ py::array_t<float> sample_eps(int64_t n, double sigma, double upper, int64_t see
                        n,
                        sigma,
                        upper,
-                       {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset)}};
+                       {static_cast<uint64_t>(seed), static_cast<uint64_t>(offset), nullptr}};
   py::gil_scoped_release unlocked;
   cpu::kernels().truncated_normal(args, 0, n);
   return eps;
@@ -58,6 +57,8 @@ float half_normal_quantile(uint32_t magnitude, double bound) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled operators of fastadv.";
   m.def("build_info", &fastadv::build_info, "Versions, instruction sets and CUDA architectures of this build.");
+  m.def(
+      "cpu_isa", [] { return fastadv::cpu::instruction_set().name; }, "The instruction set of the CPU kernels in use.");
   m.def("sample_eps", &fastadv::sample_eps, py::arg("n"), py::arg("sigma") = 8.0, py::arg("upper") = 16.0,
         py::kw_only(), py::arg("seed"), py::arg("offset") = 0,
         "NumPy array [N] of |N(0, sigma)| truncated to [0, upper]: the numbers that fastadv.ops.sample_eps draws.");

@@ -14,19 +14,24 @@ STABLE_TORCH_LIBRARY(fastadv, m) {
       "normalized_step_(Tensor(a!) adv, Tensor? clean, Tensor grad, float alpha, Tensor? alphas, float eps, "
       "Tensor? epses, str norm, float[] std, float[] lower, float[] upper) -> ()");
 
+  // Random numbers are those of the stream (seed, offset), or of (seed, offset) read from stream [2], int64 on the
+  // device, where a captured CUDA graph or a compiled function needs new ones in each call; offset is added to it.
+
   // adv <- clamp_range(clean + noise); kind is sign, truncated_normal or uniform, made in the kernel.
   m.def(
       "noise_step_(Tensor(a!) adv, Tensor? clean, float eps, Tensor? epses, str kind, int seed, int offset, "
-      "float[] std, float[] lower, float[] upper) -> ()");
+      "Tensor? stream, float[] std, float[] lower, float[] upper) -> ()");
 
   // eps [N] <- |N(0, sigma)| truncated to [0, upper]; row i is a function of (seed, offset + i).
-  m.def("truncated_normal_(Tensor(a!) eps, float sigma, float upper, int seed, int offset) -> ()");
-  m.def("sample_eps(int n, float sigma, float upper, int seed, int offset, *, Device? device=None) -> Tensor");
+  m.def("truncated_normal_(Tensor(a!) eps, float sigma, float upper, int seed, int offset, Tensor? stream) -> ()");
+  m.def(
+      "sample_eps(int n, float sigma, float upper, int seed, int offset, Tensor? stream, *, Device? device=None) "
+      "-> Tensor");
 
   // target [N] and d(sum of the costs) / d logits; rule is label, predicted, least_likely, random or entropy.
   m.def(
-      "target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset) "
-      "-> (Tensor target, Tensor dlogits)");
+      "target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
+      "Tensor? stream) -> (Tensor target, Tensor dlogits)");
 
   // The paper's loss over m rows of which the first k are adversarial, and d(loss) / d logits.
   m.def(

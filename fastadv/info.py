@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import re
 
 import torch
 
@@ -15,18 +16,14 @@ OPERATORS = (
     *("sign_step_", "normalized_step_", "noise_step_", "truncated_normal_", "sample_eps"),
     *("target_grad", "mixed_cross_entropy"),
 )
-EXTRAS = {
-    "train": ("jsonargparse", "rich", "safetensors", "scikit-learn", "tensorboard", "torchvision"),
-    "evaluate": ("matplotlib",),
-    "dali": ("nvidia-dali-cuda130",),
-    "bench": ("foolbox", "pytest-benchmark", "torchattacks"),
-}
+EXTRAS = ("train", "evaluate", "dali", "bench")
+_DESCRIPTION = "Show versions, compiled kernels, and what is missing with the command that would add it."
 REBUILD = "pip install --no-build-isolation ."
 
 
 def main(argv: list[str]) -> int:
     """The command."""
-    argparse.ArgumentParser(prog="fastadv info", description=__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog="fastadv info", description=_DESCRIPTION).parse_args(argv)
     print(report())
     return 0
 
@@ -48,13 +45,17 @@ def _versions() -> list[tuple[str, str]]:
 
 def _kernels() -> list[tuple[str, str]]:
     build = ops._C.build_info()
+    try:
+        isa = f"{ops._C.cpu_isa()} in use (FASTADV_ISA chooses another)"
+    except RuntimeError as error:
+        isa = str(error)
     if build["cuda"]:
         cuda = f"CUDA {build['cuda']} for {build['cuda_archs']}"
     else:
         cuda = f"not compiled: install the CUDA toolkit (nvcc on PATH), then FASTADV_CUDA=ON {REBUILD}"
     lines = [
         ("built with", f"{build['compiler']}, headers of torch {build['torch_headers']}"),
-        ("CPU kernels", f"{build['cpu_isas']}; {build['cpu_isa']} in use (FASTADV_ISA chooses another)"),
+        ("CPU kernels", f"{build['cpu_isas']}; {isa}"),
         ("CUDA kernels", cuda),
     ]
     return [*lines, *((f"  {name}", _back_ends(name)) for name in OPERATORS)]
@@ -98,15 +99,22 @@ def runs_on(arch: int, compiled: str) -> bool:
 
 
 def _extras() -> list[tuple[str, str]]:
-    return [(f"[{extra}]", _extra(extra, packages)) for extra, packages in EXTRAS.items()]
+    return [(f"[{extra}]", _extra(extra)) for extra in EXTRAS]
 
 
-def _extra(extra: str, packages: tuple[str, ...]) -> str:
+def _extra(extra: str) -> str:
     found, missing = [], []
-    for package in packages:
+    for package in _packages(extra):
         try:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     add = f"missing {', '.join(missing)}: pip install 'fastadv[{extra}]'" if missing else ""
     return "; ".join(part for part in (", ".join(found), add) if part)
+
+
+def _packages(extra: str) -> list[str]:
+    """What the extra adds to the package, as its installed metadata say; not other extras of its own."""
+    lines = importlib.metadata.requires("fastadv") or []
+    names = (re.match(r"[\w.-]+", line) for line in lines if re.search(rf"extra == .{extra}\b", line))
+    return [name[0] for name in names if name and name[0] != "fastadv"]

@@ -11,12 +11,13 @@ mutated in place; it must not require grad, because autograd does not see the mu
 from __future__ import annotations
 
 import re
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastadv.pixels import PixelSpace
 from fastadv.reference import TargetGrad
@@ -110,7 +111,7 @@ def noise_step_(
     clean: Tensor,  # [N, C, ...]
     eps: float | Tensor,  # number or [N]
     kind: str,
-    seed: int | None = None,
+    seed: int | Tensor | None = None,
     offset: int = 0,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
@@ -125,7 +126,9 @@ def noise_step_(
         eps: size of the noise in pixel values, a number or [N].
         kind: ``"sign"``: eps * sign(N(0, 1)); ``"truncated_normal"``: standard deviation 0.5 eps, truncated to
             [-eps, eps]; ``"uniform"`` on [-eps, eps].
-        seed: the stream of random numbers; None draws one from torch's default generator.
+        seed: the stream of random numbers; None draws one from torch's default generator. A tensor [2], int64 on the
+            device of ``adv``, holds a seed and a number to add to ``offset``, and is read by the kernel: a captured
+            CUDA graph then draws anew each time it is replayed, if the tensor has changed.
         offset: index of the first example in the stream.
         space: how pixels map to the model's input.
 
@@ -134,7 +137,7 @@ def noise_step_(
     work = _dense(adv)
     base = None if clean is adv else _like(work, "clean", clean)
     amount, constants = _amount("eps", eps, adv), _constants(space, adv)
-    _run(_ops.noise_step_.default, work, base, *amount, kind, _seed(seed), offset, *constants)
+    _run(_ops.noise_step_.default, work, base, *amount, kind, *_stream(seed, offset, adv.device), *constants)
     return _finish(adv, work)
 
 
@@ -142,7 +145,7 @@ def sample_eps(
     n: int,
     sigma: float = 8.0,
     upper: float = 16.0,
-    seed: int | None = None,
+    seed: int | Tensor | None = None,
     offset: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -154,7 +157,7 @@ def sample_eps(
         n: number of examples.
         sigma: standard deviation of the underlying normal distribution, in pixel values.
         upper: the largest eps, in pixel values.
-        seed: the stream of random numbers; None draws one from torch's default generator.
+        seed: the stream of random numbers, None, or a tensor [2], as for :func:`noise_step_`.
         offset: index of the first example: row i is a function of (seed, offset + i) alone.
         device: where to draw; the numbers are the same everywhere.
 
@@ -164,7 +167,10 @@ def sample_eps(
     Raises:
         ValueError: n or offset negative; sigma or upper not positive and finite.
     """
-    eps: Tensor = _run(_ops.sample_eps.default, n, sigma, upper, _seed(seed), offset, device=torch.device(device))
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    eps: Tensor = _run(_ops.sample_eps.default, n, sigma, upper, *_stream(seed, offset, device), device=device)
     return eps
 
 
@@ -172,12 +178,12 @@ def truncated_normal_(
     eps: Tensor,  # [N]
     sigma: float = 8.0,
     upper: float = 16.0,
-    seed: int | None = None,
+    seed: int | Tensor | None = None,
     offset: int = 0,
 ) -> Tensor:
     """Fill ``eps`` [N] with the draws of :func:`sample_eps`, in place; the errors are the same."""
     _refuse_grad("eps", eps)
-    _run(_ops.truncated_normal_.default, eps, sigma, upper, _seed(seed), offset)
+    _run(_ops.truncated_normal_.default, eps, sigma, upper, *_stream(seed, offset, eps.device))
     return _finish(eps, eps)
 
 
@@ -186,7 +192,7 @@ def target_grad(
     rule: str,
     labels: Tensor | None = None,  # [N] int64
     label_smoothing: float = 0.0,
-    seed: int | None = None,
+    seed: int | Tensor | None = None,
     offset: int = 0,
 ) -> TargetGrad:
     """Choose each example's target class and differentiate its cost with respect to the logits, in one pass.
@@ -201,7 +207,7 @@ def target_grad(
             classes that are not predicted), or ``"entropy"`` (whose target is the predicted class).
         labels: [N] int64; needed by ``"label"``, ignored by the others.
         label_smoothing: in [0, 1), of the cross-entropy.
-        seed, offset: the random numbers of ``"random"``: row i is a function of (seed, offset + i).
+        seed, offset: the random numbers of ``"random"``, as for :func:`noise_step_`.
 
     Returns:
         ``target`` [N] int64 and ``dlogits`` [N, K] in the logits' dtype.
@@ -213,11 +219,11 @@ def target_grad(
     """
     _require_tensor("logits", logits)
     logits = logits.detach().contiguous()
-    seed = _seed(seed) if rule == "random" else 0
+    stream = _stream(seed, offset, logits.device) if rule == "random" else (0, 0, None)
     if labels is not None:
         _require_tensor("labels", labels, logits)
         labels = labels.contiguous()
-    return TargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, seed, offset))
+    return TargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, *stream))
 
 
 def mixed_cross_entropy(
@@ -231,7 +237,8 @@ def mixed_cross_entropy(
 
     ``(sum of the clean losses + lambda_ * sum of the adversarial losses) / ((m - k) + lambda_ * k)``
 
-    Differentiable once with respect to the logits; the gradient is made in the same pass.
+    Differentiable once, in reverse mode, with respect to the logits; the gradient is made in the same pass, and kept in
+    float32 for logits in half precision, so that a scaled loss does not take it out of its range.
 
     Args:
         logits: [m, K].
@@ -247,8 +254,11 @@ def mixed_cross_entropy(
         ValueError: k outside [0, m], a negative lambda_, no example with weight, wrong shapes, labels out of range
             (on a GPU: a loss of NaN).
         TypeError: logits not floating, labels not int64.
+        RuntimeError: a second derivative, or forward-mode differentiation.
     """
     _require_tensor("logits", logits)
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(logits).tangent is not None:  # type: ignore[no-untyped-call]
+        raise RuntimeError("mixed_cross_entropy has no forward-mode derivative")
     _require_tensor("labels", labels, logits)
     loss, _ = _run(
         _ops.mixed_cross_entropy.default, logits.contiguous(), labels.contiguous(), k, lambda_, label_smoothing
@@ -308,9 +318,12 @@ def _finish(adv: Tensor, work: Tensor) -> Tensor:
 def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tensor | None]:
     """A number, or 1 and a factor per example, in the dtype that the kernels compute in."""
     if not isinstance(value, Tensor):
-        if not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+        if not isinstance(value, Real):
             raise TypeError(f"{name} must be a number or a tensor of shape [N], got {type(value).__name__}")
-        return float(value), None
+        if not torch.compiler.is_compiling():
+            return float(value), None
+        # A number would become part of the compiled function, and each new one would compile it again.
+        value = torch.ones((), dtype=torch.float64, device=adv.device) * value
     _require_tensor(name, value, adv)
     if value.is_complex():
         raise TypeError(f"{name} must be real, got {value.dtype}")
@@ -325,10 +338,27 @@ def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
     return (space.std, *space.bounds(adv.dtype))
 
 
-def _seed(seed: int | None) -> int:
-    if seed is not None:
-        return seed
-    return int(torch.randint(2**63 - 1, (), device="cpu"))
+def _stream(seed: int | Tensor | None, offset: int, device: torch.device) -> tuple[int, int, Tensor | None]:
+    """(seed, offset, tensor [2] or None), as the operators take them."""
+    if isinstance(seed, Tensor):
+        if seed.device != device:
+            raise ValueError(f"stream must be on {device}, got {seed.device}")
+        return 0, offset, seed
+    if torch.compiler.is_compiling():
+        # Numbers would become part of the compiled function, and each new offset would compile it again.
+        return 0, 0, torch.stack((_number(seed, device), _number(offset, device)))
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    elif isinstance(seed, Integral) and not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must fit into 64 bits, got {seed}")
+    return seed, offset, None
+
+
+def _number(value: int | None, device: torch.device) -> Tensor:
+    """A scalar int64 tensor, random where there is no value."""
+    if value is None:
+        return torch.randint(2**63 - 1, (), device=device)
+    return torch.full((), value, dtype=torch.int64, device=device)
 
 
 def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
@@ -364,13 +394,21 @@ def _raise_python(error: RuntimeError) -> NoReturn:
 
 
 @torch.library.register_fake("fastadv::sample_eps")  # type: ignore[untyped-decorator]
-def _(n: int, sigma: float, upper: float, seed: int, offset: int, *, device: torch.device | None = None) -> Tensor:
+def _(
+    n: int, sigma: float, upper: float, seed: int, offset: int, stream: Tensor | None, *, device: torch.device
+) -> Tensor:
     return torch.empty(n, dtype=torch.float32, device=device)
 
 
 @torch.library.register_fake("fastadv::target_grad")  # type: ignore[untyped-decorator]
 def _(
-    logits: Tensor, rule: str, labels: Tensor | None, label_smoothing: float, seed: int, offset: int
+    logits: Tensor,
+    rule: str,
+    labels: Tensor | None,
+    label_smoothing: float,
+    seed: int,
+    offset: int,
+    stream: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     return logits.new_empty(logits.shape[0], dtype=torch.int64), torch.empty_like(logits)
 
@@ -378,18 +416,20 @@ def _(
 @torch.library.register_fake("fastadv::mixed_cross_entropy")  # type: ignore[untyped-decorator]
 def _(logits: Tensor, labels: Tensor, k: int, lambda_: float, label_smoothing: float) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.new_empty((), dtype=wide), torch.empty_like(logits)
+    return logits.new_empty((), dtype=wide), torch.empty_like(logits, dtype=wide)
 
 
 def _save_dlogits(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.dtype = inputs[0].dtype
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
 
 
-@torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
 def _mixed_cross_entropy_backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # the derivative does not know the logits, so its own would silently miss a term
+        raise RuntimeError("mixed_cross_entropy is differentiable once: it has no create_graph=True")
     (dlogits,) = ctx.saved_tensors  # [m, K]
-    return (dloss * dlogits).to(dlogits.dtype), None, None, None, None
+    return (dloss * dlogits).to(ctx.dtype), None, None, None, None
 
 
 torch.library.register_autograd(

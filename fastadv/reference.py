@@ -78,7 +78,7 @@ def normalized_step_(
     if norm == "linf":
         return adv.copy_(_clip(moved, base, eps / std, space, adv.dtype))
     delta = (moved - base).double() * std.double()  # in pixels
-    distance = _per_example(delta.square(), torch.sum).sqrt()
+    distance = _per_example(torch.where(delta.isfinite(), delta, 0.0).square(), torch.sum).sqrt()
     shrink = torch.where(eps > 0, torch.where(distance > eps, eps / distance, 1.0), 0.0)
     moved = torch.where(shrink < 1, base + (shrink * delta / std.double()).to(compute), moved)
     return adv.copy_(_clamp_range(moved, space, adv.dtype))
@@ -165,7 +165,7 @@ def target_grad(
     classes = logits.shape[1]
     wide = logits.to(_compute_dtype(logits))
     log_p = wide.log_softmax(dim=1)
-    predicted = wide.argmax(dim=1)  # [N]
+    predicted = _first_without_nan(wide)  # [N]
     if rule == "entropy":
         p = log_p.exp()
         plogp = torch.where(p > 0, p * log_p, 0.0)
@@ -177,7 +177,7 @@ def target_grad(
         assert labels is not None
         target = labels.to(torch.int64)
     else:
-        target = predicted if rule == "predicted" else wide.argmin(dim=1)
+        target = predicted if rule == "predicted" else _first_without_nan(-wide)
     p = log_p.double().exp()
     wanted = torch.full_like(p, label_smoothing / classes)
     wanted.scatter_(1, target[:, None], 1.0 - label_smoothing + label_smoothing / classes)
@@ -230,6 +230,11 @@ def _words(n: int, size: int, seed: int, offset: int, purpose: int, bits_per_wor
     if bits_per_word == 32:
         words = (words[..., None] >> torch.arange(32) & 1).flatten(1)
     return words[:, :size]
+
+
+def _first_without_nan(wide: Tensor) -> Tensor:
+    """[N] first class of the largest value that is not NaN; 0 where there is none."""
+    return torch.where(wide.isnan(), -math.inf, wide).argmax(dim=1)
 
 
 def _random_class_except(predicted: Tensor, classes: int, seed: int, offset: int) -> Tensor:

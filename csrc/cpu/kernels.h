@@ -5,11 +5,9 @@
 #pragma once
 
 #include "../arguments.h"
+#include "../math/normalized_step.h"
 
 namespace fastadv::cpu {
-
-// Sums over an example are taken in chunks of this many elements and added in order, whatever the threads do.
-constexpr int64_t kChunk = 16384;
 
 struct Kernels {
   void (*sign_step)(const Step&, int64_t begin, int64_t end);
@@ -37,6 +35,8 @@ const InstructionSet& instruction_set();
 
 inline const Kernels& kernels() { return *instruction_set().kernels; }
 
-inline int64_t chunks_per_example(const Batch& batch) { return (batch.channels * batch.plane + kChunk - 1) / kChunk; }
+FASTADV_HOST_DEVICE int64_t chunks_per_example(const Batch& batch) {
+  return (batch.channels * batch.plane + kChunk - 1) / kChunk;
+}
 
 }  // namespace fastadv::cpu

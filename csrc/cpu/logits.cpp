@@ -13,9 +13,11 @@ using torch::stable::Tensor;
 int64_t grain(int64_t classes) { return 1 + 8192 / classes; }
 
 std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
-                                       double label_smoothing, int64_t seed, int64_t offset) {
+                                       double label_smoothing, int64_t seed, int64_t offset,
+                                       std::optional<Tensor> from) {
   const char* op = "target_grad";
-  const auto [args, target, dlogits] = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset);
+  const auto [args, target, dlogits] =
+      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
   checks::labels_in_range(op, args.labels, args.rows, args.classes);
   torch::stable::parallel_for(0, args.rows, grain(args.classes),
                               [&args = args](int64_t begin, int64_t end) { kernels().target_grad(args, begin, end); });

@@ -34,7 +34,7 @@ std::vector<double> gradient_length(const Step& step, Norm norm) {
         step.batch,
         [&](double* partial, int64_t begin, int64_t end) { kernels().gradient_max(step, partial, begin, end); },
         larger);
-  for (double& value : scale) value = value > 0 ? value : 1.0;
+  for (double& value : scale) value = length_or_one(value);
   if (norm == Norm::linf) return scale;
   std::vector<double> length = over_examples(
       step.batch,
@@ -42,21 +42,15 @@ std::vector<double> gradient_length(const Step& step, Norm norm) {
         kernels().gradient_squares(step, scale.data(), partial, begin, end);
       },
       sum);
-  for (size_t n = 0; n < length.size(); ++n) length[n] = length[n] > 0 ? scale[n] * std::sqrt(length[n]) : 1.0;
+  for (size_t n = 0; n < length.size(); ++n) length[n] = length_or_one(scale[n] * std::sqrt(length[n]));
   return length;
-}
-
-double at(const PerExample& value, DType dtype, int64_t example) {
-  if (value.per_example == nullptr) return value.value;
-  return value.value * (dtype == DType::float64 ? static_cast<const double*>(value.per_example)[example]
-                                                : static_cast<const float*>(value.per_example)[example]);
 }
 
 // The factor that brings each example's perturbation back onto the L2 ball; 1 inside it.
 std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& length) {
   std::vector<double> distance(step.batch.examples);
   if (step.clean == nullptr) {  // the first step: alpha times a unit vector
-    for (size_t n = 0; n < distance.size(); ++n) distance[n] = std::abs(at(step.alpha, step.dtype, n));
+    for (size_t n = 0; n < distance.size(); ++n) distance[n] = std::abs(value_of(step.alpha, step.dtype, n));
   } else {
     distance = over_examples(
         step.batch,
@@ -66,11 +60,8 @@ std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& 
         sum);
     for (double& value : distance) value = std::sqrt(value);
   }
-  for (size_t n = 0; n < distance.size(); ++n) {
-    const double eps = at(step.eps, step.dtype, n);
-    // A distance whose square underflows must not pass for zero where the ball is a point.
-    distance[n] = eps > 0 ? (distance[n] > eps ? eps / distance[n] : 1.0) : 0.0;
-  }
+  for (size_t n = 0; n < distance.size(); ++n)
+    distance[n] = shrink_onto_ball(distance[n], value_of(step.eps, step.dtype, n));
   return distance;
 }
 
@@ -80,7 +71,7 @@ void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& gra
   const char* op = "normalized_step_";
   const Step step = checks::step(op, adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
   const Norm norm = checks::norm(op, norm_name);
-  eps_not_negative(op, step);
+  amounts_in_range(op, step);
   if (elements(step.batch) == 0) return;
   const std::vector<double> length = gradient_length(step, norm);  // [N]
   const std::vector<double> shrink = norm == Norm::l2 ? shrink_to_ball(step, length) : std::vector<double>();

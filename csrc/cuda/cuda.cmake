@@ -13,6 +13,17 @@ endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
+  find_program(unusable_nvcc nvcc HINTS ENV CUDACXX)
+  if(unusable_nvcc)
+    set(reason "${unusable_nvcc} does not compile a trivial program with ${CMAKE_CXX_COMPILER} as its host compiler: "
+               "name one that it supports in CUDAHOSTCXX, e.g. CUDAHOSTCXX=g++-13, or set FASTADV_CUDA=OFF; what it "
+               "printed is in ${CMAKE_BINARY_DIR}/CMakeFiles")
+    if(FASTADV_CUDA STREQUAL "ON")
+      message(FATAL_ERROR ${reason})
+    endif()
+    message(WARNING "fastadv: CUDA kernels left out: " ${reason})
+    return()
+  endif()
   if(FASTADV_CUDA STREQUAL "ON")
     message(FATAL_ERROR "FASTADV_CUDA=ON, but no nvcc was found: install the CUDA toolkit and put nvcc on PATH or name "
                         "it in CUDACXX, or set FASTADV_CUDA=OFF")

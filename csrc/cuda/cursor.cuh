@@ -12,7 +12,9 @@ namespace fastadv::cuda {
 
 template <class F>
 struct SpaceTable {
-  F std[kMaxChannels], lower[kMaxChannels], upper[kMaxChannels];
+  F std[kMaxChannels];
+  Bounds<F> bounds[kMaxChannels];  // alpha and eps are those of all examples, where they are numbers
+  bool shared;                     // the first is that of all channels
 };
 
 template <class F>
@@ -42,10 +44,12 @@ Places<F> places(const Step& step) {
                    {static_cast<F>(step.alpha.value), static_cast<const F*>(step.alpha.per_example)},
                    {static_cast<F>(step.eps.value), static_cast<const F*>(step.eps.per_example)},
                    {}};
+  result.space.shared = step.space.shared;
   for (int64_t c = 0; c < kMaxChannels; ++c) {
-    result.space.std[c] = static_cast<F>(step.space.std[c]);
-    result.space.lower[c] = static_cast<F>(step.space.lower[c]);
-    result.space.upper[c] = static_cast<F>(step.space.upper[c]);
+    const F std = static_cast<F>(step.space.std[c]);
+    result.space.std[c] = std;
+    result.space.bounds[c] = {result.alpha.value / std, result.eps.value / std, static_cast<F>(step.space.lower[c]),
+                              static_cast<F>(step.space.upper[c])};
   }
   return result;
 }
@@ -59,7 +63,7 @@ template <class F, bool kChannelsLast>
 struct Cursor {
   int64_t example, place;  // place within the run
   int32_t channel;
-  F alpha, eps;  // of the example, in pixel values
+  F alpha, eps;  // of the example, in pixel values, where each has its own
   F std;
   Bounds<F> bounds;
 
@@ -89,15 +93,25 @@ struct Cursor {
   }
 
  private:
+  // Values on the device cannot be refused without a wait: an alpha that is not finite, or an eps that is negative or
+  // NaN, counts as zero.
   __device__ __forceinline__ void enter_example(const Places<F>& places) {
-    alpha = amount(places.alpha, example);
-    const F radius = amount(places.eps, example);
-    eps = radius > F(0) ? radius : F(0);  // a negative or NaN eps on the device cannot be refused without a wait
+    if (places.alpha.per_example != nullptr) {
+      alpha = amount(places.alpha, example);
+      alpha = alpha - alpha == F(0) ? alpha : F(0);
+    }
+    if (places.eps.per_example != nullptr) {
+      eps = amount(places.eps, example);
+      eps = eps > F(0) ? eps : F(0);
+    }
   }
 
   __device__ __forceinline__ void enter_channel(const Places<F>& places) {
-    std = places.space.std[channel];
-    bounds = {alpha / std, eps / std, places.space.lower[channel], places.space.upper[channel]};
+    const int32_t c = places.space.shared ? 0 : channel;
+    std = places.space.std[c];
+    bounds = places.space.bounds[c];
+    if (places.alpha.per_example != nullptr) bounds.alpha = alpha / std;
+    if (places.eps.per_example != nullptr) bounds.eps = eps / std;
   }
 };
 

@@ -10,10 +10,14 @@
 namespace fastadv::cuda {
 
 // torch's stream is looked up when first needed: linking to it would keep the module from loading beside a torch that
-// was built without CUDA.
+// was built without CUDA. The library is named, because its symbols need not be global.
 inline cudaStream_t current_stream(int32_t device) {
   using Getter = int32_t (*)(int32_t, void**);
-  static const Getter getter = reinterpret_cast<Getter>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
+  static const Getter getter = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    return reinterpret_cast<Getter>(library == nullptr ? nullptr
+                                                       : dlsym(library, "aoti_torch_get_current_cuda_stream"));
+  }();
   void* stream = nullptr;
   if (getter == nullptr || getter(device, &stream) != 0)
     throw std::runtime_error("fastadv: this torch offers no CUDA stream; it was built without CUDA");
@@ -35,6 +39,16 @@ inline void check_launch(const char* op, cudaError_t error) {
   checks::fail("RuntimeError", op, cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
 }
 
+#ifdef FASTADV_SIMT  // tests run the kernels on the host, in place of the CPU's own
+#define FASTADV_CUDA_KEY CPU
+
+template <class Launch>
+void on_device_of(const char* op, const torch::stable::Tensor&, Launch launch) {
+  check_launch(op, launch(nullptr));
+}
+#else
+#define FASTADV_CUDA_KEY CUDA
+
 // Runs launch(stream) on the tensor's device and its current stream.
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor& tensor, Launch launch) {
@@ -42,5 +56,6 @@ void on_device_of(const char* op, const torch::stable::Tensor& tensor, Launch la
   const torch::stable::accelerator::DeviceGuard guard(device);
   check_launch(op, launch(current_stream(device)));
 }
+#endif
 
 }  // namespace fastadv::cuda

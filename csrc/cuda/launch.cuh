@@ -5,8 +5,14 @@
 
 #include "../arguments.h"
 
-// The one place that launches: kernels are started on a given stream, without dynamic shared memory.
+// The one place that launches: kernels are started on a given stream, without dynamic shared memory. Whoever runs them
+// elsewhere, such as on the host for tests, defines another.
+#ifndef FASTADV_LAUNCH
 #define FASTADV_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#endif
+#ifndef FASTADV_MOST_BLOCKS
+#define FASTADV_MOST_BLOCKS 0x7FFFFFFF  // of a grid's first dimension
+#endif
 
 namespace fastadv::cuda {
 
@@ -14,7 +20,7 @@ constexpr int kThreads = 256;
 
 // Blocks for `items` threads' worth of work, one item a thread; past the limit the threads stride on.
 inline unsigned blocks_for(int64_t items, int threads = kThreads) {
-  const int64_t blocks = (items + threads - 1) / threads, most = 0x7FFFFFFF;
+  const int64_t blocks = (items + threads - 1) / threads, most = FASTADV_MOST_BLOCKS;
   return static_cast<unsigned>(blocks < most ? blocks : most);
 }
 

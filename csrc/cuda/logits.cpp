@@ -10,9 +10,11 @@ namespace {
 using torch::stable::Tensor;
 
 std::tuple<Tensor, Tensor> target_grad_op(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
-                                          double label_smoothing, int64_t seed, int64_t offset) {
+                                          double label_smoothing, int64_t seed, int64_t offset,
+                                          std::optional<Tensor> from) {
   const char* op = "target_grad";
-  const auto [args, target, dlogits] = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset);
+  const auto [args, target, dlogits] =
+      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
   on_device_of(op, logits, [&args = args](cudaStream_t stream) { return target_grad(args, stream); });
   return {target, dlogits};
 }
@@ -30,7 +32,7 @@ std::tuple<Tensor, Tensor> mixed_cross_entropy_op(const Tensor& logits, const Te
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fastadv, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(fastadv, FASTADV_CUDA_KEY, m) {
   m.impl("target_grad", TORCH_BOX(&target_grad_op));
   m.impl("mixed_cross_entropy", TORCH_BOX(&mixed_cross_entropy_op));
 }

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "../math/logit_grad.h"
-#include "../math/philox.h"
+#include "../math/noise.h"
 #include "element.cuh"
 #include "launch.cuh"
 #include "launchers.h"
@@ -32,12 +32,12 @@ struct FirstLargest {
   }
 };
 
-// A group of threads over one row: thread `lane` of kGroup takes every kGroup-th class.
-template <class T, int kGroup>
+// A group of threads over one row: thread `lane` of kGroup takes every kGroup-th class. D is the derivative's type.
+template <class T, class D, int kGroup>
 struct Row {
   using F = compute_t<T>;
   const T* z;  // [K]
-  T* dz;       // [K]
+  D* dz;       // [K]
   int64_t classes;
   int lane;
 
@@ -50,7 +50,7 @@ struct Row {
     return group_reduce<kGroup>(value, join);
   }
 
-  // The largest of sign * z and its first class. A row of NaN gives class 0.
+  // The largest of sign * z and its first class. NaN is passed over, and a row of NaN gives class 0.
   __device__ __forceinline__ Found<F> extreme(F sign) const {
     Found<F> best{-INFINITY, static_cast<int32_t>(classes)};
     for (int64_t j = lane; j < classes; j += kGroup)
@@ -64,38 +64,39 @@ struct Row {
   __device__ __forceinline__ F cross_entropy_grad(int64_t target, F maximum, F weight, F label_smoothing) const {
     const bool valid = target >= 0 && target < classes;
     const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(classes)};
-    const F others = reduce(Add{}, [&](int64_t j) { return j == target ? F(0) : exp(shifted(j, maximum)); });
+    const F others = reduce(Add{}, [&](int64_t j) { return j == target ? F(0) : std::exp(shifted(j, maximum)); });
     const F shifted_target = valid ? shifted(target, maximum) : static_cast<F>(NAN);
-    const F sum = others + exp(shifted_target);
+    const F sum = others + std::exp(shifted_target);
     for (int64_t j = lane; j < classes; j += kGroup) {
-      const F grad = j == target ? cross_entropy_grad_target(others, sum, smoothing)
-                                 : cross_entropy_grad_other(static_cast<F>(exp(shifted(j, maximum))), sum, smoothing);
+      const F grad = j == target
+                         ? cross_entropy_grad_target(others, sum, smoothing)
+                         : cross_entropy_grad_other(static_cast<F>(std::exp(shifted(j, maximum))), sum, smoothing);
       store(dz[j], weight * grad);
     }
     const F mean =
         label_smoothing == F(0) ? F(0) : reduce(Add{}, [&](int64_t j) { return shifted(j, maximum); }) / classes;
-    return weight * cross_entropy(static_cast<F>(log(sum)), shifted_target, mean, smoothing);
+    return weight * cross_entropy(static_cast<F>(std::log(sum)), shifted_target, mean, smoothing);
   }
 
   __device__ __forceinline__ void entropy(F maximum) const {
-    const F sum = reduce(Add{}, [&](int64_t j) { return static_cast<F>(exp(shifted(j, maximum))); });
+    const F sum = reduce(Add{}, [&](int64_t j) { return static_cast<F>(std::exp(shifted(j, maximum))); });
     const F weighted = reduce(Add{}, [&](int64_t j) {
-      const F s = shifted(j, maximum), e = exp(s);
+      const F s = shifted(j, maximum), e = std::exp(s);
       return e > F(0) ? e * s : F(0);
     });
-    const F log_sum = log(sum), value = log_sum - weighted / sum;
+    const F log_sum = std::log(sum), value = log_sum - weighted / sum;
     for (int64_t j = lane; j < classes; j += kGroup) {
       const F s = shifted(j, maximum);
-      store(dz[j], entropy_grad(static_cast<F>(exp(s)), s, sum, log_sum, value));
+      store(dz[j], entropy_grad(static_cast<F>(std::exp(s)), s, sum, log_sum, value));
     }
   }
 };
 
 // The calling group's view of one row; args names logits, dlogits and classes.
-template <class T, int kGroup, class Args>
-__device__ __forceinline__ Row<T, kGroup> row_of(const Args& args, int64_t row) {
+template <class T, class D, int kGroup, class Args>
+__device__ __forceinline__ Row<T, D, kGroup> row_of(const Args& args, int64_t row) {
   const int64_t first = row * args.classes;
-  return {static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first, args.classes,
+  return {static_cast<const T*>(args.logits) + first, static_cast<D*>(args.dlogits) + first, args.classes,
           static_cast<int>(threadIdx.x) % kGroup};
 }
 
@@ -108,24 +109,18 @@ __device__ __forceinline__ int64_t group_count() {
   return thread_count() / kGroup;
 }
 
-__device__ __forceinline__ int64_t random_class(const TargetGrad& args, int64_t row, int64_t predicted) {
-  if (args.classes == 1) return 0;
-  const uint64_t example = args.stream.offset + static_cast<uint64_t>(row);
-  const uint32_t word = draw(args.stream.seed, example, 0, Purpose::target).word[0];
-  const int64_t drawn = uniform_below(word, static_cast<uint32_t>(args.classes - 1));
-  return drawn + (drawn >= predicted ? 1 : 0);  // any class but the predicted one
-}
-
 template <class T, int kGroup>
 __global__ void __launch_bounds__(kThreads) target_grad_kernel(const __grid_constant__ TargetGrad args) {
   using F = compute_t<T>;
+  const Stream stream = resolved(args.stream);
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
-    const Row<T, kGroup> group = row_of<T, kGroup>(args, row);
+    const Row<T, T, kGroup> group = row_of<T, T, kGroup>(args, row);
     const Found<F> largest = group.extreme(F(1));
     int64_t target = largest.index;
     if (args.rule == Rule::label) target = args.labels[row];
     else if (args.rule == Rule::least_likely) target = group.extreme(F(-1)).index;
-    else if (args.rule == Rule::random) target = random_class(args, row, largest.index);
+    else if (args.rule == Rule::random)
+      target = random_class(stream, static_cast<uint64_t>(row), args.classes, largest.index);
     if (args.rule == Rule::entropy) group.entropy(largest.value);
     else group.cross_entropy_grad(target, largest.value, F(1), static_cast<F>(args.label_smoothing));
     if (group.lane == 0) args.target[row] = target;
@@ -136,7 +131,7 @@ template <class T, int kGroup>
 __global__ void __launch_bounds__(kThreads) mixed_kernel(const __grid_constant__ MixedCrossEntropy args) {
   using F = compute_t<T>;
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
-    const Row<T, kGroup> group = row_of<T, kGroup>(args, row);
+    const Row<T, F, kGroup> group = row_of<T, F, kGroup>(args, row);
     const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
     const F loss = group.cross_entropy_grad(args.labels[row], group.extreme(F(1)).value, weight,
                                             static_cast<F>(args.label_smoothing));

@@ -1,7 +1,6 @@
 // Random numbers made where they are used: the noise of an element is keyed by its example and its place within the
 // image, counted channel by channel in either layout, and agrees with the CPU's bit for bit.
-#include "../math/philox.h"
-#include "../math/truncated_normal.h"
+#include "../math/noise.h"
 #include "cursor.cuh"
 #include "launch.cuh"
 #include "launchers.h"
@@ -32,9 +31,9 @@ struct NoiseSource {
   }
 
   __device__ __forceinline__ float at(int64_t of_example, int64_t place) {
-    if (kind == Noise::sign) return (word(of_example, place / 32) >> (place % 32)) & 1u ? -1.0f : 1.0f;
-    const Fraction fraction = to_fraction(word(of_example, place));
-    return fraction.sign * (kind == Noise::uniform ? fraction.value : 0.5f * quantile(normal, fraction));
+    if (kind == Noise::sign) return sign_noise(word(of_example, place / 32), static_cast<int>(place % 32));
+    const uint32_t drawn = word(of_example, place);
+    return kind == Noise::uniform ? uniform_noise(drawn) : normal_noise(drawn, normal);
   }
 };
 
@@ -47,7 +46,8 @@ __device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t first
   Cursor<F, kChannelsLast> at(places, first);
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
-    const int64_t within = kChannelsLast ? (at.place - at.channel) / places.channels : at.place;
+    const int64_t within =
+        kChannelsLast ? static_cast<int64_t>(divide(static_cast<uint64_t>(at.place), places.by_channels)) : at.place;
     const F drawn = static_cast<F>(noise.at(at.example, at.channel * plane + within));
     store(pack.value[i], clamp(load(pack.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
     if (i + 1 < kWidth) at.next(places);
@@ -60,7 +60,7 @@ template <class T, int kWidth, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads)
     noise_kernel(T* adv, const T* clean, const Layout layout, const __grid_constant__ Places<compute_t<T>> places,
                  int64_t plane, Stream stream, Noise kind, HalfNormal normal) {
-  NoiseSource noise(stream, kind, normal);
+  NoiseSource noise(resolved(stream), kind, normal);
   for (int64_t pack = thread_index(); pack < layout.packs; pack += thread_count())
     noise_pack<T, kWidth, kChannelsLast>(adv, clean, layout.head + pack * kWidth, noise, places, plane);
   const int64_t tail = layout.head + layout.packs * kWidth, single = thread_index();
@@ -81,11 +81,9 @@ void launch(const NoiseStep& args, const Layout& layout, cudaStream_t stream) {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     truncated_normal_kernel(T* eps, int64_t examples, float sigma, float upper, HalfNormal normal, Stream stream) {
-  for (int64_t i = thread_index(); i < examples; i += thread_count()) {
-    const Philox words = draw(stream.seed, stream.offset + static_cast<uint64_t>(i), 0, Purpose::eps);
-    const float drawn = sigma * quantile(normal, to_fraction(words.word[0]));
-    store(eps[i], static_cast<compute_t<T>>(drawn < upper ? drawn : upper));
-  }
+  const Stream numbers = resolved(stream);
+  for (int64_t i = thread_index(); i < examples; i += thread_count())
+    store(eps[i], static_cast<compute_t<T>>(truncated_eps(numbers, static_cast<uint64_t>(i), sigma, upper, normal)));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // sums of fixed chunks, then one block an example over the chunks; no atomics, so a run repeats bit for bit.
 #include <cmath>
 
+#include "../math/normalized_step.h"
 #include "cursor.cuh"
 #include "launch.cuh"
 #include "launchers.h"
@@ -10,8 +11,6 @@
 namespace fastadv::cuda {
 namespace {
 
-constexpr int64_t kChunk = 16384;  // elements of an example that one block reduces
-
 template <class T>
 struct Operands {
   T* adv;          // [N, C, ...]
@@ -19,22 +18,17 @@ struct Operands {
   const T* grad;   // [N, C, ...]
 };
 
-__device__ __forceinline__ double pixel_gradient(double grad, double std) {
-  const double value = grad / std;
-  return isfinite(value) ? value : 0.0;
-}
-
-// Where a step of alpha along the normalised gradient leads, in the model's input.
-template <class F, bool kLast>
-__device__ __forceinline__ F moved(F adv, double grad, const Cursor<F, kLast>& at, double length) {
-  return adv + static_cast<F>(static_cast<double>(at.bounds.alpha) * (pixel_gradient(grad, at.std) / length));
+// Where a step along the normalised gradient leads from element i.
+template <class T, class F, bool kLast>
+__device__ __forceinline__ F moved_from(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at, double length) {
+  return moved(load(in.adv[i]), load(in.grad[i]), at.std, at.bounds.alpha, length);
 }
 
 // The three quantities that are reduced over an example.
 struct GradientMax {
   template <class T, class F, bool kLast>
   __device__ __forceinline__ double operator()(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at) const {
-    return fabs(pixel_gradient(load(in.grad[i]), at.std));
+    return std::fabs(pixel_gradient(load(in.grad[i]), at.std));
   }
 };
 struct GradientSquares {
@@ -49,8 +43,7 @@ struct DistanceSquares {
   const double* length;  // [N]
   template <class T, class F, bool kLast>
   __device__ __forceinline__ double operator()(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at) const {
-    const F there = moved(load(in.adv[i]), load(in.grad[i]), at, length[at.example]);
-    const double pixels = (static_cast<double>(there) - static_cast<double>(load(in.clean[i]))) * at.std;
+    const double pixels = pixel_distance(moved_from(in, i, at, length[at.example]), load(in.clean[i]), at.std);
     return pixels * pixels;
   }
 };
@@ -78,20 +71,15 @@ enum class Finish { scale, l2_length, shrink };
 // result[example] from the partial reductions of its chunks; a block each.
 template <class F, class Join>
 __global__ void __launch_bounds__(kThreads)
-    finish_kernel(const double* partial, int64_t chunks, Join join, Finish finish, const double* scale, Amount<F> eps,
-                  double* result) {
-  const int64_t example = blockIdx.x;
-  double value = 0.0;
-  for (int64_t c = threadIdx.x; c < chunks; c += kThreads) value = join(value, partial[example * chunks + c]);
-  value = group_reduce<kThreads>(value, join);
-  if (threadIdx.x != 0) return;
-  if (finish == Finish::shrink) {
-    const double distance = sqrt(value), radius = static_cast<double>(amount(eps, example));
-    // A distance whose square underflows must not pass for zero where the ball is a point.
-    result[example] = radius > 0 ? (distance > radius ? radius / distance : 1.0) : 0.0;
-  } else {
-    const double length = finish == Finish::scale ? value : scale[example] * sqrt(value);
-    result[example] = length > 0.0 ? length : 1.0;  // a zero gradient gives a zero step
+    finish_kernel(const double* partial, int64_t examples, int64_t chunks, Join join, Finish finish,
+                  const double* scale, Amount<F> eps, double* result) {
+  for (int64_t example = blockIdx.x; example < examples; example += gridDim.x) {
+    double value = 0.0;
+    for (int64_t c = threadIdx.x; c < chunks; c += kThreads) value = join(value, partial[example * chunks + c]);
+    value = group_reduce<kThreads>(value, join);
+    if (threadIdx.x != 0) continue;
+    if (finish == Finish::shrink) result[example] = shrink_onto_ball(std::sqrt(value), amount(eps, example));
+    else result[example] = length_or_one(finish == Finish::scale ? value : scale[example] * std::sqrt(value));
   }
 }
 
@@ -103,15 +91,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = thread_index(); i < total; i += thread_count()) {
     const Cursor<F, kLast> at(places, i);
     const F base = load(in.clean[i]);
-    F there = moved(load(in.adv[i]), load(in.grad[i]), at, length[at.example]);
-    if (norm == Norm::l2) {
-      const double factor = shrink[at.example];
-      if (factor < 1.0) there = base + static_cast<F>(factor * static_cast<double>(there - base));
-      there = clamp(there, at.bounds.lower, at.bounds.upper);
-    } else {
-      there = clip(there, base, at.bounds.eps, at.bounds.lower, at.bounds.upper);
-    }
-    store(in.adv[i], there);
+    const F there = moved_from(in, i, at, length[at.example]);
+    store(in.adv[i], norm == Norm::l2 ? clamp(shrunk(there, base, shrink[at.example]), at.bounds.lower, at.bounds.upper)
+                                      : clip(there, base, at.bounds.eps, at.bounds.lower, at.bounds.upper));
   }
 }
 
@@ -135,8 +117,8 @@ void launch(const Step& step, Norm norm, double* workspace, cudaStream_t stream)
   const auto reduce = [&](auto term, auto join, Finish finish, double* result) {
     FASTADV_LAUNCH((partial_kernel<T, kLast, decltype(term), decltype(join)>), blocks_for(n * chunks, 1), kThreads,
                    stream, in, size, chunks, n * chunks, term, join, partial, where);
-    FASTADV_LAUNCH((finish_kernel<F, decltype(join)>), static_cast<unsigned>(n), kThreads, stream, partial, chunks,
-                   join, finish, scale, where.eps, result);
+    FASTADV_LAUNCH((finish_kernel<F, decltype(join)>), blocks_for(n, 1), kThreads, stream, partial, n, chunks, join,
+                   finish, scale, where.eps, result);
   };
   // Squares of float64 can leave the range of double; those of the narrower types cannot.
   if (norm == Norm::linf) reduce(GradientMax{}, Larger{}, Finish::scale, length);

@@ -32,24 +32,25 @@ void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& gra
 }
 
 void noise_step_(Tensor adv, std::optional<Tensor> clean, double eps, std::optional<Tensor> epses,
-                 const std::string& kind, int64_t seed, int64_t offset, const Numbers& std, const Numbers& lower,
-                 const Numbers& upper) {
+                 const std::string& kind, int64_t seed, int64_t offset, std::optional<Tensor> from, const Numbers& std,
+                 const Numbers& lower, const Numbers& upper) {
   const char* op = "noise_step_";
   const NoiseStep step{
       checks::step(op, adv, clean, std::nullopt, 0.0, std::nullopt, eps, epses, std, lower, upper, true),
-      checks::noise(op, kind), checks::stream(op, seed, offset)};
+      checks::noise(op, kind), checks::stream(op, adv, seed, offset, from)};
   on_device_of(op, adv, [&](cudaStream_t stream) { return noise_step(step, stream); });
 }
 
-void truncated_normal_(Tensor eps, double sigma, double upper, int64_t seed, int64_t offset) {
+void truncated_normal_(Tensor eps, double sigma, double upper, int64_t seed, int64_t offset,
+                       std::optional<Tensor> from) {
   const char* op = "truncated_normal_";
-  const EpsSample sample = checks::eps_sample(op, eps, sigma, upper, seed, offset);
+  const EpsSample sample = checks::eps_sample(op, eps, sigma, upper, seed, offset, from);
   on_device_of(op, eps, [&](cudaStream_t stream) { return truncated_normal(sample, stream); });
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fastadv, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(fastadv, FASTADV_CUDA_KEY, m) {
   m.impl("sign_step_", TORCH_BOX(&sign_step_));
   m.impl("normalized_step_", TORCH_BOX(&normalized_step_));
   m.impl("noise_step_", TORCH_BOX(&noise_step_));

@@ -13,7 +13,7 @@ struct Divisor {
   uint32_t shift;  // ceil(log2 divisor)
 };
 
-inline Divisor make_divisor(uint64_t divisor) {
+static inline Divisor make_divisor(uint64_t divisor) {
   uint32_t shift = 0;
   while (shift < 63 && (uint64_t{1} << shift) < divisor) ++shift;
   // magic = floor(2^64 (2^shift - divisor) / divisor) + 1, by long division: the numerator has up to 127 bits.

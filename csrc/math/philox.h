@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "../arguments.h"
 #include "macros.h"
 
 namespace fastadv {
@@ -36,6 +37,12 @@ enum class Purpose : uint32_t { noise = 0, eps = 1, target = 2 };
 FASTADV_HOST_DEVICE Philox draw(uint64_t seed, uint64_t example, uint32_t block, Purpose purpose) {
   return philox(block, static_cast<uint32_t>(example), static_cast<uint32_t>(example >> 32),
                 static_cast<uint32_t>(purpose), seed);
+}
+
+// The stream's numbers, wherever they are.
+FASTADV_HOST_DEVICE Stream resolved(Stream stream) {
+  if (stream.from == nullptr) return stream;
+  return {static_cast<uint64_t>(stream.from[0]), stream.offset + static_cast<uint64_t>(stream.from[1]), nullptr};
 }
 
 // Uniform over [0, n), by multiplication; the bias is below n / 2^32.

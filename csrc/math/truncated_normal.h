@@ -81,7 +81,7 @@ struct HalfNormal {
   float bound, mass, outside;  // mass = erf(bound / sqrt 2), outside = 1 - mass
 };
 
-inline HalfNormal half_normal(double bound) {
+static inline HalfNormal half_normal(double bound) {
   const double x = bound * 0.70710678118654752440;
   return {static_cast<float>(bound), static_cast<float>(std::erf(x)), static_cast<float>(std::erfc(x))};
 }

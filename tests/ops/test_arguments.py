@@ -42,6 +42,8 @@ WRONG_STEPS = {
     "NaN eps of an example": ((X, X, G, 1, torch.tensor([NAN, 1.0])), ValueError, "got nan for example 0"),
     "number of eps": ((X, X, G, 1, torch.ones(3)), ValueError, "tensor of shape [2], got shape [3]"),
     "number of alphas": ((X, X, G, torch.ones(2, 1), 8), ValueError, "alpha must be a number or a contiguous tensor"),
+    "NaN alpha of an example": ((X, X, G, torch.tensor([NAN, 1.0]), 8), ValueError, "got nan for example 0"),
+    "NaN alpha tensor": ((X, X, G, torch.tensor(NAN), 8), ValueError, "alpha must be finite, got nan"),
     "eps on another device": ((X, X, G, 1, torch.ones(2, device="meta")), ValueError, "eps must be on cpu"),
     "alpha as text": ((X, X, G, "1", 8), TypeError, "alpha must be a number or a tensor of shape [N], got str"),
     "eps in a list": ((X, X, G, 1, [8, 8]), TypeError, "eps must be a number or a tensor of shape [N], got list"),
@@ -90,6 +92,18 @@ OTHER_MISTAKES = {
         "fastadv.normalized_step_: norm must be of type str, got 2",
     ),
     "noise seed": (lambda: ops.noise_step_(X, X, 8, "sign", 1.5), TypeError, "seed must be of type int, got 1.5"),
+    "seed of 65 bits": (lambda: ops.noise_step_(X, X, 8, "sign", 2**63), ValueError, "seed must fit into 64 bits"),
+    "stream dtype": (lambda: ops.sample_eps(2, seed=torch.ones(2)), TypeError, "stream must be int64, got float32"),
+    "stream shape": (
+        lambda: ops.target_grad(LOGITS, "random", seed=torch.tensor(3)),
+        ValueError,
+        "a contiguous tensor of shape [2], got shape []",
+    ),
+    "stream device": (
+        lambda: ops.noise_step_(X, X, 8, "sign", torch.ones(2, dtype=torch.int64, device="meta")),
+        ValueError,
+        "stream must be on cpu",
+    ),
     "noise kind": (lambda: ops.noise_step_(X, X, 8, "gauss", 1), ValueError, "kind must be 'sign'"),
     "noise offset": (lambda: ops.noise_step_(X, X, 8, "sign", 1, -1), ValueError, "offset must be zero or more"),
     "noise eps": (lambda: ops.noise_step_(X, X, -8, "sign", 1), ValueError, "eps must be zero or more"),
@@ -137,6 +151,13 @@ OTHER_MISTAKES = {
 def test_other_mistakes(call, error, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_amounts_do_not_share_memory_with_adv() -> None:
+    adv = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ValueError, match="eps must not share memory with adv"):
+        ops.sign_step_(adv, torch.ones(4), torch.ones(4), 1.0, adv)
+    assert adv.tolist() == [1, 2, 3, 4]
 
 
 def test_more_channels_than_kernels_carry() -> None:

@@ -121,12 +121,56 @@ def test_mixed_loss_and_gradient_against_the_reference(smoothing, shape, dtype) 
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
-def test_mixed_loss_has_one_derivative_and_says_so() -> None:
-    logits = torch.randn(4, 5, requires_grad=True)
-    loss = ops.mixed_cross_entropy(logits, torch.arange(4), 2)
-    (grad,) = torch.autograd.grad(loss, logits, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        grad.sum().backward()
+def gradient_penalty(function) -> torch.Tensor:
+    """A graph in which a wrong second derivative would hide: it reaches the weight by other ways, too."""
+    weight = torch.randn(6, 5, requires_grad=True)
+    images = torch.randn(4, 6, requires_grad=True)
+    (grad,) = torch.autograd.grad(function(images @ weight), images, create_graph=True)
+    return grad.square().sum()
+
+
+@pytest.mark.parametrize(
+    "derivative",
+    [
+        gradient_penalty,
+        lambda function: torch.func.jvp(function, (torch.randn(4, 5),), (torch.randn(4, 5),)),
+        lambda function: torch.func.hessian(function)(torch.randn(4, 5)),
+        lambda function: torch.autograd.functional.hvp(function, torch.randn(4, 5), torch.randn(4, 5)),
+    ],
+    ids=["gradient penalty", "forward mode", "hessian", "hvp"],
+)
+def test_mixed_loss_has_one_derivative_and_says_so(derivative) -> None:
+    """Without the refusal these would run, and miss a term."""
+    with pytest.raises(RuntimeError, match=r"forward-mode derivative|differentiable once|functorch transforms"):
+        derivative(lambda logits: ops.mixed_cross_entropy(logits, torch.arange(4), 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_scaled_loss_does_not_leave_half_precision(dtype: torch.dtype) -> None:
+    """GradScaler's first scale is 2^16: derivatives that would round to zero unscaled are there, and none overflows."""
+    generator = torch.Generator().manual_seed(4)
+    logits = (2 * torch.randn(256, 10, generator=generator)).to(dtype)
+    labels = logits.argmax(dim=1)
+    logits[torch.arange(256), labels] += 12
+    grads = []
+    for module, wide in ((ops, False), (reference, True)):
+        leaf = (logits.double() if wide else logits).detach().requires_grad_()
+        (65536.0 * module.mixed_cross_entropy(leaf, labels, 128)).backward()
+        grads.append(leaf.grad.double())
+    assert grads[0].isfinite().all()
+    torch.testing.assert_close(grads[0], grads[1], rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("rule", ["predicted", "least_likely"])
+def test_nan_is_no_class(rule: str) -> None:
+    logits = torch.tensor([[NAN, 1.0, 2.0, 2.0, 1.0], [3.0, NAN, 4.0, 3.0, 4.0], [NAN] * 5])
+    expected = {"predicted": [2, 2, 0], "least_likely": [1, 0, 0]}[rule]
+    for module in (ops, reference):
+        assert module.target_grad(logits, rule).target.tolist() == expected
+    assert ops.target_grad(logits, rule).dlogits.isnan().all()
 
 
 def test_logits_in_any_layout() -> None:

@@ -83,6 +83,24 @@ def test_draws_do_not_depend_on_split_threads_or_other_generators() -> None:
     assert torch.equal(whole[:5], TruncatedNormalEps().sample(5, seed=4, offset=10))
 
 
+def test_a_stream_in_a_tensor_is_that_of_its_numbers() -> None:
+    stream, clean = torch.tensor([4, 10]), torch.full((3, 2, 5, 5), 100.0)
+    assert torch.equal(ops.sample_eps(50, seed=stream, offset=7), ops.sample_eps(50, seed=4, offset=17))
+    assert torch.equal(
+        ops.truncated_normal_(torch.empty(9), seed=stream), ops.truncated_normal_(torch.empty(9), seed=4, offset=10)
+    )
+    for kind in reference.NOISES:
+        results = [
+            ops.noise_step_(clean.clone(), clean, 8.0, kind, seed, offset) for seed, offset in ((stream, 1), (4, 11))
+        ]
+        assert torch.equal(*results)
+    logits = torch.randn(20, 7)
+    assert torch.equal(
+        ops.target_grad(logits, "random", seed=stream).target,
+        ops.target_grad(logits, "random", seed=4, offset=10).target,
+    )
+
+
 def test_streams_differ() -> None:
     draws = {tuple(ops.sample_eps(4, seed=seed).tolist()) for seed in (0, 1, 2**32, 2**63 - 1, -1)}
     assert len(draws) == 5

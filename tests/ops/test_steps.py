@@ -79,6 +79,23 @@ def test_noise_by_hand() -> None:
     assert uniform.min() >= 92.0 and uniform.max() <= 108.0 and uniform.std() > 4.0
 
 
+def test_a_pixel_that_is_no_number_does_not_free_the_others() -> None:
+    clean = torch.tensor([[100.0, 100.0, NAN]])
+    adv = torch.tensor([[103.0, 104.0, 0.0]])
+    ops.normalized_step_(adv, clean, torch.tensor([[6.0, 8.0, 0.0]]), 5.0, 8.0, "l2")
+    torch.testing.assert_close(adv[:, :2], torch.tensor([[104.8, 106.4]]))
+
+
+@pytest.mark.parametrize("channels", [33, 64])
+def test_noise_on_many_channels(channels: int) -> None:
+    """More than have constants of their own: one constant for all needs no table."""
+    clean = torch.full((2, channels, 3, 5), 100.0)
+    plain = ops.noise_step_(clean.clone(), clean, 8.0, "uniform", seed=1)
+    last = clean.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(ops.noise_step_(last.clone(), last, 8.0, "uniform", seed=1), plain)
+    assert len(plain.unique()) > 0.99 * plain.numel()
+
+
 # --- against the reference -------------------------------------------------------------------------------------------
 
 Step = Callable[..., Tensor]

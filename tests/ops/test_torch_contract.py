@@ -29,11 +29,12 @@ SAMPLES = {
     "sign_step_": (OPERATORS.sign_step_, (x(), x(), x(), 1.0, PER_EXAMPLE, 1.0, PER_EXAMPLE, *RGB), {}),
     "normalized_step_ l2": (OPERATORS.normalized_step_, (x(), x(), x(), 1.0, None, 8.0, None, "l2", *RAW), {}),
     "normalized_step_ linf": (OPERATORS.normalized_step_, (x(), None, x(), 1.0, None, 8.0, None, "linf", *RGB), {}),
-    "noise_step_": (OPERATORS.noise_step_, (x(), x(), 8.0, None, "truncated_normal", 1, 2, *RAW), {}),
-    "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2), {}),
-    "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2), {"device": torch.device("cpu")}),
-    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2), {}),
-    "target_grad label": (OPERATORS.target_grad, (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0), {}),
+    "noise_step_": (OPERATORS.noise_step_, (x(), x(), 8.0, None, "truncated_normal", 1, 2, None, *RAW), {}),
+    "noise_step_ stream": (OPERATORS.noise_step_, (x(), None, 8.0, None, "sign", 0, 2, torch.tensor([1, 2]), *RAW), {}),
+    "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2, None), {}),
+    "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2, None), {"device": torch.device("cpu")}),
+    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
+    "target_grad label": (OPERATORS.target_grad, (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None), {}),
     "mixed_cross_entropy": (
         OPERATORS.mixed_cross_entropy,
         (torch.randn(4, 5, requires_grad=True), torch.arange(4), 2, 0.3, 0.1),
@@ -76,6 +77,47 @@ def test_compiles_without_graph_breaks(channels_last: bool, dtype: torch.dtype) 
         strict=True,
     ):
         assert torch.equal(eager, other)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda seed, offset: ops.noise_step_(
+            torch.full((2, 3), 9.0), torch.full((2, 3), 9.0), 4.0, "sign", seed, offset
+        ),
+        lambda seed, offset: ops.sample_eps(5, seed=seed, offset=offset),
+        lambda seed, offset: ops.truncated_normal_(torch.empty(5), seed=seed, offset=offset),
+        lambda seed, offset: ops.target_grad(torch.ones(5, 9), "random", None, 0.0, seed, offset).target,
+    ],
+    ids=["noise_step_", "sample_eps", "truncated_normal_", "target_grad"],
+)
+def test_a_compiled_function_draws_on(draw) -> None:
+    """A stream that advances, or none, is one compiled function, not one a call."""
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(draw, fullgraph=True, backend=counter)
+    for offset in range(12):
+        assert torch.equal(compiled(3, offset), draw(3, offset))
+    assert counter.frame_count <= 2
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    drawn = torch.stack([compiled(None, 0) for _ in range(8)])
+    assert len(drawn.unique(dim=0)) > 1
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.stack([compiled(None, 0) for _ in range(8)]))
+
+
+def test_a_compiled_step_takes_any_amount() -> None:
+    o = operands((2, 3, 6, 5))
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+
+    def step(adv: torch.Tensor, alpha: float, eps: float) -> torch.Tensor:
+        return ops.sign_step_(adv, o.clean, o.grad, alpha, eps)
+
+    compiled = torch.compile(step, fullgraph=True, backend=counter)
+    for alpha in range(12):
+        amounts = alpha + 0.5, 8.0 - alpha / 2
+        assert torch.equal(compiled(o.adv.clone(), *amounts), step(o.adv.clone(), *amounts))
+    assert counter.frame_count <= 3
 
 
 def test_compiles_with_inductor_and_backward() -> None:
@@ -135,7 +177,7 @@ for dtype in DTYPES:
         ops.noise_step_(o.adv, o.adv, 8.0, "truncated_normal", 3, 0, SPACES["imagenet"])
         digest.update(o.adv.contiguous().view(torch.uint8).numpy().tobytes())
 digest.update(ops.sample_eps(10000, seed=1).numpy().tobytes())
-print(_C.build_info()["cpu_isa"], digest.hexdigest())
+print(_C.cpu_isa(), digest.hexdigest())
 """
 
 

@@ -11,7 +11,7 @@ void mixed_cross_entropy(const MixedCrossEntropy& args, int64_t begin, int64_t e
     const F label_smoothing = static_cast<F>(args.label_smoothing);
     for (int64_t row = begin; row < end; ++row) {
       const T* z = static_cast<const T*>(args.logits) + row * args.classes;  // [K]
-      T* dz = static_cast<T*>(args.dlogits) + row * args.classes;            // [K]
+      F* dz = static_cast<F*>(args.dlogits) + row * args.classes;            // [K]
       const int64_t target = args.labels[row];
       const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
       const F maximum = row_extremes(z, args.classes).maximum;

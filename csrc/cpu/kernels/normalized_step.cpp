@@ -1,6 +1,6 @@
-// The step along the gradient over its norm (appendix A), in pixel values: the gradient with respect to a pixel is
-// grad / std. Norms are in double, so that no gradient is too small or too large to normalise; elements that are not
-// finite count as zero.
+// The passes of a step along the gradient over its norm: the norm, for L2 the distance it would reach, the step itself.
+#include "../../math/normalized_step.h"
+
 #include "../kernels.h"
 #include "spans.h"
 
@@ -8,11 +8,6 @@ namespace fastadv::cpu::FASTADV_ISA {
 namespace {
 
 constexpr int64_t kLanes = 16;  // independent partial sums, added in a fixed order on every instruction set
-
-FASTADV_HOST_DEVICE double pixel_gradient(double grad, double std) {
-  const double value = grad / std;
-  return value - value == 0.0 ? value : 0.0;
-}
 
 // partial[chunk] <- reduction of term(first + i, i, example, constants) over the chunk's elements.
 template <class F, class Term, class Join>
@@ -39,12 +34,6 @@ FASTADV_HOST_DEVICE void for_each_chunk(const Step& step, double* partial, int64
 
 FASTADV_HOST_DEVICE double larger(double a, double b) { return a > b ? a : b; }
 FASTADV_HOST_DEVICE double sum(double a, double b) { return a + b; }
-
-// Where a step of alpha along the normalised gradient leads, in the model's input.
-template <class F>
-FASTADV_HOST_DEVICE F moved(F adv, double grad, double std, double alpha, double length) {
-  return adv + static_cast<F>(alpha * (pixel_gradient(grad, std) / length));
-}
 
 }  // namespace
 
@@ -87,7 +76,7 @@ void distance_squares(const Step& step, const double* length, double* partial, i
         [&](int64_t at, int64_t example, const auto& constants, int64_t i) {
           const double std = std_at(constants, i), alpha = bounds_at(constants, i).alpha;
           const auto there = moved(load(adv[at]), load(grad[at]), std, alpha, length[example]);
-          const double pixels = (static_cast<double>(there) - static_cast<double>(load(clean[at]))) * std;
+          const double pixels = pixel_distance(there, load(clean[at]), std);
           return pixels * pixels;
         },
         sum);
@@ -107,8 +96,9 @@ void normalized_step(const Step& step, Norm norm, const double* length, const do
       for (int64_t i = 0; i < count; ++i) {
         const Bounds<F> at = bounds_at(constants, i);
         const F base = load(clean[first + i]);
-        F there = moved(load(adv[first + i]), load(grad[first + i]), std_at(constants, i), at.alpha, length[example]);
-        if (factor < 1.0) there = base + static_cast<F>(factor * static_cast<double>(there - base));
+        const F there =
+            shrunk(moved(load(adv[first + i]), load(grad[first + i]), std_at(constants, i), at.alpha, length[example]),
+                   base, factor);
         store(adv[first + i],
               norm == Norm::l2 ? clamp(there, at.lower, at.upper) : clip(there, base, at.eps, at.lower, at.upper));
       }

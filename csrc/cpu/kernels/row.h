@@ -11,7 +11,7 @@ namespace fastadv::cpu {
 template <class F>
 struct RowExtremes {
   F maximum;
-  int64_t largest, smallest;  // the first class of each, as torch.argmax and torch.argmin
+  int64_t largest, smallest;  // the first class of each; NaN is passed over, and a row of NaN gives class 0
 };
 
 template <class T, class F = compute_t<T>>
@@ -20,11 +20,11 @@ FASTADV_HOST_DEVICE RowExtremes<F> row_extremes(const T* z, int64_t classes) {
   F minimum = result.maximum;
   for (int64_t j = 1; j < classes; ++j) {
     const F value = load(z[j]);
-    if (value > result.maximum) {
+    if (value > result.maximum || (result.maximum != result.maximum && value == value)) {
       result.maximum = value;
       result.largest = j;
     }
-    if (value < minimum) {
+    if (value < minimum || (minimum != minimum && value == value)) {
       minimum = value;
       result.smallest = j;
     }
@@ -49,8 +49,8 @@ FASTADV_HOST_DEVICE RowSums<F> row_sums(const T* z, int64_t classes, int64_t tar
   return {static_cast<F>(sum), static_cast<F>(others), static_cast<F>(shifted_sum / static_cast<double>(classes))};
 }
 
-template <class T, class F = compute_t<T>>
-FASTADV_HOST_DEVICE void cross_entropy_row(const T* z, T* dz, int64_t classes, int64_t target, F maximum,
+template <class T, class D, class F = compute_t<T>>
+FASTADV_HOST_DEVICE void cross_entropy_row(const T* z, D* dz, int64_t classes, int64_t target, F maximum,
                                            RowSums<F> sums, F weight, F label_smoothing) {
   const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(classes)};
   for (int64_t j = 0; j < classes; ++j)

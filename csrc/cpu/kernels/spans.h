@@ -25,9 +25,10 @@ FASTADV_HOST_DEVICE F per_example(const PerExample& value, int64_t example) {
 // The constants of one channel of one example, in the model's input.
 template <class F>
 FASTADV_HOST_DEVICE Bounds<F> bounds(const Step& step, int64_t example, int64_t channel) {
-  const F std = static_cast<F>(step.space.std[channel]);
+  const int64_t c = step.space.shared ? 0 : channel;
+  const F std = static_cast<F>(step.space.std[c]);
   return {per_example<F>(step.alpha, example) / std, per_example<F>(step.eps, example) / std,
-          static_cast<F>(step.space.lower[channel]), static_cast<F>(step.space.upper[channel])};
+          static_cast<F>(step.space.lower[c]), static_cast<F>(step.space.upper[c])};
 }
 
 // Constants of a span within one channel: the same for every element.

@@ -1,23 +1,19 @@
 // The target of each row of logits and the derivative of its cost, in three passes over a row that stays in cache.
-#include "../../math/philox.h"
+#include "../../math/noise.h"
 #include "row.h"
 
 namespace fastadv::cpu::FASTADV_ISA {
 namespace {
 
 template <class F>
-FASTADV_HOST_DEVICE int64_t choose_target(const TargetGrad& args, int64_t row, const RowExtremes<F>& extremes) {
+FASTADV_HOST_DEVICE int64_t choose_target(const TargetGrad& args, const Stream& stream, int64_t row,
+                                          const RowExtremes<F>& extremes) {
   switch (args.rule) {
     case Rule::label: return args.labels[row];
     case Rule::least_likely: return extremes.smallest;
-    case Rule::random: break;
+    case Rule::random: return random_class(stream, static_cast<uint64_t>(row), args.classes, extremes.largest);
     default: return extremes.largest;
   }
-  if (args.classes == 1) return 0;
-  const uint64_t example = args.stream.offset + static_cast<uint64_t>(row);
-  const uint32_t word = draw(args.stream.seed, example, 0, Purpose::target).word[0];
-  const int64_t drawn = uniform_below(word, static_cast<uint32_t>(args.classes - 1));
-  return drawn + (drawn >= extremes.largest ? 1 : 0);  // any class but the predicted one
 }
 
 template <class T, class F = compute_t<T>>
@@ -39,6 +35,7 @@ FASTADV_HOST_DEVICE void entropy_row(const T* z, T* dz, int64_t classes, const R
 }  // namespace
 
 void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
+  const Stream stream = resolved(args.stream);
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     using F = compute_t<T>;
@@ -46,7 +43,7 @@ void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
       const T* z = static_cast<const T*>(args.logits) + row * args.classes;  // [K]
       T* dz = static_cast<T*>(args.dlogits) + row * args.classes;            // [K]
       const RowExtremes<F> extremes = row_extremes(z, args.classes);
-      const int64_t target = choose_target(args, row, extremes);
+      const int64_t target = choose_target(args, stream, row, extremes);
       args.target[row] = target;
       if (args.rule == Rule::entropy) {
         entropy_row(z, dz, args.classes, extremes);

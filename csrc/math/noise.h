@@ -1,0 +1,40 @@
+// What one random word becomes: noise in units of eps, a perturbation size, a class.
+#pragma once
+
+#include "philox.h"
+#include "truncated_normal.h"
+
+namespace fastadv {
+
+// Signs are bits: element i of an example takes bit i % 32 of its word i / 32.
+FASTADV_HOST_DEVICE float sign_noise(uint32_t word, int bit) { return (word >> bit) & 1u ? -1.0f : 1.0f; }
+
+// Uniform on [-1, 1].
+FASTADV_HOST_DEVICE float uniform_noise(uint32_t word) {
+  const Fraction fraction = to_fraction(word);
+  return fraction.sign * fraction.value;
+}
+
+// Normal of standard deviation 0.5, truncated to [-1, 1]: to two standard deviations, half_normal(2).
+FASTADV_HOST_DEVICE float normal_noise(uint32_t word, HalfNormal two_deviations) {
+  const Fraction fraction = to_fraction(word);
+  return fraction.sign * (0.5f * quantile(two_deviations, fraction));
+}
+
+// |N(0, sigma)| truncated to [0, upper]; normal is half_normal(upper / sigma).
+FASTADV_HOST_DEVICE float truncated_eps(const Stream& stream, uint64_t row, float sigma, float upper,
+                                        HalfNormal normal) {
+  const uint32_t word = draw(stream.seed, stream.offset + row, 0, Purpose::eps).word[0];
+  const float drawn = sigma * quantile(normal, to_fraction(word));
+  return drawn < upper ? drawn : upper;
+}
+
+// Uniform over all classes but the predicted one; the only class there is, where there is one.
+FASTADV_HOST_DEVICE int64_t random_class(const Stream& stream, uint64_t row, int64_t classes, int64_t predicted) {
+  if (classes == 1) return 0;
+  const uint32_t word = draw(stream.seed, stream.offset + row, 0, Purpose::target).word[0];
+  const int64_t drawn = uniform_below(word, static_cast<uint32_t>(classes - 1));
+  return drawn + (drawn >= predicted ? 1 : 0);
+}
+
+}  // namespace fastadv

@@ -1,0 +1,44 @@
+// The arithmetic of a step along the gradient over its norm (appendix A), in pixel values: the gradient with respect to
+// a pixel is grad / std. Norms are in double, so that no gradient is too small or too large to normalise.
+#pragma once
+
+#include <cstdint>
+
+#include "macros.h"
+
+namespace fastadv {
+
+// Norms of an example are taken in chunks of this many elements, added in order.
+constexpr int64_t kChunk = 16384;
+
+// Elements that are not finite count as zero: one of them would else decide where all others go.
+FASTADV_HOST_DEVICE double finite_or_zero(double value) { return value - value == 0.0 ? value : 0.0; }
+
+FASTADV_HOST_DEVICE double pixel_gradient(double grad, double std) { return finite_or_zero(grad / std); }
+
+// Where a step of alpha, in the model's input, leads along a gradient of the given length.
+template <class F>
+FASTADV_HOST_DEVICE F moved(F adv, double grad, double std, double alpha, double length) {
+  return adv + static_cast<F>(alpha * (pixel_gradient(grad, std) / length));
+}
+
+// How far that is from the clean image, in pixel values.
+FASTADV_HOST_DEVICE double pixel_distance(double there, double clean, double std) {
+  return finite_or_zero((there - clean) * std);
+}
+
+// What a gradient is divided by: a zero gradient gives a zero step.
+FASTADV_HOST_DEVICE double length_or_one(double length) { return length > 0.0 ? length : 1.0; }
+
+// The factor that brings a perturbation of this L2 norm back onto the ball; 1 inside it.
+FASTADV_HOST_DEVICE double shrink_onto_ball(double distance, double eps) {
+  // A distance whose square underflows must not pass for zero where the ball is a point.
+  return eps > 0.0 ? (distance > eps ? eps / distance : 1.0) : 0.0;
+}
+
+template <class F>
+FASTADV_HOST_DEVICE F shrunk(F there, F clean, double factor) {
+  return factor < 1.0 ? clean + static_cast<F>(factor * static_cast<double>(there - clean)) : there;
+}
+
+}  // namespace fastadv
