@@ -13,7 +13,7 @@ from torch import Tensor
 from fastadv.attacks.amounts import Eps, amount_per_example, checked_eps
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
-from fastadv.pixels import PixelSpace
+from fastadv.pixels import DTYPES, PixelSpace
 from fastadv.streams import RandomStream
 
 VALIDATE = ("first", "always", "never")
@@ -23,7 +23,8 @@ class Attack(ABC):
     """Makes a candidate adversarial image of each clean image, by the current weights of a model.
 
     Call it for a new tensor, or :meth:`perturb_` to mutate the images in place. It works under ``no_grad``,
-    ``inference_mode`` and autocast, and leaves the model's modes, buffers and gradients as they were.
+    ``inference_mode`` and autocast, and leaves the model's modes, buffers and gradients as they were. Meanwhile the
+    model is in evaluation mode: no other thread may use it.
 
     Args:
         model: a module (wrapped by DistributedDataParallel or torch.compile, or not) or any callable, from images
@@ -49,7 +50,7 @@ class Attack(ABC):
 
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
+    draws: bool = False
 
     def __init__(
         self,
@@ -115,6 +116,8 @@ class Attack(ABC):
     def perturb_(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
         """Like a call, but the images themselves become adversarial: no copy of a single-step attack's input is made.
 
+        Images are left as they were if the model, or anything else, raises.
+
         Raises:
             ValueError: also for images that require grad.
         """
@@ -129,6 +132,8 @@ class Attack(ABC):
         if adv.shape[0] == 0:
             return adv
         chosen = self.eps if eps is None else checked_eps(eps, self.space)
+        if isinstance(chosen, Tensor):
+            chosen = amount_per_example(chosen, adv, self.space)
         # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
         draws = self.draws or isinstance(chosen, TruncatedNormalEps)
         seed, offset = self.stream.take(adv.shape[0]) if draws else (0, 0)
@@ -136,25 +141,21 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.no_grad():
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
-            self._run_(adv, labels, self._amounts(chosen, adv, seed, offset), seed, offset)
+            if isinstance(chosen, TruncatedNormalEps):
+                chosen = chosen.sample(adv.shape[0], seed=seed, offset=offset, device=adv.device)
+            self._run_(adv, labels, chosen, seed, offset)
         return adv
-
-    def _amounts(self, eps: Eps, images: Tensor, seed: int, offset: int) -> float | Tensor:
-        """eps for images [N, C, ...]: a number or [N]."""
-        if isinstance(eps, TruncatedNormalEps):
-            return eps.sample(images.shape[0], seed=seed, offset=offset, device=images.device)
-        return amount_per_example(eps, images, self.space) if isinstance(eps, Tensor) else eps
 
     @abstractmethod
     def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
-        """Turn clean images adv [N, C, ...] adversarial in place; eps is a number or [N], N > 0."""
+        """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, eps a number or [N], N > 0."""
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
-        if not isinstance(images, Tensor) or not images.dtype.is_floating_point:
+        if not isinstance(images, Tensor) or images.dtype not in DTYPES:
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(
-                f"{self.name}: images must be a floating tensor in the model's input space, got {kind}; "
-                f"PixelSpace.from_pixels makes one from uint8 pixels"
+                f"{self.name}: images must be a float32, float64, bfloat16 or float16 tensor in the model's input "
+                f"space, got {kind}; PixelSpace.from_pixels makes one from uint8 pixels"
             )
         if images.dim() < 2:
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")

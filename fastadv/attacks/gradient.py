@@ -26,27 +26,28 @@ class GradientAttack(Attack):
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
             prediction is chosen once, from the first image.
         ascend: whether the attack increases the cost (away from the class) or decreases it (towards the target).
+        starts_elsewhere: whether :meth:`_start_` moves adv.
     """
 
     rule: ClassVar[str]
     ascend: ClassVar[bool]
+    starts_elsewhere: bool = False
+    _outputs_seen = False
 
     @abstractmethod
     def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
-        """Length of each step in pixel values: a number or [N]."""
+        """Length of each step in pixel values: a number or [N]; eps is a number or [N]."""
 
     def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+        """Move adv in place along grad, both [N, C, ...] like clean; alpha and eps are numbers or [N]."""
         ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
 
     def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int, offset: int) -> None:
         """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
 
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        """What a step follows, from the gradient and the previous step's direction (None at first)."""
+        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first)."""
         return grad
-
-    starts_elsewhere: ClassVar[bool] = False
-    _outputs_seen = False
 
     def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
         alphas = self._alphas(eps)
@@ -54,14 +55,19 @@ class GradientAttack(Attack):
         clean = adv.clone() if len(alphas) > 1 or self.starts_elsewhere else adv  # [N, C, ...]
         model = raw_module(self.model)
         rule, target, direction = self.rule, labels, None
-        with isolated(model, self.bn):
-            self._start_(adv, clean, eps, seed, offset)
-            for alpha in alphas:
-                chosen, grad = self._input_gradient(model, adv, rule, target, seed, offset)
-                direction = self._direction(grad, direction)
-                self._step_(adv, clean, direction, alpha if self.ascend else -alpha, eps)
-                if rule != "entropy":
-                    rule, target = "label", chosen
+        try:
+            with isolated(model, self.bn):
+                self._start_(adv, clean, eps, seed, offset)
+                for alpha in alphas:
+                    chosen, grad = self._input_gradient(model, adv, rule, target, seed, offset)
+                    direction = self._direction(grad, direction)
+                    self._step_(adv, clean, direction, alpha if self.ascend else -alpha, eps)
+                    if rule != "entropy":
+                        rule, target = "label", chosen
+        except BaseException:
+            if clean is not adv:
+                adv.copy_(clean)
+            raise
 
     def _input_gradient(
         self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int, offset: int
@@ -80,14 +86,16 @@ class GradientAttack(Attack):
             _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
-        (grad,) = torch.autograd.grad(logits, images, dlogits)
+        (grad,) = torch.autograd.grad(logits, images, dlogits, allow_unused=True)
+        if grad is None:
+            raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         return target, grad
 
 
 def _describe(output: object) -> str:
     if not isinstance(output, Tensor):
         return type(output).__name__
-    return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' that does not depend on the images'}"
+    return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' without a gradient'}"
 
 
 def _warn_of_outputs(attack: str, logits: Tensor) -> None:  # [N, K]

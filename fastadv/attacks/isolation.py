@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,10 +37,15 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
         bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
             that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
             counters are not updated in either.
+
+    Raises:
+        ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
     """
     if not isinstance(model, nn.Module):
         yield
         return
+    if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
     modes = [(module, module.training) for module in model.modules()]
     tracking: list[_BatchNorm] = []
     whole_model_trains = model.training
@@ -61,3 +67,8 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
                 module.training = training
         for module in tracking:
             module.track_running_stats = True
+
+
+def _world_size() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

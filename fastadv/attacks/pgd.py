@@ -25,12 +25,10 @@ class PGD(IterativeAttack):
     rule = "label"
     ascend = True
     needs_labels = True
-    starts_elsewhere = True
-    draws = True
 
     def __init__(self, model: Callable[..., Any], *, random_start: bool = True, **options: Any) -> None:
         super().__init__(model, **options)
-        self.random_start = random_start
+        self.random_start = self.starts_elsewhere = self.draws = random_start
 
     def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
         steps = self.steps or 10

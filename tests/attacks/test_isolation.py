@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastadv import attacks
+from fastadv.attacks import isolation
 from tests.attacks.models import ConvNet, batch
 
 GRADIENTS = {  # at eps = 4
@@ -175,18 +176,19 @@ def test_the_model_is_as_it_was(name: str, make: Callable[[], nn.Module], bn: st
     assert_untouched(model, before)
 
 
+@pytest.mark.parametrize("call", ["__call__", "perturb_"])
 @pytest.mark.parametrize("bn", ["eval", "batch"])
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("name", [name for name, gradients in GRADIENTS.items() if gradients])
-def test_the_model_is_as_it_was_when_it_raises(name: str, make: Callable[[], nn.Module], bn: str) -> None:
+def test_all_is_as_it_was_when_the_model_raises(name: str, make: Callable[[], nn.Module], bn: str, call: str) -> None:
     model = make()
     model.features.insert(3, FailsLate(name))
     before = everything(model)
     images, labels = batch()
     with pytest.raises(KeyError, match="the model failed"):
-        attacks.create(name, model, eps=4, bn=bn)(images, labels)
+        getattr(attacks.create(name, model, eps=4, bn=bn), call)(images, labels)
     assert_untouched(model, before)
-    assert torch.equal(images, batch()[0])
+    assert torch.equal(images, batch()[0])  # also in place, and after a first step
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -300,3 +302,11 @@ def test_generation_goes_through_the_raw_module(wrap: Callable[[nn.Module], nn.M
     assert called == set(model.modules())
     assert_untouched(wrapper, before)
     assert torch.equal(adv, attacks.create("iter_ll", model, eps=4)(batch()[0]))
+
+
+def test_statistics_of_other_processes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes whose examples take different numbers of steps would wait for one another without end."""
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(ConvNet())
+    monkeypatch.setattr(isolation, "_world_size", lambda: 2)
+    with pytest.raises(ValueError, match="bn='batch' would reduce SyncBatchNorm's statistics"):
+        attacks.create("step_ll", model, eps=4, bn="batch")(batch()[0])

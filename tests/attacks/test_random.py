@@ -123,3 +123,19 @@ def test_the_same_on_cpu_and_gpu(name: str, eps: str) -> None:
         return attack(images.to(device), labels.to(device)).cpu()
 
     assert ((run("cpu") - run("cuda")).abs() > 0.01).sum() <= 3  # of 3,072: those with a gradient near zero
+
+
+def test_pgd_from_the_clean_image_draws_nothing() -> None:
+    images, labels = batch()
+    state = torch.get_rng_state()
+    attack = attacks.create("pgd", ConvNet(), eps=4, random_start=False)
+    assert torch.equal(attack(images, labels), attack(images, labels))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_refused_call_takes_nothing_from_the_stream() -> None:
+    images, labels = batch()
+    attack = attacks.create("step_rnd", ConvNet(), eps=4, seed=0)
+    with pytest.raises(ValueError, match="shape"):
+        attack(images, labels, eps=torch.ones(5))
+    assert attack.stream.offset == 0

@@ -91,9 +91,10 @@ def test_refused_options(options: dict[str, Any], error: type[Exception], messag
 @pytest.mark.parametrize(
     ("images", "labels", "options", "error", "message"),
     [
-        (IMAGES.tolist(), LABELS, {}, TypeError, "images must be a floating tensor.*got list"),
+        (IMAGES.tolist(), LABELS, {}, TypeError, "images must be a float32.*got list"),
         ((255 * IMAGES).to(torch.uint8), LABELS, {}, TypeError, "got torch.uint8; PixelSpace.from_pixels"),
         (IMAGES.to(torch.complex64), LABELS, {}, TypeError, "got torch.complex64"),
+        (IMAGES.to(torch.float8_e4m3fn), LABELS, {}, TypeError, "got torch.float8_e4m3fn"),
         (IMAGES.flatten(), LABELS, {}, ValueError, r"images must have shape \[N, C, ...\], got \[1152\]"),
         (255 * IMAGES, LABELS, {}, ValueError, r"outside the pixel range.*\[0, 65025\]"),
         (2 * IMAGES - 1, LABELS, {}, ValueError, "outside the pixel range"),
@@ -126,8 +127,8 @@ def test_refused_calls(images: Any, labels: Any, options: dict[str, Any], error:
     [
         (lambda x: x.flatten(2), r"a tensor \[6, 3, 64\]"),
         (lambda x: (x.flatten(1), None), "tuple"),
-        (lambda x: x.flatten(1).detach(), "a tensor .* that does not depend on the images"),
-        (torch.no_grad()(ConvNet().eval()), "a tensor .* that does not depend on the images"),
+        (lambda x: x.flatten(1).detach(), "a tensor .* without a gradient"),
+        (torch.no_grad()(ConvNet().eval()), "a tensor .* without a gradient"),
         (lambda x: x[:3].flatten(1), r"a tensor \[3, 192\]"),
         (lambda x: x.flatten(0, 1).flatten(1), r"a tensor \[18, 64\]"),
     ],
@@ -173,3 +174,8 @@ def test_suspicious_outputs_warn_once(name: str, model: Callable[[Tensor], Tenso
             attack(IMAGES, LABELS * 0)
     assert [warning.filename for warning in caught] == [__file__] * (said is not None)
     assert all(name in str(warning.message) and str(said) in str(warning.message) for warning in caught)
+
+
+def test_logits_with_a_gradient_that_does_not_reach_the_images() -> None:
+    with pytest.raises(ValueError, match="step_ll: the model's logits do not depend on the images"):
+        attacks.create("step_ll", lambda x: ConvNet()(torch.zeros_like(x)))(IMAGES)
