@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import fastadv
+from fastadv.warning_lines import warning_lines
 
 # Imported when asked for: `fastadv info` must work where no extra is installed.
 COMMANDS = {
@@ -16,7 +17,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 if interrupted."""
+    """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[argv[0]]
     try:
-        result: int = importlib.import_module(module).main(argv[1:])
+        with warning_lines(f"fastadv {argv[0]}"):
+            result: int = importlib.import_module(module).main(argv[1:])
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):
             raise

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastadv.evaluate import Record, proportion, read_records
 from fastadv.evaluate import cli as evaluate
+from fastadv.evaluate.records import CLEAN
 from fastadv.train import checkpoint
 from fastadv.train import cli as train
 
@@ -43,13 +44,12 @@ def main() -> int:
 def summary(records: list[Record]) -> str:
     """What the demo shows, in one sentence of measured accuracies."""
 
+    # Of a model that was trained and measured again, the last record.
+    top1 = {(record.model, record.attack, record.eps): proportion(record.top1, record.n).value for record in records}
+
     def fall(model: str, attack: str) -> str:
         """From the clean accuracy to that under attack."""
-        clean, attacked = (
-            proportion(record.top1, record.n).value
-            for record in sorted(records, key=lambda record: record.eps)
-            if record.model == model and (record.attack, record.eps) in (("clean", 0.0), (attack, EPS))
-        )
+        clean, attacked = top1[model, CLEAN, 0.0], top1[model, attack, EPS]
         return f"{100 * clean:.1f} % to {100 * attacked:.1f} %"
 
     return (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+MOST_THREADS = 1024  # many more and the thread pool fails by a signal, not an error
+
 
 def resolve(name: str) -> torch.device:
     """The device that ``name`` stands for; ``"auto"`` is CUDA where there is a GPU, else the CPU.
@@ -17,6 +19,8 @@ def resolve(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:<number>, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:<number>, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name}, but PyTorch finds {torch.cuda.device_count()} CUDA devices here")
     return device

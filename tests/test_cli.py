@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,38 @@ def test_first_level(argv: list[str], code: int, text: str, capsys: pytest.Captu
 def test_every_command_has_help(command: str) -> None:
     run = subprocess.run([sys.executable, "-m", "fastadv", command, "--help"], capture_output=True, text=True)
     assert run.returncode == 0 and "usage:" in run.stdout and f"fastadv {command}" in run.stdout
+
+
+def test_info_with_an_instruction_set_that_is_not_there() -> None:
+    """The command that tells what is wrong works when it is."""
+    environment = {**os.environ, "FASTADV_ISA": "mmx"}
+    command = [sys.executable, "-m", "fastadv", "info"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0 and "FASTADV_ISA=mmx names no instruction set" in run.stdout
+
+
+def test_help_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["info", "--help"])
+    assert "`" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_warning_is_one_line(
+    resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "--data.name", "digits", "--data", "images", "--epochs", "1", "--model.options.width", "0.1"]
+    text = "digits is part of scikit-learn: root (--data) and download are not used"
+    assert cli.main([*command, "--out", "run", "--checkpoint-every", "20"]) == 0
+    if resume:  # a checkpoint that is looked for in two places
+        capsys.readouterr()
+        (tmp_path / "run/checkpoints/step-00000040/state.pt").unlink()
+        text = "run/checkpoints/step-00000040 is not a whole checkpoint: no state.pt; falling back to "
+        assert cli.main(["train", "--out", "run", "--resume"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith(f"fastadv train: warning: {text}") for line in lines].count(True) == 1
+    assert not any("UserWarning" in line for line in lines)
 
 
 def test_core_needs_torch_and_numpy_alone() -> None:

@@ -30,7 +30,7 @@ def _check_files(folder: Path, datasets: Any) -> None:
     checksums = dict([*cifar10.train_list, *cifar10.test_list, (cifar10.meta["filename"], cifar10.meta["md5"])])
     lacking = [file for file in checksums if not (folder / file).is_file()]
     if lacking:
-        raise missing_files("cifar10", {folder: lacking})
+        raise missing_files("cifar10", list(checksums), {folder: lacking})
     for file, md5 in checksums.items():
         if not datasets.utils.check_integrity(folder / file, md5):
             raise ValueError(

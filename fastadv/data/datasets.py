@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from fastadv.data.cifar import load_cifar10
 from fastadv.data.digits import load_digits
+from fastadv.data.folders import REMEDIES
 from fastadv.data.image_set import ImageData
 from fastadv.data.mnist import load_mnist_like
 
@@ -42,14 +44,16 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
         FileNotFoundError: the folder lacks files and ``download`` is False.
         OSError: the download failed.
         ModuleNotFoundError: scikit-learn or torchvision is not installed.
+
+    Warns:
+        UserWarning: ``root`` or ``download`` for a data set that uses neither.
     """
     if name in _EMBEDDED:
+        if root is not None or download:
+            warnings.warn(f"{name} is part of scikit-learn: root (--data) and download are not used", stacklevel=2)
         return _EMBEDDED[name]()
     if name not in _FROM_FOLDER:
         raise ValueError(f"unknown data set {name!r}; accepted: {', '.join(names())}")
     if root is None:
-        raise ValueError(
-            f"{name} is read from a folder: name it with root (--data DIR), and add download=True (--download) to "
-            f"fetch the files into it"
-        )
+        raise ValueError(f"{name} is read from a folder. {REMEDIES}")
     return _FROM_FOLDER[name](Path(root).expanduser(), download)

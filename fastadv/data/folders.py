@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+REMEDIES = "Name its folder with --data DIR (root); --download (download=True) fetches the files into it"
 
-def missing_files(name: str, lacking: Mapping[Path, Sequence[str]]) -> FileNotFoundError:
-    """The error for a data set of which each folder that was searched lacks these files."""
-    searched = "; ".join(
-        f"{folder} {'lacks' if folder.is_dir() else 'does not exist, with'} {', '.join(files)}"
-        for folder, files in lacking.items()
-    )
-    return FileNotFoundError(
-        f"{name} was not found: {searched}. Point root (--data DIR) at the folder that holds these files, or fetch "
-        f"them into it with download=True (--download)"
-    )
+
+def missing_files(name: str, files: Sequence[str], lacking: Mapping[Path, Sequence[str]]) -> FileNotFoundError:
+    """The error for a data set of these files, where each folder that was searched lacks some."""
+    found = "; ".join(f"{folder} {_state(folder, files, lacks)}" for folder, lacks in lacking.items())
+    return FileNotFoundError(f"{name} was not found: it needs {', '.join(files)}. Looked in: {found}. {REMEDIES}")
+
+
+def _state(folder: Path, files: Sequence[str], lacks: Sequence[str]) -> str:
+    if not folder.is_dir():
+        return "(no such folder)"
+    return "(none of them)" if len(lacks) == len(files) else f"(lacks {', '.join(lacks)})"
 
 
 def download_into(root: Path, name: str, dataset: Callable[..., Any]) -> None:

@@ -8,16 +8,21 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from signal import Signals
 
 import torch
 
 from fastadv import attacks, data, devices
+from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
+from fastadv.outputs import make_folder
+from fastadv.signals import exit_code, on_first_signal
 from fastadv.train.checkpoint import CheckpointError, LoadedModel, load_model
+from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
 Measure top-1 and top-5 accuracy on clean images and under attacks of several sizes, in the layout of Tables 1 and 2
@@ -31,8 +36,10 @@ interruption and it goes on where it stopped; add an attack, an eps or a model a
 examples:
   fastadv evaluate runs/standard runs/adversarial --out results
   fastadv evaluate "Adv. training=runs/adversarial/checkpoints/step-00001200" --attacks step_ll --eps 2,4 --limit 1000
+  fastadv evaluate runs/adversarial --attacks pgd,pgd:steps=40:alpha=1 --eps 8
 
-exit codes: 0 done; 2 a mistake in the command or the data; 130 interrupted, to be continued with the same command.
+exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or the data; 130 or 143 stopped by SIGINT
+(Ctrl-C) or SIGTERM, to be continued with the same command.
 """
 
 
@@ -45,13 +52,21 @@ def main(argv: Sequence[str]) -> int:
         print(f"fastadv evaluate: {error}", file=sys.stderr)
         return 2
     try:
-        records = run(sweep, subjects, file)
-        _show(records)
-        print("written:", file.path, *_write(records, arguments.out), sep="\n  ")
-    except KeyboardInterrupt:
+        with on_first_signal(_interrupt):
+            records = run(sweep, subjects, file)
+            _show(records)
+            print("written:", file.path, *_write(records, arguments.out), sep="\n  ")
+    except OSError as error:
+        print(f"fastadv evaluate: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
         print("fastadv evaluate: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return exit_code(*interrupt.args)
     return 0
+
+
+def _interrupt(number: Signals) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_attacks,
         default="step_ll,iter_ll,iter_basic",
         metavar="A,B,...",
-        help=f"any of {', '.join(attacks.names())} (default: %(default)s)",
+        help=f"any of {', '.join(attacks.names())}, with options of its own as in pgd:steps=20:alpha=2 "
+        "(default: %(default)s)",
     )
     add(
         "--eps",
@@ -87,7 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
     add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
     add("--limit", type=_whole, metavar="N", help="only the first N test images (default: all)")
-    add("--batch-size", type=_whole, default=100, metavar="N", help="images at a time (default: %(default)s)")
+    add(
+        "--batch-size",
+        "--batch_size",
+        type=_whole,
+        default=100,
+        metavar="N",
+        help="images at a time (default: %(default)s)",
+    )
     add(
         "--seed",
         type=partial(_whole, least=0),
@@ -96,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         help="seed of the attacks' random numbers (default: %(default)s)",
     )
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
-    add("--threads", type=_whole, metavar="N", help="CPU threads (default: PyTorch's own choice)")
+    add(
+        "--threads",
+        type=partial(_whole, most=devices.MOST_THREADS),
+        metavar="N",
+        help="CPU threads (default: PyTorch's own choice)",
+    )
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where to write (default: %(default)s)")
     return parser
 
@@ -119,7 +147,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
         device=devices.resolve(arguments.device),
     )
     subjects = [Subject(name, loaded.model, loaded.config.data.pixel_space) for name, loaded in models.items()]
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     return sweep, subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
 
 
@@ -135,7 +163,7 @@ def _load(arguments: Sequence[str]) -> dict[str, LoadedModel]:
         loaded = load_model(path)
         name = name or loaded.name
         if name in models:
-            raise ValueError(f"two rows would be named {name!r}; give this one a name: '{name} 2={path}'")
+            raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={path}'")
         models[name] = loaded
         first, one = next(iter(models.items()))
         if loaded.config.data.name != one.config.data.name:
@@ -162,7 +190,7 @@ def _write(records: Sequence[Record], out: Path) -> list[Path]:
     """Tables and figures below ``out``."""
     paths = []
     for attack, table in robustness_tables(records).items():
-        paths += save_table(table, out / "tables" / f"robustness-{attack}")
+        paths += save_table(table, out / "tables" / f"robustness-{attack.replace(':', '-')}")
     for top in (1, 5) if records[0].top5 is not None else (1,):
         paths += save_figure(robustness_figure(records, top=top), out / "figures" / f"robustness-top{top}")
     return paths
@@ -172,21 +200,21 @@ def _write(records: Sequence[Record], out: Path) -> list[Path]:
 
 
 def _attacks(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    unknown = [name for name in names if name not in attacks.names()]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"unknown attack {', '.join(map(repr, unknown))}; accepted: {', '.join(attacks.names())}"
-        )
-    return names
+    texts = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    try:
+        for one in texts:
+            parse_attack(one)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return texts
 
 
 def _eps(text: str) -> list[float]:
     sizes = [_number(part) for part in text.split(",")]
     if not all(0 < size <= 255 for size in sizes):
         raise argparse.ArgumentTypeError(
-            f"each eps must be a number above 0 and at most 255, in pixel values, got {text!r}; "
-            f"clean accuracy is always measured"
+            f"each eps must be a number above 0 and at most 255, in pixel values, got {text!r}"
+            + (scale_remark(text.split(",")[0]) or "; clean accuracy is always measured")
         )
     return sorted(set(sizes))
 
@@ -198,7 +226,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _whole(text: str, least: int = 1) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+def _whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least} and at most {most}, got {text!r}")
     return int(text)

@@ -71,7 +71,7 @@ def _eps_axis(axes: Axes, levels: Sequence[float]) -> None:
     axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
     axes.set_xticks([0.0, *levels], labels=[f"{level:g}" for level in (0.0, *levels)])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("eps (pixel values)")
+    axes.set_xlabel("eps (pixel values, log scale; 0 is clean)")
     axes.grid(alpha=0.3)
 
 

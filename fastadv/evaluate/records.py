@@ -26,7 +26,7 @@ class Evaluation:
         n: how many images, the first ``n`` of the split.
         total: how many images the split has.
         classes: how many classes the data set has.
-        attack: a name of ``fastadv.attacks.names()``, or "clean".
+        attack: a name of ``fastadv.attacks.names()``, with its options if it was given any, or "clean".
         eps: size of the perturbation in pixel values; 0 for "clean".
         options: options of the attack besides eps.
         seed: seed of the attack's random numbers.

@@ -39,3 +39,11 @@ def proportion(successes: int, n: int) -> Proportion:
         raise ValueError(f"successes must be in [0, n], got {successes} of n = {n}")
     p = successes / n
     return Proportion(p, Z_95 * math.sqrt(p * (1 - p) / n))
+
+
+def rule_of_three(n: int) -> float:
+    """How far from 0, at 95 % confidence, a proportion is at most of which none of ``n`` examples was seen.
+
+    ``(1 - p)^n = 0.05`` at about ``p = 3 / n``, since ``-log(0.05)`` is 3.00. The same holds from 1 if all were seen.
+    """
+    return min(1.0, 3 / n)

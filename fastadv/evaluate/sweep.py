@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 
 import fastadv
 from fastadv.data import ImageSet, TensorLoader
+from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile
 from fastadv.evaluate.robustness import evaluate
+from fastadv.evaluate.statistics import proportion
 from fastadv.extras import require
 from fastadv.pixels import PixelSpace
 
@@ -41,7 +45,7 @@ class Sweep:
         images: its images.
         split: the part of the data set that they are.
         limit: only the first so many; None for all.
-        attacks: names of ``fastadv.attacks.names()``.
+        attacks: names of ``fastadv.attacks.names()``, each with options if need be: ``"pgd:steps=20:alpha=2"``.
         eps: sizes of the perturbation in pixel values.
         seed: seed of the attacks' random numbers.
         batch_size: images at a time.
@@ -79,14 +83,18 @@ def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> 
     images = ImageSet(sweep.images.images[: sweep.limit], sweep.images.labels[: sweep.limit], sweep.images.classes)
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
     pending = sum(file.find(evaluation.key) is None for _, evaluation in plan)
-    records = []
+    records, measured = [], itertools.count(1)
     with _progress() as progress:
         task = progress.add_task("", total=pending * len(images))
         for subject, evaluation in plan:
             record = file.find(evaluation.key)
             if record is None:
-                progress.update(task, description=f"{subject.name}: {evaluation.attack} eps = {evaluation.eps:g}")
+                what = f"{subject.name}: {evaluation.attack} eps = {evaluation.eps:g}"
+                progress.update(task, description=what)
                 record = _measure(sweep, subject, evaluation, images, partial(progress.advance, task))
+                if progress.disable:
+                    top1 = proportion(record.top1, record.n)
+                    print(f"{next(measured)}/{pending}  {what}: top 1 {top1}", file=sys.stderr, flush=True)
             # The same weights may come under another name: the row is then recorded under that name too.
             record = replace(record, model=subject.name)
             if record not in file.records:
@@ -111,7 +119,14 @@ def _evaluations(sweep: Sweep, subject: Subject, images: ImageSet) -> list[Evalu
         options={},
         seed=sweep.seed,
     )
-    return [clean, *(replace(clean, attack=name, eps=float(eps)) for name in sweep.attacks for eps in sweep.eps)]
+    return [
+        clean,
+        *(
+            replace(clean, attack=text, eps=float(eps), options=parse_attack(text)[1])
+            for text in sweep.attacks
+            for eps in sweep.eps
+        ),
+    ]
 
 
 def _measure(
@@ -124,7 +139,7 @@ def _measure(
     counts = evaluate(
         subject.model.to(sweep.device),
         _counted(loader, advance),
-        attack=evaluation.attack,
+        attack=evaluation.attack.partition(":")[0],
         eps=evaluation.eps,
         space=subject.space,
         seed=evaluation.seed,
@@ -148,7 +163,7 @@ def _counted(loader: TensorLoader, advance: Callable[[int], None]) -> Iterator[t
 
 
 def _progress() -> Progress:
-    """A bar on the terminal, nothing where standard error is not one."""
+    """A bar on the terminal; disabled where standard error is not one."""
     rich = require("rich.progress", extra="evaluate")
     console = require("rich.console", extra="evaluate").Console(stderr=True)
     columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.MofNCompleteColumn())

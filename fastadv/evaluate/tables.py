@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.evaluate.statistics import Proportion, proportion, rule_of_three
 from fastadv.extras import require
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
         "±: half the width of the 95 % confidence interval from the standard error of the mean.",
     ]
+    if any(count in (0, record.n) for record in records for count in (record.top1, record.top5)):
+        bound = 100 * rule_of_three(first.n)
+        notes.append(f"At 0 % and 100 % that error is 0; the 95 % bound is then 3 / n = {bound:.3g} % away.")
     if all(record.top5 is None for record in records):
         notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
     options = {json.dumps(dict(record.options), sort_keys=True) for record in records if record.options}

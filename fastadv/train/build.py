@@ -15,7 +15,7 @@ from torch import nn
 from fastadv import data, devices, models
 from fastadv.train import checkpoint
 from fastadv.train.config import TrainConfig
-from fastadv.train.optim import create_optimizer, create_schedule
+from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
@@ -130,12 +130,12 @@ def _checkpoint_to_resume(config: TrainConfig, run_dir: Path) -> Path:
     if start is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
     stored, wanted = _flat(asdict(checkpoint.load_config(start))), _flat(asdict(config))
-    # A cosine ends with the last epoch: another number of epochs is another schedule.
-    free = _FREE_ON_RESUME - ({"epochs"} if config.schedule.name == "cosine" else set())
+    free = _FREE_ON_RESUME - ({"epochs"} if depends_on_length(config.schedule) else set())
     differing = [name for name in stored if stored[name] != wanted[name] and name not in free]
     if differing:
         changes = "; ".join(f"{name} was {stored[name]!r} and is now {wanted[name]!r}" for name in differing)
-        raise ValueError(f"{run_dir} cannot be resumed with another configuration: {changes}")
+        why = f"; a {config.schedule.name} schedule depends on the number of epochs" if "epochs" in differing else ""
+        raise ValueError(f"{run_dir} cannot be resumed with another configuration: {changes}{why}")
     return start
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
+from signal import SIGINT, Signals
 from typing import Any
 
+from fastadv.outputs import make_folder
+from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
 _DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep checkpoints, a log and TensorBoard
-scalars in a folder. A recipe sets fields; options on the command line override it."""
-_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, or by a checkpoint that could not be
-written; 2 a mistake in the options or the data; 130 interrupted, to be continued with --resume."""
+scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
+and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
+option's name count as underscores."""
+_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, or by a file that could not be written;
+2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with
+--resume."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,29 +34,58 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError) as error:
         print(f"fastadv train: {error}", file=sys.stderr)
         return 2
-    done, total = trainer.step, trainer.total_steps
-    print(f"{trainer.run_dir}: {done:,} of {total:,} iterations done, on {trainer.device}", file=sys.stderr)
+    print(_standing(trainer), file=sys.stderr)
     try:
-        with _stop_on_interrupt(trainer):
-            trainer.fit()
-    except (NonFiniteLoss, checkpoint.CheckpointError) as error:
+        stopped_by = _fit(trainer)
+    except (NonFiniteLoss, checkpoint.CheckpointError, OSError) as error:
         print(f"fastadv train: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return _interrupted(trainer)
-    if not trainer.finished:
-        return _interrupted(trainer)
+    if stopped_by is not None:
+        print(_how_to_continue(trainer), file=sys.stderr)
+        return exit_code(stopped_by)
     print(trainer.last_checkpoint)
+    print(f"next: {_evaluation(trainer)}", file=sys.stderr)
     return 0
 
 
-def _interrupted(trainer: Trainer) -> int:
-    print(
-        f"interrupted; {trainer.last_checkpoint} is the last checkpoint; "
-        f"continue with: fastadv train --out {trainer.run_dir} --resume",
-        file=sys.stderr,
-    )
-    return 130
+def _fit(trainer: Trainer) -> Signals | None:
+    """Train to the end of the run, or to the signal that is returned."""
+    stopped_by = SIGINT
+
+    def stop(number: Signals) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        print(f"{number.name}: stopping after this iteration; a second one stops at once", file=sys.stderr)
+        trainer.request_stop()
+
+    try:
+        with on_first_signal(stop):
+            trainer.fit()
+    except KeyboardInterrupt:
+        return stopped_by
+    return None if trainer.finished else stopped_by
+
+
+def _standing(trainer: Trainer) -> str:
+    """Where the run stands, and whether it became longer or shorter."""
+    text = f"{trainer.run_dir}: {trainer.step:,} of {trainer.total_steps:,} iterations done, on {trainer.device}"
+    epochs = trainer.config.epochs
+    before = checkpoint.load_config(trainer.last_checkpoint).epochs if trainer.last_checkpoint else epochs
+    return text if before == epochs else f"{text}; epochs was {before} and is now {epochs}"
+
+
+def _how_to_continue(trainer: Trainer) -> str:
+    command = shlex.join(["fastadv", "train", "--out", str(trainer.run_dir), "--resume"])
+    return f"interrupted; {trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
+
+
+def _evaluation(trainer: Trainer) -> str:
+    """A command that evaluates the run: attacks of one step and of many, up to the size that it was trained at."""
+    attack = trainer.config.attack
+    largest = attack.eps or attack.eps_upper
+    sizes = ",".join(f"{largest / parts:g}" for parts in (8, 4, 2, 1))
+    names = ",".join(dict.fromkeys([attack.name if attack.k else "step_ll", "iter_ll"]))
+    return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
 
 
 def _prepare(argv: Sequence[str]) -> Trainer:
@@ -70,12 +103,14 @@ def _prepare(argv: Sequence[str]) -> Trainer:
     _add_run_options(parser.add_argument_group("run"))
     config = build_config(parse_options(parser, _base(run), argv))
     name = Path(run.recipe).stem if run.recipe else config.data.name
-    return create_trainer(config, run.out or Path("runs") / name, resume=run.resume)
+    trainer = create_trainer(config, run.out or Path("runs") / name, resume=run.resume)
+    make_folder(trainer.run_dir)
+    return trainer
 
 
 def _add_run_options(parser: Any) -> None:
     parser.add_argument("--recipe", metavar="NAME", help=f"a YAML file, or one of: {', '.join(recipes())}")
-    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder, runs/NAME unless given")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
 
 
@@ -88,19 +123,3 @@ def _base(run: argparse.Namespace) -> dict[str, Any]:
     if run.resume:
         raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was begun with")
     return {}
-
-
-@contextmanager
-def _stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C ends training at an iteration's end, with a checkpoint; the second at once."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, previous)
-        print("stopping after this iteration; press Ctrl-C again to stop at once", file=sys.stderr)
-        trainer.request_stop()
-
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

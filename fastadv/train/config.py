@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from fastadv.devices import MOST_THREADS
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 
@@ -94,7 +95,7 @@ class AttackConfig:
     its minibatch, and works for k = 1. The running statistics lag in the first iterations: start_after skips them."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of the attack, such as alpha or iterations."""
+    """Further keyword arguments of the attack, such as alpha or steps."""
 
     def __post_init__(self) -> None:
         from fastadv import attacks
@@ -108,6 +109,9 @@ class AttackConfig:
         _real("attack.eps_upper", self.eps_upper, above=0)
         _integer("attack.start_after", self.start_after, least=0)
         _one_of("attack.bn", self.bn, get_args(BatchNormMode))
+        for name in ("bn", "eps", "seed", "space", "generator"):
+            if name in self.options:
+                raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
 
     @property
     def size(self) -> float | TruncatedNormalEps:
@@ -217,7 +221,7 @@ class TrainConfig:
         _integer("seed", self.seed, least=0, most=2**63 - 1)
         _real("label_smoothing", self.label_smoothing, least=0, below=1)
         if self.threads is not None:
-            _integer("threads", self.threads, least=1)
+            _integer("threads", self.threads, least=1, most=MOST_THREADS)
         if self.attack.k > self.m:
             raise ValueError(f"attack.k must be at most the minibatch size m = {self.m}, got {self.attack.k}")
         if self.attack.k == self.m and self.attack.lambda_ == 0:

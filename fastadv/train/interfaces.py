@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastadv.train.task import Accuracy
+from fastadv.train.task import Accuracy, Hits
 
 
 class Task(Protocol):
@@ -15,6 +15,7 @@ class Task(Protocol):
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
     def accuracy(self) -> Accuracy: ...
+    def hits(self) -> Hits: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 

@@ -30,10 +30,13 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """The end of an epoch: accuracy on the clean test set."""
+    """The end of an epoch: means over its minibatches as they were trained on, and accuracy on the clean test set."""
 
     step: int
     epoch: int
+    mean_loss: float
+    mean_clean_accuracy: float | None
+    mean_adversarial_accuracy: float | None
     test_accuracy: float
 
 
@@ -131,7 +134,7 @@ class Progress:
         rich = require("rich.progress", extra="train")
         self._console = console or require("rich.console", extra="train").Console(stderr=True)
         self._epochs = epochs
-        self._last: StepRecord | None = None
+        self._speed = ""
         self._bar = rich.Progress(
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
@@ -146,11 +149,12 @@ class Progress:
     def write(self, record: Record) -> None:
         """Move the bar, or print the epoch's line."""
         if isinstance(record, StepRecord):
-            self._last = record
-            self._bar.update(self._task, completed=record.step, description=_figures(record))
+            self._speed = f"{record.images_per_s:,.0f} images/s  "
+            figures = _figures(record.loss, record.clean_accuracy, record.adversarial_accuracy)
+            self._bar.update(self._task, completed=record.step, description=self._speed + figures)
             return
-        figures = f"{_figures(self._last)}  " if self._last else ""
-        line = f"epoch {record.epoch}/{self._epochs}  {figures}test {record.test_accuracy:.1%}"
+        means = _figures(record.mean_loss, record.mean_clean_accuracy, record.mean_adversarial_accuracy)
+        line = f"epoch {record.epoch}/{self._epochs}  {self._speed}mean {means}  test {record.test_accuracy:.1%}"
         self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -158,10 +162,10 @@ class Progress:
         self._bar.stop()
 
 
-def _figures(record: StepRecord) -> str:
-    shares = {"clean": record.clean_accuracy, "adversarial": record.adversarial_accuracy}
+def _figures(loss: float, clean: float | None, adversarial: float | None) -> str:
+    shares = {"clean": clean, "adversarial": adversarial}
     accuracies = "".join(f"  {name} {share:.1%}" for name, share in shares.items() if share is not None)
-    return f"{record.images_per_s:,.0f} images/s  loss {record.loss:.3f}{accuracies}"
+    return f"loss {loss:.3f}{accuracies}"
 
 
 class Rate:

@@ -56,6 +56,11 @@ def create_schedule(
     return optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def depends_on_length(config: ScheduleConfig) -> bool:
+    """Whether the learning rate of an iteration depends on how many follow: such a run cannot be made longer."""
+    return config.name == "cosine"
+
+
 def lr_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
     """What the learning rate is multiplied by at iteration ``step``, counted from 0."""
     if step < config.warmup:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from fastadv.extras import require
 from fastadv.train.config import TrainConfig
+from fastadv.train.mistakes import ConfigError, check_fields, did_you_mean, explained, fields_of
 
-_SHORT_FORMS = {"data": "--data.root", "download": "--data.download=true"}
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the field and what it accepts."""
-
+_SHORT_FORMS = {"data": "--data.root", "download": "--data.download"}
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
@@ -44,10 +40,15 @@ def read_recipe(name: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
+        meant = next(iter(difflib.get_close_matches(Path(name).stem, recipes(), n=1)), None)
         shipped = ", ".join(recipes())
-        raise ConfigError(f"recipe {name!r} is neither a file that can be read nor one of {shipped}") from error
+        raise ConfigError(
+            f"recipe {name!r} is neither a file that can be read nor one of {shipped}{did_you_mean(meant)}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {name!r} is not YAML: {error}") from error
+    if values is None:
+        raise ConfigError(f"recipe {name!r} is empty: it must set a field, such as epochs: 10")
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {name!r} must map fields to values, got {type(values).__name__}")
     return values
@@ -87,16 +88,36 @@ def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Tr
 def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """What ``arguments`` on top of ``values`` set, as a nested dict; ``parser`` may have options of its own.
 
+    Its ``--help`` shows ``values`` as the defaults.
+
     Raises:
         ConfigError: an unknown field or option, or a value of the wrong type.
     """
-    _check_fields(values, TrainConfig)
+    check_fields(values)
     try:
-        base = parser.parse_object(dict(values))
-        options: dict[str, Any] = parser.parse_args(list(map(_full_option, arguments)), namespace=base).as_dict()
+        parser.set_defaults(dict(parser.parse_object(dict(values)).items()))
+        options: dict[str, Any] = parser.parse_args(_written_out(arguments)).as_dict()
     except argparse.ArgumentError as error:
-        raise _explained(error) from error
+        raise explained(error, list(parser.get_defaults().keys())) from error
     return options
+
+
+def _written_out(arguments: Sequence[str]) -> list[str]:
+    """Arguments with short forms, hyphens and the value of a true/false option that stands alone written out."""
+    written = [_full_option(argument) for argument in arguments]
+    switches = {f"--{name}" for name, hint in fields_of(TrainConfig) if hint is bool}
+    return [
+        f"{argument}=true" if argument in switches and after.startswith("--") else argument
+        for argument, after in zip_longest(written, written[1:], fillvalue="--")
+    ]
+
+
+def _full_option(argument: str) -> str:
+    """An option with short forms and hyphens written out: --data and --checkpoint-every are easier to type."""
+    if not argument.startswith("--"):
+        return argument
+    option, equals, value = argument[2:].partition("=")
+    return _SHORT_FORMS.get(option, "--" + option.replace("-", "_")) + equals + value
 
 
 def build_config(values: Mapping[str, Any]) -> TrainConfig:
@@ -122,45 +143,3 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     given = {field.name: values[field.name] for field in fields(kind) if field.name in values}
     return kind(**{k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in given.items()})
-
-
-# --- errors that name the field and what it accepts ------------------------------------------------------------------
-
-
-def _check_fields(values: Mapping[str, Any], kind: Any, path: str = "") -> None:
-    """jsonargparse names an unknown field without the known ones, and lets null through."""
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        if name not in hints:
-            raise ConfigError(f"unknown field {path}{name}{_suggest(str(name), list(hints))}")
-        if is_dataclass(hints[name]):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{path}{name} must map fields to values, got {value!r}")
-            _check_fields(value, hints[name], f"{path}{name}.")
-        elif value is None and type(None) not in get_args(hints[name]):
-            raise ConfigError(f"{path}{name} must not be null: leave it out for its default")
-
-
-def _suggest(name: str, accepted: list[str]) -> str:
-    close = difflib.get_close_matches(name, accepted, n=1)
-    return f"{f' (did you mean {close[0]}?)' if close else ''}; accepted: {', '.join(accepted)}"
-
-
-def _full_option(argument: str) -> str:
-    """An option with short forms and hyphens written out: --data and --checkpoint-every are easier to type."""
-    if not argument.startswith("--"):
-        return argument
-    option, equals, value = argument[2:].partition("=")
-    return _SHORT_FORMS.get(option, "--" + option.replace("-", "_")) + equals + value
-
-
-def _explained(error: Exception) -> ConfigError:
-    """The parser's error; for an unknown option with the known ones."""
-    unknown = re.match(r"unrecognized arguments: --([\w.]+)", str(error))
-    if unknown:
-        *sections, name = unknown[1].split(".")
-        nested: dict[str, Any] = {name: {}}
-        for section in reversed(sections):
-            nested = {section: nested}
-        _check_fields(nested, TrainConfig)
-    return ConfigError(str(error))

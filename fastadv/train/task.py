@@ -27,6 +27,13 @@ class Accuracy(NamedTuple):
     adversarial: float | None
 
 
+class Hits(NamedTuple):
+    """Of one minibatch, clean and adversarial: how many examples were classified correctly, and how many there were."""
+
+    correct: Tensor  # [2], on the model's device
+    examples: tuple[int, int]
+
+
 class AdversarialTask:
     """Makes the first k examples of a minibatch adversarial and returns the paper's loss (section 3, Algorithm 1).
 
@@ -42,7 +49,8 @@ class AdversarialTask:
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss and in the cost that
+            the attack follows.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
 
@@ -79,7 +87,8 @@ class AdversarialTask:
         self.model = model
         if isinstance(attack, attacks.Attack):
             raise TypeError(f"attack must be a name or a class, such as {type(attack).__name__}, not an object of it")
-        options = {"eps": eps, "space": space, "seed": seed, **(attack_options or {})}
+        options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
+        options |= attack_options or {}
         self.attack = attack(model, **options) if isinstance(attack, type) else attacks.create(attack, model, **options)
         self.k = k
         self.lambda_ = lambda_
@@ -116,10 +125,21 @@ class AdversarialTask:
         """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked."""
         if self._last is None:
             return Accuracy(None, None)
-        logits, labels, k = self._last
-        correct = (logits.argmax(dim=1) == labels).float()  # [m]
-        adversarial, clean = (part.mean().item() if len(part) else None for part in (correct[:k], correct[k:]))
-        return Accuracy(clean, adversarial)
+        hits = self.hits()
+        shares = (hit / n if n else None for hit, n in zip(hits.correct.tolist(), hits.examples, strict=True))
+        return Accuracy(*shares)
+
+    def hits(self) -> Hits:
+        """Of the minibatch of the last call, without waiting for the device.
+
+        Raises:
+            RuntimeError: there was no call.
+        """
+        if self._last is None:
+            raise RuntimeError("there is no minibatch yet: call the task first")
+        logits, labels, k = self._last  # [m, K], [m]
+        correct = logits.argmax(dim=1) == labels  # [m]
+        return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: where the delayed start and the attack's random draws stand."""

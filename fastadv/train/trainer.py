@@ -13,6 +13,7 @@ from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
 from fastadv.train.config import TrainConfig
 from fastadv.train.interfaces import Loader, Task
+from fastadv.train.means import RunningMeans
 from fastadv.train.monitor import EpochRecord, Rate, Record, StepRecord, monitoring
 
 
@@ -29,7 +30,8 @@ class NonFiniteLoss(ArithmeticError):
     def __init__(self, what: str, *, iteration: int, indices: list[int], checkpoint: Path | None) -> None:
         super().__init__(
             f"{what} at iteration {iteration}, on the training examples {indices}; "
-            f"the last good checkpoint is {checkpoint or 'none'}"
+            f"the last good checkpoint is {checkpoint or 'none'}. What often helps: a lower optimizer.lr, or a "
+            f"schedule.warmup; eps is in pixel values of [0, 255]"
         )
         self.iteration = iteration
         self.indices = indices
@@ -80,6 +82,7 @@ class Trainer:
         self._loss = self._lr = math.nan
         self._stopping = False
         self._rate = Rate()
+        self._means = RunningMeans(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -128,8 +131,7 @@ class Trainer:
             if stopping:
                 break
         if self.step % len(self.train_loader) == 0:
-            test_accuracy = accuracy(self.model, self.test_loader.epoch(0))
-            self._write(EpochRecord(step=self.step, epoch=epoch + 1, test_accuracy=test_accuracy))
+            self._log_epoch(epoch)
             self.save()
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
@@ -144,6 +146,7 @@ class Trainer:
         self._lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step()
+        self._means.add(loss, self.task.hits())
         self.step += 1
 
     def request_stop(self) -> None:
@@ -169,6 +172,19 @@ class Trainer:
         )
         self._write(record)
         self._rate.restart()
+
+    def _log_epoch(self, epoch: int) -> None:
+        means = self._means.read()
+        record = EpochRecord(
+            step=self.step,
+            epoch=epoch + 1,
+            mean_loss=means.loss,
+            mean_clean_accuracy=means.clean,
+            mean_adversarial_accuracy=means.adversarial,
+            test_accuracy=accuracy(self.model, self.test_loader.epoch(0)),
+        )
+        self._write(record)
+        self._means.restart()
 
     def _write(self, record: Record) -> None:
         for monitor in self._monitors:
@@ -212,10 +228,14 @@ class Trainer:
                 f"{path} was written with {state['steps_per_epoch']} iterations per epoch, "
                 f"and the training set now has {len(self.train_loader)}: it is not the same data"
             )
+        missing = sorted(self._state().keys() - state.keys())
+        if missing:
+            raise checkpoint.CheckpointError(f"{path} is of another version of fastadv: it lacks {', '.join(missing)}")
         checkpoint.load_weights(path, self.model)
         self.task.load_state_dict(state["task"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self._means.load_state_dict(state["means"])
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
@@ -227,6 +247,7 @@ class Trainer:
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "means": self._means.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
@@ -239,7 +260,7 @@ class _HostCopy:
         self._value = value.detach().to("cpu", non_blocking=True)
         self._arrived = torch.cuda.Event() if value.is_cuda else None  # type: ignore[no-untyped-call]
         if self._arrived is not None:
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(value.device))  # by itself it takes the current device's
 
     def wait(self) -> float:
         if self._arrived is not None:

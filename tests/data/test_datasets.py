@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,8 +256,20 @@ def test_only_the_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / IDX_FILES[2]).unlink()
     with pytest.raises(FileNotFoundError) as caught:
         data.load("mnist", tmp_path)
-    assert f"{tmp_path} lacks {IDX_FILES[2]}[.gz]." in str(caught.value)
-    assert f"{tmp_path / 'MNIST' / 'raw'} does not exist, with {IDX_FILES[0]}[.gz]" in str(caught.value)
+    raw = tmp_path / "MNIST" / "raw"
+    assert f"Looked in: {raw} (no such folder); {tmp_path} (lacks {IDX_FILES[2]}[.gz])." in str(caught.value)
+
+
+def test_a_folder_with_other_things_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path} (none of them)")):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("unused", [{"root": "somewhere"}, {"download": True}])
+def test_digits_use_no_folder_and_say_so(unused: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match=r"digits is part of scikit-learn: root \(--data\) and download are not used"):
+        assert len(data.load("digits", **unused).test) == 500
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,6 +108,45 @@ def test_an_interruption_says_that_it_can_go_on(
     assert records[0] == clean
 
 
+@pytest.mark.usefixtures("records_only")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals(
+    number: signal.Signals, code: int, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr("fastadv.attacks.StepLL.__call__", lambda *_: os.kill(os.getpid(), number))
+    assert evaluate(run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out") == code
+    assert [record.attack for record in read_records(tmp_path / "out/robustness.jsonl", Record)] == ["clean"]
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("records_only")
+def test_a_line_for_each_measured_record_without_a_terminal(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (run_folder, "--attacks", "pgd:steps=1", "--out", tmp_path / "out", "--batch_size", 20, "--eps")
+    for sizes, expected in (
+        ("2", [r"1/2  standard: clean eps = 0: top 1 \d", r"2/2  standard: pgd:steps=1 eps = 2: top 1 \d"]),
+        ("2,4", [r"1/1  standard: pgd:steps=1 eps = 4: top 1 \d"]),
+        ("2,4", []),
+    ):
+        assert evaluate(*command, sizes) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == len(expected) and all(map(re.match, expected, lines)), lines
+
+
+@pytest.mark.usefixtures("records_only")
+def test_a_full_disk_is_a_line(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("fastadv.evaluate.records.os.fsync", full)
+    assert evaluate(run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out") == 1
+    assert "fastadv evaluate: [Errno 28] No space left" in capsys.readouterr().err
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -120,11 +163,13 @@ def test_models_of_different_data_sets(run_folder: Path, tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         (["{run}", "A={run}", "A={run}"], "two rows would be named 'A'"),
-        (["{run}", "{run}"], "give this one a name: 'standard 2="),
+        (["{run}", "{run}"], "two rows would be named 'standard': leave one out, or name it, as in 'standard 2="),
         (["nowhere"], "nowhere is neither a checkpoint nor"),
         (["A=nowhere"], "nowhere is neither a checkpoint nor"),
         (["{run}", "--device", "abacus"], "device must be auto, cpu"),
-        (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json"], "meta.json"),
+        (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json"], "meta.json: it is a file"),
+        (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json/a"], "meta.json/a: Not a directory"),
+        (["{run}", "--out", "/proc/results"], "cannot write to the folder /proc/results: "),
     ],
 )
 def test_a_users_mistake_is_a_message_and_exit_code_2(
@@ -139,15 +184,28 @@ def test_a_users_mistake_is_a_message_and_exit_code_2(
     ("arguments", "message"),
     [
         ([], "required: [NAME=]PATH"),
-        (["x", "--attacks", "step_ll,nonsense"], f"unknown attack 'nonsense'; accepted: {', '.join(attacks.names())}"),
+        (["x", "--attacks", "step_ll,nonsense"], f"unknown attack 'nonsense'; known are {', '.join(attacks.names())}"),
         (["x", "--attacks", "clean"], "unknown attack 'clean'"),
+        (["x", "--attacks", "pgd:step=3"], "pgd has no option step; its options are alpha,"),
+        (["x", "--attacks", "pgd:steps=many"], "pgd:steps=many: steps must be an integer, got str"),
+        (["x", "--attacks", "pgd:steps"], "written as in pgd:steps=20:alpha=2, got 'steps' in 'pgd:steps'"),
+        (["x", "--attacks", "pgd:eps=4"], "eps is the same for all attacks"),
+        (["x", "--eps", "8/255"], "8/255 on a [0, 1] scale is 8 here"),
         (["x", "--eps", "2,much"], "each eps must be a number above 0 and at most 255, in pixel values, got '2,much'"),
         (["x", "--eps", "0,2"], "clean accuracy is always measured"),
         (["x", "--eps", "inf"], "each eps must be"),
         (["x", "--eps", ""], "each eps must be"),
-        (["x", "--limit", "0"], "--limit: must be a whole number of at least 1, got '0'"),
-        (["x", "--batch-size", "1.5"], "--batch-size: must be a whole number"),
+        (
+            ["x", "--limit", "0"],
+            "--limit: must be a whole number of at least 1 and at most 9223372036854775807, got '0'",
+        ),
+        (
+            ["x", "--batch-size", "1.5"],
+            "must be a whole number of at least 1 and at most 9223372036854775807, got '1.5'",
+        ),
         (["x", "--seed", "-1"], "--seed"),
+        (["x", "--threads", "99999"], "--threads: must be a whole number of at least 1 and at most 1024, got '99999'"),
+        (["x", "--seed", str(2**63)], "--seed: must be a whole number of at least 0 and at most 9223372036854775807"),
         (["x", "--threads", "two"], "--threads: must be a whole number"),
     ],
 )

@@ -50,7 +50,14 @@ def test_files_and_their_labels(records: list[Record], tmp_path: Path) -> None:
     svg, png = save_figure(robustness_figure(records), tmp_path / "figures" / "robustness-top1")
     assert (svg.name, png.name) == ("robustness-top1.svg", "robustness-top1.png")
     text = svg.read_text()
-    for label in ("eps (pixel values)", "accuracy (%)", "step_ll", "iter_ll", "Baseline", "Adv. training"):
+    for label in (
+        "eps (pixel values, log scale; 0 is clean)",
+        "accuracy (%)",
+        "step_ll",
+        "iter_ll",
+        "Baseline",
+        "Adv. training",
+    ):
         assert f">{label}<" in text
     height, width, _ = matplotlib.image.imread(png).shape
     assert width > height > 300

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fastadv.evaluate import proportion
+from fastadv.evaluate.statistics import rule_of_three
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,12 @@ def test_hand_computed(successes: int, n: int, value: float, half_width: float) 
 )
 def test_text(successes: int, n: int, text: str) -> None:
     assert str(proportion(successes, n)) == text
+
+
+@pytest.mark.parametrize(("n", "bound"), [(2, 1.0), (6, 0.5), (1000, 0.003)])
+def test_rule_of_three(n: int, bound: float) -> None:
+    assert rule_of_three(n) == bound
+    assert n < 6 or (1 - bound) ** n <= 0.05
 
 
 @pytest.mark.parametrize(("successes", "n", "names"), [(0, 0, "n"), (-1, 5, "successes"), (6, 5, "successes")])

@@ -133,6 +133,21 @@ def test_another_name_for_the_same_weights_is_recorded_but_not_measured(images: 
     assert len(read_records(path, Record)) == 6
 
 
+def test_options_of_an_attack_make_another_evaluation(images: ImageSet, path: Path) -> None:
+    texts = ["pgd", "pgd:steps=1", "pgd:steps=1:alpha=0.5"]
+    for first, calls in ((["pgd"], 6 + 3 * 10), (texts, 3 * 2 + 3 * 2), (texts, 0)):
+        again = subject()
+        records = run(sweep(images, attacks=first, eps=[2]), [again], RecordFile(path, Record))
+        # Three batches, each classified once and differentiated once a step; clean ones are classified only.
+        assert again.model.calls == calls
+    assert [(record.attack, record.options) for record in records] == [
+        ("clean", {}),
+        ("pgd", {}),
+        ("pgd:steps=1", {"steps": 1}),
+        ("pgd:steps=1:alpha=0.5", {"steps": 1, "alpha": 0.5}),
+    ]
+
+
 def test_a_limit_takes_the_first_images(images: ImageSet, path: Path) -> None:
     records = run(sweep(images, limit=3), [subject()], RecordFile(path, Record))
     assert {(record.n, record.total) for record in records} == {(3, 10)}

@@ -43,6 +43,8 @@ def test_markdown_is_the_layout_of_table_1(records: list[Record]) -> None:
         "Over the first 1,000 of 10,000 test images of fashion_mnist; eps in pixel values of [0, 255].\n"
         "\n"
         "±: half the width of the 95 % confidence interval from the standard error of the mean.\n"
+        "\n"
+        "At 0 % and 100 % that error is 0; the 95 % bound is then 3 / n = 0.3 % away.\n"
     )
 
 
@@ -62,7 +64,7 @@ def test_json_is_numbers(records: list[Record]) -> None:
     name, metric, clean, missing, _ = parsed["rows"][2]
     assert (name, metric, missing) == ("Adv | k=16", "top 1", None)
     assert clean == {"value": 0.9, "half_width": pytest.approx(0.0185942, rel=1e-5)}
-    assert len(parsed["notes"]) == 2
+    assert len(parsed["notes"]) == 3
 
 
 def test_the_terminal_shows_every_cell_and_takes_no_name_for_markup(make_record: MakeRecord) -> None:
@@ -94,6 +96,39 @@ def test_notes_state_a_whole_split_and_the_options(make_record: MakeRecord) -> N
     ).values()
     assert table.notes[0] == "Over the 10,000 test images of fashion_mnist; eps in pixel values of [0, 255]."
     assert 'Options of the attack: {"alpha": 2, "bn": "batch"}.' in table.notes
+
+
+@pytest.mark.parametrize(
+    ("top1", "top5", "n", "note"),
+    [
+        (0, 5, 20, "3 / n = 15 % away"),
+        (20, None, 20, "3 / n = 15 % away"),
+        (9, 10_000, 10_000, "3 / n = 0.03 % away"),
+        (0, None, 2, "3 / n = 100 % away"),
+        (1, 19, 20, None),
+    ],
+)
+def test_an_interval_of_no_width_has_a_note(
+    make_record: MakeRecord, top1: int, top5: int | None, n: int, note: str | None
+) -> None:
+    [table] = robustness_tables([make_record("a", "fgsm", 2.0, top1, top5, n=n)]).values()
+    assert [note for note in table.notes if "that error is 0" in note] == (
+        [f"At 0 % and 100 % that error is 0; the 95 % bound is then {note}."] if note else []
+    )
+
+
+def test_options_of_an_attack_make_a_table_of_its_own(make_record: MakeRecord) -> None:
+    records = [
+        make_record("a", "clean", 0.0, 900),
+        make_record("a", "pgd", 2.0, 500),
+        make_record("a", "pgd:steps=20", 2.0, 400, options={"steps": 20}),
+    ]
+    tables = robustness_tables(records)
+    assert [(name, str(table.rows[0][3])) for name, table in tables.items()] == [
+        ("pgd", "50.0% ±3.1"),
+        ("pgd:steps=20", "40.0% ±3.0"),
+    ]
+    assert 'Options of the attack: {"steps": 20}.' in tables["pgd:steps=20"].notes
 
 
 def test_no_records_are_no_tables() -> None:

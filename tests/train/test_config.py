@@ -42,6 +42,18 @@ def test_shipped_recipes() -> None:
         ({}, ["--checkpoint-every=7"], TrainConfig(checkpoint_every=7)),
         ({}, ["--data", "/images"], TrainConfig(data=DataConfig(root="/images"))),
         ({}, ["--data=/images", "--download"], TrainConfig(data=DataConfig(root="/images", download=True))),
+        ({}, ["--download", "false"], TrainConfig()),
+        ({}, ["--attack.start-after", "7"], TrainConfig(attack=AttackConfig(start_after=7))),
+        ({}, ["--attack.start_after=7"], TrainConfig(attack=AttackConfig(start_after=7))),
+        ({}, ["--data.flip", "--m", "16"], TrainConfig(data=DataConfig(flip=True), m=16)),
+        ({}, ["--m", "16", "--data.flip"], TrainConfig(data=DataConfig(flip=True), m=16)),
+        ({"data": {"flip": True}}, ["--data.flip", "false"], TrainConfig()),
+        ({"data": {"flip": True}}, ["--data.flip=false"], TrainConfig()),
+        (
+            {},
+            ["--optimizer.decay-norm-and-bias"],
+            TrainConfig(optimizer=OptimizerConfig(decay_norm_and_bias=True)),
+        ),
         (
             {"optimizer": {"lr": 1e-3}},
             ["--optimizer.name", "sgd"],
@@ -80,8 +92,22 @@ def test_values_and_overrides(values: dict[str, Any], overrides: list[str], expe
         ({"data": {"space": "rgb"}}, [], ["data.space", "raw", "unit", "symmetric", "imagenet", "rgb"]),
         ({"attack": {"name": "deepfool"}}, [], ["attack.name", "step_ll", "iter_basic", "deepfool"]),
         ({"attack": {"bn": "train"}}, [], ["attack.bn", "eval", "batch", "train"]),
-        ({}, ["--epoch", "3"], ["epoch", "did you mean epochs?"]),
-        ({}, ["--optimizer.lrate", "1"], ["optimizer.lrate", "accepted: name, lr, weight_decay"]),
+        ({"lr": 0.1}, [], ["unknown field lr (did you mean optimizer.lr?)"]),
+        ({"optimizer": {"epochs": 3}}, [], ["unknown field optimizer.epochs (did you mean epochs?)"]),
+        ({}, ["--epoch", "3"], ["unknown option --epoch (did you mean --epochs?)", "--help lists them all"]),
+        ({}, ["--lr", "0.1"], ["unknown option --lr (did you mean --optimizer.lr?)"]),
+        ({}, ["--lr=0.1"], ["unknown option --lr (did you mean --optimizer.lr?)"]),
+        ({}, ["--learning-rate", "0.1"], ["did you mean --optimizer.lr?"]),
+        ({}, ["--eps", "8"], ["unknown option --eps (did you mean --attack.eps?)"]),
+        ({}, ["--batch-size", "8"], ["did you mean --m?"]),
+        ({}, ["--lambda", "1"], ["did you mean --attack.lambda_?"]),
+        ({}, ["--model", "small_cnn"], ["unknown option --model (did you mean --model.name?)"]),
+        ({}, ["--optimzer.lr", "1"], ["did you mean --optimizer.lr?"]),
+        ({}, ["--zzz", "1"], ["unknown option --zzz; fastadv train --help"]),
+        ({}, ["--attack.eps", "8/255"], ["attack.eps must be float | null, got '8/255'", "scale is 8 here"]),
+        ({"attack": {"eps_upper": "16 / 255"}}, [], ["attack.eps_upper must be float", "scale is 16 here"]),
+        ({}, ["--attack.eps", "big"], ["attack.eps must be float | null, got 'big'"]),
+        ({}, ["--data.flip", "maybe"], ["data.flip must be bool, got 'maybe'"]),
         ({}, ["--optimizer.lr", "fast"], ["optimizer.lr", "float", "fast"]),
         ({}, ["--optimizer.lr", "-1"], ["optimizer.lr", "above 0", "-1"]),
         ({}, ["--attack.k", "33"], ["attack.k", "at most", "m = 32", "33"]),
@@ -94,6 +120,7 @@ def test_errors_name_the_field_and_what_it_accepts(
     with pytest.raises(ConfigError) as error:
         parse_config(values, overrides)
     assert all(words in str(error.value) for words in said), error.value
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +151,7 @@ def test_wrong_values_from_python(make: Any, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "neither a file"), ("a: [", "is not YAML"), ("- 1", "must map fields"), ("", "must map fields")],
+    [(None, "neither a file"), ("a: [", "is not YAML"), ("- 1", "must map fields"), ("# 1", "is empty")],
 )
 def test_recipes_that_cannot_be_read(text: str | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
@@ -132,6 +159,17 @@ def test_recipes_that_cannot_be_read(text: str | None, said: str, tmp_path: Path
         path.write_text(text)
     with pytest.raises(ConfigError, match=said):
         read_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("digit_step_ll", "digits_step_ll"), ("x/cifar10_step_ll.yml", "cifar10_step_ll"), ("zzz", None)],
+)
+def test_unknown_recipes(name: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError, match="cifar10_step_ll, digits_step_ll, fashion_mnist_step_ll") as error:
+        read_recipe(name)
+    assert ("did you mean" in str(error.value)) is (meant is not None)
+    assert str(error.value).endswith(f"(did you mean {meant}?)") or meant is None
 
 
 def test_own_recipe_by_path(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastadv.train import OptimizerConfig, ScheduleConfig
-from fastadv.train.optim import create_optimizer, create_schedule, lr_factor
+from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length, lr_factor
 
 WARM = ScheduleConfig(warmup=4)
 COSINE = ScheduleConfig(name="cosine")
@@ -37,6 +37,14 @@ STEPS = ScheduleConfig(name="exponential", decay=0.5, decay_every=2.0)
 )
 def test_lr_factor(config: ScheduleConfig, step: int, factor: float) -> None:
     assert lr_factor(config, step, steps_per_epoch=10, total_steps=100) == pytest.approx(factor, abs=1e-12)
+
+
+@pytest.mark.parametrize("config", [WARM, WARM_COSINE, STEPS])
+def test_which_schedules_depend_on_how_many_iterations_follow(config: ScheduleConfig) -> None:
+    short, long = (
+        [lr_factor(config, step, steps_per_epoch=10, total_steps=total) for step in range(40)] for total in (40, 80)
+    )
+    assert depends_on_length(config) is (short != long)
 
 
 def test_schedule_moves_the_learning_rate() -> None:

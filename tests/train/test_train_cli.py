@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -19,7 +20,9 @@ SMALL = ["--recipe", "digits_step_ll", "--epochs", "2", "--device", "cpu", "--mo
 def test_train_then_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main([*SMALL, "--out", str(out), "--checkpoint-every", "3", "--attack.lambda_", "0.5"]) == 0
-    assert capsys.readouterr().out.strip() == str(out / "checkpoints/step-00000010")
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(out / "checkpoints/step-00000010")
+    assert f"next: fastadv evaluate {out} --attacks step_ll,iter_ll --eps 8,16,32,64\n" in captured.err
     config = checkpoint.load_model(out).config
     assert (config.attack.lambda_, config.attack.eps_upper, config.checkpoint_every) == (0.5, 64, 3)
     for again in (["--out", str(out), "--resume"], [*SMALL, "--out", str(out), "--resume", "--attack.lambda_", "0.5"]):
@@ -34,23 +37,31 @@ def test_default_folder_is_named_after_the_recipe(tmp_path: Path, monkeypatch: p
     assert main([*SMALL, "--resume"]) == 0
 
 
-def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_by_a_signal(
+    number: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main([*SMALL, "--out", str(tmp_path / "whole")]) == 0
-    out = tmp_path / "run"
+    out = tmp_path / "a run"
     train_step = Trainer.train_step
 
-    def press_ctrl_c(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
+    def send(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
         train_step(trainer, images, labels)
         if trainer.step == 7:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", press_ctrl_c)
-        assert main([*SMALL, "--out", str(out)]) == 130
-    assert signal.getsignal(signal.SIGINT) is handler
+        patch.setattr(Trainer, "train_step", send)
+        assert main([*SMALL, "--out", str(out)]) == code
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     said = capsys.readouterr().err
-    assert f"fastadv train --out {out} --resume" in said and "step-00000007" in said
+    assert f"{number.name}: stopping after this iteration" in said
+    assert f"fastadv train --out '{out}' --resume" in said and "step-00000007" in said
     torch.manual_seed(123)
     assert main(["--out", str(out), "--resume"]) == 0
     weights = [(run / "checkpoints/step-00000010/model.safetensors").read_bytes() for run in (out, tmp_path / "whole")]
@@ -76,6 +87,34 @@ def test_second_interrupt_stops_at_once(
     assert f"step-0000000{2 - times} is the last checkpoint" in capsys.readouterr().err
 
 
+def test_longer_by_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    assert main([*SMALL, "--schedule.name", "constant", "--out", out]) == 0
+    capsys.readouterr()
+    assert main(["--out", out, "--resume", "--epochs", "3"]) == 0
+    assert "10 of 15 iterations done, on cpu; epochs was 2 and is now 3\n" in capsys.readouterr().err
+    assert main(["--out", out, "--resume"]) == 0  # the new number is the run's own from now on
+    assert "15 of 15 iterations done, on cpu\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "attacks_and_sizes"),
+    [
+        (["--attack.k", "0"], "step_ll,iter_ll --eps 8,16,32,64"),
+        (["--attack.eps", "4"], "step_ll,iter_ll --eps 0.5,1,2,4"),
+        (["--attack.eps", "0"], "step_ll,iter_ll --eps 8,16,32,64"),
+        (["--attack.name", "fgsm"], "fgsm,iter_ll --eps 8,16,32,64"),
+        (["--attack.name", "iter_ll", "--attack.eps", "16"], "iter_ll --eps 2,4,8,16"),
+    ],
+)
+def test_the_next_command(
+    options: list[str], attacks_and_sizes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "a run"), *options]) == 0
+    said = f"next: fastadv evaluate '{tmp_path}/a run' --attacks {attacks_and_sizes}\n"
+    assert said in capsys.readouterr().err
+
+
 def test_interrupt_before_the_last_test_is_not_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,11 +135,29 @@ def test_stopped_by_the_run_itself(
     assert "the loss is nan at iteration 1" in said and "step-00000000" in said
 
 
+def test_a_full_disk_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("fastadv.train.monitor.JsonLog.write", full)
+    assert main([*SMALL, "--out", str(tmp_path / "run")]) == 1
+    assert "fastadv train: [Errno 28] No space left" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--recipe", "nothing"], "recipe 'nothing' is neither a file that can be read nor one of cifar10_step_ll"),
-        ([*SMALL, "--optimizer.rate", "1"], "unknown field optimizer.rate; accepted: name, lr"),
+        (["--recipe", "digit_step_ll"], "(did you mean digits_step_ll?)"),
+        ([*SMALL, "--optimizer.rate", "1"], "unknown option --optimizer.rate; fastadv train --help lists them all"),
+        ([*SMALL, "--lr", "1"], "unknown option --lr (did you mean --optimizer.lr?)"),
+        ([*SMALL, "--output", "new"], "unknown option --output (did you mean --out?)"),
+        ([*SMALL, "--attack.eps", "8/255"], "8/255 on a [0, 1] scale is 8 here"),
+        ([*SMALL, "--out", "old/log.jsonl"], "cannot write to the folder old/log.jsonl: it is a file"),
+        ([*SMALL, "--out", "old/log.jsonl/new"], "cannot write to the folder old/log.jsonl/new: Not a directory"),
+        ([*SMALL, "--out", "/proc/new"], "cannot write to the folder /proc/new: "),
         ([*SMALL, "--attack.name", "deepfool"], "attack.name must be one of"),
         ([*SMALL, "--attack.k", "33"], "attack.k must be at most"),
         ([*SMALL, "--out", "old"], "old already holds a run"),
@@ -108,6 +165,7 @@ def test_stopped_by_the_run_itself(
         (["--out", "new", "--resume"], "new is neither a checkpoint nor the folder of a run"),
         (["--resume"], "--resume needs --out"),
         (["--out", "old", "--resume", "--m", "16"], "m was 32 and is now 16"),
+        (["--out", "old", "--resume", "--epochs", "9"], "epochs was 2 and is now 9; a cosine schedule depends on"),
     ],
 )
 def test_mistakes(
@@ -135,3 +193,31 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for words in ("--recipe NAME", "digits_step_ll", "--resume", "--attack.lambda_", "exit codes"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "defaults"),
+    [
+        ([], ["default: 10", "default: 16.0", "default: 0.045", "default: constant"]),
+        (["--recipe", "digits_step_ll"], ["default: 20", "default: 64.0", "default: 0.002", "default: cosine"]),
+        (["--out", "run", "--resume"], ["default: 2", "default: 64.0", "default: 0.002", "default: cosine"]),
+    ],
+)
+def test_help_shows_the_values_of_the_recipe_or_run(
+    arguments: list[str],
+    defaults: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "run" in arguments:
+        assert main([*SMALL, "--out", "run"]) == 0
+        capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*arguments, "--help"])
+    options = " ".join(capsys.readouterr().out.split()).split(" --")
+    fields = ("epochs EPOCHS", "attack.eps_upper EPS_UPPER", "optimizer.lr LR", "schedule.name {")
+    for field, default in zip(fields, defaults, strict=True):
+        (described,) = [option for option in options if option.startswith(field)]
+        assert f"{default})" in described

@@ -146,7 +146,10 @@ def test_finished_run_is_left_alone(config: TrainConfig, tmp_path: Path) -> None
         (lambda c: replace(c, m=16), "m was 32 and is now 16"),
         (lambda c: replace(c, attack=replace(c.attack, k=0)), "attack.k was 12 and is now 0"),
         (lambda c: replace(c, model=replace(c.model, options={})), "model.options was {'width': 0.25, 'dropout': 0.5}"),
-        (lambda c: replace(c, epochs=4), "epochs was 3 and is now 4"),  # a cosine would be another one
+        (
+            lambda c: replace(c, epochs=4),
+            "epochs was 3 and is now 4; a cosine schedule depends on the number of epochs",
+        ),
         (lambda c: replace(c, schedule=replace(c.schedule, name="constant"), seed=7), "seed was 0 and is now 7"),
         (lambda c: replace(c, keep=9, log_every=1, checkpoint_every=1, threads=2), None),
     ],
@@ -233,7 +236,8 @@ def test_loss_that_is_not_finite(value: float, text: str, config: TrainConfig, t
     next(loader.epoch(1, start=2))  # the third minibatch of the second epoch
     assert (error.iteration, error.checkpoint) == (8, tmp_path / "checkpoints/step-00000006")
     assert error.indices == loader.indices.tolist() and len(error.indices) == 32
-    for words in (f"the loss is {text} at iteration 8", str(error.indices), "step-00000006"):
+    hints = ("a lower optimizer.lr", "schedule.warmup", "eps is in pixel values")
+    for words in (f"the loss is {text} at iteration 8", str(error.indices), "step-00000006", *hints):
         assert words in str(error)
     assert same(before, {name: p.detach() for name, p in trainer.model.named_parameters()})
     assert trainer.step == 7
@@ -270,12 +274,26 @@ def test_log(config: TrainConfig, tmp_path: Path) -> None:
     assert epochs[-1]["test_accuracy"] == accuracy(loaded.model, test_loader.epoch(0))
 
 
+def test_an_epoch_ends_with_the_means_of_its_minibatches(config: TrainConfig, tmp_path: Path) -> None:
+    create_trainer(replace(config, log_every=1), tmp_path).fit()
+    records = log_of(tmp_path)
+    for epoch, clean_examples in ((1, [32, 32, 32, 32, 20]), (2, [20] * 5)):  # start_after = 4, then k = 12
+        steps = [record for record in records if "loss" in record and record["epoch"] == epoch]
+        (end,) = [record for record in records if "test_accuracy" in record and record["epoch"] == epoch]
+        assert end["mean_loss"] == pytest.approx(sum(step["loss"] for step in steps) / 5)
+        clean = sum(step["clean_accuracy"] * n for step, n in zip(steps, clean_examples, strict=True))
+        assert end["mean_clean_accuracy"] == pytest.approx(clean / sum(clean_examples))
+        adversarial = [step["adversarial_accuracy"] for step in steps if step["adversarial_accuracy"] is not None]
+        assert end["mean_adversarial_accuracy"] == pytest.approx(sum(adversarial) / len(adversarial))
+
+
 def test_tensorboard(config: TrainConfig, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     create_trainer(config, tmp_path).fit()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s"}
+    expected |= {"mean_loss", "mean_clean_accuracy", "mean_adversarial_accuracy"}
     assert set(events.Tags()["scalars"]) == {f"train/{name}" for name in expected} | {"test/accuracy"}
     losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
@@ -291,9 +309,10 @@ def test_progress(terminal: bool) -> None:
             step=5, epoch=1, loss=0.25, clean_accuracy=0.5, adversarial_accuracy=None, lr=0.1, images_per_s=1234.0
         )
     )
-    progress.write(EpochRecord(step=5, epoch=1, test_accuracy=0.875))
+    means = {"mean_loss": 0.75, "mean_clean_accuracy": 0.625, "mean_adversarial_accuracy": None}
+    progress.write(EpochRecord(step=5, epoch=1, test_accuracy=0.875, **means))
     progress.close()
-    line = "epoch 1/2  1,234 images/s  loss 0.250  clean 50.0%  test 87.5%"
+    line = "epoch 1/2  1,234 images/s  mean loss 0.750  clean 62.5%  test 87.5%"
     assert line in output.getvalue()
     assert ("5/10" in output.getvalue()) is terminal
     if not terminal:

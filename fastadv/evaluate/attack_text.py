@@ -1,0 +1,41 @@
+"""Attacks as a command line gives them: a name, or a name with options as in ``pgd:steps=20:alpha=2``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import nn
+
+from fastadv import attacks
+
+_NOT_HERE = {"eps", "space", "seed", "generator"}  # given to every attack alike
+
+
+def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options; a value is JSON where it can be, and else a string.
+
+    Raises:
+        ValueError: what ``fastadv.attacks.create`` refuses, or a part that is not OPTION=VALUE.
+    """
+    name, *parts = text.split(":")
+    options = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"an attack's options are written as in pgd:steps=20:alpha=2, got {part!r} in {text!r}")
+        if option in _NOT_HERE:
+            raise ValueError(f"{option} is the same for all attacks, not an option of one as in {text!r}")
+        options[option] = _value(value)
+    try:
+        attacks.create(name, nn.Identity(), **options)
+    except TypeError as error:
+        raise ValueError(f"{text}: {error}") from error
+    return name, options
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

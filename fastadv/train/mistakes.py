@@ -1,0 +1,89 @@
+"""Mistakes in a configuration: messages that name the field and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from fastadv.train.config import TrainConfig
+
+_WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the field and what it accepts."""
+
+
+def fields_of(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted name and the type of each field of a dataclass and of those in it."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from fields_of(hint, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", hint
+
+
+def check_fields(values: Mapping[str, Any], kind: Any = TrainConfig, path: str = "") -> None:
+    """Refuse unknown fields, and null where it is no value: jsonargparse names no alternative, and lets null through.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            meant = _nearest(str(name), dict(fields_of(TrainConfig)))
+            raise ConfigError(f"unknown field {path}{name}{did_you_mean(meant)}; accepted: {', '.join(hints)}")
+        if is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path}{name} must map fields to values, got {value!r}")
+            check_fields(value, hints[name], f"{path}{name}.")
+        elif value is None and type(None) not in get_args(hints[name]):
+            raise ConfigError(f"{path}{name} must not be null: leave it out for its default")
+
+
+def explained(error: Exception, known: Collection[str]) -> ConfigError:
+    """An error of the parser in one line, with the option that was meant, or with the type that the field has.
+
+    Args:
+        error: jsonargparse's.
+        known: the parser's options, without their ``--``.
+    """
+    text = " ".join(str(error).split())
+    unknown = re.match(r"unrecognized arguments: --([\w.]+)", text)
+    if unknown:
+        meant = _nearest(unknown[1], known)
+        suggestion = did_you_mean(meant and f"--{meant}")
+        return ConfigError(f"unknown option --{unknown[1]}{suggestion}; fastadv train --help lists them all")
+    wrong, types = re.match(r'Parser key "([\w.]+)": .*value: (.*)', text), dict(fields_of(TrainConfig))
+    if not wrong or wrong[1] not in types:
+        return ConfigError(text)
+    field, value = wrong.groups()
+    kind = types[field].__name__ if isinstance(types[field], type) else str(types[field])
+    kind = kind.replace("typing.", "").replace("None", "null")
+    return ConfigError(f"{field} must be {kind}, got {value!r}{scale_remark(value)}")
+
+
+def scale_remark(text: str) -> str:
+    """What to say of a size such as "8/255"; nothing of other text."""
+    fraction = re.fullmatch(r"\s*(\d+\.?\d*)\s*/\s*255\s*", text)
+    if not fraction:
+        return ""
+    return f": sizes are in pixel values of [0, 255]; {text} on a [0, 1] scale is {fraction[1]} here"
+
+
+def did_you_mean(name: str | None) -> str:
+    """The remark, with the space before it; nothing without a name."""
+    return f" (did you mean {name}?)" if name else ""
+
+
+def _nearest(name: str, known: Collection[str]) -> str | None:
+    """The known dotted name that was most likely meant: a section's ``name``, or the same last part in any section."""
+    by_last_part = {field.rpartition(".")[2]: field for field in reversed(list(known))} | _WORDS_OF_OTHERS
+    if f"{name}.name" in known:
+        return f"{name}.name"
+    close = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=1)
+    return by_last_part[close[0]] if close else None

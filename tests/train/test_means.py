@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastadv.pixels import PixelSpace
+from fastadv.train import AdversarialTask
+from fastadv.train.means import Means, RunningMeans
+from fastadv.train.task import Hits
+
+CPU = torch.device("cpu")
+
+
+def hits(clean: int, of_clean: int, adversarial: int, of_adversarial: int) -> Hits:
+    return Hits(torch.tensor([clean, adversarial]), (of_clean, of_adversarial))
+
+
+@pytest.mark.parametrize(
+    ("minibatches", "expected"),
+    [
+        ([(2.0, hits(3, 4, 0, 0))], Means(2.0, 0.75, None)),
+        ([(2.0, hits(0, 0, 1, 4))], Means(2.0, None, 0.25)),
+        # 3 + 1 of 4 + 4 clean examples, 1 of 4 adversarial ones: shares of examples, not means of shares.
+        ([(2.0, hits(3, 8, 0, 0)), (1.0, hits(1, 4, 1, 4))], Means(1.5, 4 / 12, 0.25)),
+    ],
+)
+def test_by_hand(minibatches: list[tuple[float, Hits]], expected: Means) -> None:
+    means = RunningMeans(CPU)
+    for attempt in range(2):
+        for loss, found in minibatches:
+            means.add(torch.tensor(loss, requires_grad=True), found)
+            resumed = RunningMeans(CPU)
+            resumed.load_state_dict(means.state_dict())
+            means = resumed
+        assert means.read() == pytest.approx(expected), attempt
+        means.restart()
+
+
+def test_hits_of_a_minibatch() -> None:
+    """The last two of three classes are never predicted; the first k examples are the adversarial ones."""
+    row = torch.tensor([2.0, 0.0, 0.0])  # [K]
+    task = AdversarialTask(lambda images: 0 * images.sum((1, 2, 3))[:, None] + row, k=2, space=PixelSpace.unit())
+    task(torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 0, 2]))
+    correct, examples = task.hits()
+    assert (correct.tolist(), examples) == ([2, 1], (3, 2))
