@@ -116,6 +116,7 @@ inline void like_adv(const char* op, const char* what, const Tensor& tensor, con
   value(!overlap(tensor, adv), op, what, " must not share memory with adv");
 }
 
+// values [N] or none, adv [N, C, ...].
 inline PerExample per_example(const char* op, const char* what, double number, const std::optional<Tensor>& values,
                               const Tensor& adv, DType dtype, bool negative_allowed) {
   value(!std::isnan(number) && (negative_allowed ? std::isfinite(number) : number >= 0), op, what, " must be ",
@@ -150,7 +151,8 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
   return result;
 }
 
-// How the kernels walk adv. Channels that share their constants are one unless a kernel has to tell them apart.
+// How the kernels walk adv [N, C, ...]. Channels that share their constants are one unless a kernel has to tell them
+// apart.
 inline Batch batch(const Tensor& adv, bool channels_last, bool one_channel) {
   const int64_t examples = adv.size(0), size = examples == 0 ? 0 : adv.numel() / examples;
   const int64_t channels = one_channel || adv.dim() < 2 || size == 0 ? 1 : adv.size(1);
@@ -164,6 +166,7 @@ inline bool channels_last(const char* op, const Tensor& adv) {
   return true;
 }
 
+// adv, clean, grad [N, C, ...]; alphas, epses [N].
 inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>& clean,
                  const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alphas, double eps,
                  const std::optional<Tensor>& epses, const std::vector<double>& std, const std::vector<double>& lower,
@@ -183,6 +186,7 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
           per_example(op, "eps", eps, epses, adv, dtype, false)};
 }
 
+// from [2] or none.
 inline Stream stream(const char* op, const Tensor& reference, int64_t seed, int64_t offset,
                      const std::optional<Tensor>& from) {
   value(offset >= 0, op, "offset must be zero or more, got ", offset);
@@ -217,6 +221,7 @@ inline Rule rule(const char* op, const std::string& text) {
   return Rule::entropy;
 }
 
+// eps [N].
 inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed, int64_t offset,
                             const std::optional<Tensor>& from) {
   const DType dtype = floating(op, "eps", eps);
@@ -226,12 +231,14 @@ inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, dou
   return {eps.data_ptr(), dtype, eps.size(0), sigma, upper, stream(op, eps, seed, offset, from)};
 }
 
+// logits [N, K].
 inline void logits(const char* op, const Tensor& logits) {
   value(logits.dim() == 2 && logits.size(1) >= 1, op, "logits must have shape [N, K] with K >= 1, got ", shape(logits));
   value(logits.is_contiguous(), op, "logits must be contiguous");
   value(logits.size(1) <= INT32_MAX, op, "at most 2^31 - 1 classes, got ", logits.size(1));
 }
 
+// labels [N], logits [N, K].
 inline void labels(const char* op, const Tensor& labels, const Tensor& logits) {
   type(labels.scalar_type() == ScalarType::Long, op, "labels must be int64, got ", name(labels.scalar_type()));
   same_device(op, "labels", labels, logits);

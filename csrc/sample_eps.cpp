@@ -10,7 +10,7 @@ namespace {
 
 using torch::stable::Tensor;
 
-// Returns eps [N] float32.
+// stream [2]; returns eps [N] float32.
 Tensor sample_eps(int64_t n, double sigma, double upper, int64_t seed, int64_t offset, std::optional<Tensor> stream,
                   std::optional<torch::stable::Device> device) {
   checks::value(n >= 0, "sample_eps", "n must be zero or more, got ", n);

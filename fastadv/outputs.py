@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,3 +25,20 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(f"cannot write to the folder {folder}: {reason}") from error
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Within the block, another process that asks for the same folder is refused.
+
+    Raises:
+        OSError: another process has it; the message names the folder.
+    """
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"another process writes to the folder {folder}: wait for it, or take another") from None
+        except OSError as error:  # some network file systems
+            warnings.warn(f"{folder} cannot be locked against other processes ({error.strerror})", stacklevel=2)
+        yield

@@ -36,6 +36,7 @@ def test_python_blocks_run_in_order() -> None:
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.01),
         "loader": [(images.clone(), labels)],
+        "test_loader": [(images, labels)],
         "images": images,
         "labels": labels,
     }

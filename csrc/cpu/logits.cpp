@@ -9,6 +9,8 @@ namespace {
 
 using torch::stable::Tensor;
 
+// Throughout: logits, dlogits [N, K]; labels, target, row_loss [N]; from [2].
+
 // Rows that make a thread worth waking: an element costs an exponential or two.
 int64_t grain(int64_t classes) { return 1 + 8192 / classes; }
 

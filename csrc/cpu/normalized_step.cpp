@@ -65,6 +65,7 @@ std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& 
   return distance;
 }
 
+// adv, clean, grad [N, C, ...]; alphas, epses [N]; std, lower, upper [1] or [C].
 void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& grad, double alpha,
                       std::optional<Tensor> alphas, double eps, std::optional<Tensor> epses,
                       const std::string& norm_name, const Numbers& std, const Numbers& lower, const Numbers& upper) {

@@ -9,6 +9,8 @@ namespace {
 using torch::stable::Tensor;
 using Numbers = std::vector<double>;
 
+// Throughout: adv, clean, grad [N, C, ...]; alphas, epses [N]; from [2]; std, lower, upper [1] or [C].
+
 void sign_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& grad, double alpha, std::optional<Tensor> alphas,
                 double eps, std::optional<Tensor> epses, const Numbers& std, const Numbers& lower,
                 const Numbers& upper) {

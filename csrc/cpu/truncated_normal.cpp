@@ -11,6 +11,7 @@ using torch::stable::Tensor;
 
 constexpr int64_t kGrain = 2048;  // draws a thread is worth waking for
 
+// eps [N]; from [2].
 void truncated_normal_(Tensor eps, double sigma, double upper, int64_t seed, int64_t offset,
                        std::optional<Tensor> from) {
   const EpsSample args = checks::eps_sample("truncated_normal_", eps, sigma, upper, seed, offset, from);

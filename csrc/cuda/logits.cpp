@@ -9,6 +9,8 @@ namespace {
 
 using torch::stable::Tensor;
 
+// Throughout: logits, dlogits [N, K]; labels, target, row_loss [N]; from [2].
+
 std::tuple<Tensor, Tensor> target_grad_op(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
                                           double label_smoothing, int64_t seed, int64_t offset,
                                           std::optional<Tensor> from) {

@@ -19,7 +19,7 @@ from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
-from fastadv.outputs import make_folder
+from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train.checkpoint import CheckpointError, LoadedModel, load_model
 from fastadv.train.mistakes import scale_remark
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"fastadv evaluate: {error}", file=sys.stderr)
         return 2
     try:
-        with on_first_signal(_interrupt):
+        with only_writer(arguments.out), on_first_signal(_interrupt):
             records = run(sweep, subjects, file)
             _show(records)
             print("written:", file.path, *_write(records, arguments.out), sep="\n  ")

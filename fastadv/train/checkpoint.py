@@ -101,7 +101,8 @@ def save(
         if target.exists():  # refused by latest(), or the run would have continued from it
             shutil.rmtree(target)
         partial.rename(target)
-        _flush(target.parent)
+        for folder in (target.parent, run_dir):  # the name of the folder, and that of checkpoints itself
+            _flush(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"could not write checkpoint {target}: {error}; earlier checkpoints are whole") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from signal import SIGINT, Signals
 from typing import Any
 
-from fastadv.outputs import make_folder
+from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
@@ -59,7 +59,7 @@ def _fit(trainer: Trainer) -> Signals | None:
         trainer.request_stop()
 
     try:
-        with on_first_signal(stop):
+        with only_writer(trainer.run_dir), on_first_signal(stop):
             trainer.fit()
     except KeyboardInterrupt:
         return stopped_by

@@ -55,7 +55,7 @@ def test_end_to_end(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     for part in ("Accuracy on step_ll", "Accuracy on fgsm", "standard", "top 5", "eps = 4", "first 20 of 500"):
         assert part in shown
 
-    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file())
     assert files == sorted([*TABLE_FILES, *FIGURE_FILES, "robustness.jsonl"])
     assert all(str(out / name) in shown for name in files)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.library import opcheck
-from torch.profiler import ProfilerActivity, profile
 
 from fastadv import PixelSpace, ops
 from tests.ops.cases import DTYPES, operands
@@ -136,23 +136,30 @@ def test_compiles_with_inductor_and_backward() -> None:
     torch.testing.assert_close(grads[0], grads[1])
 
 
-def largest_allocation(function) -> int:
-    """Bytes of the largest block that one call allocates on the CPU."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    sizes = [0]
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            sizes.append(event.nbytes())
-    return max(sizes)
+def peak_growth(function) -> int:
+    """Bytes by which the process's resident memory is larger at its peak during a call than before it.
+
+    The operating system's count, which sees what PyTorch allocates and what C++ does.
+    """
+    function()  # once for what is allocated once
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+
+    def resident(name: str) -> int:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+        return 1024 * int(line.split()[1])
+
+    before = resident("VmRSS:")
+    function()
+    return resident("VmHWM:") - before
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_no_full_size_temporary(dtype: torch.dtype) -> None:
-    o = operands((8, 3, 64, 64), dtype)
+    # 64 MB: above what the C library keeps for later, so that every allocation of the size is new pages.
+    o = operands((8, 3, 1024, 2731 // dtype.itemsize), dtype)
     full = o.adv.nbytes
     eps = torch.ones(8)
-    assert largest_allocation(lambda: o.adv + 1) >= full  # the count sees what it should
+    assert peak_growth(lambda: o.adv + 1) > 0.9 * full  # the count sees what it should
     steps = {
         "sign": lambda: ops.sign_step_(o.adv, o.clean, o.grad, 1.0, eps),
         "first": lambda: ops.sign_step_(o.adv, o.adv, o.grad, 1.0, 8.0),
@@ -161,7 +168,7 @@ def test_no_full_size_temporary(dtype: torch.dtype) -> None:
         "noise": lambda: ops.noise_step_(o.adv, o.clean, eps, "truncated_normal", 1),
     }
     for name, step in steps.items():
-        assert largest_allocation(step) < full / 100, name
+        assert peak_growth(step) < full / 20, name
 
 
 DIGEST = """
@@ -174,7 +181,8 @@ for dtype in DTYPES:
         o = operands((3, 3, 17, 19), dtype, SPACES["imagenet"], last)
         ops.sign_step_(o.adv, o.clean, o.grad, 1.0, 8.0, SPACES["imagenet"])
         ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, 8.0, "l2", SPACES["imagenet"])
-        ops.noise_step_(o.adv, o.adv, 8.0, "truncated_normal", 3, 0, SPACES["imagenet"])
+        for kind in ("sign", "truncated_normal", "uniform"):
+            ops.noise_step_(o.adv, o.adv, 8.0, kind, 3, 0, SPACES["imagenet"])
         digest.update(o.adv.contiguous().view(torch.uint8).numpy().tobytes())
 digest.update(ops.sample_eps(10000, seed=1).numpy().tobytes())
 print(_C.cpu_isa(), digest.hexdigest())

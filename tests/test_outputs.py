@@ -1,0 +1,47 @@
+"""Folders for results: made and tried before the work, one process at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastadv.cli import main
+from fastadv.outputs import make_folder, only_writer
+
+HOLD = """
+import sys
+from pathlib import Path
+from fastadv.outputs import only_writer
+with only_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b c")
+    make_folder(tmp_path / "a" / "b c")
+    assert list((tmp_path / "a" / "b c").iterdir()) == []
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write to the folder .*file: it is a file"):
+        make_folder(tmp_path / "file")
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second one would take the first one's unfinished checkpoint for that of a dead run."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(OSError, match="another process writes to the folder"), only_writer(tmp_path):
+            pass
+        assert main(["train", "--data.name", "digits", "--epochs", "1", "--out", str(tmp_path)]) == 1
+        assert "another process writes to the folder" in capsys.readouterr().err
+        holder.communicate()
+    with only_writer(tmp_path):
+        pass
