@@ -40,7 +40,7 @@ def describe() -> str:
     lines = {
         "date": f"{datetime.date.today():%Y-%m-%d}",
         "hardware": hardware(),
-        "instruction set": f"{build['cpu_isa']} (fastadv), {torch.backends.cpu.get_cpu_capability()} (torch)",
+        "instruction set": f"{ops._C.cpu_isa()} (fastadv), {torch.backends.cpu.get_cpu_capability()} (torch)",
         "software": f"fastadv {build['version']}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.release().split('-')[0]}, {build['compiler']}",
     }

@@ -14,12 +14,13 @@ struct Kernels {
   void (*noise_step)(const NoiseStep&, int64_t begin, int64_t end);  // examples * channels
   void (*truncated_normal)(const EpsSample&, int64_t begin, int64_t end);
 
-  // The parts of a normalised step. Per example, in double: scale divides the gradient before it is squared, length is
-  // the gradient's norm, shrink projects onto the ball. Ranges of the first three are of chunks.
+  // The parts of a normalised step. Per example, in double: a scale divides the gradient before it is squared, the
+  // length is the gradient's norm, shrink projects onto the ball. Ranges of the first three are of chunks.
   void (*gradient_max)(const Step&, double* partial, int64_t begin, int64_t end);
-  void (*gradient_squares)(const Step&, const double* scale, double* partial, int64_t begin, int64_t end);
-  void (*distance_squares)(const Step&, const double* length, double* partial, int64_t begin, int64_t end);
-  void (*normalized_step)(const Step&, Norm, const double* length, const double* shrink, int64_t begin, int64_t end);
+  void (*gradient_squares)(const Step&, const double* inverse_scale, double* partial, int64_t begin, int64_t end);
+  void (*distance_squares)(const Step&, const double* inverse_length, double* partial, int64_t begin, int64_t end);
+  void (*normalized_step)(const Step&, Norm, const double* inverse_length, const double* shrink, int64_t begin,
+                          int64_t end);
 
   void (*target_grad)(const TargetGrad&, int64_t begin, int64_t end);                 // rows
   void (*mixed_cross_entropy)(const MixedCrossEntropy&, int64_t begin, int64_t end);  // rows

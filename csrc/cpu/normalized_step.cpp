@@ -25,29 +25,30 @@ std::vector<double> over_examples(const Batch& batch, Reduce reduce, Join join) 
 double larger(double a, double b) { return a > b ? a : b; }
 double sum(double a, double b) { return a + b; }
 
-// The norm of each example's gradient; 1 where it is zero, so that a zero gradient gives a zero step.
-std::vector<double> gradient_length(const Step& step, Norm norm) {
-  std::vector<double> scale(step.batch.examples, 1.0);
+// The inverse of the norm of each example's gradient; 0 where it is zero.
+std::vector<double> inverse_length(const Step& step, Norm norm) {
+  std::vector<double> scale(step.batch.examples, 1.0), inverse(step.batch.examples, 1.0);
   // Squares of float64 can leave the range of double; those of the narrower types cannot.
-  if (norm == Norm::linf || step.dtype == DType::float64)
+  if (norm == Norm::linf || step.dtype == DType::float64) {
     scale = over_examples(
         step.batch,
         [&](double* partial, int64_t begin, int64_t end) { kernels().gradient_max(step, partial, begin, end); },
         larger);
-  for (double& value : scale) value = length_or_one(value);
-  if (norm == Norm::linf) return scale;
-  std::vector<double> length = over_examples(
+    for (size_t n = 0; n < scale.size(); ++n) inverse[n] = inverse_or_zero(scale[n]);
+  }
+  if (norm == Norm::linf) return inverse;
+  const std::vector<double> squares = over_examples(
       step.batch,
       [&](double* partial, int64_t begin, int64_t end) {
-        kernels().gradient_squares(step, scale.data(), partial, begin, end);
+        kernels().gradient_squares(step, inverse.data(), partial, begin, end);
       },
       sum);
-  for (size_t n = 0; n < length.size(); ++n) length[n] = length_or_one(scale[n] * std::sqrt(length[n]));
-  return length;
+  for (size_t n = 0; n < squares.size(); ++n) inverse[n] = inverse_or_zero(scale[n] * std::sqrt(squares[n]));
+  return inverse;
 }
 
 // The factor that brings each example's perturbation back onto the L2 ball; 1 inside it.
-std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& length) {
+std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& inverse_length) {
   std::vector<double> distance(step.batch.examples);
   if (step.clean == nullptr) {  // the first step: alpha times a unit vector
     for (size_t n = 0; n < distance.size(); ++n) distance[n] = std::abs(value_of(step.alpha, step.dtype, n));
@@ -55,7 +56,7 @@ std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& 
     distance = over_examples(
         step.batch,
         [&](double* partial, int64_t begin, int64_t end) {
-          kernels().distance_squares(step, length.data(), partial, begin, end);
+          kernels().distance_squares(step, inverse_length.data(), partial, begin, end);
         },
         sum);
     for (double& value : distance) value = std::sqrt(value);
@@ -74,10 +75,10 @@ void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& gra
   const Norm norm = checks::norm(op, norm_name);
   amounts_in_range(op, step);
   if (elements(step.batch) == 0) return;
-  const std::vector<double> length = gradient_length(step, norm);  // [N]
-  const std::vector<double> shrink = norm == Norm::l2 ? shrink_to_ball(step, length) : std::vector<double>();
+  const std::vector<double> inverse = inverse_length(step, norm);  // [N]
+  const std::vector<double> shrink = norm == Norm::l2 ? shrink_to_ball(step, inverse) : std::vector<double>();
   torch::stable::parallel_for(0, elements(step.batch), kGrain, [&](int64_t begin, int64_t end) {
-    kernels().normalized_step(step, norm, length.data(), shrink.data(), begin, end);
+    kernels().normalized_step(step, norm, inverse.data(), shrink.data(), begin, end);
   });
 }
 

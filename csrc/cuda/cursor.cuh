@@ -4,6 +4,8 @@
 // cursor finds the place of a pack's first element by two multiplications and walks from there.
 #pragma once
 
+#include <type_traits>
+
 #include "../math/fast_divide.h"
 #include "../math/sign_step.h"
 #include "element.cuh"
@@ -12,9 +14,10 @@ namespace fastadv::cuda {
 
 template <class F>
 struct SpaceTable {
-  F std[kMaxChannels];
   Bounds<F> bounds[kMaxChannels];  // alpha and eps are those of all examples, where they are numbers
-  bool shared;                     // the first is that of all channels
+  F std[kMaxChannels];
+  double inverse_std[kMaxChannels];
+  bool shared;  // the first is that of all channels
 };
 
 template <class F>
@@ -27,7 +30,7 @@ struct Amount {
 template <class F>
 struct Places {
   int64_t run;  // elements that share an example and, if contiguous, a channel
-  int64_t channels;
+  int32_t channels;
   Divisor by_run, by_channels;
   Amount<F> alpha, eps;
   SpaceTable<F> space;
@@ -38,16 +41,17 @@ Places<F> places(const Step& step) {
   const Batch& batch = step.batch;
   const int64_t run = batch.channels_last ? batch.channels * batch.plane : batch.plane;
   Places<F> result{run,
-                   batch.channels,
+                   static_cast<int32_t>(batch.channels),
                    make_divisor(static_cast<uint64_t>(run)),
                    make_divisor(static_cast<uint64_t>(batch.channels)),
                    {static_cast<F>(step.alpha.value), static_cast<const F*>(step.alpha.per_example)},
                    {static_cast<F>(step.eps.value), static_cast<const F*>(step.eps.per_example)},
                    {}};
   result.space.shared = step.space.shared;
-  for (int64_t c = 0; c < kMaxChannels; ++c) {
+  for (int64_t c = 0; c < (step.space.shared ? 1 : batch.channels); ++c) {
     const F std = static_cast<F>(step.space.std[c]);
     result.space.std[c] = std;
+    result.space.inverse_std[c] = 1.0 / static_cast<double>(std);
     result.space.bounds[c] = {result.alpha.value / std, result.eps.value / std, static_cast<F>(step.space.lower[c]),
                               static_cast<F>(step.space.upper[c])};
   }
@@ -59,12 +63,21 @@ __device__ __forceinline__ F amount(const Amount<F>& amount, int64_t example) {
   return amount.per_example == nullptr ? amount.value : amount.value * amount.per_example[example];
 }
 
+// pixels / std. A division is a subroutine, with registers of its own. In float the product in double rounds to the
+// same number: a quotient of two floats is never nearer than 2^-49 of itself to where rounding changes, and the product
+// never further than 2^-52 from it.
+__device__ __forceinline__ float in_input(float pixels, const SpaceTable<float>& space, int32_t c) {
+  return static_cast<float>(static_cast<double>(pixels) * space.inverse_std[c]);
+}
+__device__ __forceinline__ double in_input(double pixels, const SpaceTable<double>& space, int32_t c) {
+  return pixels / space.std[c];
+}
+
+// A place in the batch and what holds there; it goes on within its run only.
 template <class F, bool kChannelsLast>
 struct Cursor {
   int64_t example, place;  // place within the run
   int32_t channel;
-  F alpha, eps;  // of the example, in pixel values, where each has its own
-  F std;
   Bounds<F> bounds;
 
   __device__ __forceinline__ Cursor(const Places<F>& places, int64_t element) {
@@ -78,21 +91,25 @@ struct Cursor {
     enter_channel(places);
   }
 
+  __device__ __forceinline__ bool run_holds(int count, const Places<F>& places) const {
+    return places.run - place >= count;
+  }
+
   __device__ __forceinline__ void next(const Places<F>& places) {
     ++place;
-    const bool over = place == places.run;
-    if (over) place = 0;
-    if (!kChannelsLast && !over) return;
-    const bool wrapped = ++channel == places.channels;
-    if (wrapped) channel = 0;
-    if (kChannelsLast ? over : wrapped) {
-      ++example;
-      enter_example(places);
-    }
+    if (!kChannelsLast) return;
+    channel = channel + 1 == places.channels ? 0 : channel + 1;
     enter_channel(places);
   }
 
+  // Where the constants of the channel are in the tables.
+  __device__ __forceinline__ int32_t constant(const Places<F>& places) const {
+    return places.space.shared ? 0 : channel;
+  }
+
  private:
+  F alpha, eps;  // of the example, in pixel values, where each has its own
+
   // Values on the device cannot be refused without a wait: an alpha that is not finite, or an eps that is negative or
   // NaN, counts as zero.
   __device__ __forceinline__ void enter_example(const Places<F>& places) {
@@ -107,13 +124,28 @@ struct Cursor {
   }
 
   __device__ __forceinline__ void enter_channel(const Places<F>& places) {
-    const int32_t c = places.space.shared ? 0 : channel;
-    std = places.space.std[c];
+    const int32_t c = constant(places);
     bounds = places.space.bounds[c];
-    if (places.alpha.per_example != nullptr) bounds.alpha = alpha / std;
-    if (places.eps.per_example != nullptr) bounds.eps = eps / std;
+    if (places.alpha.per_example != nullptr) bounds.alpha = in_input(alpha, places.space, c);
+    if (places.eps.per_example != nullptr) bounds.eps = in_input(eps, places.space, c);
   }
 };
+
+// body(width, first element, cursor) for a pack of kWidth elements: at once where it lies within a run, and else, for
+// the one pack in thousands that spans two, element by element, width being a std::integral_constant.
+template <int kWidth, bool kChannelsLast, class F, class Body>
+__device__ __forceinline__ void visit_pack(int64_t first, const Places<F>& places, Body&& body) {
+  const Cursor<F, kChannelsLast> at(places, first);
+  if constexpr (kWidth > 1) {
+    if (!at.run_holds(kWidth, places)) {
+#pragma unroll 1
+      for (int i = 0; i < kWidth; ++i)
+        body(std::integral_constant<int, 1>{}, first + i, Cursor<F, kChannelsLast>(places, first + i));
+      return;
+    }
+  }
+  body(std::integral_constant<int, kWidth>{}, first, at);
+}
 
 // The flat elements of a tensor as packs of kWidth behind `head` single elements, which bring them to 16 bytes.
 struct Layout {

@@ -18,6 +18,10 @@ namespace fastadv::cuda {
 
 constexpr int kThreads = 256;
 
+// Blocks of kThreads that fill a multiprocessor's 2,048 threads. A kernel that asks for them is compiled for as many
+// registers as they leave it, 32; one that needs more asks for fewer blocks rather than spill.
+constexpr int kFull = 8;
+
 // Blocks for `items` threads' worth of work, one item a thread; past the limit the threads stride on.
 inline unsigned blocks_for(int64_t items, int threads = kThreads) {
   const int64_t blocks = (items + threads - 1) / threads, most = FASTADV_MOST_BLOCKS;

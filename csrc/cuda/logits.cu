@@ -110,7 +110,8 @@ __device__ __forceinline__ int64_t group_count() {
 }
 
 template <class T, int kGroup>
-__global__ void __launch_bounds__(kThreads) target_grad_kernel(const __grid_constant__ TargetGrad args) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 5)
+    target_grad_kernel(const __grid_constant__ TargetGrad args) {
   using F = compute_t<T>;
   const Stream stream = resolved(args.stream);
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
@@ -128,7 +129,8 @@ __global__ void __launch_bounds__(kThreads) target_grad_kernel(const __grid_cons
 }
 
 template <class T, int kGroup>
-__global__ void __launch_bounds__(kThreads) mixed_kernel(const __grid_constant__ MixedCrossEntropy args) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 5)
+    mixed_kernel(const __grid_constant__ MixedCrossEntropy args) {
   using F = compute_t<T>;
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
     const Row<T, F, kGroup> group = row_of<T, F, kGroup>(args, row);

@@ -38,26 +38,27 @@ struct NoiseSource {
 };
 
 template <class T, int kWidth, bool kChannelsLast>
-__device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t first, NoiseSource& noise,
+__device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t pack, NoiseSource& noise,
                                            const Places<compute_t<T>>& places, int64_t plane) {
   using F = compute_t<T>;
-  using P = Pack<T, kWidth>;
-  P pack = *reinterpret_cast<const P*>(clean + first);
-  Cursor<F, kChannelsLast> at(places, first);
+  visit_pack<kWidth, kChannelsLast>(pack, places, [&](auto width, int64_t first, Cursor<F, kChannelsLast> at) {
+    using P = Pack<T, decltype(width)::value>;
+    P values = *reinterpret_cast<const P*>(clean + first);
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    const int64_t within =
-        kChannelsLast ? static_cast<int64_t>(divide(static_cast<uint64_t>(at.place), places.by_channels)) : at.place;
-    const F drawn = static_cast<F>(noise.at(at.example, at.channel * plane + within));
-    store(pack.value[i], clamp(load(pack.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
-    if (i + 1 < kWidth) at.next(places);
-  }
-  *reinterpret_cast<P*>(adv + first) = pack;
+    for (int i = 0; i < decltype(width)::value; ++i) {
+      const int64_t within =
+          kChannelsLast ? static_cast<int64_t>(divide(static_cast<uint64_t>(at.place), places.by_channels)) : at.place;
+      const F drawn = static_cast<F>(noise.at(at.example, at.channel * plane + within));
+      store(values.value[i], clamp(load(values.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
+      at.next(places);
+    }
+    *reinterpret_cast<P*>(adv + first) = values;
+  });
 }
 
 // adv and clean may be the same tensor: each pack is read before it is written, by one thread.
 template <class T, int kWidth, bool kChannelsLast>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 3)
     noise_kernel(T* adv, const T* clean, const Layout layout, const __grid_constant__ Places<compute_t<T>> places,
                  int64_t plane, Stream stream, Noise kind, HalfNormal normal) {
   NoiseSource noise(resolved(stream), kind, normal);

@@ -3,146 +3,224 @@
 #include <cmath>
 
 #include "../math/normalized_step.h"
-#include "cursor.cuh"
-#include "launch.cuh"
 #include "launchers.h"
 #include "reduce.cuh"
+#include "step_kernel.cuh"
 
 namespace fastadv::cuda {
 namespace {
 
-template <class T>
-struct Operands {
-  T* adv;          // [N, C, ...]
-  const T* clean;  // [N, C, ...]; adv itself before the first step
-  const T* grad;   // [N, C, ...]
-};
-
-// Where a step along the normalised gradient leads from element i.
-template <class T, class F, bool kLast>
-__device__ __forceinline__ F moved_from(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at, double length) {
-  return moved(load(in.adv[i]), load(in.grad[i]), at.std, at.bounds.alpha, length);
-}
-
-// The three quantities that are reduced over an example.
+// What is reduced over an example, of one element: its gradient's magnitude, its square relative to a scale, the square
+// of the distance that a step along it reaches. The factor is the example's.
 struct GradientMax {
-  template <class T, class F, bool kLast>
-  __device__ __forceinline__ double operator()(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at) const {
-    return std::fabs(pixel_gradient(load(in.grad[i]), at.std));
+  static constexpr bool kDistance = false;
+  __device__ __forceinline__ double factor(int64_t) const { return 1.0; }
+
+  template <class F, bool kLast>
+  __device__ __forceinline__ double operator()(F gradient, F, F, double, const Cursor<F, kLast>& at,
+                                               const Places<F>& places) const {
+    return std::fabs(pixel_gradient(gradient, places.space.inverse_std[at.constant(places)]));
   }
 };
 struct GradientSquares {
-  const double* scale;  // [N]
-  template <class T, class F, bool kLast>
-  __device__ __forceinline__ double operator()(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at) const {
-    const double value = pixel_gradient(load(in.grad[i]), at.std) / scale[at.example];
+  static constexpr bool kDistance = false;
+  const double* inverse_scale;  // [N]
+  __device__ __forceinline__ double factor(int64_t example) const { return inverse_scale[example]; }
+
+  template <class F, bool kLast>
+  __device__ __forceinline__ double operator()(F gradient, F, F, double factor, const Cursor<F, kLast>& at,
+                                               const Places<F>& places) const {
+    const double value = pixel_gradient(gradient, places.space.inverse_std[at.constant(places)]) * factor;
     return value * value;
   }
 };
 struct DistanceSquares {
-  const double* length;  // [N]
-  template <class T, class F, bool kLast>
-  __device__ __forceinline__ double operator()(const Operands<T>& in, int64_t i, const Cursor<F, kLast>& at) const {
-    const double pixels = pixel_distance(moved_from(in, i, at, length[at.example]), load(in.clean[i]), at.std);
+  static constexpr bool kDistance = true;
+  const double* inverse_length;  // [N]
+  __device__ __forceinline__ double factor(int64_t example) const { return inverse_length[example]; }
+
+  template <class F, bool kLast>
+  __device__ __forceinline__ double operator()(F gradient, F adv, F clean, double factor, const Cursor<F, kLast>& at,
+                                               const Places<F>& places) const {
+    const int32_t c = at.constant(places);
+    const F there = moved(adv, gradient, places.space.inverse_std[c], at.bounds.alpha, factor);
+    const double pixels = pixel_distance(there, clean, places.space.std[c]);
     return pixels * pixels;
   }
 };
 
+// The reduction of a pack, which lies within one example.
+template <class T, int kWidth, bool kLast, class Term, class Join>
+__device__ __forceinline__ double reduce_pack(const Operands<T>& in, int64_t pack, double value, Term term, Join join,
+                                              const Places<compute_t<T>>& places) {
+  visit_pack<kWidth, kLast>(pack, places, [&](auto width, int64_t first, Cursor<compute_t<T>, kLast> at) {
+    constexpr int count = decltype(width)::value;
+    const Pack<T, count> g = read<T, count>(in.grad, first);
+    const auto a = Term::kDistance ? read<T, count>(in.adv, first) : g;
+    const auto c = Term::kDistance ? read<T, count>(in.clean, first) : g;
+    const double factor = term.factor(at.example);
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      value = join(value, term(load(g.value[i]), load(a.value[i]), load(c.value[i]), factor, at, places));
+      at.next(places);
+    }
+  });
+  return value;
+}
+
 // partial[example * chunks + chunk] <- reduction of one chunk; a block each.
-template <class T, bool kLast, class Term, class Join>
-__global__ void __launch_bounds__(kThreads)
-    partial_kernel(const Operands<T> in, int64_t size, int64_t chunks, int64_t blocks, Term term, Join join,
-                   double* partial, const __grid_constant__ Places<compute_t<T>> places) {
+template <class T, int kWidth, bool kLast, class Term, class Join>
+__global__ void __launch_bounds__(kThreads, Term::kDistance || sizeof(T) == 8 ? 4 : kFull)
+    partial_kernel(const Operands<T> in, int64_t head, int64_t size, int64_t chunks, int64_t blocks, Term term,
+                   Join join, double* partial, const __grid_constant__ Places<compute_t<T>> places) {
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const int64_t example = block / chunks, start = block % chunks * kChunk;
-    const int64_t stop = start + kChunk < size ? start + kChunk : size;
+    const int64_t begin = example * size + start, stop = start + kChunk < size ? begin + kChunk : (example + 1) * size;
+    // The packs of the flat tensor that lie in the chunk, and the few elements before and behind them.
+    int64_t packs_from = begin + (kWidth + (head - begin) % kWidth) % kWidth;
+    if (packs_from > stop) packs_from = stop;
+    const int64_t packs_to = stop - (stop - packs_from) % kWidth;
     double value = 0.0;
-    for (int64_t i = start + threadIdx.x; i < stop; i += kThreads) {
-      const int64_t element = example * size + i;
-      value = join(value, term(in, element, Cursor<compute_t<T>, kLast>(places, element)));
-    }
+    for (int64_t i = packs_from + threadIdx.x * kWidth; i < packs_to; i += kThreads * kWidth)
+      value = reduce_pack<T, kWidth, kLast>(in, i, value, term, join, places);
+    if (begin + threadIdx.x < packs_from)
+      value = reduce_pack<T, 1, kLast>(in, begin + threadIdx.x, value, term, join, places);
+    if (packs_to + threadIdx.x < stop)
+      value = reduce_pack<T, 1, kLast>(in, packs_to + threadIdx.x, value, term, join, places);
     value = group_reduce<kThreads>(value, join);
     if (threadIdx.x == 0) partial[block] = value;
   }
 }
 
-enum class Finish { scale, l2_length, shrink };
+enum class Finish { inverse_scale, inverse_length, shrink };
 
-// result[example] from the partial reductions of its chunks; a block each.
+// What the totals become, per example.
+template <class F>
+struct Totals {
+  double *scale, *inverse_scale, *inverse_length, *shrink;  // [N]
+  Amount<F> eps;
+};
+
+// totals[example] from the partial reductions of its chunks; a block each.
 template <class F, class Join>
 __global__ void __launch_bounds__(kThreads)
-    finish_kernel(const double* partial, int64_t examples, int64_t chunks, Join join, Finish finish,
-                  const double* scale, Amount<F> eps, double* result) {
+    finish_kernel(const double* partial, int64_t examples, int64_t chunks, Join join, Finish finish, Totals<F> totals) {
   for (int64_t example = blockIdx.x; example < examples; example += gridDim.x) {
     double value = 0.0;
     for (int64_t c = threadIdx.x; c < chunks; c += kThreads) value = join(value, partial[example * chunks + c]);
     value = group_reduce<kThreads>(value, join);
     if (threadIdx.x != 0) continue;
-    if (finish == Finish::shrink) result[example] = shrink_onto_ball(std::sqrt(value), amount(eps, example));
-    else result[example] = length_or_one(finish == Finish::scale ? value : scale[example] * std::sqrt(value));
+    if (finish == Finish::shrink) {
+      totals.shrink[example] = shrink_onto_ball(std::sqrt(value), amount(totals.eps, example));
+    } else if (finish == Finish::inverse_length) {
+      totals.inverse_length[example] = inverse_or_zero(totals.scale[example] * std::sqrt(value));
+    } else {
+      totals.scale[example] = value;
+      totals.inverse_scale[example] = inverse_or_zero(value);
+    }
   }
 }
 
-template <class T, bool kLast>
-__global__ void __launch_bounds__(kThreads)
-    apply_kernel(const Operands<T> in, int64_t total, Norm norm, const double* length, const double* shrink,
-                 const __grid_constant__ Places<compute_t<T>> places) {
-  using F = compute_t<T>;
-  for (int64_t i = thread_index(); i < total; i += thread_count()) {
-    const Cursor<F, kLast> at(places, i);
-    const F base = load(in.clean[i]);
-    const F there = moved_from(in, i, at, length[at.example]);
-    store(in.adv[i], norm == Norm::l2 ? clamp(shrunk(there, base, shrink[at.example]), at.bounds.lower, at.bounds.upper)
-                                      : clip(there, base, at.bounds.eps, at.bounds.lower, at.bounds.upper));
+// scale and its inverse of 1, and the shrinkage of a first step, which is alpha long.
+template <class F>
+__global__ void __launch_bounds__(kThreads) prepare_kernel(int64_t examples, Amount<F> alpha, Totals<F> totals) {
+  for (int64_t example = thread_index(); example < examples; example += thread_count()) {
+    totals.scale[example] = totals.inverse_scale[example] = 1.0;
+    totals.shrink[example] =
+        shrink_onto_ball(std::fabs(static_cast<double>(amount(alpha, example))), amount(totals.eps, example));
   }
 }
 
-__global__ void fill_kernel(double* values, int64_t count, double value) {
-  for (int64_t i = thread_index(); i < count; i += thread_count()) values[i] = value;
-}
+template <bool first>
+struct NormalizedRule {
+  static constexpr bool kFirst = first;
+
+  template <class T, bool kLast>
+  static constexpr int blocks() {
+    return 3;
+  }
+
+  Norm norm;
+  const double *inverse_lengths, *shrinks;  // [N]
+  double inverse_length = 0, shrink = 0;    // of the example
+
+  __device__ __forceinline__ void enter(int64_t example) {
+    inverse_length = inverse_lengths[example];
+    if (norm == Norm::l2) shrink = shrinks[example];
+  }
+
+  template <class F, bool kLast>
+  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Cursor<F, kLast>& at,
+                                          const Places<F>& places) const {
+    const double inverse_std = places.space.inverse_std[at.constant(places)];
+    const F there = moved(adv, gradient, inverse_std, at.bounds.alpha, inverse_length);
+    return norm == Norm::l2 ? clamp(shrunk(there, clean, shrink), at.bounds.lower, at.bounds.upper)
+                            : clip(there, clean, at.bounds.eps, at.bounds.lower, at.bounds.upper);
+  }
+};
 
 int64_t chunks_of(const Batch& batch) { return (batch.channels * batch.plane + kChunk - 1) / kChunk; }
 
-template <class T, bool kLast>
+// The passes before the step: totals of what the norm asks for.
+template <class T>
+struct Reductions {
+  const Step& step;
+  Totals<compute_t<T>> totals;
+  double* partial;  // [N, chunks]
+  Layout layout;
+  bool wide;
+  cudaStream_t stream;
+
+  template <class Term, class Join>
+  void operator()(Term term, Join join, Finish finish) const {
+    const int64_t n = step.batch.examples, size = step.batch.channels * step.batch.plane;
+    const int64_t chunks = chunks_of(step.batch);
+    FASTADV_LAUNCH(kernel(term, join), blocks_for(n * chunks, 1), kThreads, stream, operands<T>(step), layout.head,
+                   size, chunks, n * chunks, term, join, partial, places<compute_t<T>>(step));
+    FASTADV_LAUNCH((finish_kernel<compute_t<T>, Join>), blocks_for(n, 1), kThreads, stream, partial, n, chunks, join,
+                   finish, totals);
+  }
+
+  template <class Term, class Join>
+  auto kernel(Term, Join) const {
+    constexpr int width = kWide<T>;
+    if (step.batch.channels_last)
+      return wide ? partial_kernel<T, width, true, Term, Join> : partial_kernel<T, 1, true, Term, Join>;
+    return wide ? partial_kernel<T, width, false, Term, Join> : partial_kernel<T, 1, false, Term, Join>;
+  }
+};
+
+template <class T>
 void launch(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
   using F = compute_t<T>;
-  const Batch& batch = step.batch;
-  const int64_t n = batch.examples, size = batch.channels * batch.plane, chunks = chunks_of(batch);
-  T* adv = static_cast<T*>(step.adv);
-  const Operands<T> in{adv, step.clean == nullptr ? adv : static_cast<const T*>(step.clean),
-                       static_cast<const T*>(step.grad)};
+  const int64_t n = step.batch.examples, total = n * step.batch.channels * step.batch.plane;
   const Places<F> where = places<F>(step);
-  double *scale = workspace, *length = scale + n, *shrink = length + n, *partial = shrink + n;  // [N] x 3, [N, chunks]
+  const Totals<F> totals{workspace, workspace + n, workspace + 2 * n, workspace + 3 * n, where.eps};
+  Layout layout{total, 0, total};
+  const bool wide = wide_layout<T>(total, step.adv, step.clean, step.grad, &layout);
+  const Reductions<T> reduce{step, totals, workspace + 4 * n, layout, wide, stream};
 
-  const auto reduce = [&](auto term, auto join, Finish finish, double* result) {
-    FASTADV_LAUNCH((partial_kernel<T, kLast, decltype(term), decltype(join)>), blocks_for(n * chunks, 1), kThreads,
-                   stream, in, size, chunks, n * chunks, term, join, partial, where);
-    FASTADV_LAUNCH((finish_kernel<F, decltype(join)>), blocks_for(n, 1), kThreads, stream, partial, n, chunks, join,
-                   finish, scale, where.eps, result);
-  };
+  const double* inverse_length = totals.inverse_length;
+  FASTADV_LAUNCH(prepare_kernel<F>, blocks_for(n), kThreads, stream, n, where.alpha, totals);
   // Squares of float64 can leave the range of double; those of the narrower types cannot.
-  if (norm == Norm::linf) reduce(GradientMax{}, Larger{}, Finish::scale, length);
+  if (norm == Norm::linf || step.dtype == DType::float64) reduce(GradientMax{}, Larger{}, Finish::inverse_scale);
+  if (norm == Norm::linf) inverse_length = totals.inverse_scale;
   else {
-    if (step.dtype == DType::float64) reduce(GradientMax{}, Larger{}, Finish::scale, scale);
-    else FASTADV_LAUNCH(fill_kernel, blocks_for(n), kThreads, stream, scale, n, 1.0);
-    reduce(GradientSquares{scale}, Add{}, Finish::l2_length, length);
-    reduce(DistanceSquares{length}, Add{}, Finish::shrink, shrink);
+    reduce(GradientSquares{totals.inverse_scale}, Add{}, Finish::inverse_length);
+    if (step.clean != nullptr) reduce(DistanceSquares{inverse_length}, Add{}, Finish::shrink);
   }
-  FASTADV_LAUNCH((apply_kernel<T, kLast>), blocks_for(n * size), kThreads, stream, in, n * size, norm, length, shrink,
-                 where);
+  if (step.clean == nullptr) launch_step<T>(step, NormalizedRule<true>{norm, inverse_length, totals.shrink}, stream);
+  else launch_step<T>(step, NormalizedRule<false>{norm, inverse_length, totals.shrink}, stream);
 }
 
 }  // namespace
 
-int64_t normalized_workspace(const Batch& batch) { return batch.examples * (3 + chunks_of(batch)); }
+int64_t normalized_workspace(const Batch& batch) { return batch.examples * (4 + chunks_of(batch)); }
 
 cudaError_t normalized_step(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
   if (step.batch.examples * step.batch.channels * step.batch.plane == 0) return cudaSuccess;
-  with_type(step.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    if (step.batch.channels_last) launch<T, true>(step, norm, workspace, stream);
-    else launch<T, false>(step, norm, workspace, stream);
-  });
+  with_type(step.dtype,
+            [&](auto* type) { launch<std::remove_pointer_t<decltype(type)>>(step, norm, workspace, stream); });
   return cudaGetLastError();
 }
 

@@ -14,12 +14,15 @@ constexpr int64_t kChunk = 16384;
 // Elements that are not finite count as zero: one of them would else decide where all others go.
 FASTADV_HOST_DEVICE double finite_or_zero(double value) { return value - value == 0.0 ? value : 0.0; }
 
-FASTADV_HOST_DEVICE double pixel_gradient(double grad, double std) { return finite_or_zero(grad / std); }
+// Divisors come as their inverses, made once per channel or example.
+FASTADV_HOST_DEVICE double pixel_gradient(double grad, double inverse_std) {
+  return finite_or_zero(grad * inverse_std);
+}
 
 // Where a step of alpha, in the model's input, leads along a gradient of the given length.
 template <class F>
-FASTADV_HOST_DEVICE F moved(F adv, double grad, double std, double alpha, double length) {
-  return adv + static_cast<F>(alpha * (pixel_gradient(grad, std) / length));
+FASTADV_HOST_DEVICE F moved(F adv, double grad, double inverse_std, double alpha, double inverse_length) {
+  return adv + static_cast<F>(alpha * (pixel_gradient(grad, inverse_std) * inverse_length));
 }
 
 // How far that is from the clean image, in pixel values.
@@ -27,8 +30,9 @@ FASTADV_HOST_DEVICE double pixel_distance(double there, double clean, double std
   return finite_or_zero((there - clean) * std);
 }
 
-// What a gradient is divided by: a zero gradient gives a zero step.
-FASTADV_HOST_DEVICE double length_or_one(double length) { return length > 0.0 ? length : 1.0; }
+// Of a gradient's length, or of the largest element that squares are taken relative to. A length of zero, or one beyond
+// what double can invert, gives zero: such a gradient gives a step of zero.
+FASTADV_HOST_DEVICE double inverse_or_zero(double length) { return length > 0.0 ? finite_or_zero(1.0 / length) : 0.0; }
 
 // The factor that brings a perturbation of this L2 norm back onto the ball; 1 inside it.
 FASTADV_HOST_DEVICE double shrink_onto_ball(double distance, double eps) {

@@ -36,6 +36,7 @@ template <class F>
 struct Constant {
   Bounds<F> value;
   F std;
+  double inverse_std;
 };
 template <class F>
 FASTADV_HOST_DEVICE Bounds<F> bounds_at(const Constant<F>& constant, int64_t) {
@@ -45,6 +46,10 @@ template <class F>
 FASTADV_HOST_DEVICE F std_at(const Constant<F>& constant, int64_t) {
   return constant.std;
 }
+template <class F>
+FASTADV_HOST_DEVICE double inverse_std_at(const Constant<F>& constant, int64_t) {
+  return constant.inverse_std;
+}
 
 // Constants of a channels_last span: they repeat over the channels. Sixteen repetitions fill whole vectors.
 constexpr int64_t kRepetitions = 16;
@@ -52,6 +57,7 @@ template <class F>
 struct Repeated {
   F alpha[kMaxChannels * kRepetitions], eps[kMaxChannels * kRepetitions];
   F lower[kMaxChannels * kRepetitions], upper[kMaxChannels * kRepetitions], std[kMaxChannels * kRepetitions];
+  double inverse_std[kMaxChannels * kRepetitions];
 };
 template <class F>
 struct RepeatedFrom {
@@ -67,6 +73,10 @@ template <class F>
 FASTADV_HOST_DEVICE F std_at(const RepeatedFrom<F>& from, int64_t i) {
   return from.constants->std[from.phase + i];
 }
+template <class F>
+FASTADV_HOST_DEVICE double inverse_std_at(const RepeatedFrom<F>& from, int64_t i) {
+  return from.constants->inverse_std[from.phase + i];
+}
 
 template <class F>
 FASTADV_HOST_DEVICE void fill(Repeated<F>& constants, const Step& step, int64_t example) {
@@ -78,6 +88,7 @@ FASTADV_HOST_DEVICE void fill(Repeated<F>& constants, const Step& step, int64_t 
     constants.lower[j] = value.lower;
     constants.upper[j] = value.upper;
     constants.std[j] = static_cast<F>(step.space.std[j % channels]);
+    constants.inverse_std[j] = 1.0 / static_cast<double>(constants.std[j]);
   }
 }
 
@@ -91,8 +102,8 @@ FASTADV_HOST_DEVICE void for_each_span(const Step& step, int64_t begin, int64_t 
     const int64_t index = begin / run, stop = (index + 1) * run < end ? (index + 1) * run : end;
     if (!repeat) {
       const int64_t channel = index % batch.channels, example = index / batch.channels;
-      visit(example, begin, stop - begin,
-            Constant<F>{bounds<F>(step, example, channel), static_cast<F>(step.space.std[channel])});
+      const F std = static_cast<F>(step.space.std[channel]);
+      visit(example, begin, stop - begin, Constant<F>{bounds<F>(step, example, channel), std, 1.0 / std});
       begin = stop;
       continue;
     }

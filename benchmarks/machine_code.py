@@ -1,0 +1,148 @@
+"""What the compiler made of the CUDA kernels: registers, stack, and the width of every access to memory.
+
+Read from the machine code in the built module by cuobjdump, which is part of the CUDA toolkit and of triton, and so of
+torch. ``python -m benchmarks.machine_code`` prints the table; a test holds the kernels to it. No GPU is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastadv import _C
+
+REGISTERS, THREADS, BLOCK = 65_536, 2_048, 256  # of a multiprocessor; of a block of ours
+
+
+@dataclass
+class Kernel:
+    """One kernel compiled for one architecture.
+
+    Args:
+        arch: e.g. ``sm_90``.
+        name: with its template arguments, without namespaces.
+        registers: of a thread.
+        stack: bytes of a thread in local memory, for spilled registers or arrays.
+        accesses: of global and local memory in the machine code, as ``"LDG.128": 3``.
+    """
+
+    arch: str
+    name: str
+    registers: int
+    stack: int
+    accesses: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def occupancy(self) -> float:
+        """Share of a multiprocessor's threads that its registers allow; they are given out to warps by 256."""
+        warp = -(-self.registers * 32 // 256) * 256
+        blocks = REGISTERS // (warp * BLOCK // 32)
+        return min(1.0, blocks * BLOCK / THREADS)
+
+
+def find_cuobjdump() -> str | None:
+    """On PATH, or in triton."""
+    found = shutil.which("cuobjdump")
+    triton = importlib.util.find_spec("triton")
+    if found or triton is None or triton.origin is None:
+        return found
+    return shutil.which("cuobjdump", path=str(Path(triton.origin).parent / "backends" / "nvidia" / "bin"))
+
+
+def kernels() -> list[Kernel]:
+    """Every kernel of the built module, for each architecture that it holds.
+
+    Raises:
+        RuntimeError: there is no cuobjdump, or the module holds no CUDA kernels.
+    """
+    cuobjdump = find_cuobjdump()
+    if cuobjdump is None:
+        raise RuntimeError("cuobjdump is needed: it is in the CUDA toolkit, and in triton (pip install triton)")
+    if not _C.build_info()["cuda"]:
+        raise RuntimeError("fastadv was built without CUDA kernels")
+    usage, code = (_demangled(_output(cuobjdump, option)) for option in ("--dump-resource-usage", "-sass"))
+    made = {(kernel.arch, kernel.name): kernel for kernel in _resources(usage)}
+    for arch, name, access in _accesses(code):
+        made[arch, name].accesses[access] += 1
+    return sorted(made.values(), key=lambda kernel: (kernel.name, int(kernel.arch.removeprefix("sm_"))))
+
+
+def _output(cuobjdump: str, option: str) -> str:
+    module = _C.__file__
+    assert module is not None
+    return subprocess.run([cuobjdump, option, module], capture_output=True, text=True, check=True).stdout
+
+
+def _demangled(text: str) -> str:
+    """With the names of kernels as in the source; only their lines go through c++filt, of a million."""
+    names = sorted({name for name in re.findall(r"\bFunction\s*:?\s*(_Z\w+)", text)})
+    plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
+    short = dict(zip(names, map(_short, plain.splitlines()), strict=True))
+    return re.sub(r"(\bFunction\s*:?\s*)(_Z\w+):?", lambda match: f"{match[1]}{short[match[2]]}\n", text)
+
+
+def _short(name: str) -> str:
+    """``void fastadv::cuda::(anonymous namespace)::sign<float, 4>(float*, ...)`` to ``sign<float, 4>``."""
+    name = name.replace("(anonymous namespace)::", "")
+    name = re.sub(r"\b(fastadv|cuda)::|^void ", "", name)
+    return name.split("(")[0].replace(" >", ">").strip()
+
+
+def _lines_by_kernel(text: str) -> Iterator[tuple[str, str, str]]:
+    """(architecture, kernel, line) for each line that belongs to a kernel."""
+    arch = name = ""
+    for line in text.splitlines():
+        if line.startswith("arch = "):
+            arch, name = line.removeprefix("arch = ").strip(), ""
+        elif "Function" in line:
+            name = line.split("Function", 1)[1].lstrip(" :").strip()
+        elif name:
+            yield arch, name, line
+
+
+def _resources(text: str) -> Iterator[Kernel]:
+    for arch, name, line in _lines_by_kernel(text):
+        numbers = dict(re.findall(r"(REG|STACK):(\d+)", line))
+        if numbers:
+            yield Kernel(arch, name, int(numbers["REG"]), int(numbers["STACK"]))
+
+
+def _accesses(text: str) -> Iterator[tuple[str, str, str]]:
+    for arch, name, line in _lines_by_kernel(text):
+        match = re.search(r"\b(LDG|STG|LDL|STL)((?:\.[A-Z0-9]+)*)", line)
+        if match:
+            width = re.search(r"\.(128|64|U16|U8|S16|S8)\b", match[2])
+            yield arch, name, f"{match[1]}.{width[1].lstrip('US') if width else 32}"
+
+
+def table(found: list[Kernel]) -> str:
+    """Markdown, a row a kernel and architecture."""
+    lines = [
+        "| kernel | architecture | registers | occupancy | stack | 16-byte loads, stores | other loads, stores |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kernel in found:
+        wide = [kernel.accesses[f"{kind}.128"] for kind in ("LDG", "STG")]
+        every = [sum(n for name, n in kernel.accesses.items() if name.startswith(kind)) for kind in ("LDG", "STG")]
+        rest = [whole - part for whole, part in zip(every, wide, strict=True)]
+        lines.append(
+            f"| `{kernel.name}` | {kernel.arch} | {kernel.registers} | {kernel.occupancy:.0%} | {kernel.stack} | "
+            f"{wide[0]}, {wide[1]} | {rest[0]}, {rest[1]} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    build = _C.build_info()
+    print(
+        f"# What the compiler made of the CUDA kernels\n\n- fastadv {build['version']}, nvcc {build['cuda']}\n\n"
+        "Occupancy: share of a multiprocessor's 2,048 threads that the registers allow, with blocks of 256. Other\n"
+        "loads and stores are those of single elements before, behind and between packs, and of per-example values.\n\n"
+        + table(kernels())
+    )

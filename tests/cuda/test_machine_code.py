@@ -1,0 +1,83 @@
+"""The compiled kernels, read: nothing spills, streams move 16 bytes an access, the hot kernel fills the machine."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from benchmarks.machine_code import Kernel, find_cuobjdump, kernels
+from fastadv import _C
+
+pytestmark = [
+    pytest.mark.skipif(not _C.build_info()["cuda"], reason="built without CUDA kernels"),
+    pytest.mark.skipif(find_cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton"),
+]
+
+STREAMING = ("step_kernel", "noise_kernel", "partial_kernel")
+# Reads and writes of a pack: adv, clean and grad, of which a first step has no clean and a norm only grad.
+LOADS = {
+    "SignRule<true>": (2, 1),
+    "SignRule<false>": (3, 1),
+    "NormalizedRule<true>": (2, 1),
+    "NormalizedRule<false>": (3, 1),
+    "GradientMax": (1, 0),
+    "GradientSquares": (1, 0),
+    "DistanceSquares": (3, 0),
+    "noise_kernel": (1, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[Kernel]:
+    return kernels()
+
+
+def template(kernel: Kernel) -> list[str]:
+    return [part.strip() for part in kernel.name.partition("<")[2].removesuffix(">").split(",")]
+
+
+def is_wide(kernel: Kernel) -> bool:
+    """A streaming kernel for packs of 16 bytes, not for single elements at odd addresses."""
+    return kernel.name.startswith(STREAMING) and template(kernel)[1] != "1"
+
+
+def test_every_architecture_has_every_kernel(compiled: list[Kernel]) -> None:
+    names: dict[str, set[str]] = {}
+    for kernel in compiled:
+        names.setdefault(kernel.arch, set()).add(kernel.name)
+    assert len(set(map(frozenset, names.values()))) == 1
+    archs = {re.match(r"\d+", arch)[0] for arch in _C.build_info()["cuda_archs"].split() if "virtual" not in arch}
+    assert {arch.removeprefix("sm_") for arch in names} == archs
+    wide = [kernel for kernel in compiled if is_wide(kernel)]
+    # Four dtypes in two layouts: four steps, three reductions, noise.
+    assert len(wide) == len(names) * 4 * 2 * (4 + 3 + 1)
+
+
+def test_nothing_spills(compiled: list[Kernel]) -> None:
+    spilling = [f"{kernel.arch} {kernel.name}" for kernel in compiled if kernel.stack or local(kernel)]
+    assert not spilling
+
+
+def local(kernel: Kernel) -> int:
+    return sum(count for access, count in kernel.accesses.items() if access.startswith(("LDL", "STL")))
+
+
+def test_streams_move_sixteen_bytes_an_access(compiled: list[Kernel]) -> None:
+    for kernel in filter(is_wide, compiled):
+        (expected,) = (loads for part, loads in LOADS.items() if part in kernel.name)
+        found = kernel.accesses["LDG.128"], kernel.accesses["STG.128"]
+        # More where the compiler wrote a branch out twice.
+        enough = all(has >= needs for has, needs in zip(found, expected, strict=True))
+        assert enough, f"{kernel.arch} {kernel.name}: {found} 16-byte loads and stores, not {expected}"
+
+
+def test_enough_threads_fit(compiled: list[Kernel]) -> None:
+    """The sign step, where it is streamed most, fills the machine; nothing falls below a quarter of it."""
+    for kernel in compiled:
+        least = 0.25
+        if kernel.name.startswith("step_kernel") and "SignRule" in kernel.name:
+            dtype, _, channels_last, _ = template(kernel)
+            if dtype != "double" and channels_last == "false":
+                least = 0.75 if int(kernel.arch.removeprefix("sm_")) >= 100 else 1.0
+        assert kernel.occupancy >= least, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"
