@@ -3,6 +3,9 @@
 Sizes are in pixel values of [0, 255]. The digits are 8 x 8 pixels of 16 grey levels: one level is 16 pixel values, and
 the strokes stay readable far beyond the 16 that the paper uses on photographs. Training draws eps from
 |N(0, 32)| truncated to [0, 64]; evaluation goes from 8, half a grey level, to 64, a quarter of the range.
+
+The attacks: step_ll ("step l.l."), one step towards the class that the network finds least likely, is what the second
+network trains on. iter_basic goes in many small steps away from the true class; it is stronger, and was not trained on.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ def main() -> int:
         print(f"--- {name} training")
         code = train.main(["--recipe", "digits_step_ll", "--out", str(_run(name)), *options, *_resume(name)])
         if code:
+            print("make demo goes on from here", file=sys.stderr)
             return code
     print("--- evaluation")
     code = evaluate.main(

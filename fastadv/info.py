@@ -52,7 +52,7 @@ def _kernels() -> list[tuple[str, str]]:
     if build["cuda"]:
         cuda = f"CUDA {build['cuda']} for {build['cuda_archs']}"
     else:
-        cuda = f"not compiled: install the CUDA toolkit (nvcc on PATH), then FASTADV_CUDA=ON {REBUILD}"
+        cuda = f"not compiled: with the CUDA toolkit installed (nvcc on PATH), FASTADV_CUDA=ON {REBUILD}"
     lines = [
         ("built with", f"{build['compiler']}, headers of torch {build['torch_headers']}"),
         ("CPU kernels", f"{build['cpu_isas']}; {isa}"),

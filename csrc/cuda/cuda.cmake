@@ -13,7 +13,8 @@ endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  find_program(unusable_nvcc nvcc HINTS ENV CUDACXX)
+  # Where check_language looks, and no further.
+  find_program(unusable_nvcc nvcc PATHS ENV CUDACXX ENV PATH NO_DEFAULT_PATH)
   if(unusable_nvcc)
     set(reason "${unusable_nvcc} does not compile a trivial program with ${CMAKE_CXX_COMPILER} as its host compiler: "
                "name one that it supports in CUDAHOSTCXX, e.g. CUDAHOSTCXX=g++-13, or set FASTADV_CUDA=OFF; what it "

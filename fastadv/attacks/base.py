@@ -160,7 +160,7 @@ class Attack(ABC):
         if images.dim() < 2:
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
         if self.needs_labels:
-            _check_labels(self.name, labels, images.shape[0])
+            _check_labels(self.name, labels, images)
         if self.validate == "always" or (self.validate == "first" and not self._validated):
             self.space.check(images.detach())
             self._validated = images.shape[0] > 0
@@ -179,11 +179,12 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def _check_labels(attack: str, labels: Tensor | None, examples: int) -> None:
+def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  # [N], [N, C, ...]
     if labels is None:
         raise ValueError(f"{attack} uses the true label: call it with labels [N]")
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{attack}: labels must be a tensor of class indices, got {kind}")
-    if labels.shape != (examples,):
-        raise ValueError(f"{attack}: labels must have shape [{examples}], got {list(labels.shape)}")
+    if labels.shape != images.shape[:1]:
+        hint = "; make a batch of a single image by images[None]" if images.dim() == 3 else ""
+        raise ValueError(f"{attack}: labels must have shape [{len(images)}], got {list(labels.shape)}{hint}")

@@ -30,8 +30,8 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
-    attack: str = CLEAN,
-    eps: float = 0.0,
+    attack: str | type[attacks.Attack] = CLEAN,
+    eps: float | None = None,
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -51,24 +51,26 @@ def evaluate(
     Args:
         model: gives logits [m, K].
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; read once.
-        attack: one of ``fastadv.attacks.names()``, or "clean" for none.
-        eps: size of the perturbation in pixel values; 0 for "clean".
+        attack: one of ``fastadv.attacks.names()``, a class of one's own, or "clean" for none.
+        eps: size of the perturbation in pixel values; none for "clean".
         space: the PixelSpace of the model's input.
         seed: seed of the attack's random numbers: the same counts each time, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
         options: further options of the attack, as for ``fastadv.attacks.create``.
 
     Raises:
-        ValueError: an unknown attack, eps or options for "clean", images outside ``space``, no images, or logits that
-            do not fit the labels.
+        ValueError: an unknown attack, an attack without eps, eps or options for "clean", images outside ``space``, no
+            images, or logits that do not fit the labels.
+        TypeError: an attack that is neither a name nor a class.
     """
     if attack == CLEAN and (eps or options):
         raise ValueError(f"clean images take no eps and no options, got eps={eps} and {options}")
+    perturb = None if attack == CLEAN else _attack(attack, model, eps, {"space": space, "seed": seed, **options})
     with isolated(model, bn="eval"):
-        perturb = None if attack == CLEAN else attacks.create(attack, model, eps=eps, space=space, seed=seed, **options)
         n = top1 = top5 = classes = 0
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)  # [m, C, H, W], [m]
+            space.check(images)
             if perturb is not None:
                 images = perturb(images, labels)
             with torch.no_grad():
@@ -81,7 +83,18 @@ def evaluate(
     return Counts(n, top1, top5 if classes >= FEWEST_CLASSES_FOR_TOP5 else None)
 
 
-def _hits(logits: Tensor, labels: Tensor) -> tuple[int, int]:
+def _attack(
+    attack: str | type[attacks.Attack], model: nn.Module, eps: float | None, options: dict[str, Any]
+) -> attacks.Attack:
+    if not isinstance(attack, (str, type)):
+        raise TypeError(f"attack must be a name, a class, or 'clean', got {type(attack).__name__}")
+    if eps is None:
+        raise ValueError(f"{attack if isinstance(attack, str) else attack.__name__} needs eps, in pixel values")
+    made = attack(model, eps=eps, **options) if isinstance(attack, type) else None
+    return made or attacks.create(str(attack), model, eps=eps, **options)
+
+
+def _hits(logits: Tensor, labels: Tensor) -> tuple[int, int]:  # [m, K], [m]
     """How many labels are the likeliest class, and among the five likeliest; of equal logits the first comes first.
 
     A row with a NaN is no prediction, so it is wrong; sorting alone would call NaN the largest.

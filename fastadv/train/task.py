@@ -106,7 +106,8 @@ class AdversarialTask:
 
         Raises:
             TypeError: images that are not floating point, labels that are not int64.
-            ValueError: images that require a gradient, or as many labels as there are not images.
+            ValueError: images that require a gradient, or as many labels as there are not images. Also labels that are
+                none of the model's classes, which shows when the first k images are adversarial already.
         """
         _check(images, labels)
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0

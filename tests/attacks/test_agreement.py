@@ -111,6 +111,7 @@ def test_step_rnd_is_the_papers_for_a_class_that_is_not_predicted() -> None:
     assert not reached[torch.arange(16), predicted].any()
 
 
+@pytest.mark.filterwarnings("ignore:alpha = 1e-09")
 @pytest.mark.parametrize(
     ("name", "options", "distribution"),
     [
@@ -137,6 +138,7 @@ def channel_means(images: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3]
     return images.mean(dim=(2, 3))
 
 
+@pytest.mark.filterwarnings("ignore:alpha = 1e-09")
 def test_pgd_from_its_start() -> None:
     images, labels = batch(16, PixelSpace.raw(), torch.float64)
     model = ConvNet().double().eval()

@@ -151,6 +151,8 @@ def test_a_single_image_without_a_batch_dimension() -> None:
     """Convolutions accept it, and return one row."""
     with pytest.raises(ValueError, match=r"logits \[3, K\].*images\[None\]"):
         attacks.create("step_ll", lambda x: x.sum(0).flatten()[None])(IMAGES[0])
+    with pytest.raises(ValueError, match=r"labels must have shape \[3\], got \[1\].*images\[None\]"):
+        attacks.create("fgsm", ConvNet())(IMAGES[0], LABELS[:1])
 
 
 @pytest.mark.parametrize(

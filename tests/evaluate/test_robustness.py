@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fastadv import PixelSpace
+from fastadv import PixelSpace, attacks
 from fastadv.evaluate import Counts, evaluate
 
 RAW = PixelSpace.raw()
@@ -79,8 +79,8 @@ def test_counts_by_hand(attack: str, eps: float, top1: int, batch_size: int) -> 
     ],
 )
 def test_ranks_by_hand(logits: list[float], label: int, top1: int, top5: int | None) -> None:
-    images = torch.tensor(logits).view(1, -1, 1, 1)
-    assert evaluate(Pixels(), [(images, torch.tensor([label]))], space=RAW) == Counts(1, top1, top5)
+    batch = (torch.zeros(1, 1, 1, 1), torch.tensor([label]))
+    assert evaluate(Fixed(torch.tensor([logits])), [batch], space=RAW) == Counts(1, top1, top5)
 
 
 def test_any_loader_and_its_uneven_last_batch() -> None:
@@ -183,3 +183,23 @@ def test_refuses(model: nn.Module, label: int, given: dict[str, Any], message: s
 def test_no_images_have_no_accuracy() -> None:
     with pytest.raises(ValueError, match="no images"):
         evaluate(Pixels(), [], space=RAW)
+
+
+def test_an_attack_without_a_size_is_no_measurement() -> None:
+    with pytest.raises(ValueError, match="step_ll needs eps, in pixel values"):
+        evaluate(Pixels(), [two_pixels()], attack="step_ll", space=RAW)
+
+
+@pytest.mark.parametrize("attack", ["clean", "step_ll"])
+def test_every_batch_is_in_the_space(attack: str) -> None:
+    images, labels = two_pixels()
+    given = {} if attack == "clean" else {"attack": attack, "eps": 2.0}
+    with pytest.raises(ValueError, match="outside the pixel range"):
+        evaluate(Pixels(), [(images, labels), (images + 300, labels)], space=RAW, **given)
+
+
+def test_an_attack_of_ones_own() -> None:
+    named = evaluate(Pixels(), [two_pixels()], attack="step_ll", eps=2, space=RAW)
+    assert evaluate(Pixels(), [two_pixels()], attack=attacks.StepLL, eps=2, space=RAW) == named
+    with pytest.raises(TypeError, match="attack must be a name, a class, or 'clean', got NoneType"):
+        evaluate(Pixels(), [two_pixels()], attack=None, eps=2, space=RAW)  # type: ignore[arg-type]
