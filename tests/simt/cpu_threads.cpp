@@ -1,0 +1,83 @@
+// The CPU kernels on ranges of several threads, for ThreadSanitizer: whatever range each gets, none writes what another
+// touches. torch's own threads are not instrumented, so these stand in for them.
+//
+// cpu_threads [planted]: with any argument the ranges overlap by one, which is a race.
+#include <cstdio>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "../../csrc/cpu/kernels.h"
+
+namespace fastadv::cpu {
+namespace baseline {
+extern const Kernels table;
+}
+
+namespace {
+
+constexpr int64_t kExamples = 5, kChannels = 3, kPlane = 2 * kChunk / kChannels + 7, kClasses = 37;
+constexpr int64_t kElements = kExamples * kChannels * kPlane;
+constexpr int kThreads = 4;
+
+bool planted = false;
+
+// Calls run(begin, end) on parts of [0, count), which divide no vector, line or row.
+void in_parts(int64_t count, const std::function<void(int64_t, int64_t)>& run) {
+  std::vector<std::thread> threads;
+  for (int64_t t = 0; t < kThreads; ++t) {
+    const int64_t begin = count * t / kThreads, end = count * (t + 1) / kThreads;
+    threads.emplace_back(run, begin, planted && end < count ? end + 1 : end);
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void step_kernels(DType dtype, bool channels_last) {
+  std::vector<double> adv(kElements), clean(kElements), grad(kElements);  // [N, C, plane], of the widest dtype
+  std::vector<double> alpha(kExamples, 1.0), eps(kExamples, 8.0);         // [N]
+  Step step{adv.data(), clean.data(),        grad.data(),      dtype, {kExamples, kChannels, kPlane, channels_last},
+            {},         {1.0, alpha.data()}, {1.0, eps.data()}};
+  for (int c = 0; c < kMaxChannels; ++c) step.space.std[c] = step.space.upper[c] = 1.0;
+  const Kernels& kernels = baseline::table;
+  in_parts(kElements, [&](int64_t begin, int64_t end) { kernels.sign_step(step, begin, end); });
+  const NoiseStep noise{step, Noise::uniform, {1, 2, nullptr}};
+  in_parts(kExamples * kChannels, [&](int64_t begin, int64_t end) { kernels.noise_step(noise, begin, end); });
+
+  const int64_t chunks = kExamples * chunks_per_example(step.batch);
+  std::vector<double> partial(chunks), one(kExamples, 1.0);  // [N, chunks], [N]
+  in_parts(chunks, [&](int64_t begin, int64_t end) { kernels.gradient_max(step, partial.data(), begin, end); });
+  in_parts(chunks,
+           [&](int64_t begin, int64_t end) { kernels.gradient_squares(step, one.data(), partial.data(), begin, end); });
+  in_parts(chunks,
+           [&](int64_t begin, int64_t end) { kernels.distance_squares(step, one.data(), partial.data(), begin, end); });
+  in_parts(kElements, [&](int64_t begin, int64_t end) {
+    kernels.normalized_step(step, Norm::l2, one.data(), one.data(), begin, end);
+  });
+}
+
+void row_kernels(DType dtype) {
+  std::vector<double> logits(kElements), dlogits(kElements), loss(kElements);  // [N, K], [N, K], [N]
+  std::vector<int64_t> labels(kElements), target(kElements);                   // [N]
+  const int64_t rows = kElements / kClasses;
+  const TargetGrad single{logits.data(), labels.data(), dlogits.data(), target.data(), dtype,
+                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}};
+  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::table.target_grad(single, begin, end); });
+  const MixedCrossEntropy mixed{
+      logits.data(), labels.data(), dlogits.data(), loss.data(), dtype, rows, kClasses, rows / 2, 1.0, 0.3, 0.1};
+  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::table.mixed_cross_entropy(mixed, begin, end); });
+  const EpsSample sample{loss.data(), dtype, kElements, 8.0, 16.0, {1, 2, nullptr}};
+  in_parts(kElements, [&](int64_t begin, int64_t end) { baseline::table.truncated_normal(sample, begin, end); });
+}
+
+}  // namespace
+}  // namespace fastadv::cpu
+
+int main(int count, char**) {
+  using namespace fastadv;
+  cpu::planted = count > 1;
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    for (const bool channels_last : {false, true}) cpu::step_kernels(dtype, channels_last);
+    cpu::row_kernels(dtype);
+  }
+  std::puts("every kernel ran");
+}

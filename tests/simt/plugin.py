@@ -1,0 +1,47 @@
+"""For a pytest of its own: puts a module built from tests/simt in the place of fastadv._C, before fastadv is imported.
+
+In the modules named simt_* the CUDA launchers stand where the CPU's operators would, so that the tests of tests/ops
+run the CUDA kernels as they are. What must differ there is listed below, each with its reason. By hand:
+
+    FASTADV_SIMT_MODULE=$(ls build/simt/simt_plain/_C*.so) python -m pytest -p tests.simt.plugin tests/ops
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch  # noqa: F401  the module's libraries
+
+MODULE = Path(os.environ["FASTADV_SIMT_MODULE"])
+
+if "FASTADV_SIMT_PROCESSOR" in os.environ:
+    os.sched_setaffinity(0, {int(os.environ["FASTADV_SIMT_PROCESSOR"])})
+
+spec = importlib.util.spec_from_file_location("fastadv._C", MODULE)
+assert spec is not None and spec.loader is not None
+sys.modules["fastadv._C"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["fastadv._C"])
+
+# Patterns of tests' names, each with the reason why the test is not for the module.
+ON_A_DEVICE = {
+    r"test_wrong_steps\[.*(of an example|tensor)\]": "values on a device are not read ahead, so none is refused",
+    r"test_other_mistakes\[label (too large|negative)\]": "labels on a device are not read ahead, so none is refused",
+    r"test_no_full_size_temporary\[.*\]": "64 MB of images take 256 real threads minutes",
+    r"test_random_class_is_uniform_over_all_but_the_predicted": "50,000 rows take real threads minutes",
+}
+ANYWHERE = {
+    r"test_every_instruction_set_gives_the_same_bits": "starts processes, which load the ordinary module",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {**ANYWHERE, **(ON_A_DEVICE if MODULE.parent.name.startswith("simt_") else {})}
+    for item in items:
+        for pattern, reason in reasons.items():
+            if re.fullmatch(pattern, item.name):
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,109 @@
+"""The operator tests with the CUDA kernels on the host, and all kernels and bindings under the sanitizers.
+
+Each run is a pytest of its own. They start together, as many at a time as there are processors, each on one of them:
+threads that only wait for each other gain nothing from a second. A step along a norm costs thousands of meetings of 256
+threads, so of its largest cases only some are run; plugin.py says how to run others.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.simt.build import build, operator_tests
+
+
+@dataclass(frozen=True)
+class Run:
+    module: str
+    files: str
+    select: str = ""  # as -k takes it
+    environment: dict[str, str] = field(default_factory=dict)
+    at_least: int = 1  # tests that pass
+
+
+SOME_NORMS = "(l2 or linf) and not ((299 or 33) and not float32) and not (spaces and (unit or symmetric or raw))"
+SMALL = "not 299 and not threads_do_not_show and not (spaces and (unit or symmetric))"
+STEPS, LOGITS, RANDOM = (f"tests/ops/test_{name}.py" for name in ("steps", "logits", "random"))
+ARGUMENTS, BOUNDARIES = "tests/ops/test_arguments.py", "tests/ops/test_boundaries.py"
+
+RUNS = {
+    "norms": Run("simt_plain", STEPS, SOME_NORMS, at_least=140),
+    "steps": Run("simt_plain", STEPS, "not l2 and not linf", at_least=800),
+    "logits": Run("simt_plain", LOGITS, at_least=190),
+    "contract": Run("simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=90),
+    "properties": Run("simt_plain", "tests/ops/test_properties.py", "sign or noise", at_least=30),
+    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=13),
+    "boundaries": Run("simt_plain", BOUNDARIES, at_least=80),
+    "one item a thread": Run(
+        "simt_plain",
+        f"{STEPS} {LOGITS}",
+        "unaligned or (sign and shapes and 299 and float32) or (reference and label)",
+        {"FASTADV_SIMT_BLOCKS": "1000000"},
+        at_least=80,
+    ),
+    "more than 2^31 elements": Run(
+        "simt_plain",
+        "tests/simt/more_than_2_31.py",
+        environment={"FASTADV_SIMT_BLOCKS": "2147483647", "FASTADV_SIMT_ENDS": "20"},
+        at_least=13,
+    ),
+    "out of bounds": Run(
+        "simt_address", f"{STEPS} {LOGITS} {RANDOM}", "unaligned or (reference and random) or fills", at_least=80
+    ),
+    "out of bounds, boundaries": Run(
+        "simt_address", BOUNDARIES, "not chunk and (packs or draws or classes or examples)", at_least=40
+    ),
+    "races": Run(
+        "simt_thread",
+        f"{STEPS} {LOGITS} {BOUNDARIES}",
+        "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)",
+        at_least=20,
+    ),
+    "CPU kernels out of bounds": Run(
+        "cpu_address", f"{STEPS} {LOGITS} {RANDOM} {ARGUMENTS} {BOUNDARIES}", SMALL, at_least=1000
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    for module in {run.module: None for run in RUNS.values()}:
+        build(module)  # before the clock of any run starts
+    processors: queue.Queue[int] = queue.Queue()
+    for processor in sorted(os.sched_getaffinity(0)):
+        processors.put(processor)
+
+    def start(run: Run) -> subprocess.CompletedProcess[str]:
+        processor = processors.get()
+        try:
+            selection = ["-k", run.select] if run.select else []
+            return operator_tests(
+                run.module, *run.files.split(), *selection, FASTADV_SIMT_PROCESSOR=str(processor), **run.environment
+            )
+        finally:
+            processors.put(processor)
+
+    with ThreadPoolExecutor(processors.qsize()) as pool:
+        futures = {name: pool.submit(start, run) for name, run in RUNS.items()}
+        yield futures
+        for future in futures.values():
+            future.cancel()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", RUNS)
+def test_operators(results: dict[str, Future[subprocess.CompletedProcess[str]]], name: str) -> None:
+    done = results[name].result()
+    output = done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", output)
+    print(output[-600:])
+    assert done.returncode == 0, output[-20_000:]
+    assert passed is not None and int(passed[1]) >= RUNS[name].at_least, output[-2_000:]
