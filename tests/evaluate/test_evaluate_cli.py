@@ -114,7 +114,7 @@ def test_signals(
     number: signal.Signals, code: int, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
-    monkeypatch.setattr("fastadv.attacks.StepLL.__call__", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("fastadv.attacks.StepLL.__call__", lambda *_: signal.raise_signal(number))
     assert evaluate(run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out") == code
     assert [record.attack for record in read_records(tmp_path / "out/robustness.jsonl", Record)] == ["clean"]
     assert signal.getsignal(number) is before
