@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def test_stopped_by_a_signal(
     assert weights[0] == weights[1]
 
 
+@pytest.fixture
+def as_in_a_terminal() -> Iterator[None]:
+    """A process begun in a shell's background ignores SIGINT, and so would the second one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_in_a_terminal")
 @pytest.mark.parametrize("times", [1, 2])
 def test_second_interrupt_stops_at_once(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
