@@ -61,9 +61,12 @@ def get(name: str) -> type[Attack]:
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
+        TypeError: a name that is not a string.
     """
     if not isinstance(name, str):
-        raise TypeError(f"an attack's name is a string, got {type(name).__name__}: create(name, model), in this order")
+        raise TypeError(
+            f"an attack is a name or a class, got {type(name).__name__}; in create(name, model) it comes first"
+        )
     if name not in _ATTACKS:
         near = difflib.get_close_matches(name.lower().replace("-", "_"), _ATTACKS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
@@ -71,21 +74,25 @@ def get(name: str) -> type[Attack]:
     return _ATTACKS[name]
 
 
-def create(name: str, model: Callable[..., Any], **options: Any) -> Attack:
+def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack:
     """An attack by its name in the paper, e.g. ``create("step_ll", model, eps=16, space=PixelSpace.imagenet())``.
 
     Args:
-        name: one of :func:`names`.
+        name: one of :func:`names`, or a class of one's own derived from :class:`Attack`.
         model: from images [N, C, ...] to logits [N, K].
         options: those of :class:`Attack`, and the attack's own.
 
     Raises:
         ValueError: an unknown name or option; the message lists the known ones.
-        TypeError: a name that is not a string.
+        TypeError: neither a name nor a class.
     """
-    attack = get(name)
+    if isinstance(name, Attack):
+        raise TypeError(f"an attack is a name or a class, such as {type(name).__name__}, not an object of it")
+    attack = name if isinstance(name, type) and issubclass(name, Attack) else get(name)  # type: ignore[arg-type]
     known = set(inspect.signature(attack).parameters) - {"model"}
     unknown = sorted(set(options) - known)
     if unknown:
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{attack.name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}"
+        )
     return attack(model, **options)

@@ -65,7 +65,9 @@ def evaluate(
     """
     if attack == CLEAN and (eps or options):
         raise ValueError(f"clean images take no eps and no options, got eps={eps} and {options}")
-    perturb = None if attack == CLEAN else _attack(attack, model, eps, {"space": space, "seed": seed, **options})
+    if attack != CLEAN and eps is None:
+        raise ValueError(f"{attack} needs eps, in pixel values")
+    perturb = None if attack == CLEAN else attacks.create(attack, model, eps=eps, space=space, seed=seed, **options)
     with isolated(model, bn="eval"):
         n = top1 = top5 = classes = 0
         for images, labels in batches:
@@ -81,17 +83,6 @@ def evaluate(
     if n == 0:
         raise ValueError("there are no images to evaluate")
     return Counts(n, top1, top5 if classes >= FEWEST_CLASSES_FOR_TOP5 else None)
-
-
-def _attack(
-    attack: str | type[attacks.Attack], model: nn.Module, eps: float | None, options: dict[str, Any]
-) -> attacks.Attack:
-    if not isinstance(attack, (str, type)):
-        raise TypeError(f"attack must be a name, a class, or 'clean', got {type(attack).__name__}")
-    if eps is None:
-        raise ValueError(f"{attack if isinstance(attack, str) else attack.__name__} needs eps, in pixel values")
-    made = attack(model, eps=eps, **options) if isinstance(attack, type) else None
-    return made or attacks.create(str(attack), model, eps=eps, **options)
 
 
 def _hits(logits: Tensor, labels: Tensor) -> tuple[int, int]:  # [m, K], [m]

@@ -85,11 +85,9 @@ class AdversarialTask:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         self.model = model
-        if isinstance(attack, attacks.Attack):
-            raise TypeError(f"attack must be a name or a class, such as {type(attack).__name__}, not an object of it")
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         options |= attack_options or {}
-        self.attack = attack(model, **options) if isinstance(attack, type) else attacks.create(attack, model, **options)
+        self.attack = attacks.create(attack, model, **options)
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after

@@ -73,7 +73,7 @@ def test_create_says_what_it_knows(name: str, options: dict[str, object], messag
 
 
 def test_create_with_its_arguments_in_the_other_order() -> None:
-    with pytest.raises(TypeError, match=r"name is a string, got ConvNet: create\(name, model\)"):
+    with pytest.raises(TypeError, match=r"a name or a class, got ConvNet; in create\(name, model\) it comes first"):
         attacks.create(ConvNet(), "fgsm")  # type: ignore[arg-type]
 
 

@@ -201,5 +201,5 @@ def test_every_batch_is_in_the_space(attack: str) -> None:
 def test_an_attack_of_ones_own() -> None:
     named = evaluate(Pixels(), [two_pixels()], attack="step_ll", eps=2, space=RAW)
     assert evaluate(Pixels(), [two_pixels()], attack=attacks.StepLL, eps=2, space=RAW) == named
-    with pytest.raises(TypeError, match="attack must be a name, a class, or 'clean', got NoneType"):
+    with pytest.raises(TypeError, match="an attack is a name or a class, got NoneType"):
         evaluate(Pixels(), [two_pixels()], attack=None, eps=2, space=RAW)  # type: ignore[arg-type]

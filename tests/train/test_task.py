@@ -226,8 +226,8 @@ def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:
     [
         ({"k": 2.0}, "k must be an integer, got 2.0"),
         ({"start_after": 0.5}, "start_after must be an integer, got 0.5"),
-        ({"attack": attacks.StepLL(Pixels())}, "attack must be a name or a class, such as StepLL"),
-        ({"attack": None}, "name is a string"),
+        ({"attack": attacks.StepLL(Pixels())}, "an attack is a name or a class, such as StepLL"),
+        ({"attack": None}, "an attack is a name or a class, got NoneType"),
     ],
 )
 def test_options_of_another_kind(options: dict[str, Any], error: str) -> None:
