@@ -112,7 +112,6 @@ def test_perturb_and_call_draw_the_same() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("name", "eps"), [(name, eps) for name in attacks.names() for eps in EPS])
 def test_the_same_on_cpu_and_gpu(name: str, eps: str) -> None:
     images, labels = batch(16, RAW, torch.float64)

@@ -239,8 +239,8 @@ def test_an_attack_of_ones_own() -> None:
     class Brighter(attacks.Attack):
         name = "brighter"
 
-        def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
-            adv.add_(eps)
+        def _run_(self, adv: Tensor, labels: Tensor | None, size: attacks.Size, seed: int, offset: int) -> None:
+            adv.add_(size.eps)
 
     images, labels = four_images()
     task = AdversarialTask(Pixels(), attack=Brighter, k=2, eps=3, space=RAW, attack_options={"validate": "never"})
