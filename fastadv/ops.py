@@ -370,7 +370,14 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         _raise_python(error)
 
 
-_MARKED = re.compile(r"^(ValueError|TypeError): (.*)", re.DOTALL)
+_MARKED = re.compile(r"^(ValueError|TypeError|RuntimeError|OutOfMemoryError): (.*)", re.DOTALL)
+_EXCEPTIONS = {
+    "ValueError": ValueError,
+    "TypeError": TypeError,
+    "RuntimeError": RuntimeError,
+    "OutOfMemoryError": torch.OutOfMemoryError,
+}
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 _OF_ANOTHER_TYPE = re.compile(
     r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
     re.DOTALL | re.MULTILINE,
@@ -382,11 +389,13 @@ def _raise_python(error: RuntimeError) -> NoReturn:
     message = str(error)
     marked = _MARKED.match(message)
     if marked:
-        raise {"ValueError": ValueError, "TypeError": TypeError}[marked[1]](marked[2]) from None
+        raise _EXCEPTIONS[marked[1]](marked[2]) from None
     mismatch = _OF_ANOTHER_TYPE.match(message)  # the dispatcher's words, which show the whole schema
     if mismatch:
         op, expected, argument, got = mismatch.groups()
         raise TypeError(f"fastadv.{op}: {argument} must be of type {expected}, got {got}") from None
+    if _NO_MEMORY.search(message):  # in making a result or a workspace
+        raise torch.OutOfMemoryError(message) from None
     raise error
 
 
