@@ -377,7 +377,8 @@ _EXCEPTIONS = {
     "RuntimeError": RuntimeError,
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+# Some versions of torch name the call that failed and not why; an empty tensor fails for want of memory alone.
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty\"", re.IGNORECASE)
 _OF_ANOTHER_TYPE = re.compile(
     r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
     re.DOTALL | re.MULTILINE,
@@ -394,8 +395,8 @@ def _raise_python(error: RuntimeError) -> NoReturn:
     if mismatch:
         op, expected, argument, got = mismatch.groups()
         raise TypeError(f"fastadv.{op}: {argument} must be of type {expected}, got {got}") from None
-    if _NO_MEMORY.search(message):  # in making a result or a workspace
-        raise torch.OutOfMemoryError(message) from None
+    if _NO_MEMORY.search(message):
+        raise torch.OutOfMemoryError(f"no memory for a result or a workspace: {message}") from None
     raise error
 
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks import gpu
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(1800)
 def test_a_rehearsal_runs_every_part_and_reports(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "report.md"
     code = gpu.main(["--rehearse", "--out", str(report)])
