@@ -201,7 +201,8 @@ class TrainConfig:
     """Share of the target spread evenly over all classes; 0 switches label smoothing off."""
 
     aux_weight: float = 0.4
-    """Weight of the loss at the network's auxiliary logits, where it has any, as inception_v3 has; 0.4 is Inception's."""
+    """Weight of the loss at the network's auxiliary logits, where it has any, as inception_v3 has; 0.4 is Inception's.
+    The attack follows the logits alone: attack.options.aux_weight 0.4 adds the auxiliary ones to its cost."""
 
     seed: int = 0
     """Fixes the initial weights, dropout, the order of the examples, and the attack's random draws."""

@@ -1,10 +1,11 @@
-"""Networks with auxiliary logits: what they return, told apart, and how Algorithm 1 trains them."""
+"""Networks with auxiliary logits: what they return, how Algorithm 1 trains them, and how attacks follow them."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
-from fastadv import PixelSpace, models
+from fastadv import PixelSpace, attacks, models
 from fastadv.heads import split_heads
 from fastadv.train import AdversarialTask, TrainConfig
 
@@ -202,3 +203,142 @@ def test_inception_in_a_data_parallel_wrapper(process_group: None) -> None:
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, wrapped in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, wrapped)
+
+
+# --- attacks ---------------------------------------------------------------------------------------------------------
+
+
+class OpposedHeads(nn.Module):
+    """The auxiliary logits want the opposite of what the logits want, twice as much."""
+
+    def forward_with_aux(self, images: Tensor) -> InceptionOutputs:  # [N, K, 1, 1] -> two of [N, K]
+        return InceptionOutputs(self(images), -2 * self(images))
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, K, 1, 1] -> [N, K]
+        return images.flatten(1)
+
+
+# On equal pixels every probability is 1/2, so that dJ/dx of the label's pixel is -1/2 + aux_weight * 2 * 1/2, and the
+# entropy's 0 at both heads. The least likely, the predicted class: the first of two equal ones.
+@pytest.mark.parametrize(
+    ("name", "aux_weight", "expected"),
+    [
+        ("fgsm", 0.0, [99.0, 101.0]),
+        ("fgsm", 0.4, [99.0, 101.0]),
+        ("fgsm", 0.5, [100.0, 100.0]),
+        ("fgsm", 0.6, [101.0, 99.0]),
+        ("step_ll", 0.4, [101.0, 99.0]),
+        ("step_ll", 0.6, [99.0, 101.0]),
+        ("fgsm_pred", 0.6, [101.0, 99.0]),
+        ("fast_entropy", 0.6, [100.0, 100.0]),
+    ],
+)
+def test_an_attack_follows_both_heads(name: str, aux_weight: float, expected: list[float]) -> None:
+    images, labels = torch.full((1, 2, 1, 1), 100.0), torch.tensor([0])
+    attack = attacks.create(name, OpposedHeads(), eps=1, space=RAW, aux_weight=aux_weight)
+    assert attack(images, labels).flatten().tolist() == expected
+    assert f"aux_weight={aux_weight}" in repr(attack)
+
+
+def entropy(logits: Tensor, _: Tensor) -> Tensor:
+    return torch.distributions.Categorical(logits=logits).entropy().sum()
+
+
+CROSS_ENTROPY = functools.partial(functional.cross_entropy, reduction="sum", label_smoothing=0.1)
+
+
+def inception_of_two_opinions() -> nn.Module:
+    """As after some training: BatchNorm knows such images, and one head's gradient is about as large as the other's."""
+    model = inception().double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.AuxLogits.fc.weight.mul_(1000)
+        model(minibatch(16)[0].double())
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "cost", "sign", "steps", "target"),
+    [
+        ("fgsm", CROSS_ENTROPY, 1, 1, lambda logits, labels: labels),
+        ("fgsm_pred", CROSS_ENTROPY, 1, 1, lambda logits, labels: logits.argmax(1)),
+        ("step_ll", CROSS_ENTROPY, -1, 1, lambda logits, labels: logits.argmin(1)),
+        ("iter_ll", CROSS_ENTROPY, -1, 3, lambda logits, labels: logits.argmin(1)),
+        ("fast_entropy", entropy, 1, 1, lambda logits, labels: labels),
+    ],
+)
+def test_the_cost_of_both_heads_of_inception(
+    name: str, cost: Callable[[Tensor, Tensor], Tensor], sign: int, steps: int, target: Callable[..., Tensor]
+) -> None:
+    """J(logits, y) + 0.4 J(auxiliary logits, y), y chosen from the logits of the clean image."""
+    model = inception_of_two_opinions()
+    clean, labels = minibatch(2)
+    x = clean = clean.double()
+    y, alpha = target(model(clean), labels), 3 / 127.5 / steps
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        logits, aux = model.forward_with_aux(x)
+        (grad,) = torch.autograd.grad(cost(logits, y) + 0.4 * cost(aux, y), x)
+        x = (x + sign * alpha * grad.sign()).clamp(-1, 1)
+    options: dict[str, Any] = {"eps": 3, "space": SPACE, "label_smoothing": 0.1}
+    options |= {"alpha": 1, "steps": 3} if steps > 1 else {}
+    adv = attacks.create(name, model, aux_weight=0.4, **options)(clean, labels)
+    assert int(((adv - x).abs() > 1e-9).sum()) <= 3
+    without = attacks.create(name, model, **options)(clean, labels)
+    assert int(((without - x).abs() > 1e-9).sum()) > 1000
+
+
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+def test_one_forward_and_one_backward_for_both_heads(bn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, events, grad = inception(), [], torch.autograd.grad
+    model.Conv2d_1a_3x3.register_forward_hook(lambda *_: events.append("forward"))
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *args, **kwargs: events.append("backward") or grad(*args, **kwargs)
+    )
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    attacks.create("step_ll", model, eps=2, space=SPACE, bn=bn, aux_weight=0.4)(minibatch(2)[0])
+    assert events == ["forward", "backward"]
+    assert all(torch.equal(mine, before) for mine, before in zip(model.buffers(), buffers, strict=True))
+    assert all(module.training for module in model.modules())
+
+
+def test_algorithm_1_with_the_cost_of_both_heads(process_group: None) -> None:
+    """Through the wrapper, too: the method is that of the module below."""
+    images, labels = minibatch()
+    options: dict[str, Any] = {"space": SPACE, "eps": 2, "label_smoothing": 0.1}
+    expected = attacks.create("step_ll", inception(), aux_weight=0.4, **options)(images[:2])
+    model = nn.parallel.DistributedDataParallel(inception())
+    AdversarialTask(model, k=2, attack_options={"aux_weight": 0.4}, **options)(images, labels)
+    assert torch.equal(images[:2], expected)
+
+
+class Headless(nn.Module):
+    def forward_with_aux(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "aux_weight", "said"),
+    [
+        (PixelHeads(), 0.4, "aux_weight=0.4 needs a model with a method forward_with_aux.*got PixelHeads"),
+        (torch.compile(PixelHeads(), backend="eager"), 0.4, "needs a model with a method.*got PixelHeads"),
+        (lambda images: images, 0.4, "needs a model with a method forward_with_aux.*got function"),
+        (OpposedHeads(), -0.1, "aux_weight must be zero or more and finite, got -0.1"),
+        (OpposedHeads(), math.nan, "aux_weight must be zero or more and finite, got nan"),
+        (OpposedHeads(), math.inf, "aux_weight must be zero or more and finite, got inf"),
+        (Headless(), 0.4, "step_ll: aux_weight=0.4, but forward_with_aux gave no auxiliary logits"),
+    ],
+)
+def test_models_and_weights_that_an_attack_refuses(model: Any, aux_weight: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        attacks.create("step_ll", model, eps=1, space=RAW, aux_weight=aux_weight)(torch.full((1, 2, 1, 1), 100.0))
+
+
+def test_an_attack_on_an_inception_without_auxiliary_head() -> None:
+    images = minibatch(2)[0]
+    before = images.clone()
+    with pytest.raises(ValueError, match="no auxiliary head: create it with aux=True"):
+        attacks.create("step_ll", inception(aux=False), eps=1, space=SPACE, aux_weight=0.4).perturb_(images)
+    assert torch.equal(images, before)
