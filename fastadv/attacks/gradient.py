@@ -17,6 +17,7 @@ from fastadv.attacks.capture import Captures
 from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
+from fastadv.heads import split_heads
 
 _READ_ANEW = ("eps", "alpha", "steps")
 
@@ -29,6 +30,10 @@ class GradientAttack(Attack):
 
     Args:
         model: as in :class:`Attack`, like all other options.
+        aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
+            is that of the paper authors' code. Asks for a model with a method ``forward_with_aux``, from images to a
+            named tuple of logits and auxiliary logits in evaluation mode too, as ``inception_v3`` has. It is called in
+            the model's place: hooks of the whole model do not run.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
             it from then on: for models whose kernels are shorter than their launches. The graph keeps the memory of one
             iteration. Weights may change, in place; what else the model reads from Python is as it was when captured. A
@@ -46,8 +51,18 @@ class GradientAttack(Attack):
     starts_elsewhere: bool = False
     _outputs_seen = False
 
-    def __init__(self, model: Callable[..., Any], *, capture: bool = False, **options: Any) -> None:
+    def __init__(
+        self, model: Callable[..., Any], *, aux_weight: float = 0.0, capture: bool = False, **options: Any
+    ) -> None:
         super().__init__(model, **options)
+        if not 0 <= aux_weight < float("inf"):
+            raise ValueError(f"aux_weight must be zero or more and finite, got {aux_weight}")
+        if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
+            raise ValueError(
+                f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
+                f"got {type(raw_module(model)).__name__}; aux_weight=0 follows the logits alone"
+            )
+        self.aux_weight = aux_weight
         self.capture = capture
         self._captures = Captures()
 
@@ -114,7 +129,7 @@ class GradientAttack(Attack):
         """(target [N], gradient of the summed cost with respect to adv [N, C, ...])."""
         images = adv.detach().requires_grad_()
         with torch.enable_grad():
-            logits = model(images)  # [N, K]
+            logits, auxiliary = self._heads(model, images)  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
@@ -125,17 +140,32 @@ class GradientAttack(Attack):
             _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
-        (grad,) = torch.autograd.grad(logits, images, dlogits, allow_unused=True)
+        derivatives = [dlogits]
+        for aux in auxiliary:
+            same_cost = "entropy" if rule == "entropy" else "label"
+            derivatives.append(self.aux_weight * ops.target_grad(aux, same_cost, target, self.label_smoothing).dlogits)
+        (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
         if grad is None:
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         return target, grad
+
+    def _heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""
+        if not self.aux_weight:
+            return model(images), []
+        logits, auxiliary = split_heads(model.forward_with_aux(images))  # type: ignore[attr-defined]
+        if not auxiliary:
+            raise ValueError(
+                f"{self.name}: aux_weight={self.aux_weight}, but forward_with_aux gave no auxiliary logits"
+            )
+        return logits, auxiliary
 
     def captured_options(self) -> str:
         """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
         return repr({name: value for name, value in self._options().items() if name not in _READ_ANEW})
 
     def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "capture": self.capture}
+        return {**super()._options(), "aux_weight": self.aux_weight, "capture": self.capture}
 
 
 def _describe(output: object) -> str:

@@ -105,6 +105,7 @@ def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
         space=config.data.pixel_space,
         start_after=config.attack.start_after,
         label_smoothing=config.label_smoothing,
+        aux_weight=config.aux_weight,
         seed=config.seed,
         attack_options={"bn": config.attack.bn, **config.attack.options},
     )

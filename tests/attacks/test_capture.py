@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.inception import InceptionOutputs
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.attacks import recorder
@@ -154,6 +155,20 @@ def test_no_trace_on_the_model(recorders: list[TapeRecorder]) -> None:
     assert all(map(torch.equal, model.buffers(), buffers))
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert model.training and not model.features[1].training and model.features[4].training
+
+
+class TwoHeads(ConvNet):
+    def forward_with_aux(self, images: Tensor) -> InceptionOutputs:  # [N, 3, 8, 8] -> two of [N, K]
+        logits = self(images)
+        return InceptionOutputs(logits, logits.flip(1))
+
+
+def test_the_cost_of_auxiliary_logits(recorders: list[TapeRecorder]) -> None:
+    captured, eager = both("iter_ll", TwoHeads(), eps=4, aux_weight=0.4)
+    for seed in range(3):
+        images, _ = batch(6, seed=seed)
+        assert torch.equal(captured(images), eager(images))
+    assert replays(recorders) > 0
 
 
 def test_in_place(recorders: list[TapeRecorder]) -> None:

@@ -171,7 +171,7 @@ def test_batch_statistics_are_updated_once() -> None:
 
 
 def test_a_loop_of_ones_own_needs_no_optional_dependency() -> None:
-    optional = ["jsonargparse", "yaml", "rich", "safetensors", "tensorboard", "sklearn", "torchvision"]
+    optional = ["jsonargparse", "yaml", "rich", "safetensors", "tensorboard", "sklearn", "timm", "torchvision"]
     code = f"import sys, fastadv.train; print([name for name in {optional} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
