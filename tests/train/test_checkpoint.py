@@ -62,7 +62,7 @@ def test_tensors_that_share_memory(tmp_path: Path) -> None:
     meta = Meta(step=0, epoch=0, num_classes=3, in_channels=3)
     path = checkpoint.save(tmp_path, model=model, config=CONFIG, state={}, meta=meta)
     other = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
-    checkpoint.load_weights(path, other)
+    other.load_state_dict(checkpoint.load_weights(path))
     assert torch.equal(other[1].weight, model[0].weight)
 
 

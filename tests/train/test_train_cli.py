@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,8 +50,8 @@ def test_stopped_by_a_signal(
     out = tmp_path / "a run"
     train_step = Trainer.train_step
 
-    def send(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
-        train_step(trainer, images, labels)
+    def send(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        train_step(trainer, minibatches)
         if trainer.step == 7:
             signal.raise_signal(number)  # os.kill may reach another thread first, and two become one
 
@@ -85,10 +85,10 @@ def test_second_interrupt_stops_at_once(
     steps = []
     train_step = Trainer.train_step
 
-    def press_ctrl_c(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
+    def press_ctrl_c(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first, and two become one
-        train_step(trainer, images, labels)
+        train_step(trainer, minibatches)
         steps.append(trainer.step)
 
     monkeypatch.setattr(Trainer, "train_step", press_ctrl_c)
