@@ -18,7 +18,7 @@ from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import FailedElsewhere, Processes, joined, launch_name, on_main, restarts
+from fastadv.train.distributed import FailedElsewhere, Processes, joined, launch_name, on_main
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
@@ -137,7 +137,7 @@ def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto
     _add_run_options(parser.add_argument_group("run"))
     config = build_config(parse_options(parser, _base(run), argv))
     run_dir = Path(run.out or Path("runs") / (Path(run.recipe).stem if run.recipe else config.data.name))
-    if restarts() and _was_taken(run_dir):
+    if _was_taken(run_dir):
         return config, run_dir, "auto"
     return config, run_dir, _RESUME[run.resume]
 
@@ -163,13 +163,12 @@ def _take(run_dir: Path) -> None:
 
 
 def _was_taken(run_dir: Path) -> bool:
-    """Whether the processes that torchrun is starting anew had begun or resumed this run.
+    """Whether torchrun has started these processes anew, and those before them had begun or resumed this run.
 
-    If they had not, they failed because of a mistake, such as a folder that holds somebody else's run; that must be
-    refused again.
+    If they had not, they failed by a mistake, such as a folder that holds somebody else's run: it is refused again.
     """
     note = run_dir / _LAUNCH
-    return note.exists() and note.read_text() == launch_name()
+    return launch_name() is not None and note.exists() and note.read_text() == launch_name()
 
 
 def _base(run: argparse.Namespace) -> dict[str, Any]:

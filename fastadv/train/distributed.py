@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 # A process that waits longer for the others than they take to evaluate and to save gives up with an error. One that
@@ -70,13 +73,11 @@ def launched() -> Processes:
     return Processes(rank=rank, world_size=world_size, local_rank=local_rank)
 
 
-def restarts() -> int:
-    """How often torchrun (``--max-restarts``) has started these processes anew because one of them failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
 def launch_name() -> str | None:
-    """What the processes of one torchrun have in common, restarted ones too, and those of another do not."""
+    """What the processes that one torchrun starts have in common, over all its restarts; None without torchrun.
+
+    torchrun counts its restarts, too, but on each machine only those that this machine's processes caused.
+    """
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # LAUNCH/attempt_0/0/error.json
     return str(Path(error_file).parents[2]) if error_file else None
 
@@ -92,9 +93,42 @@ def joined() -> Iterator[Processes]:
     if processes.alone:
         yield processes
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=_store_of_their_own(processes),
+        rank=processes.rank,
+        world_size=processes.world_size,
+        timeout=_TIMEOUT,
+    )
     yield processes
     dist.destroy_process_group()
+
+
+def _store_of_their_own(processes: Processes) -> dist.Store:
+    """A part of torchrun's store under a name that these processes alone know.
+
+    torchrun keeps its store when it starts processes anew, with the addresses of those that died: under the usual name
+    they would be connected to. So each process says hello by a word that it makes up, and the main one answers to that
+    word with the name that it makes up, until all have confirmed it; words of the dead get answers that nobody reads.
+    """
+    store, _, _ = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
+    made_up, hello = uuid.uuid4().hex, "fastadv/hello/{}".format
+    if not processes.main:
+        store.set(hello(processes.rank), made_up)
+        name = store.get(made_up).decode()  # waits
+        store.set(f"{name}/{processes.rank}", "")
+        return dist.PrefixStore(name, store)
+    until = time.monotonic() + _TIMEOUT.total_seconds()
+    absent = list(range(1, processes.world_size))
+    while absent:
+        if time.monotonic() > until:
+            raise TimeoutError(f"after {_TIMEOUT}, of {processes.world_size} processes {absent} are not there")
+        for rank in absent:
+            if store.check([hello(rank)]):
+                store.set(store.get(hello(rank)).decode(), made_up)
+        time.sleep(0.01)
+        absent = [rank for rank in absent if not store.check([f"{made_up}/{rank}"])]
+    return dist.PrefixStore(made_up, store)
 
 
 def current() -> Processes:

@@ -249,3 +249,7 @@ def share_of_digits(processes: Processes, model: nn.Module, batch_size: int) -> 
 
 def sync_bn_on_cpu(processes: Processes, config: TrainConfig, run: Path) -> None:
     trainer_of(processes, replace(config, sync_bn=True), run)
+
+
+def train_all_digits(processes: Processes, config: TrainConfig, run: Path) -> None:
+    create_trainer(config, run, processes=processes).fit()

@@ -15,7 +15,7 @@ from torch import nn
 from fastadv import models
 from fastadv.streams import RandomStream
 from fastadv.train import AttackConfig, TrainConfig, checkpoint, create_trainer
-from fastadv.train.distributed import ALONE, Processes, device_name, launch_name, launched, restarts
+from fastadv.train.distributed import ALONE, Processes, device_name, launch_name, launched
 from tests.train import runs
 from tests.train.group import Raised, succeeded, together
 from tests.train.test_trainer import log_of, same
@@ -24,20 +24,18 @@ from tests.train.test_trainer import log_of, same
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected", "restarted", "launch"),
+    ("environment", "expected", "launch"),
     [
-        ({}, ALONE, 0, None),
-        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, ALONE, 0, None),
+        ({}, ALONE, None),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_ERROR_FILE": ""}, ALONE, None),
         (
             {
                 "RANK": "9",
                 "WORLD_SIZE": "16",
                 "LOCAL_RANK": "1",
-                "TORCHELASTIC_RESTART_COUNT": "2",
                 "TORCHELASTIC_ERROR_FILE": "/tmp/none_x/attempt_2/1/error.json",
             },
             Processes(rank=9, world_size=16, local_rank=1),
-            2,
             "/tmp/none_x",
         ),
     ],
@@ -45,15 +43,14 @@ from tests.train.test_trainer import log_of, same
 def test_what_torchrun_says(
     environment: dict[str, str],
     expected: Processes,
-    restarted: int,
     launch: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_ERROR_FILE"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (launched(), restarts(), launch_name()) == (expected, restarted, launch)
+    assert (launched(), launch_name()) == (expected, launch)
 
 
 @pytest.mark.parametrize(
