@@ -16,7 +16,7 @@ class CompiledOrEager(nn.Module):
         model: wrapped by DistributedDataParallel or not.
 
     Warns:
-        UserWarning: compilation failed, with the first line of why.
+        UserWarning: compilation failed, and why, in a line.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -28,7 +28,7 @@ class CompiledOrEager(nn.Module):
         try:
             return self._call(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = " ".join(str(error).strip().partition("\n\n")[0].split())
             warnings.warn(f"compile: torch.compile failed and training goes on without it: {reason}", stacklevel=2)
             self._call = self._orig_mod
             return self._call(*inputs)

@@ -128,6 +128,10 @@ def test_errors_name_the_field_and_what_it_accepts(
     [
         (lambda: TrainConfig(epochs=0), "epochs must be an integer of at least 1, got 0"),
         (lambda: TrainConfig(m=1.5), "m must be an integer"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(accumulate=0), "accumulate must be an integer of at least 1, got 0"),
+        (lambda: TrainConfig(clip_grad_norm=0), "clip_grad_norm must be a number above 0, got 0"),
+        (lambda: TrainConfig(ema_decay=1.0), "ema_decay must be a number above 0 and below 1, got 1.0"),
+        (lambda: TrainConfig(precision="half"), "precision must be one of float32, bfloat16"),  # type: ignore[arg-type]
         (lambda: TrainConfig(keep=True), "keep must be an integer"),
         (lambda: TrainConfig(threads=0), "threads must be an integer of at least 1"),
         (lambda: TrainConfig(seed=-1), "seed must be an integer of at least 0"),
