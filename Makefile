@@ -1,4 +1,4 @@
-# make demo, make test, make lint, make bench: each sets up what it needs in .venv and skips what is already done.
+# make demo, make test, make lint, make bench, make gpu: each sets up what it needs in .venv and skips what is already done.
 # Paths are relative, so that a folder with a space in its name works.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint bench gpu format clean
 
 demo: $(VENV)/built
 	$(RUN) -m fastadv.demo
@@ -23,6 +23,9 @@ lint: $(VENV)/built
 
 bench: $(VENV)/built
 	$(RUN) -m pytest benchmarks --report auto
+
+gpu: $(VENV)/built
+	$(RUN) -m benchmarks.gpu
 
 format: $(VENV)/built
 	$(RUN) -m ruff check --fix .

@@ -19,9 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not TABLES:
+    tables = [table.markdown() for table in TABLES if table.rows]
+    if not tables:
         return
-    text = "\n\n".join(["# Benchmarks", describe(), *(table.markdown() for table in TABLES)]) + "\n"
+    text = "\n\n".join(["# Benchmarks", describe(), *tables]) + "\n"
     terminalreporter.write_line("\n" + text)
     target = config.getoption("--report")
     if target:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+
 
 @dataclass
 class Table:
@@ -42,18 +44,29 @@ class Timing:
         return f"{1e3 * self.median:.3g} ({1e3 * self.low:.3g}-{1e3 * self.high:.3g})"
 
 
+Work = Callable[[], object]
+
+
 class Interleaved:
     """Variants of one piece of work. Each round times every variant once, over as many calls as fill ``quantum``.
 
     Args:
         variants: name to a function that does the work once.
         quantum: seconds that a variant's share of a round lasts at least.
+        clock: seconds that so many calls of a function take.
     """
 
-    def __init__(self, variants: dict[str, Callable[[], object]], *, quantum: float = 0.02) -> None:
+    def __init__(
+        self,
+        variants: dict[str, Work],
+        *,
+        quantum: float = 0.02,
+        clock: Callable[[Work, int], float] | None = None,
+    ) -> None:
         self.variants = variants
         self.seconds: dict[str, list[float]] = {name: [] for name in variants}
         self._order = random.Random(0)
+        self._clock = clock or host_seconds
         self.calls = {name: self._calls_per_quantum(function, quantum) for name, function in variants.items()}
 
     def round(self) -> None:
@@ -61,10 +74,7 @@ class Interleaved:
         for name in self._order.sample(list(self.variants), len(self.variants)):
             function = self.variants[name]
             function()
-            start = time.perf_counter()
-            for _ in range(self.calls[name]):
-                function()
-            self.seconds[name].append((time.perf_counter() - start) / self.calls[name])
+            self.seconds[name].append(self._clock(function, self.calls[name]) / self.calls[name])
 
     def timings(self) -> dict[str, Timing]:
         """Median and quartiles of each variant over the rounds so far."""
@@ -74,11 +84,30 @@ class Interleaved:
             result[name] = Timing(statistics.median(seconds), low, high)
         return result
 
-    @staticmethod
-    def _calls_per_quantum(function: Callable[[], object], quantum: float) -> int:
+    def _calls_per_quantum(self, function: Work, quantum: float) -> int:
         for _ in range(3):  # compiles, allocates, warms caches
             function()
-        start = time.perf_counter()
+        return max(1, round(quantum / max(self._clock(function, 1), 1e-7)))
+
+
+def host_seconds(function: Work, calls: int) -> float:
+    """By the host's clock, for work that is over when the call returns."""
+    start = time.perf_counter()
+    for _ in range(calls):
         function()
-        once = max(time.perf_counter() - start, 1e-7)
-        return max(1, round(quantum / once))
+    return time.perf_counter() - start
+
+
+def device_seconds(function: Work, calls: int) -> float:
+    """By events on the current CUDA stream, behind work that keeps it busy while the calls are issued.
+
+    Without that, kernels shorter than their launches would be timed as their launches.
+    """
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(min(20_000 * calls, 200_000_000))  # clock cycles: about 10 us a call
+    start.record()
+    for _ in range(calls):
+        function()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) / 1e3

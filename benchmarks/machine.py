@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import re
+import subprocess
 from pathlib import Path
 
 import torch
@@ -44,4 +45,16 @@ def describe() -> str:
         "software": f"fastadv {build['version']}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.release().split('-')[0]}, {build['compiler']}",
     }
+    if torch.cuda.is_available():
+        lines["CUDA"] = f"{torch.version.cuda} (torch), {build['cuda']} (nvcc), driver {driver()}"
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
+
+
+def driver() -> str:
+    """The version of NVIDIA's driver."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        found = []
+    return found[0] if found else "unknown"

@@ -370,7 +370,15 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         _raise_python(error)
 
 
-_MARKED = re.compile(r"^(ValueError|TypeError): (.*)", re.DOTALL)
+_MARKED = re.compile(r"^(ValueError|TypeError|RuntimeError|OutOfMemoryError): (.*)", re.DOTALL)
+_EXCEPTIONS = {
+    "ValueError": ValueError,
+    "TypeError": TypeError,
+    "RuntimeError": RuntimeError,
+    "OutOfMemoryError": torch.OutOfMemoryError,
+}
+# Some versions of torch name the call that failed and not why; an empty tensor fails for want of memory alone.
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty\"", re.IGNORECASE)
 _OF_ANOTHER_TYPE = re.compile(
     r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
     re.DOTALL | re.MULTILINE,
@@ -382,11 +390,13 @@ def _raise_python(error: RuntimeError) -> NoReturn:
     message = str(error)
     marked = _MARKED.match(message)
     if marked:
-        raise {"ValueError": ValueError, "TypeError": TypeError}[marked[1]](marked[2]) from None
+        raise _EXCEPTIONS[marked[1]](marked[2]) from None
     mismatch = _OF_ANOTHER_TYPE.match(message)  # the dispatcher's words, which show the whole schema
     if mismatch:
         op, expected, argument, got = mismatch.groups()
         raise TypeError(f"fastadv.{op}: {argument} must be of type {expected}, got {got}") from None
+    if _NO_MEMORY.search(message):
+        raise torch.OutOfMemoryError(f"no memory for a result or a workspace: {message}") from None
     raise error
 
 

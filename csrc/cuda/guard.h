@@ -24,8 +24,34 @@ inline cudaStream_t current_stream(int32_t device) {
   return static_cast<cudaStream_t>(stream);
 }
 
+// Errors of a kernel while it runs. A launch does not wait for its own kernel, so where a launch reports one of them it
+// is of an earlier one, and the launched kernel has not run: CUDA runs nothing more in this process.
+inline bool of_earlier_work(cudaError_t error) {
+  switch (error) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidPc:
+    case cudaErrorHardwareStackError:
+    case cudaErrorAssert:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorECCUncorrectable: return true;
+    default: return false;
+  }
+}
+
 inline void check_launch(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return;
+  if (error == cudaErrorMemoryAllocation)
+    checks::fail("OutOfMemoryError", op, "the GPU has no memory left to launch the kernel (", cudaGetErrorString(error),
+                 "); nothing was written");
+  if (of_earlier_work(error))
+    checks::fail("RuntimeError", op,
+                 "not run, because work that was launched earlier on this GPU failed: ", cudaGetErrorString(error),
+                 " (", cudaGetErrorName(error),
+                 "). CUDA_LAUNCH_BLOCKING=1 shows which; this process cannot use the GPU any more");
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
     int device = 0;
     cudaDeviceProp properties{};

@@ -209,6 +209,7 @@ void launch(const Step& step, Norm norm, double* workspace, cudaStream_t stream)
     reduce(GradientSquares{totals.inverse_scale}, Add{}, Finish::inverse_length);
     if (step.clean != nullptr) reduce(DistanceSquares{inverse_length}, Add{}, Finish::shrink);
   }
+  if (cudaPeekAtLastError() != cudaSuccess) return;  // no step along a norm that was not computed
   if (step.clean == nullptr) launch_step<T>(step, NormalizedRule<true>{norm, inverse_length, totals.shrink}, stream);
   else launch_step<T>(step, NormalizedRule<false>{norm, inverse_length, totals.shrink}, stream);
 }

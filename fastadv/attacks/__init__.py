@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.fast_entropy import FastEntropy
 from fastadv.attacks.fast_grad import FastGradL2, FastGradLinf
@@ -35,6 +36,7 @@ __all__ = [
     "IterLL",
     "RandomNormal",
     "RandomSign",
+    "Size",
     "StepLL",
     "StepRnd",
     "create",

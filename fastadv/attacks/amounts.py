@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 
 import torch
@@ -13,6 +16,43 @@ from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 
 Eps = float | Tensor | TruncatedNormalEps
+
+
+@dataclass(frozen=True)
+class Size:
+    """The eps of a call's examples, in pixel values.
+
+    Args:
+        eps: a number, or [N] on the images' device.
+        host: gives the same numbers on the CPU, [N], where that takes no wait for a GPU.
+    """
+
+    eps: float | Tensor
+    host: Callable[[], Tensor] | None = None
+
+    @classmethod
+    def given(cls, eps: float | Tensor, images: Tensor, space: PixelSpace) -> Size:
+        """A number or one per image [N, C, ...].
+
+        Raises:
+            ValueError: a shape other than [N], or, on the CPU, a value that is negative or not finite.
+        """
+        if not isinstance(eps, Tensor):
+            return cls(eps)
+        wide = amount_per_example(eps, images, space)  # [N], where eps is
+        return cls(wide.to(images.device), None if wide.is_cuda else lambda: wide)
+
+    @classmethod
+    def drawn(cls, eps: TruncatedNormalEps, images: Tensor, *, seed: int, offset: int) -> Size:
+        """One draw per image [N, C, ...], which is the same on every device."""
+        draw = partial(eps.sample, len(images), seed=seed, offset=offset)
+        return cls(draw(device=images.device), draw)
+
+    def on_host(self) -> float | Tensor:
+        """A number or [N] on the CPU; waits for a GPU only if the caller's numbers lie there."""
+        if not isinstance(self.eps, Tensor):
+            return self.eps
+        return self.eps.cpu() if self.host is None else self.host()
 
 
 def checked_eps(eps: Eps, space: PixelSpace) -> Eps:
@@ -51,7 +91,7 @@ def checked_alpha(alpha: float, space: PixelSpace) -> float:
 
 
 def amount_per_example(eps: Tensor, images: Tensor, space: PixelSpace) -> Tensor:
-    """eps [N] on the device of images [N, C, ...], in the dtype that the operators compute in.
+    """eps [N] in the dtype that the operators compute in.
 
     Raises:
         ValueError: a shape other than [N], or, on the CPU, a value that is negative or not finite.
@@ -62,8 +102,7 @@ def amount_per_example(eps: Tensor, images: Tensor, space: PixelSpace) -> Tensor
         if not (eps.isfinite() & (eps >= 0)).all():
             raise ValueError(f"eps must be zero or more and finite for every example, got {eps.tolist()}")
         warn_below("eps", float(eps.max()), 1.0, space)
-    wide = torch.float64 if images.dtype == torch.float64 else torch.float32
-    return eps.detach().to(device=images.device, dtype=wide)
+    return eps.detach().to(torch.float64 if images.dtype == torch.float64 else torch.float32)
 
 
 def warn_below(name: str, largest: float, grey_levels: float, space: PixelSpace) -> None:

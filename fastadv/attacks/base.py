@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastadv.attacks.amounts import Eps, amount_per_example, checked_eps
+from fastadv.attacks.amounts import Eps, Size, checked_eps
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace
@@ -132,23 +132,22 @@ class Attack(ABC):
         if adv.shape[0] == 0:
             return adv
         chosen = self.eps if eps is None else checked_eps(eps, self.space)
-        if isinstance(chosen, Tensor):
-            chosen = amount_per_example(chosen, adv, self.space)
+        size = chosen if isinstance(chosen, TruncatedNormalEps) else Size.given(chosen, adv, self.space)
         # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
-        draws = self.draws or isinstance(chosen, TruncatedNormalEps)
+        draws = self.draws or isinstance(size, TruncatedNormalEps)
         seed, offset = self.stream.take(adv.shape[0]) if draws else (0, 0)
         # Tensors made under a caller's inference mode could not be saved for a gradient.
         with torch.inference_mode(False), torch.no_grad():
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
-            if isinstance(chosen, TruncatedNormalEps):
-                chosen = chosen.sample(adv.shape[0], seed=seed, offset=offset, device=adv.device)
-            self._run_(adv, labels, chosen, seed, offset)
+            if isinstance(size, TruncatedNormalEps):
+                size = Size.drawn(size, adv, seed=seed, offset=offset)
+            self._run_(adv, labels, size, seed, offset)
         return adv
 
     @abstractmethod
-    def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
-        """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, eps a number or [N], N > 0."""
+    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, size of N > 0 examples."""
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         if not isinstance(images, Tensor) or images.dtype not in DTYPES:
@@ -185,6 +184,8 @@ def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{attack}: labels must be a tensor of class indices, got {kind}")
+    if labels.device != images.device:
+        raise ValueError(f"{attack}: labels must be on {images.device}, as the images are, got {labels.device}")
     if labels.shape != images.shape[:1]:
         hint = "; make a batch of a single image by images[None]" if images.dim() == 3 else ""
         raise ValueError(f"{attack}: labels must have shape [{len(images)}], got {list(labels.shape)}{hint}")

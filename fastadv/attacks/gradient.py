@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 
 from fastadv import ops
+from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
+from fastadv.attacks.capture import Captures
 from fastadv.attacks.isolation import isolated, raw_module
+from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
+from fastadv.heads import split_heads
+
+_READ_ANEW = ("eps", "alpha", "steps")
 
 
 class GradientAttack(Attack):
@@ -21,6 +27,17 @@ class GradientAttack(Attack):
 
     Each iteration is one forward and one backward to the input alone: the target is chosen from the logits of the same
     forward, the cost's derivative with respect to them is known in closed form, and no gradient of a weight is made.
+
+    Args:
+        model: as in :class:`Attack`, like all other options.
+        aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
+            is that of the paper authors' code. Asks for a model with a method ``forward_with_aux``, from images to a
+            named tuple of logits and auxiliary logits in evaluation mode too, as ``inception_v3`` has. It is called in
+            the model's place: hooks of the whole model do not run.
+        capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
+            it from then on: for models whose kernels are shorter than their launches. The graph keeps the memory of one
+            iteration. Weights may change, in place; what else the model reads from Python is as it was when captured. A
+            model that cannot be captured runs without, and a warning says why.
 
     Attributes:
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
@@ -34,48 +51,85 @@ class GradientAttack(Attack):
     starts_elsewhere: bool = False
     _outputs_seen = False
 
+    def __init__(
+        self, model: Callable[..., Any], *, aux_weight: float = 0.0, capture: bool = False, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        if not 0 <= aux_weight < float("inf"):
+            raise ValueError(f"aux_weight must be zero or more and finite, got {aux_weight}")
+        if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
+            raise ValueError(
+                f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
+                f"got {type(raw_module(model)).__name__}; aux_weight=0 follows the logits alone"
+            )
+        self.aux_weight = aux_weight
+        self.capture = capture
+        self._captures = Captures()
+
     @abstractmethod
-    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
-        """Length of each step in pixel values: a number or [N]; eps is a number or [N]."""
+    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+        """Length of each step in pixel values: a number or [N]."""
 
     def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
         """Move adv in place along grad, both [N, C, ...] like clean; alpha and eps are numbers or [N]."""
         ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
 
-    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int, offset: int) -> None:
+    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
 
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
         """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first)."""
         return grad
 
-    def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
-        alphas = self._alphas(eps)
-        # A single step from the clean image needs no second copy of it.
-        clean = adv.clone() if len(alphas) > 1 or self.starts_elsewhere else adv  # [N, C, ...]
+    @property
+    def remembers(self) -> bool:
+        """Whether a step's direction depends on the previous one's, which is kept only then."""
+        return type(self)._direction is not GradientAttack._direction
+
+    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        alphas = [alpha if self.ascend else -alpha for alpha in self._alphas(size)]
         model = raw_module(self.model)
-        rule, target, direction = self.rule, labels, None
+        # A single step from the clean image needs no second copy of it.
+        apart = len(alphas) > 1 or self.starts_elsewhere
+        at = Iterate(adv, adv, size.eps, alphas[0], labels, seed, offset)
+        if self.capture and self._captures.run_(self, model, at, alphas, apart):
+            return
+        if apart:
+            at.clean = adv.clone()  # [N, C, ...]
         try:
             with isolated(model, self.bn):
-                self._start_(adv, clean, eps, seed, offset)
-                for alpha in alphas:
-                    chosen, grad = self._input_gradient(model, adv, rule, target, seed, offset)
-                    direction = self._direction(grad, direction)
-                    self._step_(adv, clean, direction, alpha if self.ascend else -alpha, eps)
-                    if rule != "entropy":
-                        rule, target = "label", chosen
+                self.first_(model, at)
+                for at.alpha in alphas[1:]:
+                    self.next_(model, at)
         except BaseException:
-            if clean is not adv:
-                adv.copy_(clean)
+            if apart:
+                adv.copy_(at.clean)
             raise
 
+    def first_(self, model: Callable[..., Any], at: Iterate) -> None:
+        """The start and the first step, which chooses the target."""
+        self._start_(at.adv, at.clean, at.eps, at.seed, at.offset)
+        self._iterate_(model, at, self.rule)
+
+    def next_(self, model: Callable[..., Any], at: Iterate) -> None:
+        """A further step, for the target that was chosen."""
+        self._iterate_(model, at, "entropy" if self.rule == "entropy" else "label")
+
+    def _iterate_(self, model: Callable[..., Any], at: Iterate, rule: str) -> None:
+        chosen, grad = self._input_gradient(model, at.adv, rule, at.target, at.seed, at.offset)
+        if rule != "label":
+            at.target = chosen
+        direction = self._direction(grad, at.direction)
+        at.direction = direction if self.remembers else None
+        self._step_(at.adv, at.clean, direction, at.alpha, at.eps)
+
     def _input_gradient(
-        self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int, offset: int
+        self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int | Tensor, offset: int
     ) -> tuple[Tensor, Tensor]:
         """(target [N], gradient of the summed cost with respect to adv [N, C, ...])."""
         images = adv.detach().requires_grad_()
         with torch.enable_grad():
-            logits = model(images)  # [N, K]
+            logits, auxiliary = self._heads(model, images)  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
@@ -86,10 +140,32 @@ class GradientAttack(Attack):
             _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
-        (grad,) = torch.autograd.grad(logits, images, dlogits, allow_unused=True)
+        derivatives = [dlogits]
+        for aux in auxiliary:
+            same_cost = "entropy" if rule == "entropy" else "label"
+            derivatives.append(self.aux_weight * ops.target_grad(aux, same_cost, target, self.label_smoothing).dlogits)
+        (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
         if grad is None:
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         return target, grad
+
+    def _heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""
+        if not self.aux_weight:
+            return model(images), []
+        logits, auxiliary = split_heads(model.forward_with_aux(images))  # type: ignore[attr-defined]
+        if not auxiliary:
+            raise ValueError(
+                f"{self.name}: aux_weight={self.aux_weight}, but forward_with_aux gave no auxiliary logits"
+            )
+        return logits, auxiliary
+
+    def captured_options(self) -> str:
+        """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
+        return repr({name: value for name, value in self._options().items() if name not in _READ_ANEW})
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "aux_weight": self.aux_weight, "capture": self.capture}
 
 
 def _describe(output: object) -> str:

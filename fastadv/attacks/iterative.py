@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.attacks.amounts import checked_alpha
+from fastadv.attacks.amounts import Size, checked_alpha
 from fastadv.attacks.gradient import GradientAttack
 
 
@@ -40,13 +40,14 @@ class IterativeAttack(GradientAttack):
 class PaperIterativeAttack(IterativeAttack):
     """Section 2.2's schedule: alpha is 1 and the number of steps :func:`paper_iterations`, unless given."""
 
-    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
+    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
         alpha = 1.0 if self.alpha is None else self.alpha
-        iterations = paper_iterations(eps) if self.steps is None else self.steps
+        iterations = paper_iterations(size.eps) if self.steps is None else self.steps
         if not isinstance(iterations, Tensor):
             return [alpha] * iterations
         # Each example takes its own number of steps: one that is done gets steps of 0 and stands still.
-        count = torch.arange(int(iterations.max()), device=iterations.device)  # [T]; a call's only synchronisation
+        most = int(torch.as_tensor(paper_iterations(size.on_host())).max())
+        count = torch.arange(most, device=iterations.device)  # [T]
         return list(alpha * (count[:, None] < iterations).to(torch.float32))  # T of [N]
 
 

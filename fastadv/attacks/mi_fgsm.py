@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastadv.attacks.amounts import Size
 from fastadv.attacks.iterative import IterativeAttack
 
 
@@ -32,9 +33,9 @@ class MIFGSM(IterativeAttack):
             raise ValueError(f"decay must be zero or more and finite, got {decay}")
         self.decay = decay
 
-    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
+    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
         steps = self.steps or 10
-        return [eps / steps if self.alpha is None else self.alpha] * steps
+        return [size.eps / steps if self.alpha is None else self.alpha] * steps
 
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
         # The accumulated gradient is kept in float32: in half precision a gradient over its mean leaves the range.

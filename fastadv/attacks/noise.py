@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fastadv import ops
+from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 
 
@@ -14,8 +15,8 @@ class _Noise(Attack):
     draws = True
     kind: ClassVar[str]
 
-    def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
-        ops.noise_step_(adv, adv, eps, self.kind, seed, offset, self.space)
+    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        ops.noise_step_(adv, adv, size.eps, self.kind, seed, offset, self.space)
 
 
 class RandomSign(_Noise):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fastadv import ops
+from fastadv.attacks.amounts import Size
 from fastadv.attacks.iterative import IterativeAttack
 
 
@@ -30,11 +31,11 @@ class PGD(IterativeAttack):
         super().__init__(model, **options)
         self.random_start = self.starts_elsewhere = self.draws = random_start
 
-    def _alphas(self, eps: float | Tensor) -> Sequence[float | Tensor]:
+    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
         steps = self.steps or 10
-        return [2.5 * eps / steps if self.alpha is None else self.alpha] * steps
+        return [2.5 * size.eps / steps if self.alpha is None else self.alpha] * steps
 
-    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int, offset: int) -> None:
+    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         if self.random_start:
             ops.noise_step_(adv, clean, eps, "uniform", seed, offset, self.space)
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastadv import attacks
 
 _NOT_HERE = {"eps", "space", "seed", "generator"}  # given to every attack alike
 
 
-def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
+class _AnyModel(nn.Module):
+    """Stands in for models that are not loaded yet, and has what attacks ask of some."""
+
+    def forward_with_aux(self, images: Tensor) -> Any:
+        raise NotImplementedError
+
+
+def parse_attack(text: str, model: Callable[..., Any] | None = None) -> tuple[str, dict[str, Any]]:
     """The name and the options; a value is JSON where it can be, and else a string.
+
+    Args:
+        text: what the command line says.
+        model: what is to be attacked, once it is known: some options ask for a model that has more than logits.
 
     Raises:
         ValueError: what ``fastadv.attacks.create`` refuses, or a part that is not OPTION=VALUE.
@@ -28,7 +40,7 @@ def parse_attack(text: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{option} is the same for all attacks, not an option of one as in {text!r}")
         options[option] = _value(value)
     try:
-        attacks.create(name, nn.Identity(), **options)
+        attacks.create(name, _AnyModel() if model is None else model, **options)
     except TypeError as error:
         raise ValueError(f"{text}: {error}") from error
     return name, options

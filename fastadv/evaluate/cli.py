@@ -147,6 +147,9 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
         device=devices.resolve(arguments.device),
     )
     subjects = [Subject(name, loaded.model, loaded.config.data.pixel_space) for name, loaded in models.items()]
+    for subject in subjects:
+        for attack in sweep.attacks:
+            parse_attack(attack, subject.model)
     make_folder(arguments.out)
     return sweep, subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
 

@@ -2,45 +2,80 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
+from fastadv.extras import require
 from fastadv.models.activations import ReluDecay, create_activation
+from fastadv.models.libraries import timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
 
 __all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "names"]
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"small_cnn": SmallCNN}
+_OWN = ("small_cnn", "inception_v3")
+_ELSEWHERE = {"inception_v4": "timm/inception_v4"}
+_LIBRARIES: dict[str, Callable[..., nn.Module]] = {"timm": timm_model, "torchvision": torchvision_model}
+# Options of the libraries by which a model fetches or reads weights.
+_FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "weights", "weights_backbone"}
 
 
 def names() -> list[str]:
-    """The models that :func:`create` knows."""
-    return list(_BUILDERS)
+    """The models that :func:`create` knows; ``<name>`` stands for the library's own names."""
+    return [*_OWN, *_ELSEWHERE, *(f"{library}/<name>" for library in _LIBRARIES)]
 
 
 def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> nn.Module:
     """A freshly initialised model, in training mode, with logits [N, num_classes] for images [N, in_channels, H, W].
 
+    ``create("inception_v3", num_classes=1000, width=1.0, activation="relu", deeper=False, aux=True, dropout=0.5)``.
+    No weights are ever downloaded; those that you have go in by the model's ``load_state_dict``.
+
     Args:
-        name: one of :func:`names`.
+        name: one of :func:`names`, e.g. ``"small_cnn"`` or ``"timm/resnet50"``.
         num_classes: number of classes.
         in_channels: channels of the images.
-        **options: the model's own, see its class.
+        **options: the model's own, see its class. Those of inception_v4 and of ``timm/<name>`` are timm's
+            (``drop_rate`` is its dropout), those of ``torchvision/<name>`` torchvision's.
 
     Raises:
         ValueError: an unknown name, an option that the model does not have, or a value out of range.
+        ModuleNotFoundError: the model needs a library that is not installed.
     """
-    if name not in _BUILDERS:
-        raise ValueError(f"unknown model {name!r}; accepted: {', '.join(names())}")
     for field, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
             raise ValueError(f"{field} must be at least 1, got {value}")
-    builder = _BUILDERS[name]
-    parameters = inspect.signature(builder).parameters
-    accepted = [option for option in parameters if option not in ("num_classes", "in_channels")]
-    if unknown := [option for option in options if option not in accepted]:
+    if fetching := sorted(_FETCHING & options.keys()):
+        raise ValueError(
+            f"{', '.join(fetching)}: no weights are downloaded, models start from random ones; load a checkpoint that "
+            "you have with model.load_state_dict"
+        )
+    if name in _OWN:
+        return _create_own(name, num_classes=num_classes, in_channels=in_channels, **options)
+    library, _, model = _ELSEWHERE.get(name, name).partition("/")
+    if library not in _LIBRARIES:
+        near = difflib.get_close_matches(name.lower(), [*_OWN, *_ELSEWHERE], n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown model {name!r}{hint} accepted: {', '.join(names())}")
+    return _LIBRARIES[library](model, num_classes=num_classes, in_channels=in_channels, **options)
+
+
+def _create_own(name: str, **options: Any) -> nn.Module:
+    model = _class_of(name)
+    parameters = inspect.signature(model).parameters
+    if unknown := [option for option in options if option not in parameters]:
+        accepted = [option for option in parameters if option not in ("num_classes", "in_channels")]
         raise ValueError(f"{name} has no option {', '.join(unknown)}; accepted: {', '.join(accepted)}")
-    return builder(num_classes=num_classes, in_channels=in_channels, **options)
+    return model(**options)
+
+
+def _class_of(name: str) -> Callable[..., nn.Module]:
+    if name == "small_cnn":
+        return SmallCNN
+    require("torchvision", extra="train")  # whose blocks Inception is made of: the rest of the package does without
+    from fastadv.models.inception_v3 import InceptionV3
+
+    return InceptionV3

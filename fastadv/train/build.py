@@ -83,7 +83,8 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     with _naming("model"):
         model = models.create(
             config.model.name, num_classes=num_classes, in_channels=in_channels, **config.model.options
-        ).to(device)
+        )
+        model = _placed(model, config, device, processes)
         averages = _averages(model, config)
         wrapped, parallel = _wrapped(model, config, device, processes)
     with _naming("attack"):
@@ -129,16 +130,23 @@ def _loaders(
     return train_loader, test_loader, len(images.train.classes), images.train.images.shape[1]
 
 
+def _placed(model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes) -> nn.Module:
+    """The model where, and as, it is trained."""
+    if config.sync_bn and not processes.alone:
+        if device.type == "cpu":
+            raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    layout = torch.channels_last if config.channels_last else torch.preserve_format
+    placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    return placed
+
+
 def _wrapped(
     model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes
 ) -> tuple[nn.Module, DistributedDataParallel | None]:
     """The model as the training pass goes through it, and the part of that which averages gradients, if any does."""
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped, parallel = model, None
     if not processes.alone:
-        if config.sync_bn and device.type == "cpu":
-            raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
         parallel = wrapped = data_parallel(model, device, static_graph=config.accumulate == 1 and not config.compile)
     # Outside of DistributedDataParallel, torch.compile cuts its graph where a bucket of gradients is full.
     return CompiledOrEager(wrapped) if config.compile else wrapped, parallel
@@ -161,6 +169,7 @@ def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
         space=config.data.pixel_space,
         start_after=config.attack.start_after * config.accumulate,  # the task counts minibatches
         label_smoothing=config.label_smoothing,
+        aux_weight=config.aux_weight,
         seed=config.seed,
         attack_options={"bn": config.attack.bn, **config.attack.options},
     )

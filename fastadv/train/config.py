@@ -57,10 +57,14 @@ class ModelConfig:
     """The network. Its number of classes and of input channels are those of the data set."""
 
     name: str = "small_cnn"
-    """Network, such as small_cnn."""
+    """Network: small_cnn, inception_v3, inception_v4, or any classification network of timm or torchvision by its name
+    there, such as timm/resnet50 or torchvision/resnet50. Each starts from random weights."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the network, such as width or dropout: --model.options.dropout 0 switches dropout off."""
+    """Keyword arguments of the network, such as width or dropout: --model.options.dropout 0 switches dropout off.
+    small_cnn has width, activation and dropout; inception_v3 these, deeper (two more Inception blocks) and aux (the
+    auxiliary head). Activations are relu, relu6, tanh, elu and relu_decay:<beta>. inception_v4 and timm/<name> take
+    timm's options, such as drop_rate, torchvision/<name> torchvision's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +208,10 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes; 0 switches label smoothing off."""
 
+    aux_weight: float = 0.4
+    """Weight of the loss at the network's auxiliary logits, where it has any, as inception_v3 has; 0.4 is Inception's.
+    The attack follows the logits alone: attack.options.aux_weight 0.4 adds the auxiliary ones to its cost."""
+
     clip_grad_norm: float | None = None
     """Largest L2 norm of the whole gradient of an iteration: a longer one is shortened to it. null is no limit."""
 
@@ -252,6 +260,7 @@ class TrainConfig:
         _one_of("precision", self.precision, get_args(PrecisionName))
         _integer("seed", self.seed, least=0, most=2**63 - 1)
         _real("label_smoothing", self.label_smoothing, least=0, below=1)
+        _real("aux_weight", self.aux_weight, least=0)
         if self.clip_grad_norm is not None:
             _real("clip_grad_norm", self.clip_grad_norm, above=0)
         if self.ema_decay is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
+from fastadv.heads import split_heads
 from fastadv.pixels import PixelSpace
 from fastadv.train.distributed import current
 from fastadv.train.reuse import overwriting
@@ -43,7 +44,7 @@ class AdversarialTask:
     made, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
 
     Args:
-        model: [m, C, H, W] -> logits [m, K].
+        model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
         attack: one of ``fastadv.attacks.names()``, or a class of one's own derived from ``fastadv.attacks.Attack``.
         k: adversarial examples per minibatch; 0 is standard training. A smaller minibatch, such as an uneven last
             one, becomes adversarial as far as it goes: min(k, m).
@@ -53,11 +54,14 @@ class AdversarialTask:
         start_after: iterations on clean examples only before adversarial training starts.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss and in the cost that
             the attack follows.
+        aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
+            Inception's.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
 
     Raises:
-        ValueError: a negative k, lambda_ or start_after, label_smoothing outside [0, 1), or an unknown attack.
+        ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), or an unknown
+            attack.
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
@@ -75,13 +79,14 @@ class AdversarialTask:
         space: PixelSpace,
         start_after: int = 0,
         label_smoothing: float = 0.0,
+        aux_weight: float = 0.4,
         seed: int | None = None,
         attack_options: dict[str, Any] | None = None,
     ) -> None:
         for name, count in (("k", k), ("start_after", start_after)):
             if not isinstance(count, Integral):
                 raise TypeError(f"{name} must be an integer, got {count!r}")
-        for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
+        for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after), ("aux_weight", aux_weight)):
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
         if not 0 <= label_smoothing < 1:
@@ -96,6 +101,7 @@ class AdversarialTask:
         self.lambda_ = lambda_
         self.start_after = start_after
         self.label_smoothing = label_smoothing
+        self.aux_weight = aux_weight
         self.iteration = 0
         self._last: tuple[Tensor, Tensor, int] | None = None
 
@@ -107,7 +113,8 @@ class AdversarialTask:
             labels: [m] int64.
 
         Raises:
-            TypeError: images that are not floating point, labels that are not int64.
+            TypeError: images that are not floating point, labels that are not int64, a model that returns neither
+                logits nor a named tuple that begins with them.
             ValueError: images that require a gradient, or as many labels as there are not images. Also labels that are
                 none of the model's classes, which shows when the first k images are adversarial already.
         """
@@ -118,8 +125,10 @@ class AdversarialTask:
                 if again:
                     warnings.warn(_AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], labels[:k])
-        logits = self.model(images)  # [m, K]
+        logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
         loss = ops.mixed_cross_entropy(logits, labels, k, self.lambda_, self.label_smoothing)
+        for aux in auxiliary:
+            loss = loss + self.aux_weight * ops.mixed_cross_entropy(aux, labels, k, self.lambda_, self.label_smoothing)
         self._last = logits.detach(), labels, k
         self.iteration += 1
         return loss
@@ -162,7 +171,8 @@ class AdversarialTask:
     def __repr__(self) -> str:
         return (
             f"AdversarialTask(attack={self.attack}, k={self.k}, lambda_={self.lambda_}, "
-            f"start_after={self.start_after}, label_smoothing={self.label_smoothing}, iteration={self.iteration})"
+            f"start_after={self.start_after}, label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, "
+            f"iteration={self.iteration})"
         )
 
 

@@ -61,7 +61,11 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
         ("iter-ll", {}, "unknown attack 'iter-ll', did you mean 'iter_ll'."),
         ("deepfool", {}, "unknown attack 'deepfool'; known are"),
         ("", {}, "unknown attack ''"),
-        ("fgsm", {"epsilon": 8}, "fgsm has no option epsilon; its options are bn, eps, .*validate"),
+        (
+            "fgsm",
+            {"epsilon": 8},
+            "fgsm has no option epsilon; its options are aux_weight, bn, capture, eps, .*validate",
+        ),
         ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
         ("iter_ll", {"random_start": True}, "iter_ll has no option random_start; its options are alpha, .*steps"),
         ("pgd", {"decay": 1.0}, "pgd has no option decay; its options are .*random_start"),

@@ -287,7 +287,6 @@ def test_epoch_refuses_before_the_first_batch(epoch: int, start: int, message: s
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_same_batches_on_cuda() -> None:
     options = {"space": PixelSpace.imagenet(), "crop_padding": 2, "flip": True}
     on_cpu, on_cuda = (TensorLoader(noise_set(20), 8, device=device, **options) for device in ("cpu", "cuda"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import nn
 
 from fastadv.evaluate.attack_text import parse_attack
 
@@ -15,6 +16,7 @@ from fastadv.evaluate.attack_text import parse_attack
         ("pgd:alpha=2.5", "pgd", {"alpha": 2.5}),
         ("pgd:random_start=false", "pgd", {"random_start": False}),
         ("fgsm:bn=batch", "fgsm", {"bn": "batch"}),
+        ("step_ll:aux_weight=0.4", "step_ll", {"aux_weight": 0.4}),  # for models that are not known yet
     ],
 )
 def test_name_and_options(text: str, name: str, options: dict[str, Any]) -> None:
@@ -27,7 +29,7 @@ def test_name_and_options(text: str, name: str, options: dict[str, Any]) -> None
         ("pgdd", "unknown attack 'pgdd'"),
         ("", "unknown attack ''"),
         ("clean", "unknown attack 'clean'"),
-        ("step_ll:steps=2", "step_ll has no option steps; its options are bn, "),
+        ("step_ll:steps=2", "step_ll has no option steps; its options are aux_weight, bn, "),
         ("pgd:steps", "got 'steps' in 'pgd:steps'"),
         ("pgd:", "got '' in 'pgd:'"),
         ("pgd:steps=2.5", "pgd:steps=2.5: steps must be an integer, got float"),
@@ -40,3 +42,8 @@ def test_refuses(text: str, said: str) -> None:
     with pytest.raises(ValueError) as error:
         parse_attack(text)
     assert said in str(error.value)
+
+
+def test_a_model_that_an_attack_cannot_follow() -> None:
+    with pytest.raises(ValueError, match=r"aux_weight=0.4 needs a model with a method forward_with_aux.*got Flatten"):
+        parse_attack("step_ll:aux_weight=0.4", nn.Flatten())

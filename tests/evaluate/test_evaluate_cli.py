@@ -166,6 +166,10 @@ def test_models_of_different_data_sets(run_folder: Path, tmp_path: Path, capsys:
         (["{run}", "{run}"], "two rows would be named 'standard': leave one out, or name it, as in 'standard 2="),
         (["nowhere"], "nowhere is neither a checkpoint nor"),
         (["A=nowhere"], "nowhere is neither a checkpoint nor"),
+        (
+            ["{run}", "--attacks", "fgsm:aux_weight=1"],
+            "needs a model with a method forward_with_aux, as inception_v3 has",
+        ),
         (["{run}", "--device", "abacus"], "device must be auto, cpu"),
         (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json"], "meta.json: it is a file"),
         (["{run}", "--out", "{run}/checkpoints/step-00000001/meta.json/a"], "meta.json/a: Not a directory"),

@@ -69,12 +69,28 @@ def test_unknown_activation(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet", {}, "unknown model 'resnet'; accepted: small_cnn"),
+        (
+            "resnet",
+            {},
+            "unknown model 'resnet'; accepted: small_cnn, inception_v3, .*, timm/<name>, torchvision/<name>",
+        ),
+        ("Inception-v3", {}, "unknown model 'Inception-v3', did you mean 'inception_v3'. accepted: small_cnn"),
+        ("keras/resnet50", {}, "unknown model 'keras/resnet50'; accepted"),
         ("small_cnn", {"widht": 2.0}, "small_cnn has no option widht; accepted: width, activation, dropout"),
         ("small_cnn", {"width": 0.0}, "width must be positive and finite, got 0.0"),
         ("small_cnn", {"width": float("inf")}, "width must be positive and finite, got inf"),
         ("small_cnn", {"activation": "gelu"}, "unknown activation 'gelu'"),
         ("small_cnn", {"dropout": 1.5}, "dropout probability has to be between 0 and 1"),
+        ("small_cnn", {"pretrained": True}, "pretrained: no weights are downloaded.*load a checkpoint"),
+        ("inception_v3", {"widht": 2.0}, "no option widht; accepted: width, activation, deeper, aux, dropout"),
+        ("inception_v3", {"weights": "DEFAULT"}, "weights: no weights are downloaded.*load a checkpoint"),
+        ("inception_v3", {"width": 0.3}, "width must be a positive multiple of 1/16, such as 0.25 or 1.5, got 0.3"),
+        ("inception_v3", {"width": 0}, "width must be a positive multiple of 1/16, .* got 0"),
+        ("inception_v3", {"width": -0.5}, "width must be a positive multiple of 1/16, .* got -0.5"),
+        ("inception_v3", {"width": float("nan")}, "width must be a positive multiple of 1/16, .* got nan"),
+        ("inception_v3", {"width": float("inf")}, "width must be a positive multiple of 1/16, .* got inf"),
+        ("inception_v3", {"activation": "gelu"}, "unknown activation 'gelu'"),
+        ("inception_v3", {"dropout": 1.5}, "dropout probability has to be between 0 and 1"),
         ("small_cnn", {"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ("small_cnn", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
     ],
@@ -85,7 +101,7 @@ def test_create_refuses(name: str, options: dict[str, object], message: str) -> 
 
 
 def test_names() -> None:
-    assert models.names() == ["small_cnn"]
+    assert models.names() == ["small_cnn", "inception_v3", "inception_v4", "timm/<name>", "torchvision/<name>"]
 
 
 # --- SmallCNN -------------------------------------------------------------------------------------------------------

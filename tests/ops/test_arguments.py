@@ -182,3 +182,8 @@ def test_arguments_are_left_alone() -> None:
     ops.sign_step_(images(), clean, grad, 1.0, eps)
     ops.normalized_step_(images(), clean, grad, 1.0, eps, "l2")
     assert all(torch.equal(a, b) for a, b in zip((clean, grad, eps), copies, strict=True))
+
+
+def test_memory_that_runs_out_is_torchs_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="no memory for a result"):
+        ops.sample_eps(2**50, seed=1)

@@ -40,7 +40,7 @@ RUNS = {
     "logits": Run("simt_plain", LOGITS, at_least=190),
     "contract": Run("simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=90),
     "properties": Run("simt_plain", "tests/ops/test_properties.py", "sign or noise", at_least=30),
-    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=13),
+    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=45),
     "boundaries": Run("simt_plain", BOUNDARIES, at_least=80),
     "one item a thread": Run(
         "simt_plain",

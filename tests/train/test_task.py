@@ -171,7 +171,7 @@ def test_batch_statistics_are_updated_once() -> None:
 
 
 def test_a_loop_of_ones_own_needs_no_optional_dependency() -> None:
-    optional = ["jsonargparse", "yaml", "rich", "safetensors", "tensorboard", "sklearn", "torchvision"]
+    optional = ["jsonargparse", "yaml", "rich", "safetensors", "tensorboard", "sklearn", "timm", "torchvision"]
     code = f"import sys, fastadv.train; print([name for name in {optional} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -239,8 +239,8 @@ def test_an_attack_of_ones_own() -> None:
     class Brighter(attacks.Attack):
         name = "brighter"
 
-        def _run_(self, adv: Tensor, labels: Tensor | None, eps: float | Tensor, seed: int, offset: int) -> None:
-            adv.add_(eps)
+        def _run_(self, adv: Tensor, labels: Tensor | None, size: attacks.Size, seed: int, offset: int) -> None:
+            adv.add_(size.eps)
 
     images, labels = four_images()
     task = AdversarialTask(Pixels(), attack=Brighter, k=2, eps=3, space=RAW, attack_options={"validate": "never"})

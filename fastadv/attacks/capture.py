@@ -1,0 +1,197 @@
+"""Iterations recorded once for each shape of the images, as CUDA graphs, and replayed from then on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fastadv.attacks import recorder
+from fastadv.attacks.isolation import isolated
+from fastadv.attacks.iterate import Iterate
+from fastadv.callers import caller_level
+
+if TYPE_CHECKING:
+    from fastadv.attacks.gradient import GradientAttack
+
+_MOST_SHAPES = 4  # each keeps the memory of an iteration
+_MOST_CAPTURES = 3  # of one shape: weights that move again and again are not worth following
+
+
+@dataclass
+class _Shape:
+    """Images of one shape: they came once, their iteration was captured (so often), or it cannot be."""
+
+    captured: CapturedIteration | None = None
+    captures: int = 0
+    refused: bool = False
+
+
+class Captures:
+    """The captured iterations of one attack."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[Hashable, _Shape] = {}
+        self._recorders: dict[torch.device, recorder.Recorder] = {}
+        self._reasons: set[str] = set()
+
+    def run_(
+        self,
+        attack: GradientAttack,
+        model: Callable[..., Any],
+        at: Iterate,
+        alphas: Sequence[float | Tensor],
+        apart: bool,
+    ) -> bool:
+        """Run an attack by replaying its captured iteration; False, with nothing done, where there is none.
+
+        The first images of a shape are left to an eager run, in which they and the model's outputs are looked at and
+        libraries choose their kernels. What cannot be captured is said in a warning, once.
+
+        Args:
+            attack: whose iterations they are.
+            model: the raw module.
+            at: where to start from; its adv is mutated in place.
+            alphas: the steps.
+            apart: whether adv and clean must be two tensors.
+        """
+        if at.adv.is_cuda and torch.cuda.is_current_stream_capturing():
+            return False  # the caller captures the whole call, with all that is in it
+        try:
+            captured = self._find(attack, model, at, apart)
+        except Exception as error:  # of any kind: the model is the caller's, and may yet run uncaptured
+            self._warn(attack, str(error) or type(error).__name__)
+            return False
+        if captured is not None:
+            captured.run_(at, alphas)
+        return captured is not None
+
+    def _find(
+        self, attack: GradientAttack, model: Callable[..., Any], at: Iterate, apart: bool
+    ) -> CapturedIteration | None:
+        if not isinstance(model, nn.Module):
+            raise recorder.NotCapturable(f"a {type(model).__name__} is no module, whose weights could be watched")
+        device = at.adv.device
+        if device not in self._recorders:
+            self._recorders[device] = recorder.create_recorder(device)
+        fixed = _fixed(attack, model, at.adv, apart)
+        if fixed not in self._shapes:
+            if len(self._shapes) == _MOST_SHAPES:
+                del self._shapes[next(iter(self._shapes))]
+            self._shapes[fixed] = _Shape()
+            return None
+        shape = self._shapes[fixed]
+        if shape.refused or (shape.captured is not None and shape.captured.weights == _addresses(model)):
+            return shape.captured
+        shape.captured, shape.refused = None, True  # unless all of the following succeeds
+        if shape.captures == _MOST_CAPTURES:
+            raise recorder.NotCapturable("the model's weights lie elsewhere in memory each time")
+        shape.captures += 1
+        shape.captured = CapturedIteration(attack, model, at, apart, self._recorders[device])
+        shape.refused = False
+        return shape.captured
+
+    def _warn(self, attack: GradientAttack, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            warnings.warn(f"{attack.name} runs without capture=True: {reason}", stacklevel=caller_level())
+
+
+class CapturedIteration:
+    """The first step of an attack and the steps after it, recorded on tensors of their own.
+
+    Args:
+        attack: whose steps they are.
+        model: the raw module.
+        at: an example of what the steps start from, with which they are rehearsed.
+        apart: whether adv and clean must be two tensors.
+        tape: what records them.
+
+    Attributes:
+        weights: where the model's weights and buffers lay.
+    """
+
+    def __init__(
+        self, attack: GradientAttack, model: nn.Module, at: Iterate, apart: bool, tape: recorder.Recorder
+    ) -> None:
+        self.weights = _addresses(model)
+        self._tape = tape
+        adv = at.adv  # [N, C, ...]
+        self._adv = torch.empty_like(adv)
+        self._clean = torch.empty_like(adv) if apart else self._adv
+        wide = torch.float64 if adv.dtype == torch.float64 else torch.float32
+        self._eps, self._alpha = (adv.new_empty(len(adv), dtype=wide) for _ in range(2))  # [N], [N]
+        self._labels = None if at.target is None else torch.empty_like(at.target)  # [N]
+        self._stream = torch.empty(2, dtype=torch.int64, device=adv.device)
+        self._load(at)
+        own = Iterate(self._adv, self._clean, self._eps, self._alpha, self._labels, self._stream, offset=0)
+        with isolated(model, attack.bn), _uncached_autocast(at.adv.device.type):
+            tape.rehearse(lambda: attack.first_(model, own))
+            if apart:
+                tape.rehearse(lambda: attack.next_(model, own))
+            own.direction = None
+            self._first = tape.record(lambda: attack.first_(model, own))
+            self._next = tape.record(lambda: _next_(attack, model, own)) if apart else None
+
+    def run_(self, at: Iterate, alphas: Sequence[float | Tensor]) -> None:
+        """Make at.adv adversarial in place by steps of these lengths."""
+        with self._tape.in_order():
+            self._load(at)
+            for number, alpha in enumerate(alphas):
+                _set(self._alpha, alpha)
+                step = self._next if number else self._first
+                assert step is not None
+                step()
+            at.adv.copy_(self._adv)
+
+    def _load(self, at: Iterate) -> None:
+        self._adv.copy_(at.adv)
+        if self._clean is not self._adv:
+            self._clean.copy_(at.adv)
+        _set(self._eps, at.eps)
+        _set(self._alpha, at.alpha)
+        if self._labels is not None and at.target is not None:
+            self._labels.copy_(at.target)
+        _set(self._stream[0], at.seed)
+        _set(self._stream[1], at.offset)
+
+
+def _next_(attack: GradientAttack, model: nn.Module, own: Iterate) -> None:
+    """A further step, which leaves its direction where it found the previous one."""
+    direction = own.direction
+    attack.next_(model, own)
+    if direction is not None and own.direction is not None and own.direction is not direction:
+        direction.copy_(own.direction)
+        own.direction = direction
+
+
+def _set(own: Tensor, value: float | Tensor) -> None:  # [N] or scalar; number or as own
+    if isinstance(value, Tensor):
+        own.copy_(value)
+    else:
+        own.fill_(value)
+
+
+def _fixed(attack: GradientAttack, model: nn.Module, adv: Tensor, apart: bool) -> Hashable:
+    """All that a captured iteration cannot follow if it changes, besides the places of the weights."""
+    device = adv.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    frozen = tuple(module.training for module in model.modules()) if attack.bn == "batch" else ()
+    return (adv.shape, adv.stride(), adv.dtype, adv.device, apart, autocast, frozen, attack.captured_options())
+
+
+def _addresses(model: nn.Module) -> tuple[int, ...]:
+    return tuple(tensor.data_ptr() for tensor in chain(model.parameters(), model.buffers()))
+
+
+def _uncached_autocast(device: str) -> AbstractContextManager[object]:
+    """The caller's autocast without its cache, which would hand weights cast in one recording to another."""
+    if not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, torch.get_autocast_dtype(device), cache_enabled=False)

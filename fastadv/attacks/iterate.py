@@ -1,0 +1,32 @@
+"""Iterate: the state of an attack between two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Iterate:
+    """Where an attack stands, and what its next step reads. A captured iteration has tensors of its own in all fields.
+
+    Args:
+        adv: [N, C, ...], mutated in place by each step.
+        clean: [N, C, ...], adv itself where a single step starts from the clean image.
+        eps: radius of the ball in pixel values, a number or [N].
+        alpha: the step in pixel values, a number or [N]; negative towards a target.
+        target: [N] int64, the true classes at first, if any, and later those that the first step chose.
+        seed: of the random numbers, or a stream [2] that the operators read on the device.
+        offset: index of the first example in the stream.
+        direction: [N, C, ...], what the previous step followed, where an attack remembers it.
+    """
+
+    adv: Tensor
+    clean: Tensor
+    eps: float | Tensor
+    alpha: float | Tensor
+    target: Tensor | None
+    seed: int | Tensor
+    offset: int
+    direction: Tensor | None = None

@@ -1,0 +1,63 @@
+"""The classification networks of timm and torchvision, by their names there. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from fastadv.extras import require
+
+# They warn that the default is about to change.
+_OF_TORCHVISION = {name: {"init_weights": True} for name in ("googlenet", "inception_v3")}
+
+
+def timm_model(name: str, *, num_classes: int, in_channels: int, **options: Any) -> nn.Module:
+    """A network of timm with its own options, such as ``drop_rate``.
+
+    Raises:
+        ValueError: an unknown name, or options that timm refuses.
+        ModuleNotFoundError: timm is not installed.
+    """
+    timm = require("timm", extra="train")
+    if not timm.is_model(name):  # nor is anything that timm would fetch, such as hf-hub:<name>
+        raise _unknown("timm", name, timm.list_models())
+    make = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels)
+    return _made(f"timm/{name}", make, options)
+
+
+def torchvision_model(name: str, *, num_classes: int, in_channels: int, **options: Any) -> nn.Module:
+    """A classification network of torchvision with its own options, such as ``dropout`` where it has it.
+
+    Raises:
+        ValueError: an unknown name, images of other than three channels, or options that torchvision refuses.
+        ModuleNotFoundError: torchvision is not installed.
+    """
+    models = require("torchvision.models", extra="train")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    if in_channels != 3:
+        raise ValueError(
+            f"torchvision/{name} takes images of 3 channels, got in_channels={in_channels}; timm/<name> takes any"
+        )
+    make = partial(models.get_model, name, num_classes=num_classes)
+    return _made(f"torchvision/{name}", make, {**_OF_TORCHVISION.get(name, {}), **options})
+
+
+def _made(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
+    """The libraries say in many ways what they refuse."""
+    try:
+        return make(**options)
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items()) or "its defaults"
+        raise ValueError(f"{name} cannot be made with {given}: {str(error) or type(error).__name__}") from error
+
+
+def _unknown(library: str, name: str, known: Sequence[str]) -> ValueError:
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"{library} has no classification network of that name"
+    return ValueError(f"unknown model '{library}/{name}': {hint}")

@@ -1,0 +1,67 @@
+"""What a CUDA graph does, on the CPU: operators recorded with their tensors and numbers, and run again as they were.
+
+What a graph fixes is fixed here: the memory that is read and written, the numbers among the arguments, and what Python
+decided on the way. Memory is never reused, so what a graph's pool does is not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fastadv.attacks.recorder import refusing_waits
+
+
+class Tape(TorchDispatchMode):
+    """A recording in the making, then one that can be replayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.steps.append((func, args, kwargs or {}, tensors_in(result)))
+        return result
+
+    def replay(self) -> None:
+        self.replays += 1
+        with torch.no_grad():
+            for func, args, kwargs, outputs in self.steps:
+                places = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((args, kwargs))}
+                for old, new in zip(outputs, tensors_in(func(*args, **kwargs)), strict=True):
+                    if old.untyped_storage().data_ptr() not in places:  # else a view of, or what mutated, an argument
+                        old.copy_(new)
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+class TapeRecorder:
+    """Takes the place of a CudaRecorder."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.tapes: list[Tape] = []
+
+    def rehearse(self, work: Callable[[], None]) -> None:
+        with refusing_waits():
+            work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        tape = Tape()
+        with tape:
+            work()
+        self.tapes.append(tape)
+        return tape.replay
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        yield

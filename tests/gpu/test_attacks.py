@@ -1,0 +1,178 @@
+"""Every attack on the GPU: against the CPU, captured against eager, without a wait, under autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastadv import PixelSpace, TruncatedNormalEps, attacks
+from fastadv.train import AdversarialTask
+from tests.attacks.models import ConvNet, batch
+from tests.gpu.device import DEVICE, needs_streams
+
+pytestmark = pytest.mark.gpu
+
+GRADIENT_ATTACKS = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+EPS = {"number": 8, "per example": torch.arange(1.0, 17), "distribution": TruncatedNormalEps(sigma=4, upper=8)}
+UNIT = PixelSpace.unit()
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> Any:
+    """Convolutions in float32 rather than tf32, and by the same algorithm each time."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
+
+
+def run(name: str, device: torch.device | str, dtype: torch.dtype, eps: Any, **options: Any) -> Tensor:
+    images, labels = batch(16, UNIT, dtype)
+    model = ConvNet().to(device, dtype)
+    attack = attacks.create(name, model, eps=eps, space=UNIT, seed=7, **options)
+    return attack(images.to(device), labels.to(device)).cpu()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("eps", EPS.values(), ids=EPS)
+@pytest.mark.parametrize("name", attacks.names())
+def test_the_same_on_cpu_and_gpu(name: str, eps: Any, dtype: torch.dtype) -> None:
+    """But for elements whose gradient is near zero: of 3,072, a few in float64, and in float32 three in a hundred."""
+    cpu, gpu = run(name, "cpu", dtype, eps), run(name, DEVICE, dtype, eps)
+    differing = ((cpu - gpu).abs() > 1e-5).sum()
+    assert differing <= (3 if dtype == torch.float64 else 92)
+
+
+@pytest.mark.parametrize("name", attacks.names())
+def test_half_precision(name: str) -> None:
+    adv = run(name, DEVICE, torch.bfloat16, 8)
+    clean, _ = batch(16, UNIT, torch.bfloat16)
+    assert adv.dtype == torch.bfloat16 and adv.min() >= 0 and adv.max() <= 1
+    if name != "fast_grad_l2":
+        assert (adv.float() - clean.float()).abs().max() <= 8 / 255 + 0.5 / 256  # half a step of bfloat16 below 1
+    assert not torch.equal(adv, clean)
+
+
+@needs_streams
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+@pytest.mark.parametrize("eps", EPS.values(), ids=EPS)
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+def test_captured_is_eager(name: str, eps: Any, bn: str) -> None:
+    """New images, labels and random numbers in each call, and the model trained between them."""
+    model = ConvNet().to(DEVICE)
+    eps = eps.to(DEVICE) if isinstance(eps, Tensor) else eps
+    captured, eager = (
+        attacks.create(name, model, eps=eps, space=UNIT, seed=7, bn=bn, capture=capture) for capture in (True, False)
+    )
+    with torch.no_grad():
+        for seed in range(4):
+            images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT, seed=seed))
+            assert torch.equal(captured(images, labels), eager(images, labels))
+            for parameter in model.parameters():
+                parameter.mul_(1.01)
+
+
+@needs_streams
+@pytest.mark.parametrize("capture", [False, True], ids=["eager", "captured"])
+@pytest.mark.parametrize("name", attacks.names())
+def test_a_call_waits_for_nothing(name: str, capture: bool) -> None:
+    """With PyTorch's own check of synchronisation set to raise, from the second or third call on."""
+    options = {"capture": capture} if name in GRADIENT_ATTACKS else {}
+    attack = attacks.create(name, ConvNet().to(DEVICE), eps=TruncatedNormalEps(), space=UNIT, seed=7, **options)
+    images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT))
+    for _ in range(2):
+        attack(images, labels)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        attack(images, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_streams
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["step_ll", "iter_ll", "pgd"])
+def test_captured_under_autocast(name: str, dtype: torch.dtype) -> None:
+    model = ConvNet().to(DEVICE)
+    captured, eager = (attacks.create(name, model, eps=8, seed=7, capture=capture) for capture in (True, False))
+    for seed in range(4):
+        images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT, seed=seed))
+        with torch.autocast("cuda", dtype):
+            assert torch.equal(captured(images, labels), eager(images, labels))
+        with torch.no_grad():
+            model.head.weight.mul_(1.1)
+
+
+@needs_streams
+def test_captured_calls_on_two_streams_do_not_meet() -> None:
+    model = ConvNet().to(DEVICE)
+    captured, eager = (attacks.create("iter_ll", model, eps=8, capture=capture) for capture in (True, False))
+    first, second = (batch(16, UNIT, seed=seed)[0].to(DEVICE) for seed in range(2))
+    expected = eager(first), eager(second)
+    captured(first), captured(first)
+    torch.cuda.synchronize()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        on_side = captured(first)
+    on_main = captured(second)  # issued while the side stream still sleeps
+    torch.cuda.synchronize()
+    assert torch.equal(on_side, expected[0]) and torch.equal(on_main, expected[1])
+
+
+class Waits(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ConvNet()
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, K]
+        return self.net(images) * (1.0 if images.detach().sum().item() > -1 else 2.0)
+
+
+class Allocates(nn.Module):
+    """Fails only while a graph is recorded, in a way that a rehearsal does not show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ConvNet()
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, K]
+        if torch.cuda.is_current_stream_capturing():
+            torch.cuda.current_stream().synchronize()
+        return self.net(images)
+
+
+@needs_streams
+@pytest.mark.parametrize("kind", [Waits, Allocates])
+def test_what_cannot_be_captured_runs_without(kind: type[nn.Module]) -> None:
+    model = kind().to(DEVICE)
+    captured, eager = (attacks.create("iter_ll", model, eps=8, capture=capture) for capture in (True, False))
+    images = batch(16, UNIT)[0].to(DEVICE)
+    captured(images)
+    with pytest.warns(UserWarning, match="iter_ll runs without capture=True"):
+        result = captured(images)
+    assert torch.equal(result, eager(images)) and torch.equal(captured(images), eager(images))
+    other = attacks.create("iter_ll", ConvNet().to(DEVICE), eps=8, capture=True)  # captures still work afterwards
+    results = [other(images) for _ in range(3)]
+    assert torch.equal(results[0], results[2])
+
+
+def test_training_decreases_the_loss() -> None:
+    torch.manual_seed(0)
+    model = ConvNet().to(DEVICE)
+    images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT))
+    options = {} if DEVICE.type == "cpu" else {"attack_options": {"capture": True}}
+    task = AdversarialTask(model, attack="step_ll", k=8, eps=TruncatedNormalEps(), space=UNIT, seed=1, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    for _ in range(30):
+        loss = task(images.clone(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
