@@ -30,7 +30,18 @@ def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
 
 
 def test_shipped_recipes() -> None:
-    assert {"digits_step_ll", "fashion_mnist_step_ll", "cifar10_step_ll"} <= set(recipes())
+    assert {"digits_step_ll", "fashion_mnist_step_ll", "cifar10_step_ll", "inception_v3_step_ll"} <= set(recipes())
+
+
+def test_the_papers_recipe() -> None:
+    """Sections 3 and 4; for what it takes from Inception v3's own paper see the recipe's comments."""
+    config = parse_config(read_recipe("inception_v3_step_ll"))
+    attack, optimizer = config.attack, config.optimizer
+    assert (config.m, attack.name, attack.k, attack.lambda_, attack.start_after) == (32, "step_ll", 16, 0.3, 10_000)
+    assert attack.size == TruncatedNormalEps(sigma=8, upper=16)
+    assert (optimizer.name, optimizer.lr, optimizer.options) == ("rmsprop_tf", 0.045, {})
+    assert (config.schedule.name, config.schedule.decay, config.schedule.decay_every) == ("exponential", 0.94, 2)
+    assert config.epochs * (1_281_167 // 1_600) == pytest.approx(150_000, rel=0.005)
 
 
 @pytest.mark.parametrize(
