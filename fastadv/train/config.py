@@ -198,7 +198,8 @@ class TrainConfig:
     """Passes over the training set."""
 
     m: int = 32
-    """Minibatch size, adversarial examples included; of each process, if torchrun starts several."""
+    """Minibatch size, adversarial examples included; of each process, if torchrun starts several. Also --minibatch:
+    torchrun takes --m for an option of its own."""
 
     accumulate: int = 1
     """Minibatches of each process per iteration: their gradients are averaged before the weights change. 50 processes

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.collectives import Collectives
 from fastadv import data
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
@@ -118,18 +118,6 @@ def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> N
 
 
 # --- what travels ----------------------------------------------------------------------------------------------------
-
-
-class Collectives(profile):
-    """Counts what the processes send each other within the block: the name of each collective, and how many numbers."""
-
-    def __init__(self) -> None:
-        super().__init__(activities=[ProfilerActivity.CPU], record_shapes=True)
-
-    @property
-    def counts(self) -> Counter[tuple[str, int]]:
-        found = [event for event in self.events() if event.name.startswith("gloo:")]
-        return Counter((event.name, sum(math.prod(shape) for shape in event.input_shapes)) for event in found)
 
 
 def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:

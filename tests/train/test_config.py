@@ -54,6 +54,8 @@ def test_the_papers_recipe() -> None:
         ({}, ["--data", "/images"], TrainConfig(data=DataConfig(root="/images"))),
         ({}, ["--data=/images", "--download"], TrainConfig(data=DataConfig(root="/images", download=True))),
         ({}, ["--download", "false"], TrainConfig()),
+        ({}, ["--minibatch", "16"], TrainConfig(m=16)),
+        ({}, ["--minibatch=16"], TrainConfig(m=16)),
         ({}, ["--attack.start-after", "7"], TrainConfig(attack=AttackConfig(start_after=7))),
         ({}, ["--attack.start_after=7"], TrainConfig(attack=AttackConfig(start_after=7))),
         ({}, ["--data.flip", "--m", "16"], TrainConfig(data=DataConfig(flip=True), m=16)),
