@@ -71,7 +71,8 @@ class Public:
     images_per_s: float
 
 
-# Minibatches from the submissions' configurations: 3,200 images an iteration up to 64 GPUs, 316 x 8 x 16 on 2,528.
+# Minibatches from the submitters' configurations: 3,200 images an iteration on 8 (of an earlier round) and 64 GPUs (of
+# another card), and 316 x 8 x 16 on 2,528.
 MLPERF = (Public(8, 400, 7157), Public(64, 50, 4911), Public(2528, 16, 2730))
 RESNET50_GRADIENT = 2 * 25.6e6  # bytes: 25.6 million parameters in half precision
 
