@@ -14,6 +14,9 @@ class RandomStream:
     batch of 32 would. Without one, each call takes a fresh seed from ``generator`` (torch's default generator if
     None), which makes ``torch.manual_seed`` reproduce a run. Neither reseeds a generator that belongs to others.
 
+    Several processes that each take as many examples of a minibatch share one stream after :meth:`split`: together they
+    draw what one process would that takes them all, in the order of the ranks.
+
     Args:
         seed: an integer that fixes the stream.
         generator: a CPU ``torch.Generator`` to take seeds from; not together with ``seed``.
@@ -27,14 +30,20 @@ class RandomStream:
         self.seed = seed
         self.offset = 0
         self._generator = generator
+        self._rank, self._world_size = 0, 1
+
+    def split(self, rank: int, world_size: int) -> None:
+        """Let this be the stream of process ``rank`` of ``world_size``."""
+        self._rank, self._world_size = rank, world_size
 
     def take(self, examples: int) -> tuple[int, int]:
-        """The (seed, offset) for the next ``examples`` examples."""
+        """The (seed, offset) for the next ``examples`` examples of this process."""
+        before = self._rank * examples  # those of lower ranks
         if self.seed is None:
             fresh = torch.randint(_SEED_LIMIT, (), generator=self._generator, device="cpu")
-            return int(fresh), 0
-        offset, self.offset = self.offset, self.offset + examples
-        return self.seed, offset
+            return int(fresh), before
+        offset, self.offset = self.offset, self.offset + self._world_size * examples
+        return self.seed, offset + before
 
     def state_dict(self) -> dict[str, int | None]:
         """What a checkpoint needs to continue the stream where it stands."""

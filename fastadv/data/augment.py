@@ -1,4 +1,4 @@
-"""Random crops and flips of a batch of small images, drawn on the CPU so that every device gets the same ones."""
+"""Random crops and flips of a batch of small images, from draws that are made beforehand for the whole data set."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad each image with black on all sides and cut its own size out at a random place.
+def draw_shifts(count: int, padding: int, generator: torch.Generator) -> Tensor:
+    """How far to move each of ``count`` images down and right, 0 to 2 * padding, all equally likely: [2, N]."""
+    return torch.randint(2 * padding + 1, (2, count), generator=generator)
+
+
+def draw_mirrored(count: int, generator: torch.Generator) -> Tensor:
+    """Which of ``count`` images to mirror, each with probability 1/2: [N] bool."""
+    return torch.randint(2, (count,), generator=generator).bool()
+
+
+def shifted(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
+    """Pad each image with black on all sides and cut its own size out.
 
     Args:
         images: [N, C, H, W] uint8.
-        padding: in pixels; every shift of -padding..padding is equally likely, in each direction.
-        generator: on the CPU.
+        padding: in pixels.
+        shifts: [2, N], where the cuts begin in the padded images, from the top and from the left.
     """
-    count, _, height, width = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)  # [N], [N]
+    height, width = images.shape[2:]
     padded = F.pad(images, [padding] * 4)  # [N, C, H + 2p, W + 2p]
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, 2p + 1, 2p + 1, H, W], a view
-    return windows[torch.arange(count, device=images.device), :, top, left]  # [N, C, H, W]
+    top, left = shifts  # [N], [N]
+    return windows[torch.arange(len(images), device=images.device), :, top, left]  # [N, C, H, W]
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2.
-
-    Args:
-        images: [N, C, H, W].
-        generator: on the CPU.
-    """
-    mirrored = torch.randint(2, (len(images), 1, 1, 1), generator=generator).to(images.device)  # [N, 1, 1, 1]
-    return torch.where(mirrored.bool(), images.flip(-1), images)
+def mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Mirror those images [N, C, H, W] left to right that ``which`` [N] bool says."""
+    return torch.where(which[:, None, None, None], images.flip(-1), images)

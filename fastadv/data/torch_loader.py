@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastadv.data.augment import random_crop, random_flip
+from fastadv.data.augment import draw_mirrored, draw_shifts, mirrored, shifted
 from fastadv.data.image_set import ImageSet
 from fastadv.pixels import PixelSpace
 
@@ -16,17 +16,23 @@ from fastadv.pixels import PixelSpace
 class TensorLoader:
     """Batches of (images [m, C, H, W] float32 in ``space``, labels [m] int64) from an :class:`ImageSet`.
 
-    The images stay on ``device`` as uint8; a batch is gathered and converted there. Order and augmentation are
-    functions of (seed, epoch) alone, apart from every other random generator, so that a resumed run continues with
-    the batches that an uninterrupted one would have seen.
+    The images stay on ``device`` as uint8; a batch is gathered and converted there. The order is a function of (seed,
+    epoch) alone and an image's augmentation of (seed, epoch, its index), apart from every other random generator, so
+    that a resumed run continues with the batches that an uninterrupted one would have seen.
+
+    Several processes have one order and read it together, in global batches of ``world_size`` times ``batch_size``: it
+    does not depend on their number as long as the global batch does not. Each example is read by one of them.
 
     Args:
         image_set: the data.
-        batch_size: m, the examples in a batch.
+        batch_size: m, the examples in a batch of this process.
         space: the model's input space.
-        seed: a non-negative integer that fixes order and augmentation.
+        seed: a non-negative integer that fixes order and augmentation, the same for all processes.
+        rank: which of the processes this is; it takes rows rank * m to (rank + 1) * m of each global batch.
+        world_size: how many there are.
         shuffle: a new random order in each epoch; otherwise the data set's own order.
-        drop_last: leave out the examples that do not fill a last batch; otherwise the last batch is smaller.
+        drop_last: leave out the examples that do not fill a last global batch; otherwise they are spread evenly, and
+            with fewer examples than processes some have a batch less.
         crop_padding: augment by a random crop after padding by so many pixels on each side (4 is usual for CIFAR).
         flip: augment by mirroring half of the images; for data whose classes survive it, unlike digits.
         device: where batches are made; None for where the images lie.
@@ -35,8 +41,8 @@ class TensorLoader:
         indices: [m] int64, the data-set indices of the batch last yielded, on ``device``.
 
     Raises:
-        ValueError: a size or seed out of range, fewer images than one batch with ``drop_last``, or a space that does
-            not describe the images' channels.
+        ValueError: a size, seed or rank out of range, fewer images than one global batch with ``drop_last``, or a
+            space that does not describe the images' channels.
     """
 
     def __init__(
@@ -46,6 +52,8 @@ class TensorLoader:
         *,
         space: PixelSpace,
         seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
         crop_padding: int = 0,
@@ -55,10 +63,13 @@ class TensorLoader:
         _check_at_least("batch_size", batch_size, 1)
         _check_at_least("seed", seed, 0)
         _check_at_least("crop_padding", crop_padding, 0)
-        if drop_last and len(image_set) < batch_size:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be one of {world_size} processes, 0..{world_size - 1}, got {rank}")
+        if drop_last and len(image_set) < batch_size * world_size:
+            of_each = f" of each of {world_size} processes" if world_size > 1 else ""
             raise ValueError(
-                f"batch_size={batch_size} is more than the {len(image_set)} images, and drop_last=True would leave no "
-                f"batch: choose a smaller batch_size, or drop_last=False"
+                f"batch_size={batch_size}{of_each} is more than the {len(image_set)} images, and drop_last=True would "
+                f"leave no batch: choose a smaller batch_size, or drop_last=False"
             )
         channels = image_set.images.shape[1]
         if space.channels not in (1, channels):
@@ -66,6 +77,8 @@ class TensorLoader:
         self.batch_size = batch_size
         self.space = space
         self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.crop_padding = crop_padding
@@ -76,9 +89,10 @@ class TensorLoader:
         self.indices = torch.empty(0, dtype=torch.int64, device=self.device)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        full, rest = divmod(len(self._images), self.batch_size)
-        return full if self.drop_last or rest == 0 else full + 1
+        """Batches in an epoch, of this process."""
+        full, rest = divmod(len(self._images), self.batch_size * self.world_size)
+        start, end = self._share(rest)
+        return full if self.drop_last or start == end else full + 1
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch.
@@ -97,32 +111,49 @@ class TensorLoader:
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._order(epoch).to(self.device)  # [N]
+        augment = self._augmentation(epoch)
+        whole = self.batch_size * self.world_size
         for batch in range(start, len(self)):
-            self.indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]  # [m]
-            pixels = self._augment(self._images[self.indices], epoch, batch)  # [m, C, H, W] uint8
+            rows = order[batch * whole : (batch + 1) * whole]  # [W * m]
+            self.indices = rows[slice(*self._share(len(rows)))]  # [m]
+            pixels = augment(self._images[self.indices], self.indices)  # [m, C, H, W] uint8
             yield self.space.from_pixels(pixels), self._labels[self.indices]
+
+    def _share(self, rows: int) -> tuple[int, int]:
+        """Where this process's part of a global batch of so many rows begins and ends."""
+        return rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size
 
     def _order(self, epoch: int) -> Tensor:  # [N]
         if not self.shuffle:
             return torch.arange(len(self._images))
         return torch.randperm(len(self._images), generator=_generator(self.seed, epoch))
 
-    def _augment(self, pixels: Tensor, epoch: int, batch: int) -> Tensor:  # [m, C, H, W] uint8
-        generator = _generator(self.seed, epoch, batch)  # one for each batch: a resumed epoch skips the earlier ones
-        if self.crop_padding:
-            pixels = random_crop(pixels, self.crop_padding, generator)
-        return random_flip(pixels, generator) if self.flip else pixels
+    def _augmentation(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """For (pixels [m, C, H, W] uint8, indices [m]), the pixels augmented as this epoch augments these images.
+
+        The draws are made for every image at once, on the CPU: each device, process and resumed run gets the same.
+        """
+        count, padding = len(self._images), self.crop_padding
+        generator = _generator(self.seed, epoch, 0)
+        shifts = draw_shifts(count, padding, generator).to(self.device)  # [2, N]
+        which = draw_mirrored(count, generator).to(self.device)  # [N]
+
+        def augment(pixels: Tensor, indices: Tensor) -> Tensor:
+            pixels = shifted(pixels, padding, shifts[:, indices]) if padding else pixels
+            return mirrored(pixels, which[indices]) if self.flip else pixels
+
+        return augment
 
     def __repr__(self) -> str:
         return (
             f"TensorLoader({len(self._images)} images {list(self._images.shape[1:])}, batch_size={self.batch_size}, "
-            f"seed={self.seed}, shuffle={self.shuffle}, drop_last={self.drop_last}, crop_padding={self.crop_padding}, "
-            f"flip={self.flip}, device={self.device})"
+            f"seed={self.seed}, rank={self.rank}, world_size={self.world_size}, shuffle={self.shuffle}, "
+            f"drop_last={self.drop_last}, crop_padding={self.crop_padding}, flip={self.flip}, device={self.device})"
         )
 
 
 def _generator(seed: int, *path: int) -> torch.Generator:
-    """A CPU generator of its own for an epoch, or a batch of it.
+    """A CPU generator of its own for an epoch's order, and for what else is drawn in it.
 
     NumPy mixes the numbers into one seed: torch's CPU generator keeps only 32 bits of it, so that seeds made by adding
     or shifting would collide.

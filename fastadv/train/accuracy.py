@@ -6,18 +6,30 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from fastadv.attacks.isolation import isolated
+from fastadv.train.distributed import ALONE, Processes
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], processes: Processes = ALONE) -> float:
     """Share of the examples that ``model``, in eval mode, classifies correctly; every module keeps its mode.
 
     Args:
-        model: images [m, C, H, W] -> logits [m, K].
-        batches: of (images, labels [m]).
+        model: images [m, C, H, W] -> logits [m, K], the same on every process.
+        batches: of (images, labels [m]); of several processes, each has its own, of any number, and each example is on
+            one of them. They meet once, at the end.
+        processes: that count together.
     """
+    device = next(model.parameters()).device
+    counts = torch.zeros(2, dtype=torch.int64, device=device)  # [2] correct, all
     with isolated(model, bn="eval"):
-        correct = [model(images).argmax(dim=1) == labels for images, labels in batches]
-    return torch.cat(correct).double().mean().item()
+        for images, labels in batches:
+            counts[0] += (model(images).argmax(dim=1) == labels).sum()
+            counts[1] += len(labels)
+    if not processes.alone:
+        dist.all_reduce(counts)
+    correct, examples = counts.tolist()
+    share: float = correct / examples
+    return share

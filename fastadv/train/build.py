@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fastadv import data, devices, models
+from fastadv.extras import require
 from fastadv.train import checkpoint
+from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
+from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
+from fastadv.train.interfaces import Averages
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
 _TEST_BATCH = 256
-_FREE_ON_RESUME = {"epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "data.root", "data.download"}
+_FREE_ON_RESUME = {
+    *("epochs", "accumulate", "device", "threads", "compile", "checkpoint_every", "keep", "log_every"),
+    *("data.root", "data.download"),
+}
 
 
-def create_trainer(config: TrainConfig, run_dir: str | os.PathLike[str], *, resume: bool = False) -> Trainer:
+def create_trainer(
+    config: TrainConfig,
+    run_dir: str | os.PathLike[str],
+    *,
+    resume: bool | Literal["auto"] = False,
+    processes: Processes = ALONE,
+) -> Trainer:
     """A Trainer that is about to begin the run ``config`` in the folder ``run_dir``, or to continue it.
 
     Sets the seed of PyTorch's default generator, which initial weights and dropout draw from, and the number of CPU
@@ -31,56 +46,52 @@ def create_trainer(config: TrainConfig, run_dir: str | os.PathLike[str], *, resu
 
     Args:
         config: the run's.
-        run_dir: its folder.
-        resume: continue from the last good checkpoint.
+        run_dir: its folder; of several processes, only the main one uses it.
+        resume: continue from the last good checkpoint; "auto" begins the run if there is none.
+        processes: that train together; each calls this function.
 
     Raises:
         ValueError: a configuration that cannot be built, or that is not the one of the run to be resumed.
         FileExistsError: the folder holds a run, and ``resume`` is False.
         FileNotFoundError: there is nothing to resume, or no data.
         CheckpointError: no checkpoint is usable.
+        FailedElsewhere: one of these, on another process.
+
+    Warns:
+        UserWarning: a run that goes on with another number of processes than it had.
     """
     run_dir = Path(run_dir)
-    if resume:
-        start = _checkpoint_to_resume(config, run_dir)
-    else:
-        _check_new(run_dir)
+    config, start = on_main(processes, lambda: _start(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    trainer = _assemble(config, run_dir)
-    if resume:
+    trainer = on_all(processes, lambda: _assemble(config, run_dir, processes))
+    seed_draws(config.seed, processes)
+    if start is not None:
         trainer.load(start)
     return trainer
 
 
-def _assemble(config: TrainConfig, run_dir: Path) -> Trainer:
-    device = devices.resolve(config.device)
-    space = config.data.pixel_space
+def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Trainer:
+    device = devices.resolve(device_name(config.device, processes))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL and the operators take the current one
     with _naming("data"):
-        images = data.load(config.data.name, config.data.root, config.data.download)
-        train_loader = data.TensorLoader(
-            images.train,
-            config.m,
-            space=space,
-            seed=config.seed,
-            crop_padding=config.data.crop_padding,
-            flip=config.data.flip,
-            device=device,
-        )
-        test_loader = data.TensorLoader(
-            images.test, _TEST_BATCH, space=space, shuffle=False, drop_last=False, device=device
-        )
-    num_classes, in_channels = len(images.train.classes), images.train.images.shape[1]
+        train_loader, test_loader, num_classes, in_channels = _loaders(config, device, processes)
+        if len(train_loader) < config.accumulate:
+            raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
     with _naming("model"):
         model = models.create(
             config.model.name, num_classes=num_classes, in_channels=in_channels, **config.model.options
-        ).to(device)
+        )
+        model = _placed(model, config, device, processes)
+        averages = _averages(model, config)
+        wrapped, parallel = _wrapped(model, config, device, processes)
     with _naming("attack"):
-        task = _task(model, config)
+        task = _task(wrapped, config)
     with _naming("optimizer"):
         optimizer = create_optimizer(model, config.optimizer)
-    steps = len(train_loader)
+    steps = len(train_loader) // config.accumulate
     schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
     return Trainer(
         config,
@@ -92,7 +103,60 @@ def _assemble(config: TrainConfig, run_dir: Path) -> Trainer:
         train_loader=train_loader,
         test_loader=test_loader,
         inputs=(num_classes, in_channels),
+        processes=processes,
+        local_backward=nullcontext if parallel is None else parallel.no_sync,
+        averages=averages,
     )
+
+
+def _loaders(
+    config: TrainConfig, device: torch.device, processes: Processes
+) -> tuple[data.TensorLoader, data.TensorLoader, int, int]:
+    """Loaders of this process's share of the training and the test images, the number of classes, and of channels."""
+    images = data.load(config.data.name, config.data.root, config.data.download)
+    share: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "device": device}
+    train_loader = data.TensorLoader(
+        images.train,
+        config.m,
+        space=config.data.pixel_space,
+        seed=config.seed,
+        crop_padding=config.data.crop_padding,
+        flip=config.data.flip,
+        **share,
+    )
+    test_loader = data.TensorLoader(
+        images.test, _TEST_BATCH, space=config.data.pixel_space, shuffle=False, drop_last=False, **share
+    )
+    return train_loader, test_loader, len(images.train.classes), images.train.images.shape[1]
+
+
+def _placed(model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes) -> nn.Module:
+    """The model where, and as, it is trained."""
+    if config.sync_bn and not processes.alone:
+        if device.type == "cpu":
+            raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    layout = torch.channels_last if config.channels_last else torch.preserve_format
+    placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    return placed
+
+
+def _wrapped(
+    model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes
+) -> tuple[nn.Module, DistributedDataParallel | None]:
+    """The model as the training pass goes through it, and the part of that which averages gradients, if any does."""
+    wrapped, parallel = model, None
+    if not processes.alone:
+        parallel = wrapped = data_parallel(model, device, static_graph=config.accumulate == 1 and not config.compile)
+    # Outside of DistributedDataParallel, torch.compile cuts its graph where a bucket of gradients is full.
+    return CompiledOrEager(wrapped) if config.compile else wrapped, parallel
+
+
+def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
+    if config.ema_decay is None:
+        return None
+    averages: Averages = require("timm.utils", extra="train").ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
+    return averages
 
 
 def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
@@ -103,7 +167,7 @@ def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
         lambda_=config.attack.lambda_,
         eps=config.attack.size,
         space=config.data.pixel_space,
-        start_after=config.attack.start_after,
+        start_after=config.attack.start_after * config.accumulate,  # the task counts minibatches
         label_smoothing=config.label_smoothing,
         aux_weight=config.aux_weight,
         seed=config.seed,
@@ -120,24 +184,63 @@ def _naming(section: str) -> Iterator[None]:
         raise ValueError(f"{section}: {error}") from error
 
 
+def _start(
+    config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes
+) -> tuple[TrainConfig, Path | None]:
+    """The run's configuration, and the checkpoint that it goes on from."""
+    if not resume:
+        _check_new(run_dir)
+        return config, None
+    start = checkpoint.latest(run_dir)
+    if start is None and resume == "auto":
+        return config, None
+    if start is None:
+        raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
+    stored = checkpoint.load_config(start)
+    config = _with_as_many_examples(config, stored, checkpoint.read_meta(start).processes, processes.world_size)
+    _check_same(config, stored, run_dir)
+    return config, start
+
+
 def _check_new(run_dir: Path) -> None:
     log = run_dir / "log.jsonl"  # empty if the run ended before its first checkpoint
     if any((run_dir / "checkpoints").glob("step-*")) or (log.exists() and log.stat().st_size > 0):
         raise FileExistsError(f"{run_dir} already holds a run: continue it with --resume, or choose another --out")
 
 
-def _checkpoint_to_resume(config: TrainConfig, run_dir: Path) -> Path:
-    start = checkpoint.latest(run_dir)
-    if start is None:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
-    stored, wanted = _flat(asdict(checkpoint.load_config(start))), _flat(asdict(config))
+def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int, now: int) -> TrainConfig:
+    """The configuration with as many minibatches in an iteration as ``stored`` had, for ``now`` processes.
+
+    Raises:
+        ValueError: that is not possible, or not what ``config`` asks for.
+    """
+    wanted = before * stored.accumulate
+    if now != before and config.accumulate == stored.accumulate and wanted % now == 0:
+        config = replace(config, accumulate=wanted // now)
+    if now * config.accumulate != wanted:
+        raise ValueError(
+            f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
+            f"{before} processes; with {now} processes and accumulate {config.accumulate} it would be "
+            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for"
+        )
+    if now != before:
+        warnings.warn(
+            f"this run goes on with {now} processes instead of {before}, and accumulate {config.accumulate} instead of "
+            f"{stored.accumulate}: the examples of each iteration stay the same, but dropout draws anew, each process "
+            f"goes on from the main one's running statistics, and sums differ in their last bits",
+            stacklevel=2,
+        )
+    return config
+
+
+def _check_same(config: TrainConfig, stored_config: TrainConfig, run_dir: Path) -> None:
+    stored, wanted = _flat(asdict(stored_config)), _flat(asdict(config))
     free = _FREE_ON_RESUME - ({"epochs"} if depends_on_length(config.schedule) else set())
     differing = [name for name in stored if stored[name] != wanted[name] and name not in free]
     if differing:
         changes = "; ".join(f"{name} was {stored[name]!r} and is now {wanted[name]!r}" for name in differing)
         why = f"; a {config.schedule.name} schedule depends on the number of epochs" if "epochs" in differing else ""
         raise ValueError(f"{run_dir} cannot be resumed with another configuration: {changes}{why}")
-    return start
 
 
 def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Checkpoints: folders that are whole or not there, and that are verified before anything in them is used.
 
-``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), the run's configuration
-(``config.yaml``), what training needs besides (``state.pt``), and ``meta.json`` with the sha256 of the others.
+``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), their averages if the run
+keeps any (``averaged.safetensors``), the run's configuration (``config.yaml``), what training needs besides
+(``state.pt``), and ``meta.json`` with the sha256 of the others.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fastadv.train.parsing import dump_config, parse_config
 
 _FORMAT = 1
 _WEIGHTS, _CONFIG, _STATE, _META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
+_AVERAGED = "averaged.safetensors"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -44,12 +46,31 @@ class Meta:
         epoch: epochs done, whole ones.
         num_classes: the network's.
         in_channels: of the network's input.
+        processes: that trained it together.
     """
 
     step: int
     epoch: int
     num_classes: int
     in_channels: int
+    processes: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What a checkpoint holds for the run to continue.
+
+    Args:
+        meta: where the run stood.
+        weights: parameters and buffers by name, on the CPU.
+        averaged: the same, averaged over the iterations; None if the run averages nothing.
+        state: as given to :func:`save`.
+    """
+
+    meta: Meta
+    weights: dict[str, torch.Tensor]
+    averaged: dict[str, torch.Tensor] | None
+    state: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,13 +94,21 @@ class LoadedModel:
 
 
 def save(
-    run_dir: Path, *, model: nn.Module, config: TrainConfig, state: Mapping[str, Any], meta: Meta, keep: int = 3
+    run_dir: Path,
+    *,
+    model: nn.Module,
+    averaged: nn.Module | None = None,
+    config: TrainConfig,
+    state: Mapping[str, Any],
+    meta: Meta,
+    keep: int = 3,
 ) -> Path:
     """Write a checkpoint of ``run_dir`` and delete all but the last ``keep``.
 
     Args:
         run_dir: the run's folder.
         model: the raw module, not a wrapper.
+        averaged: the same module with averaged weights, if the run keeps them.
         config: the run's.
         state: what :func:`load_state` shall return; tensors, numbers, strings and containers of them.
         meta: where the run stands.
@@ -97,7 +126,7 @@ def save(
         target.parent.mkdir(parents=True, exist_ok=True)
         for left in target.parent.glob(".*.partial"):  # by a run that was killed while it wrote
             shutil.rmtree(left)
-        _write_files(partial, model, config, state, meta)
+        _write_files(partial, model, averaged, config, state, meta)
         if target.exists():  # refused by latest(), or the run would have continued from it
             shutil.rmtree(target)
         partial.rename(target)
@@ -112,11 +141,20 @@ def save(
     return target
 
 
-def _write_files(folder: Path, model: nn.Module, config: TrainConfig, state: Mapping[str, Any], meta: Meta) -> None:
+def _write_files(
+    folder: Path,
+    model: nn.Module,
+    averaged: nn.Module | None,
+    config: TrainConfig,
+    state: Mapping[str, Any],
+    meta: Meta,
+) -> None:
     pickled = io.BytesIO()
     torch.save(dict(state), pickled)
+    serialized = require("safetensors.torch", extra="train").save
     files = {
-        _WEIGHTS: require("safetensors.torch", extra="train").save(_plain_tensors(model)),
+        _WEIGHTS: serialized(_plain_tensors(model)),
+        **({_AVERAGED: serialized(_plain_tensors(averaged))} if averaged is not None else {}),
         _CONFIG: dump_config(config).encode(),
         _STATE: pickled.getvalue(),
     }
@@ -206,10 +244,11 @@ def read_meta(path: Path) -> Meta:
         about = json.loads((path / _META).read_bytes())
         if not isinstance(about, dict) or about.get("format") != _FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of this version: {_META} has no format {_FORMAT}")
-        for name in (_WEIGHTS, _CONFIG, _STATE):
+        averaged = [_AVERAGED] if _AVERAGED in about["sha256"] else []
+        for name in (_WEIGHTS, *averaged, _CONFIG, _STATE):
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != about["sha256"][name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
-        return Meta(**{field.name: about[field.name] for field in fields(Meta)})
+        return Meta(**{field.name: about[field.name] for field in fields(Meta) if field.name in about})
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -236,9 +275,28 @@ def load_config(path: Path) -> TrainConfig:
     return parse_config(yaml.safe_load((path / _CONFIG).read_text()))
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy the weights and buffers of the checkpoint ``path`` into ``model``, whatever device it is on."""
-    model.load_state_dict(require("safetensors.torch", extra="train").load((path / _WEIGHTS).read_bytes()))
+def read(path: Path) -> Saved:
+    """Everything in the checkpoint ``path``.
+
+    Raises:
+        CheckpointError: it is not usable.
+    """
+    meta = read_meta(path)
+    averaged = load_weights(path, averaged=True) if (path / _AVERAGED).exists() else None
+    return Saved(meta, load_weights(path), averaged, load_state(path))
+
+
+def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
+    """The weights and buffers of the checkpoint ``path``, or their averages.
+
+    Raises:
+        CheckpointError: there are no averages.
+    """
+    file = path / (_AVERAGED if averaged else _WEIGHTS)
+    if not file.exists():
+        raise CheckpointError(f"{path} has no averaged weights: its run was trained without --ema-decay")
+    weights: dict[str, torch.Tensor] = require("safetensors.torch", extra="train").load(file.read_bytes())
+    return weights
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -247,15 +305,16 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_model(path: str | os.PathLike[str]) -> LoadedModel:
+def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> LoadedModel:
     """The network of a checkpoint, or of a run's last good one.
 
     Args:
         path: a checkpoint's folder, or a run's.
+        averaged: with the averaged weights of a run that had ``ema_decay``.
 
     Raises:
         FileNotFoundError: neither.
-        CheckpointError: not usable.
+        CheckpointError: not usable, or without averages.
     """
     from fastadv import models
 
@@ -264,7 +323,7 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     model = models.create(
         config.model.name, num_classes=meta.num_classes, in_channels=meta.in_channels, **config.model.options
     )
-    load_weights(found, model)
+    model.load_state_dict(load_weights(found, averaged=averaged))
     folder = found.resolve()
     name = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
     return LoadedModel(model.eval(), config, meta.step, name)

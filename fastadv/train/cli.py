@@ -5,47 +5,69 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from signal import SIGINT, Signals
-from typing import Any
+from typing import Any, Literal
 
 from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
+from fastadv.train.config import TrainConfig
+from fastadv.train.distributed import FailedElsewhere, Processes, joined, launch_name, on_main
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
+_LAUNCH = ".launch"
+_RESUME: dict[str, bool | Literal["auto"]] = {"no": False, "yes": True, "auto": "auto"}
 _DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep checkpoints, a log and TensorBoard
 scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
 and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
-option's name count as underscores."""
+option's name count as underscores. On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ..."""
 _EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, or by a file that could not be written;
 2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with
---resume."""
+--resume. Processes that torchrun starts anew (--max-restarts) continue the run by themselves."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
+    begun = False
     try:
-        trainer = _prepare(argv)
-    except (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError) as error:
+        with joined() as processes:
+            trainer = _prepare(argv, processes)
+            begun = True
+            return _run(trainer)
+    except FailedElsewhere:
+        return 1 if begun else 2
+    except (NonFiniteLoss, checkpoint.CheckpointError, OSError, ValueError, ModuleNotFoundError) as error:
+        if begun and isinstance(error, (ValueError, ModuleNotFoundError)):
+            raise
         print(f"fastadv train: {error}", file=sys.stderr)
-        return 2
-    print(_standing(trainer), file=sys.stderr)
-    try:
+        return 1 if begun else 2
+
+
+def _run(trainer: Trainer) -> int:
+    _say(trainer, _standing(trainer))
+    with warnings.catch_warnings():
+        # Of one-channel images: their first layer's gradients, a few hundred numbers, are copied once more.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         stopped_by = _fit(trainer)
-    except (NonFiniteLoss, checkpoint.CheckpointError, OSError) as error:
-        print(f"fastadv train: {error}", file=sys.stderr)
-        return 1
     if stopped_by is not None:
-        print(_how_to_continue(trainer), file=sys.stderr)
+        _say(trainer, _how_to_continue(trainer))
         return exit_code(stopped_by)
-    print(trainer.last_checkpoint)
-    print(f"next: {_evaluation(trainer)}", file=sys.stderr)
+    if trainer.processes.main:
+        print(trainer.last_checkpoint)
+    _say(trainer, f"next: {_evaluation(trainer)}")
     return 0
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    if trainer.processes.main:
+        print(text, file=sys.stderr)
 
 
 def _fit(trainer: Trainer) -> Signals | None:
@@ -55,11 +77,12 @@ def _fit(trainer: Trainer) -> Signals | None:
     def stop(number: Signals) -> None:
         nonlocal stopped_by
         stopped_by = number
-        print(f"{number.name}: stopping after this iteration; a second one stops at once", file=sys.stderr)
+        _say(trainer, f"{number.name}: stopping after this iteration; a second one stops at once")
         trainer.request_stop()
 
     try:
-        with only_writer(trainer.run_dir), on_first_signal(stop):
+        with ExitStack() as stack, on_first_signal(stop):
+            on_main(trainer.processes, lambda: stack.enter_context(only_writer(trainer.run_dir)))
             trainer.fit()
     except KeyboardInterrupt:
         return stopped_by
@@ -69,6 +92,10 @@ def _fit(trainer: Trainer) -> Signals | None:
 def _standing(trainer: Trainer) -> str:
     """Where the run stands, and whether it became longer or shorter."""
     text = f"{trainer.run_dir}: {trainer.step:,} of {trainer.total_steps:,} iterations done, on {trainer.device}"
+    config, processes = trainer.config, trainer.processes.world_size
+    if config.accumulate * processes > 1:
+        examples = config.m * config.accumulate * processes
+        text += f"; {examples:,} examples each: m {config.m} x accumulate {config.accumulate} x {processes} processes"
     epochs = trainer.config.epochs
     before = checkpoint.load_config(trainer.last_checkpoint).epochs if trainer.last_checkpoint else epochs
     return text if before == epochs else f"{text}; epochs was {before} and is now {epochs}"
@@ -88,8 +115,15 @@ def _evaluation(trainer: Trainer) -> str:
     return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
 
 
-def _prepare(argv: Sequence[str]) -> Trainer:
-    """The Trainer that the arguments ask for."""
+def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
+    """The Trainer that the arguments ask for. Recipes and runs are read by the main process alone."""
+    config, run_dir, resume = on_main(processes, lambda: _parse(argv))
+    trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
+    on_main(processes, lambda: _take(run_dir))
+    return trainer
+
+
+def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"]]:
     run_parser = argparse.ArgumentParser("fastadv train", add_help=False, allow_abbrev=False)
     _add_run_options(run_parser)
     run, _ = run_parser.parse_known_args(argv)
@@ -102,24 +136,47 @@ def _prepare(argv: Sequence[str]) -> Trainer:
     )
     _add_run_options(parser.add_argument_group("run"))
     config = build_config(parse_options(parser, _base(run), argv))
-    name = Path(run.recipe).stem if run.recipe else config.data.name
-    trainer = create_trainer(config, run.out or Path("runs") / name, resume=run.resume)
-    make_folder(trainer.run_dir)
-    return trainer
+    run_dir = Path(run.out or Path("runs") / (Path(run.recipe).stem if run.recipe else config.data.name))
+    if _was_taken(run_dir):
+        return config, run_dir, "auto"
+    return config, run_dir, _RESUME[run.resume]
 
 
 def _add_run_options(parser: Any) -> None:
     parser.add_argument("--recipe", metavar="NAME", help=f"a YAML file, or one of: {', '.join(recipes())}")
     parser.add_argument("--out", metavar="DIR", help="the run's folder, runs/NAME unless given")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        default="no",
+        choices=tuple(_RESUME),
+        help="continue the run in --out from its last checkpoint; with auto, begin it if there is none: for a cluster "
+        "that starts the same command again",
+    )
+
+
+def _take(run_dir: Path) -> None:
+    """Make the run's folder, and note in it which torchrun it belongs to: see :func:`_was_taken`."""
+    make_folder(run_dir)
+    (run_dir / _LAUNCH).write_text(launch_name() or "")
+
+
+def _was_taken(run_dir: Path) -> bool:
+    """Whether torchrun has started these processes anew, and those before them had begun or resumed this run.
+
+    If they had not, they failed by a mistake, such as a folder that holds somebody else's run: it is refused again.
+    """
+    note = run_dir / _LAUNCH
+    return launch_name() is not None and note.exists() and note.read_text() == launch_name()
 
 
 def _base(run: argparse.Namespace) -> dict[str, Any]:
     """What the command line overrides: the recipe, or without one the configuration of the run to be resumed."""
     if run.recipe:
         return read_recipe(run.recipe)
-    if run.resume and run.out:
+    if run.resume == "yes" and run.out:
         return asdict(checkpoint.load_config(checkpoint.resolve(run.out)))
-    if run.resume:
+    if run.resume == "yes":
         raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was begun with")
     return {}

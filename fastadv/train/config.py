@@ -13,7 +13,8 @@ from fastadv.pixels import PixelSpace
 
 SpaceName = Literal["raw", "unit", "symmetric", "imagenet"]
 BatchNormMode = Literal["eval", "batch"]
-OptimizerName = Literal["rmsprop", "sgd", "adamw"]
+OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
+PrecisionName = Literal["float32", "bfloat16"]
 ScheduleName = Literal["constant", "cosine", "exponential"]
 
 
@@ -128,10 +129,12 @@ class OptimizerConfig:
     """The optimiser."""
 
     name: OptimizerName = "rmsprop"
-    """rmsprop (the paper's), sgd or adamw."""
+    """rmsprop, rmsprop_tf (the paper's: TensorFlow's form, with eps inside the root and the learning rate inside the
+    momentum), sgd or adamw."""
 
     lr: float = 0.045
-    """Learning rate, before the schedule; 0.045 is the paper's for RMSProp."""
+    """Learning rate, before the schedule; 0.045 is the paper's for RMSProp. It belongs to the whole iteration, that is,
+    m x accumulate x processes examples, 1,600 in the paper, and is used as it stands for any number of them."""
 
     weight_decay: float = 0.0
     """Weight decay; 0 switches it off."""
@@ -141,7 +144,7 @@ class OptimizerConfig:
 
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the PyTorch optimiser. Unless given: momentum 0.9 for sgd; alpha 0.9, momentum 0.9
-    and eps 1.0 for rmsprop, the constants Inception networks are trained with."""
+    and eps 1.0 for rmsprop and rmsprop_tf, the constants Inception networks are trained with."""
 
     def __post_init__(self) -> None:
         _one_of("optimizer.name", self.name, get_args(OptimizerName))
@@ -195,7 +198,13 @@ class TrainConfig:
     """Passes over the training set."""
 
     m: int = 32
-    """Minibatch size, adversarial examples included."""
+    """Minibatch size, adversarial examples included; of each process, if torchrun starts several. Also --minibatch:
+    torchrun takes --m for an option of its own."""
+
+    accumulate: int = 1
+    """Minibatches of each process per iteration: their gradients are averaged before the weights change. 50 processes
+    with 1 and 25 with 2 take the same examples, as each minibatch has its own m, k and batch statistics. An iteration
+    is one change of the weights, here and wherever iterations are counted."""
 
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes; 0 switches label smoothing off."""
@@ -203,6 +212,27 @@ class TrainConfig:
     aux_weight: float = 0.4
     """Weight of the loss at the network's auxiliary logits, where it has any, as inception_v3 has; 0.4 is Inception's.
     The attack follows the logits alone: attack.options.aux_weight 0.4 adds the auxiliary ones to its cost."""
+
+    clip_grad_norm: float | None = None
+    """Largest L2 norm of the whole gradient of an iteration: a longer one is shortened to it. null is no limit."""
+
+    ema_decay: float | None = None
+    """Average the weights over the iterations with this decay, such as 0.9999, and test and save the averages beside
+    the weights. The decay begins at 0 and rises: the first iterations leave no trace. null is no averaging."""
+
+    precision: PrecisionName = "float32"
+    """bfloat16 computes the network's passes in autocast, in training, generation and the test after each epoch. The
+    weights and what is added up stay in float32."""
+
+    channels_last: bool = False
+    """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""
+
+    compile: bool = False
+    """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it."""
+
+    sync_bn: bool = False
+    """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
+    layer in each iteration. Unless m is small there is no need to: the paper's are of each machine's 32. GPUs only."""
 
     seed: int = 0
     """Fixes the initial weights, dropout, the order of the examples, and the attack's random draws."""
@@ -215,7 +245,8 @@ class TrainConfig:
     on another machine."""
 
     checkpoint_every: int = 0
-    """Iterations between checkpoints, besides the one at the end of each epoch; 0 is none."""
+    """Iterations between checkpoints, besides the one at the end of each epoch; 0 is none. A run whose processes die
+    loses what came after the last one."""
 
     keep: int = 3
     """Checkpoints kept; older ones are deleted."""
@@ -224,11 +255,17 @@ class TrainConfig:
     """Iterations between two lines of log.jsonl."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("m", 1), ("checkpoint_every", 0), ("keep", 1), ("log_every", 1)):
-            _integer(name, getattr(self, name), least=least)
+        for name in ("epochs", "m", "accumulate", "keep", "log_every"):
+            _integer(name, getattr(self, name), least=1)
+        _integer("checkpoint_every", self.checkpoint_every, least=0)
+        _one_of("precision", self.precision, get_args(PrecisionName))
         _integer("seed", self.seed, least=0, most=2**63 - 1)
         _real("label_smoothing", self.label_smoothing, least=0, below=1)
         _real("aux_weight", self.aux_weight, least=0)
+        if self.clip_grad_norm is not None:
+            _real("clip_grad_norm", self.clip_grad_norm, above=0)
+        if self.ema_decay is not None:
+            _real("ema_decay", self.ema_decay, above=0, below=1)
         if self.threads is not None:
             _integer("threads", self.threads, least=1, most=MOST_THREADS)
         if self.attack.k > self.m:

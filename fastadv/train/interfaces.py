@@ -1,11 +1,11 @@
-"""What the trainer asks of a task and of a loader."""
+"""What the trainer asks of a task, a loader and averaged weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastadv.train.task import Accuracy, Hits
 
@@ -20,8 +20,19 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class Averages(Protocol):
+    """Weights averaged over the iterations, in a module like the model."""
+
+    module: nn.Module
+
+    def update(self, model: nn.Module, step: int) -> None: ...
+
+
 class Loader(Protocol):
-    """Minibatches whose order is a function of the epoch, so that a run can continue in the middle of one."""
+    """Minibatches whose order is a function of the epoch, so that a run can continue in the middle of one.
+
+    Of several processes each has a loader of its own, of as many minibatches; the examples are split among them.
+    """
 
     indices: Tensor  # [m], of the batch last yielded
 

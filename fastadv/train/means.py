@@ -34,11 +34,11 @@ class RunningMeans:
         self._sums = torch.zeros(3, dtype=torch.float64, device=self._device)  # [3] loss, clean, adversarial
         self._counts = [0, 0, 0]
 
-    def add(self, loss: Tensor, hits: Hits) -> None:
-        """One minibatch: its loss, a scalar, and its hits."""
+    def add(self, loss: Tensor, hits: Hits, minibatches: int = 1) -> None:
+        """So many minibatches: the sums of their losses, a scalar, and of their hits."""
         self._sums[0] += loss.detach()
         self._sums[1:] += hits.correct
-        self._counts = [count + more for count, more in zip(self._counts, (1, *hits.examples), strict=True)]
+        self._counts = [count + more for count, more in zip(self._counts, (minibatches, *hits.examples), strict=True)]
 
     def read(self) -> Means:
         """The means of one minibatch or more; waits for the device."""

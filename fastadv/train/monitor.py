@@ -17,7 +17,10 @@ from fastadv.extras import require
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One logged iteration: loss, accuracies (None where no such example) and learning rate of its minibatch."""
+    """One logged iteration: loss, learning rate, and the accuracies (None where no such example) of its last minibatch.
+
+    Of several processes the accuracies are the main one's, the rest is of all.
+    """
 
     step: int
     epoch: int
@@ -30,7 +33,10 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """The end of an epoch: means over its minibatches as they were trained on, and accuracy on the clean test set."""
+    """The end of an epoch: means over its minibatches as they were trained on, and accuracy on the clean test set.
+
+    ``test_accuracy_averaged`` is that of the averaged weights; None where there are none.
+    """
 
     step: int
     epoch: int
@@ -38,6 +44,7 @@ class EpochRecord:
     mean_clean_accuracy: float | None
     mean_adversarial_accuracy: float | None
     test_accuracy: float
+    test_accuracy_averaged: float | None = None
 
 
 Record = StepRecord | EpochRecord
@@ -155,6 +162,8 @@ class Progress:
             return
         means = _figures(record.mean_loss, record.mean_clean_accuracy, record.mean_adversarial_accuracy)
         line = f"epoch {record.epoch}/{self._epochs}  {self._speed}mean {means}  test {record.test_accuracy:.1%}"
+        if record.test_accuracy_averaged is not None:
+            line += f"  averaged {record.test_accuracy_averaged:.1%}"
         self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn, optim
 
+from fastadv.extras import require
 from fastadv.train.config import OptimizerConfig, ScheduleConfig
 
-_OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], dict[str, Any]]] = {
-    # The constants the Inception networks were published with. Epsilon 1 keeps a rare gradient from a giant step;
-    # PyTorch adds it to the root, TensorFlow under it.
-    "rmsprop": (optim.RMSprop, {"alpha": 0.9, "momentum": 0.9, "eps": 1.0}),
-    "sgd": (optim.SGD, {"momentum": 0.9}),
-    "adamw": (optim.AdamW, {}),
+# The constants the Inception networks were published with. Epsilon 1 keeps a rare gradient from a giant step; PyTorch
+# adds it to the root, TensorFlow under it.
+_INCEPTION = {"alpha": 0.9, "momentum": 0.9, "eps": 1.0}
+_OPTIMIZERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "rmsprop": ("torch.optim", "RMSprop", _INCEPTION),
+    "rmsprop_tf": ("timm.optim", "RMSpropTF", _INCEPTION),
+    "sgd": ("torch.optim", "SGD", {"momentum": 0.9}),
+    "adamw": ("torch.optim", "AdamW", {}),
 }
 
 
@@ -25,8 +28,10 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimiz
 
     Raises:
         ValueError: an option that the optimiser does not have, or a value that it refuses.
+        ModuleNotFoundError: rmsprop_tf without timm.
     """
-    kind, defaults = _OPTIMIZERS[config.name]
+    module, name, defaults = _OPTIMIZERS[config.name]
+    kind: Callable[..., optim.Optimizer] = getattr(require(module, extra="train"), name)
     accepted = [name for name in inspect.signature(kind).parameters if name not in ("params", "lr", "weight_decay")]
     unknown = [name for name in config.options if name not in accepted]
     if unknown:

@@ -15,7 +15,8 @@ from fastadv.extras import require
 from fastadv.train.config import TrainConfig
 from fastadv.train.mistakes import ConfigError, check_fields, did_you_mean, explained, fields_of
 
-_SHORT_FORMS = {"data": "--data.root", "download": "--data.download"}
+# --minibatch is the longer one: torchrun reads a script's options, too, and takes --m for an abbreviation of its own.
+_SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m"}
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
 

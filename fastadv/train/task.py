@@ -13,6 +13,7 @@ from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
 from fastadv.pixels import PixelSpace
+from fastadv.train.distributed import current
 from fastadv.train.reuse import overwriting
 
 _AGAIN = (
@@ -39,7 +40,8 @@ class AdversarialTask:
     """Makes the first k examples of a minibatch adversarial and returns the paper's loss (section 3, Algorithm 1).
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
-    module, the training forward goes through the wrapper.
+    module, the training forward goes through the wrapper. Where torch.distributed has a process group when the task is
+    made, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
@@ -93,6 +95,8 @@ class AdversarialTask:
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         options |= attack_options or {}
         self.attack = attacks.create(attack, model, **options)
+        processes = current()
+        self.attack.stream.split(processes.rank, processes.world_size)
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ from torch import Tensor, nn
 from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
 from fastadv.train.config import TrainConfig
-from fastadv.train.interfaces import Loader, Task
+from fastadv.train.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_main
+from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.means import RunningMeans
-from fastadv.train.monitor import EpochRecord, Rate, Record, StepRecord, monitoring
+from fastadv.train.monitor import EpochRecord, Monitor, Rate, Record, StepRecord, monitoring
+from fastadv.train.tally import Tally
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -43,6 +48,8 @@ class Trainer:
 
     The position in the run is ``step`` alone: epoch and batch follow from it, and loaders are functions of these.
 
+    Of several processes each has its own Trainer, and they meet in every iteration; the main one keeps the folder.
+
     Args:
         config: the run's.
         run_dir: its folder.
@@ -50,9 +57,13 @@ class Trainer:
         task: forward pass and loss.
         optimizer: of the model's parameters.
         schedule: stepped after each iteration.
-        train_loader: what to train on.
-        test_loader: what to measure accuracy on at the end of each epoch.
+        train_loader: what this process trains on.
+        test_loader: what to measure accuracy on at the end of each epoch, this process's share.
         inputs: the model's number of classes and of input channels.
+        processes: that train together.
+        local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
+            gradients need not travel: ``DistributedDataParallel.no_sync``.
+        averages: of the model's weights over the iterations; None for no averaging.
     """
 
     def __init__(
@@ -67,6 +78,9 @@ class Trainer:
         train_loader: Loader,
         test_loader: Loader,
         inputs: tuple[int, int],
+        processes: Processes = ALONE,
+        local_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
+        averages: Averages | None = None,
     ) -> None:
         self.config = config
         self.run_dir = run_dir
@@ -77,12 +91,16 @@ class Trainer:
         self.train_loader = train_loader
         self.test_loader = test_loader
         self.inputs = inputs
+        self.processes = processes
+        self.averages = averages
         self.step = 0
         self.last_checkpoint: Path | None = None
+        self._local_backward = local_backward
         self._loss = self._lr = math.nan
-        self._stopping = False
+        self._asked_to_stop = self._agreed_to_stop = False
         self._rate = Rate()
         self._means = RunningMeans(self.device)
+        self._monitors: list[Monitor] = []
 
     @property
     def device(self) -> torch.device:
@@ -90,9 +108,14 @@ class Trainer:
         return next(self.model.parameters()).device
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Iterations in an epoch; minibatches that do not fill a last one are left out."""
+        return len(self.train_loader) // self.config.accumulate
+
+    @property
     def total_steps(self) -> int:
         """Iterations of the whole run."""
-        return self.config.epochs * len(self.train_loader)
+        return self.config.epochs * self.steps_per_epoch
 
     @property
     def finished(self) -> bool:
@@ -107,55 +130,96 @@ class Trainer:
         Raises:
             NonFiniteLoss: the weights are those before the iteration that failed.
             CheckpointError: a checkpoint could not be written.
+            FailedElsewhere: either, on the main process, as this one learns.
         """
-        position = {"step": self.step, "total_steps": self.total_steps, "epochs": self.config.epochs}
-        with monitoring(self.run_dir, **position) as self._monitors:
+        with ExitStack() as stack:
+            on_main(self.processes, lambda: self._open_monitors(stack))
             if self.last_checkpoint is None:
                 self.save()
             while not self.finished and not self._stopping:
                 self._train_epoch()
 
+    def _open_monitors(self, stack: ExitStack) -> None:
+        position = {"step": self.step, "total_steps": self.total_steps, "epochs": self.config.epochs}
+        self._monitors = stack.enter_context(monitoring(self.run_dir, **position))
+
     def _train_epoch(self) -> None:
         """The rest of the current epoch, or as much of it as there is before a stop."""
-        epoch, start = divmod(self.step, len(self.train_loader))
+        epoch, start = divmod(self.step, self.steps_per_epoch)
+        minibatches = self.train_loader.epoch(epoch, start=start * self.config.accumulate)
         self._rate.restart()
-        for images, labels in self.train_loader.epoch(epoch, start=start):
-            self.train_step(images, labels)
-            self._rate.count(len(images))
+        for _ in range(start, self.steps_per_epoch):
+            self.train_step(islice(minibatches, self.config.accumulate))
             if self.step % self.config.log_every == 0:
                 self._log_step(epoch)
             stopping = self._stopping  # read once: a signal handler may set it between two lines
-            if self.step % len(self.train_loader) and (stopping or self._checkpoint_is_due()):
+            if self.step % self.steps_per_epoch and (stopping or self._checkpoint_is_due()):
                 self.save()
                 self._rate.restart()
             if stopping:
                 break
-        if self.step % len(self.train_loader) == 0:
+        if self.step % self.steps_per_epoch == 0:
+            for module in self._modules():
+                average_buffers(module, self.processes)
             self._log_epoch(epoch)
             self.save()
 
-    def train_step(self, images: Tensor, labels: Tensor) -> None:
-        """One iteration on images [m, C, H, W] and labels [m]."""
+    def train_step(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """One iteration on as many minibatches as are accumulated, of images [m, C, H, W] and labels [m]."""
         self.optimizer.zero_grad()
-        loss = self.task(images, labels)
-        on_host = _HostCopy(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._loss = on_host.wait()  # the iteration's one synchronisation, met while the backward pass still runs
-        if not math.isfinite(self._loss):
-            raise self._not_finite(f"the loss is {self._loss}", self.step + 1)
-        self._lr = self.optimizer.param_groups[0]["lr"]
+        tally = Tally(self.device, self.processes)
+        seen: list[tuple[Tensor, Tensor]] = []  # of each minibatch, the loss and the indices [m]
+        for images, labels in minibatches:
+            last = len(seen) + 1 == self.config.accumulate
+            with nullcontext() if last else self._local_backward():
+                with self._autocast():
+                    loss = self.task(self._arranged(images), labels)
+                tally.add(loss, self.task.hits())
+                seen.append((loss.detach(), self.train_loader.indices))
+                if last:
+                    tally.share(stop=self._asked_to_stop)
+                (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+            self._rate.count(len(images) * self.processes.world_size)
+        totals = tally.wait()
+        if not totals.finite:
+            self._refuse_loss(seen)
+        self._loss, self._lr = totals.loss, self.optimizer.param_groups[0]["lr"]
+        self._agreed_to_stop = totals.stop
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
         self.optimizer.step()
         self.schedule.step()
-        self._means.add(loss, self.task.hits())
+        self._means.add(*tally.read(), tally.minibatches)
         self.step += 1
+        if self.averages is not None:
+            self.averages.update(self.model, self.step)
 
     def request_stop(self) -> None:
-        """Make :meth:`fit` save a checkpoint and return after the iteration that is under way."""
-        self._stopping = True
+        """Make :meth:`fit` save a checkpoint and return after the iteration that is under way.
+
+        Of several processes one request is enough: all stop after the same iteration, at latest the one that follows.
+        """
+        self._asked_to_stop = True
+
+    @property
+    def _stopping(self) -> bool:
+        return self._asked_to_stop if self.processes.alone else self._agreed_to_stop
 
     def _checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint_every
         return every > 0 and self.step % every == 0
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        half = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if half else nullcontext()
+
+    def _arranged(self, images: Tensor) -> Tensor:  # [m, C, H, W]
+        """The images in the layout of the weights."""
+        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+
+    def _modules(self) -> list[nn.Module]:
+        """The model, and the one with its averaged weights if there is one."""
+        return [self.model] if self.averages is None else [self.model, self.averages.module]
 
     # --- records -----------------------------------------------------------------------------------------------------
 
@@ -175,94 +239,138 @@ class Trainer:
 
     def _log_epoch(self, epoch: int) -> None:
         means = self._means.read()
+        tested = [self._test(module) for module in self._modules()]
         record = EpochRecord(
             step=self.step,
             epoch=epoch + 1,
             mean_loss=means.loss,
             mean_clean_accuracy=means.clean,
             mean_adversarial_accuracy=means.adversarial,
-            test_accuracy=accuracy(self.model, self.test_loader.epoch(0)),
+            test_accuracy=tested[0],
+            test_accuracy_averaged=tested[1] if len(tested) > 1 else None,
         )
         self._write(record)
         self._means.restart()
+
+    def _test(self, module: nn.Module) -> float:
+        batches = ((self._arranged(images), labels) for images, labels in self.test_loader.epoch(0))
+        with self._autocast():
+            return accuracy(module, batches, self.processes)
 
     def _write(self, record: Record) -> None:
         for monitor in self._monitors:
             monitor.write(record)
 
-    def _not_finite(self, what: str, iteration: int) -> NonFiniteLoss:
+    # --- what is not finite ------------------------------------------------------------------------------------------
+
+    def _refuse_loss(self, seen: list[tuple[Tensor, Tensor]]) -> None:
+        bad = [(f"the loss is {loss}", indices.tolist()) for loss, indices in seen if not loss.isfinite()]
+        self._refuse(bad, self.step + 1)
+
+    def _refuse_weights(self) -> None:
+        tensors = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
+        finite = all(tensor.isfinite().all() for tensor in tensors)
         indices = self.train_loader.indices.tolist()
-        return NonFiniteLoss(what, iteration=iteration, indices=indices, checkpoint=self.last_checkpoint)
+        self._refuse([] if finite else [("the weights are not finite", indices)], self.step)
+
+    def _refuse(self, bad: list[tuple[str, list[int]]], iteration: int) -> None:
+        """Raise on every process if one has found something bad: what it is, and the examples it came from."""
+        for rank, found in enumerate(gathered(self.processes, bad)):
+            for what, indices in found:
+                where = "" if self.processes.alone else f"process {rank}: "
+                raise NonFiniteLoss(where + what, iteration=iteration, indices=indices, checkpoint=self.last_checkpoint)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """Write a checkpoint of where the run stands.
+        """Write a checkpoint of where the run stands, on the main process.
 
         Raises:
             NonFiniteLoss: the weights are not finite; such a checkpoint would not be worth returning to.
             CheckpointError: it could not be written.
         """
-        tensors = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
-        if not all(tensor.isfinite().all() for tensor in tensors):
-            raise self._not_finite("the weights are not finite", self.step)
-        num_classes, in_channels = self.inputs
-        meta = checkpoint.Meta(
-            step=self.step, epoch=self.step // len(self.train_loader), num_classes=num_classes, in_channels=in_channels
-        )
-        self.last_checkpoint = checkpoint.save(
-            self.run_dir, model=self.model, config=self.config, state=self._state(), meta=meta, keep=self.config.keep
-        )
+        self._refuse_weights()
+        states = gathered_on_main(self.processes, self._own_state())
+        self.last_checkpoint = on_main(self.processes, lambda: self._write_checkpoint(states))
         return self.last_checkpoint
 
+    def _write_checkpoint(self, states: list[dict[str, Any]]) -> Path:
+        num_classes, in_channels = self.inputs
+        return checkpoint.save(
+            self.run_dir,
+            model=self.model,
+            averaged=None if self.averages is None else self.averages.module,
+            config=self.config,
+            state={**self._state(), "processes": states},
+            meta=checkpoint.Meta(
+                step=self.step,
+                epoch=self.step // self.steps_per_epoch,
+                num_classes=num_classes,
+                in_channels=in_channels,
+                processes=self.processes.world_size,
+            ),
+            keep=self.config.keep,
+        )
+
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint, exactly.
+        """Continue from a checkpoint, exactly if as many processes wrote it.
+
+        It is read by the main process alone: the others need not see the folder.
 
         Raises:
             CheckpointError: it is not usable, or the training set has another size than it had.
         """
-        self.step = checkpoint.read_meta(path).step
-        state = checkpoint.load_state(path)
-        if state["steps_per_epoch"] != len(self.train_loader):
-            raise checkpoint.CheckpointError(
-                f"{path} was written with {state['steps_per_epoch']} iterations per epoch, "
-                f"and the training set now has {len(self.train_loader)}: it is not the same data"
-            )
-        missing = sorted(self._state().keys() - state.keys())
+        saved = on_main(self.processes, lambda: checkpoint.read(path))
+        self.step, state = saved.meta.step, saved.state
+        missing = sorted({*self._state(), "processes"} - state.keys())
         if missing:
             raise checkpoint.CheckpointError(f"{path} is of another version of fastadv: it lacks {', '.join(missing)}")
-        checkpoint.load_weights(path, self.model)
-        self.task.load_state_dict(state["task"])
+        if state["steps_per_epoch"] != self.steps_per_epoch:
+            raise checkpoint.CheckpointError(
+                f"{path} was written with {state['steps_per_epoch']} iterations per epoch, "
+                f"and the training set now has {self.steps_per_epoch}: it is not the same data"
+            )
+        self.model.load_state_dict(saved.weights)
+        if self.averages is not None:
+            if saved.averaged is None:
+                raise checkpoint.CheckpointError(f"{path} has no averaged weights, and ema_decay asks for them")
+            self.averages.module.load_state_dict(saved.averaged)
+        # The number of minibatches of an iteration may be another: the task counts them, a run counts iterations.
+        self.task.load_state_dict({**state["task"], "iteration": self.step * self.config.accumulate})
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self._means.load_state_dict(state["means"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if len(state["processes"]) == self.processes.world_size or self.processes.main:
+            self._load_own_state(state["processes"][self.processes.rank])
         self.last_checkpoint = path
 
     def _state(self) -> dict[str, Any]:
+        """What all processes have in common."""
         return {
-            "steps_per_epoch": len(self.train_loader),
+            "steps_per_epoch": self.steps_per_epoch,
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "means": self._means.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
+    def _own_state(self) -> dict[str, Any]:
+        """What each process has of its own: its generators, and its buffers, such as running statistics.
 
-class _HostCopy:
-    """A scalar on its way to the CPU: waiting for it does not wait for work that was queued after it."""
+        The main one's buffers are those that are saved with the weights.
+        """
+        return {
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "buffers": [] if self.processes.main else [buffer.cpu() for buffer in self._buffers()],
+        }
 
-    def __init__(self, value: Tensor) -> None:
-        self._value = value.detach().to("cpu", non_blocking=True)
-        self._arrived = torch.cuda.Event() if value.is_cuda else None  # type: ignore[no-untyped-call]
-        if self._arrived is not None:
-            self._arrived.record(torch.cuda.current_stream(value.device))  # by itself it takes the current device's
+    def _load_own_state(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        for buffer, saved in zip(self._buffers(), state["buffers"], strict=False):
+            buffer.copy_(saved)
 
-    def wait(self) -> float:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return self._value.item()
+    def _buffers(self) -> Iterator[Tensor]:
+        return (buffer for module in self._modules() for buffer in module.buffers())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastadv.data import ImageSet, TensorLoader
-from fastadv.data.augment import random_crop, random_flip
+from fastadv.data.augment import draw_mirrored, draw_shifts, mirrored, shifted
 from fastadv.pixels import PixelSpace
 
 Batch = tuple[Tensor, Tensor]
@@ -140,12 +140,67 @@ def test_global_generators_are_neither_read_nor_moved() -> None:
     assert same(iter(first), iter(batches()))
 
 
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def ranks(source: ImageSet, world_size: int, batch_size: int, **options: object) -> list[TensorLoader]:
+    return [
+        TensorLoader(source, batch_size, space=PixelSpace.unit(), rank=rank, world_size=world_size, **options)
+        for rank in range(world_size)
+    ]
+
+
+def test_a_process_takes_its_rows_of_each_global_batch() -> None:
+    (alone,), pair = ranks(image_set(19), 1, 8), ranks(image_set(19), 2, 4)
+    assert [len(loader) for loader in (alone, *pair)] == [2, 2, 2]
+    first, second = (order(loader, 1) for loader in pair)
+    assert [left + right for left, right in zip(first, second, strict=True)] == order(alone, 1)
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(2, 6), (3, 4), (4, 3), (12, 1)])
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_global_batches_do_not_depend_on_the_number_of_processes(
+    world_size: int, batch_size: int, start: int
+) -> None:
+    augment = {"crop_padding": 2, "flip": True, "seed": 5}
+    (alone,) = ranks(noise_set(50), 1, 12, **augment)
+    shares = [loader.epoch(3, start) for loader in ranks(noise_set(50), world_size, batch_size, **augment)]
+    together = [[torch.cat(parts) for parts in zip(*batches, strict=True)] for batches in zip(*shares, strict=True)]
+    assert same(iter(together), alone.epoch(3, start))
+
+
+def test_augmentation_belongs_to_the_image() -> None:
+    """Two minibatches of accumulated gradients see what one of twice the size would."""
+    augment = {"crop_padding": 2, "flip": True}
+    ((whole, _),) = list(ranks(noise_set(8), 1, 8, **augment)[0].epoch(0))
+    halves = [images for images, _ in ranks(noise_set(8), 1, 4, **augment)[0].epoch(0)]
+    assert torch.equal(torch.cat(halves), whole)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (16, [[4, 4], [4, 4]]),
+        (19, [[4, 4, 1], [4, 4, 2]]),
+        (9, [[4], [4, 1]]),  # one image is left for two processes
+        (1, [[], [1]]),
+        (0, [[], []]),
+    ],
+)
+def test_evaluation_reads_each_image_once(count: int, sizes: list[list[int]]) -> None:
+    loaders = ranks(image_set(count), 2, 4, shuffle=False, drop_last=False)
+    assert [[len(labels) for _, labels in loader.epoch(0)] for loader in loaders] == sizes
+    assert [len(loader) for loader in loaders] == [len(batches) for batches in sizes]
+    seen = [index for loader in loaders for batch in order(loader, 0) for index in batch]
+    assert sorted(seen) == list(range(count))
+
+
 # --- augmentation ---------------------------------------------------------------------------------------------------
 
 
-def test_random_crop_cuts_windows_of_the_padded_image() -> None:
+def test_shifts_cut_windows_of_the_padded_image() -> None:
     images = noise_set(64).images  # [64, 3, 6, 6]
-    cropped = random_crop(images, 2, torch.Generator().manual_seed(0))
+    cropped = shifted(images, 2, draw_shifts(64, 2, torch.Generator().manual_seed(0)))
     assert cropped.shape == images.shape and cropped.dtype == torch.uint8
     padded = torch.zeros(64, 3, 10, 10, dtype=torch.uint8)
     padded[:, :, 2:8, 2:8] = images
@@ -163,13 +218,13 @@ def test_random_crop_cuts_windows_of_the_padded_image() -> None:
     assert len(shifts) > 15  # the two directions are drawn apart
 
 
-def test_random_flip_mirrors_half_of_the_images() -> None:
+def test_half_of_the_images_are_mirrored() -> None:
     images = noise_set(200).images
-    flipped = random_flip(images, torch.Generator().manual_seed(0))
-    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)  # [N]
-    kept = (flipped == images).flatten(1).all(1)  # [N]
-    assert torch.equal(mirrored, ~kept)
-    assert 70 <= int(mirrored.sum()) <= 130
+    which = draw_mirrored(200, torch.Generator().manual_seed(0))
+    flipped = mirrored(images, which)
+    assert torch.equal((flipped == images.flip(-1)).flatten(1).all(1), which)
+    assert torch.equal((flipped == images).flatten(1).all(1), ~which)
+    assert 70 <= int(which.sum()) <= 130
 
 
 @pytest.mark.parametrize(
@@ -204,6 +259,9 @@ def test_batches_are_augmented_differently() -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 21}, "batch_size=21 is more than the 20 images.*drop_last=False"),
+        ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0\.\.1, got 2"),
+        ({"rank": -1}, r"rank must be one of 1 processes, 0\.\.0, got -1"),
+        ({"batch_size": 11, "world_size": 2}, "batch_size=11 of each of 2 processes is more than the 20 images"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"crop_padding": -2}, "crop_padding must be at least 0, got -2"),
         ({"space": PixelSpace.imagenet()}, "the images have 1 channels and the space describes 3"),

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +64,7 @@ def test_tensors_that_share_memory(tmp_path: Path) -> None:
     meta = Meta(step=0, epoch=0, num_classes=3, in_channels=3)
     path = checkpoint.save(tmp_path, model=model, config=CONFIG, state={}, meta=meta)
     other = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
-    checkpoint.load_weights(path, other)
+    other.load_state_dict(checkpoint.load_weights(path))
     assert torch.equal(other[1].weight, model[0].weight)
 
 
@@ -125,6 +127,31 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-00000001"]
     assert checkpoint.latest(tmp_path) == good
+
+
+WRITES_UNDER_A_LIMIT = """
+import resource, sys
+from pathlib import Path
+from tests.train.test_checkpoint import save
+from fastadv.train.checkpoint import CheckpointError
+run = Path(sys.argv[1])
+save(run, 1, keep=1)
+largest = max(file.stat().st_size for file in (run / "checkpoints/step-00000001").iterdir())
+resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
+try:
+    save(run, 2, keep=1)
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_the_system_refuses_to_write(tmp_path: Path) -> None:
+    """Not a stand-in for the write: the file system itself, in the middle of the largest file."""
+    command = [sys.executable, "-c", WRITES_UNDER_A_LIMIT, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "could not write checkpoint" in said and "File too large; earlier checkpoints are whole" in said
+    assert names(tmp_path) == ["step-00000001"]
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000001"
 
 
 # --- checkpoints that are not what was written -----------------------------------------------------------------------

@@ -30,7 +30,18 @@ def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
 
 
 def test_shipped_recipes() -> None:
-    assert {"digits_step_ll", "fashion_mnist_step_ll", "cifar10_step_ll"} <= set(recipes())
+    assert {"digits_step_ll", "fashion_mnist_step_ll", "cifar10_step_ll", "inception_v3_step_ll"} <= set(recipes())
+
+
+def test_the_papers_recipe() -> None:
+    """Sections 3 and 4; for what it takes from Inception v3's own paper see the recipe's comments."""
+    config = parse_config(read_recipe("inception_v3_step_ll"))
+    attack, optimizer = config.attack, config.optimizer
+    assert (config.m, attack.name, attack.k, attack.lambda_, attack.start_after) == (32, "step_ll", 16, 0.3, 10_000)
+    assert attack.size == TruncatedNormalEps(sigma=8, upper=16)
+    assert (optimizer.name, optimizer.lr, optimizer.options) == ("rmsprop_tf", 0.045, {})
+    assert (config.schedule.name, config.schedule.decay, config.schedule.decay_every) == ("exponential", 0.94, 2)
+    assert config.epochs * (1_281_167 // 1_600) == pytest.approx(150_000, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +54,8 @@ def test_shipped_recipes() -> None:
         ({}, ["--data", "/images"], TrainConfig(data=DataConfig(root="/images"))),
         ({}, ["--data=/images", "--download"], TrainConfig(data=DataConfig(root="/images", download=True))),
         ({}, ["--download", "false"], TrainConfig()),
+        ({}, ["--minibatch", "16"], TrainConfig(m=16)),
+        ({}, ["--minibatch=16"], TrainConfig(m=16)),
         ({}, ["--attack.start-after", "7"], TrainConfig(attack=AttackConfig(start_after=7))),
         ({}, ["--attack.start_after=7"], TrainConfig(attack=AttackConfig(start_after=7))),
         ({}, ["--data.flip", "--m", "16"], TrainConfig(data=DataConfig(flip=True), m=16)),
@@ -128,6 +141,10 @@ def test_errors_name_the_field_and_what_it_accepts(
     [
         (lambda: TrainConfig(epochs=0), "epochs must be an integer of at least 1, got 0"),
         (lambda: TrainConfig(m=1.5), "m must be an integer"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(accumulate=0), "accumulate must be an integer of at least 1, got 0"),
+        (lambda: TrainConfig(clip_grad_norm=0), "clip_grad_norm must be a number above 0, got 0"),
+        (lambda: TrainConfig(ema_decay=1.0), "ema_decay must be a number above 0 and below 1, got 1.0"),
+        (lambda: TrainConfig(precision="half"), "precision must be one of float32, bfloat16"),  # type: ignore[arg-type]
         (lambda: TrainConfig(keep=True), "keep must be an integer"),
         (lambda: TrainConfig(threads=0), "threads must be an integer of at least 1"),
         (lambda: TrainConfig(seed=-1), "seed must be an integer of at least 0"),

@@ -75,6 +75,41 @@ def test_optimizers(config: OptimizerConfig, kind: type, settings: dict[str, Any
 
 
 @pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        # Averages of squares from 0: 0.1 * 4, then 0.9 * 0.4 + 0.1 * 4; momentum 2 / (sqrt(0.4) + 1), and so on.
+        ("rmsprop", [0.5 * 2 / (0.4**0.5 + 1), 0.5 * (0.9 * 2 / (0.4**0.5 + 1) + 2 / (0.76**0.5 + 1))]),
+        # From 1: 0.9 + 0.1 * 4, then 0.9 * 1.3 + 0.1 * 4; eps inside the root.
+        ("rmsprop_tf", [0.5 * 2 / 2.3**0.5, 0.5 * (0.9 * 2 / 2.3**0.5 + 2 / 2.57**0.5)]),
+    ],
+)
+def test_rmsprop_by_hand(name: Any, steps: list[float]) -> None:
+    parameter = nn.Parameter(torch.zeros(1, 1))
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight = parameter
+    optimizer = create_optimizer(layer, OptimizerConfig(name=name, lr=0.5))
+    for step in steps:
+        before = parameter.item()
+        parameter.grad = torch.full((1, 1), 2.0)
+        optimizer.step()
+        assert before - parameter.item() == pytest.approx(step, rel=1e-6)
+
+
+def test_the_learning_rate_of_an_earlier_step_stays_in_tensorflows_momentum() -> None:
+    moved = {}
+    for name in ("rmsprop", "rmsprop_tf"):
+        layer = nn.Linear(1, 1, bias=False)
+        optimizer = create_optimizer(layer, OptimizerConfig(name=name, lr=0.5))
+        layer.weight.grad = torch.full((1, 1), 2.0)
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = 0.0
+        before = layer.weight.item()
+        optimizer.step()
+        moved[name] = before - layer.weight.item()
+    assert moved["rmsprop"] == 0 and moved["rmsprop_tf"] == pytest.approx(0.9 * 0.5 * 2 / 2.3**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
     ("everywhere", "decays"), [(False, [0.5, 0.0, 0.0, 0.0]), (True, [0.5, 0.5, 0.5, 0.5])], ids=["weights", "all"]
 )
 def test_weight_decay_spares_norm_and_bias(everywhere: bool, decays: list[float]) -> None:

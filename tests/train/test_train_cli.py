@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,8 +50,8 @@ def test_stopped_by_a_signal(
     out = tmp_path / "a run"
     train_step = Trainer.train_step
 
-    def send(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
-        train_step(trainer, images, labels)
+    def send(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        train_step(trainer, minibatches)
         if trainer.step == 7:
             signal.raise_signal(number)  # os.kill may reach another thread first, and two become one
 
@@ -85,10 +85,10 @@ def test_second_interrupt_stops_at_once(
     steps = []
     train_step = Trainer.train_step
 
-    def press_ctrl_c(trainer: Trainer, images: Tensor, labels: Tensor) -> None:
+    def press_ctrl_c(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first, and two become one
-        train_step(trainer, images, labels)
+        train_step(trainer, minibatches)
         steps.append(trainer.step)
 
     monkeypatch.setattr(Trainer, "train_step", press_ctrl_c)
@@ -105,6 +105,35 @@ def test_longer_by_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "10 of 15 iterations done, on cpu; epochs was 2 and is now 3\n" in capsys.readouterr().err
     assert main(["--out", out, "--resume"]) == 0  # the new number is the run's own from now on
     assert "15 of 15 iterations done, on cpu\n" in capsys.readouterr().err
+
+
+def test_begins_or_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = [*SMALL, "--out", str(tmp_path), "--resume", "auto"]
+    for done in (0, 10):
+        assert main(again) == 0
+        assert f"{done} of 10 iterations done" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as refused:
+        main([*SMALL, "--out", str(tmp_path), "--resume", "always"])
+    assert refused.value.code == 2 and "choose from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        ("/tmp/none_a/attempt_0/0/error.json", "/tmp/none_a/attempt_1/0/error.json", 0),
+        ("/tmp/none_a/attempt_0/0/error.json", "/tmp/none_b/attempt_1/0/error.json", 2),
+        ("", "", 2),
+        ("/tmp/none_a/attempt_0/0/error.json", "", 2),
+    ],
+    ids=["restarted by the same torchrun", "another torchrun", "no torchrun", "torchrun once"],
+)
+def test_started_again_without_a_word(
+    first: str, second: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torchrun starts anew finds its run; it does not take somebody else's for it."""
+    for error_file, expected in ((first, 0), (second, code)):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", error_file)
+        assert main([*SMALL, "--out", str(tmp_path)]) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,6 +203,7 @@ def test_a_full_disk_is_a_line(
         ([*SMALL, "--out", "new", "--resume"], "new has no checkpoint to resume from"),
         (["--out", "new", "--resume"], "new is neither a checkpoint nor the folder of a run"),
         (["--resume"], "--resume needs --out"),
+        ([*SMALL, "--out", "new", "--accumulate", "9"], "data: accumulate=9 is more than the 5 minibatches"),
         (["--out", "old", "--resume", "--m", "16"], "m was 32 and is now 16"),
         (["--out", "old", "--resume", "--epochs", "9"], "epochs was 2 and is now 9; a cosine schedule depends on"),
     ],

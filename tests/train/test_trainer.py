@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ def at_step(trainer: Trainer, step: int, action: Callable[[], Any]) -> None:
     """Do ``action`` right after iteration ``step``, before it is logged."""
     train_step = trainer.train_step
 
-    def and_then(images: Tensor, labels: Tensor) -> None:
-        train_step(images, labels)
+    def and_then(minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        train_step(minibatches)
         if trainer.step == step:
             action()
 

@@ -1,0 +1,34 @@
+"""torch.compile, where it can; the network as it is, where it cannot."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class CompiledOrEager(nn.Module):
+    """``model`` by torch.compile, which compiles at the first call; if that fails, ``model`` itself from then on.
+
+    Args:
+        model: wrapped by DistributedDataParallel or not.
+
+    Warns:
+        UserWarning: compilation failed, and why, in a line.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model  # the name by which raw_module() finds what torch.compile wraps
+        self._call: Any = torch.compile(model)
+
+    def forward(self, *inputs: Any) -> Any:
+        try:
+            return self._call(*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = " ".join(str(error).strip().partition("\n\n")[0].split())
+            warnings.warn(f"compile: torch.compile failed and training goes on without it: {reason}", stacklevel=2)
+            self._call = self._orig_mod
+            return self._call(*inputs)

@@ -1,0 +1,243 @@
+"""What the processes of a group do in the tests: functions that a forked process can import."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.collectives import Collectives
+from fastadv import data
+from fastadv.pixels import PixelSpace
+from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train.accuracy import accuracy
+from fastadv.train.distributed import Processes, average_buffers, on_all, on_main
+
+UNIT = PixelSpace.unit()
+
+
+def use_few_digits() -> None:
+    """Let the data set ``digits`` be its first 160 train and 61 test images."""
+    whole = data.load("digits")
+
+    def first(images: data.ImageSet, n: int) -> data.ImageSet:
+        return data.ImageSet(images.images[:n], images.labels[:n], images.classes)
+
+    few = data.ImageData(train=first(whole.train, 160), test=first(whole.test, 61))
+    data.load = lambda name, root, download: few  # the process ends with the test
+
+
+def trainer_of(
+    processes: Processes, config: TrainConfig, run: Path, *, resume: bool = False
+) -> tuple[Trainer, list[str]]:
+    """A trainer on few digits, and the warnings that came with it."""
+    use_few_digits()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = create_trainer(config, run, resume=resume, processes=processes)
+    return trainer, [str(warning.message) for warning in caught]
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+def train(
+    processes: Processes, config: TrainConfig, run: Path, resume: bool = False, stop_at: int = 0, stopper: int = 0
+) -> dict[str, Any]:
+    """A run, or its beginning up to where process ``stopper`` is asked to stop in iteration ``stop_at``."""
+    trainer, warned = trainer_of(processes, config, run, resume=resume)
+    begun_at = trainer.step
+    train_step = trainer.train_step
+
+    def and_then(minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        train_step(minibatches)
+        if trainer.step == stop_at and processes.rank == stopper:
+            trainer.request_stop()
+
+    trainer.train_step = and_then  # type: ignore[method-assign]
+    trainer.fit()
+    return {
+        "begun_at": begun_at,
+        "step": trainer.step,
+        "checkpoint": trainer.last_checkpoint,
+        "weights": weights(trainer.model),
+        "warned": warned,
+        "accumulate": trainer.config.accumulate,
+        "rng": torch.get_rng_state(),
+    }
+
+
+def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, faulty: int) -> Any:
+    """A run in which the loss of process ``faulty`` is not a number in iteration ``at``."""
+    trainer, _ = trainer_of(processes, config, run)
+    task = trainer.task
+    seen: list[list[int]] = []
+
+    class Spoiled:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task, name)
+
+        def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+            loss = task(images, labels)
+            seen.append(trainer.train_loader.indices.tolist())
+            return loss * math.nan if processes.rank == faulty and task.iteration == at else loss
+
+    trainer.task = Spoiled()
+    try:
+        trainer.fit()
+    except NonFiniteLoss as error:
+        return {"text": str(error), "indices": error.indices, "mine": seen[-1], "step": trainer.step}
+
+
+def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> None:
+    """A run whose second checkpoint finds the disk full."""
+    trainer, _ = trainer_of(processes, config, run)
+    trainer.save()
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    checkpoint._write = full
+    trainer.step = 1
+    trainer.save()
+
+
+# --- what travels ----------------------------------------------------------------------------------------------------
+
+
+def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
+    """What travels in a generation, in an iteration, and in a test."""
+    trainer, _ = trainer_of(processes, config, run)
+    minibatches = list(trainer.train_loader.epoch(0))
+
+    def step() -> None:
+        trainer.train_step((images.clone(), labels) for images, labels in minibatches[: config.accumulate])
+
+    for _ in range(3):  # DDP arranges its buckets anew after the first iteration, or, with a static graph, the second
+        step()
+    images, labels = minibatches[0]
+    attack = trainer.task.attack  # type: ignore[attr-defined]
+    gradients = [None if p.grad is None else p.grad.clone() for p in trainer.model.parameters()]
+    with Collectives() as generation:
+        attack.perturb_(images[:12].clone(), labels[:12])
+    unchanged = all(torch.equal(p.grad, g) for p, g in zip(trainer.model.parameters(), gradients, strict=True))
+    with Collectives() as iteration:
+        step()
+    with Collectives() as test:
+        trainer._test(trainer.model)
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return {
+        "generation": generation.counts,
+        "unchanged": unchanged,
+        "step": iteration.counts,
+        "test": test.counts,
+        "parameters": parameters,
+    }
+
+
+def count_of_unwrapped_generation(processes: Processes) -> Counter[tuple[str, int]]:
+    """The same count where generation does go through the wrapper: does it see anything at all?"""
+    model = DistributedDataParallel(small())
+    images, labels = batch(0, 4)
+    images = images.requires_grad_()
+    with Collectives() as generation:
+        nn.functional.cross_entropy(model(images), labels).backward()
+    return generation.counts
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def small() -> nn.Module:
+    """A network without BatchNorm, in float64."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 6, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 9, 10)]
+    return nn.Sequential(*layers).double()
+
+
+def batch(start: int, end: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(32, 1, 8, 8, generator=generator, dtype=torch.float64)
+    return images[start:end], torch.randint(10, (32,), generator=generator)[start:end]
+
+
+def gradients(processes: Processes, m: int, accumulate: int, options: dict[str, Any]) -> list[Tensor]:
+    """The averaged gradient of the first minibatches of m examples, dealt to the processes in turn."""
+    model = small()
+    wrapped = model if processes.alone else DistributedDataParallel(model)
+    task = AdversarialTask(wrapped, space=UNIT, seed=4, **options)
+    for number in range(accumulate):
+        first = m * (number * processes.world_size + processes.rank)
+        images, labels = batch(first, first + m)
+        keep = number + 1 < accumulate and isinstance(wrapped, DistributedDataParallel)
+        with wrapped.no_sync() if keep else torch.enable_grad():
+            (task(images.clone(), labels) / accumulate).backward()
+    return [parameter.grad for parameter in model.parameters()]  # type: ignore[misc]
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+def failures(processes: Processes, failing: list[int]) -> Any:
+    def work() -> int:
+        if processes.rank in failing:
+            raise ValueError(f"process {processes.rank} cannot")
+        return 10 * processes.rank
+
+    return on_all(processes, work)
+
+
+def main_alone(processes: Processes, fails: bool) -> Any:
+    def work() -> tuple[str, int]:
+        if fails:
+            raise ValueError("the main process cannot")
+        return "from", processes.rank
+
+    return on_main(processes, work)
+
+
+def averaged_buffers(processes: Processes) -> list[float]:
+    layer = nn.BatchNorm1d(2)
+    assert layer.running_mean is not None and layer.running_var is not None
+    layer.running_mean.fill_(processes.rank)
+    layer.running_var.copy_(torch.tensor([1.0, 2.0]) * 10**processes.rank)
+    average_buffers(layer, processes)
+    return [*layer.running_mean.tolist(), *layer.running_var.tolist()]
+
+
+def share_of_digits(processes: Processes, model: nn.Module, batch_size: int) -> float:
+    use_few_digits()
+    images = data.load("digits", None, False).test
+    loader = data.TensorLoader(
+        images,
+        batch_size,
+        space=UNIT,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        shuffle=False,
+        drop_last=False,
+    )
+    return accuracy(model, loader.epoch(0), processes)
+
+
+def sync_bn_on_cpu(processes: Processes, config: TrainConfig, run: Path) -> None:
+    trainer_of(processes, replace(config, sync_bn=True), run)
+
+
+def train_all_digits(processes: Processes, config: TrainConfig, run: Path) -> None:
+    create_trainer(config, run, processes=processes).fit()

@@ -1,0 +1,301 @@
+"""Several processes that train one network: gradients, random draws, counts, what travels, and how they end."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fastadv import models
+from fastadv.streams import RandomStream
+from fastadv.train import AttackConfig, TrainConfig, checkpoint, create_trainer
+from fastadv.train.distributed import ALONE, Processes, device_name, launch_name, launched
+from tests.train import runs
+from tests.train.group import Raised, succeeded, together
+from tests.train.test_trainer import log_of, same
+
+# --- without a group -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected", "launch"),
+    [
+        ({}, ALONE, None),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_ERROR_FILE": ""}, ALONE, None),
+        (
+            {
+                "RANK": "9",
+                "WORLD_SIZE": "16",
+                "LOCAL_RANK": "1",
+                "TORCHELASTIC_ERROR_FILE": "/tmp/none_x/attempt_2/1/error.json",
+            },
+            Processes(rank=9, world_size=16, local_rank=1),
+            "/tmp/none_x",
+        ),
+    ],
+)
+def test_what_torchrun_says(
+    environment: dict[str, str],
+    expected: Processes,
+    launch: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (launched(), launch_name()) == (expected, launch)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "world_size", "expected"),
+    [
+        ("auto", True, 1, "auto"),
+        ("cuda:1", True, 1, "cuda:1"),
+        ("auto", True, 4, "cuda:3"),
+        ("cuda", True, 4, "cuda:3"),
+        ("cpu", True, 4, "cpu"),
+        ("auto", False, 4, "auto"),
+    ],
+)
+def test_each_process_has_its_gpu(
+    name: str, gpus: bool, world_size: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    assert device_name(name, Processes(rank=3, world_size=world_size, local_rank=3)) == expected
+
+
+def test_one_gpu_for_all_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"device must be auto, cuda or cpu for 2 processes, got 'cuda:1'"):
+        device_name("cuda:1", Processes(rank=0, world_size=2, local_rank=0))
+
+
+@pytest.mark.parametrize(("world_size", "examples"), [(1, 4), (2, 4), (4, 3)])
+def test_a_split_stream_is_dealt_out_by_rank(world_size: int, examples: int) -> None:
+    whole, parts = RandomStream(seed=7), [RandomStream(seed=7) for _ in range(world_size)]
+    for rank, part in enumerate(parts):
+        part.split(rank, world_size)
+    for _ in range(3):
+        seed, offset = whole.take(world_size * examples)
+        assert [part.take(examples) for part in parts] == [(seed, offset + r * examples) for r in range(world_size)]
+    assert {part.offset for part in parts} == {whole.offset}  # what a checkpoint holds does not depend on the rank
+
+
+def test_processes_that_were_seeded_alike_draw_their_own_numbers() -> None:
+    drawn = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        stream = RandomStream()
+        stream.split(rank, 2)
+        drawn.append(stream.take(5))
+    assert drawn[1] == (drawn[0][0], 5)
+
+
+# --- what one does and all know --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failing", "expected"),
+    [
+        ([], [0, 10, 20]),
+        (
+            [1],
+            ["FailedElsewhere: process 1 failed", "ValueError: process 1 cannot", "FailedElsewhere: process 1 failed"],
+        ),
+        ([0, 2], ["ValueError: process 0 cannot", *["FailedElsewhere: process 0 failed"] * 2]),
+    ],
+)
+def test_a_failure_is_one_of_all(failing: list[int], expected: list[Any]) -> None:
+    results = together(3, runs.failures, failing)
+    assert [f"{r.kind}: {r.text}" if isinstance(r, Raised) else r for r in results] == expected
+
+
+def test_what_the_main_process_does_all_know() -> None:
+    assert together(2, runs.main_alone, False) == [("from", 0), ("from", 0)]
+    first, second = together(2, runs.main_alone, True)
+    assert (first.kind, first.text, second.kind) == ("ValueError", "the main process cannot", "FailedElsewhere")
+
+
+def test_running_statistics_are_averaged() -> None:
+    assert succeeded(together(2, runs.averaged_buffers)) == [[0.5, 0.5, 5.5, 11.0]] * 2
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("m", "options"),
+    [
+        (8, {"k": 0}),
+        (8, {"k": 3, "eps": 16}),
+        (8, {"k": 3}),  # drawn eps
+        (8, {"k": 8, "attack": "random_sign"}),
+        (5, {"k": 2, "attack": "step_rnd", "label_smoothing": 0.1}),
+    ],
+)
+def test_gradients_do_not_depend_on_the_number_of_processes(m: int, options: dict[str, Any]) -> None:
+    alone = runs.gradients(ALONE, m, 4, options)
+    for world_size, accumulate in ((2, 2), (4, 1)):
+        for gradients in succeeded(together(world_size, runs.gradients, m, accumulate, options)):
+            for got, expected in zip(gradients, alone, strict=True):
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 8])
+def test_two_processes_with_half_the_minibatch(k: int) -> None:
+    (whole,) = [runs.gradients(ALONE, 16, 1, {"k": 2 * k})]
+    for gradients in succeeded(together(2, runs.gradients, 8, 1, {"k": k})):
+        for got, expected in zip(gradients, whole, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture
+def run_config(config: TrainConfig) -> TrainConfig:
+    """Two processes with m = 16 take the 160 digits in five iterations."""
+    attack = replace(config.attack, k=6, bn="batch")
+    return replace(config, m=16, attack=attack, model=replace(config.model, options={"width": 0.25, "dropout": 0.0}))
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_of_two_is_that_of_one_that_accumulates(run_config: TrainConfig, tmp_path: Path) -> None:
+    """With BatchNorm, too: the statistics are each minibatch's own, and generation is told to use these."""
+    config = replace(run_config, clip_grad_norm=0.5, optimizer=replace(run_config.optimizer, name="rmsprop_tf"))
+    two = succeeded(together(2, runs.train, config, tmp_path / "two"))
+    one = create_trainer(replace(config, accumulate=2), tmp_path / "one")
+    one.fit()
+    assert two[0]["step"] == one.step == 15
+    assert same(two[0]["weights"], two[1]["weights"])
+    for name, parameter in one.model.named_parameters():
+        torch.testing.assert_close(two[0]["weights"][name], parameter.detach(), rtol=1e-4, atol=1e-6)
+    losses = [[record["loss"] for record in log_of(tmp_path / run) if "loss" in record] for run in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    ends = [[record for record in log_of(tmp_path / run) if "mean_loss" in record] for run in ("one", "two")]
+    for name in ("mean_loss", "mean_clean_accuracy", "mean_adversarial_accuracy"):
+        means = [[record[name] for record in records] for records in ends]
+        assert means[0] == pytest.approx(means[1], rel=1e-5), name
+
+
+# --- what travels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("attack", ["step_ll", "iter_basic"])
+def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16, accumulate=accumulate, attack=AttackConfig(name=attack, k=12, eps=8))
+    for seen in succeeded(together(2, runs.count_collectives, config, tmp_path)):
+        assert seen["generation"] == Counter()
+        assert seen["unchanged"]  # no gradient of a weight was touched
+        # The gradients, once, in DDP's one bucket; and the tally.
+        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
+        assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
+
+
+def test_the_count_would_see_a_generation_through_the_wrapper() -> None:
+    for counts in succeeded(together(2, runs.count_of_unwrapped_generation)):
+        assert sum(counts.values()) >= 1
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(2, 256), (2, 7), (3, 20)])
+def test_each_test_image_is_counted_once(world_size: int, batch_size: int) -> None:
+    torch.manual_seed(0)
+    model = models.create("small_cnn", num_classes=10, in_channels=1, width=0.25)
+    alone = together(1, runs.share_of_digits, model, 64)
+    assert 0 < alone[0] < 1
+    assert succeeded(together(world_size, runs.share_of_digits, model, batch_size)) == alone * world_size
+
+
+# --- how a run ends, and goes on -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stopper", [0, 1])
+def test_all_stop_after_the_same_iteration(stopper: int, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16)
+    results = succeeded(together(2, runs.train, config, tmp_path, False, 6, stopper))
+    assert [result["step"] for result in results] == [7, 7]  # asked after the sixth had begun to be told
+    assert checkpoint.latest(tmp_path) == results[1]["checkpoint"] == tmp_path / "checkpoints/step-00000007"
+
+
+def test_resumed_run_is_the_uninterrupted_one(config: TrainConfig, tmp_path: Path) -> None:
+    """With dropout and BatchNorm's running statistics, which each process has of its own."""
+    config = replace(config, m=16, ema_decay=0.9)
+    whole = succeeded(together(2, runs.train, config, tmp_path / "whole"))
+    assert not torch.equal(whole[0]["rng"], whole[1]["rng"])
+    succeeded(together(2, runs.train, config, tmp_path / "parts", False, 6, 1))
+    parts = succeeded(together(2, runs.train, config, tmp_path / "parts", True))
+    for result, expected in zip(parts, whole, strict=True):
+        assert (result["begun_at"], result["step"], result["warned"]) == (7, 15, [])
+        assert same(result["weights"], expected["weights"]) and torch.equal(result["rng"], expected["rng"])
+    states = [checkpoint.load_state(tmp_path / run / "checkpoints/step-00000015") for run in ("whole", "parts")]
+    assert same(*states)
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
+
+
+def test_all_take_the_checkpoint_before_a_damaged_one(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16)
+    whole = succeeded(together(2, runs.train, config, tmp_path))
+    damaged = tmp_path / "checkpoints/step-00000015/state.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    resumed = succeeded(together(2, runs.train, config, tmp_path, True))
+    assert [result["begun_at"] for result in resumed] == [12, 12]
+    (said,) = resumed[0]["warned"]
+    assert "step-00000015" in said and "falling back to" in said and "step-00000012" in said
+    assert resumed[1]["warned"] == []
+    assert same(resumed[0]["weights"], whole[0]["weights"])
+
+
+def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_path: Path) -> None:
+    """Without dropout, the run that goes on with one process differs by rounding alone: the examples are the same."""
+    whole = succeeded(together(2, runs.train, run_config, tmp_path / "whole"))
+    succeeded(together(2, runs.train, run_config, tmp_path / "parts", False, 6, 0))
+    shutil.copytree(tmp_path / "parts", tmp_path / "refused")
+    (alone,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
+    assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
+    (said,) = alone["warned"]
+    assert "1 processes instead of 2, and accumulate 2 instead of 1: the examples of each iteration stay" in said
+    for name, tensor in whole[0]["weights"].items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(alone["weights"][name], tensor, rtol=1e-4, atol=1e-6)
+    # And back again.
+    resumed = succeeded(together(2, runs.train, run_config, tmp_path / "parts", True))
+    assert [result["accumulate"] for result in resumed] == [1, 1]
+
+    first, *others = together(3, runs.train, run_config, tmp_path / "refused", True)
+    assert "takes 2 minibatches, 1 (accumulate) on each of 2 processes" in first.text
+    assert [other.kind for other in others] == ["FailedElsewhere"] * 2
+
+
+@pytest.mark.parametrize("faulty", [0, 1])
+def test_a_loss_that_is_not_finite_stops_all(faulty: int, config: TrainConfig, tmp_path: Path) -> None:
+    results = succeeded(together(2, runs.fail_at, replace(config, m=16), tmp_path, 8, faulty))
+    for result in results:
+        assert f"process {faulty}: the loss is nan at iteration 8" in result["text"]
+        assert result["indices"] == results[faulty]["mine"] and len(result["indices"]) == 16
+        assert str(result["indices"]) in result["text"] and "step-00000006" in result["text"]
+        assert result["step"] == 7
+    assert results[0]["mine"] != results[1]["mine"]
+
+
+def test_a_full_disk_stops_all_and_leaves_the_last_checkpoint(config: TrainConfig, tmp_path: Path) -> None:
+    main, other = together(2, runs.save_on_full_disk, replace(config, m=16, keep=1), tmp_path)
+    assert main.kind == "CheckpointError" and "No space left" in main.text
+    assert other.kind == "FailedElsewhere"
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000000"
+
+
+def test_sync_bn_needs_gpus(config: TrainConfig, tmp_path: Path) -> None:
+    main, other = together(2, runs.sync_bn_on_cpu, replace(config, m=16), tmp_path)
+    assert (main.kind, main.text) == (
+        "ValueError",
+        "model: sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU",
+    )
+    assert other.kind == "FailedElsewhere"
+    assert isinstance(nn.SyncBatchNorm(1), nn.BatchNorm2d.__base__)  # so that generation switches it to eval mode

@@ -1,0 +1,226 @@
+"""What an iteration may be told besides: accumulation, clipping, averages, precision, layout, compilation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch import Tensor, nn
+
+from fastadv import data
+from fastadv.train import (
+    AttackConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    Trainer,
+    checkpoint,
+    create_trainer,
+)
+from fastadv.train.checkpoint import CheckpointError
+from tests.train.test_trainer import at_step, log_of, same
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def fit(config: TrainConfig, run: Path) -> Trainer:
+    trainer = create_trainer(config, run)
+    trainer.fit()
+    return trainer
+
+
+# --- accumulation ----------------------------------------------------------------------------------------------------
+
+
+def test_accumulation_counts_iterations(config: TrainConfig, tmp_path: Path) -> None:
+    attack = replace(config.attack, start_after=3)
+    trainer = fit(replace(config, accumulate=2, attack=attack, epochs=2, log_every=1), tmp_path)
+    assert (trainer.steps_per_epoch, trainer.step) == (2, 4)  # of five minibatches one is left out
+    records = [record for record in log_of(tmp_path) if "loss" in record]
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert [record["adversarial_accuracy"] is None for record in records] == [True, True, True, False]
+    assert records[0]["lr"] == pytest.approx(0.02 / 3)  # the first of three iterations of warm-up
+
+
+def test_accumulated_gradient_is_the_mean(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(replace(config, accumulate=3), tmp_path)
+    minibatches = list(trainer.train_loader.epoch(0))[:3]
+    gradients = []
+    state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    rng = torch.get_rng_state()
+    for images, labels in minibatches:
+        trainer.model.zero_grad()
+        trainer.task(images.clone(), labels).backward()
+        gradients.append([parameter.grad for parameter in trainer.model.parameters()])
+        trainer.model.zero_grad(set_to_none=True)
+    trainer.model.load_state_dict(state)
+    torch.set_rng_state(rng)
+    trainer.train_step(iter(minibatches))
+    for parameter, *parts in zip(trainer.model.parameters(), *gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, sum(parts) / 3, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_resumed_run_that_accumulates(at: int, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, accumulate=2)
+    whole = fit(config, tmp_path / "whole")
+    trainer = create_trainer(config, tmp_path / "parts")
+    at_step(trainer, at, trainer.request_stop)
+    trainer.fit()
+    resumed = create_trainer(config, tmp_path / "parts", resume=True)
+    assert resumed.step == at
+    resumed.fit()
+    assert same(weights(resumed), weights(whole)) and log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
+
+
+def test_more_than_an_epoch_has(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="data: accumulate=6 is more than the 5 minibatches"):
+        create_trainer(replace(config, accumulate=6), tmp_path)
+
+
+# --- the gradient and the weights ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "clipped"), [(1e-3, True), (1e3, False)])
+def test_clipping(limit: float, clipped: bool, config: TrainConfig, tmp_path: Path) -> None:
+    sgd = OptimizerConfig(name="sgd", lr=1.0, options={"momentum": 0})
+    config = replace(config, optimizer=sgd, schedule=ScheduleConfig(), clip_grad_norm=limit)
+    trainer = create_trainer(config, tmp_path)
+    before = weights(trainer)
+    trainer.train_step(iter(list(trainer.train_loader.epoch(0))[:1]))
+    moved = torch.cat([(after - before[name]).flatten() for name, after in weights(trainer).items()]).norm().item()
+    assert (moved == pytest.approx(limit, rel=1e-3)) is clipped
+    assert clipped or 0 < moved < limit
+
+
+def test_averages_by_hand(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, ema_decay=0.6, epochs=1)
+    trainer = create_trainer(config, tmp_path)
+    expected: dict[str, Tensor] = {}
+
+    def follow(train_step: Callable[[Iterable[tuple[Tensor, Tensor]]], None], minibatches: Any) -> None:
+        train_step(minibatches)
+        # The decay of iteration n is 1 - n^(-2/3), from 0, and 0.6 at most.
+        decay = min(0.6, 1 - trainer.step ** (-2 / 3))
+        for name, value in weights(trainer).items():
+            expected[name] = decay * expected.get(name, value) + (1 - decay) * value
+
+    trainer.train_step = partial(follow, trainer.train_step)  # type: ignore[method-assign]
+    trainer.fit()
+    loaded = checkpoint.load_model(tmp_path, averaged=True).model
+    for name, parameter in loaded.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name])
+        assert not torch.equal(parameter, trainer.model.get_parameter(name))
+    assert not loaded.training
+    (end,) = [record for record in log_of(tmp_path) if "mean_loss" in record]
+    assert end["test_accuracy_averaged"] is not None
+
+
+def test_averages_are_resumed(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, ema_decay=0.9)
+    whole = fit(config, tmp_path / "whole")
+    trainer = create_trainer(config, tmp_path / "parts")
+    at_step(trainer, 8, trainer.request_stop)
+    trainer.fit()
+    resumed = create_trainer(config, tmp_path / "parts", resume=True)
+    resumed.fit()
+    assert resumed.averages is not None and whole.averages is not None
+    assert same(dict(resumed.averages.module.state_dict()), dict(whole.averages.module.state_dict()))
+
+
+def test_averages_that_are_not_there(config: TrainConfig, tmp_path: Path) -> None:
+    fit(replace(config, epochs=1), tmp_path)
+    with pytest.raises(CheckpointError, match="has no averaged weights: its run was trained without --ema-decay"):
+        checkpoint.load_model(tmp_path, averaged=True)
+
+
+def test_damaged_averages_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = fit(replace(config, epochs=1, ema_decay=0.9), tmp_path)
+    assert trainer.last_checkpoint is not None
+    (trainer.last_checkpoint / "averaged.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"not a whole checkpoint: no averaged\.safetensors"):
+        checkpoint.read_meta(trainer.last_checkpoint)
+
+
+# --- how it is computed ----------------------------------------------------------------------------------------------
+
+
+def test_bfloat16(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(replace(config, precision="bfloat16", attack=AttackConfig(k=12)), tmp_path / "half")
+    dtypes: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    classifier = next(module for module in trainer.model.modules() if isinstance(module, nn.Linear))
+    classifier.register_forward_hook(lambda module, _, output: dtypes[module.training].add(output.dtype))
+    trainer.fit()
+    assert dtypes == {True: {torch.bfloat16}, False: {torch.bfloat16}}  # training; generation and test
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+    fit(replace(config, attack=AttackConfig(k=12)), tmp_path / "full")
+    half, full = ([r["mean_loss"] for r in log_of(tmp_path / run) if "mean_loss" in r] for run in ("half", "full"))
+    assert half != full and half == pytest.approx(full, rel=0.05)
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = data.load("digits", None, False)
+
+    def in_colour(images: data.ImageSet) -> data.ImageSet:
+        return data.ImageSet(images.images.expand(-1, 3, -1, -1).contiguous(), images.labels, images.classes)
+
+    monkeypatch.setattr(data, "load", lambda *_: data.ImageData(train=in_colour(few.train), test=in_colour(few.test)))
+
+
+@pytest.mark.usefixtures("colours")
+def test_channels_last(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(replace(config, channels_last=True), tmp_path / "last")
+    inputs = []
+    trainer.model.register_forward_pre_hook(
+        lambda _, images: inputs.append(images[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    trainer.fit()
+    assert inputs and all(inputs)
+    first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+    fit(config, tmp_path / "first")
+    last, usual = ([r["mean_loss"] for r in log_of(tmp_path / run) if "mean_loss" in r] for run in ("last", "first"))
+    assert last == pytest.approx(usual, rel=1e-2)
+
+
+def compile_with(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+
+
+def test_compiled(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, epochs=1)
+    usual = fit(config, tmp_path / "usual")
+    counter = torch._dynamo.testing.CompileCounter()
+    compile_with(counter, monkeypatch)
+    compiled = fit(replace(config, compile=True), tmp_path / "compiled")
+    assert 1 <= counter.frame_count <= 2  # the training pass, once it is known that it is the same for every minibatch
+    assert same(weights(compiled), weights(usual))
+    assert compiled.model.state_dict().keys() == usual.model.state_dict().keys()
+
+
+def test_compilation_that_fails(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("there is no compiler")
+
+    config = replace(config, epochs=1)
+    usual = fit(config, tmp_path / "usual")
+    compile_with(broken, monkeypatch)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = fit(replace(config, compile=True), tmp_path / "failed")
+    (said,) = [text for warning in caught if (text := str(warning.message)).startswith("compile: ")]
+    assert "torch.compile failed and training goes on without it" in said and "\n" not in said
+    assert "there is no compiler" in said
+    assert same(weights(trainer), weights(usual))

@@ -1,0 +1,165 @@
+"""Runs under torchrun that are killed, or told to end, and that end with the weights of a run left in peace.
+
+FASTADV_KILLS says how often the soak test kills; FASTADV_KILL_SEED when.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastadv.train import TrainConfig, checkpoint
+from fastadv.train.parsing import parse_config, read_recipe
+from tests.train import runs
+from tests.train.group import succeeded, together
+from tests.train.test_trainer import log_of, same
+
+KILLS = int(os.environ.get("FASTADV_KILLS", "3"))
+SEED = int(os.environ.get("FASTADV_KILL_SEED", "0"))
+RECIPE = ["--recipe", "digits_step_ll", "--device", "cpu", "--epochs", str(max(8, 2 * KILLS))]
+RECIPE += ["--checkpoint-every", "7", "--model.options.dropout", "0.2"]
+PATIENCE = 60  # seconds
+
+
+def config() -> TrainConfig:
+    return parse_config(read_recipe("digits_step_ll"), RECIPE[2:])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed")
+    succeeded(together(2, runs.train_all_digits, config(), run))
+    return run
+
+
+class Torchrun:
+    """``torchrun --nproc-per-node=2 ... -m fastadv train --out RUN ...``, and its workers."""
+
+    def __init__(self, run: Path, *options: str, restarts: int = 0) -> None:
+        launch = ["--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}", "-m", "fastadv", "train"]
+        command = [sys.executable, "-m", "torch.distributed.run", *launch, *RECIPE, "--out", str(run), *options]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._log = run.with_name(run.name + ".txt").open("w+")
+        self.agent = subprocess.Popen(command, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
+
+    def workers(self) -> set[int]:
+        children = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children")
+        return {int(pid) for pid in children.read_text().split() if b"\0train\0" in _command_line(int(pid))}
+
+    def both_workers(self, besides: set[int]) -> set[int]:
+        """The two workers, if they are there and not among ``besides``."""
+        found = self.workers() - besides
+        return found if len(found) == 2 else set()
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, once it is there, and all that was printed."""
+        code = self.agent.wait(PATIENCE)
+        self._log.seek(0)
+        return code, self._log.read()
+
+    def close(self) -> None:
+        for pid in self.workers() if self.agent.poll() is None else ():
+            os.kill(pid, signal.SIGKILL)
+        self.agent.kill()
+        self.agent.wait()
+        self._log.close()
+
+
+@pytest.fixture
+def torchrun() -> Iterator[Callable[..., Torchrun]]:
+    started = []
+
+    def start(*arguments: Any, **options: Any) -> Torchrun:
+        started.append(Torchrun(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise TimeoutError(f"waited for {PATIENCE} seconds")
+
+
+def last_step(run: Path) -> int:
+    log = run / "log.jsonl"
+    lines = [line for line in (log.read_text() if log.exists() else "").splitlines(True) if line.endswith("\n")]
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def has_left(run: Path, step: int) -> bool:
+    return last_step(run) != step
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    first, second = checkpoint.latest(run), checkpoint.latest(other)
+    assert first is not None and second is not None and first.name == second.name
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert same(checkpoint.load_state(first), checkpoint.load_state(second))
+    assert log_of(run) == log_of(other)
+
+
+def test_killed_at_random_moments(
+    undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any of the two, while it starts, trains, tests or saves: torchrun starts both anew, and they find their run."""
+    run, choice = tmp_path / "run", random.Random(SEED)
+    launched = torchrun(run, restarts=KILLS)
+    seen: set[int] = set()
+    killed_at = []
+    for _ in range(KILLS):
+        workers = wait_for(partial(launched.both_workers, seen))
+        if choice.random() < 0.3:
+            time.sleep(choice.uniform(0, 5))  # while it starts, most likely
+        else:
+            wait_for(partial(has_left, run, last_step(run)))
+            time.sleep(choice.uniform(0, 0.4))
+        killed_at.append(last_step(run))
+        os.kill(choice.choice(sorted(workers)), signal.SIGKILL)
+        seen |= workers
+    code, printed = launched.end()
+    with capsys.disabled():
+        print(f" killed after iterations {killed_at}", end="")
+    assert code == 0, printed
+    assert_same_run(run, undisturbed)
+
+
+def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:
+    """SIGTERM to torchrun is SIGTERM to its workers; the same command goes on."""
+    run = tmp_path / "run"
+    launched = torchrun(run, "--resume", "auto")
+    wait_for(lambda: last_step(run))
+    launched.agent.send_signal(signal.SIGTERM)
+    code, printed = launched.end()
+    assert code != 0
+    assert printed.count("SIGTERM: stopping after this iteration") == 1, printed
+    stopped = checkpoint.latest(run)
+    assert stopped is not None and f"{stopped} is the last checkpoint; continue with: fastadv train" in printed
+    assert checkpoint.read_meta(stopped).step >= last_step(run) > 0
+    code, printed = torchrun(run, "--resume", "auto").end()
+    assert code == 0, printed
+    assert_same_run(run, undisturbed)
