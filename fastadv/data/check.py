@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 from fastadv.data.decoding import reason_against
@@ -19,17 +20,27 @@ def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> 
 
     Args:
         source: the images.
-        workers: processes.
+        workers: processes; 1 for this one alone.
         advance: called with a number of images when so many more are done.
     """
     chunks = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
     left_out: list[LeftOut] = []
-    # Spawned: a fork of a process with threads, as PyTorch starts them, can hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for chunk, reasons in zip(chunks, pool.map(partial(_reasons, source), chunks), strict=True):
+    with _mapping(workers) as mapped:
+        for chunk, reasons in zip(chunks, mapped(partial(_reasons, source), chunks), strict=True):
             left_out += [_left_out(source, index, reason) for index, reason in reasons.items()]
             advance(len(chunk))
     return SplitManifest(images=len(source), keys=fingerprint_of_keys(source), left_out=tuple(left_out))
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterable[dict[int, str]]]]:
+    """A function like ``map`` that runs in so many processes; in this one if that is enough."""
+    if workers == 1:
+        yield map
+        return
+    # Spawned: a fork of a process with threads, as PyTorch and the progress bar start them, can hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
 
 
 def _reasons(source: ImageSource, indices: range) -> dict[int, str]:

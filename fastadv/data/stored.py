@@ -76,7 +76,7 @@ def load_stored(root: Path, download: bool = False) -> ImageData:
         return ImageData(sources["train"], sources["val"])
     splits = manifest.read_manifest(path)
     if splits.keys() != sources.keys():
-        raise ValueError(f"{path} is of {', '.join(splits)}, not of {', '.join(sources)}: {manifest.AGAIN}")
+        raise ValueError(f"{path} is stale: it is not of {' and '.join(sources)}: {manifest.AGAIN}")
     kept = {name: manifest.without_left_out(source, splits[name], path) for name, source in sources.items()}
     for name, source in sources.items():
         if len(kept[name]) < len(source):
