@@ -279,7 +279,7 @@ def test_no_folder(name: str) -> None:
 
 
 def test_unknown_name() -> None:
-    assert data.names() == ["digits", "mnist", "fashion_mnist", "cifar10"]
+    assert data.names() == ["digits", "mnist", "fashion_mnist", "cifar10", "imagenet"]
     with pytest.raises(
         ValueError, match="unknown data set 'imagenet'; accepted: digits, mnist, fashion_mnist, cifar10"
     ):
