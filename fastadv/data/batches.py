@@ -43,12 +43,14 @@ class Batches:
     def __post_init__(self) -> None:
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("seed", self.seed, 0)
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank must be one of {self.world_size} processes, 0..{self.world_size - 1}: {self.rank}")
+        world = self.world_size
+        if not 0 <= self.rank < world:
+            raise ValueError(f"rank must be one of {world} processes, 0..{world - 1}, got {self.rank}")
         if self.drop_last and self.count < self._whole:
+            of_each = f" of each of {world} processes" if world > 1 else ""
             raise ValueError(
-                f"batch_size={self.batch_size} on {self.world_size} processes takes {self._whole} images, and there "
-                f"are {self.count}: choose a smaller batch_size"
+                f"batch_size={self.batch_size}{of_each} is more than the {self.count} images, and an incomplete batch "
+                f"is left out: choose a smaller batch_size"
             )
 
     @property

@@ -67,18 +67,18 @@ def test_an_epoch_resumes_at_any_batch(start: int) -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0..1: 2"),
+        ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0\.\.1, got 2"),
         ({"rank": -1}, "rank must be one of 1 processes"),
-        ({"batch_size": 3, "world_size": 4}, "batch_size=3 on 4 processes takes 12 images, and there are 10"),
+        ({"batch_size": 3, "world_size": 4}, "batch_size=3 of each of 4 processes is more than the 10 images"),
     ],
 )
 def test_refusals(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Batches(**{"count": 10, "batch_size": 2, "train": True, **options})
+        Batches(**{"count": 10, "batch_size": 2, "shuffle": True, "drop_last": True, **options})
 
 
 def test_an_epoch_and_a_start_that_do_not_exist_are_refused() -> None:
-    plan = Batches(count=10, batch_size=2, train=True)
+    plan = Batches(count=10, batch_size=2, shuffle=True, drop_last=True)
     with pytest.raises(ValueError, match="epoch must be at least 0"):
         plan.of_epoch(-1)
     with pytest.raises(ValueError, match=r"start must be a batch of the epoch, 0\.\.5, got 6"):
