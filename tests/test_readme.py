@@ -51,7 +51,7 @@ def test_every_command_has_somebody_who_runs_it() -> None:
     integration = (ROOT / ".ci" / "run").read_text()
     for command in COMMANDS:
         program = command.split()[0]
-        assert program in ("make", "pip", "fastadv"), command
+        assert program in ("make", "pip", "fastadv", "torchrun"), command
         if program == "make":
             assert command in integration
         if program == "pip":
@@ -60,11 +60,13 @@ def test_every_command_has_somebody_who_runs_it() -> None:
 
 @pytest.mark.timeout(900)
 def test_command_line_of_the_readme(tmp_path: Path) -> None:
+    modules = {"fastadv": "fastadv", "torchrun": "torch.distributed.run"}
     for command in COMMANDS:
-        if not command.startswith("fastadv "):
+        program, *arguments = shlex.split(command)
+        if program not in modules:
             continue
         run = subprocess.run(
-            [sys.executable, "-m", *shlex.split(command)],
+            [sys.executable, "-m", modules[program], *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="E,F,...",
         help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
     )
+    add("--averaged", action="store_true", help="the averaged weights of runs that were trained with --ema-decay")
     add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
     add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
     add(
@@ -139,7 +140,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
     require("matplotlib", extra="evaluate")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    models = _load(arguments.checkpoints)
+    models = _load(arguments.checkpoints, arguments.averaged)
     config = next(iter(models.values())).config.data
     sweep = Sweep(
         dataset=config.name,
@@ -160,7 +161,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
     return sweep, subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
 
 
-def _load(arguments: Sequence[str]) -> dict[str, LoadedModel]:
+def _load(arguments: Sequence[str], averaged: bool) -> dict[str, LoadedModel]:
     """The models that the command line names, by the names of their rows.
 
     Raises:
@@ -169,7 +170,7 @@ def _load(arguments: Sequence[str]) -> dict[str, LoadedModel]:
     models: dict[str, LoadedModel] = {}
     for argument in arguments:
         name, path = _split(argument)
-        loaded = load_model(path)
+        loaded = load_model(path, averaged=averaged)
         name = name or loaded.name
         if name in models:
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={path}'")

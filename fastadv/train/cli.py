@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from signal import SIGINT, Signals
+from signal import SIGINT, SIGTERM, Signals
 from typing import Any, Literal
 
 from fastadv.outputs import make_folder, only_writer
@@ -76,7 +76,7 @@ def _say(trainer: Trainer, text: str) -> None:
 
 def _fit(trainer: Trainer) -> Signals | None:
     """Train to the end of the run, or to the signal that is returned."""
-    stopped_by = SIGINT
+    stopped_by: Signals | None = None
 
     def stop(number: Signals) -> None:
         nonlocal stopped_by
@@ -89,8 +89,8 @@ def _fit(trainer: Trainer) -> Signals | None:
             on_main(trainer.processes, lambda: stack.enter_context(only_writer(trainer.run_dir)))
             trainer.fit()
     except KeyboardInterrupt:
-        return stopped_by
-    return None if trainer.finished else stopped_by
+        return stopped_by or SIGINT
+    return None if trainer.finished else stopped_by or SIGTERM  # that another process got
 
 
 def _standing(trainer: Trainer) -> str:
@@ -107,6 +107,8 @@ def _standing(trainer: Trainer) -> str:
 
 def _how_to_continue(trainer: Trainer) -> str:
     command = shlex.join(["fastadv", "train", "--out", str(trainer.run_dir), "--resume"])
+    if not trainer.processes.alone:
+        command = f"torchrun ... -m {command}"
     return f"{trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
 
 

@@ -13,6 +13,7 @@ import torch
 from fastadv import attacks, models
 from fastadv.evaluate import Record, read_records
 from fastadv.evaluate import cli as evaluate_cli
+from fastadv.evaluate.sweep import fingerprint
 from fastadv.train import DataConfig, TrainConfig, checkpoint
 
 TABLE_FILES = [f"tables/robustness-{attack}.{kind}" for attack in ("fgsm", "step_ll") for kind in ("csv", "json", "md")]
@@ -90,6 +91,24 @@ def test_a_run_that_went_on_is_measured_again(run_folder: Path, tmp_path: Path) 
     records = read_records(tmp_path / "out/robustness.jsonl", Record)
     assert [record.model for record in records] == ["standard"] * 4
     assert [record.checkpoint for record in records[:2]] != [record.checkpoint for record in records[2:]]
+
+
+@pytest.mark.usefixtures("records_only")
+def test_averaged_weights(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    networks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(models.create("small_cnn", num_classes=10, in_channels=1))
+    meta = checkpoint.Meta(step=1, epoch=1, num_classes=10, in_channels=1)
+    both = tmp_path / "both"
+    checkpoint.save(both, model=networks[0], averaged=networks[1], config=TrainConfig(), state={}, meta=meta)
+    options = ("--attacks", "step_ll", "--eps", "4", "--out", tmp_path / "out")
+    assert evaluate(both, *options) == evaluate(f"averaged={both}", "--averaged", *options) == 0
+    records = read_records(tmp_path / "out/robustness.jsonl", Record)
+    expected = [fingerprint(dict(network.state_dict())) for network in networks]
+    assert list(dict.fromkeys(record.checkpoint for record in records)) == expected
+    assert evaluate(run_folder, "--averaged", *options) == 2
+    assert "has no averaged weights: its run was trained without --ema-decay" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("records_only")

@@ -299,3 +299,26 @@ def test_sync_bn_needs_gpus(config: TrainConfig, tmp_path: Path) -> None:
     )
     assert other.kind == "FailedElsewhere"
     assert isinstance(nn.SyncBatchNorm(1), nn.BatchNorm2d.__base__)  # so that generation switches it to eval mode
+
+
+# --- on GPUs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("sync_bn", [False, True])
+def test_two_gpus(sync_bn: bool, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16, device="auto", precision="bfloat16", channels_last=True, sync_bn=sync_bn)
+    first, second = succeeded(together(2, runs.train, config, tmp_path))
+    assert first["step"] == second["step"] == 15
+    for name, tensor in first["weights"].items():
+        assert torch.equal(tensor.cpu(), second["weights"][name].cpu()), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_collectives_on_gpus(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16, device="auto", attack=AttackConfig(k=12, eps=8))
+    for seen in succeeded(together(2, runs.count_collectives, config, tmp_path)):
+        assert seen["generation"] == Counter() and seen["unchanged"]
+        assert seen["step"] == Counter({("nccl:all_reduce", seen["parameters"]): 1, ("nccl:all_reduce", 5): 1})
