@@ -19,8 +19,11 @@ from fastadv.train.optim import create_optimizer, create_schedule, depends_on_le
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
-_TEST_BATCH = 256
-_FREE_ON_RESUME = {"epochs", "device", "threads", "checkpoint_every", "keep", "log_every", "data.root", "data.download"}
+_TEST_BATCH = 256  # of images in memory, which are small
+_FREE_ON_RESUME = {
+    *("epochs", "device", "threads", "checkpoint_every", "keep", "log_every"),
+    *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
+}
 
 
 def create_trainer(config: TrainConfig, run_dir: str | os.PathLike[str], *, resume: bool = False) -> Trainer:
@@ -56,22 +59,13 @@ def create_trainer(config: TrainConfig, run_dir: str | os.PathLike[str], *, resu
 
 def _assemble(config: TrainConfig, run_dir: Path) -> Trainer:
     device = devices.resolve(config.device)
-    space = config.data.pixel_space
     with _naming("data"):
         images = data.load(config.data.name, config.data.root, config.data.download)
-        train_loader = data.TensorLoader(
-            images.train,
-            config.m,
-            space=space,
-            seed=config.seed,
-            crop_padding=config.data.crop_padding,
-            flip=config.data.flip,
-            device=device,
-        )
-        test_loader = data.TensorLoader(
-            images.test, _TEST_BATCH, space=space, shuffle=False, drop_last=False, device=device
-        )
-    num_classes, in_channels = len(images.train.classes), images.train.images.shape[1]
+        options: dict[str, Any] = {"space": config.data.pixel_space, "device": device, "seed": config.seed}
+        train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
+        test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
+        test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
+    num_classes, in_channels = len(images.train.classes), data.channels_of(images.train)
     with _naming("model"):
         model = models.create(
             config.model.name, num_classes=num_classes, in_channels=in_channels, **config.model.options
@@ -82,7 +76,7 @@ def _assemble(config: TrainConfig, run_dir: Path) -> Trainer:
         optimizer = create_optimizer(model, config.optimizer)
     steps = len(train_loader)
     schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
-    return Trainer(
+    trainer = Trainer(
         config,
         run_dir,
         model=model,
@@ -93,6 +87,19 @@ def _assemble(config: TrainConfig, run_dir: Path) -> Trainer:
         test_loader=test_loader,
         inputs=(num_classes, in_channels),
     )
+    if config.data.on_bad_image == "stop":
+        _stop_at_bad_images(trainer)
+    return trainer
+
+
+def _stop_at_bad_images(trainer: Trainer) -> None:
+    def stop(bad: data.BadImage) -> None:
+        data.warn_of_bad_image(bad)
+        trainer.request_stop("stopped at an image that cannot be used (data.on_bad_image stop)")
+
+    for loader in (trainer.train_loader, trainer.test_loader):
+        if isinstance(loader, data.ImageLoader):
+            loader.on_bad_image = stop
 
 
 def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:

@@ -22,9 +22,9 @@ _DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep c
 scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
 and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
 option's name count as underscores."""
-_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, or by a file that could not be written;
-2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with
---resume."""
+_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written, or
+by an image that cannot be used (--data.on_bad_image stop); 2 a mistake in the options or the data; 130 or 143 stopped
+by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,8 +40,11 @@ def main(argv: Sequence[str]) -> int:
     except (NonFiniteLoss, checkpoint.CheckpointError, OSError) as error:
         print(f"fastadv train: {error}", file=sys.stderr)
         return 1
+    if trainer.stopped_because is not None:
+        print(f"fastadv train: {trainer.stopped_because}; {_how_to_continue(trainer)}", file=sys.stderr)
+        return 1
     if stopped_by is not None:
-        print(_how_to_continue(trainer), file=sys.stderr)
+        print(f"interrupted; {_how_to_continue(trainer)}", file=sys.stderr)
         return exit_code(stopped_by)
     print(trainer.last_checkpoint)
     print(f"next: {_evaluation(trainer)}", file=sys.stderr)
@@ -76,7 +79,7 @@ def _standing(trainer: Trainer) -> str:
 
 def _how_to_continue(trainer: Trainer) -> str:
     command = shlex.join(["fastadv", "train", "--out", str(trainer.run_dir), "--resume"])
-    return f"interrupted; {trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
+    return f"{trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
 
 
 def _evaluation(trainer: Trainer) -> str:

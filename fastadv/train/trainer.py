@@ -80,6 +80,7 @@ class Trainer:
         self.step = 0
         self.last_checkpoint: Path | None = None
         self._loss = self._lr = math.nan
+        self.stopped_because: str | None = None
         self._stopping = False
         self._rate = Rate()
         self._means = RunningMeans(self.device)
@@ -149,9 +150,14 @@ class Trainer:
         self._means.add(loss, self.task.hits())
         self.step += 1
 
-    def request_stop(self) -> None:
-        """Make :meth:`fit` save a checkpoint and return after the iteration that is under way."""
+    def request_stop(self, because: str | None = None) -> None:
+        """Make :meth:`fit` save a checkpoint and return after the iteration that is under way.
+
+        Args:
+            because: what is wrong, for ``stopped_because``; None where nothing is.
+        """
         self._stopping = True
+        self.stopped_because = self.stopped_because or because
 
     def _checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint_every
