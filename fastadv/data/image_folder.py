@@ -73,7 +73,7 @@ def scan_image_folder(root: Path) -> tuple[ImageFolder, ImageFolder]:
         raise FileNotFoundError(
             f"{root} has no {' and no '.join(missing)}: it must hold train/CLASS/IMAGE and val/CLASS/IMAGE"
         )
-    train, val = (_scan(root / name) for name in SPLITS)
+    train, val = (scan_class_folders(root / name) for name in SPLITS)
     if train.classes != val.classes:
         lacking = {name: sorted(set(other.classes) - set(own.classes)) for name, own, other in _pairs(train, val)}
         where = "; ".join(f"{name}/ lacks {_few(classes)}" for name, classes in lacking.items() if classes)
@@ -85,7 +85,12 @@ def _pairs(train: ImageFolder, val: ImageFolder) -> list[tuple[str, ImageFolder,
     return [("train", train, val), ("val", val, train)]
 
 
-def _scan(root: Path) -> ImageFolder:
+def scan_class_folders(root: Path) -> ImageFolder:
+    """The images in the folders of ``root``, one for each class.
+
+    Raises:
+        ValueError: no classes, or a class without an image.
+    """
     with os.scandir(root) as entries:
         classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
