@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -53,7 +53,6 @@ def create_loader(
         ValueError: an option out of range, or too few images.
         ModuleNotFoundError: the loader that ``config`` asks for needs a package that is not installed.
     """
-    share: dict[str, Any] = {"rank": rank, "world_size": world_size} if world_size > 1 else {}
     if isinstance(images, ImageSet):
         return TensorLoader(
             images,
@@ -67,7 +66,6 @@ def create_loader(
             rank=rank,
             world_size=world_size,
             device=device,
-            **share,
         )
     return _kind(config.loader, say=train and rank == 0)(
         images,
@@ -76,10 +74,11 @@ def create_loader(
         train=train,
         preprocessing=config.preprocessing,
         seed=seed,
+        rank=rank,
+        world_size=world_size,
         device=device,
         workers=cores() if config.workers is None else config.workers,
         prefetch=config.prefetch,
-        **share,
     )
 
 
