@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from fastadv.attacks.gradient import GradientAttack
 
 _MOST_SHAPES = 4  # each keeps the memory of an iteration
-_MOST_CAPTURES = 3  # of one shape: weights that move again and again are not worth following
+_MOST_CAPTURES = 3  # of one shape, each used a few times only: weights that keep moving are not worth following
+_FEW_CALLS = 10
 
 
 @dataclass
 class _Shape:
     """Images of one shape: they came once, their iteration was captured (so often), or it cannot be."""
 
+    recorder: recorder.Recorder
     captured: CapturedIteration | None = None
     captures: int = 0
     refused: bool = False
@@ -38,7 +40,6 @@ class Captures:
 
     def __init__(self) -> None:
         self._shapes: dict[Hashable, _Shape] = {}
-        self._recorders: dict[torch.device, recorder.Recorder] = {}
         self._reasons: set[str] = set()
 
     def run_(
@@ -63,8 +64,8 @@ class Captures:
             apart: whether adv and clean must be two tensors.
             folded: what is in place of the model's BatchNorm layers, up to date.
         """
-        if at.adv.is_cuda and torch.cuda.is_current_stream_capturing():
-            return False  # the caller captures the whole call, with all that is in it
+        if _is_being_captured(at.adv):
+            return False  # by the caller, with all that is in the call
         try:
             captured = self._find(attack, model, at, apart, folded)
         except Exception as error:  # of any kind: the model is the caller's, and may yet run uncaptured
@@ -84,26 +85,34 @@ class Captures:
     ) -> CapturedIteration | None:
         if not isinstance(model, nn.Module):
             raise recorder.NotCapturable(f"a {type(model).__name__} is no module, whose weights could be watched")
-        device = at.adv.device
-        if device not in self._recorders:
-            self._recorders[device] = recorder.create_recorder(device)
         fixed = _fixed(attack, model, at.adv, apart)
-        if fixed not in self._shapes:
-            if len(self._shapes) == _MOST_SHAPES:
-                del self._shapes[next(iter(self._shapes))]
-            self._shapes[fixed] = _Shape()
+        if fixed not in self._shapes or not attack.outputs_seen:
+            self._remember(fixed, _Shape(recorder.create_recorder(at.adv.device)))
             return None
-        shape = self._shapes[fixed]
-        weights = _addresses(model, folded)
+        shape, weights = self._shapes[fixed], _addresses(model, folded)
         if shape.refused or (shape.captured is not None and shape.captured.weights == weights):
             return shape.captured
-        shape.captured, shape.refused = None, True  # unless all of the following succeeds
+        if shape.captured is not None:
+            self._drop(shape)
+            shape.recorder = recorder.create_recorder(at.adv.device)
+        shape.refused = True  # unless all of the following succeeds
         if shape.captures == _MOST_CAPTURES:
             raise recorder.NotCapturable("the model's weights lie elsewhere in memory each time")
         shape.captures += 1
-        shape.captured = CapturedIteration(attack, model, at, apart, weights, self._recorders[device])
+        shape.captured = CapturedIteration(attack, model, at, apart, weights, shape.recorder)
         shape.refused = False
         return shape.captured
+
+    def _remember(self, fixed: Hashable, shape: _Shape) -> None:
+        self._shapes.setdefault(fixed, shape)
+        if len(self._shapes) > _MOST_SHAPES:
+            self._drop(self._shapes.pop(next(iter(self._shapes))))
+
+    def _drop(self, shape: _Shape) -> None:
+        if shape.captured is not None and shape.captured.calls > _FEW_CALLS:
+            shape.captures = 0
+        shape.recorder.finish()
+        shape.captured = None
 
     def _warn(self, attack: GradientAttack, reason: str) -> None:
         if reason not in self._reasons:
@@ -121,6 +130,9 @@ class CapturedIteration:
         apart: whether adv and clean must be two tensors.
         weights: where the weights and buffers lie that they read.
         tape: what records them.
+
+    Attributes:
+        calls: how often it was replayed.
     """
 
     def __init__(
@@ -133,6 +145,7 @@ class CapturedIteration:
         tape: recorder.Recorder,
     ) -> None:
         self.weights = weights
+        self.calls = 0
         self._tape = tape
         adv = at.adv  # [N, C, ...]
         self._adv = torch.empty_like(adv)
@@ -140,9 +153,10 @@ class CapturedIteration:
         wide = torch.float64 if adv.dtype == torch.float64 else torch.float32
         self._eps, self._alpha = (adv.new_empty(len(adv), dtype=wide) for _ in range(2))  # [N], [N]
         self._labels = None if at.target is None else torch.empty_like(at.target)  # [N]
-        self._stream = torch.empty(2, dtype=torch.int64, device=adv.device)
+        self._draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # a stream of random numbers
         self._load(at)
-        own = Iterate(self._adv, self._clean, self._eps, self._alpha, self._labels, self._stream, offset=0)
+        _set(self._alpha, at.alpha)
+        own = Iterate(self._adv, self._clean, self._eps, self._alpha, self._labels, self._draws, offset=0)
         with _uncached_autocast(at.adv.device.type):
             tape.rehearse(lambda: attack.first_(model, own))
             if apart:
@@ -153,6 +167,7 @@ class CapturedIteration:
 
     def run_(self, at: Iterate, alphas: Sequence[float | Tensor]) -> None:
         """Make at.adv adversarial in place by steps of these lengths."""
+        self.calls += 1
         with self._tape.in_order():
             self._load(at)
             for number, alpha in enumerate(alphas):
@@ -167,11 +182,10 @@ class CapturedIteration:
         if self._clean is not self._adv:
             self._clean.copy_(at.adv)
         _set(self._eps, at.eps)
-        _set(self._alpha, at.alpha)
         if self._labels is not None and at.target is not None:
             self._labels.copy_(at.target)
-        _set(self._stream[0], at.seed)
-        _set(self._stream[1], at.offset)
+        _set(self._draws[0], at.seed)
+        _set(self._draws[1], at.offset)
 
 
 def _next_(attack: GradientAttack, model: nn.Module, own: Iterate) -> None:
@@ -188,6 +202,13 @@ def _set(own: Tensor, value: float | Tensor) -> None:  # [N] or scalar; number o
         own.copy_(value)
     else:
         own.fill_(value)
+
+
+def _is_being_captured(images: Tensor) -> bool:
+    if not images.is_cuda:
+        return False
+    with torch.cuda.device(images.device):
+        return torch.cuda.is_current_stream_capturing()
 
 
 def _fixed(attack: GradientAttack, model: nn.Module, adv: Tensor, apart: bool) -> Hashable:

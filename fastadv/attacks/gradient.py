@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -41,9 +41,10 @@ class GradientAttack(Attack):
             call; layers must not be connected differently from call to call. Needs ``bn="eval"``. A model without such
             layers runs as it is, and a warning says so.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
-            it from then on: for models whose kernels are shorter than their launches. The graph keeps the memory of one
-            iteration. Weights may change, in place; what else the model reads from Python is as it was when captured. A
-            model that cannot be captured runs without, and a warning says why.
+            it from then on: for models whose kernels are shorter than their launches. Kept for the last four shapes,
+            with the memory of an iteration and of the images each. Weights may change, in place; what else the model
+            reads from Python is as it was when captured. A model that cannot be captured runs without, and a warning
+            says why.
 
     Attributes:
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
@@ -158,7 +159,7 @@ class GradientAttack(Attack):
                 f"{self.name}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
                 f"{'; make a batch of a single image by images[None]' if images.dim() == 3 else ''}"
             )
-        if self.validate != "never" and not self._outputs_seen:
+        if not self.outputs_seen:
             _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
@@ -182,9 +183,14 @@ class GradientAttack(Attack):
             )
         return logits, auxiliary
 
-    def captured_options(self) -> str:
+    def captured_options(self) -> Hashable:
         """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
-        return repr({name: value for name, value in self._options().items() if name not in _READ_ANEW})
+        return tuple(sorted((name, value) for name, value in self._options().items() if name not in _READ_ANEW))
+
+    @property
+    def outputs_seen(self) -> bool:
+        """Whether the model's outputs need no look any more, for which a call waits."""
+        return self.validate == "never" or self._outputs_seen
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "capture": self.capture}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +34,9 @@ class Recorder(Protocol):
     def in_order(self) -> AbstractContextManager[None]:
         """Around a use of the recorded work's tensors: behind the previous use, whatever stream that was on."""
 
+    def finish(self) -> None:
+        """Wait for the last use: before the tensors are given up."""
+
 
 def create_recorder(device: torch.device) -> Recorder:
     """The recorder for a device.
@@ -58,15 +61,25 @@ class CudaRecorder:
     def rehearse(self, work: Work) -> None:
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream), refusing_waits():
-            work()
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream), refusing_waits(self._device):
+                work()
+        finally:  # also what was begun before an error, and would otherwise run on beside what follows
+            current.wait_stream(self._stream)
+        _forget_workspaces()
 
     def record(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        # thread_local: what a loader's or NCCL's thread does meanwhile is not recorded, and so may not spoil it.
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            work()
+        # The outer block puts the current stream back, which some versions of torch.cuda.graph do not after an error.
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
+            try:
+                # thread_local: what a loader's or NCCL's thread does meanwhile is not recorded, and may not spoil it.
+                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                    work()
+            except BaseException:
+                self._end_allocation()
+                raise
+        _forget_workspaces()
         return graph.replay
 
     @contextmanager
@@ -74,38 +87,67 @@ class CudaRecorder:
         with torch.cuda.device(self._device):
             current = torch.cuda.current_stream()
             current.wait_event(self._used)
-            yield
-            self._used.record(current)
+            try:
+                yield
+            finally:
+                self._used.record(current)
+
+    def finish(self) -> None:
+        self._used.synchronize()
+
+    def _end_allocation(self) -> None:
+        """Some versions of torch go on allocating from the pool of a recording that failed, until they crash."""
+        # RuntimeError: this one does not.
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+
+
+def _forget_workspaces() -> None:
+    """Have cuBLAS take its workspace anew: one from a rehearsal would be freed while the recording still uses it."""
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 @contextmanager
-def refusing_waits() -> Iterator[None]:
-    """Within the block, an operator that the host would have to wait for raises :class:`NotCapturable`.
+def refusing_waits(device: torch.device) -> Iterator[None]:
+    """Within the block, an operator that the host would have to wait for ``device`` for raises :class:`NotCapturable`.
 
-    Found out before recording begins: a recording that fails half-way can leave PyTorch's allocator in a state that it
-    does not recover from.
+    It is better found out before recording begins. What PyTorch's operators do not show of themselves, such as an
+    extension that synchronises, makes the recording fail instead.
     """
-    with _RefusingWaits():  # type: ignore[no-untyped-call]
+    with _RefusingWaits(device):  # type: ignore[no-untyped-call]
         yield
 
 
 _WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+_ERROR_CHECKS = (torch.ops.aten._linalg_check_errors.default,)
 
 
 class _RefusingWaits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._kind = device.type
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if self._waits(func, tensors):
+        tensors = _tensors((args, kwargs))
+        if any(tensor.device.type == self._kind for tensor in tensors) and _waits(func, tensors):
             raise NotCapturable(f"the model waits for the device, in {func}")
         result = func(*args, **(kwargs or {}))
-        tensors += [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        tensors += _tensors(result)
         devices = {str(tensor.device) for tensor in tensors if tensor.dim() > 0 or func in _COPIES}
         if len(devices) > 1:
             raise NotCapturable(f"the model moves data between {' and '.join(sorted(devices))}, in {func}")
         return result
 
-    def _waits(self, func: Any, tensors: list[Tensor]) -> bool:
-        if func is torch.ops.aten.index.Tensor:  # by integers it is as good as any operator
-            return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:])
-        return not _WAITING.isdisjoint(func.tags)
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _waits(func: Any, tensors: list[Tensor]) -> bool:
+    name = func._schema.name
+    if name == "aten::lift_fresh":  # torch.tensor of Python's numbers, copied to the device
+        return tensors[0].device.type != "cpu"
+    if name.startswith(("aten::index.", "aten::index_put")) or name == "aten::index":
+        return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:])  # integers need no look
+    return func in _ERROR_CHECKS or not _WAITING.isdisjoint(func.tags)
