@@ -113,7 +113,14 @@ def _loaders(
     config: TrainConfig, device: torch.device, processes: Processes
 ) -> tuple[data.TensorLoader, data.TensorLoader, int, int]:
     """Loaders of this process's share of the training and the test images, the number of classes, and of channels."""
-    images = data.load(config.data.name, config.data.root, config.data.download)
+    source = config.data.name, config.data.root
+
+    def download() -> None:
+        data.load(*source, True)
+
+    if config.data.download:
+        on_main(processes, download)
+    images = data.load(*source, False)
     share: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "device": device}
     train_loader = data.TensorLoader(
         images.train,
