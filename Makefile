@@ -41,7 +41,7 @@ $(VENV)/ready: constraints.txt pyproject.toml
 
 # compat: a path, not an import hook, for which Python started beside the clone would find the clone itself instead.
 $(VENV)/built: $(VENV)/ready $(SOURCES)
-	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,lint]'
+	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,lint,dali]'
 	@touch $@
 
 clean:

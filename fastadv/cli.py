@@ -12,6 +12,7 @@ from fastadv.warning_lines import warning_lines
 COMMANDS = {
     "info": ("fastadv.info", "what is installed and compiled here, and what is missing"),
     "train": ("fastadv.train.cli", "train a network on clean and adversarial examples (Algorithm 1)"),
+    "data": ("fastadv.data.cli", "check a folder of images: which of them do not decode"),
     "evaluate": ("fastadv.evaluate.cli", "accuracy of checkpoints on clean and adversarial examples"),
 }
 

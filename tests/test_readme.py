@@ -14,6 +14,7 @@ import torch
 
 import fastadv
 from tests import test_install
+from tests.data.pictures import write_data_set
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,7 +27,15 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line]
 
 
-def test_python_blocks_run_in_order() -> None:
+@pytest.fixture(scope="module")
+def images_in_files(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the README calls /data/imagenet."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    write_data_set(folder, per_class=12, classes=3)
+    return str(folder)
+
+
+def test_python_blocks_run_in_order(images_in_files: str) -> None:
     """The blocks continue one another; what they leave to the reader is a network, an optimiser and some images."""
     torch.manual_seed(0)
     space = fastadv.PixelSpace.imagenet()
@@ -42,7 +51,7 @@ def test_python_blocks_run_in_order() -> None:
     }
     before = [parameter.clone() for parameter in model.parameters()]
     for block in blocks("python"):
-        exec(block, names)
+        exec(block.replace("/data/imagenet", images_in_files), names)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert names["adv"].shape == images.shape and not torch.equal(names["adv"], images)
 
@@ -59,14 +68,19 @@ def test_every_command_has_somebody_who_runs_it() -> None:
 
 
 @pytest.mark.timeout(900)
-def test_command_line_of_the_readme(tmp_path: Path) -> None:
+def test_command_line_of_the_readme(tmp_path: Path, images_in_files: str) -> None:
     modules = {"fastadv": "fastadv", "torchrun": "torch.distributed.run"}
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         if program not in modules:
             continue
         run = subprocess.run(
-            [sys.executable, "-m", modules[program], *arguments],
+            [
+                sys.executable,
+                "-m",
+                modules[program],
+                *(a.replace("/data/imagenet", images_in_files) for a in arguments),
+            ],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from fastadv.attacks import recorder
-from fastadv.attacks.isolation import isolated
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
 
 if TYPE_CHECKING:
+    from fastadv.attacks.folding import FoldedModel
     from fastadv.attacks.gradient import GradientAttack
 
 _MOST_SHAPES = 4  # each keeps the memory of an iteration
@@ -48,6 +48,7 @@ class Captures:
         at: Iterate,
         alphas: Sequence[float | Tensor],
         apart: bool,
+        folded: FoldedModel | None,
     ) -> bool:
         """Run an attack by replaying its captured iteration; False, with nothing done, where there is none.
 
@@ -56,15 +57,16 @@ class Captures:
 
         Args:
             attack: whose iterations they are.
-            model: the raw module.
+            model: the raw module, isolated.
             at: where to start from; its adv is mutated in place.
             alphas: the steps.
             apart: whether adv and clean must be two tensors.
+            folded: what is in place of the model's BatchNorm layers, up to date.
         """
         if at.adv.is_cuda and torch.cuda.is_current_stream_capturing():
             return False  # the caller captures the whole call, with all that is in it
         try:
-            captured = self._find(attack, model, at, apart)
+            captured = self._find(attack, model, at, apart, folded)
         except Exception as error:  # of any kind: the model is the caller's, and may yet run uncaptured
             self._warn(attack, str(error) or type(error).__name__)
             return False
@@ -73,7 +75,12 @@ class Captures:
         return captured is not None
 
     def _find(
-        self, attack: GradientAttack, model: Callable[..., Any], at: Iterate, apart: bool
+        self,
+        attack: GradientAttack,
+        model: Callable[..., Any],
+        at: Iterate,
+        apart: bool,
+        folded: FoldedModel | None,
     ) -> CapturedIteration | None:
         if not isinstance(model, nn.Module):
             raise recorder.NotCapturable(f"a {type(model).__name__} is no module, whose weights could be watched")
@@ -87,13 +94,14 @@ class Captures:
             self._shapes[fixed] = _Shape()
             return None
         shape = self._shapes[fixed]
-        if shape.refused or (shape.captured is not None and shape.captured.weights == _addresses(model)):
+        weights = _addresses(model, folded)
+        if shape.refused or (shape.captured is not None and shape.captured.weights == weights):
             return shape.captured
         shape.captured, shape.refused = None, True  # unless all of the following succeeds
         if shape.captures == _MOST_CAPTURES:
             raise recorder.NotCapturable("the model's weights lie elsewhere in memory each time")
         shape.captures += 1
-        shape.captured = CapturedIteration(attack, model, at, apart, self._recorders[device])
+        shape.captured = CapturedIteration(attack, model, at, apart, weights, self._recorders[device])
         shape.refused = False
         return shape.captured
 
@@ -108,19 +116,23 @@ class CapturedIteration:
 
     Args:
         attack: whose steps they are.
-        model: the raw module.
+        model: the raw module, isolated.
         at: an example of what the steps start from, with which they are rehearsed.
         apart: whether adv and clean must be two tensors.
+        weights: where the weights and buffers lie that they read.
         tape: what records them.
-
-    Attributes:
-        weights: where the model's weights and buffers lay.
     """
 
     def __init__(
-        self, attack: GradientAttack, model: nn.Module, at: Iterate, apart: bool, tape: recorder.Recorder
+        self,
+        attack: GradientAttack,
+        model: nn.Module,
+        at: Iterate,
+        apart: bool,
+        weights: tuple[int, ...],
+        tape: recorder.Recorder,
     ) -> None:
-        self.weights = _addresses(model)
+        self.weights = weights
         self._tape = tape
         adv = at.adv  # [N, C, ...]
         self._adv = torch.empty_like(adv)
@@ -131,7 +143,7 @@ class CapturedIteration:
         self._stream = torch.empty(2, dtype=torch.int64, device=adv.device)
         self._load(at)
         own = Iterate(self._adv, self._clean, self._eps, self._alpha, self._labels, self._stream, offset=0)
-        with isolated(model, attack.bn), _uncached_autocast(at.adv.device.type):
+        with _uncached_autocast(at.adv.device.type):
             tape.rehearse(lambda: attack.first_(model, own))
             if apart:
                 tape.rehearse(lambda: attack.next_(model, own))
@@ -186,8 +198,9 @@ def _fixed(attack: GradientAttack, model: nn.Module, adv: Tensor, apart: bool) -
     return (adv.shape, adv.stride(), adv.dtype, adv.device, apart, autocast, frozen, attack.captured_options())
 
 
-def _addresses(model: nn.Module) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in chain(model.parameters(), model.buffers()))
+def _addresses(model: nn.Module, folded: FoldedModel | None) -> tuple[int, ...]:
+    own = () if folded is None else folded.tensors()
+    return tuple(tensor.data_ptr() for tensor in chain(model.parameters(), model.buffers(), own))
 
 
 def _uncached_autocast(device: str) -> AbstractContextManager[object]:

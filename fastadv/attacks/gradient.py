@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from fastadv import ops
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
+from fastadv.attacks.folding import Folds
 from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
@@ -34,6 +36,10 @@ class GradientAttack(Attack):
             is that of the paper authors' code. Asks for a model with a method ``forward_with_aux``, from images to a
             named tuple of logits and auxiliary logits in evaluation mode too, as ``inception_v3`` has. It is called in
             the model's place: hooks of the whole model do not run.
+        fold_bn: while examples are generated, fold each BatchNorm layer that follows a convolution into it: the same
+            function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
+            call; layers must not be connected differently from call to call. Needs ``bn="eval"``. A model without such
+            layers runs as it is, and a warning says so.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
             it from then on: for models whose kernels are shorter than their launches. The graph keeps the memory of one
             iteration. Weights may change, in place; what else the model reads from Python is as it was when captured. A
@@ -52,7 +58,13 @@ class GradientAttack(Attack):
     _outputs_seen = False
 
     def __init__(
-        self, model: Callable[..., Any], *, aux_weight: float = 0.0, capture: bool = False, **options: Any
+        self,
+        model: Callable[..., Any],
+        *,
+        aux_weight: float = 0.0,
+        fold_bn: bool = False,
+        capture: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(model, **options)
         if not 0 <= aux_weight < float("inf"):
@@ -62,8 +74,12 @@ class GradientAttack(Attack):
                 f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
                 f"got {type(raw_module(model)).__name__}; aux_weight=0 follows the logits alone"
             )
+        if fold_bn and self.bn != "eval":
+            raise ValueError("fold_bn=True needs bn='eval': the statistics of a batch are not known beforehand")
         self.aux_weight = aux_weight
+        self.fold_bn = fold_bn
         self.capture = capture
+        self._folds = Folds()
         self._captures = Captures()
 
     @abstractmethod
@@ -92,18 +108,24 @@ class GradientAttack(Attack):
         # A single step from the clean image needs no second copy of it.
         apart = len(alphas) > 1 or self.starts_elsewhere
         at = Iterate(adv, adv, size.eps, alphas[0], labels, seed, offset)
-        if self.capture and self._captures.run_(self, model, at, alphas, apart):
-            return
+        with isolated(model, self.bn):
+            folded = self._folds.of(self, model, adv) if self.fold_bn else None
+            with nullcontext() if folded is None else folded.in_place():
+                if not self.capture or not self._captures.run_(self, model, at, alphas, apart, folded):
+                    self._run_eagerly_(model, at, alphas, apart)
+
+    def _run_eagerly_(
+        self, model: Callable[..., Any], at: Iterate, alphas: Sequence[float | Tensor], apart: bool
+    ) -> None:
         if apart:
-            at.clean = adv.clone()  # [N, C, ...]
+            at.clean = at.adv.clone()  # [N, C, ...]
         try:
-            with isolated(model, self.bn):
-                self.first_(model, at)
-                for at.alpha in alphas[1:]:
-                    self.next_(model, at)
+            self.first_(model, at)
+            for at.alpha in alphas[1:]:
+                self.next_(model, at)
         except BaseException:
             if apart:
-                adv.copy_(at.clean)
+                at.adv.copy_(at.clean)
             raise
 
     def first_(self, model: Callable[..., Any], at: Iterate) -> None:
@@ -129,7 +151,7 @@ class GradientAttack(Attack):
         """(target [N], gradient of the summed cost with respect to adv [N, C, ...])."""
         images = adv.detach().requires_grad_()
         with torch.enable_grad():
-            logits, auxiliary = self._heads(model, images)  # [N, K], list of [N, K]
+            logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
@@ -149,7 +171,7 @@ class GradientAttack(Attack):
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         return target, grad
 
-    def _heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""
         if not self.aux_weight:
             return model(images), []
@@ -165,7 +187,7 @@ class GradientAttack(Attack):
         return repr({name: value for name, value in self._options().items() if name not in _READ_ANEW})
 
     def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "aux_weight": self.aux_weight, "capture": self.capture}
+        return {**super()._options(), "aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "capture": self.capture}
 
 
 def _describe(output: object) -> str:

@@ -13,12 +13,14 @@ from fastadv.data.digits import load_digits
 from fastadv.data.folders import REMEDIES
 from fastadv.data.image_set import ImageData
 from fastadv.data.mnist import load_mnist_like
+from fastadv.data.stored import load_stored
 
 _EMBEDDED: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
 _FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
     "mnist": partial(load_mnist_like, "mnist", "MNIST"),
     "fashion_mnist": partial(load_mnist_like, "fashion_mnist", "FashionMNIST"),
     "cifar10": load_cifar10,
+    "imagenet": load_stored,
 }
 
 
@@ -28,25 +30,26 @@ def names() -> list[str]:
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, download: bool = False) -> ImageData:
-    """Load a data set into memory.
+    """Load a data set into memory; of ``imagenet``, the names of its files.
 
     Args:
         name: one of :func:`names`.
         root: the folder that holds the files. ``digits`` comes with scikit-learn and uses neither ``root`` nor
             ``download``. ``mnist`` and ``fashion_mnist`` are found in torchvision's layout (``MNIST/raw``,
             ``FashionMNIST/raw``) or as the four IDX files directly in the folder, plain or ``.gz``; ``cifar10`` in
-            ``cifar-10-batches-py``.
+            ``cifar-10-batches-py``. ``imagenet`` is any set of image files in ``train/CLASS/IMAGE`` and
+            ``val/CLASS/IMAGE``, or of shards, as :func:`fastadv.data.stored.scan` describes them.
         download: fetch the files into ``root`` if they are not there.
 
     Raises:
         ValueError: an unknown name, no folder for a data set that needs one, or a file that is corrupt or belongs to
-            another data set.
+            another data set; folders of images that are not as they should be, or ``download`` of ``imagenet``.
         FileNotFoundError: the folder lacks files and ``download`` is False.
         OSError: the download failed.
         ModuleNotFoundError: scikit-learn or torchvision is not installed.
 
     Warns:
-        UserWarning: ``root`` or ``download`` for a data set that uses neither.
+        UserWarning: ``root`` or ``download`` for a data set that uses neither; images that a manifest leaves out.
     """
     if name in _EMBEDDED:
         if root is not None or download:

@@ -1,4 +1,4 @@
-"""ImageSet and ImageData: decoded images with their labels, in memory."""
+"""ImageSet: decoded images with their labels, in memory. ImageData: a data set's two parts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from fastadv.data.image_source import ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +53,12 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set's two parts.
+    """A data set's two parts, both in memory or both in files.
 
     Args:
         train: what a model is fitted to.
         test: what it is measured on.
     """
 
-    train: ImageSet
-    test: ImageSet
+    train: ImageSet | ImageSource
+    test: ImageSet | ImageSource

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastadv.data.augment import draw_mirrored, draw_shifts, mirrored, shifted
+from fastadv.data.batches import Batches, check_at_least, generator_of
 from fastadv.data.image_set import ImageSet
 from fastadv.pixels import PixelSpace
 
@@ -60,27 +60,20 @@ class TensorLoader:
         flip: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        _check_at_least("batch_size", batch_size, 1)
-        _check_at_least("seed", seed, 0)
-        _check_at_least("crop_padding", crop_padding, 0)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be one of {world_size} processes, 0..{world_size - 1}, got {rank}")
-        if drop_last and len(image_set) < batch_size * world_size:
-            of_each = f" of each of {world_size} processes" if world_size > 1 else ""
-            raise ValueError(
-                f"batch_size={batch_size}{of_each} is more than the {len(image_set)} images, and drop_last=True would "
-                f"leave no batch: choose a smaller batch_size, or drop_last=False"
-            )
+        check_at_least("crop_padding", crop_padding, 0)
+        self.batches = Batches(
+            count=len(image_set),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
         channels = image_set.images.shape[1]
         if space.channels not in (1, channels):
             raise ValueError(f"the images have {channels} channels and the space describes {space.channels}: {space}")
-        self.batch_size = batch_size
         self.space = space
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.shuffle = shuffle
-        self.drop_last = drop_last
         self.crop_padding = crop_padding
         self.flip = flip
         self._images = image_set.images.to(device)  # [N, C, H, W] uint8
@@ -90,9 +83,7 @@ class TensorLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch, of this process."""
-        full, rest = divmod(len(self._images), self.batch_size * self.world_size)
-        start, end = self._share(rest)
-        return full if self.drop_last or start == end else full + 1
+        return len(self.batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch.
@@ -104,29 +95,14 @@ class TensorLoader:
         Raises:
             ValueError: epoch or start out of range.
         """
-        _check_at_least("epoch", epoch, 0)
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start must be a batch of the epoch, 0..{len(self)}, got {start}")
-        return self._batches(epoch, start)
+        return self._loaded(epoch, self.batches.of_epoch(epoch, start))
 
-    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._order(epoch).to(self.device)  # [N]
+    def _loaded(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         augment = self._augmentation(epoch)
-        whole = self.batch_size * self.world_size
-        for batch in range(start, len(self)):
-            rows = order[batch * whole : (batch + 1) * whole]  # [W * m]
-            self.indices = rows[slice(*self._share(len(rows)))]  # [m]
+        for indices in batches:
+            self.indices = indices.to(self.device)  # [m]
             pixels = augment(self._images[self.indices], self.indices)  # [m, C, H, W] uint8
             yield self.space.from_pixels(pixels), self._labels[self.indices]
-
-    def _share(self, rows: int) -> tuple[int, int]:
-        """Where this process's part of a global batch of so many rows begins and ends."""
-        return rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size
-
-    def _order(self, epoch: int) -> Tensor:  # [N]
-        if not self.shuffle:
-            return torch.arange(len(self._images))
-        return torch.randperm(len(self._images), generator=_generator(self.seed, epoch))
 
     def _augmentation(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
         """For (pixels [m, C, H, W] uint8, indices [m]), the pixels augmented as this epoch augments these images.
@@ -134,7 +110,7 @@ class TensorLoader:
         The draws are made for every image at once, on the CPU: each device, process and resumed run gets the same.
         """
         count, padding = len(self._images), self.crop_padding
-        generator = _generator(self.seed, epoch, 0)
+        generator = generator_of(self.batches.seed, epoch, 0)
         shifts = draw_shifts(count, padding, generator).to(self.device)  # [2, N]
         which = draw_mirrored(count, generator).to(self.device)  # [N]
 
@@ -146,22 +122,6 @@ class TensorLoader:
 
     def __repr__(self) -> str:
         return (
-            f"TensorLoader({len(self._images)} images {list(self._images.shape[1:])}, batch_size={self.batch_size}, "
-            f"seed={self.seed}, rank={self.rank}, world_size={self.world_size}, shuffle={self.shuffle}, "
-            f"drop_last={self.drop_last}, crop_padding={self.crop_padding}, flip={self.flip}, device={self.device})"
+            f"TensorLoader({len(self._images)} images {list(self._images.shape[1:])}, {self.batches}, "
+            f"crop_padding={self.crop_padding}, flip={self.flip}, device={self.device})"
         )
-
-
-def _generator(seed: int, *path: int) -> torch.Generator:
-    """A CPU generator of its own for an epoch's order, and for what else is drawn in it.
-
-    NumPy mixes the numbers into one seed: torch's CPU generator keeps only 32 bits of it, so that seeds made by adding
-    or shifting would collide.
-    """
-    mixed = np.random.SeedSequence(seed, spawn_key=path).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))
-
-
-def _check_at_least(field: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise ValueError(f"{field} must be at least {smallest}, got {value}")

@@ -103,7 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--averaged", action="store_true", help="the averaged weights of runs that were trained with --ema-decay")
     add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
     add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
-    add("--limit", type=_whole, metavar="N", help="only the first N test images (default: all)")
+    add(
+        "--limit",
+        type=_whole,
+        metavar="N",
+        help="only the first N test images, of files N evenly spread (default: all)",
+    )
     add(
         "--batch-size",
         "--batch_size",
@@ -146,6 +151,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         device=devices.resolve(arguments.device),
+        data=config,
     )
     subjects = [Subject(name, loaded.model, loaded.config.data.pixel_space) for name, loaded in models.items()]
     for subject in subjects:
@@ -174,6 +180,12 @@ def _load(arguments: Sequence[str], averaged: bool) -> dict[str, LoadedModel]:
             raise ValueError(
                 f"models of different data sets cannot share a table: {first} was trained on {one.config.data.name}, "
                 f"{name} on {loaded.config.data.name}; evaluate them by a command each"
+            )
+        sizes = [(config.size, config.central) for config in (one.config.data, loaded.config.data)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"models that are shown images in different ways cannot share a table: data.size and data.central are "
+                f"{sizes[0]} for {first} and {sizes[1]} for {name}; evaluate them by a command each"
             )
     return models
 

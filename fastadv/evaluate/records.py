@@ -23,7 +23,7 @@ class Evaluation:
         dataset: name of the data set.
         split: "train" or "test".
         images: sha256 of the images and labels.
-        n: how many images, the first ``n`` of the split.
+        n: how many images of the split.
         total: how many images the split has.
         classes: how many classes the data set has.
         attack: a name of ``fastadv.attacks.names()``, with its options if it was given any, or "clean".

@@ -7,7 +7,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,21 @@ import torch
 from torch import Tensor, nn
 
 import fastadv
-from fastadv.data import ImageSet, TensorLoader
+from fastadv.data import BadImage, ImageLoader, ImageSet, ImageSource, create_loader, fingerprint_of_files, spread
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile
 from fastadv.evaluate.robustness import evaluate
 from fastadv.evaluate.statistics import proportion
 from fastadv.extras import require
 from fastadv.pixels import PixelSpace
+from fastadv.train.config import DataConfig
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from fastadv.train.interfaces import Loader
+
+Images = ImageSet | ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +47,11 @@ class Sweep:
 
     Args:
         dataset: name of the data set.
-        images: its images.
+        images: its images, in memory or in files.
         split: the part of the data set that they are.
-        limit: only the first so many; None for all.
+        limit: only the first so many, or of images in files, which are sorted by class, so many evenly spread; None
+            for all.
+        data: what is done to images in files before they are normalised, and by which loader.
         attacks: names of ``fastadv.attacks.names()``, each with options if need be: ``"pgd:steps=20:alpha=2"``.
         eps: sizes of the perturbation in pixel values.
         seed: seed of the attacks' random numbers.
@@ -56,7 +63,7 @@ class Sweep:
     """
 
     dataset: str
-    images: ImageSet
+    images: ImageSet | ImageSource
     split: str = "test"
     limit: int | None = None
     attacks: Sequence[str]
@@ -64,6 +71,7 @@ class Sweep:
     seed: int = 0
     batch_size: int = 100
     device: torch.device | str = "cpu"
+    data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -80,7 +88,7 @@ def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> 
         subjects: the models, in the order of the rows.
         file: where records are found and appended.
     """
-    images = ImageSet(sweep.images.images[: sweep.limit], sweep.images.labels[: sweep.limit], sweep.images.classes)
+    images = _limited(sweep.images, sweep.limit)
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
     pending = sum(file.find(evaluation.key) is None for _, evaluation in plan)
     records, measured = [], itertools.count(1)
@@ -103,14 +111,20 @@ def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> 
     return records
 
 
-def _evaluations(sweep: Sweep, subject: Subject, images: ImageSet) -> list[Evaluation]:
+def _limited(images: Images, limit: int | None) -> Images:
+    if isinstance(images, ImageSet):
+        return ImageSet(images.images[:limit], images.labels[:limit], images.classes)
+    return spread(images, limit)
+
+
+def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:
     clean = Evaluation(
         model=subject.name,
         checkpoint=fingerprint(subject.model.state_dict()),
         space=str(subject.space),
         dataset=sweep.dataset,
         split=sweep.split,
-        images=fingerprint({"images": images.images, "labels": images.labels}),
+        images=_fingerprint_of_images(images, sweep.data),
         n=len(images),
         total=len(sweep.images),
         classes=len(images.classes),
@@ -130,11 +144,12 @@ def _evaluations(sweep: Sweep, subject: Subject, images: ImageSet) -> list[Evalu
 
 
 def _measure(
-    sweep: Sweep, subject: Subject, evaluation: Evaluation, images: ImageSet, advance: Callable[[int], None]
+    sweep: Sweep, subject: Subject, evaluation: Evaluation, images: Images, advance: Callable[[int], None]
 ) -> Record:
-    loader = TensorLoader(
-        images, sweep.batch_size, space=subject.space, shuffle=False, drop_last=False, device=sweep.device
-    )
+    device = torch.device(sweep.device)
+    loader = create_loader(images, sweep.batch_size, sweep.data, space=subject.space, train=False, device=device)
+    if isinstance(loader, ImageLoader):
+        loader.on_bad_image = _refuse
     start = time.perf_counter()
     counts = evaluate(
         subject.model.to(sweep.device),
@@ -150,12 +165,19 @@ def _measure(
         top1=counts.top1,
         top5=counts.top5,
         seconds=round(time.perf_counter() - start, 3),
-        device=torch.cuda.get_device_name(loader.device) if loader.device.type == "cuda" else loader.device.type,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         versions={"fastadv": fastadv.__version__, "torch": str(torch.__version__)},
     )
 
 
-def _counted(loader: TensorLoader, advance: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
+def _refuse(bad: BadImage) -> None:
+    """A count over fewer images than the record says would be wrong."""
+    raise OSError(
+        f"{bad.name} cannot be used ({bad.reason}): fastadv data check DIR makes evaluation leave such images out"
+    )
+
+
+def _counted(loader: Loader, advance: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
     """The loader's images once, telling of each batch when it is done with."""
     for images, labels in loader.epoch(0):
         yield images, labels
@@ -171,6 +193,14 @@ def _progress() -> Progress:
         *columns, rich.TimeRemainingColumn(), console=console, disable=not console.is_terminal
     )
     return bar
+
+
+def _fingerprint_of_images(images: Images, config: DataConfig) -> str:
+    """sha256 over what an evaluation sees: pixels, or files and what is cut out of them."""
+    if isinstance(images, ImageSet):
+        return fingerprint({"images": images.images, "labels": images.labels})
+    seen = f"{fingerprint_of_files(images)} size={config.size} central={config.central}"
+    return hashlib.sha256(seen.encode()).hexdigest()
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -99,7 +99,7 @@ def _accuracy(record: Record | None, top: int) -> Proportion | None:
 
 def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     first = records[0]
-    images = f"the {first.n:,}" if first.n == first.total else f"the first {first.n:,} of {first.total:,}"
+    images = f"the {first.n:,}" if first.n == first.total else f"{first.n:,} of the {first.total:,}"
     notes = [
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
         "±: half the width of the 95 % confidence interval from the standard error of the mean.",

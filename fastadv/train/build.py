@@ -20,15 +20,15 @@ from fastadv.train import checkpoint
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
-from fastadv.train.interfaces import Averages
+from fastadv.train.interfaces import Averages, Loader
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
-_TEST_BATCH = 256
+_TEST_BATCH = 256  # of images in memory, which are small
 _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "compile", "checkpoint_every", "keep", "log_every"),
-    *("data.root", "data.download"),
+    *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
 
 
@@ -93,7 +93,7 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         optimizer = create_optimizer(model, config.optimizer)
     steps = len(train_loader) // config.accumulate
     schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
-    return Trainer(
+    trainer = Trainer(
         config,
         run_dir,
         model=model,
@@ -107,11 +107,12 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=averages,
     )
+    if config.data.on_bad_image == "stop":
+        _stop_at_bad_images(trainer)
+    return trainer
 
 
-def _loaders(
-    config: TrainConfig, device: torch.device, processes: Processes
-) -> tuple[data.TensorLoader, data.TensorLoader, int, int]:
+def _loaders(config: TrainConfig, device: torch.device, processes: Processes) -> tuple[Loader, Loader, int, int]:
     """Loaders of this process's share of the training and the test images, the number of classes, and of channels."""
     source = config.data.name, config.data.root
 
@@ -121,20 +122,24 @@ def _loaders(
     if config.data.download:
         on_main(processes, download)
     images = data.load(*source, False)
-    share: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size, "device": device}
-    train_loader = data.TensorLoader(
-        images.train,
-        config.m,
-        space=config.data.pixel_space,
-        seed=config.seed,
-        crop_padding=config.data.crop_padding,
-        flip=config.data.flip,
-        **share,
-    )
-    test_loader = data.TensorLoader(
-        images.test, _TEST_BATCH, space=config.data.pixel_space, shuffle=False, drop_last=False, **share
-    )
-    return train_loader, test_loader, len(images.train.classes), images.train.images.shape[1]
+    options: dict[str, Any] = {
+        **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
+        **{"rank": processes.rank, "world_size": processes.world_size},
+    }
+    train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
+    test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
+    test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
+    return train_loader, test_loader, len(images.train.classes), data.channels_of(images.train)
+
+
+def _stop_at_bad_images(trainer: Trainer) -> None:
+    def stop(bad: data.BadImage) -> None:
+        data.warn_of_bad_image(bad)
+        trainer.request_stop("an image cannot be used (data.on_bad_image stop)")
+
+    for loader in (trainer.train_loader, trainer.test_loader):
+        if isinstance(loader, data.ImageLoader):
+            loader.on_bad_image = stop
 
 
 def _placed(model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes) -> nn.Module:

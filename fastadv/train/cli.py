@@ -32,9 +32,10 @@ _DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep c
 scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
 and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
 option's name count as underscores. On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ..."""
-_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, or by a file that could not be written;
-2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with
---resume. Processes that torchrun starts anew (--max-restarts) continue the run by themselves."""
+_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written, or
+by an image that cannot be used (--data.on_bad_image stop); 2 a mistake in the options or the data; 130 or 143 stopped
+by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume. Processes that torchrun starts anew (--max-restarts)
+continue the run by themselves."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,8 +62,11 @@ def _run(trainer: Trainer) -> int:
         # Of one-channel images: their first layer's gradients, a few hundred numbers, are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         stopped_by = _fit(trainer)
+    if trainer.stopped_because is not None:
+        _say(trainer, f"fastadv train: stopped, because {trainer.stopped_because}; {_how_to_continue(trainer)}")
+        return 1
     if stopped_by is not None:
-        _say(trainer, _how_to_continue(trainer))
+        _say(trainer, f"interrupted; {_how_to_continue(trainer)}")
         return exit_code(stopped_by)
     if trainer.processes.main:
         print(trainer.last_checkpoint)
@@ -110,7 +114,7 @@ def _how_to_continue(trainer: Trainer) -> str:
     command = shlex.join(["fastadv", "train", "--out", str(trainer.run_dir), "--resume"])
     if not trainer.processes.alone:
         command = f"torchrun ... -m {command}"
-    return f"interrupted; {trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
+    return f"{trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
 
 
 def _evaluation(trainer: Trainer) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from fastadv.data.preprocessing import Preprocessing
 from fastadv.devices import MOST_THREADS
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 
 SpaceName = Literal["raw", "unit", "symmetric", "imagenet"]
+LoaderName = Literal["auto", "dali", "torchvision"]
+BadImageChoice = Literal["skip", "stop"]
 BatchNormMode = Literal["eval", "batch"]
 OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
 PrecisionName = Literal["float32", "bfloat16"]
@@ -23,7 +26,8 @@ class DataConfig:
     """The images."""
 
     name: str = "digits"
-    """Data set, such as digits (which comes with scikit-learn), fashion_mnist or cifar10."""
+    """Data set, such as digits (which comes with scikit-learn), fashion_mnist or cifar10; imagenet is any set of image
+    files in train/CLASS/IMAGE and val/CLASS/IMAGE, or in WebDataset or TFRecord shards in train/ and val/."""
 
     root: str | None = None
     """Folder that holds the data set's files; short form: --data DIR."""
@@ -41,15 +45,65 @@ class DataConfig:
     flip: bool = False
     """Augment by mirroring half of the images; for data whose classes survive it, unlike digits."""
 
+    size: int = 299
+    """imagenet: side of the network's input in pixels."""
+
+    least_area: float = 0.05
+    """imagenet: the smallest share of an image's area that a training crop covers."""
+
+    widest_aspect: float = 4 / 3
+    """imagenet: the largest aspect ratio of a training crop; the smallest is its inverse."""
+
+    colour: bool = False
+    """imagenet: augment by random brightness, contrast, saturation and hue."""
+
+    central: float = 0.875
+    """imagenet: the share of an image's sides that evaluation keeps, around the centre."""
+
+    loader: LoaderName = "auto"
+    """imagenet: what decodes images: dali, torchvision, or auto for dali where it is installed."""
+
+    workers: int | None = None
+    """imagenet: threads (dali) or processes (torchvision) that decode, for each training process; null is the cores of
+    this machine, shared by the processes on it."""
+
+    prefetch: int = 2
+    """imagenet: batches made ahead (torchvision: by each worker)."""
+
+    on_bad_image: BadImageChoice = "skip"
+    """imagenet: what follows when a file cannot be read or decoded. Either way it is named, and in training the next
+    image takes its place; stop then ends the run with a checkpoint."""
+
     def __post_init__(self) -> None:
         _one_of("data.space", self.space, get_args(SpaceName))
         _integer("data.crop_padding", self.crop_padding, least=0)
+        _one_of("data.loader", self.loader, get_args(LoaderName))
+        if self.workers is not None:
+            _integer("data.workers", self.workers, least=0, most=MOST_THREADS)
+        _integer("data.prefetch", self.prefetch, least=1)
+        _one_of("data.on_bad_image", self.on_bad_image, get_args(BadImageChoice))
+        _integer("data.size", self.size, least=1)
+        _real("data.least_area", self.least_area, above=0, most=1)
+        _real("data.widest_aspect", self.widest_aspect, least=1)
+        _real("data.central", self.central, above=0, most=1)
 
     @property
     def pixel_space(self) -> PixelSpace:
         """The PixelSpace that ``space`` names."""
         space: PixelSpace = getattr(PixelSpace, self.space)()
         return space
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to images that lie in files."""
+        return Preprocessing(
+            size=self.size,
+            least_area=self.least_area,
+            widest_aspect=self.widest_aspect,
+            flip=self.flip,
+            colour=self.colour,
+            central=self.central,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ class Trainer:
         self._local_backward = local_backward
         self._loss = self._lr = math.nan
         self._asked_to_stop = self._agreed_to_stop = False
+        self.stopped_because: str | None = None
         self._rate = Rate()
         self._means = RunningMeans(self.device)
         self._monitors: list[Monitor] = []
@@ -138,6 +139,8 @@ class Trainer:
                 self.save()
             while not self.finished and not self._stopping:
                 self._train_epoch()
+        reasons = gathered(self.processes, self.stopped_because)
+        self.stopped_because = next((reason for reason in reasons if reason is not None), None)
 
     def _open_monitors(self, stack: ExitStack) -> None:
         position = {"step": self.step, "total_steps": self.total_steps, "epochs": self.config.epochs}
@@ -194,12 +197,16 @@ class Trainer:
         if self.averages is not None:
             self.averages.update(self.model, self.step)
 
-    def request_stop(self) -> None:
+    def request_stop(self, because: str | None = None) -> None:
         """Make :meth:`fit` save a checkpoint and return after the iteration that is under way.
 
         Of several processes one request is enough: all stop after the same iteration, at latest the one that follows.
+
+        Args:
+            because: what is wrong, for ``stopped_because`` of every process; None where nothing is.
         """
         self._asked_to_stop = True
+        self.stopped_because = self.stopped_because or because
 
     @property
     def _stopping(self) -> bool:

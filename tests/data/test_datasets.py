@@ -279,11 +279,11 @@ def test_no_folder(name: str) -> None:
 
 
 def test_unknown_name() -> None:
-    assert data.names() == ["digits", "mnist", "fashion_mnist", "cifar10"]
+    assert data.names() == ["digits", "mnist", "fashion_mnist", "cifar10", "imagenet"]
     with pytest.raises(
-        ValueError, match="unknown data set 'imagenet'; accepted: digits, mnist, fashion_mnist, cifar10"
+        ValueError, match="unknown data set 'svhn'; accepted: digits, mnist, fashion_mnist, cifar10, imagenet"
     ):
-        data.load("imagenet", "anywhere")
+        data.load("svhn", "anywhere")
 
 
 def test_download_only_when_asked_and_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,10 @@ def test_conversion_to_the_models_input(space: PixelSpace, pixel: int, expected:
 
 def test_repr_shows_the_settings() -> None:
     shown = repr(TensorLoader(image_set(20), 6, space=PixelSpace.raw(), seed=9, flip=True))
-    assert "20 images [1, 4, 4], batch_size=6, seed=9" in shown and "flip=True" in shown
+    assert (
+        "20 images [1, 4, 4], Batches(count=20, batch_size=6, shuffle=True, drop_last=True, seed=9" in shown
+        and "flip=True" in shown
+    )
 
 
 # --- order ----------------------------------------------------------------------------------------------------------
@@ -258,7 +261,7 @@ def test_batches_are_augmented_differently() -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"batch_size": 21}, "batch_size=21 is more than the 20 images.*drop_last=False"),
+        ({"batch_size": 21}, "batch_size=21 is more than the 20 images.*choose a smaller"),
         ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0\.\.1, got 2"),
         ({"rank": -1}, r"rank must be one of 1 processes, 0\.\.0, got -1"),
         ({"batch_size": 11, "world_size": 2}, "batch_size=11 of each of 2 processes is more than the 20 images"),

@@ -53,7 +53,7 @@ def test_end_to_end(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     command = (run_folder, f"Adv.={other}", "--attacks", "step_ll,fgsm", "--eps", "4,2", "--out", out)
     assert evaluate(*command) == 0
     shown = capsys.readouterr().out
-    for part in ("Accuracy on step_ll", "Accuracy on fgsm", "standard", "top 5", "eps = 4", "first 20 of 500"):
+    for part in ("Accuracy on step_ll", "Accuracy on fgsm", "standard", "top 5", "eps = 4", "20 of the 500"):
         assert part in shown
 
     files = sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file())

@@ -40,7 +40,7 @@ def test_markdown_is_the_layout_of_table_1(records: list[Record]) -> None:
         "| Adv \\| k=16 | top 1 | 90.0% ±1.9 | - | 80.0% ±2.5 |\n"
         "|  | top 5 | 100.0% ±0.0 | - | 99.0% ±0.6 |\n"
         "\n"
-        "Over the first 1,000 of 10,000 test images of fashion_mnist; eps in pixel values of [0, 255].\n"
+        "Over 1,000 of the 10,000 test images of fashion_mnist; eps in pixel values of [0, 255].\n"
         "\n"
         "±: half the width of the 95 % confidence interval from the standard error of the mean.\n"
         "\n"
@@ -73,7 +73,7 @@ def test_the_terminal_shows_every_cell_and_takes_no_name_for_markup(make_record:
     with console.capture() as shown:
         console.print(to_rich(table))
     text = shown.get()
-    for part in ("[adv]", "top 1", "95.0% ±1.4", "1.0% ±0.6", "eps = 2", "fgsm", "first 1,000 of 10,000"):
+    for part in ("[adv]", "top 1", "95.0% ±1.4", "1.0% ±0.6", "eps = 2", "fgsm", "1,000 of the 10,000"):
         assert part in text
 
 

@@ -1,0 +1,72 @@
+"""Images that cannot be used: said by name, their places taken by a stated rule."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastadv.callers import caller_level
+from fastadv.data.image_source import ImageSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImage:
+    """An image that cannot be read or decoded.
+
+    In training its place is taken by the next image of the data set that can be, after the last by the first, with
+    that image's own label and augmentation: a function of the data set's order, not of the batch or the process. In
+    evaluation its place stays empty, so that no image counts twice.
+
+    Args:
+        name: its path, or its place in a shard.
+        reason: why.
+        replacement: the name of the image in its place; None for an empty place.
+    """
+
+    name: str
+    reason: str
+    replacement: str | None
+
+    def __str__(self) -> str:
+        place = "left out" if self.replacement is None else f"replaced by {self.replacement}"
+        return f"{self.name} cannot be used ({self.reason}): {place}. fastadv data check DIR lists all such files"
+
+
+class BadImageWarning(UserWarning):
+    """A file of the data set cannot be used."""
+
+
+def warn_of_bad_image(bad: BadImage) -> None:
+    """What loaders do with a bad image unless told otherwise."""
+    warnings.warn(str(bad), BadImageWarning, stacklevel=caller_level())
+
+
+def replaced(
+    source: ImageSource, index: int, train: bool, reason_against: Callable[[int], str | None]
+) -> tuple[int | None, list[BadImage]]:
+    """The index of the image that takes the place of image ``index``, itself if there is nothing against it.
+
+    Args:
+        source: the data set.
+        index: what the batch asks for.
+        train: whether another image may take its place.
+        reason_against: why an image cannot be used, None if it can.
+
+    Returns:
+        The index, None for an empty place; and every image that was passed over.
+
+    Raises:
+        ValueError: no image of the data set can be used.
+    """
+    refused: list[tuple[int, str]] = []
+    candidate: int | None = index
+    while candidate is not None and (reason := reason_against(candidate)) is not None:
+        refused.append((candidate, reason))
+        if len(refused) == len(source):
+            raise ValueError(f"none of the {len(source)} images can be used; the first: {source.name(index)}: {reason}")
+        candidate = (candidate + 1) % len(source) if train else None
+    replacement = None if candidate is None else source.name(candidate)
+    return candidate, [
+        BadImage(name=source.name(bad), reason=reason, replacement=replacement) for bad, reason in refused
+    ]

@@ -1,0 +1,60 @@
+"""Checking a data set: every image is decoded whole, by several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+from fastadv.data.decoding import reason_against
+from fastadv.data.image_source import ImageSource, fingerprint_of_keys
+from fastadv.data.manifest import LeftOut, SplitManifest, stamp_of
+
+_CHUNK = 64  # images a task: enough that handing it out costs nothing, few enough for a bar that moves
+
+
+def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> SplitManifest:
+    """Decode every image of a split.
+
+    Args:
+        source: the images.
+        workers: processes; 1 for this one alone.
+        advance: called with a number of images when so many more are done.
+    """
+    chunks = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
+    left_out: list[LeftOut] = []
+    with _mapping(workers) as mapped:
+        for chunk, reasons in zip(chunks, mapped(partial(_reasons, source), chunks), strict=True):
+            left_out += [_left_out(source, index, reason) for index, reason in reasons.items()]
+            advance(len(chunk))
+    return SplitManifest(images=len(source), keys=fingerprint_of_keys(source), left_out=tuple(left_out))
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterable[dict[int, str]]]]:
+    """A function like ``map`` that runs in so many processes; in this one if that is enough."""
+    if workers == 1:
+        yield map
+        return
+    # Spawned: a fork of a process with threads, as PyTorch and the progress bar start them, can hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _reasons(source: ImageSource, indices: range) -> dict[int, str]:
+    found = {index: _reason(source, index) for index in indices}
+    return {index: reason for index, reason in found.items() if reason is not None}
+
+
+def _reason(source: ImageSource, index: int) -> str | None:
+    try:
+        return reason_against(source.read(index))
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _left_out(source: ImageSource, index: int, reason: str) -> LeftOut:
+    size, changed = stamp_of(source, index)
+    return LeftOut(index=index, key=source.key(index), size=size, changed=changed, reason=reason)

@@ -1,0 +1,98 @@
+"""``fastadv data check``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastadv import data
+from fastadv.data import manifest
+from fastadv.data.check import check
+from fastadv.data.loaders import cores
+from fastadv.extras import require
+
+_DESCRIPTION = """\
+Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
+unreadable, or no images. The data set is a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/
+and val/ (WebDataset's *.tar, or TFRecord files).
+"""
+
+_EPILOG = f"""\
+The result is written to DIR/{manifest.FILE}. Training and evaluation on DIR then leave out the files that it lists,
+and say how many. It is refused as stale when files came, went or were mended since: run the command again.
+
+example:
+  fastadv data check /data/imagenet
+
+exit codes: 0 all images decode; 1 some do not, or the manifest could not be written; 2 a mistake in the command or the
+data set.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fastadv data`` with these arguments; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    root: Path = arguments.folder
+    try:
+        require("PIL.Image", extra="train")
+        sources = data.scan(root)
+    except (ValueError, OSError) as error:
+        print(f"fastadv data check: {error}", file=sys.stderr)
+        return 2
+    splits = _checked(sources, arguments.workers)
+    for name, split in splits.items():
+        for image in split.left_out:
+            print(f"{sources[name].name(image.index)}: {image.reason}")
+    try:
+        manifest.write_manifest(root / manifest.FILE, splits)
+    except OSError as error:
+        print(f"fastadv data check: {error}", file=sys.stderr)
+        return 1
+    bad = sum(len(split.left_out) for split in splits.values())
+    print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {root / manifest.FILE}")
+    return 1 if bad else 0
+
+
+def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:
+    """What is found in each split, with a bar on the terminal while it is sought."""
+    with _progress() as progress:
+        tasks = {name: progress.add_task(name, total=len(source)) for name, source in sources.items()}
+        return {
+            name: check(source, workers, partial(progress.advance, tasks[name])) for name, source in sources.items()
+        }
+
+
+def _progress() -> Any:
+    """A bar on the terminal; disabled where standard error is not one."""
+    rich = require("rich.progress", extra="train")
+    console = require("rich.console", extra="train").Console(stderr=True)
+    columns = (rich.TextColumn("{task.description:5}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    return rich.Progress(*columns, rich.TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastadv data", allow_abbrev=False, description="Look after a data set.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    checker = commands.add_parser(
+        "check",
+        allow_abbrev=False,
+        help="find the images that do not decode, and have training leave them out",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    checker.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
+    checker.add_argument(
+        "--workers", type=_whole, default=cores(), metavar="N", help="processes that decode (default: %(default)s)"
+    )
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)

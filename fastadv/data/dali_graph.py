@@ -1,0 +1,125 @@
+"""The graph of DALI's operators that turns encoded images into batches, for the CPU and the GPU alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastadv.data.preprocessing import TRIES, Preprocessing, central_window, random_window
+from fastadv.extras import require
+from fastadv.pixels import PixelSpace
+
+_CHANNELS = 3
+# Of a batch, for a GPU's JPEG decoder. Given DALI's own 0.65, it waits for the CPU to decode the rest.
+_HARDWARE_SHARE = 0.9
+
+
+def create_pipeline(
+    feed: Iterator[tuple[list[Any], ...]],
+    *,
+    preprocessing: Preprocessing,
+    train: bool,
+    space: PixelSpace,
+    batch_size: int,
+    workers: int,
+    prefetch: int,
+    device: torch.device,
+) -> Any:
+    """A DALI pipeline whose batches are images [m, size, size, 3] float32 in ``space``, on ``device``.
+
+    Args:
+        feed: for each batch the list of m encoded images, uint8; for training also what was drawn for each: windows
+            [4, TRIES] float64, whether it is mirrored, int32, and with ``preprocessing.colour`` its colours [3, 4].
+        preprocessing: what to do.
+        train: at random, or as for evaluation.
+        space: the model's input space.
+        batch_size: the largest m.
+        workers: CPU threads.
+        prefetch: batches made ahead.
+        device: a CUDA device or the CPU.
+    """
+    fn, types = require("nvidia.dali.fn", extra="dali"), require("nvidia.dali.types", extra="dali")
+    on_gpu = device.type == "cuda"
+    pipeline = require("nvidia.dali.pipeline", extra="dali").Pipeline(
+        batch_size, workers, _index(device) if on_gpu else None, prefetch_queue_depth=prefetch
+    )
+    with pipeline:
+        outputs = 1 + train * (2 + preprocessing.colour)
+        encoded, *drawn = fn.external_source(source=feed, num_outputs=outputs, batch=True)
+        anchor, shape = window_nodes(encoded, drawn, preprocessing, train)
+        mixed = {"hw_decoder_load": _HARDWARE_SHARE, "jpeg_fancy_upsampling": True} if on_gpu else {}
+        images = fn.decoders.image_slice(
+            encoded, anchor, shape, axis_names="HW", device="mixed" if on_gpu else "cpu", **mixed
+        )
+        side = preprocessing.size
+        images = fn.resize(images, size=[side, side], interp_type=types.INTERP_LINEAR, antialias=True)
+        if train and preprocessing.colour:
+            images = fn.coord_transform(images, MT=drawn[2], dtype=types.UINT8)
+        images = fn.crop_mirror_normalize(
+            images,
+            mirror=drawn[1] if train else 0,
+            mean=_per_channel(space.mean),
+            std=_per_channel(space.std),
+            output_layout="HWC",
+        )
+        pipeline.set_outputs(images)
+    pipeline.build()
+    return pipeline
+
+
+def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessing, train: bool) -> tuple[Any, Any]:
+    """Where each image is cut out: (top, left) and (height, width), as nodes of the graph."""
+    fn, types = require("nvidia.dali.fn", extra="dali"), require("nvidia.dali.types", extra="dali")
+    arithmetic = DaliArithmetic()
+    shape = fn.cast(fn.peek_image_shape(encoded), dtype=types.FLOAT64)  # [3]: height, width, channels
+    height, width = shape[0], shape[1]
+    if train:
+        rows = [drawn[0][row] for row in range(4)]  # [TRIES] each
+        window = random_window(height, width, rows, preprocessing.widest_aspect, arithmetic)
+    else:
+        window = central_window(height, width, preprocessing.central, arithmetic)
+    top, left, tall, wide = (fn.cast(value, dtype=types.INT32) for value in window)
+    return fn.stack(top, left), fn.stack(tall, wide)
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _per_channel(values: tuple[float, ...]) -> list[float]:
+    return list(values) * (_CHANNELS // len(values))
+
+
+class DaliArithmetic:
+    """The Arithmetic of nodes in a DALI graph."""
+
+    def __init__(self) -> None:
+        self._math = require("nvidia.dali.math", extra="dali")
+        self._fn = require("nvidia.dali.fn", extra="dali")
+        self._types = require("nvidia.dali.types", extra="dali")
+
+    def number(self, value: float) -> Any:
+        return self._types.Constant(np.float64(value), dtype=self._types.FLOAT64)  # a bare number would be float32
+
+    def sqrt(self, value: Any) -> Any:
+        return self._math.sqrt(value)
+
+    def floor(self, value: Any) -> Any:
+        return self._math.floor(value)
+
+    def smaller(self, left: Any, right: Any) -> Any:
+        return self._math.min(left, right)
+
+    def larger(self, left: Any, right: Any) -> Any:
+        return self._math.max(left, right)
+
+    def first(self, fits: Any, values: Sequence[Any], otherwise: Sequence[Any]) -> list[Any]:
+        """The last candidate is ``otherwise``; the place of the first that fits counts down in ``ranks``."""
+        fn, types = self._fn, self._types
+        ranks = fn.cast(fits, dtype=types.FLOAT) * types.Constant(np.arange(TRIES, 0, -1, dtype=np.float32))  # [TRIES]
+        first = fn.cast(float(TRIES) - fn.reductions.max(ranks), dtype=types.INT32)
+        node = fn.cast(types.Constant(np.ones(1, np.float32)), dtype=types.FLOAT64)  # [1]: makes nodes of numbers
+        return [fn.cat(value, last * node)[first] for value, last in zip(values, otherwise, strict=True)]

@@ -1,0 +1,148 @@
+"""DaliLoader: NVIDIA DALI decodes, cuts, resizes and normalises, on the CPU's threads or on the GPU."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastadv.data.dali_graph import create_pipeline
+from fastadv.data.decoding import format_of, reason_against
+from fastadv.data.encoded_batches import Encoded, EncodedBatches
+from fastadv.data.image_loader import ImageLoader, Loaded
+from fastadv.extras import require
+
+
+class DaliLoader(ImageLoader):
+    """The fast loader. Arguments, attributes and errors are those of :class:`ImageLoader`.
+
+    On a CUDA device JPEGs are decoded there, by its JPEG decoder if it has one, on the CPU by ``workers`` threads, and
+    no more of them than the window that is needed; one graph serves both. Threads of this process read the files ahead
+    of time, so that a slow disk does not hold up those that decode. DALI's buffers become the batch without a copy.
+
+    An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
+    where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF.
+
+    Raises:
+        ModuleNotFoundError: DALI is not installed.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        require("nvidia.dali", extra="dali")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1 for DALI, got {self.workers}")
+        lower, upper = (torch.tensor(bound, device=self.device) for bound in self.space.bounds(torch.float32))  # [C]
+        self._lower, self._upper = lower.view(1, -1, 1, 1), upper.view(1, -1, 1, 1)  # [1, C, 1, 1]
+
+    def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
+        refused: dict[int, str] = {}  # why DALI does not decode an image, in this epoch
+        done = 0
+        while done < len(batches):
+            # A pipeline that failed is of no more use: another goes on from the batch that it failed at.
+            try:
+                for loaded in self._decoded(epoch, batches[done:], refused):
+                    yield loaded
+                    done += 1
+            except _UndecodableError as failure:
+                refused |= self._reasons(epoch, failure)
+
+    def _decoded(self, epoch: int, batches: list[Tensor], refused: dict[int, str]) -> Iterator[Loaded]:
+        """The batches that one pipeline makes; an empty one does not go through it."""
+        fed: deque[Encoded] = deque()
+        options: dict[str, Any] = {"train": self.train, "refused": refused, "prefetch": self.prefetch}
+        with EncodedBatches(self.source, batches, **options) as encoded:
+            pipeline = self._pipeline(self._fed(epoch, encoded, fed), self.batches.batch_size)
+            while (images := self._next(pipeline, fed)) is not None:
+                yield from _empty(fed)
+                batch = fed.popleft()
+                yield Loaded(images, batch.indices, batch.bad)
+            yield from _empty(fed)
+
+    def _next(self, pipeline: Any, fed: deque[Encoded]) -> Tensor | None:  # [m, 3, size, size]
+        """The pipeline's next batch, None after the last."""
+        # Bound to the stream that uses it, so that DALI does not reuse the memory before this stream is done with it.
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        try:
+            (output,) = pipeline.run(stream)
+        except StopIteration:
+            return None
+        except RuntimeError as error:
+            raise _UndecodableError(next(batch for batch in fed if batch.files)) from error
+        images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)  # [m, 3, size, size]
+        # DALI multiplies by rounded constants: black and white can end one unit in the last place outside the space.
+        return torch.clamp(images, self._lower, self._upper, out=images)
+
+    def _fed(self, epoch: int, batches: Iterable[Encoded], fed: deque[Encoded]) -> Iterator[tuple[Any, ...]]:
+        """What the pipeline is fed with, of each batch that is not empty; ``fed`` gets every batch."""
+        for batch in batches:
+            fed.append(batch)
+            if batch.files:
+                yield self._inputs(epoch, batch)
+
+    def _inputs(self, epoch: int, batch: Encoded) -> tuple[Any, ...]:
+        files = [np.frombuffer(file, np.uint8) for file in batch.files]
+        if not self.train:
+            return (files,)
+        draws = self.preprocessing.draw(self.batches.seed, epoch, batch.indices.tolist())
+        inputs = files, draws.windows, draws.mirrored.astype(np.int32)
+        return inputs if draws.colours is None else (*inputs, draws.colours)
+
+    def _pipeline(self, feed: Iterator[tuple[Any, ...]], batch_size: int) -> Any:
+        return create_pipeline(
+            feed,
+            preprocessing=self.preprocessing,
+            train=self.train,
+            space=self.space,
+            batch_size=batch_size,
+            workers=self.workers,
+            prefetch=self.prefetch,
+            device=self.device,
+        )
+
+    # --- failures ----------------------------------------------------------------------------------------------------
+
+    def _reasons(self, epoch: int, failure: _UndecodableError) -> dict[int, str]:
+        """Which images of a batch DALI does not decode, and why: it fails as a whole and names none.
+
+        Raises:
+            RuntimeError: each can be decoded, so that something else is wrong.
+        """
+        reasons: dict[int, str] = {}
+        batch = failure.batch
+        for index, file in zip(batch.indices, batch.files, strict=True):
+            alone = self._inputs(epoch, Encoded([file], index[None], []))
+            pipeline = self._pipeline(iter([alone]), 1)
+            try:
+                pipeline.run()
+            except RuntimeError as error:
+                reasons[int(index)] = reason_against(file) or f"a {format_of(file)} that DALI refuses: {_told(error)}"
+        if not reasons:
+            raise RuntimeError(
+                f"DALI failed, though it decodes each image of the batch: {failure.__cause__}"
+            ) from failure
+        return reasons
+
+
+class _UndecodableError(Exception):
+    """A pipeline failed at this batch."""
+
+    def __init__(self, batch: Encoded) -> None:
+        super().__init__()
+        self.batch = batch
+
+
+def _told(error: RuntimeError) -> str:
+    """What DALI says of an operator's failure, without where in the graph the operator stands."""
+    return " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split())
+
+
+def _empty(fed: deque[Encoded]) -> Iterator[Loaded]:
+    """The batches before the next one that went through the pipeline."""
+    while fed and not fed[0].files:
+        batch = fed.popleft()
+        yield Loaded(torch.empty(0), batch.indices, batch.bad)

@@ -1,0 +1,48 @@
+"""Decoding with Pillow: what the torchvision loader shows, what `fastadv data check` tests, and why DALI failed."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastadv.extras import require
+
+
+def decode(encoded: bytes) -> Tensor:  # [3, H, W] uint8, in channels_last order
+    """The whole image in RGB, turned as its EXIF orientation says; grey, CMYK and palettes become RGB.
+
+    Raises:
+        ValueError: it is not an image that Pillow reads, or damaged; the message has the reason.
+    """
+    pillow, turn = require("PIL.Image", extra="train"), require("PIL.ImageOps", extra="train").exif_transpose
+    try:
+        with pillow.open(io.BytesIO(encoded)) as image:
+            array = require("numpy", extra="train").array(turn(image).convert("RGB"))  # [H, W, 3]
+    except pillow.UnidentifiedImageError as error:
+        raise ValueError(_what(encoded)) from error
+    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
+        raise ValueError(str(error) or type(error).__name__) from error
+    pixels: Tensor = torch.from_numpy(array).permute(2, 0, 1)
+    return pixels
+
+
+def reason_against(encoded: bytes) -> str | None:
+    """Why an image cannot be decoded; None if it can."""
+    try:
+        decode(encoded)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def format_of(encoded: bytes) -> Any:
+    """Such as JPEG or GIF, as Pillow names it."""
+    with require("PIL.Image", extra="train").open(io.BytesIO(encoded)) as image:
+        return image.format
+
+
+def _what(encoded: bytes) -> str:
+    return f"not an image: it begins with {encoded[:8]!r}" if encoded else "the file is empty"

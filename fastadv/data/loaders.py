@@ -1,0 +1,106 @@
+"""The loader that fits the images and the configuration."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastadv.data.dali_loader import DaliLoader
+from fastadv.data.image_loader import CHANNELS, ImageLoader
+from fastadv.data.image_set import ImageSet
+from fastadv.data.image_source import ImageSource
+from fastadv.data.torch_loader import TensorLoader
+from fastadv.data.torchvision_loader import TorchvisionLoader
+from fastadv.extras import require
+from fastadv.pixels import PixelSpace
+
+if TYPE_CHECKING:
+    from fastadv.train.config import DataConfig
+    from fastadv.train.interfaces import Loader
+
+_KINDS: dict[str, type[ImageLoader]] = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
+
+
+def create_loader(
+    images: ImageSet | ImageSource,
+    batch_size: int,
+    config: DataConfig,
+    *,
+    space: PixelSpace,
+    train: bool,
+    device: torch.device,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """A loader of one process's share of some images.
+
+    Args:
+        images: in memory or in files.
+        batch_size: m, the examples in a batch of this process.
+        config: what is done to them.
+        space: the model's input space.
+        train: shuffled and augmented, in whole batches; otherwise each image once, in order.
+        device: where batches go.
+        seed: fixes order and augmentation, the same for all processes.
+        rank: which of the processes this is.
+        world_size: how many there are.
+
+    Raises:
+        ValueError: an option out of range, or too few images.
+        ModuleNotFoundError: the loader that ``config`` asks for needs a package that is not installed.
+    """
+    if isinstance(images, ImageSet):
+        return TensorLoader(
+            images,
+            batch_size,
+            space=space,
+            seed=seed,
+            shuffle=train,
+            drop_last=train,
+            crop_padding=config.crop_padding if train else 0,
+            flip=config.flip and train,
+            rank=rank,
+            world_size=world_size,
+            device=device,
+        )
+    return _kind(config.loader, say=train and rank == 0)(
+        images,
+        batch_size,
+        space=space,
+        train=train,
+        preprocessing=config.preprocessing,
+        seed=seed,
+        device=device,
+        workers=cores() if config.workers is None else config.workers,
+        prefetch=config.prefetch,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def channels_of(images: ImageSet | ImageSource) -> int:
+    """The number of channels of an image as loaders yield it."""
+    return images.images.shape[1] if isinstance(images, ImageSet) else CHANNELS
+
+
+def _kind(loader: str, say: bool) -> type[ImageLoader]:
+    """The loader of this name; with "auto" DALI's where it is installed, and a line that says which it is."""
+    if loader != "auto":
+        return _KINDS[loader]
+    try:
+        version = require("nvidia.dali", extra="dali").__version__
+        loader, why = "dali", f"DALI {version} is installed"
+    except ModuleNotFoundError as error:
+        loader, why = "torchvision", f"the faster DALI is not installed: {error}"
+    if say:
+        print(f"data.loader auto: {loader}, because {why}", file=sys.stderr)
+    return _KINDS[loader]
+
+
+def cores() -> int:
+    """The cores that this process may use, shared among the processes that torchrun started on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

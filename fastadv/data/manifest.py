@@ -1,0 +1,112 @@
+"""The manifest of a data set: which of its images to leave out, and what they were found in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastadv.data.image_source import ImageSource, Selection, Stamp, fingerprint_of_keys, indices_left
+
+FILE = "fastadv-manifest.json"
+_FORMAT = 1
+AGAIN = "run fastadv data check again, or delete the file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """An image that does not decode.
+
+    Args:
+        index: of the image in its split.
+        key: the image's in the source.
+        size: of the file that holds it, in bytes; -1 if there is none, such as where a link leads nowhere.
+        changed: time of that file's last change, in ns.
+        reason: why it does not decode.
+    """
+
+    index: int
+    key: str
+    size: int
+    changed: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitManifest:
+    """What was found in one split.
+
+    Args:
+        images: how many there were, bad ones included.
+        keys: sha256 over their keys and labels.
+        left_out: those that do not decode.
+    """
+
+    images: int
+    keys: str
+    left_out: tuple[LeftOut, ...]
+
+
+def write_manifest(path: Path, splits: Mapping[str, SplitManifest]) -> None:
+    """Write the manifest, at once and whole.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = {"format": _FORMAT, "splits": {name: asdict(split) for name, split in splits.items()}}
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", errors="surrogateescape")
+    beside.replace(path)
+
+
+def read_manifest(path: Path) -> dict[str, SplitManifest]:
+    """The manifest in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a manifest of this version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']}, not {_FORMAT}")
+        return {name: _split(values) for name, values in content["splits"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a manifest of this version ({error!r}): {AGAIN}") from error
+
+
+def _split(values: Mapping[str, Any]) -> SplitManifest:
+    left_out = tuple(LeftOut(**image) for image in values["left_out"])
+    return SplitManifest(images=values["images"], keys=values["keys"], left_out=left_out)
+
+
+def without_left_out(source: ImageSource, split: SplitManifest, path: Path) -> ImageSource:
+    """The images of a source that its manifest does not leave out.
+
+    Args:
+        source: all images of a split.
+        split: what the manifest says of it.
+        path: the manifest's, for messages.
+
+    Raises:
+        ValueError: the manifest is of other images than these, or what it leaves out has changed since: it is stale.
+    """
+    if split.images != len(source) or split.keys != fingerprint_of_keys(source):
+        raise ValueError(f"{path} is stale: it is of {split.images} images, and these {len(source)} differ: {AGAIN}")
+    changed = [i.key for i in split.left_out if stamp_of(source, i.index) != (i.size, i.changed)]
+    if changed:
+        raise ValueError(f"{path} is stale: {', '.join(changed[:5])} changed since it was written: {AGAIN}")
+    if not split.left_out:
+        return source
+    return Selection(source, indices_left(source, [image.index for image in split.left_out]))
+
+
+def stamp_of(source: ImageSource, index: int) -> Stamp:
+    """Size and time of change of the file that holds an image; (-1, 0) if there is none."""
+    try:
+        return source.stamp(index)
+    except OSError:
+        return -1, 0

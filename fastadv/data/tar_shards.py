@@ -1,0 +1,36 @@
+"""WebDataset's tar shards: files of one stem are one example, such as ``n01440764_10026.jpg`` and ``.cls``."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+from fastadv.data.image_folder import EXTENSIONS
+from fastadv.data.shards import Entry
+
+
+def tar_entries(file: Path) -> list[Entry]:
+    """The images of a tar file with the numbers in their ``.cls`` files, in the order of the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not an uncompressed tar file, is cut off, or has an image without a class.
+    """
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, extension = name.partition(".")
+                example = f"{folder}{slash}{stem}"
+                if f".{extension.lower()}" in EXTENSIONS:
+                    images[example] = member
+                elif extension == "cls" and (content := tar.extractfile(member)) is not None:
+                    labels[example] = int(content.read())
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise ValueError(f"{file} is not a whole, uncompressed tar shard: {error}") from error
+    lacking = [example for example in images if example not in labels]
+    if lacking:
+        raise ValueError(f"{file}: no .cls file with the class of {', '.join(lacking[:5])}")
+    return [Entry(image.name, image.offset_data, image.size, labels[key]) for key, image in images.items()]

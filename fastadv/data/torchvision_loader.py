@@ -1,0 +1,114 @@
+"""TorchvisionLoader: Pillow decodes, torchvision cuts and resizes, processes share the work. Runs everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fastadv.data.bad_images import BadImage, replaced
+from fastadv.data.decoding import decode
+from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
+from fastadv.data.image_source import ImageSource
+from fastadv.data.preprocessing import NumPyArithmetic, Preprocessing, central_window, random_window
+from fastadv.extras import require
+from fastadv.pixels import PixelSpace
+
+_Batch = tuple[Tensor, Tensor, list[BadImage]]  # images [m, 3, size, size], indices [m], what was passed over
+
+
+class TorchvisionLoader(ImageLoader):
+    """The loader that needs no more than torchvision: the reference for :class:`DaliLoader`, and its stand-in.
+
+    ``workers`` processes decode; with 0 it is done in this one, when a batch is asked for. Arguments, attributes and
+    errors are those of :class:`ImageLoader`.
+    """
+
+    def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
+        loader: DataLoader[_Batch] = DataLoader(
+            _Examples(self.source, self.space, self.preprocessing, self.train, self.batches.seed, epoch),
+            batch_sampler=[indices.tolist() for indices in batches],
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            prefetch_factor=self.prefetch if self.workers else None,
+            pin_memory=self.device.type == "cuda",
+        )
+        for images, indices, bad in loader:
+            yield Loaded(images.to(self.device, non_blocking=True), indices, bad)
+
+
+def _as_it_is(batch: Any) -> _Batch:
+    whole: _Batch = batch
+    return whole
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples(Dataset[Any]):
+    """The examples of one epoch, for DataLoader, which asks for a batch of them at a time."""
+
+    source: ImageSource
+    space: PixelSpace
+    preprocessing: Preprocessing
+    train: bool
+    seed: int
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, indices: Sequence[int]) -> _Batch:
+        decoded: list[Tensor] = []  # [3, H, W] uint8 each
+        used: list[int] = []
+        passed_over: list[BadImage] = []
+
+        def reason_against(index: int) -> str | None:
+            try:
+                decoded.append(decode(self.source.read(index)))
+            except (OSError, ValueError) as error:
+                return str(error)
+            return None
+
+        for wanted in indices:
+            index, bad = replaced(self.source, wanted, self.train, reason_against)
+            used += [] if index is None else [index]
+            passed_over += bad
+        return self._preprocessed(decoded, used), torch.tensor(used, dtype=torch.int64), passed_over
+
+    def _preprocessed(self, decoded: list[Tensor], indices: list[int]) -> Tensor:  # [m, 3, size, size]
+        size = self.preprocessing.size
+        images = torch.empty((len(indices), CHANNELS, size, size)).to(memory_format=torch.channels_last)
+        pixels = self._train(decoded, indices) if self.train else map(self._central, decoded)
+        for image, cut in zip(images, pixels, strict=True):
+            image.copy_(self.space.from_pixels(cut[None])[0])
+        return images
+
+    def _central(self, image: Tensor) -> Tensor:  # [3, H, W] -> [3, size, size]
+        height, width = map(np.float64, image.shape[1:])
+        return self._resized(image, central_window(height, width, self.preprocessing.central, NumPyArithmetic()))
+
+    def _train(self, decoded: list[Tensor], indices: list[int]) -> Iterator[Tensor]:  # [3, size, size] each
+        draws = self.preprocessing.draw(self.seed, self.epoch, indices)
+        widest = self.preprocessing.widest_aspect
+        for row, image in enumerate(decoded):  # [3, H, W]
+            height, width = map(np.float64, image.shape[1:])
+            window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())
+            cut = self._resized(image, window)  # [3, size, size]
+            cut = cut.flip(-1) if draws.mirrored[row] else cut
+            yield cut if draws.colours is None else _coloured(cut, torch.from_numpy(draws.colours[row]))
+
+    def _resized(self, image: Tensor, window: Sequence[float]) -> Tensor:  # [3, H, W] -> [3, size, size]
+        resized_crop = require("torchvision.transforms.v2.functional", extra="train").resized_crop
+        top, left, height, width = map(int, window)
+        size = [self.preprocessing.size] * 2
+        cut: Tensor = resized_crop(image, top, left, height, width, size, antialias=True)
+        return cut
+
+
+def _coloured(image: Tensor, matrix: Tensor) -> Tensor:  # [3, H, W] uint8, [3, 4] -> [3, H, W] uint8
+    mixed = torch.einsum("dc,chw->dhw", matrix[:, :3], image.float()) + matrix[:, 3, None, None]
+    return mixed.round_().clamp_(0, 255).to(torch.uint8)

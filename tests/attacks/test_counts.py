@@ -1,0 +1,155 @@
+"""What an attack does besides the model's own passes, operator by operator: counts that no machine's mood can change.
+
+Times are for benchmarks. Here an operator that is added, a temporary of the images' size, or a wait fails by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fastadv import PixelSpace, TruncatedNormalEps, attacks
+from fastadv.train import AdversarialTask
+from tests.attacks.models import ConvNet, batch
+
+UNIT = PixelSpace.unit()
+
+
+class Operators(TorchDispatchMode):
+    """Names of the operators that ran, of those that made a tensor of the images' size, and of those that wait."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.shape = images.shape
+        self.names: Counter[str] = Counter()
+        self.full_size: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        self.names[name] += 1
+        places = {leaf.untyped_storage().data_ptr() for leaf in tensors_in((args, kwargs))}
+        made = [leaf for leaf in tensors_in(result) if leaf.untyped_storage().data_ptr() not in places]
+        self.full_size[name] += sum(leaf.shape == self.shape for leaf in made)
+        self.waits[name] += torch.Tag.data_dependent_output in func.tags
+        return result
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def passes(model: torch.nn.Module, images: Tensor) -> Operators:
+    """One forward and one backward to the images, as cheap as they can be had."""
+    with Operators(images) as counted:
+        x = images.detach().requires_grad_()
+        logits = model(x)
+        torch.autograd.grad(logits, x, torch.ones_like(logits))
+    return counted
+
+
+def besides(counted: Counter[str], own: Counter[str], times: int) -> dict[str, int]:
+    """What was counted more often than in ``times`` of the model's own passes."""
+    rest = counted.copy()
+    rest.subtract({name: times * count for name, count in own.items()})
+    return {name: count for name, count in rest.items() if count}
+
+
+# Of one call at eps = 4: the gradients, and all that comes besides: one choice of target and one step a gradient, the
+# copy that is returned, and for several steps the clean images. detach makes no copy. The model's own pass has a
+# ones_like, which an attack has not.
+STEP, CHOICE = "fastadv::sign_step_", "fastadv::target_grad"
+ONE_STEP = {CHOICE: 1, "clone": 1, "ones_like": -1}
+TABLE: dict[str, tuple[int, dict[str, int]]] = {
+    **dict.fromkeys(
+        ("fgsm", "fgsm_pred", "fast_entropy", "step_ll", "step_rnd"), (1, {**ONE_STEP, STEP: 1})
+    ),
+    **dict.fromkeys(("fast_grad_l2", "fast_grad_linf"), (1, {**ONE_STEP, "fastadv::normalized_step_": 1})),
+    **dict.fromkeys(("iter_basic", "iter_ll"), (5, {CHOICE: 5, STEP: 5, "clone": 2, "ones_like": -5})),
+    "pgd": (10, {CHOICE: 10, STEP: 10, "fastadv::noise_step_": 1, "clone": 2, "ones_like": -10}),
+}  # fmt: skip
+
+
+def test_the_table_is_complete() -> None:
+    """But for noise, which asks no model, and mi_fgsm, whose accumulated gradient is PyTorch's own arithmetic."""
+    assert {*TABLE, "random_sign", "random_normal", "mi_fgsm"} == set(attacks.names())
+
+
+def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
+    """(what a call runs once everything has been looked at, the model's own passes)."""
+    model = ConvNet().eval()
+    images, labels = batch(6)
+    attack = attacks.create(name, model, eps=4, space=UNIT, seed=1, **options)
+    attack(images, labels)
+    with Operators(images) as counted:
+        attack(images, labels)
+    return counted, passes(model, images)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_operators_besides_the_models_own(name: str) -> None:
+    gradients, expected = TABLE[name]
+    counted, own = second_call(name)
+    found = besides(counted.names, own.names, gradients)
+    found.pop("detach", None)
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_full_size_tensors_besides_the_models_own(name: str) -> None:
+    """The result, and for several steps the clean images."""
+    gradients, _ = TABLE[name]
+    counted, own = second_call(name)
+    assert besides(counted.full_size, own.full_size, gradients) == {"clone": 1 if gradients == 1 else 2}
+
+
+@pytest.mark.parametrize("name", [*attacks.names()])
+def test_nothing_is_waited_for(name: str) -> None:
+    counted, _ = second_call(name)
+    assert +counted.waits == {}
+
+
+def test_a_drawn_eps_waits_for_its_largest_on_the_host_alone() -> None:
+    """The number of iterations: read from numbers that were drawn on the host, wherever the images are."""
+    model, (images, _) = ConvNet().eval(), batch(6)
+    for name, reads in (("step_ll", 0), ("iter_ll", 1)):
+        attack = attacks.create(name, model, eps=TruncatedNormalEps(), space=UNIT, seed=1)
+        attack(images)
+        with Operators(images) as counted:
+            attack(images)
+        assert counted.waits["_local_scalar_dense"] == reads
+
+
+@pytest.mark.parametrize("fold_bn", [False, True], ids=["as it is", "folded"])
+def test_folding_takes_the_batch_norms_out_of_every_pass(fold_bn: bool) -> None:
+    counted, own = second_call("iter_ll", fold_bn=fold_bn)
+    (batch_norm,) = (name for name in own.names if name.endswith("batch_norm"))
+    assert counted.names[batch_norm] == (0 if fold_bn else 5 * own.names[batch_norm])
+    assert counted.names[f"{batch_norm}_backward"] == (0 if fold_bn else 5 * own.names[f"{batch_norm}_backward"])
+
+
+def test_one_training_step() -> None:
+    """Algorithm 1 costs the attack on k examples, one pass of the loss, and nothing else; the copy is not made."""
+    model, (images, labels) = ConvNet().train(), batch(6)
+    task = AdversarialTask(model, attack="step_ll", k=3, eps=4, space=UNIT, seed=1)
+    plain = AdversarialTask(model, attack="step_ll", k=0, eps=4, space=UNIT, seed=1)
+    counts = []
+    for one in (task, plain):
+        one(images.clone(), labels)
+        copy = images.clone()
+        with Operators(images[:3]) as counted:
+            one(copy, labels).backward()
+        counts.append(counted)
+    own = passes(model.eval(), images[:3])
+    found = besides(counts[0].names - counts[1].names, own.names, 1)
+    found.pop("detach", None)
+    found.pop("slice", None)
+    assert found == {CHOICE: 1, STEP: 1, "ones_like": -1}
+    assert besides(counts[0].full_size, counts[1].full_size + own.full_size, 1) == {}

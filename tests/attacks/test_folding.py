@@ -1,0 +1,209 @@
+"""fold_bn=True: the same function up to rounding, whatever the model is made of, and the model as it was."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from fastadv import PixelSpace, attacks, models
+from fastadv.attacks import recorder
+from fastadv.attacks.folding import FoldedModel
+from tests.attacks.models import ConvNet, batch
+from tests.attacks.tape import TapeRecorder
+
+
+def set_up(model: nn.Module) -> nn.Module:
+    """Running statistics and affine constants unlike any that folding could leave out unnoticed."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 1.5)):
+                tensor.uniform_(low, high, generator=generator)
+            if module.affine:
+                module.weight.data.uniform_(0.5, 1.5, generator=generator)
+                module.bias.data.uniform_(-0.5, 0.5, generator=generator)
+    return model
+
+
+def test_by_hand() -> None:
+    """2 x 3 + 1 = 7; (7 - 4) / sqrt(3 + 1) * 5 + 6 = 13.5."""
+    conv, bn = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=1.0)
+    for tensor, value in zip((conv.weight, conv.bias, bn.weight, bn.bias), (2.0, 1.0, 5.0, 6.0), strict=True):
+        nn.init.constant_(tensor, value)
+    bn.running_mean.fill_(4.0)
+    bn.running_var.fill_(3.0)
+    model = nn.Sequential(conv, bn).eval()
+    images = torch.full((1, 1, 2, 2), 3.0)
+    folded = FoldedModel(model, model, images, None)
+    folded.refresh()
+    weight, bias = folded.tensors()
+    assert weight.item() == 5.0 and bias.item() == -1.5  # 5 / 2 x 2; (1 - 4) x 5 / 2 + 6
+    with folded.in_place():
+        assert (model(images) == 13.5).all()
+
+
+class Branches(nn.Module):
+    """Of five convolutions only two have a BatchNorm that alone reads them, one of which has no affine constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1, groups=g) for g in (1, 3, 1, 1, 1))
+        self.bns = nn.ModuleList(nn.BatchNorm2d(3, affine=i != 1) for i in range(5))
+        self.head = nn.Linear(3 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
+        x = self.bns[0](self.convs[0](x)).relu_()
+        x = self.bns[1](self.convs[1](x)).sigmoid()
+        read_twice = self.convs[2](x)
+        x = self.bns[2](read_twice) + read_twice
+        x = self.bns[3](self.convs[3](x) * 2)  # something is in between
+        x = self.convs[4](self.convs[4](x))  # called twice
+        return self.head(self.bns[4](x).flatten(1))
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # how many are folded, and pixels a side
+    "small_cnn": (lambda: models.create("small_cnn", num_classes=5), 5, 8),
+    "ConvNet": (ConvNet, 2, 8),
+    "Branches": (Branches, 2, 8),
+    "resnet18": (lambda: torchvision_models.resnet18(num_classes=5), 20, 32),
+    "vgg11_bn": (lambda: torchvision_models.vgg11_bn(num_classes=5), 8, 32),
+    "densenet121": (lambda: torchvision_models.densenet121(num_classes=5), 59, 32),
+    "mobilenet_v3": (lambda: torchvision_models.mobilenet_v3_small(num_classes=5), 34, 32),
+    "timm/efficientnet_lite0": (lambda: timm.create_model("efficientnet_lite0", num_classes=5), 49, 32),
+    "inception_v3": (lambda: models.create("inception_v3", num_classes=5, width=0.125), 94, 75),
+}
+
+
+@pytest.mark.parametrize(("make", "folds", "side"), MODELS.values(), ids=MODELS)
+def test_the_same_function(make: Callable[[], nn.Module], folds: int, side: int) -> None:
+    torch.manual_seed(0)
+    model = set_up(make()).double().eval()
+    images = torch.rand(2, 3, side, side, dtype=torch.float64)
+    folded = FoldedModel(model, model, images[:1], None)
+    assert len(folded) == folds
+    folded.refresh()
+    results = []
+    for context in (None, folded.in_place()):
+        x = images.clone().requires_grad_()
+        if context is None:
+            logits = model(x)
+        else:
+            with context:
+                logits = model(x)
+        results.append((logits.detach(), torch.autograd.grad(logits.exp().sum(), x)[0]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
+    assert torch.equal(model(images), results[0][0])  # and as before afterwards
+
+
+NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+
+
+@pytest.mark.parametrize("capture", [False, True], ids=["eager", "captured"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack(monkeypatch: pytest.MonkeyPatch, name: str, capture: bool) -> None:
+    """In float64 the same images, but for the few elements whose gradient is zero up to rounding; while training."""
+    monkeypatch.setattr(recorder, "create_recorder", TapeRecorder)
+    model = set_up(ConvNet().double()).train()
+    folded, plain = (
+        attacks.create(name, model, eps=8, seed=3, fold_bn=fold, capture=fold and capture) for fold in (True, False)
+    )
+    for seed in range(4):
+        images, labels = batch(6, PixelSpace.unit(), torch.float64, seed=seed)
+        assert ((folded(images, labels) - plain(images, labels)).abs() > 1e-9).sum() <= 2
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.mul_(1.1)  # weights and statistics
+    assert model.training and all("forward" not in vars(module) for module in model.modules())
+
+
+def test_weights_changed_behind_autograds_back_are_followed() -> None:
+    model = set_up(ConvNet().double())
+    folded, plain = (attacks.create("step_ll", model, eps=8, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    folded(images)
+    model.features[0].weight.data.neg_()  # which no version counter shows
+    assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+
+
+def test_layers_that_were_replaced_are_found_again() -> None:
+    model = set_up(ConvNet().double())
+    folded, plain = (attacks.create("step_ll", model, eps=8, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    folded(images)
+    model.features[1] = set_up(nn.BatchNorm2d(7).double())
+    model.features[1].running_mean.add_(1.0)
+    assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_half_precision_and_autocast(dtype: torch.dtype) -> None:
+    """Nearly all signs agree: where they do not, rounding decides."""
+    model = set_up(ConvNet())
+    folded, plain = (attacks.create("step_ll", model, eps=8, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(64)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        differing = (folded(images) != plain(images)).float().mean()
+    assert differing < (1e-3 if dtype == torch.float32 else 0.1)
+
+
+def test_a_call_that_fails_leaves_the_model_as_it_was() -> None:
+    class Fails(ConvNet):
+        broken = False
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            if self.broken:
+                raise ArithmeticError
+            return logits
+
+    model = Fails().train()
+    attack = attacks.create("iter_ll", model, eps=4, fold_bn=True)
+    images, _ = batch()
+    attack(images)
+    state, before = copy.deepcopy(model.state_dict()), images.clone()
+    model.broken = True
+    with pytest.raises(ArithmeticError):
+        attack.perturb_(images)
+    assert torch.equal(images, before) and model.training
+    assert all("forward" not in vars(module) for module in model.modules())
+    assert all(map(torch.equal, model.state_dict().values(), state.values()))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), "no BatchNorm layer that alone reads"),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 8), nn.Flatten()), "no BatchNorm layer that alone reads"),
+    ],
+    ids=["no BatchNorm", "before the convolution"],
+)
+def test_nothing_to_fold(model: nn.Module, reason: str) -> None:
+    folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
+    images, _ = batch()
+    with pytest.warns(UserWarning, match=f"step_ll runs without fold_bn=True: .*{reason}"):
+        result = folded(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        assert torch.equal(folded(images), result)
+    assert torch.equal(result, plain(images))
+
+
+def test_a_function_is_not_folded() -> None:
+    model = ConvNet().eval()
+    attack: Any = attacks.create("step_ll", lambda x: model(x), eps=4, fold_bn=True)
+    with pytest.warns(UserWarning, match="step_ll runs without fold_bn=True: a function is no module"):
+        attack(batch()[0])
+
+
+def test_the_statistics_of_a_batch_cannot_be_folded() -> None:
+    with pytest.raises(ValueError, match="fold_bn=True needs bn='eval'"):
+        attacks.create("step_ll", ConvNet(), bn="batch", fold_bn=True)

@@ -1,0 +1,257 @@
+"""WebDataset and TFRecord shards: the images of a folder, found in shards."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastadv import data
+from fastadv.data import DaliLoader, Preprocessing, TorchvisionLoader
+from fastadv.data.tfrecord_shards import tfrecord_entries
+from fastadv.pixels import PixelSpace
+from tests.data.pictures import jpeg, write_data_set
+
+Example = tuple[str, bytes, int]  # name, image, label
+
+
+def write_tar(path: Path, examples: list[Example]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, image, label in examples:
+            for extension, content in (("jpg", image), ("cls", f"{label}\n".encode()), ("json", b"{}")):
+                member = tarfile.TarInfo(f"{name}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def varint(value: int) -> bytes:
+    value &= 2**64 - 1  # negative numbers are written as of 64 bits
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def feature(name: str, value: bytes | int | float, packed: bool = True) -> bytes:
+    """An entry of the map in tf.train.Features."""
+    if isinstance(value, bytes):
+        kind = field(1, field(1, value))
+    elif isinstance(value, float):
+        kind = field(2, field(1, struct.pack("<f", value)))
+    else:
+        kind = field(3, field(1, varint(value)) if packed else varint(1 << 3) + varint(value))
+    return field(1, field(1, name.encode()) + field(2, kind))
+
+
+def record(message: bytes) -> bytes:
+    """With checksums of zero, which readers may leave unread."""
+    return struct.pack("<QI", len(message), 0) + message + struct.pack("<I", 0)
+
+
+def example_message(name: str, image: bytes, label: int, packed: bool = True) -> bytes:
+    return field(
+        1,
+        feature("image/height", 8)
+        + feature("image/encoded", image)
+        + feature("image/object/bbox/xmin", 0.5)
+        + feature("image/class/label", label, packed)
+        + feature("image/filename", f"{name}.JPEG".encode()),
+    )
+
+
+def write_tfrecord(path: Path, examples: list[Example]) -> None:
+    path.write_bytes(b"".join(record(example_message(*example)) for example in examples))
+
+
+WRITERS: dict[str, tuple[str, Callable[[Path, list[Example]], None]]] = {
+    "tar": ("{:06}.tar", write_tar),
+    "tfrecord": ("part-{}.tfrecord", write_tfrecord),
+    "tfrecord of many": ("split-{:05}-of-00002", write_tfrecord),
+}
+each_kind = pytest.mark.parametrize("kind", WRITERS)
+
+
+def examples_of(source: data.ImageSource) -> list[Example]:
+    return [(f"image{index}", source.read(index), int(source.labels[index])) for index in range(len(source))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data_set(tmp_path / "folder", per_class=4, classes=3)
+    return tmp_path / "folder"
+
+
+def write_shards(folder: Path, kind: str) -> Path:
+    """The images of a folder, in the same order, seven of twelve in a first shard."""
+    root = folder.with_name("shards")
+    pattern, write = WRITERS[kind]
+    for split, source in data.scan(folder).items():
+        (root / split).mkdir(parents=True)
+        examples = examples_of(source)
+        for number, part in enumerate((examples[:7], examples[7:])):
+            write(root / split / pattern.format(number), part)
+    return root
+
+
+@each_kind
+def test_shards_hold_what_the_folder_does(folder: Path, kind: str) -> None:
+    root = write_shards(folder, kind)
+    for _ in ("indexed", "from the index kept"):
+        for split, source in data.scan(root).items():
+            assert examples_of(source) == examples_of(data.scan(folder)[split])
+            assert source.classes == ("0", "1", "2")
+    pattern, _ = WRITERS[kind]
+    train = data.scan(root)["train"]
+    ending = {"tar": "image0.jpg"}.get(kind, "image0.JPEG")
+    assert train.key(0) == f"{pattern.format(0)}/{ending}"
+    assert train.name(7) == str(root / "train" / pattern.format(1) / ending.replace("0", "7"))
+    assert (root / "train" / (pattern.format(0) + ".fastadv-index.npz")).is_file()
+
+
+@each_kind
+@pytest.mark.parametrize("loader", [DaliLoader, TorchvisionLoader])
+def test_training_sees_the_same_from_shards(folder: Path, kind: str, loader: type[data.ImageLoader]) -> None:
+    batches = []
+    for root in (folder, write_shards(folder, kind)):
+        source = data.scan(root)["train"]
+        options = {"space": PixelSpace.unit(), "train": True, "preprocessing": Preprocessing(size=16), "workers": 1}
+        batches.append(list(loader(source, 5, **options).epoch(3)))
+    for (one, labels), (other, other_labels) in zip(*batches, strict=True):
+        assert torch.equal(one, other) and torch.equal(labels, other_labels)
+
+
+def test_dali_reads_these_tfrecords_too(folder: Path) -> None:
+    """The records that the tests write are what another reader takes them for."""
+    from nvidia.dali import fn, tfrecord
+    from nvidia.dali.pipeline import Pipeline
+
+    root = write_shards(folder, "tfrecord")
+    shard = root / "train" / "part-0.tfrecord"
+    entries = tfrecord_entries(shard)
+    sizes = [len(record(example_message(*example))) for example in examples_of(data.scan(folder)["train"])[:7]]
+    starts = np.cumsum([0, *sizes])
+    index = root / "index"
+    index.write_text("".join(f"{start} {size}\n" for start, size in zip(starts, sizes, strict=False)))
+    pipeline = Pipeline(7, 1, None)
+    with pipeline:
+        features = {
+            "image/encoded": tfrecord.FixedLenFeature((), tfrecord.string, ""),
+            "image/class/label": tfrecord.FixedLenFeature([1], tfrecord.int64, -1),
+        }
+        inputs = fn.readers.tfrecord(path=str(shard), index_path=str(index), features=features)
+        pipeline.set_outputs(inputs["image/encoded"], inputs["image/class/label"])
+    pipeline.build()
+    images, labels = pipeline.run()
+    content = shard.read_bytes()
+    for row, entry in enumerate(entries):
+        assert images.at(row).tobytes() == content[entry.offset : entry.offset + entry.size]
+        assert int(labels.at(row)[0]) == entry.label
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("label", [0, 1, 127, 128, 1000, 2**40])
+def test_numbers_of_any_length(tmp_path: Path, label: int, packed: bool) -> None:
+    file = tmp_path / "one.tfrecord"
+    file.write_bytes(record(example_message("a", jpeg(8, 8), label, packed)))
+    (entry,) = tfrecord_entries(file)
+    assert entry.label == label and entry.key == "a.JPEG"
+
+
+@each_kind
+def test_classes_by_name(folder: Path, kind: str) -> None:
+    root = write_shards(folder, kind)
+    (root / "classes.txt").write_text("cat\ndog\nbird\nfish\n")
+    assert data.scan(root)["val"].classes == ("cat", "dog", "bird", "fish")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1, one of the 2 classes; got 0\.\.2"):
+        data.scan(root)
+
+
+@each_kind
+def test_a_shard_that_changes_is_indexed_again(folder: Path, kind: str) -> None:
+    root = write_shards(folder, kind)
+    data.scan(root)
+    pattern, write = WRITERS[kind]
+    write(root / "train" / pattern.format(0), examples_of(data.scan(folder)["train"])[:2])
+    assert len(data.scan(root)["train"]) == 7
+
+
+@each_kind
+def test_an_index_that_is_damaged_is_made_again(folder: Path, kind: str) -> None:
+    root = write_shards(folder, kind)
+    before = examples_of(data.scan(root)["train"])
+    for index in (root / "train").glob("*.npz"):
+        index.write_bytes(index.read_bytes()[:50])
+    assert examples_of(data.scan(root)["train"]) == before
+
+
+def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
+    root = write_shards(folder, "tar")
+    for number in range(2):
+        (root / "train" / f"{number:06}.tar.fastadv-index.npz").mkdir()
+    with pytest.warns(UserWarning, match="cannot be kept and is made at each start"):
+        assert len(data.scan(root)["train"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "message"),
+    [
+        ("tar", b"not a tar file" * 100, r"000000\.tar is not a whole, uncompressed tar shard"),
+        ("tar", b"", r"000000\.tar"),
+        (
+            "tfrecord",
+            b"not a record" * 100,
+            "part-0.tfrecord is not a whole TFRecord file of images: the record at byte 0",
+        ),
+        ("tfrecord", b"", "part-0.tfrecord holds no images"),
+        ("tfrecord", record(field(1, feature("a", b"b"))), "example 0 has no image/encoded and no image/class/label"),
+        ("tfrecord", record(field(1, feature("image/encoded", b"b"))), "example 0 has no image/class/label"),
+        ("tfrecord", record(b"\xff\xff\xff"), "part-0.tfrecord is not a whole TFRecord file of images"),
+        ("tfrecord", record(b"\x08\x01"), "a field of wire type 0"),
+        ("tfrecord", record(field(1, b"ab")[:-1]), "reaches beyond its message"),
+        ("tfrecord", record(example_message("a", b"image", 0))[:-5], "the record at byte 0 reaches beyond the end"),
+    ],
+)
+def test_damaged_shards_are_named(folder: Path, kind: str, content: bytes, message: str) -> None:
+    root = write_shards(folder, kind)
+    pattern, _ = WRITERS[kind]
+    (root / "train" / pattern.format(0)).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        data.scan(root)
+
+
+def test_an_image_without_a_class_is_named(folder: Path) -> None:
+    root = write_shards(folder, "tar")
+    with tarfile.open(root / "train" / "000000.tar", "w") as tar:
+        member = tarfile.TarInfo("folder/lonely.jpg")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    with pytest.raises(ValueError, match=r"no \.cls file with the class of folder/lonely"):
+        data.scan(root)
+
+
+def test_a_bad_image_in_a_shard_is_named_by_its_place(folder: Path) -> None:
+    root = write_shards(folder, "tar")
+    examples = examples_of(data.scan(folder)["train"])
+    examples[3] = ("image3", b"not an image", 0)
+    write_tar(root / "train" / "000000.tar", examples[:7])
+    loader = TorchvisionLoader(data.scan(root)["train"], 12, space=PixelSpace.raw(), train=True, workers=0)
+    with pytest.warns(data.BadImageWarning, match=r"train/000000\.tar/image3\.jpg cannot be used"):
+        next(iter(loader.epoch(0)))
+
+
+def test_a_shard_that_was_cut_off_after_it_was_indexed(folder: Path) -> None:
+    root = write_shards(folder, "tar")
+    source = data.scan(root)["train"]
+    shard = root / "train" / "000000.tar"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(OSError, match=r"the shard ends .* bytes before this image does"):
+        source.read(6)

@@ -1,0 +1,186 @@
+"""fastadv train and fastadv evaluate on images in files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastadv import data
+from fastadv.cli import main
+from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from fastadv.train.trainer import Trainer
+from tests.data.pictures import write_data_set
+
+BAD = Path("train", "class0", "003.JPEG")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_data_set(tmp_path / "images", per_class=8, classes=3)
+    return tmp_path / "images"
+
+
+def run_config(root: Path, **given: Any) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(name="imagenet", root=str(root), size=16, flip=True, colour=True, workers=1, **given),
+        model=ModelConfig(options={"width": 0.25}),
+        attack=AttackConfig(k=3),
+        optimizer=OptimizerConfig(name="sgd", lr=0.01),
+        m=6,
+        epochs=2,
+        device="cpu",
+        checkpoint_every=1,
+    )
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([tensor.flatten().double() for tensor in trainer.model.state_dict().values()])
+
+
+@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
+    root: Path, tmp_path: Path, loader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(root, loader=loader)
+    whole = create_trainer(config, tmp_path / "whole")
+    assert whole.total_steps == 8 and whole.inputs == (3, 3)
+    whole.fit()
+
+    stopped = create_trainer(config, tmp_path / "stopped")
+    step = stopped.train_step
+
+    def stop_at_two(*minibatch: Any) -> None:
+        step(*minibatch)
+        if stopped.step == 2:
+            stopped.request_stop()
+
+    monkeypatch.setattr(stopped, "train_step", stop_at_two)
+    stopped.fit()
+    assert stopped.step == 2
+    resumed = create_trainer(config, tmp_path / "stopped", resume=True)
+    resumed.fit()
+    assert resumed.finished and torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+def test_a_bad_file_is_named_and_training_goes_on(root: Path, tmp_path: Path, loader: str) -> None:
+    (root / BAD).write_bytes(b"not an image")
+    trainer = create_trainer(run_config(root, loader=loader), tmp_path / "run")
+    with pytest.warns(data.BadImageWarning, match=rf"{BAD} cannot be used .*replaced by .*004\.JPEG"):
+        trainer.fit()
+    assert trainer.finished and trainer.stopped_because is None
+
+
+@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+def test_a_bad_file_ends_the_run_with_a_checkpoint_if_it_should(root: Path, tmp_path: Path, loader: str) -> None:
+    (root / BAD).write_bytes(b"not an image")
+    config = run_config(root, loader=loader, on_bad_image="stop")
+    trainer = create_trainer(config, tmp_path / "run")
+    with pytest.warns(data.BadImageWarning, match=f"{BAD} cannot be used"):
+        trainer.fit()
+    order = [batch.tolist() for batch in trainer.train_loader.batches.of_epoch(0)]
+    bad_step = next(step for step, batch in enumerate(order, start=1) if 3 in batch)
+    assert trainer.step == bad_step and trainer.last_checkpoint is not None
+    assert trainer.last_checkpoint.name.endswith(str(bad_step))
+    assert "an image that cannot be used" in str(trainer.stopped_because)
+
+
+def arguments(root: Path, out: Path) -> list[str]:
+    options = ["--data.name", "imagenet", "--data", str(root), "--data.size", "16", "--data.workers", "1"]
+    return ["train", *options, "--m", "6", "--attack.k", "3", "--epochs", "1", "--device", "cpu", "--out", str(out)]
+
+
+def test_the_command_line_says_which_loader_and_why_it_stopped(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / BAD).write_bytes(b"not an image")
+    assert main([*arguments(root, tmp_path / "run"), "--data.on_bad_image", "stop"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("data.loader auto: dali, because DALI ")]
+    assert [line for line in lines if line.startswith(f"fastadv train: warning: {root / BAD} cannot be used")]
+    assert lines[-1].startswith("fastadv train: stopped at an image that cannot be used") and "--resume" in lines[-1]
+
+
+def test_auto_says_when_dali_is_missing(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(module: str, *, extra: str) -> None:
+        raise ModuleNotFoundError(f"pip install 'fastadv[{extra}]'")
+
+    monkeypatch.setattr("fastadv.data.loaders.require", missing)
+    trainer = create_trainer(run_config(root), tmp_path / "run")
+    assert isinstance(trainer.train_loader, data.TorchvisionLoader)
+    assert "data.loader auto: torchvision, because the faster DALI is not installed: pip" in capsys.readouterr().err
+
+
+def test_data_that_are_not_as_they_should_be_are_a_mistake_before_the_first_step(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train" / "empty").mkdir()
+    assert main(arguments(root, tmp_path / "run")) == 2
+    assert "no images (*.jpeg, *.jpg" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loader": "pillow"}, r"data\.loader must be one of auto, dali, torchvision"),
+        ({"on_bad_image": "ignore"}, r"data\.on_bad_image must be one of skip, stop"),
+        ({"prefetch": 0}, r"data\.prefetch must be an integer of at least 1"),
+        ({"least_area": 0}, r"data\.least_area must be a number at most 1 and above 0|above 0"),
+        ({"widest_aspect": 0.5}, r"data\.widest_aspect must be a number at least 1"),
+        ({"central": 2}, r"data\.central must be"),
+    ],
+)
+def test_options_out_of_range_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**given)
+
+
+def evaluate(run: Path, out: Path, *options: str) -> int:
+    usual = ["--attacks", "step_ll", "--eps", "8", "--device", "cpu", "--batch-size", "5"]
+    return main(["evaluate", str(run), *usual, "--out", str(out), *options])
+
+
+def test_evaluation_measures_each_image_once_and_again_when_files_change(root: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert main(arguments(root, run)) == 0
+    assert evaluate(run, out) == evaluate(run, out) == 0
+    records = [json.loads(line) for line in (out / "robustness.jsonl").read_text().splitlines()]
+    assert [(r["attack"], r["n"], r["total"], r["classes"]) for r in records] == [
+        ("clean", 24, 24, 3),
+        ("step_ll", 24, 24, 3),
+    ]
+    assert evaluate(run, tmp_path / "some", "--limit", "6") == 0
+    image = root / "val" / "class0" / "000.JPEG"
+    image.write_bytes(image.read_bytes() + bytes(1))
+    assert evaluate(run, tmp_path / "out") == 0
+    assert len((out / "robustness.jsonl").read_text().splitlines()) == 4
+
+
+def test_evaluation_does_not_count_what_it_did_not_see(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, bad = tmp_path / "run", root / "val" / "class1" / "002.JPEG"
+    assert main(arguments(root, run)) == 0
+    bad.write_bytes(b"not an image")
+    assert evaluate(run, tmp_path / "out") == 1
+    assert f"{bad} cannot be used" in capsys.readouterr().err
+    assert main(["data", "check", str(root), "--workers", "1"]) == 1
+    assert evaluate(run, tmp_path / "out") == 0
+    records = [json.loads(line) for line in (tmp_path / "out" / "robustness.jsonl").read_text().splitlines()]
+    assert {(r["n"], r["total"]) for r in records} == {(23, 23)}
+
+
+def test_networks_that_are_shown_images_differently_share_no_table(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("a", "16"), ("b", "20")):
+        assert main([*arguments(root, tmp_path / name), "--data.size", size]) == 0
+    assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 2
+    assert "are (16, 0.875) for a and (20, 0.875) for b" in capsys.readouterr().err
