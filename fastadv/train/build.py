@@ -114,7 +114,14 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
 
 def _loaders(config: TrainConfig, device: torch.device, processes: Processes) -> tuple[Loader, Loader, int, int]:
     """Loaders of this process's share of the training and the test images, the number of classes, and of channels."""
-    images = data.load(config.data.name, config.data.root, config.data.download)
+    source = config.data.name, config.data.root
+
+    def download() -> None:
+        data.load(*source, True)
+
+    if config.data.download:
+        on_main(processes, download)
+    images = data.load(*source, False)
     options: dict[str, Any] = {
         **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
         **{"rank": processes.rank, "world_size": processes.world_size},

@@ -18,9 +18,13 @@ from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import FailedElsewhere, Processes, joined, launch_name, on_main
+from fastadv.train.distributed import FailedElsewhere, Processes, joined, launch_name, launched, on_main
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
+
+_MISTAKES = (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError)
+_FAILURES = (NonFiniteLoss, checkpoint.CheckpointError, OSError)
+_OF_ALL = (NonFiniteLoss, checkpoint.CheckpointError)  # raised on every process, to be told once
 
 _LAUNCH = ".launch"
 _RESUME: dict[str, bool | Literal["auto"]] = {"no": False, "yes": True, "auto": "auto"}
@@ -36,19 +40,20 @@ continue the run by themselves."""
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
-    begun = False
+    expected: tuple[type[Exception], ...] = _MISTAKES
+    code = 2
     try:
         with joined() as processes:
             trainer = _prepare(argv, processes)
-            begun = True
+            expected, code = _FAILURES, 1
             return _run(trainer)
     except FailedElsewhere:
-        return 1 if begun else 2
-    except (NonFiniteLoss, checkpoint.CheckpointError, OSError, ValueError, ModuleNotFoundError) as error:
-        if begun and isinstance(error, (ValueError, ModuleNotFoundError)):
-            raise
-        print(f"fastadv train: {error}", file=sys.stderr)
-        return 1 if begun else 2
+        return code
+    except expected as error:
+        process = launched()
+        if process.main or not isinstance(error, _OF_ALL):
+            print(f"fastadv train: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
+        return code
 
 
 def _run(trainer: Trainer) -> int:
