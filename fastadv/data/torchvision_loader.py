@@ -27,7 +27,16 @@ class TorchvisionLoader(ImageLoader):
 
     ``workers`` processes decode; with 0 it is done in this one, when a batch is asked for. Arguments, attributes and
     errors are those of :class:`ImageLoader`.
+
+    Raises:
+        ModuleNotFoundError: torchvision or Pillow is not installed.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Imported here, before workers are forked: each would take seconds to do it, in each epoch.
+        for module in ("PIL.Image", "torchvision.transforms.v2.functional"):
+            require(module, extra="train")
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         loader: DataLoader[_Batch] = DataLoader(

@@ -299,7 +299,7 @@ def test_half_of_the_images_are_mirrored(kind: type[ImageLoader], coordinates: d
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 25}, "batch_size=25 on 1 processes takes 25 images, and there are 24"),
+        ({"batch_size": 25}, "batch_size=25 is more than the 24 images, and an incomplete batch is left out"),
         ({"prefetch": 0}, "prefetch must be at least 1, got 0"),
         ({"space": PixelSpace((1.0, 2.0), (1.0, 2.0))}, "the images have 3 channels and the space describes 2"),
     ],

@@ -86,7 +86,7 @@ def test_a_bad_file_ends_the_run_with_a_checkpoint_if_it_should(root: Path, tmp_
     bad_step = next(step for step, batch in enumerate(order, start=1) if 3 in batch)
     assert trainer.step == bad_step and trainer.last_checkpoint is not None
     assert trainer.last_checkpoint.name.endswith(str(bad_step))
-    assert "an image that cannot be used" in str(trainer.stopped_because)
+    assert "an image cannot be used" in str(trainer.stopped_because)
 
 
 def arguments(root: Path, out: Path) -> list[str]:
@@ -102,7 +102,7 @@ def test_the_command_line_says_which_loader_and_why_it_stopped(
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("data.loader auto: dali, because DALI ")]
     assert [line for line in lines if line.startswith(f"fastadv train: warning: {root / BAD} cannot be used")]
-    assert lines[-1].startswith("fastadv train: stopped at an image that cannot be used") and "--resume" in lines[-1]
+    assert lines[-1].startswith("fastadv train: stopped, because an image cannot be used") and "--resume" in lines[-1]
 
 
 def test_auto_says_when_dali_is_missing(
