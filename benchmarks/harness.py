@@ -28,6 +28,9 @@ class Table:
 
 
 TABLES: list[Table] = []
+# Seconds of the host's launches that may wait. A launch takes it over 2 us, and a queue that holds about 1,000 of them
+# makes it wait when full.
+ISSUING = 2e-3
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,18 @@ def host_seconds(function: Work, calls: int) -> float:
 def device_seconds(function: Work, calls: int) -> float:
     """By events on the current CUDA stream, behind work that keeps it busy while the calls are issued.
 
-    Without that, kernels shorter than their launches would be timed as their launches.
+    Without that, kernels shorter than their launches would be timed as their launches. Where too much would be waiting
+    in the queue, fewer calls are timed and their time is scaled.
     """
+    torch.cuda.synchronize()
+    issuing = host_seconds(function, 1)
+    timed = max(1, min(calls, int(ISSUING / issuing)))
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(min(20_000 * calls, 200_000_000))  # clock cycles: about 10 us a call
+    kilohertz = torch.cuda.get_device_properties().clock_rate  # the highest: at any other the sleep is longer
+    torch.cuda._sleep(int(1.5 * timed * issuing * 1e3 * kilohertz))
     start.record()
-    for _ in range(calls):
+    for _ in range(timed):
         function()
     stop.record()
     stop.synchronize()
-    return start.elapsed_time(stop) / 1e3
+    return start.elapsed_time(stop) / 1e3 * calls / timed

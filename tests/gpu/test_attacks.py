@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.train import AdversarialTask
 from tests.attacks.models import ConvNet, batch
-from tests.gpu.device import DEVICE, needs_streams
+from tests.gpu.device import DEVICE, needs_streams, needs_two_gpus
 
 pytestmark = pytest.mark.gpu
 
@@ -42,10 +42,14 @@ def run(name: str, device: torch.device | str, dtype: torch.dtype, eps: Any, **o
 @pytest.mark.parametrize("eps", EPS.values(), ids=EPS)
 @pytest.mark.parametrize("name", attacks.names())
 def test_the_same_on_cpu_and_gpu(name: str, eps: Any, dtype: torch.dtype) -> None:
-    """But for elements whose gradient is near zero: of 3,072, a few in float64, and in float32 three in a hundred."""
+    """But for elements whose gradient is near zero, a few of 3,072.
+
+    Sums in another order change a gradient by some 1e-7 of itself in float32. Weights that are off by 3e-7 change no
+    element, by 3e-6 one and by 3e-5 three.
+    """
     cpu, gpu = run(name, "cpu", dtype, eps), run(name, DEVICE, dtype, eps)
     differing = ((cpu - gpu).abs() > 1e-5).sum()
-    assert differing <= (3 if dtype == torch.float64 else 92)
+    assert differing <= (3 if dtype == torch.float64 else 8)
 
 
 @pytest.mark.parametrize("name", attacks.names())
@@ -225,6 +229,24 @@ def test_a_recording_that_fails_leaves_everything_as_it_was() -> None:
     """In a process of its own: if it did not, the tests after it would be the ones to fail."""
     done = subprocess.run([sys.executable, "-c", FAILS_WHILE_RECORDED], capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("fine\n"), done.stdout + done.stderr
+
+
+@needs_two_gpus
+@pytest.mark.parametrize("capture", [False, True], ids=["eager", "captured"])
+@pytest.mark.parametrize("name", attacks.names())
+def test_runs_on_the_device_of_its_images(name: str, capture: bool) -> None:
+    """On cuda:1 while cuda:0 is current, as where cuda:1 is; the last calls are replays."""
+    model = ConvNet().to("cuda:1")
+    options = {"capture": capture} if name in GRADIENT_ATTACKS else {}
+    attack, expected = (
+        attacks.create(name, model, eps=TruncatedNormalEps(), space=UNIT, seed=7, **each) for each in (options, {})
+    )
+    for seed in range(4):
+        images, labels = (tensor.to("cuda:1") for tensor in batch(16, UNIT, seed=seed))
+        adv = attack(images, labels)
+        with torch.cuda.device(1):
+            assert torch.equal(adv, expected(images, labels))
+        assert adv.device == images.device and torch.cuda.current_device() == 0
 
 
 def test_training_decreases_the_loss() -> None:

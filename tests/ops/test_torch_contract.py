@@ -57,8 +57,9 @@ def step_chain(adv, clean, grad, logits, labels):
     """Every wrapper once, as a user's compiled function would mix them with PyTorch."""
     space = PixelSpace.raw()
     moved = ops.noise_step_(adv * 1.0, clean, 4.0, "uniform", 3, 1, space)
-    eps = ops.truncated_normal_(torch.empty(adv.shape[0], dtype=torch.float32), seed=4)
-    moved = ops.sign_step_(moved, clean, grad, 2.0, eps + ops.sample_eps(adv.shape[0], seed=5), space)
+    eps = ops.truncated_normal_(torch.empty(adv.shape[0], dtype=torch.float32, device=adv.device), seed=4)
+    eps = eps + ops.sample_eps(adv.shape[0], seed=5, device=adv.device)
+    moved = ops.sign_step_(moved, clean, grad, 2.0, eps, space)
     moved = ops.normalized_step_(moved, clean, grad, -3.0, 8.0, "linf", space)
     target, dlogits = ops.target_grad(logits, "least_likely")
     loss = ops.mixed_cross_entropy(logits, labels, 1)
