@@ -11,11 +11,11 @@ struct SignRule {
 
   template <class T, bool kLast>
   static constexpr int blocks() {
+    if (sizeof(T) == 8 || kLast) return 4;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-    return sizeof(T) == 8 || kLast ? 4 : 6;
-#else
-    return sizeof(T) == 8 || kLast ? 4 : kFull;
+    if (kFirst && sizeof(T) == 2) return 6;  // spills a register at 32
 #endif
+    return kFull;
   }
 
   __device__ __forceinline__ void enter(int64_t) {}

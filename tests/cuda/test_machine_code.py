@@ -77,7 +77,12 @@ def test_enough_threads_fit(compiled: list[Kernel]) -> None:
     for kernel in compiled:
         least = 0.25
         if kernel.name.startswith("step_kernel") and "SignRule" in kernel.name:
-            dtype, _, channels_last, _ = template(kernel)
+            dtype, _, channels_last, rule = template(kernel)
             if dtype != "double" and channels_last == "false":
-                least = 0.75 if int(kernel.arch.removeprefix("sm_")) >= 100 else 1.0
+                spills = (
+                    int(kernel.arch.removeprefix("sm_")) >= 100
+                    and dtype != "float"
+                    and rule.startswith("SignRule<true>")
+                )
+                least = 0.75 if spills else 1.0
         assert kernel.occupancy >= least, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"

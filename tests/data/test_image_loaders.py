@@ -322,8 +322,8 @@ def test_repr_shows_the_settings(kind: type[ImageLoader], train: data.ImageSourc
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_shows_what_the_cpu_does(train: data.ImageSource) -> None:
+    pytest.importorskip("nvidia.dali", reason="needs DALI")
     cpu, gpu = (examples(create(DaliLoader, train, 8, device=device)) for device in ("cpu", "cuda"))
     assert cpu.keys() == gpu.keys()
     for index, (image, label) in gpu.items():
