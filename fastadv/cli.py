@@ -14,6 +14,9 @@ COMMANDS = {
     "train": ("fastadv.train.cli", "train a network on clean and adversarial examples (Algorithm 1)"),
     "data": ("fastadv.data.cli", "check a folder of images: which of them do not decode"),
     "evaluate": ("fastadv.evaluate.cli", "accuracy of checkpoints on clean and adversarial examples"),
+    "transfer": ("fastadv.evaluate.transfer_cli", "how often images that fool one model fool another"),
+    "study": ("fastadv.study.cli", "the paper's experiments, each with its tables, figures and claims"),
+    "report": ("fastadv.study.report_cli", "one page of what a study found"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -46,10 +46,12 @@ class Attack(ABC):
         name: the attack's, in the paper's words.
         needs_labels: whether it uses the true label.
         draws: whether it uses random numbers, besides those of a random eps.
+        one_gradient: whether :meth:`at_each` makes one gradient for all sizes.
     """
 
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = False
+    one_gradient: ClassVar[bool] = False
     draws: bool = False
 
     def __init__(
@@ -127,6 +129,43 @@ class Attack(ABC):
         if images.is_inference():
             return images.copy_(self(images, labels, eps=eps))
         return self._perturb_(images, labels, eps)
+
+    def at_each(self, images: Tensor, labels: Tensor | None = None, *, eps: Sequence[float]) -> Iterator[Tensor]:
+        """Candidate adversarial images of several sizes, one after the other.
+
+        Each is what a call with that eps returns, for the same random numbers; an attack whose ``one_gradient`` is true
+        asks the model once for all of them.
+
+        Args:
+            images: as for a call, like ``labels``.
+            eps: sizes in pixel values.
+
+        Raises:
+            ValueError: as for a call.
+        """
+        self._check(images, labels)
+        checked = [checked_eps(size, self.space) for size in eps]
+        if not all(isinstance(size, float) for size in checked):
+            raise TypeError(f"{self.name}: at_each takes eps as numbers, in pixel values, got {eps}")
+        sizes = [Size(size) for size in checked if isinstance(size, float)]
+        with torch.inference_mode(False), torch.no_grad():
+            clean = images.detach().clone()  # [N, C, ...], not an inference tensor
+            if labels is not None:
+                labels = labels.to(torch.int64) if self.needs_labels else None
+        if len(clean) == 0:
+            return iter([clean.clone() for _ in sizes])
+        seed, offset = self.stream.take(len(clean)) if self.draws else (0, 0)
+        return self._run_each(clean, labels, sizes, seed, offset)
+
+    def _run_each(
+        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int, offset: int
+    ) -> Iterator[Tensor]:
+        """What :meth:`at_each` yields, of N > 0 clean images [N, C, ...]. A caller's code runs between two sizes."""
+        for size in sizes:
+            with torch.inference_mode(False), torch.no_grad():
+                adv = clean.clone()
+                self._run_(adv, labels, size, seed, offset)
+            yield adv
 
     def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
         if adv.shape[0] == 0:

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
+import torch
 from torch import Tensor
 
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.gradient import GradientAttack
+from fastadv.attacks.isolation import isolated, raw_module
 
 
 class OneStepAttack(GradientAttack):
     """X_adv = X + eps * sign(gradient of the cost), or - towards a target: the one-step methods of appendix A."""
 
+    one_gradient = True
+
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:
         return [size.eps]
+
+    def _run_each(
+        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int, offset: int
+    ) -> Iterator[Tensor]:
+        """One gradient for all sizes: eps only scales the step. Never captured: there is no iteration to replay."""
+        if self.starts_elsewhere:  # and so has another gradient for another size
+            yield from super()._run_each(clean, labels, sizes, seed, offset)
+            return
+        model = raw_module(self.model)
+        with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
+            folded = self._folds.of(self, model, clean) if self.fold_bn else None
+            with nullcontext() if folded is None else folded.in_place():
+                _, grad = self._input_gradient(model, clean, self.rule, labels, seed, offset)
+            direction = self._direction(grad, None)  # [N, C, ...]
+        for size in sizes:
+            with torch.inference_mode(False), torch.no_grad():
+                [alpha] = self._alphas(size)
+                adv = clean.clone()
+                self._step_(adv, adv, direction, alpha if self.ascend else -alpha, size.eps)
+            yield adv

@@ -1,27 +1,36 @@
 """Evaluation: records of what was measured, and the tables and figures made from them."""
 
 from fastadv.evaluate.figures import robustness_figure, save_figure
+from fastadv.evaluate.leaking import LeakCounts, LeakRecord, run_leaking
 from fastadv.evaluate.records import Evaluation, Record, RecordFile, read_records
-from fastadv.evaluate.robustness import Counts, evaluate
+from fastadv.evaluate.robustness import Counts, evaluate, evaluate_each
 from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import Table, robustness_tables, save_table
+from fastadv.evaluate.transfer import TransferCounts, TransferRecord, run_transfer
 
 __all__ = [
     "Counts",
     "Evaluation",
+    "LeakCounts",
+    "LeakRecord",
     "Proportion",
     "Record",
     "RecordFile",
     "Subject",
     "Sweep",
     "Table",
+    "TransferCounts",
+    "TransferRecord",
     "evaluate",
+    "evaluate_each",
     "proportion",
     "read_records",
     "robustness_figure",
     "robustness_tables",
     "run",
+    "run_leaking",
+    "run_transfer",
     "save_figure",
     "save_table",
 ]

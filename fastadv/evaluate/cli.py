@@ -1,4 +1,4 @@
-"""``fastadv evaluate``: the paper's Tables 1 and 2 for one's own checkpoints."""
+"""``fastadv evaluate``: the paper's Tables 1 and 2 for one's own checkpoints and files of weights."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from signal import Signals
 
 import torch
 
-from fastadv import attacks, data, devices
+from fastadv import attacks, devices
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
+from fastadv.evaluate.subjects import HELP, add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
-from fastadv.train.checkpoint import CheckpointError, LoadedModel, load_model
+from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
@@ -36,6 +37,7 @@ interruption and it goes on where it stopped; add an attack, an eps or a model a
 examples:
   fastadv evaluate runs/standard runs/adversarial --out results
   fastadv evaluate "Adv. training=runs/adversarial/checkpoints/step-00001200" --attacks step_ll --eps 2,4 --limit 1000
+  fastadv evaluate ResNet=timm/resnet18@weights.safetensors --dataset cifar10 --data DIR --space imagenet
   fastadv evaluate runs/adversarial --attacks pgd,pgd:steps=40:alpha=1 --eps 8
 
 exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or the data; 130 or 143 stopped by SIGINT
@@ -78,16 +80,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "checkpoints",
-        nargs="+",
-        metavar="[NAME=]PATH",
-        help="a run's folder (its latest checkpoint) or a checkpoint's folder; NAME is the name of its row, unless "
-        "given the name of the run",
-    )
+    add("models", nargs="+", metavar="[NAME=]MODEL", help=HELP)
     add(
         "--attacks",
-        type=_attacks,
+        type=attack_list,
         default="step_ll,iter_ll,iter_basic",
         metavar="A,B,...",
         help=f"any of {', '.join(attacks.names())}, with options of its own as in pgd:steps=20:alpha=2 "
@@ -95,31 +91,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--eps",
-        type=_eps,
+        type=eps_list,
         default="2,4,8,16",
         metavar="E,F,...",
         help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
     )
-    add("--averaged", action="store_true", help="the averaged weights of runs that were trained with --ema-decay")
-    add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
-    add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
+    add_options(parser)
     add(
         "--limit",
-        type=_whole,
+        type=whole,
         metavar="N",
         help="only the first N test images, of files N evenly spread (default: all)",
     )
+    add_run_options(parser)
+    add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where to write (default: %(default)s)")
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how models are measured."""
+    add = parser.add_argument
     add(
         "--batch-size",
         "--batch_size",
-        type=_whole,
+        type=whole,
         default=100,
         metavar="N",
         help="images at a time (default: %(default)s)",
     )
     add(
         "--seed",
-        type=partial(_whole, least=0),
+        type=partial(whole, least=0),
         default=0,
         metavar="N",
         help="seed of the attacks' random numbers (default: %(default)s)",
@@ -127,12 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
     add(
         "--threads",
-        type=partial(_whole, most=devices.MOST_THREADS),
+        type=partial(whole, most=devices.MOST_THREADS),
         metavar="N",
         help="CPU threads (default: PyTorch's own choice)",
     )
-    add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where to write (default: %(default)s)")
-    return parser
 
 
 def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], RecordFile[Record]]:
@@ -140,60 +140,23 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
     require("matplotlib", extra="evaluate")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    models = _load(arguments.checkpoints, arguments.averaged)
-    config = next(iter(models.values())).config.data
+    loaded = load_subjects(arguments.models, arguments)
     sweep = Sweep(
-        dataset=config.name,
-        images=data.load(config.name, arguments.data or config.root, arguments.download).test,
+        dataset=loaded.config.name,
+        images=loaded.images,
         limit=arguments.limit,
         attacks=arguments.attacks,
         eps=arguments.eps,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         device=devices.resolve(arguments.device),
-        data=config,
+        data=loaded.config,
     )
-    subjects = [Subject(name, loaded.model, loaded.config.data.pixel_space) for name, loaded in models.items()]
-    for subject in subjects:
+    for subject in loaded.subjects:
         for attack in sweep.attacks:
             parse_attack(attack, subject.model)
     make_folder(arguments.out)
-    return sweep, subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
-
-
-def _load(arguments: Sequence[str], averaged: bool) -> dict[str, LoadedModel]:
-    """The models that the command line names, by the names of their rows.
-
-    Raises:
-        ValueError: models of different data sets, or two rows of one name.
-    """
-    models: dict[str, LoadedModel] = {}
-    for argument in arguments:
-        name, path = _split(argument)
-        loaded = load_model(path, averaged=averaged)
-        name = name or loaded.name
-        if name in models:
-            raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={path}'")
-        models[name] = loaded
-        first, one = next(iter(models.items()))
-        if loaded.config.data.name != one.config.data.name:
-            raise ValueError(
-                f"models of different data sets cannot share a table: {first} was trained on {one.config.data.name}, "
-                f"{name} on {loaded.config.data.name}; evaluate them by a command each"
-            )
-        sizes = [(config.size, config.central) for config in (one.config.data, loaded.config.data)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"models that are shown images in different ways cannot share a table: data.size and data.central are "
-                f"{sizes[0]} for {first} and {sizes[1]} for {name}; evaluate them by a command each"
-            )
-    return models
-
-
-def _split(argument: str) -> tuple[str, str]:
-    """(NAME or "", PATH); a path that exists is a path, whatever is in its name."""
-    name, equals, path = argument.partition("=")
-    return (name, path) if equals and not Path(argument).exists() else ("", argument)
+    return sweep, loaded.subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
 
 
 def _show(records: Sequence[Record]) -> None:
@@ -215,7 +178,8 @@ def _write(records: Sequence[Record], out: Path) -> list[Path]:
 # --- values of options -----------------------------------------------------------------------------------------------
 
 
-def _attacks(text: str) -> list[str]:
+def attack_list(text: str) -> list[str]:
+    """Attacks, each a name with options if need be."""
     texts = list(dict.fromkeys(part.strip() for part in text.split(",")))
     try:
         for one in texts:
@@ -225,7 +189,8 @@ def _attacks(text: str) -> list[str]:
     return texts
 
 
-def _eps(text: str) -> list[float]:
+def eps_list(text: str) -> list[float]:
+    """Sizes in pixel values, sorted, each once."""
     sizes = [_number(part) for part in text.split(",")]
     if not all(0 < size <= 255 for size in sizes):
         raise argparse.ArgumentTypeError(
@@ -242,7 +207,8 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
+def whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
+    """A whole number in a range."""
     if not text.isdecimal() or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least {least} and at most {most}, got {text!r}")
     return int(text)

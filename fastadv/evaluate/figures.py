@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.statistics import proportion
+from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.tables import check_same_images
 from fastadv.extras import require
 
@@ -42,31 +42,36 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     models = list(dict.fromkeys(record.model for record in records))
     if not attacks:
         raise ValueError("there are no adversarial records to draw")
-    figure, panels = _grid(len(attacks), len(models))
+    figure, panels = panels_of(len(attacks), lines=len(models))
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
             own = [r for r in records if r.model == model and r.attack in (CLEAN, attack)]
-            _draw_line(axes, model, sorted(own, key=lambda r: r.eps), top, index)
-        _eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
+            draw_line(axes, model, _accuracies(sorted(own, key=lambda r: r.eps), top), index)
+        eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
         axes.set(title=attack, ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
     for axes in panels[::PANELS_PER_ROW]:
         axes.set_ylabel("accuracy (%)" if top == 1 else f"top-{top} accuracy (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    columns = int(figure.get_figwidth() / (0.8 + 0.09 * max(map(len, labels))))  # inches: key and letters
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), frameon=False)
+    legend_below(figure, panels[0])
     return figure
 
 
-def _grid(panels: int, models: int) -> tuple[Figure, list[Axes]]:
-    """A figure with that many panels and room for a legend below them."""
-    columns, rows = min(panels, PANELS_PER_ROW), -(-panels // PANELS_PER_ROW)
-    size = (max(3.6 * columns, 5.0), 3.0 * rows + 0.2 * models)
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """The legend of one panel's lines, below all panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = int(figure.get_figwidth() / (0.8 + 0.09 * max(map(len, labels))))  # inches: key and letters
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), frameon=False)
+
+
+def panels_of(panels: int, *, lines: int, columns: int = PANELS_PER_ROW) -> tuple[Figure, list[Axes]]:
+    """A figure with that many panels, and room below them for a legend of so many lines."""
+    columns, rows = min(panels, columns), -(-panels // columns)
+    size = (max(3.6 * columns, 5.0), 3.0 * rows + 0.2 * lines)
     figure = require("matplotlib.figure", extra="evaluate").Figure(figsize=size, layout="constrained")
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
 
 
-def _eps_axis(axes: Axes, levels: Sequence[float]) -> None:
+def eps_axis(axes: Axes, levels: Sequence[float]) -> None:
     """Logarithmic from the smallest eps on and linear from there down to 0: 0, 2, 4, 8, 16 are evenly spaced."""
     axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
     axes.set_xticks([0.0, *levels], labels=[f"{level:g}" for level in (0.0, *levels)])
@@ -75,16 +80,20 @@ def _eps_axis(axes: Axes, levels: Sequence[float]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _draw_line(axes: Axes, model: str, records: Sequence[Record], top: int, index: int) -> None:
-    """One model's accuracies, in the order of eps, in the index-th style."""
+def _accuracies(records: Sequence[Record], top: int) -> list[tuple[float, Proportion]]:
+    """(eps, accuracy) of each record."""
     if top == 5 and any(record.top5 is None for record in records):
         raise ValueError("top 5 was not measured: the data set has fewer than six classes")
-    accuracies = [proportion(r.top1 if top == 1 else r.top5 or 0, r.n) for r in records]
+    return [(r.eps, proportion(r.top1 if top == 1 else r.top5 or 0, r.n)) for r in records]
+
+
+def draw_line(axes: Axes, label: str, points: Sequence[tuple[float, Proportion]], index: int) -> None:
+    """One line of fractions in percent with their intervals, at the given places, in the index-th style."""
     axes.errorbar(
-        [record.eps for record in records],
-        [100 * accuracy.value for accuracy in accuracies],
-        yerr=[100 * accuracy.half_width for accuracy in accuracies],
-        label=model,
+        [x for x, _ in points],
+        [100 * fraction.value for _, fraction in points],
+        yerr=[100 * fraction.half_width for _, fraction in points],
+        label=label,
         color=COLOURS[index % len(COLOURS)],
         marker=MARKERS[index % len(MARKERS)],
         linestyle=LINES[index % len(LINES)],

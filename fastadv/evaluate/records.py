@@ -49,9 +49,7 @@ class Evaluation:
     @property
     def key(self) -> str:
         """Equal for evaluations that measure the same thing, by whatever name the model goes."""
-        identity = {field.name: getattr(self, field.name) for field in fields(Evaluation)}
-        del identity["model"]
-        return json.dumps({**identity, "eps": float(self.eps)}, sort_keys=True)
+        return key_of(self, Evaluation, names={"model"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +69,18 @@ class Record(Evaluation):
     seconds: float
     device: str
     versions: Mapping[str, str]
+
+
+def key_of(evaluation: Any, kind: type[Any], *, names: set[str]) -> str:
+    """A text that is equal for evaluations that measure the same thing.
+
+    Args:
+        evaluation: it, or its record.
+        kind: the dataclass whose fields say what is measured; ``eps`` is one of them.
+        names: the fields that only name something.
+    """
+    identity = {field.name: getattr(evaluation, field.name) for field in fields(kind) if field.name not in names}
+    return json.dumps({**identity, "eps": float(evaluation.eps)}, sort_keys=True)
 
 
 class _Keyed(Protocol):
@@ -97,12 +107,13 @@ class RecordFile(Generic[R]):
     def __init__(self, path: Path, kind: type[R]) -> None:
         self.path = path
         self.records, whole = _parse(path, kind)
+        self._by_key = {record.key: record for record in self.records}
         if path.exists() and path.stat().st_size > whole:
             os.truncate(path, whole)
 
     def find(self, key: str) -> R | None:
         """The last record with this key, if there is one."""
-        return next((record for record in reversed(self.records) if record.key == key), None)
+        return self._by_key.get(key)
 
     def append(self, record: R) -> None:
         """Write one record; it is on disk when this returns."""
@@ -112,6 +123,7 @@ class RecordFile(Generic[R]):
             file.flush()
             os.fsync(file.fileno())
         self.records.append(record)
+        self._by_key[record.key] = record
 
 
 def read_records(path: Path, kind: type[R]) -> list[R]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,36 +63,102 @@ def evaluate(
             images, or logits that do not fit the labels.
         TypeError: an attack that is neither a name nor a class.
     """
-    if attack == CLEAN and (eps or options):
-        raise ValueError(f"clean images take no eps and no options, got eps={eps} and {options}")
-    if attack != CLEAN and eps is None:
+    if attack == CLEAN:
+        if eps or options:
+            raise ValueError(f"clean images take no eps and no options, got eps={eps} and {options}")
+        [counts] = evaluate_each(model, batches, attack=CLEAN, eps=[0.0], space=space, device=device)
+        return counts
+    if eps is None:
         raise ValueError(f"{attack} needs eps, in pixel values")
-    perturb = None if attack == CLEAN else attacks.create(attack, model, eps=eps, space=space, seed=seed, **options)
+    [counts] = evaluate_each(model, batches, attack=attack, eps=[eps], space=space, seed=seed, device=device, **options)
+    return counts
+
+
+def evaluate_each(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    attack: str | type[attacks.Attack],
+    eps: Sequence[float],
+    space: PixelSpace,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> list[Counts]:
+    """The counts of :func:`evaluate` for several sizes, in one pass over the batches.
+
+    The one-step attacks compute one gradient for all sizes; for the others it saves reading the batches again.
+
+    Args:
+        model: as for :func:`evaluate`, like all arguments but eps.
+        eps: sizes of the perturbation in pixel values.
+
+    Raises:
+        ValueError: as for :func:`evaluate`.
+        TypeError: as for :func:`evaluate`.
+    """
+    perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
+    tallies = [_Tally() for _ in eps]
     with isolated(model, bn="eval"):
-        n = top1 = top5 = classes = 0
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)  # [m, C, H, W], [m]
             space.check(images)
-            if perturb is not None:
-                images = perturb(images, labels)
-            with torch.no_grad():
-                logits = model(images)  # [m, K]
-            _check_logits(logits, labels)
-            first, five = _hits(logits, labels)
-            n, top1, top5, classes = n + len(labels), top1 + first, top5 + five, logits.shape[1]
-    if n == 0:
+            candidates = [images] if perturb is None else perturb.at_each(images, labels, eps=eps)
+            for candidate, tally in zip(candidates, tallies, strict=True):
+                tally.add(hits(model, candidate, labels))
+    if tallies and tallies[0].n == 0:
         raise ValueError("there are no images to evaluate")
-    return Counts(n, top1, top5 if classes >= FEWEST_CLASSES_FOR_TOP5 else None)
+    return [tally.counts() for tally in tallies]
 
 
-def _hits(logits: Tensor, labels: Tensor) -> tuple[int, int]:  # [m, K], [m]
-    """How many labels are the likeliest class, and among the five likeliest; of equal logits the first comes first.
+class _Tally:
+    """Counts that grow."""
 
-    A row with a NaN is no prediction, so it is wrong; sorting alone would call NaN the largest.
+    def __init__(self) -> None:
+        self.n = self.top1 = self.top5 = 0
+        self.has_top5 = True
+
+    def add(self, found: Hits) -> None:
+        self.n += len(found.top1)
+        self.top1 += int(found.top1.sum())
+        self.top5 += int(found.top5.sum()) if found.top5 is not None else 0
+        self.has_top5 = found.top5 is not None
+
+    def counts(self) -> Counts:
+        return Counts(self.n, self.top1, self.top5 if self.has_top5 else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Which of m images were classified correctly; ``top5`` is None with fewer than six classes."""
+
+    top1: Tensor  # [m] bool
+    top5: Tensor | None  # [m] bool
+
+    def at(self, top: int) -> Tensor:  # [m] bool
+        """The hits at ``top`` 1 or 5."""
+        if top == 1:
+            return self.top1
+        if self.top5 is None:
+            raise ValueError(f"top 5 needs at least {FEWEST_CLASSES_FOR_TOP5} classes")
+        return self.top5
+
+
+def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
+    """Whether each label [m] is the likeliest class, and among the five likeliest, for images [m, C, H, W].
+
+    Of equal logits the first comes first. A row with a NaN is no prediction, so it is wrong; sorting alone would call
+    NaN the largest.
+
+    Raises:
+        ValueError: logits that do not fit the labels.
     """
+    with torch.no_grad():
+        logits = model(images)  # [m, K]
+    _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
-    hits = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]
-    return int(hits[:, :1].sum()), int(hits.sum())
+    found = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]
+    return Hits(found[:, 0], found.any(dim=1) if logits.shape[1] >= FEWEST_CLASSES_FOR_TOP5 else None)
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:

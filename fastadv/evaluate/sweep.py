@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import fastadv
+from fastadv import attacks
 from fastadv.data import BadImage, ImageLoader, ImageSet, ImageSource, create_loader, fingerprint_of_files, spread
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile
-from fastadv.evaluate.robustness import evaluate
+from fastadv.evaluate.robustness import evaluate_each
 from fastadv.evaluate.statistics import proportion
 from fastadv.extras import require
 from fastadv.pixels import PixelSpace
@@ -77,6 +78,12 @@ class Sweep:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
 
+    def shown(self) -> Images:
+        """The images that ``limit`` leaves."""
+        if isinstance(self.images, ImageSet):
+            return ImageSet(self.images.images[: self.limit], self.images.labels[: self.limit], self.images.classes)
+        return spread(self.images, self.limit)
+
 
 def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> list[Record]:
     """The record of every evaluation of a sweep: those that the file has are not measured again.
@@ -88,21 +95,26 @@ def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> 
         subjects: the models, in the order of the rows.
         file: where records are found and appended.
     """
-    images = _limited(sweep.images, sweep.limit)
+    images = sweep.shown()
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
     pending = sum(file.find(evaluation.key) is None for _, evaluation in plan)
     records, measured = [], itertools.count(1)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("", total=pending * len(images))
         for subject, evaluation in plan:
             record = file.find(evaluation.key)
             if record is None:
-                what = f"{subject.name}: {evaluation.attack} eps = {evaluation.eps:g}"
+                together = [
+                    e for s, e in plan if s is subject and _shares_a_pass(evaluation, e) and not file.find(e.key)
+                ]
+                what = f"{subject.name}: {evaluation.attack} eps = {', '.join(f'{e.eps:g}' for e in together)}"
                 progress.update(task, description=what)
-                record = _measure(sweep, subject, evaluation, images, partial(progress.advance, task))
-                if progress.disable:
-                    top1 = proportion(record.top1, record.n)
-                    print(f"{next(measured)}/{pending}  {what}: top 1 {top1}", file=sys.stderr, flush=True)
+                for record in _measure(sweep, subject, together, images, partial(progress.advance, task)):
+                    file.append(record)
+                    if progress.disable:
+                        _print(record, f"{next(measured)}/{pending}")
+                record = file.find(evaluation.key)
+                assert record is not None
             # The same weights may come under another name: the row is then recorded under that name too.
             record = replace(record, model=subject.name)
             if record not in file.records:
@@ -111,20 +123,15 @@ def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> 
     return records
 
 
-def _limited(images: Images, limit: int | None) -> Images:
-    if isinstance(images, ImageSet):
-        return ImageSet(images.images[:limit], images.labels[:limit], images.classes)
-    return spread(images, limit)
-
-
-def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:
-    clean = Evaluation(
+def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluation:
+    """The evaluation of a model on clean images, of which the others differ in attack, eps and options."""
+    return Evaluation(
         model=subject.name,
         checkpoint=fingerprint(subject.model.state_dict()),
         space=str(subject.space),
         dataset=sweep.dataset,
         split=sweep.split,
-        images=_fingerprint_of_images(images, sweep.data),
+        images=fingerprint_of_images(images, sweep.data),
         n=len(images),
         total=len(sweep.images),
         classes=len(images.classes),
@@ -133,6 +140,10 @@ def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluat
         options={},
         seed=sweep.seed,
     )
+
+
+def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:
+    clean = clean_evaluation(sweep, subject, images)
     return [
         clean,
         *(
@@ -143,31 +154,56 @@ def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluat
     ]
 
 
+def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
+    """Whether two evaluations of a model are measured in one pass: sizes of an attack that needs one gradient for all.
+
+    Of other attacks each size is on disk before the next is measured: a pass saves little, and a size may take hours.
+    """
+    if one == other:
+        return True
+    return one.attack == other.attack != CLEAN and attacks.get(one.attack.partition(":")[0]).one_gradient
+
+
+def _print(record: Record, count: str) -> None:
+    top1 = proportion(record.top1, record.n)
+    what = f"{record.model}: {record.attack} eps = {record.eps:g}"
+    print(f"{count}  {what}: top 1 {top1}", file=sys.stderr, flush=True)
+
+
 def _measure(
-    sweep: Sweep, subject: Subject, evaluation: Evaluation, images: Images, advance: Callable[[int], None]
-) -> Record:
+    sweep: Sweep,
+    subject: Subject,
+    evaluations: Sequence[Evaluation],
+    images: Images,
+    advance: Callable[[int], None],
+) -> list[Record]:
+    """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
+    first = evaluations[0]
+    loader = loader_of(sweep, images, subject.space)
+    start = time.perf_counter()
+    counts = evaluate_each(
+        subject.model.to(sweep.device),
+        counted(loader, lambda m: advance(m * len(evaluations))),
+        attack=first.attack.partition(":")[0],
+        eps=[evaluation.eps for evaluation in evaluations],
+        space=subject.space,
+        seed=first.seed,
+        **first.options,
+    )
+    seconds = (time.perf_counter() - start) / len(evaluations)
+    return [
+        Record(**vars(evaluation), top1=count.top1, top5=count.top5, **provenance(sweep.device, seconds))
+        for evaluation, count in zip(evaluations, counts, strict=True)
+    ]
+
+
+def loader_of(sweep: Sweep, images: Images, space: PixelSpace) -> Loader:
+    """A loader of each image once, in order, in a model's space."""
     device = torch.device(sweep.device)
-    loader = create_loader(images, sweep.batch_size, sweep.data, space=subject.space, train=False, device=device)
+    loader = create_loader(images, sweep.batch_size, sweep.data, space=space, train=False, device=device)
     if isinstance(loader, ImageLoader):
         loader.on_bad_image = _refuse
-    start = time.perf_counter()
-    counts = evaluate(
-        subject.model.to(sweep.device),
-        _counted(loader, advance),
-        attack=evaluation.attack.partition(":")[0],
-        eps=evaluation.eps,
-        space=subject.space,
-        seed=evaluation.seed,
-        **evaluation.options,
-    )
-    return Record(
-        **vars(evaluation),
-        top1=counts.top1,
-        top5=counts.top5,
-        seconds=round(time.perf_counter() - start, 3),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        versions={"fastadv": fastadv.__version__, "torch": str(torch.__version__)},
-    )
+    return loader
 
 
 def _refuse(bad: BadImage) -> None:
@@ -177,14 +213,24 @@ def _refuse(bad: BadImage) -> None:
     )
 
 
-def _counted(loader: Loader, advance: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
+def provenance(device: torch.device | str, seconds: float) -> dict[str, Any]:
+    """What a record says of how it was measured."""
+    device = torch.device(device)
+    return {
+        "seconds": round(seconds, 3),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": {"fastadv": fastadv.__version__, "torch": str(torch.__version__)},
+    }
+
+
+def counted(loader: Loader, advance: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
     """The loader's images once, telling of each batch when it is done with."""
     for images, labels in loader.epoch(0):
         yield images, labels
         advance(len(labels))
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     """A bar on the terminal; disabled where standard error is not one."""
     rich = require("rich.progress", extra="evaluate")
     console = require("rich.console", extra="evaluate").Console(stderr=True)
@@ -195,7 +241,7 @@ def _progress() -> Progress:
     return bar
 
 
-def _fingerprint_of_images(images: Images, config: DataConfig) -> str:
+def fingerprint_of_images(images: Images, config: DataConfig) -> str:
     """sha256 over what an evaluation sees: pixels, or files and what is cut out of them."""
     if isinstance(images, ImageSet):
         return fingerprint({"images": images.images, "labels": images.labels})

@@ -22,13 +22,17 @@ Cell = str | Proportion | None  # None: not measured
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption and the notes below it; its first ``labels`` columns hold text, the others numbers."""
+    """A table with its caption and the notes below it; its first ``labels`` columns hold text, the others numbers.
+
+    ``bold`` has the (row, column) of cells that stand out, such as the best of a column.
+    """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     labels: int = 1
     notes: tuple[str, ...] = ()
+    bold: frozenset[tuple[int, int]] = frozenset()
 
 
 # --- records to tables -----------------------------------------------------------------------------------------------
@@ -119,7 +123,8 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
 def to_markdown(table: Table) -> str:
     """The table as GitHub Markdown: caption, table, notes."""
     lines = [table.header, tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))]
-    lines += _display_rows(table)
+    for index, row in enumerate(display_rows(table)):
+        lines.append(tuple(f"**{cell}**" if (index, i) in table.bold else cell for i, cell in enumerate(row)))
     grid = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     return "\n\n".join([f"**{table.caption}**", "\n".join(grid), *table.notes]) + "\n"
 
@@ -137,7 +142,7 @@ def to_csv(table: Table) -> str:
 
 def to_json(table: Table) -> str:
     """The table as JSON, for a program to read: a number is an object with ``value`` and ``half_width``, fractions."""
-    return json.dumps(asdict(table), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({**asdict(table), "bold": sorted(table.bold)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_rich(table: Table) -> rich.table.Table:
@@ -153,7 +158,7 @@ def to_rich(table: Table) -> rich.table.Table:
     )
     for i, name in enumerate(table.header):
         grid.add_column(name, justify="left" if i < table.labels else "right")
-    for row in _display_rows(table):
+    for row in display_rows(table):
         grid.add_row(*map(text.Text, row))  # Text: a name such as "[adv]" is not markup
     return grid
 
@@ -168,8 +173,8 @@ def save_table(table: Table, stem: Path) -> list[Path]:
     return paths
 
 
-def _display_rows(table: Table) -> list[tuple[str, ...]]:
-    """Rows as text; a first cell equal to the one above it is left blank, as the paper prints it."""
+def display_rows(table: Table) -> list[tuple[str, ...]]:
+    """Rows as plain text; a first cell equal to the one above it is left blank, as the paper prints it."""
     above = [None, *(row[0] for row in table.rows)]
     return [
         ("" if row[0] == first else str(row[0]), *("-" if cell is None else str(cell) for cell in row[1:]))
@@ -178,4 +183,6 @@ def _display_rows(table: Table) -> list[tuple[str, ...]]:
 
 
 def _percent(cell: Cell) -> tuple[str, str]:
-    return (f"{100 * cell.value:.4f}", f"{100 * cell.half_width:.4f}") if isinstance(cell, Proportion) else ("", "")
+    if isinstance(cell, Proportion):
+        return f"{100 * cell.value:.4f}", f"{100 * cell.half_width:.4f}"
+    return (cell or "").removesuffix("%"), ""

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from fastadv.models.activations import create_activation
 
-_STAGES = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1))  # filters, stride
+# Filters and stride of each block, and of the two that a deeper network has besides.
+_DEEPER = ((64, 1), (64, 1))
+_STAGES = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1))
 
 
 class SmallCNN(nn.Module):
@@ -21,6 +23,7 @@ class SmallCNN(nn.Module):
         width: multiplies the number of filters of every convolution (the paper's rho, section 4.3).
         activation: see :func:`fastadv.models.create_activation`.
         dropout: probability of dropping a feature before the linear layer.
+        deeper: two more blocks before the pooling, in the place of Table 1's two additional Inception blocks.
 
     Raises:
         ValueError: an unknown activation, or a width or dropout out of range.
@@ -34,12 +37,13 @@ class SmallCNN(nn.Module):
         width: float = 1.0,
         activation: str = "relu",
         dropout: float = 0.0,
+        deeper: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < width < float("inf"):
             raise ValueError(f"width must be positive and finite, got {width}")
         blocks, channels = [], in_channels
-        for filters, stride in _STAGES:
+        for filters, stride in (*_STAGES, *(_DEEPER if deeper else ())):
             filters = max(1, round(width * filters))
             blocks.append(_block(channels, filters, stride, activation))
             channels = filters

@@ -77,7 +77,7 @@ def test_the_same_command_again_measures_nothing(
     command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out")
     assert evaluate(*command) == 0
     before = (tmp_path / "out/robustness.jsonl").read_text()
-    monkeypatch.setattr("fastadv.evaluate.sweep.evaluate", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("fastadv.evaluate.sweep.evaluate_each", lambda *_, **__: pytest.fail("measured again"))
     assert evaluate(*command) == 0
     assert (tmp_path / "out/robustness.jsonl").read_text() == before
 
@@ -117,7 +117,7 @@ def test_an_interruption_says_that_it_can_go_on(
 ) -> None:
     command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("fastadv.attacks.StepLL.__call__", _interrupt)
+        patch.setattr("fastadv.attacks.StepLL.at_each", _interrupt)
         assert evaluate(*command) == 130
     assert "the same command goes on where it stopped" in capsys.readouterr().err
     [clean] = read_records(tmp_path / "out/robustness.jsonl", Record)
@@ -133,7 +133,7 @@ def test_signals(
     number: signal.Signals, code: int, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
-    monkeypatch.setattr("fastadv.attacks.StepLL.__call__", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr("fastadv.attacks.StepLL.at_each", lambda *_, **__: signal.raise_signal(number))
     assert evaluate(run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out") == code
     assert [record.attack for record in read_records(tmp_path / "out/robustness.jsonl", Record)] == ["clean"]
     assert signal.getsignal(number) is before
@@ -166,7 +166,7 @@ def test_a_full_disk_is_a_line(
     assert "fastadv evaluate: [Errno 28] No space left" in capsys.readouterr().err
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -206,7 +206,7 @@ def test_a_users_mistake_is_a_message_and_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required: [NAME=]PATH"),
+        ([], "required: [NAME=]MODEL"),
         (["x", "--attacks", "step_ll,nonsense"], f"unknown attack 'nonsense'; known are {', '.join(attacks.names())}"),
         (["x", "--attacks", "clean"], "unknown attack 'clean'"),
         (["x", "--attacks", "pgd:step=3"], "pgd has no option step; its options are alpha,"),

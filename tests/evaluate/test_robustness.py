@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastadv import PixelSpace, attacks
-from fastadv.evaluate import Counts, evaluate
+from fastadv.evaluate import Counts, evaluate, evaluate_each
 
 RAW = PixelSpace.raw()
 
@@ -99,6 +99,47 @@ def test_the_seed_alone_decides_and_not_the_batches() -> None:
     results = {seed: {counts(seed, size) for size in (7, 64, 200)} for seed in range(4)}
     assert [len(result) for result in results.values()] == [1] * 4
     assert len(set.union(*results.values())) > 1
+
+
+def noisy_pixels() -> tuple[Tensor, Tensor]:
+    """Images [60, 7, 1, 1] whose classes are hard to tell, and labels of which some are right."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(60, 7, 1, 1, generator=generator) * 20 + 100
+    return images, (images.flatten(1).argmax(dim=1) + torch.arange(60) % 2) % 7
+
+
+@pytest.mark.parametrize("attack", attacks.names())
+def test_sizes_measured_together_count_as_each_alone(attack: str) -> None:
+    model, batches, sizes = Pixels(), batched(*noisy_pixels(), 16), [3.0, 2.0, 1.0, 8.0, 16.0]
+    given: dict[str, Any] = {"attack": attack, "space": RAW, "seed": 3, "validate": "never"}
+    together = evaluate_each(model, batches, eps=sizes, **given)
+    assert together == [evaluate(model, batches, eps=size, **given) for size in sizes]
+    assert len(set(together)) > 1
+
+
+class Called(Pixels):
+    """Counts its calls."""
+
+    calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("attack", "gradients"),
+    [
+        (name, 1)
+        for name in ("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd")
+    ]
+    + [("random_sign", 0), ("random_normal", 0), ("iter_ll", 1 + 2 + 5), ("pgd", 30)],
+)
+def test_one_step_attacks_ask_for_one_gradient(attack: str, gradients: int) -> None:
+    model = Called()
+    evaluate_each(model, [noisy_pixels()], attack=attack, eps=[1, 2, 4], space=RAW)
+    assert model.calls == gradients + 3  # and one forward for the counts of each size
+    assert attacks.get(attack).one_gradient is (gradients == 1)
 
 
 def test_options_reach_the_attack() -> None:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastadv.evaluate import proportion
-from fastadv.evaluate.statistics import rule_of_three
+from fastadv.evaluate.statistics import Estimate, combination, proportion, ratio, rule_of_three, wilson
 
 
 @pytest.mark.parametrize(
@@ -42,3 +41,52 @@ def test_rule_of_three(n: int, bound: float) -> None:
 def test_refuses(successes: int, n: int, names: str) -> None:
     with pytest.raises(ValueError, match=f"^{names} must"):
         proportion(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # Newcombe (1998), table I
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
+def test_wilson(successes: int, n: int, low: float, high: float) -> None:
+    estimate = wilson(successes, n)
+    assert estimate.value == successes / n
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),  # Newcombe (1998), table II, method 10
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+    ],
+)
+def test_differences(one: tuple[int, int], other: tuple[int, int], low: float, high: float) -> None:
+    estimate = combination([(1, wilson(*one)), (-1, wilson(*other))])
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_combination_of_four_is_as_wide_as_its_parts() -> None:
+    part = Estimate(0.5, 0.47, 0.53)
+    estimate = combination([(1, part), (-1, part), (-1, part), (1, part)])
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0, -0.06, 0.06))
+
+
+def test_ratios() -> None:
+    estimate = ratio(wilson(600, 1000), wilson(900, 1000))
+    assert estimate.value == pytest.approx(2 / 3)
+    # The logarithm's interval by the delta method, which is close for so many.
+    spread = 1.96 * (0.4 / 600 + 0.1 / 900) ** 0.5
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (2 / 3 * 2.718281828**-spread, 2 / 3 * 2.718281828**spread), abs=2e-3
+    )
+    assert ratio(wilson(0, 50), wilson(40, 50)).low == 0
+    with pytest.raises(ValueError, match="denominator that is not 0"):
+        ratio(wilson(10, 50), wilson(0, 50))

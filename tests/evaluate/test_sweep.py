@@ -82,19 +82,31 @@ def test_only_what_is_new_is_measured(images: ImageSet, path: Path) -> None:
     assert again.model.calls == 6  # 3 batches, of which each costs a forward for the attack and one for the logits
 
 
+def test_sizes_of_a_one_step_attack_share_its_gradient(images: ImageSet, path: Path) -> None:
+    one = subject()
+    run(sweep(images, eps=[2]), [subject()], RecordFile(path, Record))  # one size is there already
+    records = run(sweep(images, eps=[2, 4, 8, 16]), [one], RecordFile(path, Record))
+    assert one.model.calls == 3 * (1 + 3)  # of each batch one gradient, and a forward for each of three sizes
+    assert [record.eps for record in records] == [0.0, 2.0, 4.0, 8.0, 16.0]
+    apart = [run(sweep(images, eps=[eps]), [subject()], RecordFile(path.with_name(f"{eps}"), Record)) for eps in (4, 8)]
+    assert [(r.top1, r.top5) for r in records[2:4]] == [(r[1].top1, r[1].top5) for r in apart]
+
+
 @pytest.mark.parametrize("call", [1, 2, 4, 9, 10, 15])
 def test_an_interrupted_sweep_goes_on_where_it_stopped(images: ImageSet, path: Path, call: int) -> None:
-    whole = run(sweep(images), [subject()], RecordFile(path.with_name("whole.jsonl"), Record))
+    # An iterative attack: each size is recorded before the next is begun.
+    given = {"attacks": ["iter_ll:steps=1"]}
+    whole = run(sweep(images, **given), [subject()], RecordFile(path.with_name("whole.jsonl"), Record))
     broken = subject()
     broken.model.interrupt_at = call
     with pytest.raises(KeyboardInterrupt):
-        run(sweep(images), [broken], RecordFile(path, Record))
+        run(sweep(images, **given), [broken], RecordFile(path, Record))
     done = RecordFile(path, Record).records
     assert len(done) == (0 if call <= 3 else 1 if call <= 9 else 2)  # 3 forwards clean, then 6 for each attack
 
     path.open("ab").write(b'{"model": "lin')  # and a crash tore the line after them
     resumed = subject()
-    records = run(sweep(images), [resumed], RecordFile(path, Record))
+    records = run(sweep(images, **given), [resumed], RecordFile(path, Record))
     assert resumed.model.calls == (15, 12, 6)[len(done)]
     assert records[: len(done)] == done
     assert read_records(path, Record) == records
@@ -110,7 +122,7 @@ def test_a_changed_model_under_the_same_name_is_measured(images: ImageSet, path:
     changed.model.calls = 0
     run(sweep(images), [subject()], RecordFile(path, Record))
     records = run(sweep(images), [changed], RecordFile(path, Record))
-    assert changed.model.calls == 15
+    assert changed.model.calls == 12
     assert len(read_records(path, Record)) == 6
     assert {record.space for record in records} == {str(changed.space)}
 
@@ -119,7 +131,7 @@ def test_changed_images_under_the_same_name_are_measured(images: ImageSet, path:
     run(sweep(images), [subject()], RecordFile(path, Record))
     changed = subject()
     run(sweep(ImageSet(images.images, images.labels.flip(0), images.classes)), [changed], RecordFile(path, Record))
-    assert changed.model.calls == 15
+    assert changed.model.calls == 12
 
 
 def test_another_name_for_the_same_weights_is_recorded_but_not_measured(images: ImageSet, path: Path) -> None:

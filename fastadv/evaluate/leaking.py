@@ -1,0 +1,169 @@
+"""Label leaking: examples that a model gets right only because they were made from the true label (section 4.2)."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastadv import attacks
+from fastadv.attacks.isolation import isolated
+from fastadv.evaluate.records import Evaluation, RecordFile, key_of
+from fastadv.evaluate.robustness import hits
+from fastadv.evaluate.sweep import Subject, Sweep, clean_evaluation, counted, loader_of, progress_bar, provenance
+from fastadv.pixels import PixelSpace
+
+
+@dataclass(frozen=True)
+class LeakCounts:
+    """Of ``n`` images, how many were classified correctly, by how they were made.
+
+    Args:
+        n: images.
+        clean: correct as they are.
+        with_label: correct as adversarial images that were made from the true label.
+        without_label: correct as adversarial images that were made without it.
+        leaked: correct in the first way and wrong in the second: the label has leaked, by the paper's definition.
+    """
+
+    n: int
+    clean: int
+    with_label: int
+    without_label: int
+    leaked: int
+
+
+def leaking(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    attack: str = "fgsm",
+    without: str = "fgsm_pred",
+    eps: Sequence[float],
+    space: PixelSpace,
+    seed: int = 0,
+) -> list[LeakCounts]:
+    """Count leaked labels: adversarial images classified correctly if the true label made them, and wrongly if not.
+
+    Args:
+        model: gives logits [m, K].
+        batches: (images [m, C, H, W] in ``space``, labels [m] int64), where the model is.
+        attack: makes examples from the true label.
+        without: makes the corresponding examples without it. ``fgsm_pred`` is FGSM with the predicted class: the two
+            differ only for images that are misclassified when clean.
+        eps: sizes of the perturbation in pixel values.
+        space: the PixelSpace of the model's input.
+        seed: seed of the attacks' random numbers.
+
+    Returns:
+        The counts for each eps.
+
+    Raises:
+        ValueError: an attack that does not use the label, or one in place of ``without`` that does; no images; as for
+            :func:`fastadv.evaluate.evaluate`.
+    """
+    for name, needs in ((attack, True), (without, False)):
+        if attacks.get(name).needs_labels is not needs:
+            raise ValueError(
+                f"{name} {'does not use' if needs else 'uses'} the true label: attack must, without must not"
+            )
+    pair = [attacks.create(name, model, space=space, seed=seed) for name in (attack, without)]
+    sums = [[0] * 5 for _ in eps]
+    with isolated(model, bn="eval"):
+        for images, labels in batches:
+            space.check(images)
+            clean = hits(model, images, labels).top1  # [m]
+            made = zip(*(one.at_each(images, labels, eps=eps) for one in pair), strict=True)
+            for index, (by_label, without_it) in enumerate(made):
+                right, other = hits(model, by_label, labels).top1, hits(model, without_it, labels).top1  # [m]
+                found = torch.stack([clean.sum(), right.sum(), other.sum(), (right & ~other).sum()]).tolist()
+                found = [len(labels), *found]
+                sums[index] = [total + count for total, count in zip(sums[index], found, strict=True)]
+    if sums and sums[0][0] == 0:
+        raise ValueError("there are no images to evaluate")
+    return [LeakCounts(*found) for found in sums]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakEvaluation(Evaluation):
+    """What is to be measured: an evaluation whose ``attack`` uses the label, beside an attack that does not.
+
+    Args:
+        without: the attack that does not.
+    """
+
+    without: str
+
+    @property
+    def key(self) -> str:
+        """Equal for evaluations that measure the same thing, by whatever name the model goes."""
+        return key_of(self, LeakEvaluation, names={"model"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakRecord(LeakEvaluation):
+    """A leak evaluation and what came out of it: see :class:`LeakCounts`."""
+
+    clean: int
+    with_label: int
+    without_label: int
+    leaked: int
+    seconds: float
+    device: str
+    versions: dict[str, str]
+
+
+def run_leaking(
+    sweep: Sweep, pairs: Sequence[tuple[str, str]], subjects: Sequence[Subject], file: RecordFile[LeakRecord]
+) -> list[LeakRecord]:
+    """The record of every model, pair of attacks and eps: those that the file has are not measured again.
+
+    Args:
+        sweep: the images and sizes; its attacks are not used.
+        pairs: (attack, without) as for :func:`leaking`.
+        subjects: the models.
+        file: where records are found and appended.
+    """
+    images = sweep.shown()
+    plan = []
+    for subject, (attack, without) in itertools.product(subjects, pairs):
+        common = vars(clean_evaluation(sweep, subject, images)) | {"attack": attack, "without": without}
+        plan.append((subject, [LeakEvaluation(**common | {"eps": float(eps)}) for eps in sweep.eps]))
+    records: list[LeakRecord] = []
+    with progress_bar() as progress:
+        task = progress.add_task("", total=len(plan) * len(images))
+        for subject, evaluations in plan:
+            pending = [evaluation for evaluation in evaluations if file.find(evaluation.key) is None]
+            if pending:
+                what = f"{subject.name}: labels leaked by {pending[0].attack} against {pending[0].without}"
+                progress.update(task, description=what)
+                start = time.perf_counter()
+                counts = leaking(
+                    subject.model.to(sweep.device),
+                    counted(loader_of(sweep, images, subject.space), lambda m: progress.advance(task, m)),
+                    attack=pending[0].attack,
+                    without=pending[0].without,
+                    eps=[evaluation.eps for evaluation in pending],
+                    space=subject.space,
+                    seed=sweep.seed,
+                )
+                about = provenance(sweep.device, (time.perf_counter() - start) / len(pending))
+                for evaluation, found in zip(pending, counts, strict=True):
+                    numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}
+                    file.append(LeakRecord(**vars(evaluation), **numbers, **about))
+                if progress.disable:
+                    print(what, file=sys.stderr, flush=True)
+            for evaluation in evaluations:
+                found_record = file.find(evaluation.key)
+                assert found_record is not None
+                record = replace(found_record, model=subject.name)
+                if record not in file.records:
+                    file.append(record)
+                records.append(record)
+    return records

@@ -1,0 +1,224 @@
+"""The models that a command line names: runs of ``fastadv train``, and any network with a file of its weights."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from fastadv import data, models
+from fastadv.evaluate.sweep import Images, Subject
+from fastadv.models.weights import load_weights
+from fastadv.pixels import PixelSpace
+from fastadv.train.checkpoint import LoadedModel, load_model
+from fastadv.train.config import DataConfig, SpaceName
+
+HELP = (
+    "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
+    "torchvision with a .safetensors, .pth or .pt file of its weights, as in timm/resnet50@weights.safetensors; "
+    "NAME is the name of its row"
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What one argument names.
+
+    Args:
+        name: of its row; "" for the default.
+        path: of a run or checkpoint, or of a file of weights.
+        network: what the weights belong to; None for a run or checkpoint.
+    """
+
+    name: str
+    path: Path
+    network: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """The models of a command, and what they are measured on.
+
+    Args:
+        subjects: by the order of the arguments.
+        config: which images, and how they are shown.
+        images: the test images.
+    """
+
+    subjects: list[Subject]
+    config: DataConfig
+    images: Images
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what models are measured on."""
+    add = parser.add_argument
+    add("--averaged", action="store_true", help="the averaged weights of runs that were trained with --ema-decay")
+    add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
+    add(
+        "--dataset",
+        metavar="NAME",
+        choices=data.names(),
+        help=f"the data set, one of {', '.join(data.names())} (default: the one the runs were trained on; models from "
+        "files need it)",
+    )
+    add(
+        "--space",
+        action="append",
+        default=[],
+        metavar="[NAME=]SPACE",
+        help=f"how pixels become the input of models from files: {', '.join(get_args(SpaceName))}, or the constants of "
+        "Normalize as 0.5,0.5,0.5/0.25,0.25,0.25 (mean/std); with NAME= for that model alone",
+    )
+    default = DataConfig()
+    add(
+        "--size",
+        type=int,
+        metavar="N",
+        help=f"imagenet: side in pixels of the input of models from files (default: the runs', or {default.size})",
+    )
+    add(
+        "--central",
+        type=float,
+        metavar="SHARE",
+        help=f"imagenet: the share of an image's sides that these are shown (default: the runs', or {default.central})",
+    )
+    add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
+
+
+def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
+    """The models that a command line names, and their images.
+
+    Args:
+        texts: the arguments, each ``[NAME=]PATH`` or ``[NAME=]NETWORK@FILE``.
+        options: those of :func:`add_options`.
+
+    Raises:
+        ValueError: two rows of one name, models of different data sets, weights that do not fit, or an option that is
+            missing.
+        OSError: a file cannot be read.
+        CheckpointError: a checkpoint is not usable.
+    """
+    named = [_parse(text) for text in texts]
+    runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
+    names = _names(named, runs)
+    config = _data_of(names, runs, options)
+    images = data.load(config.name, options.data or config.root, options.download).test
+    spaces = _spaces(options.space, [names[one] for one in named if one.network is not None])
+    subjects = [
+        Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
+        if one in runs
+        else _from_file(one, names[one], images, spaces)
+        for one in named
+    ]
+    return Loaded(subjects, config, images)
+
+
+def _parse(text: str) -> Named:
+    """A path that exists is a path, whatever is in its name."""
+    if Path(text).exists():
+        return Named("", Path(text))
+    name, equals, rest = text.partition("=")
+    name, rest = (name, rest) if equals else ("", text)
+    network, at, file = rest.partition("@")
+    if at and not Path(rest).exists():
+        return Named(name, Path(file), network)
+    return Named(name, Path(rest))
+
+
+def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
+    names: dict[Named, str] = {}
+    for one in named:
+        name = one.name or (runs[one].name if one in runs else one.path.stem)
+        if name in names.values():
+            what = f"{one.network}@{one.path}" if one.network else one.path
+            raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
+        names[one] = name
+    return names
+
+
+def _data_of(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], options: argparse.Namespace) -> DataConfig:
+    """The data set that all models share."""
+    if not runs:
+        if options.dataset is None:
+            raise ValueError("models from files need --dataset, which says what their classes are")
+        shown = {name: value for name in ("size", "central") if (value := getattr(options, name)) is not None}
+        return DataConfig(name=options.dataset, root=options.data, **shown)
+    first, *others = runs
+    one = runs[first].config.data
+    for other in others:
+        if runs[other].config.data.name != one.name:
+            raise ValueError(
+                f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
+                f"{names[other]} on {runs[other].config.data.name}; evaluate them by a command each"
+            )
+        sizes = [(config.size, config.central) for config in (one, runs[other].config.data)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"models that are shown images in different ways cannot share a table: data.size and data.central are "
+                f"{sizes[0]} for {names[first]} and {sizes[1]} for {names[other]}; evaluate them by a command each"
+            )
+    for name in ("size", "central"):
+        if getattr(options, name) not in (None, getattr(one, name)):
+            raise ValueError(
+                f"--{name} is for models from files alone: {names[first]} is shown images with data.{name} "
+                f"{getattr(one, name)}"
+            )
+    if options.dataset not in (None, one.name):
+        raise ValueError(f"{names[first]} was trained on {one.name}, and --dataset is {options.dataset}")
+    return one
+
+
+def _spaces(texts: Sequence[str], names: Sequence[str]) -> dict[str, PixelSpace]:
+    """The PixelSpace of each model that comes from a file."""
+    spaces: dict[str, PixelSpace] = {}
+    for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
+        name, equals, space = text.rpartition("=")
+        if equals and name not in names:
+            raise ValueError(
+                f"--space {text}: no model from a file is named {name!r}; a run knows its own space"
+                + (f"; there are {', '.join(names)}" if names else "")
+            )
+        spaces.update(dict.fromkeys([name] if equals else names, parse_space(space)))
+    if missing := [name for name in names if name not in spaces]:
+        raise ValueError(
+            f"--space is needed for {', '.join(missing)}: how were its training images normalised? "
+            f"{', '.join(get_args(SpaceName))}, or mean/std as in 0.485,0.456,0.406/0.229,0.224,0.225"
+        )
+    return spaces
+
+
+def parse_space(text: str) -> PixelSpace:
+    """The PixelSpace of a name, or of the constants ``mean,.../std,...`` that torchvision's Normalize takes.
+
+    Raises:
+        ValueError: neither.
+    """
+    if text in get_args(SpaceName):
+        space: PixelSpace = getattr(PixelSpace, text)()
+        return space
+    mean, slash, std = text.partition("/")
+    constants = [[_number(part) for part in side.split(",")] for side in (mean, std)]
+    if not slash or not all(math.isfinite(number) for side in constants for number in side):
+        raise ValueError(
+            f"--space must be {', '.join(get_args(SpaceName))}, or mean/std on a [0, 1] scale, as in "
+            f"0.485,0.456,0.406/0.229,0.224,0.225, got {text!r}"
+        )
+    return PixelSpace.normalized(*constants)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _from_file(one: Named, name: str, images: Images, spaces: Mapping[str, PixelSpace]) -> Subject:
+    inputs: dict[str, Any] = {"num_classes": len(images.classes), "in_channels": data.channels_of(images)}
+    model = models.create(one.network or "", **inputs)
+    load_weights(model, one.path)
+    return Subject(name, model.eval(), spaces[name])

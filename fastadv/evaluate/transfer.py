@@ -1,0 +1,324 @@
+"""Transfer: how often adversarial images that were made for one model fool another (section 4.4, appendix C)."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastadv import attacks
+from fastadv.attacks.isolation import isolated
+from fastadv.data import ImageSet
+from fastadv.data.image_source import Selection
+from fastadv.evaluate.attack_text import parse_attack
+from fastadv.evaluate.records import RecordFile, key_of
+from fastadv.evaluate.robustness import Hits, hits
+from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.evaluate.sweep import (
+    Images,
+    Subject,
+    Sweep,
+    counted,
+    fingerprint,
+    fingerprint_of_images,
+    loader_of,
+    progress_bar,
+    provenance,
+)
+from fastadv.pixels import PixelSpace
+
+TOPS = (1, 5)
+
+
+@dataclass(frozen=True)
+class TransferCounts:
+    """Of ``n`` candidate images made with a source model, by what the source and the target make of them.
+
+    Args:
+        n: candidates.
+        fooled: how many the source classifies correctly when clean and wrongly when adversarial.
+        transferred: how many of these the target misclassifies.
+        wrong: how many of all candidates the target misclassifies.
+    """
+
+    n: int
+    fooled: int
+    transferred: int
+    wrong: int
+
+    @property
+    def rate(self) -> Proportion | None:
+        """The transfer rate, of the ``fooled`` (Table 4); None if the source was never fooled."""
+        return proportion(self.transferred, self.fooled) if self.fooled else None
+
+    @property
+    def error(self) -> Proportion:
+        """The error rate, of all candidates (Table 6)."""
+        return proportion(self.wrong, self.n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferEvaluation:
+    """What is to be measured: images made with one model by one attack at one eps, shown to another.
+
+    Args:
+        source: the name of the model that the images are made with.
+        target: the name of the model that they are shown to.
+        source_checkpoint: sha256 of the source's weights and buffers.
+        target_checkpoint: the same of the target.
+        source_space: the PixelSpace of the source's input, as text.
+        target_space: the same of the target.
+        dataset: name of the data set.
+        split: "train" or "test".
+        images: sha256 of the images and labels.
+        n: how many images, drawn at random from the split.
+        total: how many images the split has.
+        classes: how many classes the data set has.
+        attack: a name of ``fastadv.attacks.names()``, with its options if it was given any.
+        eps: size of the perturbation in pixel values.
+        options: options of the attack besides eps.
+        seed: seed of the draw of images and of the attack's random numbers.
+    """
+
+    source: str
+    target: str
+    source_checkpoint: str
+    target_checkpoint: str
+    source_space: str
+    target_space: str
+    dataset: str
+    split: str
+    images: str
+    n: int
+    total: int
+    classes: int
+    attack: str
+    eps: float
+    options: Mapping[str, Any]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Equal for evaluations that measure the same thing, by whatever names the models go."""
+        return key_of(self, TransferEvaluation, names={"source", "target"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRecord(TransferEvaluation):
+    """An evaluation and what came out of it.
+
+    Args:
+        top1: ``[fooled, transferred, wrong]``, see :class:`TransferCounts`.
+        top5: the same where wrong means not among the five likeliest; None with fewer than six classes.
+        seconds: its share of the time that its source took with this attack.
+        device: what it ran on.
+        versions: version of each package that the result depends on.
+    """
+
+    top1: Sequence[int]
+    top5: Sequence[int] | None
+    seconds: float
+    device: str
+    versions: Mapping[str, str]
+
+    def counts(self, top: int) -> TransferCounts | None:
+        """The counts at ``top`` 1 or 5, None if not measured."""
+        found = self.top1 if top == 1 else self.top5
+        return None if found is None else TransferCounts(self.n, *found)
+
+
+def transfer(
+    source: nn.Module,
+    targets: Sequence[tuple[nn.Module, PixelSpace]],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    attack: str,
+    eps: Sequence[float],
+    space: PixelSpace,
+    seed: int = 0,
+    **options: Any,
+) -> list[list[dict[int, TransferCounts]]]:
+    """Make adversarial images with one model and count how many other models misclassify.
+
+    Args:
+        source: the model that is attacked.
+        targets: models that are shown the images, each with the PixelSpace of its input.
+        batches: (images [m, C, H, W] in ``space``, labels [m] int64), where the models are.
+        attack: one of ``fastadv.attacks.names()``.
+        eps: sizes of the perturbation in pixel values.
+        space: the PixelSpace of the source's input.
+        seed: seed of the attack's random numbers.
+        options: further options of the attack.
+
+    Returns:
+        For each eps and each target the counts by top: 1, and 5 with six classes or more.
+
+    Raises:
+        ValueError: as for :func:`fastadv.evaluate.evaluate`.
+    """
+    perturb = attacks.create(attack, source, space=space, seed=seed, **options)
+    tallies = [[_Tally() for _ in targets] for _ in eps]
+    with ExitStack() as stack:
+        for model in {id(model): model for model in (source, *(model for model, _ in targets))}.values():
+            stack.enter_context(isolated(model, bn="eval"))
+        for images, labels in batches:
+            space.check(images)
+            clean = hits(source, images, labels)
+            for adv, row in zip(perturb.at_each(images, labels, eps=eps), tallies, strict=True):
+                on_source = hits(source, adv, labels)
+                for (target, other), tally in zip(targets, row, strict=True):
+                    seen = on_source if target is source else hits(target, convert(adv, space, other), labels)
+                    tally.add(clean, on_source, seen)
+    if tallies and tallies[0] and tallies[0][0].n == 0:
+        raise ValueError("there are no images to evaluate")
+    return [[tally.counts() for tally in row] for row in tallies]
+
+
+def convert(images: Tensor, space: PixelSpace, other: PixelSpace) -> Tensor:
+    """Images [m, C, H, W] of one space as the input of another model."""
+    return images if space == other else other.from_pixels(space.to_pixels(images), images.dtype)
+
+
+class _Tally:
+    """Counts of one target at one eps, that grow."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.sums: dict[int, list[int]] = {top: [0, 0, 0] for top in TOPS}
+
+    def add(self, clean: Hits, on_source: Hits, on_target: Hits) -> None:
+        self.n += len(clean.top1)
+        for top in TOPS if clean.top5 is not None else (1,):
+            fooled = clean.at(top) & ~on_source.at(top)  # [m]
+            wrong = ~on_target.at(top)  # [m]
+            found = torch.stack([fooled.sum(), (fooled & wrong).sum(), wrong.sum()]).tolist()
+            self.sums[top] = [a + b for a, b in zip(self.sums[top], found, strict=True)]
+        if clean.top5 is None:
+            self.sums.pop(5, None)
+
+    def counts(self) -> dict[int, TransferCounts]:
+        return {top: TransferCounts(self.n, *found) for top, found in self.sums.items()}
+
+
+# --- every source on every target, recorded --------------------------------------------------------------------------
+
+
+def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[TransferRecord]) -> list[TransferRecord]:
+    """The record of every source, target, attack and eps: those that the file has are not measured again.
+
+    Args:
+        sweep: the images, of which ``limit`` are drawn at random by ``seed``; the attacks and sizes.
+        subjects: the models, each of which is source and target.
+        file: where records are found and appended.
+    """
+    images = draw(sweep.images, sweep.limit, sweep.seed)
+    plan = {
+        (source, attack): _evaluations(sweep, source, subjects, attack, images)
+        for source, attack in itertools.product(subjects, sweep.attacks)
+    }
+    pending = sum(_is_pending(file, evaluations) for evaluations in plan.values())
+    records, measured = [], itertools.count(1)
+    with progress_bar() as progress:
+        task = progress.add_task("", total=pending * len(images))
+        for (source, attack), evaluations in plan.items():
+            if _is_pending(file, evaluations):
+                what = f"{source.name}: {attack}"
+                progress.update(task, description=what)
+                for record in _measure(
+                    sweep, source, subjects, evaluations, images, lambda m: progress.advance(task, m)
+                ):
+                    if file.find(record.key) is None:
+                        file.append(record)
+                if progress.disable:
+                    print(f"{next(measured)}/{pending}  {what}", file=sys.stderr, flush=True)
+            records += [_named(file, evaluation) for evaluation in evaluations]
+    return records
+
+
+def draw(images: Images, count: int | None, seed: int) -> Images:
+    """``count`` of the images at random, in the order that they had; all of them for None."""
+    if count is None or count >= len(images):
+        return images
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    if isinstance(images, ImageSet):
+        return ImageSet(images.images[chosen], images.labels[chosen], images.classes)
+    return Selection(images, chosen)
+
+
+def _evaluations(
+    sweep: Sweep, source: Subject, targets: Sequence[Subject], attack: str, images: Images
+) -> list[TransferEvaluation]:
+    """In the order of :func:`transfer`: by eps, then by target."""
+    return [
+        TransferEvaluation(
+            source=source.name,
+            target=target.name,
+            source_checkpoint=fingerprint(source.model.state_dict()),
+            target_checkpoint=fingerprint(target.model.state_dict()),
+            source_space=str(source.space),
+            target_space=str(target.space),
+            dataset=sweep.dataset,
+            split=sweep.split,
+            images=fingerprint_of_images(images, sweep.data),
+            n=len(images),
+            total=len(sweep.images),
+            classes=len(images.classes),
+            attack=attack,
+            eps=float(eps),
+            options=parse_attack(attack, source.model)[1],
+            seed=sweep.seed,
+        )
+        for eps in sweep.eps
+        for target in targets
+    ]
+
+
+def _is_pending(file: RecordFile[TransferRecord], evaluations: Sequence[TransferEvaluation]) -> bool:
+    return any(file.find(evaluation.key) is None for evaluation in evaluations)
+
+
+def _measure(
+    sweep: Sweep,
+    source: Subject,
+    targets: Sequence[Subject],
+    evaluations: Sequence[TransferEvaluation],
+    images: Images,
+    advance: Callable[[int], None],
+) -> Iterator[TransferRecord]:
+    loader = loader_of(sweep, images, source.space)
+    for subject in (source, *targets):
+        subject.model.to(sweep.device)
+    start = time.perf_counter()
+    table = transfer(
+        source.model,
+        [(target.model, target.space) for target in targets],
+        counted(loader, advance),
+        attack=evaluations[0].attack.partition(":")[0],
+        eps=sweep.eps,
+        space=source.space,
+        seed=sweep.seed,
+        **evaluations[0].options,
+    )
+    seconds = (time.perf_counter() - start) / len(evaluations)
+    for evaluation, counts in zip(evaluations, itertools.chain.from_iterable(table), strict=True):
+        numbers = {top: [c.fooled, c.transferred, c.wrong] for top, c in counts.items()}
+        yield TransferRecord(
+            **vars(evaluation), top1=numbers[1], top5=numbers.get(5), **provenance(sweep.device, seconds)
+        )
+
+
+def _named(file: RecordFile[TransferRecord], evaluation: TransferEvaluation) -> TransferRecord:
+    """The record of an evaluation under the names of its models, which is then in the file too."""
+    found = file.find(evaluation.key)
+    assert found is not None
+    record = TransferRecord(**{**vars(found), "source": evaluation.source, "target": evaluation.target})
+    if record not in file.records:
+        file.append(record)
+    return record

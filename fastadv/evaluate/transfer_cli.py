@@ -1,0 +1,166 @@
+"""``fastadv transfer``: the paper's Tables 4 and 6 for one's own models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from signal import Signals
+
+import torch
+
+from fastadv import attacks, devices
+from fastadv.evaluate.attack_text import parse_attack
+from fastadv.evaluate.cli import add_run_options, attack_list, eps_list, whole
+from fastadv.evaluate.figures import save_figure
+from fastadv.evaluate.records import RecordFile
+from fastadv.evaluate.subjects import HELP, add_options, load_subjects
+from fastadv.evaluate.sweep import Subject, Sweep
+from fastadv.evaluate.tables import save_table, to_rich
+from fastadv.evaluate.transfer import TransferRecord, run_transfer
+from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer_table
+from fastadv.extras import require
+from fastadv.outputs import make_folder, only_writer
+from fastadv.signals import exit_code, on_first_signal
+from fastadv.train.checkpoint import CheckpointError
+
+_DESCRIPTION = """\
+Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
+source, and the error rate, of all images, in the layout of Tables 4 and 6 of "Adversarial Machine Learning at Scale",
+with 95 % confidence intervals. With several eps, the curves of its Figures 2 and 5 too.
+"""
+
+_EPILOG = """\
+Every number is recorded in OUT/transfer.jsonl as soon as its source and attack are done. Run the same command again
+after an interruption and it goes on where it stopped; add an attack, an eps or a model and what is new is measured.
+Models may take their input in different spaces: images are converted, unrounded.
+
+examples:
+  fastadv transfer A=runs/seed-0 B=runs/seed-1 C=runs/elu --eps 16 --out results
+  fastadv transfer A=runs/seed-0 D=timm/resnet18@weights.pth --space symmetric --eps 2,4,8,16 --curve A:D
+
+exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or the data; 130 or 143 stopped by SIGINT
+(Ctrl-C) or SIGTERM, to be continued with the same command.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fastadv transfer`` with these arguments; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        sweep, subjects, file = _prepare(arguments)
+    except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
+        print(f"fastadv transfer: {error}", file=sys.stderr)
+        return 2
+    try:
+        with only_writer(arguments.out), on_first_signal(_interrupt):
+            records = run_transfer(sweep, subjects, file)
+            print("written:", file.path, *_write(records, arguments), sep="\n  ")
+    except OSError as error:
+        print(f"fastadv transfer: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print("fastadv transfer: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return exit_code(*interrupt.args)
+    return 0
+
+
+def _interrupt(number: Signals) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastadv transfer",
+        allow_abbrev=False,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("models", nargs="+", metavar="[NAME=]MODEL", help=HELP)
+    add(
+        "--attacks",
+        type=attack_list,
+        default="fgsm,iter_basic,iter_ll",
+        metavar="A,B,...",
+        help=f"any of {', '.join(attacks.names())}, with options of its own as in pgd:steps=20:alpha=2 "
+        "(default: %(default)s)",
+    )
+    add(
+        "--eps",
+        type=eps_list,
+        default="16",
+        metavar="E,F,...",
+        help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
+    )
+    add(
+        "--curve",
+        metavar="SOURCE:TARGET",
+        help="with several eps, the pair whose curves are drawn (default: the first two models)",
+    )
+    add_options(parser)
+    add(
+        "--limit",
+        type=whole,
+        default=1000,
+        metavar="N",
+        help="N test images drawn at random by the seed (default: %(default)s, as in the paper)",
+    )
+    add_run_options(parser)
+    add("--out", type=Path, default=Path("transfer"), metavar="DIR", help="where to write (default: %(default)s)")
+    return parser
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], RecordFile[TransferRecord]]:
+    """All that can be wrong with a command is found here, before any work is done."""
+    require("matplotlib", extra="evaluate")
+    if len(arguments.models) < 2:
+        raise ValueError("transfer needs two models or more: what fools one is shown to the others")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    loaded = load_subjects(arguments.models, arguments)
+    names = [subject.name for subject in loaded.subjects]
+    arguments.curve = _pair(arguments.curve, names)
+    sweep = Sweep(
+        dataset=loaded.config.name,
+        images=loaded.images,
+        limit=arguments.limit,
+        attacks=arguments.attacks,
+        eps=arguments.eps,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        device=devices.resolve(arguments.device),
+        data=loaded.config,
+    )
+    for subject in loaded.subjects:
+        for attack in sweep.attacks:
+            parse_attack(attack, subject.model)
+    make_folder(arguments.out)
+    return sweep, loaded.subjects, RecordFile(arguments.out / "transfer.jsonl", TransferRecord)
+
+
+def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
+    if text is None:
+        return names[0], names[1]
+    source, _, target = text.partition(":")
+    if source not in names or target not in names:
+        raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
+    return source, target
+
+
+def _write(records: Sequence[TransferRecord], arguments: argparse.Namespace) -> list[Path]:
+    """Tables and figures below OUT; the tables on the terminal too."""
+    console = require("rich.console", extra="evaluate").Console()
+    paths = []
+    for measure in MEASURES:
+        for eps in arguments.eps:
+            table = transfer_table(records, measure=measure, eps=eps)
+            console.print(to_rich(table))
+            paths += save_table(table, arguments.out / "tables" / f"transfer-{measure}-eps-{eps:g}")
+        if len(arguments.eps) > 1:
+            source, target = arguments.curve
+            figure = transfer_figure(records, source=source, target=target, measure=measure)
+            paths += save_figure(figure, arguments.out / "figures" / f"transfer-{measure}")
+    return paths

@@ -1,0 +1,1 @@
+"""The paper's experiments as recipes: networks, evaluations, tables, figures and claims."""

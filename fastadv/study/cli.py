@@ -1,0 +1,190 @@
+"""``fastadv study``: the paper's experiments, at a small scale or its own."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastadv import data, devices
+from fastadv.evaluate.cli import whole
+from fastadv.extras import require
+from fastadv.outputs import make_folder, only_writer
+from fastadv.signals import exit_code
+from fastadv.study import manifest
+from fastadv.study.cost import Speeds, hours, seconds_of, training_seconds
+from fastadv.study.plan import Study
+from fastadv.study.recipes import STUDIES
+from fastadv.study.report import write_report
+from fastadv.study.runner import Machine, Place, Runner, Work, plan
+from fastadv.study.scales import Scale
+from fastadv.train.checkpoint import CheckpointError
+from fastadv.train.trainer import NonFiniteLoss
+
+_DESCRIPTION = f"""\
+Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
+beside the paper's numbers, its figures, and what has become of its claims.
+
+{chr(10).join(f"  {study.name:20} {study.source}: {study.title.lower()}" for study in STUDIES.values())}
+  {"all":20} all of these, each network trained once
+"""
+
+_EPILOG = """\
+At the small scale the data are Fashion-MNIST, read from --data DIR, or scikit-learn's digits without it; at the
+imagenet scale ImageNet in --data DIR, with the paper's networks, sizes and iterations. OUT holds networks/ (shared by
+the studies), records/ (what was measured), tables/, figures/, claims.md, report.html and report.md. Run the same
+command again after an interruption and it goes on where it stopped. To add a remark on a claim, write
+OUT/remarks.yaml, from names of claims to words, and run fastadv report OUT.
+
+examples:
+  fastadv study table1 --out runs/table1
+  fastadv study all --data DIR --out runs/study --dry-run
+  fastadv study transfer --scale imagenet --data DIR --processes 8 --out runs/imagenet
+
+exit codes: 0 done; 1 a training failed or a file could not be written; 2 a mistake in the command or the data; 130 or
+143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fastadv study`` with these arguments; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    studies = list(STUDIES.values()) if arguments.study == "all" else [STUDIES[arguments.study]]
+    try:
+        about = manifest.Manifest(arguments.scale, _dataset(arguments), arguments.epochs, arguments.limit)
+        scale, place = about.create_scale(), Place(arguments.out)
+        machine = _machine(arguments)
+        speeds = Speeds(scale, machine.device)
+        if arguments.dry_run:
+            _show_plan(studies, scale, place, speeds)
+            return 0
+        machine.config(scale.adversarial("the base network"))
+        data.load(scale.base.data.name, machine.data, False)
+        make_folder(arguments.out)
+    except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
+        print(f"fastadv study: {error}", file=sys.stderr)
+        return 2
+    try:
+        with only_writer(arguments.out):
+            manifest.update(place.folder, about, [one.name for one in studies], shlex.join(["fastadv", "study", *argv]))
+            _run(studies, scale, place, machine, plan(studies, scale, speeds))
+    except ValueError as error:
+        print(f"fastadv study: {error}", file=sys.stderr)
+        return 2
+    except (OSError, CheckpointError, NonFiniteLoss) as error:
+        print(f"fastadv study: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(
+            "fastadv study: interrupted; the same command goes on where it stopped, and until then "
+            f"fastadv report {shlex.quote(str(arguments.out))} shows the studies that are done",
+            file=sys.stderr,
+        )
+        return exit_code(*interrupt.args)
+    return 0
+
+
+def _run(studies: Sequence[Study], scale: Scale, place: Place, machine: Machine, work: dict[str, list[Work]]) -> None:
+    Runner(place, machine, scale).run(studies, work)
+    for path in write_report(place.folder):
+        print(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastadv study",
+        allow_abbrev=False,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("study", metavar="NAME", choices=[*STUDIES, "all"], help="one of the above")
+    add("--scale", choices=["small", "imagenet"], default="small", help="small or imagenet (default: %(default)s)")
+    add("--data", metavar="DIR", help="the data set's folder")
+    add("--out", type=Path, default=Path("study"), metavar="DIR", help="where to write (default: %(default)s)")
+    add("--dry-run", action="store_true", help="list the networks, the time and the disk, and do nothing")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
+    add(
+        "--threads",
+        type=partial(whole, most=devices.MOST_THREADS),
+        metavar="N",
+        help="CPU threads (default: PyTorch's own choice)",
+    )
+    add(
+        "--processes",
+        type=whole,
+        default=1,
+        metavar="N",
+        help="imagenet: train each network by so many processes, one a GPU, which torchrun starts (default: 1)",
+    )
+    add("--epochs", type=whole, metavar="N", help="for a quick look: passes over the training set")
+    add("--limit", type=whole, metavar="N", help="for a quick look: test images at most")
+    return parser
+
+
+def _dataset(arguments: argparse.Namespace) -> str:
+    if arguments.scale == "imagenet":
+        if arguments.data is None and not arguments.dry_run:
+            raise ValueError("--scale imagenet needs --data, the folder with train/ and val/")
+        return "imagenet"
+    if arguments.data is None:
+        print(
+            "no --data: the data are scikit-learn's digits; with Fashion-MNIST's folder, Fashion-MNIST", file=sys.stderr
+        )
+        return "digits"
+    return "fashion_mnist"
+
+
+def _machine(arguments: argparse.Namespace) -> Machine:
+    require("matplotlib", extra="evaluate")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    return Machine(arguments.data, devices.resolve(arguments.device), arguments.threads, arguments.processes)
+
+
+# --- dry run ---------------------------------------------------------------------------------------------------------
+
+
+def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Speeds) -> None:
+    """Networks with their cost, then studies with theirs, on the terminal."""
+    networks = {network.id: network for study in reversed(studies) for network in reversed(study.networks(scale))}
+    used = {one: [study.name for study in studies if one in {n.id for n in study.networks(scale)}] for one in networks}
+    left = total = disk = 0.0
+    rows = []
+    for one, network in sorted(networks.items(), key=lambda item: list(STUDIES).index(used[item[0]][0])):
+        seconds = training_seconds(network, scale, speeds.of(network))
+        trained = place.is_trained(network)
+        total, left = total + seconds, left + (0 if trained else seconds)
+        disk += speeds.of(network).bytes
+        rows.append((one, network.name, ", ".join(used[one]), "trained" if trained else hours(seconds)))
+    _print_table("networks", ("id", "network", "studies", "training"), rows)
+    costs = []
+    for study in studies:
+        trainings = sum(training_seconds(network, scale, speeds.of(network)) for network in study.networks(scale))
+        evaluations = seconds_of(study.evaluations(scale), scale, speeds)
+        total, left = total + evaluations, left + evaluations
+        costs.append((study.name, study.source, hours(trainings), hours(evaluations), hours(trainings + evaluations)))
+    _print_table("studies, each alone", ("study", "paper", "training", "evaluation", "together"), costs)
+    print(
+        f"{len(networks)} networks; {hours(total)} in all, {hours(left)} of them left if no evaluation is done; "
+        f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
+        f"Estimated from passes of each architecture over random images on this machine just now; reading images and "
+        f"writing checkpoints come on top.\n\n{scale.why}"
+    )
+
+
+def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    box, console = (require(f"rich.{name}", extra="evaluate") for name in ("box", "console"))
+    table: Any = require("rich.table", extra="evaluate").Table(title=title, box=box.SIMPLE_HEAD)
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    console.Console().print(table)

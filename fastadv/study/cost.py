@@ -1,0 +1,165 @@
+"""What a study will cost, from the speed of each architecture as measured on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fastadv import attacks, models
+from fastadv.attacks.iterative import IterativeAttack, paper_iterations
+from fastadv.heads import split_heads
+from fastadv.study.plan import Evaluations, Leaking, Network, Robustness, Transfer
+from fastadv.study.scales import Scale
+
+_LEAST, _MOST, _ENOUGH_S = 3, 50, 0.3  # repetitions: enough to find one that nothing disturbed
+_FEW = 2  # of images beyond this size, a pass over a minibatch would take minutes on a CPU
+_LARGE = 128
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds an image, and bytes on disk.
+
+    Args:
+        forward: a pass without gradients.
+        gradient: a pass and the gradient of the image.
+        step: a pass and the gradients of the weights.
+        bytes: of a checkpoint: weights, and twice as much for the optimiser.
+    """
+
+    forward: float
+    gradient: float
+    step: float
+    bytes: int
+
+
+class Speeds:
+    """The :class:`Rates` of networks, each architecture measured once.
+
+    Args:
+        scale: whose images they see.
+        device: where they run.
+    """
+
+    def __init__(self, scale: Scale, device: torch.device) -> None:
+        self._scale = scale
+        self._device = device
+        self._known: dict[str, Rates] = {}
+
+    def of(self, network: Network) -> Rates:
+        """Measured the first time, which takes some passes."""
+        architecture = repr(network.config.model)
+        if architecture not in self._known:
+            if not self._known:
+                print("estimating time: passes of each architecture over random images", file=sys.stderr, flush=True)
+            self._known[architecture] = self._measure(network)
+        return self._known[architecture]
+
+    def _measure(self, network: Network) -> Rates:
+        scale = self._scale
+        few = scale.image_size > _LARGE and self._device.type == "cpu"
+        m = _FEW if few else network.config.m
+        model = models.create(
+            network.config.model.name,
+            num_classes=scale.classes,
+            in_channels=scale.channels,
+            **network.config.model.options,
+        ).to(self._device)
+        images = torch.rand(m, scale.channels, scale.image_size, scale.image_size, device=self._device)  # [m, C, H, W]
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        step = self._seconds(lambda: _backward(model, images)) / m
+        model.eval()
+        forward = self._seconds(lambda: _forward(model, images)) / m
+        gradient = self._seconds(lambda: _input_gradient(model, images)) / m
+        return Rates(forward, gradient, step, 3 * weights)
+
+    def _seconds(self, run: Callable[[], object]) -> float:
+        """The fastest of some, after one to warm up."""
+        run()
+        best, begin = float("inf"), time.perf_counter()
+        for repetition in range(_MOST):
+            if repetition >= _LEAST and time.perf_counter() - begin > _ENOUGH_S:
+                break
+            self._wait()
+            start = time.perf_counter()
+            run()
+            self._wait()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(images)
+    return logits
+
+
+def _input_gradient(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    leaf = images.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(model(leaf).sum(), leaf)
+    return grad
+
+
+def _backward(model: nn.Module, images: torch.Tensor) -> None:
+    model.zero_grad()
+    logits, auxiliary = split_heads(model(images))
+    torch.stack([head.sum() for head in (logits, *auxiliary)]).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def training_seconds(network: Network, scale: Scale, rates: Rates) -> float:
+    """Of the passes; reading images, checkpoints and the test after each epoch come on top."""
+    config = network.config
+    images = config.epochs * scale.train_images
+    share = config.attack.k / config.m
+    largest = config.attack.eps_upper if config.attack.eps is None else config.attack.eps
+    gradients = _gradients(config.attack.name, largest, config.attack.options.get("steps")) if share else 0
+    return (
+        images * (rates.step + share * gradients * rates.gradient) + config.epochs * scale.test_images * rates.forward
+    )
+
+
+def _gradients(attack: str, eps: float, steps: int | None = None) -> int:
+    """How many gradients an attack makes of each image."""
+    kind = attacks.get(attack)
+    if issubclass(kind, IterativeAttack):
+        return int(steps or paper_iterations(eps))
+    return 1 if issubclass(kind, attacks.GradientAttack) else 0
+
+
+def evaluation_seconds(part: Robustness | Transfer | Leaking, network: Network, scale: Scale, rates: Rates) -> float:
+    """What one network of an evaluation takes; of a transfer, what its source takes."""
+    limit = scale.test_images if part.limit is None else min(part.limit, scale.test_images)
+    names = [name for pair in part.pairs for name in pair] if isinstance(part, Leaking) else list(part.attacks)
+    targets = len(part.networks) + 1 if isinstance(part, Transfer) else 1
+    passes = 1.0 * rates.forward
+    for attack in names:
+        shared = attacks.get(attack).one_gradient
+        gradients = 1 if shared else sum(_gradients(attack, eps) for eps in part.eps)
+        passes += gradients * rates.gradient + len(part.eps) * targets * rates.forward
+    return limit * passes
+
+
+def seconds_of(evaluations: Evaluations, scale: Scale, speeds: Speeds) -> float:
+    """All evaluations of a study."""
+    return sum(
+        evaluation_seconds(part, network, scale, speeds.of(network))
+        for part in evaluations
+        for network in part.networks
+    )
+
+
+def hours(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 1.5 h, 3 d."""
+    for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 72)):
+        if seconds < most * size:
+            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:,.0f} d"

@@ -1,0 +1,162 @@
+"""How studies are shown: the paper's tables with its numbers beside ours, and curves over eps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
+from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.evaluate.tables import Cell, Table
+from fastadv.study import paper
+from fastadv.study.plan import Network
+from fastadv.study.results import Results, Share
+from fastadv.study.scales import Scale
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE, PAPER = "here", "paper"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network under an attack, and where the paper has the same.
+
+    Args:
+        labels: the first cells.
+        network: whose accuracy it is.
+        attack: on what.
+        table: of the paper, such as "table1"; "" where the paper has none.
+        row: of that table.
+    """
+
+    labels: tuple[str, ...]
+    network: Network
+    attack: str
+    table: str = ""
+    row: str | int = ""
+
+
+def fraction(share: Share) -> Proportion:
+    """As tables and figures show it."""
+    return proportion(share.successes, share.n)
+
+
+def accuracy_table(
+    scale: Scale,
+    results: Results,
+    rows: Sequence[Row],
+    *,
+    caption: str,
+    labels: tuple[str, ...],
+    tops: Sequence[int] = (1, 5),
+    notes: Sequence[str] = (),
+    bold_ties: bool = False,
+) -> Table:
+    """Accuracy on clean images and at each eps, each row with the paper's below it.
+
+    Args:
+        scale: the scale.
+        results: what was measured.
+        rows: what to show.
+        caption: above the table.
+        labels: headings of the first cells.
+        tops: 1, or 1 and 5.
+        notes: below the table, before what all tables say.
+        bold_ties: set the best of each column in bold, and what is tied with it (Table 5).
+
+    Raises:
+        NotMeasured: a record is missing.
+    """
+    lines: list[tuple[Cell, ...]] = []
+    ours: list[int] = []
+    for row in rows:
+        for top in tops:
+            ours.append(len(lines))
+            shares = [_clean(results, row, scale, top)]
+            shares += [results.accuracy(row.network, row.attack, eps, top) for eps in scale.eps]
+            lines.append((*row.labels, f"top {top}", HERE, *map(fraction, shares)))
+            published = paper.accuracies(row.table, row.row, top) if row.table else None
+            if published:
+                lines.append((*row.labels, f"top {top}", PAPER, *(f"{value:.1f}%" for value in published)))
+    header = (*labels, "Metric", "", "Clean", *_eps_heads(scale))
+    bold = _ties(lines, ours, start=len(labels) + 2) if bold_ties else frozenset()
+    return Table(
+        caption,
+        header,
+        tuple(lines),
+        labels=len(labels) + 2,
+        notes=(*notes, *_notes(scale, results, rows)),
+        bold=bold,
+    )
+
+
+def _clean(results: Results, row: Row, scale: Scale, top: int) -> Share:
+    return results.clean(row.network, top, beside=row.attack, eps=scale.eps[0])
+
+
+def _eps_heads(scale: Scale) -> list[str]:
+    if tuple(scale.eps) == paper.EPS:
+        return [f"eps = {eps:g}" for eps in scale.eps]
+    return [f"eps = {eps:g} ({theirs:g})" for eps, theirs in zip(scale.eps, paper.EPS, strict=True)]
+
+
+def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
+    counts = {results.record(row.network, row.attack, scale.eps[0]).n for row in rows}
+    record = results.record(rows[0].network, rows[0].attack, scale.eps[0])
+    images = " and ".join(f"{n:,}" for n in sorted(counts))
+    notes = [f"First {images} of {record.total:,} {record.split} images of {record.dataset}; ±: 95 % interval."]
+    if tuple(scale.eps) != paper.EPS:
+        notes.append("eps in pixel values; in brackets the paper's, in whose place it stands.")
+    return notes
+
+
+def _ties(lines: Sequence[Sequence[Cell]], ours: Sequence[int], start: int) -> frozenset[tuple[int, int]]:
+    """Per column the best and those whose 95 % intervals reach its own, the paper's footnote to Table 5."""
+    bold = set()
+    for column in range(start, len(lines[0])):
+        cells = {index: cell for index in ours if isinstance(cell := lines[index][column], Proportion)}
+        best = max(cells.values(), key=lambda cell: cell.value)
+        for index, cell in cells.items():
+            if cell.value + cell.half_width >= best.value - best.half_width:
+                bold.add((index, column))
+    return frozenset(bold)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over eps.
+
+    Args:
+        title: above it.
+        lines: label, network and attack of each curve.
+    """
+
+    title: str
+    lines: Sequence[tuple[str, Network, str]]
+
+
+def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, top: int = 1) -> Figure:
+    """Accuracy against eps with its 95 % interval; clean at eps = 0.
+
+    Raises:
+        NotMeasured: a record is missing.
+    """
+    figure, all_axes = panels_of(len(panels), lines=len(panels[0].lines))
+    for panel, axes in zip(panels, all_axes, strict=True):
+        for index, (label, network, attack) in enumerate(panel.lines):
+            points = [(0.0, fraction(results.clean(network, top, beside=attack, eps=scale.eps[0])))]
+            points += [(eps, fraction(results.accuracy(network, attack, eps, top))) for eps in scale.eps]
+            draw_line(axes, label, points, index)
+        eps_axis(axes, scale.eps)
+        axes.set(title=panel.title, ylim=(-3, 103))
+    all_axes[0].set_ylabel(f"top-{top} accuracy (%)")
+    legend_below(figure, all_axes[0])
+    return figure
+
+
+def tops_of(scale: Scale) -> tuple[int, ...]:
+    """Top 5 needs six classes."""
+    return (1, 5) if scale.classes > 5 else (1,)

@@ -1,0 +1,142 @@
+"""The report as one page of HTML that needs no other file: styles and figures are in it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from fastadv.evaluate.figures import SVG_STYLE
+from fastadv.evaluate.tables import Table, display_rows
+from fastadv.extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fastadv.study.report import Report, Section
+    from fastadv.study.verdicts import Finding
+
+# Verdicts differ by mark, word and weight, not by colour alone; bars at the left are told apart in grey.
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: 0 auto;
+  padding: 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.3rem; border-top: 1px solid #ccc; padding-top: 1.5rem;
+  margin-top: 2.5rem; }
+nav a { margin-right: .8rem; white-space: nowrap; }
+a { color: #0b4f8a; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
+th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; vertical-align: top; }
+th { border-bottom: 2px solid #444; } td { border-bottom: 1px solid #e4e4e4; }
+th.text, td.text { text-align: left; } td.wide { white-space: normal; min-width: 16rem; }
+tr.paper td { color: #5c5c5c; font-style: italic; }
+.note { color: #444; font-size: .86rem; margin: .3rem 0; }
+figure { margin: 1.2rem 0; } figure svg { max-width: 100%; height: auto; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
+.claim { border-left: .4rem solid #999; padding: .3rem .8rem; margin: .8rem 0; }
+.claim p { margin: .2rem 0; } .claim summary { cursor: pointer; font-size: .86rem; }
+.claim ul { margin: .2rem 0; font-size: .86rem; }
+.holds { border-color: #1b6e3c; } .fails { border-color: #c05a00; border-left-style: double; }
+.unclear { border-color: #8a8a8a; border-left-style: dotted; } .missing { border-color: #d5d5d5; }
+.verdict { font-weight: 700; }
+@media (max-width: 40rem) { body { padding: .6rem; font-size: 15px; } }
+@media print { nav { display: none; } details > * { display: block; } }
+"""
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    from fastadv.study.report import INTERVALS, configuration, summary, title
+
+    found = [finding for section in report.sections for finding in section.findings]
+    links = [(section.study.name, section.study.name) for section in report.sections]
+    links = [("claims", "claims"), *links, ("networks", "networks"), ("machine", "machine and commands")]
+    body = [
+        f"<h1>{escape(title(report))}</h1>",
+        "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
+        f"<p>{escape(report.scale.why)}</p>",
+        f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(INTERVALS)}</p>',
+        *(_claim(finding, report.remarks.get(finding.claim.name, "")) for finding in found),
+        *(_section(section) for section in report.sections),
+        f'<h2 id="networks">Networks</h2>{_table(report.networks)}',
+        f"<p>The base network:</p><pre>{escape(configuration(report.scale))}</pre>",
+        f'<h2 id="machine">Machine and versions</h2><pre>{escape(report.about.machine)}</pre>',
+        f"<h2>Commands</h2><pre>{escape(chr(10).join(report.about.commands))}</pre>",
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title(report))}</title><style>{_STYLE}</style>"
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _claim(finding: Finding, remark: str) -> str:
+    from fastadv.study.report import MARKS
+    from fastadv.study.verdicts import FAILS, HOLDS, UNCLEAR
+
+    kind = {HOLDS: "holds", FAILS: "fails", UNCLEAR: "unclear"}.get(finding.verdict, "missing")
+    claim = finding.claim
+    figures = [f"{escape(str(check))} {MARKS[check.verdict]}" for check in finding.checks]
+    shown = "".join(
+        f'<p class="note">{escape(str(check))}</p>' for check in finding.checks if check is finding.deciding
+    )
+    if len(figures) > 1:
+        items = "".join(f"<li>{figure}</li>" for figure in figures)
+        shown += f"<details><summary>all {len(figures)} figures</summary><ul>{items}</ul></details>"
+    said = f"<p>{escape(remark)}</p>" if remark else ""
+    return (
+        f'<div class="claim {kind}"><p>{escape(claim.text)} '
+        f'<span class="note">{escape(claim.source)}; <a href="#{claim.study}">{claim.study}</a></span></p>'
+        f'<p class="verdict">{MARKS[finding.verdict]} {escape(finding.verdict)}</p>{said}{shown}</div>'
+    )
+
+
+def _section(section: Section) -> str:
+    study = section.study
+    head = f'<h2 id="{study.name}">{escape(study.title)} <span class="note">{escape(study.source)}</span></h2>'
+    if section.shown is None:
+        return f"{head}<p>Not complete: {escape(section.missing)} is not measured.</p>"
+    tables = "".join(_table(table) for table in section.shown.tables.values())
+    figures = "".join(f"<figure>{inline_svg(figure, name)}</figure>" for name, figure in section.shown.figures.items())
+    return head + tables + figures
+
+
+def _table(table: Table) -> str:
+    """The table with its caption and notes; rows of the paper's numbers are set apart."""
+    texts = {index for index in range(table.labels)}
+    rows = []
+    for number, row in enumerate(display_rows(table)):
+        kind = ' class="paper"' if "paper" in row[: table.labels] else ""
+        cells = [f"<b>{escape(cell)}</b>" if (number, i) in table.bold else escape(cell) for i, cell in enumerate(row)]
+        rows.append(f"<tr{kind}>{_cells('td', cells, texts)}</tr>")
+    head = _cells("th", [escape(name) for name in table.header], texts)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    return (
+        f'<div class="scroll"><table><caption>{escape(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{notes}"
+    )
+
+
+def _cells(tag: str, cells: Sequence[str], texts: set[int]) -> str:
+    def kind(index: int, cell: str) -> str:
+        names = (["text"] if index in texts else []) + (["wide"] if len(cell) > 50 else [])
+        return f' class="{" ".join(names)}"' if names else ""
+
+    return "".join(f"<{tag}{kind(index, cell)}>{cell}</{tag}>" for index, cell in enumerate(cells))
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """A figure as an element of a page; its ids begin with ``name``, so that those of several do not meet."""
+    matplotlib = require("matplotlib", extra="evaluate")
+    file = io.StringIO()
+    with matplotlib.rc_context(SVG_STYLE):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    text = re.sub(r'\b(id="|href="#|url\(#)', lambda match: f"{match[1]}{name}-", text[text.index("<svg") :])
+    # Styles in an SVG apply to the whole page.
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1)

@@ -1,0 +1,35 @@
+"""The paper's own numbers, to be printed beside those that a study measures."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from fastadv.extras import require
+
+EPS = (2.0, 4.0, 8.0, 16.0)  # of all its tables
+
+
+@cache
+def numbers() -> dict[str, Any]:
+    """What ``paper.yaml`` holds, by table."""
+    text = (resources.files("fastadv.study") / "paper.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = require("yaml", extra="train").safe_load(text)
+    return content
+
+
+def accuracies(table: str, row: Any, top: int = 1) -> tuple[float, ...] | None:
+    """A row of a table of accuracies in percent, clean first, then by :data:`EPS`; None if the paper has none."""
+    values = numbers()[table].get(row)
+    if isinstance(values, dict):
+        values = values.get(f"top{top}")
+    elif top != 1:
+        return None
+    return None if values is None else tuple(values)
+
+
+def transfer(table: str, attack: str, top: int) -> list[list[int]]:
+    """Table 4 or 6, "table4" or "table6": for an attack the percent by source and target, A to D."""
+    matrix: list[list[int]] = numbers()[table][attack][f"top{top}"]
+    return matrix

@@ -1,0 +1,93 @@
+"""Figures 1 and 4: how the ratio of adversarial to clean accuracy depends on the number of filters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastadv.evaluate.figures import draw_line, legend_below, panels_of
+from fastadv.evaluate.statistics import Estimate, Proportion, ratio, wilson
+from fastadv.evaluate.tables import Cell, Table
+from fastadv.study.layout import fraction, tops_of
+from fastadv.study.plan import Network, Robustness, Shown, Study
+from fastadv.study.results import Results
+from fastadv.study.scales import Scale
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ATTACKS = {"step_ll": "step l.l.", "iter_ll": "iter. l.l.", "iter_basic": "basic iter."}
+
+
+def networks(scale: Scale) -> dict[tuple[str, float], Network]:
+    """By training, "standard" or "adversarial", and rho."""
+    made = {}
+    for rho in scale.widths:
+        changes = {} if rho == 1 else {"model.options.width": rho * scale.base.model.options.get("width", 1.0)}
+        made["standard", rho] = scale.standard(f"rho = {rho:g}, standard", changes)
+        made["adversarial", rho] = scale.adversarial(f"rho = {rho:g}, adv.", changes)
+    return made
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """The method of one step on more images."""
+    every = tuple(networks(scale).values())
+    return [
+        Robustness(every, ("step_ll",), scale.eps, scale.limit),
+        Robustness(every, ("iter_ll", "iter_basic"), scale.eps, scale.iterative_limit),
+    ]
+
+
+def accuracy_ratio(results: Results, network: Network, attack: str, eps: float, top: int = 1) -> Estimate:
+    """Accuracy on adversarial images by that on the same images when clean.
+
+    Raises:
+        NotMeasured: a record is missing.
+    """
+    adversarial = results.accuracy(network, attack, eps, top)
+    clean = results.clean(network, top, beside=attack, eps=eps)
+    return ratio(wilson(adversarial.successes, adversarial.n), wilson(clean.successes, clean.n))
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """Six panels for top 1 and for top 5, and what they show as a table."""
+    figures = {f"capacity-top{top}": _figure(scale, results, top) for top in tops_of(scale)}
+    return Shown({"capacity": _table(scale, results)}, figures)
+
+
+def _figure(scale: Scale, results: Results, top: int) -> Figure:
+    """Rows are methods and columns kinds of training, as in the paper; two panels a row."""
+    figure, panels = panels_of(2 * len(ATTACKS), lines=len(scale.eps), columns=2)
+    places = [(attack, training) for attack in ATTACKS for training in ("standard", "adversarial")]
+    for (attack, training), axes in zip(places, panels, strict=True):
+        for index, eps in enumerate(scale.eps):
+            points = []
+            for rho in scale.widths:
+                found = accuracy_ratio(results, networks(scale)[training, rho], attack, eps, top)
+                points.append((rho, Proportion(found.value, (found.high - found.low) / 2)))
+            draw_line(axes, f"eps = {eps:g}", points, index)
+        axes.set(title=f"{ATTACKS[attack]}, {training} training", ylim=(-3, 113))
+        axes.set_xticks(scale.widths, labels=[f"{rho:g}" for rho in scale.widths])
+        axes.grid(alpha=0.3)
+    for axes in panels[::2]:
+        axes.set_ylabel(f"top-{top} adv. / clean (%)")
+    for axes in panels[-2:]:
+        axes.set_xlabel("rho (number of filters)")
+    legend_below(figure, panels[0])
+    return figure
+
+
+def _table(scale: Scale, results: Results) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for attack, title in ATTACKS.items():
+        for (training, rho), network in networks(scale).items():
+            cells: list[Cell] = [fraction(results.clean(network, beside=attack, eps=scale.eps[0]))]
+            for eps in scale.eps:
+                found = accuracy_ratio(results, network, attack, eps)
+                cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
+            rows.append((title, training, f"{rho:g}", *cells))
+    header = ("Adv. method", "Training", "rho", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
+    notes = ("Ratio of top-1 accuracy on adversarial to that on clean images, with its 95 % interval.",)
+    return Table("Capacity and robustness", header, tuple(rows), labels=3, notes=notes)
+
+
+STUDY = Study("capacity", "Influence of model capacity", "Figures 1 and 4", evaluations, show)

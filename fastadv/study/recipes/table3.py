@@ -1,0 +1,111 @@
+"""Table 3 and section 4.2: label leaking of a network that is trained on FGSM, and the count by its definition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastadv.evaluate.figures import draw_line, legend_below, panels_of
+from fastadv.evaluate.statistics import proportion
+from fastadv.evaluate.tables import Cell, Table
+from fastadv.study import paper
+from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table, tops_of
+from fastadv.study.plan import Leaking, Network, Robustness, Shown, Study
+from fastadv.study.results import Results
+from fastadv.study.scales import Scale
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Of the range: the sizes of section 4.2's check on MNIST, completed.
+LEAK_SIZES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+PAIRS = (("fgsm", "fgsm_pred"), ("fgsm", "step_ll"))
+TRAINED = "Trained on FGSM"
+
+
+def networks(scale: Scale) -> dict[str, Network]:
+    """By the rows of the paper's table, each trained and evaluated with the same method."""
+    return {
+        "step_ll": scale.adversarial("Trained on step l.l.", scale.of_table3),
+        "fgsm": scale.adversarial(TRAINED, {"attack.name": "fgsm", **scale.of_table3}),
+    }
+
+
+def leak_eps(scale: Scale) -> tuple[float, ...]:
+    """In pixel values."""
+    return tuple(round(255 * size, 2) for size in LEAK_SIZES)
+
+
+def evaluations(scale: Scale) -> list[Robustness | Leaking]:
+    """The table; the FGSM-trained network under methods that show whether the effect vanishes; the counts."""
+    found = networks(scale)
+    by_label, without = found["fgsm"], found["step_ll"]
+    return [
+        Robustness((without,), ("step_ll", "fgsm"), scale.eps, scale.limit),
+        Robustness((by_label,), ("fgsm", "fgsm_pred", "step_ll"), scale.eps, scale.limit),
+        Robustness((by_label,), ("iter_basic",), scale.eps, scale.iterative_limit),
+        Leaking((by_label,), PAIRS, leak_eps(scale), scale.limit),
+    ]
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """The table, the counts, and the curves of both."""
+    found = networks(scale)
+    rows = [Row((network.name,), network, row, "table3", row) for row, network in found.items()]
+    table = accuracy_table(
+        scale,
+        results,
+        rows,
+        caption="Label leaking: each network under the method that it was trained on",
+        labels=("Network",),
+        tops=tops_of(scale),
+    )
+    methods = {"fgsm": "FGSM", "fgsm_pred": "FGSM-pred", "step_ll": "step l.l.", "iter_basic": "iter. basic"}
+    lines = [(title, found["fgsm"], attack) for attack, title in methods.items()]
+    return Shown(
+        {"table3": table, "table3-leaking": _leak_table(scale, results, found["fgsm"])},
+        {
+            "table3": accuracy_figure(scale, results, [Panel(TRAINED, lines)]),
+            "table3-leaking": _leak_figure(scale, results, found["fgsm"]),
+        },
+    )
+
+
+def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for size, eps in zip(LEAK_SIZES, leak_eps(scale), strict=True):
+        pair = [results.leaking(network, *names, eps) for names in PAIRS]
+        first = pair[0]
+        cells: list[Cell] = [
+            proportion(first.n - first.clean, first.n),
+            proportion(first.n - first.with_label, first.n),
+        ]
+        cells += [proportion(record.n - record.without_label, record.n) for record in pair]
+        rows.append((f"{size:g}", f"{eps:g}", *cells, *(str(record.leaked) for record in pair)))
+    theirs = paper.numbers()["leaking"]
+    header = (
+        *("eps of the range", "eps", "Error, clean", "FGSM", "FGSM-pred", "step l.l."),
+        *("Leaked against FGSM-pred", "against step l.l."),
+    )
+    n = results.leaking(network, *PAIRS[0], leak_eps(scale)[0]).n
+    notes = (
+        f"{TRAINED}; {n:,} images. Leaked: classified correctly on the FGSM example and wrongly on the one made "
+        "without the true label. FGSM-pred and FGSM differ only for images that are misclassified when clean.",
+        f"The paper counts {theirs['leaked']} of {theirs['n']:,} for a network trained on MNIST by others, at "
+        f"{theirs['eps_of_range']:g} of the range.",
+    )
+    return Table("Labels leaked, by the definition of section 4.2", header, tuple(rows), labels=2, notes=notes)
+
+
+def _leak_figure(scale: Scale, results: Results, network: Network) -> Figure:
+    figure, [axes] = panels_of(1, lines=len(PAIRS))
+    for index, (attack, without) in enumerate(PAIRS):
+        records = [results.leaking(network, attack, without, eps) for eps in leak_eps(scale)]
+        points = [(record.eps, proportion(record.leaked, record.n)) for record in records]
+        draw_line(axes, f"FGSM against {'FGSM-pred' if without == 'fgsm_pred' else 'step l.l.'}", points, index)
+    axes.set(title=TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
+    axes.grid(alpha=0.3)
+    legend_below(figure, axes)
+    return figure
+
+
+STUDY = Study("table3", "Label leaking", "Table 3, section 4.2", evaluations, show)

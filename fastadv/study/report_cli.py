@@ -1,0 +1,41 @@
+"""``fastadv report``: one page of what a study found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastadv.extras import require
+from fastadv.study.report import write_report
+
+_DESCRIPTION = """\
+Write report.html and report.md into the folder of a study, from its records alone: tables beside the paper's numbers,
+figures, claims with their verdicts, configurations, hardware, versions and commands. The page needs no other file.
+Words on a claim, such as the likely reason why it does not hold, are taken from DIR/remarks.yaml: names of claims, as
+claims.md has them, to text.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fastadv report`` with these arguments; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="fastadv report",
+        description=_DESCRIPTION,
+        epilog="exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of fastadv study")
+    arguments = parser.parse_args(argv)
+    try:
+        require("matplotlib", extra="evaluate")
+        paths = write_report(arguments.folder)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        print(f"fastadv report: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fastadv report: {error}", file=sys.stderr)
+        return 1
+    print(*paths, sep="\n")
+    return 0

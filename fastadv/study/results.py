@@ -1,0 +1,112 @@
+"""Results: what was measured, found by network. All tables, figures and claims are made from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fastadv.evaluate.leaking import LeakRecord
+from fastadv.evaluate.records import CLEAN, Record
+from fastadv.evaluate.transfer import TransferRecord
+from fastadv.study.plan import Network
+
+
+class NotMeasured(LookupError):
+    """There is no record of what was asked for; the message says of what."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """``successes`` of ``n``."""
+
+    successes: int
+    n: int
+
+    @property
+    def wrong(self) -> Share:
+        """The others."""
+        return Share(self.n - self.successes, self.n)
+
+
+class Results:
+    """Records by network, attack and size. Of what was measured twice the last counts.
+
+    Args:
+        robustness: records whose ``model`` is a network's id.
+        transfer: the same of ``source`` and ``target``.
+        leaking: the same of ``model``.
+    """
+
+    def __init__(
+        self,
+        robustness: Sequence[Record] = (),
+        transfer: Sequence[TransferRecord] = (),
+        leaking: Sequence[LeakRecord] = (),
+    ) -> None:
+        self.robustness = list(robustness)
+        self._accuracy = {(r.model, r.attack, r.eps, r.n): r for r in robustness}
+        self._most: dict[tuple[str, str, float], Record] = {}
+        for record in robustness:
+            place = (record.model, record.attack, record.eps)
+            if place not in self._most or self._most[place].n <= record.n:
+                self._most[place] = record
+        self._transfer = {(r.source, r.target, r.attack, r.eps): r for r in transfer}
+        self._leaking = {(r.model, r.attack, r.without, r.eps): r for r in leaking}
+
+    def record(self, network: Network, attack: str, eps: float) -> Record:
+        """Of the most images that were measured.
+
+        Raises:
+            NotMeasured: there is none.
+        """
+        found = self._most.get((network.id, attack, float(eps)))
+        if found is None:
+            raise NotMeasured(f"{network.name} under {attack}, eps = {eps:g}")
+        return found
+
+    def accuracy(self, network: Network, attack: str, eps: float, top: int = 1) -> Share:
+        """Images classified correctly.
+
+        Raises:
+            NotMeasured: there is no record, or no top 5.
+        """
+        record = self.record(network, attack, eps)
+        correct = record.top1 if top == 1 else record.top5
+        if correct is None:
+            raise NotMeasured(f"top {top} of {network.name}")
+        return Share(correct, record.n)
+
+    def clean(self, network: Network, top: int = 1, *, beside: str = CLEAN, eps: float = 0) -> Share:
+        """Clean images classified correctly, of those that an attack ``beside`` was measured on.
+
+        Raises:
+            NotMeasured: there is no record.
+        """
+        n = self.record(network, beside, eps).n
+        record = self._accuracy.get((network.id, CLEAN, 0.0, n))
+        correct = None if record is None else record.top1 if top == 1 else record.top5
+        if correct is None:
+            raise NotMeasured(f"clean accuracy of {network.name} on {n} images, top {top}")
+        return Share(correct, n)
+
+    def transfer(self, source: Network, target: Network, attack: str, eps: float) -> TransferRecord:
+        """Images made with one network and shown to another.
+
+        Raises:
+            NotMeasured: there is no record.
+        """
+        found = self._transfer.get((source.id, target.id, attack, float(eps)))
+        if found is None:
+            raise NotMeasured(f"transfer of {attack} from {source.name} to {target.name}, eps = {eps:g}")
+        return replace(found, source=source.name, target=target.name)
+
+    def leaking(self, network: Network, attack: str, without: str, eps: float) -> LeakRecord:
+        """Labels leaked.
+
+        Raises:
+            NotMeasured: there is no record.
+        """
+        found = self._leaking.get((network.id, attack, without, float(eps)))
+        if found is None:
+            raise NotMeasured(f"labels that {network.name} leaks under {attack}, eps = {eps:g}")
+        return found

@@ -1,0 +1,314 @@
+"""Runs studies: trains what is missing, evaluates to records, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import Signals
+
+import torch
+
+from fastadv import data
+from fastadv.data import ImageData
+from fastadv.evaluate.leaking import LeakRecord, run_leaking
+from fastadv.evaluate.records import Record, RecordFile
+from fastadv.evaluate.sweep import Images, Subject, Sweep, run
+from fastadv.evaluate.transfer import TransferRecord, run_transfer
+from fastadv.signals import on_first_signal
+from fastadv.study.cost import Speeds, evaluation_seconds, hours, training_seconds
+from fastadv.study.plan import Leaking, Network, Robustness, Study, Transfer, vary
+from fastadv.study.results import Results
+from fastadv.study.scales import Scale
+from fastadv.train import checkpoint
+from fastadv.train.build import create_trainer
+from fastadv.train.config import TrainConfig
+from fastadv.train.parsing import dump_config
+from fastadv.train.trainer import Trainer
+
+BATCH = 100
+SEED = 0
+_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study's files are.
+
+    Args:
+        folder: given by ``--out``.
+    """
+
+    folder: Path
+
+    def run(self, network: Network) -> Path:
+        """The folder of a network's run."""
+        return self.folder / "networks" / network.id
+
+    def robustness(self) -> RecordFile[Record]:
+        """The accuracies."""
+        return RecordFile(self.folder / "records" / "robustness.jsonl", Record)
+
+    def transfer(self) -> RecordFile[TransferRecord]:
+        """The transfers."""
+        return RecordFile(self.folder / "records" / "transfer.jsonl", TransferRecord)
+
+    def leaking(self) -> RecordFile[LeakRecord]:
+        """The leaked labels."""
+        return RecordFile(self.folder / "records" / "leaking.jsonl", LeakRecord)
+
+    def results(self) -> Results:
+        """What was measured so far."""
+        return Results(self.robustness().records, self.transfer().records, self.leaking().records)
+
+    def is_trained(self, network: Network) -> bool:
+        """Whether the network's run has come to its end.
+
+        Raises:
+            CheckpointError: it has checkpoints, and none is usable.
+        """
+        latest = checkpoint.latest(self.run(network))
+        return latest is not None and checkpoint.read_meta(latest).epoch >= network.config.epochs
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a study runs on.
+
+    Args:
+        data: the data set's folder, if it needs one.
+        device: for training and evaluation.
+        threads: of the CPU; None is PyTorch's own choice.
+        processes: that train a network together, started by torchrun if there are several.
+    """
+
+    data: str | None
+    device: torch.device
+    threads: int | None
+    processes: int = 1
+
+    def config(self, network: Network) -> TrainConfig:
+        """How the network is trained here: an iteration takes as many minibatches, shared among the processes.
+
+        Raises:
+            ValueError: they cannot be shared without changing their number by more than a tenth.
+        """
+        wanted = network.config.accumulate
+        accumulate = max(1, round(wanted / self.processes))
+        if abs(accumulate * self.processes - wanted) > _TOLERANCE * wanted:
+            raise ValueError(
+                f"an iteration takes {wanted} minibatches of {network.config.m}, and {self.processes} processes would "
+                f"take {accumulate * self.processes}, another training: choose another --processes"
+            )
+        changes = {
+            "data.root": self.data,
+            "device": self.device.type if self.processes > 1 else str(self.device),
+            "threads": self.threads,
+            "keep": 1,
+            "accumulate": accumulate,
+        }
+        return vary(network.config, changes)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece: the training of a network, or a part of its evaluation.
+
+    Args:
+        what: for the progress line.
+        seconds: as estimated.
+        network: to be trained; None for an evaluation.
+        part: to be measured, of these networks alone; None for a training.
+    """
+
+    what: str
+    seconds: float
+    network: Network | None = None
+    part: Robustness | Transfer | Leaking | None = None
+
+
+def plan(studies: Sequence[Study], scale: Scale, speeds: Speeds) -> dict[str, list[Work]]:
+    """The work of each study in order. A network that several need is trained for the first of them."""
+    seen: set[str] = set()
+    work: dict[str, list[Work]] = {}
+    for study in studies:
+        pieces = work.setdefault(study.name, [])
+        for network in study.networks(scale):
+            if network.id not in seen:
+                seconds = training_seconds(network, scale, speeds.of(network))
+                pieces.append(Work(f"train {network.name}", seconds, network=network))
+                seen.add(network.id)
+        for part in study.evaluations(scale):
+            pieces += _pieces(part, scale, speeds)
+    return work
+
+
+def _pieces(part: Robustness | Transfer | Leaking, scale: Scale, speeds: Speeds) -> Iterator[Work]:
+    """A transfer needs all its networks at once; of the others, one after the other."""
+    costs = [evaluation_seconds(part, network, scale, speeds.of(network)) for network in part.networks]
+    if isinstance(part, Transfer):
+        yield Work(f"transfer by {', '.join(part.attacks)}", sum(costs), part=part)
+        return
+    for network, seconds in zip(part.networks, costs, strict=True):
+        by = "labels leaked" if isinstance(part, Leaking) else ", ".join(part.attacks)
+        yield Work(f"evaluate {network.name}: {by}", seconds, part=replace(part, networks=(network,)))
+
+
+class Runner:
+    """Does the work of studies, one piece after the other.
+
+    Args:
+        place: where files go.
+        machine: what it runs on.
+        scale: the scale.
+    """
+
+    def __init__(self, place: Place, machine: Machine, scale: Scale) -> None:
+        self.place = place
+        self.machine = machine
+        self.scale = scale
+        self._images: ImageData | None = None
+        self._trainer: Trainer | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopped_by: Signals | None = None
+
+    def run(self, studies: Sequence[Study], work: dict[str, list[Work]]) -> None:
+        """Train and measure all that the studies need.
+
+        Raises:
+            KeyboardInterrupt: a signal, its argument, came; what was done is on disk.
+            NonFiniteLoss: a training failed.
+            OSError: a file could not be written.
+        """
+        progress = _Progress(work)
+        with on_first_signal(self._stop):
+            for study in studies:
+                for piece in work[study.name]:
+                    with progress.doing(study, piece, idle=self._is_done(piece)):
+                        self._do(piece)
+
+    def _stop(self, number: Signals) -> None:
+        self._stopped_by = number
+        if self._child is not None:
+            self._child.send_signal(number)
+            return
+        if self._trainer is None:
+            raise KeyboardInterrupt(number)
+        print(f"{number.name}: stopping after this iteration; a second one stops at once", file=sys.stderr)
+        self._trainer.request_stop()
+
+    def _is_done(self, piece: Work) -> bool:
+        return piece.network is not None and self.place.is_trained(piece.network)
+
+    def _do(self, piece: Work) -> None:
+        if piece.network is not None:
+            self._train(piece.network)
+        elif piece.part is not None:
+            self._evaluate(piece.part)
+
+    def _evaluate(self, part: Robustness | Transfer | Leaking) -> None:
+        subjects = self._subjects(part)
+        if isinstance(part, Robustness):
+            run(self._sweep(part, part.attacks), subjects, self.place.robustness())
+        elif isinstance(part, Transfer):
+            run_transfer(self._sweep(part, part.attacks), subjects, self.place.transfer())
+        else:
+            run_leaking(self._sweep(part, ()), part.pairs, subjects, self.place.leaking())
+
+    def _train(self, network: Network) -> None:
+        if self.place.is_trained(network):
+            return
+        if self.machine.processes > 1:
+            self._train_by_torchrun(network)
+            return
+        self._trainer = create_trainer(self.machine.config(network), self.place.run(network), resume="auto")
+        try:
+            self._trainer.fit()
+        finally:
+            self._trainer = None
+        if self._stopped_by is not None:
+            raise KeyboardInterrupt(self._stopped_by)
+
+    def _train_by_torchrun(self, network: Network) -> None:
+        """As ``fastadv train`` in processes of its own, to which a signal is handed on."""
+        run_dir = self.place.run(network)
+        recipe = run_dir.with_suffix(".yaml")
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        recipe.write_text(dump_config(self.machine.config(network)), encoding="utf-8")
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.machine.processes)]
+        options = ["--recipe", str(recipe), "--out", str(run_dir), "--resume", "auto"]
+        self._child = subprocess.Popen([sys.executable, "-m", *torchrun, "-m", "fastadv", "train", *options])
+        try:
+            code = self._child.wait()
+        finally:
+            self._child = None
+        if self._stopped_by is not None:
+            raise KeyboardInterrupt(self._stopped_by)
+        if code or not self.place.is_trained(network):
+            raise OSError(f"the training of {network.name} ended with exit code {code}; its run is {run_dir}")
+
+    def _sweep(self, part: Robustness | Transfer | Leaking, attacks: Sequence[str]) -> Sweep:
+        name = self.scale.base.data.name
+        return Sweep(
+            dataset=name,
+            images=self._test_images(),
+            limit=part.limit,
+            attacks=attacks,
+            eps=part.eps,
+            seed=SEED,
+            batch_size=BATCH,
+            device=self.machine.device,
+            data=self.scale.base.data,
+        )
+
+    def _test_images(self) -> Images:
+        if self._images is None:
+            self._images = data.load(self.scale.base.data.name, self.machine.data, False)
+        return self._images.test
+
+    def _subjects(self, part: Robustness | Transfer | Leaking) -> list[Subject]:
+        """The networks, with their averaged weights where they have such."""
+        subjects = []
+        for network in part.networks:
+            averaged = network.config.ema_decay is not None
+            loaded = checkpoint.load_model(self.place.run(network), averaged=averaged)
+            subjects.append(Subject(network.id, loaded.model, loaded.config.data.pixel_space))
+        return subjects
+
+
+class _Progress:
+    """A line for each piece: how many there are, the share of the whole that is done, the time left.
+
+    The estimate is corrected by how long the pieces so far took against what was expected of them.
+    """
+
+    def __init__(self, work: dict[str, list[Work]]) -> None:
+        pieces = [piece for part in work.values() for piece in part]
+        self._count, self._number = len(pieces), 0
+        self._total = self._left = sum(piece.seconds for piece in pieces)
+        self._expected = self._taken = 0.0
+
+    @contextmanager
+    def doing(self, study: Study, piece: Work, *, idle: bool) -> Iterator[None]:
+        """Around a piece; ``idle`` if there is nothing to be done for it."""
+        self._number += 1
+        if not idle:
+            done = 100 * (1 - self._left / self._total) if self._total else 0
+            left = hours(self._left * self._factor)
+            line = f"[{self._number}/{self._count}] {done:.0f} %, {left} left  {study.name}: {piece.what}"
+            print(line, file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        yield
+        self._left -= piece.seconds
+        taken = time.perf_counter() - start
+        if not idle and taken > 0.2 * piece.seconds:  # found in the records, a piece takes next to nothing
+            self._expected += piece.seconds
+            self._taken += taken
+
+    @property
+    def _factor(self) -> float:
+        return self._taken / self._expected if self._expected else 1.0

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastadv import PixelSpace, models
+from fastadv.evaluate import cli as evaluate_cli
+from fastadv.evaluate import read_records, transfer_cli
+from fastadv.evaluate.records import Record
+from fastadv.evaluate.subjects import add_options, load_subjects, parse_space
+from fastadv.evaluate.transfer import TransferRecord
+from tests.evaluate.test_evaluate_cli import save_run
+
+
+def save_weights(path: Path, seed: int = 0, classes: int = 10) -> Path:
+    torch.manual_seed(seed)
+    torch.save(models.create("timm/test_resnet", num_classes=classes, in_channels=1).state_dict(), path)
+    return path
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save_weights(tmp_path / "w.pth")
+
+
+def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path) -> None:
+    run = save_run(tmp_path / "standard")
+    texts = [str(run), f"timm/test_resnet@{weights}", f"C=timm/test_resnet@{weights}"]
+    loaded = load_subjects(texts, options("--space", "symmetric", "--space", "C=0.5/0.25"))
+    assert [subject.name for subject in loaded.subjects] == ["standard", "w", "C"]
+    assert [subject.space for subject in loaded.subjects] == [
+        PixelSpace.unit(),
+        PixelSpace.symmetric(),
+        PixelSpace.normalized(0.5, 0.25),
+    ]
+    assert (loaded.config.name, len(loaded.images)) == ("digits", 500)
+    saved = torch.load(weights, weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in loaded.subjects[1].model.state_dict().items())
+    assert not any(subject.model.training for subject in loaded.subjects)
+
+
+@pytest.mark.parametrize(
+    ("text", "space"),
+    [
+        ("raw", PixelSpace.raw()),
+        ("imagenet", PixelSpace.imagenet()),
+        ("0.485,0.456,0.406/0.229,0.224,0.225", PixelSpace.imagenet()),
+        ("0.5/0.5", PixelSpace.symmetric()),
+    ],
+)
+def test_spaces(text: str, space: PixelSpace) -> None:
+    assert parse_space(text) == space
+
+
+@pytest.mark.parametrize("text", ["", "0.5", "0.5/", "a/b", "0.5/0.5/0.5", "nan/1", "Imagenet"])
+def test_spaces_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="--space must be raw, unit, symmetric, imagenet, or mean/std"):
+        parse_space(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "given", "message"),
+    [
+        (["timm/test_resnet@{w}"], ["--space", "unit"], "models from files need --dataset"),
+        (["timm/test_resnet@{w}"], ["--dataset", "digits"], "--space is needed for w: how were its training images"),
+        (["timm/test_resnet@{w}", "{run}"], [], "--space is needed for w"),
+        (["{run}"], ["--space", "standard=unit"], "a run knows its own space"),
+        (["{run}"], ["--dataset", "mnist"], "was trained on digits, and --dataset is mnist"),
+        (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "B=unit"], "no model from a file is named 'B'"),
+        (["timm/test_resnett@{w}"], ["--dataset", "digits", "--space", "unit"], "did you mean test_resnet"),
+        (
+            ["timm/test_resnet@{w}", "x/w.pth=timm/test_resnet@{w}", "timm/test_resnet@{w}"],
+            ["--dataset", "digits"],
+            "two rows",
+        ),
+        (["timm/test_resnet@{five}"], ["--dataset", "digits", "--space", "unit"], r"is \[5\] in the file and \[10\]"),
+        (["timm/test_resnet@{none}"], ["--dataset", "digits", "--space", "unit"], "no file of weights at"),
+        (["nowhere"], [], "nowhere"),
+    ],
+)
+def test_mistakes(tmp_path: Path, weights: Path, texts: list[str], given: list[str], message: str) -> None:
+    places = {
+        "w": weights,
+        "run": save_run(tmp_path / "standard"),
+        "five": save_weights(tmp_path / "five.pth", classes=5),
+        "none": tmp_path / "none.pth",
+    }
+    with pytest.raises((ValueError, OSError), match=message):
+        load_subjects([text.format(**places) for text in texts], options(*given))
+
+
+def test_evaluate_takes_files(tmp_path: Path, weights: Path) -> None:
+    command = [f"Mine=timm/test_resnet@{weights}", "--dataset", "digits", "--space", "unit", "--limit", "20"]
+    assert evaluate_cli.main([*command, "--attacks", "fgsm", "--eps", "8,16", "--out", str(tmp_path / "out")]) == 0
+    records = read_records(tmp_path / "out/robustness.jsonl", Record)
+    assert [(r.model, r.attack, r.eps) for r in records] == [
+        ("Mine", "clean", 0.0),
+        ("Mine", "fgsm", 8.0),
+        ("Mine", "fgsm", 16.0),
+    ]
+
+
+def transfer(tmp_path: Path, *arguments: str) -> int:
+    return transfer_cli.main([*arguments, "--limit", "20", "--device", "cpu", "--out", str(tmp_path / "out")])
+
+
+def test_transfer_end_to_end(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = save_run(tmp_path / "standard")
+    models_named = [f"A={run}", f"D=timm/test_resnet@{weights}"]
+    command = [*models_named, "--space", "symmetric", "--attacks", "fgsm,iter_ll", "--eps", "8,16", "--curve", "D:A"]
+    assert transfer(tmp_path, *command) == 0
+    records = read_records(tmp_path / "out/transfer.jsonl", TransferRecord)
+    assert len(records) == 2 * 2 * 2 * 2
+    assert {(r.source_space, r.target_space) for r in records if r.source == "A" and r.target == "D"} == {
+        ("PixelSpace.unit()", "PixelSpace.symmetric()")
+    }
+    files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.md"))
+    assert files == [f"tables/transfer-{what}-eps-{eps}.md" for what in ("error", "rate") for eps in (16, 8)]
+    assert sorted(path.name for path in (tmp_path / "out/figures").iterdir()) == [
+        f"transfer-{what}.{kind}" for what in ("error", "rate") for kind in ("png", "svg")
+    ]
+    assert "Transfer rate, eps = 16" in capsys.readouterr().out
+    assert transfer(tmp_path, *command) == 0
+    assert read_records(tmp_path / "out/transfer.jsonl", TransferRecord) == records
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}"], "transfer needs two models or more"),
+        (["A={run}", "B={run}", "--curve", "A:C"], "--curve is SOURCE:TARGET, two of A, B, got 'A:C'"),
+        (["A={run}", "B={run}", "--attacks", "fgsm:aux_weight=0.4"], "forward_with_aux"),
+    ],
+)
+def test_transfer_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    run = save_run(tmp_path / "standard")
+    assert transfer(tmp_path, *(argument.format(run=run) for argument in arguments)) == 2
+    assert message in capsys.readouterr().err

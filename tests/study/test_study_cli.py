@@ -1,0 +1,167 @@
+"""The studies end to end, at a scale of seconds."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastadv.evaluate import Record, read_records
+from fastadv.study import cli, report_cli
+from fastadv.study.recipes import STUDIES
+from fastadv.study.scales import Scale
+from fastadv.train.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("scale")
+
+
+def study(*arguments: str | Path) -> int:
+    return cli.main([*map(str, arguments), "--device", "cpu"])
+
+
+def counts(out: Path) -> dict[str, tuple[int, int | None]]:
+    return {record.key: (record.top1, record.top5) for record in read_records(out / "records/robustness.jsonl", Record)}
+
+
+@pytest.mark.timeout(300)
+def test_all_of_them(
+    tmp_path: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study("all", "--out", tmp_path) == 0
+    networks = {network.id for one in STUDIES.values() for network in one.networks(scale)}
+    trained = {path.name for path in (tmp_path / "networks").iterdir()}
+    assert trained == networks  # each once
+    assert all((tmp_path / "tables" / f"{name}.md").exists() for name in STUDIES if name != "transfer")
+    figures = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
+    assert figures >= {
+        "capacity-top1",
+        "capacity-top5",
+        "transfer-rate",
+        "transfer-error",
+        "table3-leaking",
+        "one_step",
+    }
+    assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == figures
+
+    claims = json.loads((tmp_path / "claims.json").read_text())
+    assert "not measured" not in {claim["verdict"] for claim in claims} and all(claim["figures"] for claim in claims)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == len(figures) and "Not complete" not in page
+    assert not re.search(r'(src|href)="(?!#)', page)  # it needs no other file
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    markdown = (tmp_path / "report.md").read_text()
+    for part in ("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000"):
+        assert part in page and part in markdown
+
+    # The same command again finds all of it done.
+    capsys.readouterr()
+    monkeypatch.setattr(cli, "write_report", lambda folder: [])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
+    assert study("all", "--out", tmp_path) == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
+    assert ": train" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_a_training_and_in_an_evaluation(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert study("fixed_eps", "--out", whole) == 0
+
+    original, steps = Trainer.train_step, []
+
+    def step(self: Trainer, minibatches: Any) -> None:
+        original(self, minibatches)
+        steps.append(self.step)
+        if len(steps) == 8:  # in the second network
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        assert study("fixed_eps", "--out", out) == 128 + number
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastadv.attacks.StepLL.at_each", lambda *_, **__: signal.raise_signal(number))
+        assert study("fixed_eps", "--out", out) == 128 + number
+    assert len(read_records(out / "records/robustness.jsonl", Record)) == 1  # clean images
+    assert study("fixed_eps", "--out", out) == 0
+    assert counts(out) == counts(whole)
+    assert (out / "tables/fixed_eps.md").read_text() == (whole / "tables/fixed_eps.md").read_text()
+
+
+def test_studies_share_networks_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study("fixed_eps", "--out", tmp_path) == 0
+    assert study("delay", "--out", tmp_path) == 0
+    shown = capsys.readouterr().err
+    assert len(re.findall(r"fixed_eps: train", shown)) == 3 and len(re.findall(r"delay: train", shown)) < 4
+    manifest = json.loads((tmp_path / "study.json").read_text())
+    assert manifest["studies"] == ["delay", "fixed_eps"] and len(manifest["commands"]) == 2
+    page = (tmp_path / "report.html").read_text()
+    assert 'id="delay"' in page and 'id="fixed_eps"' in page and 'id="table1"' not in page
+
+
+def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study("fixed_eps", "--out", tmp_path) == 0
+    for folder in ("networks", "tables", "figures"):
+        (tmp_path / folder).rename(tmp_path / f"no-{folder}")
+    before = (tmp_path / "report.html").read_text()
+    (tmp_path / "remarks.yaml").write_text("fixed_is_narrow: Three iterations <teach> little.\n")
+    assert report_cli.main([str(tmp_path)]) == 0
+    after = (tmp_path / "report.html").read_text()
+    assert after.replace("<p>Three iterations &lt;teach&gt; little.</p>", "") == before
+    assert "Three iterations" in (tmp_path / "claims.md").read_text()
+    assert (tmp_path / "tables/fixed_eps.md").exists() and (tmp_path / "figures/fixed_eps.svg").exists()
+
+    records = (tmp_path / "records/robustness.jsonl").read_text().splitlines(True)
+    (tmp_path / "records/robustness.jsonl").write_text("".join(records[:-1]))
+    assert report_cli.main([str(tmp_path)]) == 0
+    assert "Not complete: eps = 8 under step_ll, eps = 8 is not measured" in (tmp_path / "report.html").read_text()
+
+    (tmp_path / "remarks.yaml").write_text("no_such_claim: x\n")
+    assert report_cli.main([str(tmp_path)]) == 2
+    assert "['no_such_claim']" in capsys.readouterr().err
+
+
+def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study("all", "--out", tmp_path / "none", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    for part in ("networks;", "MiB of checkpoints", "Adv. training", "regularizers", "together"):
+        assert part in shown
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table1", "--scale", "imagenet"], "--scale imagenet needs --data, the folder with train/ and val/"),
+        (["table1", "--device", "nonsense"], "nonsense"),
+    ],
+)
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study("fixed_eps", "--out", tmp_path, "--limit", "5") == 0
+    assert study("fixed_eps", "--out", tmp_path) == 2
+    assert "holds a study with limit 5, and this one has as the scale has it" in capsys.readouterr().err
+
+
+def test_a_report_of_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_cli.main([str(tmp_path)]) == 2
+    assert "is not the folder of a study: no study.json in it" in capsys.readouterr().err
+
+
+def test_help_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*STUDIES, "exit codes", "--dry-run"))
