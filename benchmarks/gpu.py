@@ -122,6 +122,7 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a group of its own, to signal
+            preexec_fn=_heed_interrupts,
         )
         try:
             code = _wait(process, limit)
@@ -138,6 +139,11 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
     if part.code != 0:
         print(part.output[-8000:], flush=True)
     return part
+
+
+def _heed_interrupts() -> None:
+    """Shells start what runs in the background with interrupts ignored, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait(process: subprocess.Popen[bytes], limit: float) -> int | None:
