@@ -14,7 +14,7 @@ _NOT_HERE = {"eps", "space", "seed", "generator"}  # given to every attack alike
 
 
 class _AnyModel(nn.Module):
-    """Stands in for models that are not loaded yet, and has what attacks ask of some."""
+    """Stands in for models that are not loaded yet: never run, and has the methods that attacks look for."""
 
     def forward_with_aux(self, images: Tensor) -> Any:
         raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from signal import Signals
@@ -53,16 +53,25 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
         print(f"fastadv evaluate: {error}", file=sys.stderr)
         return 2
+
+    def measure() -> None:
+        records = run(sweep, subjects, file)
+        _show(records)
+        print("written:", file.path, *_write(records, arguments.out), sep="\n  ")
+
+    return resumable("fastadv evaluate", arguments.out, measure)
+
+
+def resumable(command: str, out: Path, measure: Callable[[], None]) -> int:
+    """Measure into the folder ``out`` as its only writer; returns the exit code, that of a signal if one came."""
     try:
-        with only_writer(arguments.out), on_first_signal(_interrupt):
-            records = run(sweep, subjects, file)
-            _show(records)
-            print("written:", file.path, *_write(records, arguments.out), sep="\n  ")
+        with only_writer(out), on_first_signal(_interrupt):
+            measure()
     except OSError as error:
-        print(f"fastadv evaluate: {error}", file=sys.stderr)
+        print(f"{command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print("fastadv evaluate: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return exit_code(*interrupt.args)
     return 0
 
@@ -80,22 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("models", nargs="+", metavar="[NAME=]MODEL", help=HELP)
-    add(
-        "--attacks",
-        type=attack_list,
-        default="step_ll,iter_ll,iter_basic",
-        metavar="A,B,...",
-        help=f"any of {', '.join(attacks.names())}, with options of its own as in pgd:steps=20:alpha=2 "
-        "(default: %(default)s)",
-    )
-    add(
-        "--eps",
-        type=eps_list,
-        default="2,4,8,16",
-        metavar="E,F,...",
-        help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
-    )
+    add_subjects(parser, attacks_by_default="step_ll,iter_ll,iter_basic", eps_by_default="2,4,8,16")
     add_options(parser)
     add(
         "--limit",
@@ -106,6 +100,27 @@ def _parser() -> argparse.ArgumentParser:
     add_run_options(parser)
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where to write (default: %(default)s)")
     return parser
+
+
+def add_subjects(parser: argparse.ArgumentParser, *, attacks_by_default: str, eps_by_default: str) -> None:
+    """The models, and what they go through."""
+    add = parser.add_argument
+    add("models", nargs="+", metavar="[NAME=]MODEL", help=HELP)
+    add(
+        "--attacks",
+        type=attack_list,
+        default=attacks_by_default,
+        metavar="A,B,...",
+        help=f"any of {', '.join(attacks.names())}, with options of its own as in pgd:steps=20:alpha=2 "
+        "(default: %(default)s)",
+    )
+    add(
+        "--eps",
+        type=eps_list,
+        default=eps_by_default,
+        metavar="E,F,...",
+        help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

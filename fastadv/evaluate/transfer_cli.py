@@ -6,23 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from signal import Signals
 
 import torch
 
-from fastadv import attacks, devices
+from fastadv import devices
 from fastadv.evaluate.attack_text import parse_attack
-from fastadv.evaluate.cli import add_run_options, attack_list, eps_list, whole
+from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, whole
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.records import RecordFile
-from fastadv.evaluate.subjects import HELP, add_options, load_subjects
+from fastadv.evaluate.subjects import add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep
 from fastadv.evaluate.tables import save_table, to_rich
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer_table
 from fastadv.extras import require
-from fastadv.outputs import make_folder, only_writer
-from fastadv.signals import exit_code, on_first_signal
+from fastadv.outputs import make_folder
 from fastadv.train.checkpoint import CheckpointError
 
 _DESCRIPTION = """\
@@ -53,21 +51,12 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
         print(f"fastadv transfer: {error}", file=sys.stderr)
         return 2
-    try:
-        with only_writer(arguments.out), on_first_signal(_interrupt):
-            records = run_transfer(sweep, subjects, file)
-            print("written:", file.path, *_write(records, arguments), sep="\n  ")
-    except OSError as error:
-        print(f"fastadv transfer: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print("fastadv transfer: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return exit_code(*interrupt.args)
-    return 0
 
+    def measure() -> None:
+        records = run_transfer(sweep, subjects, file)
+        print("written:", file.path, *_write(records, arguments), sep="\n  ")
 
-def _interrupt(number: Signals) -> None:
-    raise KeyboardInterrupt(number)
+    return resumable("fastadv transfer", arguments.out, measure)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,22 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("models", nargs="+", metavar="[NAME=]MODEL", help=HELP)
-    add(
-        "--attacks",
-        type=attack_list,
-        default="fgsm,iter_basic,iter_ll",
-        metavar="A,B,...",
-        help=f"any of {', '.join(attacks.names())}, with options of its own as in pgd:steps=20:alpha=2 "
-        "(default: %(default)s)",
-    )
-    add(
-        "--eps",
-        type=eps_list,
-        default="16",
-        metavar="E,F,...",
-        help="sizes of the perturbation in pixel values of [0, 255] (default: %(default)s)",
-    )
+    add_subjects(parser, attacks_by_default="fgsm,iter_basic,iter_ll", eps_by_default="16")
     add(
         "--curve",
         metavar="SOURCE:TARGET",
