@@ -86,6 +86,7 @@ def build(
         train_loader=loader,
         test_loader=loader,
         inputs=(1000, 3),
+        training_set=data.identity_of(images),
         processes=processes,
         local_backward=local,
     )
