@@ -112,7 +112,7 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         averages=averages,
     )
     if config.data.on_bad_image == "stop":
-        _stop_at_bad_images(trainer, data.check_command(config.data.root or ""))
+        _stop_at_bad_images(trainer)
     return trainer
 
 
@@ -141,11 +141,13 @@ def _loaders(
     return train_loader, test_loader
 
 
-def _stop_at_bad_images(trainer: Trainer, check_command: str) -> None:
+def _stop_at_bad_images(trainer: Trainer) -> None:
+    check = data.check_command(str(trainer.config.data.root))
+
     def stop(bad: data.BadImage) -> None:
         data.warn_of_bad_image(bad)
         trainer.request_stop(
-            f"{bad.name} cannot be used (data.on_bad_image stop); {check_command} finds all such files and has "
+            f"{bad.name} cannot be used (data.on_bad_image stop); {check} finds all such files and has "
             f"training leave them out"
         )
 

@@ -18,6 +18,10 @@ _OF_FILES = (
     *("loader", "workers", "prefetch", "on_bad_image"),
 )
 _UNUSED = {"digits": ("root", "download", *_OF_FILES), "imagenet": ("crop_padding",)}
+_MEANT = {
+    "digits": "images in files are --data.name imagenet; other sets in folders are mnist, fashion_mnist, cifar10",
+    "imagenet": "data.least_area and data.widest_aspect say how its images are cut",
+}
 
 
 class ConfigError(ValueError):
@@ -61,14 +65,9 @@ def check_used(data: DataConfig) -> None:
     default = DataConfig()
     candidates = _UNUSED.get(data.name, _OF_FILES)
     unused = [f"data.{name}" for name in candidates if getattr(data, name) != getattr(default, name)]
-    if not unused:
-        return
-    meant = (
-        "data.least_area and data.widest_aspect say how its images are cut"
-        if data.name == "imagenet"
-        else "images in files are --data.name imagenet"
-    )
-    raise ConfigError(f"data.name {data.name} does not use {', '.join(unused)}: {meant}")
+    if unused:
+        meant = _MEANT.get(data.name, "images in files are --data.name imagenet")
+        raise ConfigError(f"data.name {data.name} does not use {', '.join(unused)}: {meant}")
 
 
 def explained(error: Exception, known: Collection[str]) -> ConfigError:

@@ -329,8 +329,9 @@ class Trainer:
         It is read by the main process alone: the others need not see the folder.
 
         Raises:
-            CheckpointError: it is not usable, or the training set is another than it was.
-            FailedElsewhere: the training set of another process is.
+            CheckpointError: it is not usable.
+            ValueError: the training set is another than it was.
+            FailedElsewhere: another process raised one of these.
         """
         saved = on_main(self.processes, lambda: checkpoint.read(path))
         self.step, state = saved.meta.step, saved.state
@@ -354,7 +355,7 @@ class Trainer:
 
     def _check_training_set(self, before: Mapping[str, Any], path: Path) -> None:
         if (differs := difference(before, self.training_set)) is not None:
-            raise checkpoint.CheckpointError(
+            raise ValueError(
                 f"{path} is of another training set than {self.config.data.root or self.config.data.name}: {differs}. "
                 f"Resume with the data that the run was begun with, wherever they lie now (--data DIR), or begin a "
                 f"new run in another --out"

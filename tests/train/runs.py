@@ -81,6 +81,16 @@ def train(
     }
 
 
+def resume_with_other_labels(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
+    """A run that goes on while one process reads another training set."""
+    use_few_digits()
+    few = data.load("digits", None, False)
+    if processes.rank == rank:
+        other = data.ImageSet(few.train.images, few.train.labels.roll(1), few.train.classes)
+        data.load = lambda name, root, download: data.ImageData(other, few.test)
+    create_trainer(config, run, resume=True, processes=processes)
+
+
 def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, faulty: int) -> Any:
     """A run in which the loss of process ``faulty`` is not a number in iteration ``at``."""
     trainer, _ = trainer_of(processes, config, run)

@@ -273,6 +273,14 @@ def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_pa
     assert [other.kind for other in others] == ["FailedElsewhere"] * 2
 
 
+@pytest.mark.parametrize("other", [0, 1])
+def test_one_process_with_another_training_set_ends_all(other: int, run_config: TrainConfig, tmp_path: Path) -> None:
+    succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
+    results = together(2, runs.resume_with_other_labels, run_config, tmp_path, other)
+    assert results[other].kind == "ValueError" and "its 160 images have other labels" in results[other].text
+    assert results[1 - other].kind == "FailedElsewhere"
+
+
 @pytest.mark.parametrize("faulty", [0, 1])
 def test_a_loss_that_is_not_finite_stops_all(faulty: int, config: TrainConfig, tmp_path: Path) -> None:
     results = succeeded(together(2, runs.fail_at, replace(config, m=16), tmp_path, 8, faulty))

@@ -231,7 +231,7 @@ def test_a_run_goes_on_with_its_own_training_set_alone(
     few = data.load("digits", None, False)
     other = data.ImageData(changed(few.train), few.test)
     monkeypatch.setattr(data, "load", lambda name, root, download: other)
-    with pytest.raises(checkpoint.CheckpointError, match=f"of another training set than digits: {said}. Resume with"):
+    with pytest.raises(ValueError, match=f"of another training set than digits: {said}. Resume with"):
         create_trainer(config, tmp_path / "run", resume=True)
 
 
