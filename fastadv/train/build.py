@@ -27,7 +27,7 @@ from fastadv.train.trainer import Trainer
 
 _TEST_BATCH = 256  # of images in memory, which are small
 _FREE_ON_RESUME = {
-    *("epochs", "accumulate", "device", "threads", "compile", "checkpoint_every", "keep", "log_every"),
+    *("epochs", "accumulate", "device", "threads", "fast", "compile", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
 
@@ -148,7 +148,7 @@ def _placed(model: nn.Module, config: TrainConfig, device: torch.device, process
         if device.type == "cpu":
             raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    layout = torch.channels_last if config.channels_last else torch.preserve_format
+    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
     placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return placed
 
@@ -183,7 +183,7 @@ def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
         label_smoothing=config.label_smoothing,
         aux_weight=config.aux_weight,
         seed=config.seed,
-        attack_options={"bn": config.attack.bn, **config.attack.options},
+        attack_options={"bn": config.attack.bn, "fast": config.fast, **config.attack.options},
     )
 
 

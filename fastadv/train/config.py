@@ -278,11 +278,17 @@ class TrainConfig:
     """bfloat16 computes the network's passes in autocast, in training, generation and the test after each epoch. The
     weights and what is added up stay in float32."""
 
+    fast: bool = False
+    """All that makes training faster at once and changes results by no more than rounding: channels_last and
+    attack.options.fast. What does change results, precision bfloat16, is not among it, nor is compile, which takes
+    minutes first."""
+
     channels_last: bool = False
     """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""
 
     compile: bool = False
-    """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it."""
+    """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
+    attack.options.compile compiles generation."""
 
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
@@ -326,6 +332,11 @@ class TrainConfig:
             raise ValueError(f"attack.k must be at most the minibatch size m = {self.m}, got {self.attack.k}")
         if self.attack.k == self.m and self.attack.lambda_ == 0:
             raise ValueError("attack.lambda_ must be positive where attack.k = m: no example is left to learn from")
+
+    @property
+    def in_channels_last(self) -> bool:
+        """Whether weights and images are in channels_last, by either option."""
+        return self.channels_last or self.fast
 
 
 def _one_of(name: str, value: object, accepted: Sequence[str]) -> None:

@@ -222,7 +222,7 @@ class Trainer:
 
     def _arranged(self, images: Tensor) -> Tensor:  # [m, C, H, W]
         """The images in the layout of the weights."""
-        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+        return images.contiguous(memory_format=torch.channels_last) if self.config.in_channels_last else images
 
     def _modules(self) -> list[nn.Module]:
         """The model, and the one with its averaged weights if there is one."""

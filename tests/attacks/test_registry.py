@@ -64,7 +64,7 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
         (
             "fgsm",
             {"epsilon": 8},
-            "fgsm has no option epsilon; its options are aux_weight, bn, capture, eps, fold_bn, .*validate",
+            "fgsm has no option epsilon; its options are aux_weight, bn, .*eps, fast, fold_bn, .*validate",
         ),
         ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
         ("iter_ll", {"random_start": True}, "iter_ll has no option random_start; its options are alpha, .*steps"),
