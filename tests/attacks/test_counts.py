@@ -11,39 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from benchmarks.operators import Operators
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.train import AdversarialTask
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
-
-
-class Operators(TorchDispatchMode):
-    """Names of the operators that ran, of those that made a tensor of the images' size, and of those that wait."""
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        self.shape = images.shape
-        self.names: Counter[str] = Counter()
-        self.full_size: Counter[str] = Counter()
-        self.waits: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = func._schema.name.removeprefix("aten::")
-        self.names[name] += 1
-        places = {leaf.untyped_storage().data_ptr() for leaf in tensors_in((args, kwargs))}
-        made = [leaf for leaf in tensors_in(result) if leaf.untyped_storage().data_ptr() not in places]
-        self.full_size[name] += sum(leaf.shape == self.shape for leaf in made)
-        self.waits[name] += torch.Tag.data_dependent_output in func.tags
-        return result
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def passes(model: torch.nn.Module, images: Tensor) -> Operators:
@@ -100,6 +74,9 @@ def test_operators_besides_the_models_own(name: str) -> None:
     found = besides(counted.names, own.names, gradients)
     found.pop("detach", None)
     assert found == expected
+    assert counted.names["convolution"] == gradients * own.names["convolution"]
+    assert counted.names["convolution_backward"] == gradients * own.names["convolution_backward"]
+    assert counted.weight_gradients == 0
 
 
 @pytest.mark.parametrize("name", TABLE)
