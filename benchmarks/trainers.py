@@ -59,6 +59,7 @@ def random_trainer(
         train_loader=loader,
         test_loader=loader,
         inputs=(CLASSES, 3),
+        training_set=data.identity_of(images),
         processes=processes,
         local_backward=local,
     )

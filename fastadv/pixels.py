@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -124,13 +125,28 @@ class PixelSpace:
     def from_pixels(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Model input for pixel values, e.g. decoded uint8 images.
 
+        Each value is computed in float64 and rounded once. For uint8 the 256 values of a channel are computed
+        beforehand and looked up.
+
         Args:
             pixels: [N, C, H, W], any dtype, values in [lower, upper].
             dtype: floating dtype of the result.
         """
+        if pixels.dtype == torch.uint8 and not torch.compiler.is_compiling():  # a compiler fuses the formula
+            return self._looked_up(pixels, dtype)
+        return self._computed(pixels, dtype)
+
+    def _computed(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
         mean, std = self._constants(pixels, torch.float64)
         lower, upper = (_channel_view(bound, pixels).to(dtype) for bound in self.bounds(dtype))
         return ((pixels.to(torch.float64) - mean) / std).to(dtype).clamp_(lower, upper)
+
+    def _looked_up(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+        places = pixels.to(torch.int32)  # [N, C, H, W], dense whatever the pixels are
+        if self.channels > 1:
+            places += _channel_view(range(0, 256 * self.channels, 256), pixels).to(torch.int32)
+        found = _table(self, dtype, pixels.device).index_select(0, places.as_strided((places.numel(),), (1,)))
+        return found.as_strided(places.shape, places.stride())  # in the layout of the pixels
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Pixel values (float, not rounded) of model inputs [N, C, H, W]."""
@@ -184,6 +200,13 @@ class PixelSpace:
 
     def _constants(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return tuple(_channel_view(values, like).to(dtype) for values in (self.mean, self.std))  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=32)
+def _table(space: PixelSpace, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The inputs of the pixel values 0..255 of each channel: [C * 256]."""
+    values = torch.arange(256, device=device).expand(1, space.channels, 256)
+    return space._computed(values, dtype).flatten()
 
 
 def _per_channel(values: float | Sequence[float]) -> tuple[float, ...]:

@@ -48,22 +48,32 @@ def test_help_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("resume", [False, True])
 def test_a_warning_is_one_line(
-    resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["train", "--data.name", "digits", "--data", "images", "--epochs", "1", "--model.options.width", "0.1"]
-    text = "digits is part of scikit-learn: root (--data) and download are not used"
+    command = ["train", "--data.name", "digits", "--epochs", "1", "--model.options.width", "0.1"]
     assert cli.main([*command, "--out", "run", "--checkpoint-every", "20"]) == 0
-    if resume:  # a checkpoint that is looked for in two places
+    (tmp_path / "run/checkpoints/step-00000040/state.pt").unlink()
+    attack = ["--attacks", "step_ll", "--eps", "8", "--out", "evaluation"]
+    for program, arguments, text in (
+        # A checkpoint that is looked for in two places.
+        (
+            "train",
+            ["--out", "run", "--resume"],
+            "run/checkpoints/step-00000040 is not a whole checkpoint: no state.pt;",
+        ),
+        (
+            "evaluate",
+            ["run", "--data", "images", *attack],
+            "digits is part of scikit-learn: root (--data) and download",
+        ),
+    ):
         capsys.readouterr()
-        (tmp_path / "run/checkpoints/step-00000040/state.pt").unlink()
-        text = "run/checkpoints/step-00000040 is not a whole checkpoint: no state.pt; falling back to "
-        assert cli.main(["train", "--out", "run", "--resume"]) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.startswith(f"fastadv train: warning: {text}") for line in lines].count(True) == 1
-    assert not any("UserWarning" in line for line in lines)
+        assert cli.main([program, *arguments]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.startswith(f"fastadv {program}: warning: {text}") for line in lines].count(True) == 1
+        assert not any("UserWarning" in line for line in lines)
 
 
 def test_core_needs_torch_and_numpy_alone() -> None:

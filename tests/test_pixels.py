@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -52,6 +53,52 @@ def test_every_uint8_value_comes_back(space: PixelSpace, dtype: torch.dtype) -> 
     if dtype in (torch.float32, torch.float64):
         assert torch.equal(space.to_uint8(images), pixels)
     space.check(images)
+
+
+def formula(space: PixelSpace, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Each value in float64, rounded once and clipped to the bounds."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (space.mean, space.std))
+    lower, upper = (torch.tensor(b, dtype=torch.float64).view(-1, 1, 1).to(dtype) for b in space.bounds(dtype))
+    return ((pixels.double() - mean) / std).to(dtype).clamp(lower, upper)
+
+
+LAYOUTS = {
+    "contiguous": lambda pixels: pixels,
+    "channels_last": lambda pixels: pixels.contiguous(memory_format=torch.channels_last),
+    "every other column": lambda pixels: pixels[..., ::2],
+    "one row for all": lambda pixels: pixels[:, :, :1].expand(-1, -1, 5, -1),
+    "no image": lambda pixels: pixels[:0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "space", [*SPACES.values(), PixelSpace([1.0, 2.0, 3.0], [3.0, 7.0, 0.3], 10.0, 200.0)], ids=str
+)
+def test_looked_up_values_are_those_of_the_formula(
+    space: PixelSpace, dtype: torch.dtype, layout: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """To the last bit, in the layout of the pixels, for all 256 values of each channel."""
+    every = torch.arange(256, dtype=torch.uint8)
+    pixels = layout(torch.stack([every, every.flip(0), every.roll(9)]).view(1, 3, 16, 16).repeat(2, 1, 1, 1))
+    images, expected = space.from_pixels(pixels, dtype), formula(space, pixels, dtype)
+    assert images.dtype == dtype and torch.equal(images, expected)
+    assert images.stride() == pixels.to(torch.int32).stride()
+    assert torch.equal(space.from_pixels(pixels.int(), dtype), expected)
+
+
+def test_looked_up_values_are_nobodys_to_change() -> None:
+    pixels = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    with torch.inference_mode():
+        PixelSpace(7.0, 9.0).from_pixels(pixels).fill_(3)
+    images = PixelSpace(7.0, 9.0).from_pixels(pixels)
+    assert not images.is_inference() and (images == PixelSpace(7.0, 9.0).bounds(torch.float32)[0][0]).all()
+
+
+def test_lookup_needs_the_channels_of_the_space() -> None:
+    with pytest.raises(ValueError, match=r"of 3 channels needs images \[N, 3, ...\], got \[2, 1, 4, 4\]"):
+        PixelSpace.imagenet().from_pixels(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line]
+COMMANDS = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines() if line]
 
 
 @pytest.fixture(scope="module")

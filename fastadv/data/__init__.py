@@ -3,10 +3,12 @@
 from fastadv.data.bad_images import BadImage, BadImageWarning, warn_of_bad_image
 from fastadv.data.dali_loader import DaliLoader
 from fastadv.data.datasets import load, names
+from fastadv.data.identity import identity_of
 from fastadv.data.image_loader import ImageLoader
 from fastadv.data.image_set import ImageData, ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_files, spread
 from fastadv.data.loaders import channels_of, create_loader
+from fastadv.data.manifest import check_command
 from fastadv.data.preprocessing import Preprocessing
 from fastadv.data.stored import scan
 from fastadv.data.torch_loader import TensorLoader
@@ -24,8 +26,10 @@ __all__ = [
     "TensorLoader",
     "TorchvisionLoader",
     "channels_of",
+    "check_command",
     "create_loader",
     "fingerprint_of_files",
+    "identity_of",
     "load",
     "names",
     "scan",

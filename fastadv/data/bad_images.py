@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 from fastadv.callers import caller_level
 from fastadv.data.image_source import ImageSource
@@ -47,6 +48,8 @@ def replaced(
 ) -> tuple[int | None, list[BadImage]]:
     """The index of the image that takes the place of image ``index``, itself if there is nothing against it.
 
+    Images that the source leaves out are passed over without a word: the manifest that they come from was spoken of.
+
     Args:
         source: the data set.
         index: what the batch asks for.
@@ -54,19 +57,25 @@ def replaced(
         reason_against: why an image cannot be used, None if it can.
 
     Returns:
-        The index, None for an empty place; and every image that was passed over.
+        The index, None for an empty place; and every image that was found to be bad.
 
     Raises:
         ValueError: no image of the data set can be used.
     """
     refused: list[tuple[int, str]] = []
-    candidate: int | None = index
-    while candidate is not None and (reason := reason_against(candidate)) is not None:
-        refused.append((candidate, reason))
-        if len(refused) == len(source):
-            raise ValueError(f"none of the {len(source)} images can be used; the first: {source.name(index)}: {reason}")
-        candidate = (candidate + 1) % len(source) if train else None
-    replacement = None if candidate is None else source.name(candidate)
-    return candidate, [
-        BadImage(name=source.name(bad), reason=reason, replacement=replacement) for bad, reason in refused
-    ]
+
+    def usable(candidate: int) -> bool:
+        if candidate in source.left_out:
+            return False
+        reason = reason_against(candidate)
+        if reason is not None:
+            refused.append((candidate, reason))
+        return reason is None
+
+    candidates = chain(range(index, len(source)), range(index)) if train else [index]
+    found = next(filter(usable, candidates), None)
+    if train and found is None:
+        bad, reason = refused[0]
+        raise ValueError(f"none of the {len(source)} images can be used; the first: {source.name(bad)}: {reason}")
+    replacement = None if found is None else source.name(found)
+    return found, [BadImage(name=source.name(bad), reason=reason, replacement=replacement) for bad, reason in refused]

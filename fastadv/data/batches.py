@@ -47,10 +47,10 @@ class Batches:
         if not 0 <= self.rank < world:
             raise ValueError(f"rank must be one of {world} processes, 0..{world - 1}, got {self.rank}")
         if self.drop_last and self.count < self._whole:
-            of_each = f" of each of {world} processes" if world > 1 else ""
+            of_all = f" on each of {world} processes" if world > 1 else ""
             raise ValueError(
-                f"batch_size={self.batch_size}{of_each} is more than the {self.count} images, and an incomplete batch "
-                f"is left out: choose a smaller batch_size"
+                f"the training set has {self.count} images, fewer than a batch of {self.batch_size}{of_all}, and "
+                f"incomplete batches are left out: choose a smaller batch_size (--m)"
             )
 
     @property

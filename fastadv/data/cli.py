@@ -12,6 +12,7 @@ from typing import Any
 from fastadv import data
 from fastadv.data import manifest
 from fastadv.data.check import check
+from fastadv.data.image_folder import ImageFolder, count_others
 from fastadv.data.loaders import cores
 from fastadv.extras import require
 
@@ -23,7 +24,9 @@ and val/ (WebDataset's *.tar, or TFRecord files).
 
 _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}. Training and evaluation on DIR then leave out the files that it lists,
-and say how many. It is refused as stale when files came, went or were mended since: run the command again.
+and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
+it was. It is refused as stale when files came, went or were mended since: run the command again. Files in class
+folders that are no images by their names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet
@@ -47,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     for name, split in splits.items():
         for image in split.left_out:
             print(f"{sources[name].name(image.index)}: {image.reason}")
+        _mention_others(root / name, sources[name])
     try:
         manifest.write_manifest(root / manifest.FILE, splits)
     except OSError as error:
@@ -55,6 +59,14 @@ def main(argv: Sequence[str]) -> int:
     bad = sum(len(split.left_out) for split in splits.values())
     print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {root / manifest.FILE}")
     return 1 if bad else 0
+
+
+def _mention_others(folder: Path, source: data.ImageSource) -> None:
+    """Say what training and evaluation do not read in the class folders, for it might have been meant to be read."""
+    others = count_others(source) if isinstance(source, ImageFolder) else {}
+    if others:
+        counts = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in sorted(others.items()))
+        print(f"{folder}: {sum(others.values()):,} files left out that are no images by their names: {counts}")
 
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:

@@ -102,7 +102,11 @@ class DaliArithmetic:
         self._types = require("nvidia.dali.types", extra="dali")
 
     def number(self, value: float) -> Any:
-        return self._types.Constant(np.float64(value), dtype=self._types.FLOAT64)  # a bare number would be float32
+        """Constants are kept in float32, whatever their type: a value that has more digits is the sum of several."""
+        kept = float(np.float32(value))
+        if kept == value:
+            return self._types.Constant(np.float64(value), dtype=self._types.FLOAT64)
+        return self._fn.cast(kept, dtype=self._types.FLOAT64) + self.number(value - kept)  # nothing is rounded
 
     def sqrt(self, value: Any) -> Any:
         return self._math.sqrt(value)

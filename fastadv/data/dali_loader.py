@@ -25,7 +25,9 @@ class DaliLoader(ImageLoader):
     of time, so that a slow disk does not hold up those that decode. DALI's buffers become the batch without a copy.
 
     An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
-    where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF.
+    where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its
+    decoders write lines about a bad image to standard error, once in the batch and once when the image is sought in
+    it; ``DALI_NVIMGCODEC_LOG_LEVEL`` does not go below errors.
 
     Raises:
         ModuleNotFoundError: DALI is not installed.

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastadv.data.cifar import load_cifar10
 from fastadv.data.digits import load_digits
 from fastadv.data.folders import REMEDIES
+from fastadv.data.image_folder import EXPECTED
 from fastadv.data.image_set import ImageData
 from fastadv.data.mnist import load_mnist_like
 from fastadv.data.stored import load_stored
@@ -58,5 +59,6 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
     if name not in _FROM_FOLDER:
         raise ValueError(f"unknown data set {name!r}; accepted: {', '.join(names())}")
     if root is None:
-        raise ValueError(f"{name} is read from a folder. {REMEDIES}")
+        remedies = f"Name it with --data DIR (root); it must hold {EXPECTED}" if name == "imagenet" else REMEDIES
+        raise ValueError(f"{name} is read from a folder. {remedies}")
     return _FROM_FOLDER[name](Path(root).expanduser(), download)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from fastadv.data.image_source import Stamp
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
 SPLITS = ("train", "val")
+EXPECTED = "train/CLASS/IMAGE and val/CLASS/IMAGE, or shards (*.tar, TFRecord) in train/ and val/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +30,14 @@ class ImageFolder:
             be copied by each worker process as it is used.
         labels: [N] int64.
         classes: the names of the classes' folders, sorted.
+        left_out: indices of images that are known to be bad.
     """
 
     root: Path
     paths: NDArray[np.bytes_] = field(repr=False)  # [N]
     labels: Tensor = field(repr=False)  # [N] int64
     classes: tuple[str, ...] = field(repr=False)
+    left_out: frozenset[int] = field(default=frozenset(), repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,12 +72,10 @@ def scan_image_folder(root: Path) -> tuple[ImageFolder, ImageFolder]:
             them.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder; name one that holds train/ and val/ with --data DIR")
+        raise FileNotFoundError(f"{root} is not a folder: expected one that holds {EXPECTED}")
     missing = [f"{name}/" for name in SPLITS if not (root / name).is_dir()]
     if missing:
-        raise FileNotFoundError(
-            f"{root} has no {' and no '.join(missing)}: it must hold train/CLASS/IMAGE and val/CLASS/IMAGE"
-        )
+        raise FileNotFoundError(f"{root} has no {' and no '.join(missing)}: it must hold {EXPECTED}")
     train, val = (scan_class_folders(root / name) for name in SPLITS)
     if train.classes != val.classes:
         lacking = {name: sorted(set(other.classes) - set(own.classes)) for name, own, other in _pairs(train, val)}
@@ -98,7 +101,10 @@ def scan_class_folders(root: Path) -> ImageFolder:
     images = [_images(root / name) for name in classes]
     empty = [name for name, files in zip(classes, images, strict=True) if not files]
     if empty:
-        raise ValueError(f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {_few(empty)}")
+        raise ValueError(
+            f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {_few(empty)}: put images there, or "
+            f"delete the folders, in train/ and val/ alike"
+        )
     paths = np.array([f for name, files in zip(classes, images, strict=True) for f in _below(name, files)])  # [N]
     counts = torch.tensor([len(files) for files in images])  # [K]
     labels = torch.arange(len(classes)).repeat_interleave(counts)  # [N]
@@ -107,11 +113,22 @@ def scan_class_folders(root: Path) -> ImageFolder:
 
 def _images(folder: Path) -> list[str]:
     """Paths relative to ``folder`` of the images in it and in folders below, sorted."""
-    found = []
+    return sorted(file for file in _files(folder) if _is_image(os.path.basename(file)))
+
+
+def count_others(source: ImageFolder) -> Counter[str]:
+    """How many files in the class folders are no images by their names, for each ending; hidden ones do not count."""
+    files = (os.path.basename(file) for name in source.classes for file in _files(source.root / name))
+    return Counter(
+        os.path.splitext(file)[1].lower() for file in files if not file.startswith(".") and not _is_image(file)
+    )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Paths relative to ``folder`` of the files in it and in folders below."""
     for above, _, files in os.walk(folder, followlinks=True):
         below = os.path.relpath(above, folder)
-        found += [os.path.normpath(os.path.join(below, file)) for file in files if _is_image(file)]
-    return sorted(found)
+        yield from (os.path.normpath(os.path.join(below, file)) for file in files)
 
 
 def _is_image(file: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -32,6 +33,11 @@ class ImageSource(Protocol):
     @property
     def labels(self) -> Tensor:  # [N] int64
         """Indices into the classes."""
+        ...
+
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Indices of images that are known to be bad: never read, their places filled as those of bad images."""
         ...
 
     def __len__(self) -> int: ...
@@ -78,10 +84,16 @@ class Selection:
         """All classes of the source."""
         return self.source.classes
 
-    @property
+    @cached_property
     def labels(self) -> Tensor:  # [n]
         """Of the selected images."""
         return self.source.labels[self.indices]
+
+    @cached_property
+    def left_out(self) -> frozenset[int]:
+        """Those of the source that are selected."""
+        left_out = self.source.left_out
+        return frozenset(place for place, index in enumerate(self.indices.tolist()) if index in left_out)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -128,6 +140,11 @@ def fingerprint_of_files(source: ImageSource) -> str:
 def fingerprint_of_keys(source: ImageSource) -> str:
     """sha256 over the keys and labels of a source's images, in order; it touches no file."""
     return _digest(f"{source.key(index)}\t{label}" for index, label in enumerate(source.labels.tolist()))
+
+
+def fingerprint_of_names(source: ImageSource) -> str:
+    """sha256 over the keys of a source's images, in order; it touches no file."""
+    return _digest(source.key(index) for index in range(len(source)))
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from fastadv.data.image_source import ImageSource, Selection, Stamp, fingerprint
 
 FILE = "fastadv-manifest.json"
 _FORMAT = 1
-AGAIN = "run fastadv data check again, or delete the file"
+
+
+def remedy(path: Path) -> str:
+    """What to do about a manifest that cannot be used."""
+    return f"run {check_command(path.parent)} again, or delete the file"
+
+
+def check_command(root: str | os.PathLike[str]) -> str:
+    """The command that makes the manifest of a data set."""
+    return shlex.join(["fastadv", "data", "check", os.fspath(root)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +85,7 @@ def read_manifest(path: Path) -> dict[str, SplitManifest]:
             raise ValueError(f"its format is {content['format']}, not {_FORMAT}")
         return {name: _split(values) for name, values in content["splits"].items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a manifest of this version ({error!r}): {AGAIN}") from error
+        raise ValueError(f"{path} is not a manifest of this version ({error!r}): {remedy(path)}") from error
 
 
 def _split(values: Mapping[str, Any]) -> SplitManifest:
@@ -83,25 +93,38 @@ def _split(values: Mapping[str, Any]) -> SplitManifest:
     return SplitManifest(images=values["images"], keys=values["keys"], left_out=left_out)
 
 
-def without_left_out(source: ImageSource, split: SplitManifest, path: Path) -> ImageSource:
-    """The images of a source that its manifest does not leave out.
+def without_left_out(source: ImageSource, split: SplitManifest, path: Path, train: bool) -> ImageSource:
+    """A source as its manifest has it used.
+
+    For training the images keep their numbers, and those that are left out are replaced as bad ones are: a run goes on
+    with the same order, whether the data set was checked before it, during it or not at all. For evaluation there are
+    as many images as there are good ones.
 
     Args:
-        source: all images of a split.
+        source: all images of a split, a dataclass.
         split: what the manifest says of it.
         path: the manifest's, for messages.
+        train: whether the images are for training.
 
     Raises:
-        ValueError: the manifest is of other images than these, or what it leaves out has changed since: it is stale.
+        ValueError: the manifest is of other images than these, or what it leaves out has changed since: it is stale;
+            or it leaves out every image.
     """
     if split.images != len(source) or split.keys != fingerprint_of_keys(source):
-        raise ValueError(f"{path} is stale: it is of {split.images} images, and these {len(source)} differ: {AGAIN}")
+        raise ValueError(
+            f"{path} is stale: it is of {split.images} images, and these {len(source)} differ: {remedy(path)}"
+        )
     changed = [i.key for i in split.left_out if stamp_of(source, i.index) != (i.size, i.changed)]
     if changed:
-        raise ValueError(f"{path} is stale: {', '.join(changed[:5])} changed since it was written: {AGAIN}")
-    if not split.left_out:
+        raise ValueError(f"{path} is stale: {', '.join(changed[:5])} changed since it was written: {remedy(path)}")
+    left_out = [image.index for image in split.left_out]
+    if len(left_out) == len(source):
+        raise ValueError(f"{path} leaves out every image, such as {source.name(0)}: none of them decodes")
+    if not left_out:
         return source
-    return Selection(source, indices_left(source, [image.index for image in split.left_out]))
+    if train:
+        return replace(source, left_out=frozenset(left_out))  # type: ignore[type-var]  # a protocol cannot ask for it
+    return Selection(source, indices_left(source, left_out))
 
 
 def stamp_of(source: ImageSource, index: int) -> Stamp:

@@ -43,6 +43,7 @@ class ShardedImages:
         sizes: [N], in bytes.
         labels: [N] int64.
         classes: their names.
+        left_out: indices of images that are known to be bad.
     """
 
     files: tuple[Path, ...]
@@ -52,6 +53,7 @@ class ShardedImages:
     sizes: NDArray[np.int64] = field(repr=False)  # [N]
     labels: Tensor = field(repr=False)  # [N] int64
     classes: tuple[str, ...] = field(repr=False)
+    left_out: frozenset[int] = field(default=frozenset(), repr=False)
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -14,6 +14,7 @@ from fastadv.data.image_source import ImageSource
 from fastadv.data.shards import Entry, open_shards
 from fastadv.data.tar_shards import tar_entries
 from fastadv.data.tfrecord_shards import tfrecord_entries
+from fastadv.patience import said_if_slow
 
 CLASSES_FILE = "classes.txt"
 _KINDS: dict[str, Callable[[Path], list[Entry]]] = {
@@ -34,6 +35,11 @@ def scan(root: Path) -> dict[str, ImageSource]:
         FileNotFoundError: no such folder, or no train/ or val/ in it.
         ValueError: whatever else is not as it should be; the message says what.
     """
+    with said_if_slow(f"listing the images in {root}"):
+        return _scan(root)
+
+
+def _scan(root: Path) -> dict[str, ImageSource]:
     for pattern, entries in _KINDS.items():
         files = {split: list((root / split).glob(pattern)) for split in SPLITS}
         if all(files.values()):
@@ -56,7 +62,7 @@ def _scan_shards(
 
 
 def load_stored(root: Path, download: bool = False) -> ImageData:
-    """The images below ``root`` that its manifest does not leave out.
+    """The images below ``root``, without those that its manifest leaves out.
 
     Args:
         root: as for :func:`scan`.
@@ -76,12 +82,14 @@ def load_stored(root: Path, download: bool = False) -> ImageData:
         return ImageData(sources["train"], sources["val"])
     splits = manifest.read_manifest(path)
     if splits.keys() != sources.keys():
-        raise ValueError(f"{path} is stale: it is not of {' and '.join(sources)}: {manifest.AGAIN}")
-    kept = {name: manifest.without_left_out(source, splits[name], path) for name, source in sources.items()}
+        raise ValueError(f"{path} is stale: it is not of {' and '.join(sources)}: {manifest.remedy(path)}")
+    train, val = (
+        manifest.without_left_out(sources[name], splits[name], path, train=name == "train") for name in SPLITS
+    )
     for name, source in sources.items():
-        if len(kept[name]) < len(source):
+        if left_out := len(splits[name].left_out):
+            replaced = ": the next image takes the place of each" if name == "train" else ""
             warnings.warn(
-                f"{path} leaves out {len(source) - len(kept[name])} of {len(source)} {name} images",
-                stacklevel=caller_level(),
+                f"{path} leaves out {left_out} of {len(source)} {name} images{replaced}", stacklevel=caller_level()
             )
-    return ImageData(kept["train"], kept["val"])
+    return ImageData(train, val)

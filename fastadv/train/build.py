@@ -21,6 +21,7 @@ from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
 from fastadv.train.interfaces import Averages, Loader
+from fastadv.train.mistakes import check_used
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
@@ -77,7 +78,9 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and the operators take the current one
     with _naming("data"):
-        train_loader, test_loader, num_classes, in_channels = _loaders(config, device, processes)
+        images = _images(config, processes)
+        train_loader, test_loader = _loaders(images, config, device, processes)
+        num_classes, in_channels = len(images.train.classes), data.channels_of(images.train)
         if len(train_loader) < config.accumulate:
             raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
     with _naming("model"):
@@ -103,17 +106,17 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         train_loader=train_loader,
         test_loader=test_loader,
         inputs=(num_classes, in_channels),
+        training_set=data.identity_of(images.train),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=averages,
     )
     if config.data.on_bad_image == "stop":
-        _stop_at_bad_images(trainer)
+        _stop_at_bad_images(trainer, data.check_command(config.data.root or ""))
     return trainer
 
 
-def _loaders(config: TrainConfig, device: torch.device, processes: Processes) -> tuple[Loader, Loader, int, int]:
-    """Loaders of this process's share of the training and the test images, the number of classes, and of channels."""
+def _images(config: TrainConfig, processes: Processes) -> data.ImageData:
     source = config.data.name, config.data.root
 
     def download() -> None:
@@ -121,7 +124,13 @@ def _loaders(config: TrainConfig, device: torch.device, processes: Processes) ->
 
     if config.data.download:
         on_main(processes, download)
-    images = data.load(*source, False)
+    return data.load(*source, False)
+
+
+def _loaders(
+    images: data.ImageData, config: TrainConfig, device: torch.device, processes: Processes
+) -> tuple[Loader, Loader]:
+    """Loaders of this process's share of the training and of the test images."""
     options: dict[str, Any] = {
         **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
         **{"rank": processes.rank, "world_size": processes.world_size},
@@ -129,13 +138,16 @@ def _loaders(config: TrainConfig, device: torch.device, processes: Processes) ->
     train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
     test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
     test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
-    return train_loader, test_loader, len(images.train.classes), data.channels_of(images.train)
+    return train_loader, test_loader
 
 
-def _stop_at_bad_images(trainer: Trainer) -> None:
+def _stop_at_bad_images(trainer: Trainer, check_command: str) -> None:
     def stop(bad: data.BadImage) -> None:
         data.warn_of_bad_image(bad)
-        trainer.request_stop("an image cannot be used (data.on_bad_image stop)")
+        trainer.request_stop(
+            f"{bad.name} cannot be used (data.on_bad_image stop); {check_command} finds all such files and has "
+            f"training leave them out"
+        )
 
     for loader in (trainer.train_loader, trainer.test_loader):
         if isinstance(loader, data.ImageLoader):
@@ -201,16 +213,20 @@ def _start(
 ) -> tuple[TrainConfig, Path | None]:
     """The run's configuration, and the checkpoint that it goes on from."""
     if not resume:
+        check_used(config.data)
         _check_new(run_dir)
         return config, None
     start = checkpoint.latest(run_dir)
     if start is None and resume == "auto":
+        check_used(config.data)
         return config, None
     if start is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
     stored = checkpoint.load_config(start)
     config = _with_as_many_examples(config, stored, checkpoint.read_meta(start).processes, processes.world_size)
     _check_same(config, stored, run_dir)
+    if config.data != stored.data:
+        check_used(config.data)
     return config, start
 
 

@@ -8,9 +8,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
 
-from fastadv.train.config import TrainConfig
+from fastadv.train.config import DataConfig, TrainConfig
 
 _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
+
+
+_OF_FILES = (
+    *("size", "least_area", "widest_aspect", "colour", "central"),
+    *("loader", "workers", "prefetch", "on_bad_image"),
+)
+_UNUSED = {"digits": ("root", "download", *_OF_FILES), "imagenet": ("crop_padding",)}
 
 
 class ConfigError(ValueError):
@@ -43,6 +50,25 @@ def check_fields(values: Mapping[str, Any], kind: Any = TrainConfig, path: str =
             check_fields(value, hints[name], f"{path}{name}.")
         elif value is None and type(None) not in get_args(hints[name]):
             raise ConfigError(f"{path}{name} must not be null: leave it out for its default")
+
+
+def check_used(data: DataConfig) -> None:
+    """Refuse values, other than the defaults, that the data set has no use for: they were meant for another one.
+
+    Raises:
+        ConfigError: naming the fields and what to change.
+    """
+    default = DataConfig()
+    candidates = _UNUSED.get(data.name, _OF_FILES)
+    unused = [f"data.{name}" for name in candidates if getattr(data, name) != getattr(default, name)]
+    if not unused:
+        return
+    meant = (
+        "data.least_area and data.widest_aspect say how its images are cut"
+        if data.name == "imagenet"
+        else "images in files are --data.name imagenet"
+    )
+    raise ConfigError(f"data.name {data.name} does not use {', '.join(unused)}: {meant}")
 
 
 def explained(error: Exception, known: Collection[str]) -> ConfigError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastadv.data.identity import difference
 from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_main
+from fastadv.train.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
 from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.means import RunningMeans
 from fastadv.train.monitor import EpochRecord, Monitor, Rate, Record, StepRecord, monitoring
@@ -60,6 +61,7 @@ class Trainer:
         train_loader: what this process trains on.
         test_loader: what to measure accuracy on at the end of each epoch, this process's share.
         inputs: the model's number of classes and of input channels.
+        training_set: what tells it from others, by :func:`fastadv.data.identity_of`.
         processes: that train together.
         local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
             gradients need not travel: ``DistributedDataParallel.no_sync``.
@@ -78,6 +80,7 @@ class Trainer:
         train_loader: Loader,
         test_loader: Loader,
         inputs: tuple[int, int],
+        training_set: Mapping[str, Any],
         processes: Processes = ALONE,
         local_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
         averages: Averages | None = None,
@@ -91,6 +94,7 @@ class Trainer:
         self.train_loader = train_loader
         self.test_loader = test_loader
         self.inputs = inputs
+        self.training_set = training_set
         self.processes = processes
         self.averages = averages
         self.step = 0
@@ -325,18 +329,15 @@ class Trainer:
         It is read by the main process alone: the others need not see the folder.
 
         Raises:
-            CheckpointError: it is not usable, or the training set has another size than it had.
+            CheckpointError: it is not usable, or the training set is another than it was.
+            FailedElsewhere: the training set of another process is.
         """
         saved = on_main(self.processes, lambda: checkpoint.read(path))
         self.step, state = saved.meta.step, saved.state
         missing = sorted({*self._state(), "processes"} - state.keys())
         if missing:
             raise checkpoint.CheckpointError(f"{path} is of another version of fastadv: it lacks {', '.join(missing)}")
-        if state["steps_per_epoch"] != self.steps_per_epoch:
-            raise checkpoint.CheckpointError(
-                f"{path} was written with {state['steps_per_epoch']} iterations per epoch, "
-                f"and the training set now has {self.steps_per_epoch}: it is not the same data"
-            )
+        on_all(self.processes, lambda: self._check_training_set(state["training_set"], path))
         self.model.load_state_dict(saved.weights)
         if self.averages is not None:
             if saved.averaged is None:
@@ -351,10 +352,18 @@ class Trainer:
             self._load_own_state(state["processes"][self.processes.rank])
         self.last_checkpoint = path
 
+    def _check_training_set(self, before: Mapping[str, Any], path: Path) -> None:
+        if (differs := difference(before, self.training_set)) is not None:
+            raise checkpoint.CheckpointError(
+                f"{path} is of another training set than {self.config.data.root or self.config.data.name}: {differs}. "
+                f"Resume with the data that the run was begun with, wherever they lie now (--data DIR), or begin a "
+                f"new run in another --out"
+            )
+
     def _state(self) -> dict[str, Any]:
         """What all processes have in common."""
         return {
-            "steps_per_epoch": self.steps_per_epoch,
+            "training_set": dict(self.training_set),
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_a_worker_that_is_killed_ends_the_run(root: Path) -> None:
 
         def __init__(self, source: data.ImageSource) -> None:
             self.source = source
-            self.classes, self.labels = source.classes, source.labels
+            self.classes, self.labels, self.left_out = source.classes, source.labels, source.left_out
 
         def __len__(self) -> int:
             return len(self.source)
@@ -201,5 +202,10 @@ def test_the_rule_by_hand(root: Path) -> None:
         (source.name(4), "no image", source.name(5)),
     ]
     assert replaced(source, 11, True, against)[0] == 0
+    assert replaced(replace(source, left_out=frozenset({2, 5})), 2, True, against) == (
+        6,
+        [replace(one, replacement=source.name(6)) for one in replaced(source, 3, True, against)[1]],
+    )
+    assert replaced(replace(source, left_out=frozenset({2})), 2, False, against) == (None, [])
     index, bad = replaced(source, 3, False, against)
     assert index is None and [(one.name, one.replacement) for one in bad] == [(source.name(3), None)]

@@ -69,7 +69,10 @@ def test_an_epoch_resumes_at_any_batch(start: int) -> None:
         ({"seed": -1}, "seed must be at least 0"),
         ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0\.\.1, got 2"),
         ({"rank": -1}, "rank must be one of 1 processes"),
-        ({"batch_size": 3, "world_size": 4}, "batch_size=3 of each of 4 processes is more than the 10 images"),
+        (
+            {"batch_size": 3, "world_size": 4},
+            "the training set has 10 images, fewer than a batch of 3 on each of 4 processes",
+        ),
     ],
 )
 def test_refusals(options: dict[str, int], message: str) -> None:

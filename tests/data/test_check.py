@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from fastadv import data
+from fastadv import data, patience
 from fastadv.cli import main
+from fastadv.data import stored
 from fastadv.data.manifest import FILE
+from fastadv.pixels import PixelSpace
 from tests.data.pictures import damaged, real_world, write_data_set, write_folder
 
 BAD = ("train/class0/001.JPEG", "train/class1/002.JPEG", "val/class1/000.JPEG")
@@ -43,16 +47,71 @@ def test_bad_files_are_listed_and_left_out(root: Path, capsys: pytest.CaptureFix
     with pytest.warns(UserWarning, match="leaves out") as said:
         images = data.load("imagenet", root)
     assert [str(one.message).partition("leaves out ")[2] for one in said] == [
-        "2 of 6 train images",
+        "2 of 6 train images: the next image takes the place of each",
         "1 of 6 val images",
     ]
-    assert names(images.train) == ["class0/000.JPEG", "class0/002.JPEG", "class1/000.JPEG", "class1/001.JPEG"]
+    assert len(images.train) == 6 and images.train.left_out == {1, 5}
     assert names(images.test) == [
         *(f"class0/{number:03}.JPEG" for number in range(3)),
         "class1/001.JPEG",
         "class1/002.JPEG",
     ]
-    assert images.train.labels.tolist() == [0, 0, 1, 1]
+    assert images.test.left_out == frozenset()
+    some = data.image_source.Selection(images.train, torch.tensor([5, 0, 1]))
+    assert some.left_out == {0, 2}
+
+
+def test_training_and_evaluation_go_without_a_word(root: Path) -> None:
+    check(root)
+    with pytest.warns(UserWarning, match="leaves out"):
+        images = data.load("imagenet", root)
+    options = {"space": PixelSpace.raw(), "preprocessing": data.Preprocessing(size=8), "workers": 0}
+    used = []
+    for source, train in ((images.train, True), (images.test, False)):
+        loader = data.TorchvisionLoader(source, 2, train=train, **options)
+        loader.on_bad_image = lambda bad: pytest.fail(str(bad))
+        used.append(sorted(index for _ in loader.epoch(0) for index in loader.indices.tolist()))
+    assert used == [[0, 0, 2, 2, 3, 4], [0, 1, 2, 3, 4]]  # 2 in the place of 1 too, 0 in that of 5, the last
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_folder(tmp_path / split, {"all": list(damaged().values())})
+    check(tmp_path)
+    with pytest.raises(ValueError, match=f"{FILE} leaves out every image, such as .*000.JPEG: none of them decodes"):
+        data.load("imagenet", tmp_path)
+
+
+def test_other_files_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a collection whose animations and notes nobody missed."""
+    for name in ("a.gif", "b.GIF", "notes.txt", "below/c.gif", "README", ".DS_Store"):
+        (root / "train" / "class0" / name).parent.mkdir(exist_ok=True)
+        (root / "train" / "class0" / name).write_bytes(b"GIF89a")
+    check(root)
+    counted = [line for line in capsys.readouterr().out.splitlines() if "by their names" in line]
+    assert counted == [
+        f"{root / 'train'}: 5 files left out that are no images by their names: 1 without an ending, 3 .gif, 1 .txt"
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "rank", "lines"), [(0.5, "0", 1), (0.0, "0", 0), (0.5, "1", 0)])
+def test_a_scan_that_takes_long_says_what_it_does(
+    root: Path,
+    seconds: float,
+    rank: str,
+    lines: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def slow(folder: Path) -> dict[str, data.ImageSource]:
+        time.sleep(seconds)
+        return {}
+
+    monkeypatch.setattr(stored, "_scan", slow)
+    monkeypatch.setattr(patience, "SLOW", 0.1)
+    monkeypatch.setenv("RANK", rank)
+    data.scan(root)
+    assert capsys.readouterr().err.splitlines() == [f"listing the images in {root} ..."] * lines
 
 
 def test_several_workers_find_the_same(root: Path) -> None:
@@ -99,7 +158,7 @@ def renamed(root: Path) -> None:
 def test_a_stale_manifest_is_refused_until_checked_again(root: Path, change: Callable[[Path], None]) -> None:
     check(root)
     change(root)
-    with pytest.raises(ValueError, match=f"{FILE} is stale: .*run fastadv data check again, or delete the file"):
+    with pytest.raises(ValueError, match=f"{FILE} is stale: .*: run fastadv data check {root} again, or delete"):
         data.load("imagenet", root)
     check(root)
     with pytest.warns(UserWarning, match="leaves out"):
@@ -111,7 +170,7 @@ def test_a_manifest_moves_with_its_data_set(root: Path) -> None:
     moved = root.with_name(root.name + " moved")
     root.rename(moved)
     with pytest.warns(UserWarning, match="leaves out"):
-        assert len(data.load("imagenet", moved).train) == 4
+        assert len(data.load("imagenet", moved).train.left_out) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": 0, "splits": {}}', '{"format": 1, "splits": {"train": {}}}'])
@@ -129,7 +188,8 @@ def test_a_manifest_of_other_splits_is_refused(root: Path) -> None:
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(tmp_path / "absent") == 2
-    assert "absent is not a folder" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"fastadv data check: {tmp_path / 'absent'} is not a folder: expected one that holds train/")
     for arguments in ([], ["check"], ["check", str(tmp_path), "--workers", "0"]):
         with pytest.raises(SystemExit) as left:
             main(["data", *arguments])
@@ -147,5 +207,5 @@ def test_help_says_what_a_newcomer_needs() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "fastadv", "data", "check", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for words in ("train/CLASS/IMAGE", FILE, "exit codes: 0 all images decode; 1", "example:", "--workers"):
+    for words in ("train/CLASS/IMAGE", FILE, ".gif", "exit codes: 0 all images decode; 1", "example:", "--workers"):
         assert words in shown

@@ -77,9 +77,13 @@ def shards_on_one_side(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (no_train, FileNotFoundError, r"has no train/: it must hold train/CLASS/IMAGE and val/CLASS/IMAGE"),
+        (no_train, FileNotFoundError, r"has no train/: it must hold train/CLASS/IMAGE and val/CLASS/IMAGE, or shards"),
         (neither, FileNotFoundError, r"has no train/ and no val/"),
-        (an_empty_class, ValueError, r"train: no images \(\*\.jpeg.*\) in the class folders a$"),
+        (
+            an_empty_class,
+            ValueError,
+            r"train: no images \(\*\.jpeg.*\) in the class folders a: put images there, or delete",
+        ),
         (other_classes, ValueError, r"the same class folders; train/ lacks c, d; val/ lacks b$"),
         (no_classes, ValueError, r"val has no class folders: it must hold CLASS/IMAGE"),
         (shards_on_one_side, ValueError, r"val/ holds shards \(\*\.tar\) and train/ does not: both must"),
@@ -92,8 +96,15 @@ def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent is not a folder; name one that holds train/ and val/"):
+    with pytest.raises(
+        FileNotFoundError, match="absent is not a folder: expected one that holds train/CLASS/IMAGE and"
+    ):
         data.load("imagenet", tmp_path / "absent")
+    with pytest.raises(
+        ValueError, match=r"read from a folder. Name it with --data DIR \(root\); it must hold train"
+    ) as no:
+        data.load("imagenet")
+    assert "download" not in str(no.value)
 
 
 def test_nothing_is_downloaded(root: Path) -> None:

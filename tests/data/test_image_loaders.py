@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -244,28 +245,60 @@ def windows_of_numpy(source: data.ImageSource, preprocessing: Preprocessing, epo
         yield [int(value) for value in window]
 
 
-@pytest.mark.parametrize("options", [{}, {"least_area": 0.9}, {"widest_aspect": 1.0}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"least_area": 0.9}, {"widest_aspect": 1.0}, {"widest_aspect": 1.3}], ids=str)
 def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], coordinates: data.ImageSource) -> None:
-    """The graph's own numbers; the fallback is met by the extreme shapes."""
+    """The graph's own numbers; the fallback is met by the extreme shapes.
+
+    In float32, 1.3 times 5 is below 6.5, and the window of 5 x 250 a pixel narrower.
+    """
+    preprocessing = Preprocessing(**options)
+    for epoch in range(3):
+        windows = preprocessing.draw(0, epoch, range(len(coordinates))).windows
+        found = windows_of_dali(coordinates, preprocessing, [windows])
+        assert found == list(windows_of_numpy(coordinates, preprocessing, epoch))
+
+
+@pytest.mark.parametrize("central", [0.875, 0.9, 0.7, 1 / 3])
+def test_dali_computes_the_central_windows_that_numpy_does(central: float, coordinates: data.ImageSource) -> None:
+    """In float32, 1 - 0.9 is above a tenth, and what is cut off of 200 pixels ten of them instead of nine."""
+    images = [opened(coordinates, index) for index in range(len(coordinates))]
+    sides = [(np.float64(image.height), np.float64(image.width)) for image in images]
+    expected = [central_window(height, width, central, NumPyArithmetic()) for height, width in sides]
+    assert windows_of_dali(coordinates, Preprocessing(central=central), []) == expected
+
+
+@pytest.mark.parametrize("value", [0.5, 4 / 3, 0.1, 1 - 0.9, math.pi, 1e-9, 1 + 2**-52, 1 / 3 + 1e5])
+def test_dali_computes_with_every_digit(value: float) -> None:
+    """Its constants are float32 whatever their type."""
+    from nvidia.dali import fn, types
+    from nvidia.dali.pipeline import Pipeline
+
+    from fastadv.data.dali_graph import DaliArithmetic
+
+    pipeline = Pipeline(1, 1, None, prefetch_queue_depth=1)
+    with pipeline:
+        pipeline.set_outputs(fn.cast(1.0, dtype=types.FLOAT64) * DaliArithmetic().number(value))
+    pipeline.build()
+    (output,) = pipeline.run()
+    assert np.asarray(output.as_tensor()).tolist() == [value]
+
+
+def windows_of_dali(source: data.ImageSource, preprocessing: Preprocessing, drawn: list[Any]) -> list[list[int]]:
+    """Of one batch of all images, for training if windows were drawn."""
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
 
     from fastadv.data.dali_graph import window_nodes
 
-    preprocessing = Preprocessing(**options)
-    count = len(coordinates)
-    files = [np.frombuffer(coordinates.read(index), np.uint8) for index in range(count)]
-    for epoch in range(3):
-        pipeline = Pipeline(count, 1, None, prefetch_queue_depth=1)
-        with pipeline:
-            feed = iter([(files, preprocessing.draw(0, epoch, range(count)).windows)])
-            encoded, drawn = fn.external_source(source=feed, num_outputs=2, batch=True)
-            pipeline.set_outputs(*window_nodes(encoded, [drawn], preprocessing, train=True))
-        pipeline.build()
-        corners, shapes = (np.asarray(output.as_tensor()) for output in pipeline.run())
-        assert np.concatenate([corners, shapes], axis=1).tolist() == list(
-            windows_of_numpy(coordinates, preprocessing, epoch)
-        )
+    count = len(source)
+    files = [np.frombuffer(source.read(index), np.uint8) for index in range(count)]
+    pipeline = Pipeline(count, 1, None, prefetch_queue_depth=1)
+    with pipeline:
+        encoded, *nodes = fn.external_source(source=iter([(files, *drawn)]), num_outputs=1 + len(drawn), batch=True)
+        pipeline.set_outputs(*window_nodes(encoded, nodes, preprocessing, train=bool(drawn)))
+    pipeline.build()
+    corners, shapes = (np.asarray(output.as_tensor()) for output in pipeline.run())
+    return np.concatenate([corners, shapes], axis=1).tolist()
 
 
 @each_loader
@@ -299,7 +332,10 @@ def test_half_of_the_images_are_mirrored(kind: type[ImageLoader], coordinates: d
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 25}, "batch_size=25 is more than the 24 images, and an incomplete batch is left out"),
+        (
+            {"batch_size": 25},
+            "the training set has 24 images, fewer than a batch of 25, and incomplete batches are left out",
+        ),
         ({"prefetch": 0}, "prefetch must be at least 1, got 0"),
         ({"space": PixelSpace((1.0, 2.0), (1.0, 2.0))}, "the images have 3 channels and the space describes 2"),
     ],

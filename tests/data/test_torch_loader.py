@@ -261,10 +261,13 @@ def test_batches_are_augmented_differently() -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"batch_size": 21}, "batch_size=21 is more than the 20 images.*choose a smaller"),
+        (
+            {"batch_size": 21},
+            r"the training set has 20 images, fewer than a batch of 21, and .*choose a smaller batch_size \(--m\)",
+        ),
         ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0\.\.1, got 2"),
         ({"rank": -1}, r"rank must be one of 1 processes, 0\.\.0, got -1"),
-        ({"batch_size": 11, "world_size": 2}, "batch_size=11 of each of 2 processes is more than the 20 images"),
+        ({"batch_size": 11, "world_size": 2}, "20 images, fewer than a batch of 11 on each of 2 processes"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"crop_padding": -2}, "crop_padding must be at least 0, got -2"),
         ({"space": PixelSpace.imagenet()}, "the images have 1 channels and the space describes 3"),

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from fastadv.data import Preprocessing
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train.mistakes import check_used
 from fastadv.train.parsing import ConfigError, create_parser, dump_config, parse_config, read_recipe, recipes
 
 SECTIONS = {
@@ -40,6 +42,7 @@ def test_the_papers_recipe() -> None:
     assert (config.m, attack.name, attack.k, attack.lambda_, attack.start_after) == (32, "step_ll", 16, 0.3, 10_000)
     assert attack.size == TruncatedNormalEps(sigma=8, upper=16)
     assert (optimizer.name, optimizer.lr, optimizer.options) == ("rmsprop_tf", 0.045, {})
+    assert config.data.preprocessing == Preprocessing(size=299, least_area=0.05, flip=True)
     assert (config.schedule.name, config.schedule.decay, config.schedule.decay_every) == ("exponential", 0.94, 2)
     assert config.epochs * (1_281_167 // 1_600) == pytest.approx(150_000, rel=0.005)
 
@@ -221,3 +224,48 @@ def test_size_of_the_perturbation(attack: AttackConfig, size: float | TruncatedN
 @pytest.mark.parametrize("name", ["raw", "unit", "symmetric", "imagenet"])
 def test_spaces(name: Any) -> None:
     assert DataConfig(space=name).pixel_space == getattr(PixelSpace, name)()
+
+
+FILES_ALONE = "images in files are --data.name imagenet"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, None),
+        ({"flip": True, "space": "raw", "crop_padding": 1}, None),
+        ({"root": "images"}, f"data.name digits does not use data.root: {FILES_ALONE}"),
+        ({"root": "images", "size": 64}, f"data.name digits does not use data.root, data.size: {FILES_ALONE}"),
+        ({"download": True}, f"data.name digits does not use data.download: {FILES_ALONE}"),
+        ({"name": "cifar10", "root": "images", "download": True, "crop_padding": 4}, None),
+        ({"name": "cifar10", "size": 299, "workers": None, "loader": "auto"}, None),  # the defaults
+        *(
+            ({"name": "cifar10", name: value}, f"data.name cifar10 does not use data.{name}: {FILES_ALONE}")
+            for name, value in {
+                "size": 32,
+                "least_area": 0.5,
+                "widest_aspect": 1.0,
+                "colour": True,
+                "central": 1.0,
+                "loader": "dali",
+                "workers": 2,
+                "prefetch": 3,
+                "on_bad_image": "stop",
+            }.items()
+        ),
+        ({"name": "imagenet", "root": "images", "size": 64, "workers": 2, "colour": True}, None),
+        ({"name": "imagenet", "crop_padding": 4}, "data.name imagenet does not use data.crop_padding: data.least_area"),
+    ],
+)
+def test_what_the_data_set_does_not_use_was_meant_for_another(given: dict[str, Any], said: str | None) -> None:
+    if said is None:
+        check_used(DataConfig(**given))
+        return
+    with pytest.raises(ConfigError) as error:
+        check_used(DataConfig(**given))
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_set_nothing_that_is_not_used(name: str) -> None:
+    check_used(parse_config(read_recipe(name)).data)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,16 @@ import torch
 
 from fastadv import data
 from fastadv.cli import main
-from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from fastadv.data import manifest
+from fastadv.train import (
+    AttackConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    checkpoint,
+    create_trainer,
+)
 from fastadv.train.trainer import Trainer
 from tests.data.pictures import write_data_set
 
@@ -51,19 +63,95 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
     whole.fit()
 
     stopped = create_trainer(config, tmp_path / "stopped")
-    step = stopped.train_step
-
-    def stop_at_two(*minibatch: Any) -> None:
-        step(*minibatch)
-        if stopped.step == 2:
-            stopped.request_stop()
-
-    monkeypatch.setattr(stopped, "train_step", stop_at_two)
+    stop_at(stopped, 2, monkeypatch)
     stopped.fit()
     assert stopped.step == 2
     resumed = create_trainer(config, tmp_path / "stopped", resume=True)
     resumed.fit()
     assert resumed.finished and torch.equal(weights(resumed), weights(whole))
+
+
+def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_step = trainer.train_step
+
+    def and_stop(*minibatch: Any) -> None:
+        train_step(*minibatch)
+        if trainer.step == step:
+            trainer.request_stop()
+
+    monkeypatch.setattr(trainer, "train_step", and_stop)
+
+
+@pytest.mark.filterwarnings("ignore::fastadv.data.BadImageWarning")
+@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@pytest.mark.parametrize("checked", [(False, False), (False, True), (True, False)], ids=["never", "during", "before"])
+def test_a_data_set_may_be_checked_at_any_time(
+    root: Path, tmp_path: Path, loader: str, checked: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest leaves out what was replaced as bad anyway: same order, same crops, same weights."""
+    for bad in (BAD, BAD.with_name("004.JPEG"), Path("train", "class2", "007.JPEG")):
+        (root / bad).write_bytes(b"not an image")
+    config = run_config(root, loader=loader)
+    whole = create_trainer(config, tmp_path / "whole")
+    whole.fit()
+    for check in checked:
+        (root / manifest.FILE).unlink(missing_ok=True)
+        if check:
+            assert main(["data", "check", str(root), "--workers", "1"]) == 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* leaves out 3 of 24 train images")
+            parts = create_trainer(config, tmp_path / "parts", resume="auto")
+        stop_at(parts, 2, monkeypatch)
+        parts.fit()
+    assert parts.finished and torch.equal(weights(parts), weights(whole))
+
+
+def moved(root: Path) -> Path:
+    return root.rename(root.with_name("elsewhere"))
+
+
+def renamed(root: Path) -> Path:
+    (root / "train" / "class1" / "003.JPEG").rename(root / "train" / "class1" / "three.JPEG")
+    return root
+
+
+def one_more(root: Path) -> Path:
+    (root / "train" / "class1" / "008.JPEG").write_bytes((root / "train" / "class1" / "003.JPEG").read_bytes())
+    return root
+
+
+def of_another_class(root: Path) -> Path:
+    """The names of the folders alone: what was class2 is class1 now."""
+    for split in ("train", "val"):
+        (root / split / "class1").rename(root / split / "class3")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (moved, None),
+        (renamed, "it has as many files, 24, but of other names below its folder"),
+        (one_more, "it had 24 images and now has 25"),
+        (of_another_class, "it has as many files, 24, but of other names"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_files_alone(
+    root: Path, tmp_path: Path, change: Callable[[Path], Path], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(root, loader="torchvision")
+    stopped = create_trainer(config, tmp_path / "run")
+    stop_at(stopped, 2, monkeypatch)
+    stopped.fit()
+    root = change(root)
+    config = replace(config, data=replace(config.data, root=str(root)))
+    if said is None:
+        assert create_trainer(config, tmp_path / "run", resume=True).step == 2
+        return
+    with pytest.raises(
+        checkpoint.CheckpointError, match=f"step-00000002 is of another training set than {root}: {said}"
+    ):
+        create_trainer(config, tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("loader", ["dali", "torchvision"])
@@ -86,7 +174,7 @@ def test_a_bad_file_ends_the_run_with_a_checkpoint_if_it_should(root: Path, tmp_
     bad_step = next(step for step, batch in enumerate(order, start=1) if 3 in batch)
     assert trainer.step == bad_step and trainer.last_checkpoint is not None
     assert trainer.last_checkpoint.name.endswith(str(bad_step))
-    assert "an image cannot be used" in str(trainer.stopped_because)
+    assert f"{root / BAD} cannot be used (data.on_bad_image stop)" in str(trainer.stopped_because)
 
 
 def arguments(root: Path, out: Path) -> list[str]:
@@ -102,7 +190,46 @@ def test_the_command_line_says_which_loader_and_why_it_stopped(
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("data.loader auto: dali, because DALI ")]
     assert [line for line in lines if line.startswith(f"fastadv train: warning: {root / BAD} cannot be used")]
-    assert lines[-1].startswith("fastadv train: stopped, because an image cannot be used") and "--resume" in lines[-1]
+    assert lines[-1].startswith(
+        f"fastadv train: stopped, because {root / BAD} cannot be used (data.on_bad_image stop); "
+        f"fastadv data check {root} finds all such files"
+    )
+    assert "--resume" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--data", "DIR", "--data.size", "64"],
+            "data.name digits does not use data.root, data.size: images in files are --data.name imagenet",
+        ),
+        (["--data", "DIR", "--data.name", "imagenet", "--data.crop_padding", "4"], "does not use data.crop_padding"),
+        (
+            ["--data", "DIR", "--data.name", "imagenet", "--m", "25"],
+            "the training set has 24 images, fewer than a batch",
+        ),
+        (["--data.name", "imagenet"], "imagenet is read from a folder. Name it with --data DIR (root); it must hold"),
+    ],
+)
+def test_mistakes_are_one_line(
+    options: list[str], said: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(root) if option == "DIR" else option for option in options]
+    for resume in ([], ["--resume", "auto"]):
+        assert main(["train", *options, "--out", str(tmp_path / "run"), "--data.loader", "auto", *resume]) == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("data.loader auto"))
+        assert line.startswith("fastadv train: ") and said in line
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_a_resumed_run_was_given_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    small = ["--epochs", "1", "--model.options.width", "0.1", "--device", "cpu", "--m", "256"]
+    assert main(["train", *small, *out]) == 0
+    assert main(["train", *out, "--resume"]) == 0
+    assert main(["train", *out, "--resume", "--data.workers", "2"]) == 2
+    assert "data.name digits does not use data.workers" in capsys.readouterr().err
 
 
 def test_auto_says_when_dali_is_missing(

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from fastadv import data
 from fastadv.train import AttackConfig, DataConfig, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.accuracy import accuracy
 from fastadv.train.monitor import EpochRecord, Progress, StepRecord
@@ -197,12 +198,40 @@ def test_a_run_without_a_first_checkpoint_is_begun_again(
     assert checkpoint.load_model(tmp_path).step == 15
 
 
-def test_another_data_set_size_is_not_resumed(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def fewer(images: data.ImageSet) -> data.ImageSet:
+    """As many iterations as with all."""
+    return data.ImageSet(images.images[:-1], images.labels[:-1], images.classes)
+
+
+def larger(images: data.ImageSet) -> data.ImageSet:
+    return data.ImageSet(images.images.repeat(1, 1, 2, 2), images.labels, images.classes)
+
+
+def relabelled(images: data.ImageSet) -> data.ImageSet:
+    return data.ImageSet(images.images, images.labels.roll(1), images.classes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (fewer, "it had 160 images and now has 159"),
+        (larger, r"its images were \[1, 8, 8\] and now are \[1, 16, 16\]"),
+        (relabelled, "its 160 images have other labels"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_training_set_alone(
+    changed: Callable[[data.ImageSet], data.ImageSet],
+    said: str,
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    config = replace(config, m=30, epochs=1)
     create_trainer(config, tmp_path / "run").fit()
-    monkeypatch.undo()
-    with pytest.raises(checkpoint.CheckpointError, match="5 iterations per epoch, and the training set now has 40"):
+    few = data.load("digits", None, False)
+    other = data.ImageData(changed(few.train), few.test)
+    monkeypatch.setattr(data, "load", lambda name, root, download: other)
+    with pytest.raises(checkpoint.CheckpointError, match=f"of another training set than digits: {said}. Resume with"):
         create_trainer(config, tmp_path / "run", resume=True)
 
 
@@ -349,7 +378,7 @@ def test_standard_training_and_all_adversarial(k: int, adversarial: bool, config
         ({"attack": {"options": {"steps": 3}}}, "attack: step_ll has no option steps"),
         ({"optimizer": {"options": {"beta": 3}}}, "optimizer: rmsprop has no option beta"),
         ({"optimizer": {"options": {"momentum": "x"}}}, "optimizer: "),
-        ({"m": 161}, "data: batch_size=161 is more than the 160 images"),
+        ({"m": 161}, "data: the training set has 160 images, fewer than a batch of 161, and"),
     ],
 )
 def test_errors_name_the_section(change: dict[str, Any], said: str, config: TrainConfig, tmp_path: Path) -> None:

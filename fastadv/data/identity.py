@@ -1,0 +1,40 @@
+"""What tells one training set from another, so that a run goes on with the one that it was begun with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from fastadv.data.image_set import ImageSet
+from fastadv.data.image_source import ImageSource, fingerprint_of_names
+
+
+def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
+    """The number of images, the shape of those in memory, and sha256 of the names of those in files and of the labels.
+
+    Names are relative to the data set's folder, which may move, and of all files, whether or not a manifest leaves some
+    out. The images themselves are not read.
+    """
+    identity: dict[str, Any] = {
+        "images": len(images),
+        "shape": None,
+        "names": None,
+        "labels": hashlib.sha256(images.labels.cpu().numpy().tobytes()).hexdigest(),
+    }
+    if isinstance(images, ImageSet):
+        return {**identity, "shape": list(images.images.shape[1:])}
+    return {**identity, "names": fingerprint_of_names(images)}
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """In which way two identities differ, in words; None if they do not."""
+    if before["images"] != now["images"]:
+        return f"it had {before['images']} images and now has {now['images']}"
+    if before["shape"] != now["shape"]:
+        return f"its images were {before['shape'] or 'files'} and now are {now['shape'] or 'files'}"
+    if before["names"] != now["names"]:
+        return f"it has as many files, {now['images']}, but of other names below its folder"
+    if before["labels"] != now["labels"]:
+        return f"its {now['images']} images have other labels"
+    return None
