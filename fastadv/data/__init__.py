@@ -6,7 +6,7 @@ from fastadv.data.datasets import load, names
 from fastadv.data.image_loader import ImageLoader
 from fastadv.data.image_set import ImageData, ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_files, spread
-from fastadv.data.loaders import channels_of, create_loader
+from fastadv.data.loaders import create_loader, shape_of
 from fastadv.data.preprocessing import Preprocessing
 from fastadv.data.stored import scan
 from fastadv.data.torch_loader import TensorLoader
@@ -23,12 +23,12 @@ __all__ = [
     "Preprocessing",
     "TensorLoader",
     "TorchvisionLoader",
-    "channels_of",
     "create_loader",
     "fingerprint_of_files",
     "load",
     "names",
     "scan",
+    "shape_of",
     "spread",
     "warn_of_bad_image",
 ]

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastadv import data, devices, models
 from fastadv.extras import require
+from fastadv.models.trial import check_takes
 from fastadv.train import checkpoint
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
@@ -58,12 +59,15 @@ def create_trainer(
         FailedElsewhere: one of these, on another process.
 
     Warns:
-        UserWarning: a run that goes on with another number of processes than it had.
+        UserWarning: a run that goes on with another number of processes than it had, or a space that the network is not
+            made for.
     """
     run_dir = Path(run_dir)
     config, start = on_main(processes, lambda: _start(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.model.name == "inception_v3" and config.data.space != "symmetric" and processes.main:
+        warnings.warn(f"inception_v3 is made for data.space symmetric, got {config.data.space}", stacklevel=2)
     torch.manual_seed(config.seed)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, processes))
     seed_draws(config.seed, processes)
@@ -77,14 +81,13 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and the operators take the current one
     with _naming("data"):
-        train_loader, test_loader, num_classes, in_channels = _loaders(config, device, processes)
+        train_loader, test_loader, num_classes, shape = _loaders(config, device, processes)
         if len(train_loader) < config.accumulate:
             raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
     with _naming("model"):
-        model = models.create(
-            config.model.name, num_classes=num_classes, in_channels=in_channels, **config.model.options
-        )
+        model = models.create(config.model.name, num_classes=num_classes, in_channels=shape[0], **config.model.options)
         model = _placed(model, config, device, processes)
+        _check_fits(model, config, shape)
         averages = _averages(model, config)
         wrapped, parallel = _wrapped(model, config, device, processes)
     with _naming("attack"):
@@ -102,7 +105,7 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         schedule=schedule,
         train_loader=train_loader,
         test_loader=test_loader,
-        inputs=(num_classes, in_channels),
+        inputs=(num_classes, shape[0]),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=averages,
@@ -112,8 +115,10 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     return trainer
 
 
-def _loaders(config: TrainConfig, device: torch.device, processes: Processes) -> tuple[Loader, Loader, int, int]:
-    """Loaders of this process's share of the training and the test images, the number of classes, and of channels."""
+def _loaders(
+    config: TrainConfig, device: torch.device, processes: Processes
+) -> tuple[Loader, Loader, int, tuple[int, int, int]]:
+    """Loaders of this process's share of the training and the test images, the number of classes, and [C, H, W]."""
     source = config.data.name, config.data.root
 
     def download() -> None:
@@ -129,7 +134,7 @@ def _loaders(config: TrainConfig, device: torch.device, processes: Processes) ->
     train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
     test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
     test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
-    return train_loader, test_loader, len(images.train.classes), data.channels_of(images.train)
+    return train_loader, test_loader, len(images.train.classes), data.shape_of(images.train, config.data)
 
 
 def _stop_at_bad_images(trainer: Trainer) -> None:
@@ -151,6 +156,15 @@ def _placed(model: nn.Module, config: TrainConfig, device: torch.device, process
     layout = torch.channels_last if config.in_channels_last else torch.preserve_format
     placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return placed
+
+
+def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> None:
+    """Refuse what would end in the first iteration, images [C, H, W] that are too small for the network, say."""
+    try:
+        check_takes(model, shape, count=min(2, config.m))
+    except ValueError as error:
+        size = "data.size or " if config.data.name == "imagenet" else ""
+        raise ValueError(f"{config.model.name}: {error}; choose another {size}model.name, or model.options") from error
 
 
 def _wrapped(
