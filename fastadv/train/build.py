@@ -222,9 +222,17 @@ def _start(
         return config, None
     if start is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
-    stored = checkpoint.load_config(start)
-    config = _with_as_many_examples(config, stored, checkpoint.read_meta(start).processes, processes.world_size)
+    stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
+    config = _with_as_many_examples(config, stored, before, processes.world_size)
     _check_same(config, stored, run_dir)
+    if processes.world_size != before:
+        warnings.warn(
+            f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
+            f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
+            f"dropout draws anew, each process goes on from the main one's running statistics, and sums differ in "
+            f"their last bits",
+            stacklevel=2,
+        )
     return config, start
 
 
@@ -244,17 +252,12 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
     if now != before and config.accumulate == stored.accumulate and wanted % now == 0:
         config = replace(config, accumulate=wanted // now)
     if now * config.accumulate != wanted:
+        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
         raise ValueError(
             f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
             f"{before} processes; with {now} processes and accumulate {config.accumulate} it would be "
-            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for"
-        )
-    if now != before:
-        warnings.warn(
-            f"this run goes on with {now} processes instead of {before}, and accumulate {config.accumulate} instead of "
-            f"{stored.accumulate}: the examples of each iteration stay the same, but dropout draws anew, each process "
-            f"goes on from the main one's running statistics, and sums differ in their last bits",
-            stacklevel=2,
+            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
+            f"processes that fit, with their accumulate: {fitting}"
         )
     return config
 
