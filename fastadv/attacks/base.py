@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.amounts import Eps, Size, checked_eps
+from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace
 from fastadv.streams import RandomStream
 
 VALIDATE = ("first", "always", "never")
+_ON_LABELS = {
+    True: "Called with images and their true labels.",
+    False: "Called with images alone; labels are ignored if they are given.",
+}
 
 
 class Attack(ABC):
@@ -89,7 +94,7 @@ class Attack(ABC):
         self._validated = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Show every option of a subclass, not its own alone, where its signature is asked for."""
+        """Show every option of a subclass, not its own alone, in its signature and docstring."""
         super().__init_subclass__(**arguments)
         own = [base for base in cls.__mro__ if "__init__" in base.__dict__ and issubclass(base, Attack)]
         merged = {
@@ -98,7 +103,10 @@ class Attack(ABC):
             for name, parameter in inspect.signature(base.__init__).parameters.items()
             if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
         }
-        cls.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+        signature = cls.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+        bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
+        labels = _ON_LABELS[cls.needs_labels] if hasattr(cls, "name") else ""
+        cls.__doc__ = described(cls.__doc__, bases, signature, labels)
 
     def __call__(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
         """Candidate adversarial images.

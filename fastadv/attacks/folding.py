@@ -228,7 +228,11 @@ class Folds:
     def of(self, attack: GradientAttack, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
         """The folded form of a model in evaluation mode, up to date; None, and a warning once, if there is none."""
         if not isinstance(model, nn.Module):
-            self._refuse(attack, None, f"a {type(model).__name__} is no module")
+            self._refuse(
+                attack,
+                None,
+                f"a {type(model).__name__} is no nn.Module: pass the module itself, whose layers can be folded",
+            )
             return None
         device = images.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

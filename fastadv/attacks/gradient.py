@@ -32,7 +32,6 @@ class GradientAttack(Attack):
     forward, the cost's derivative with respect to them is known in closed form, and no gradient of a weight is made.
 
     Args:
-        model: as in :class:`Attack`, like all other options.
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
             is that of the paper authors' code. Asks for a model with a method ``forward_with_aux``, from images to a
             named tuple of logits and auxiliary logits in evaluation mode too, as ``inception_v3`` has. It is called in

@@ -116,9 +116,10 @@ class ModelConfig:
 
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network, such as width or dropout: --model.options.dropout 0 switches dropout off.
-    small_cnn has width, activation, dropout and deeper (two more blocks); inception_v3 these and aux (the auxiliary
-    head). Activations are relu, relu6, tanh, elu and relu_decay:<beta>. inception_v4 and timm/<name> take
-    timm's options, such as drop_rate, torchvision/<name> torchvision's."""
+    small_cnn has width (a multiplier: 2 doubles the numbers of filters), activation, dropout and deeper (two more
+    blocks); inception_v3 these and aux (the auxiliary head). Activations are relu, relu6, tanh, elu and
+    relu_decay:<beta>. inception_v4 and timm/<name> take timm's options, such as drop_rate, torchvision/<name>
+    torchvision's."""
 
 
 @dataclass(frozen=True, kw_only=True)

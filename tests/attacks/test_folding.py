@@ -200,7 +200,9 @@ def test_nothing_to_fold(model: nn.Module, reason: str) -> None:
 def test_a_function_is_not_folded() -> None:
     model = ConvNet().eval()
     attack: Any = attacks.create("step_ll", lambda x: model(x), eps=4, fold_bn=True)
-    with pytest.warns(UserWarning, match="step_ll runs without fold_bn=True: a function is no module"):
+    with pytest.warns(
+        UserWarning, match="step_ll runs without fold_bn=True: a function is no nn.Module: pass the module itself"
+    ):
         attack(batch()[0])
 
 

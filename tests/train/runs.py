@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.collectives import Collectives
 from fastadv import data
+from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.accuracy import accuracy
@@ -188,6 +189,26 @@ def gradients(processes: Processes, m: int, accumulate: int, options: dict[str, 
         with wrapped.no_sync() if keep else torch.enable_grad():
             (task(images.clone(), labels) / accumulate).backward()
     return [parameter.grad for parameter in model.parameters()]  # type: ignore[misc]
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def evaluated(processes: Processes, out: Path, n: int, given: dict[str, Any], fault: str = "") -> Any:
+    """The records of a sweep over the first n digits, without what differs from one run to the next."""
+    torch.manual_seed(processes.rank if fault == "other weights" else 0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    whole = data.load("digits", None, False).test
+    images = data.ImageSet(whole.images[:n], whole.labels[:n], whole.classes)
+    sweep = Sweep(dataset="digits", images=images, **given)
+    file = on_main(processes, lambda: RecordFile(out / "robustness.jsonl", Record))
+    if fault == "full disk":
+        file.path = Path("/dev/full")
+    if fault == "one process" and processes.rank == 1:
+        model.forward = None  # type: ignore[assignment]
+    records = run(sweep, [Subject("a", model, UNIT)], file, processes)
+    assert len(file.records) == len(records)
+    return [replace(record, seconds=0.0, versions={}) for record in records]
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
