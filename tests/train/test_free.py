@@ -198,6 +198,16 @@ def test_a_call_leaves_no_trace_besides_the_weights_gradients() -> None:
     assert updates == [3, 3]  # once in each iteration
 
 
+def test_the_images_gradient_is_not_kept() -> None:
+    """A loss keeps what it was computed from alive, in most loops until the next one is there."""
+    model = ConvNet()
+    inputs: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    loss = FreeTask(model, eps=6, space=UNIT)(*batch())
+    loss.backward()
+    assert inputs[0].requires_grad and inputs[0].grad is None
+
+
 def test_gradients_of_the_weights_are_those_of_the_loss_alone() -> None:
     model = ConvNet().double().eval()
     shown = shown_to(model)

@@ -139,6 +139,15 @@ def test_a_run_of_two_is_that_of_one_that_accumulates(free_config: TrainConfig, 
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_free_goes_on_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(free_config, m=16)
+    succeeded(together(2, runs.train, config, tmp_path, False, 6, 0))
+    [alone] = succeeded(together(1, runs.train, config, tmp_path, True))
+    assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
+    [said] = alone["warned"]
+    assert "running statistics (in free training also from its perturbations)" in said
+
+
 def test_what_free_training_sends(free_config: TrainConfig, tmp_path: Path) -> None:
     """The gradients and the tally, as training on clean images does."""
     for seen in succeeded(together(2, runs.count_of_iteration, replace(free_config, m=16), tmp_path)):
