@@ -21,9 +21,12 @@ from fastadv.train import checkpoint
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
-from fastadv.train.interfaces import Averages, Loader
+from fastadv.train.fast import fast_task
+from fastadv.train.free import FreeTask
+from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.mistakes import check_used
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
+from fastadv.train.replays import Replayed
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
@@ -87,6 +90,8 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         num_classes, shape = len(images.train.classes), data.shape_of(images.train, config.data)
         if len(train_loader) < config.accumulate:
             raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
+        if config.attack.training == "free":
+            train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
     with _naming("model"):
         model = models.create(config.model.name, num_classes=num_classes, in_channels=shape[0], **config.model.options)
         model = _placed(model, config, device, processes)
@@ -152,7 +157,8 @@ def _stop_at_bad_images(trainer: Trainer, check_command: str) -> None:
             f"training leave them out"
         )
 
-    for loader in (trainer.train_loader, trainer.test_loader):
+    train_loader = trainer.train_loader
+    for loader in (train_loader.loader if isinstance(train_loader, Replayed) else train_loader, trainer.test_loader):
         if isinstance(loader, data.ImageLoader):
             loader.on_bad_image = stop
 
@@ -195,19 +201,27 @@ def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
     return averages
 
 
-def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
+def _task(model: nn.Module, config: TrainConfig) -> Task:
+    attack = config.attack
+    options: dict[str, Any] = {
+        **{"space": config.data.pixel_space, "eps": attack.size},
+        **{"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight},
+    }
+    if attack.training == "free":
+        return FreeTask(model, accumulate=config.accumulate, **attack.options, **options)
+    options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
+    options["seed"] = config.seed
+    attack_options = {"bn": attack.bn, "fast": config.fast, **attack.options}
+    if attack.training == "fast":
+        alpha = attack_options.pop("alpha", None)
+        return fast_task(model, alpha=alpha, attack_options=attack_options, **options)
     return AdversarialTask(
         model,
-        attack=config.attack.name,
-        k=config.attack.k,
-        lambda_=config.attack.lambda_,
-        eps=config.attack.size,
-        space=config.data.pixel_space,
-        start_after=config.attack.start_after * config.accumulate,  # the task counts minibatches
-        label_smoothing=config.label_smoothing,
-        aux_weight=config.aux_weight,
-        seed=config.seed,
-        attack_options={"bn": config.attack.bn, "fast": config.fast, **config.attack.options},
+        attack=attack.name,
+        k=attack.k,
+        lambda_=attack.lambda_,
+        attack_options=attack_options,
+        **options,
     )
 
 
@@ -243,8 +257,8 @@ def _start(
         warnings.warn(
             f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
             f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
-            f"dropout draws anew, each process goes on from the main one's running statistics, and sums differ in "
-            f"their last bits",
+            f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
+            f"from its perturbations), and sums differ in their last bits",
             stacklevel=2,
         )
     return config, start

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -124,31 +125,41 @@ def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> N
 def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
     """What travels in a generation, in an iteration, and in a test."""
     trainer, _ = trainer_of(processes, config, run)
-    minibatches = list(trainer.train_loader.epoch(0))
-
-    def step() -> None:
-        trainer.train_step((images.clone(), labels) for images, labels in minibatches[: config.accumulate])
-
-    for _ in range(3):  # DDP arranges its buckets anew after the first iteration, or, with a static graph, the second
-        step()
-    images, labels = minibatches[0]
+    settle(trainer)
+    images, labels = next(trainer.train_loader.epoch(0))
     attack = trainer.task.attack  # type: ignore[attr-defined]
     gradients = [None if p.grad is None else p.grad.clone() for p in trainer.model.parameters()]
     with Collectives() as generation:
         attack.perturb_(images[:12].clone(), labels[:12])
     unchanged = all(torch.equal(p.grad, g) for p, g in zip(trainer.model.parameters(), gradients, strict=True))
-    with Collectives() as iteration:
-        step()
     with Collectives() as test:
         trainer._test(trainer.model)
-    parameters = sum(p.numel() for p in trainer.model.parameters())
     return {
         "generation": generation.counts,
         "unchanged": unchanged,
-        "step": iteration.counts,
         "test": test.counts,
-        "parameters": parameters,
+        **count_in_an_iteration(trainer),
     }
+
+
+def count_of_iteration(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
+    """What travels in an iteration."""
+    trainer, _ = trainer_of(processes, config, run)
+    settle(trainer)
+    return count_in_an_iteration(trainer)
+
+
+def settle(trainer: Trainer) -> None:
+    """DDP arranges its buckets anew after the first iteration, or, with a static graph, the second."""
+    for _ in range(3):
+        trainer.train_step(islice(trainer.train_loader.epoch(0), trainer.config.accumulate))
+
+
+def count_in_an_iteration(trainer: Trainer) -> dict[str, Any]:
+    with Collectives() as iteration:
+        trainer.train_step(islice(trainer.train_loader.epoch(0), trainer.config.accumulate))
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return {"step": iteration.counts, "parameters": parameters}
 
 
 def count_of_unwrapped_generation(processes: Processes) -> Counter[tuple[str, int]]:
