@@ -57,6 +57,7 @@ class Interleaved:
         variants: name to a function that does the work once.
         quantum: seconds that a variant's share of a round lasts at least.
         clock: seconds that so many calls of a function take.
+        run_up: calls of each variant before any is timed.
     """
 
     def __init__(
@@ -65,18 +66,21 @@ class Interleaved:
         *,
         quantum: float = 0.02,
         clock: Callable[[Work, int], float] | None = None,
+        run_up: int = 3,
     ) -> None:
         self.variants = variants
         self.seconds: dict[str, list[float]] = {name: [] for name in variants}
         self._order = random.Random(0)
         self._clock = clock or host_seconds
+        self._run_up = run_up
         self.calls = {name: self._calls_per_quantum(function, quantum) for name, function in variants.items()}
 
     def round(self) -> None:
         """Time each variant once, in an order of its own: none always follows the same neighbour."""
         for name in self._order.sample(list(self.variants), len(self.variants)):
             function = self.variants[name]
-            function()
+            if self.calls[name] > 1:
+                function()  # what its neighbour left in the caches is no part of a short call's time
             self.seconds[name].append(self._clock(function, self.calls[name]) / self.calls[name])
 
     def timings(self) -> dict[str, Timing]:
@@ -88,7 +92,7 @@ class Interleaved:
         return result
 
     def _calls_per_quantum(self, function: Work, quantum: float) -> int:
-        for _ in range(3):  # compiles, allocates, warms caches
+        for _ in range(self._run_up):  # compiles, allocates, warms caches
             function()
         return max(1, round(quantum / max(self._clock(function, 1), 1e-7)))
 

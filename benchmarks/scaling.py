@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -22,9 +21,10 @@ from torch import distributed as dist
 from benchmarks.collectives import Collectives
 from benchmarks.harness import Table
 from benchmarks.machine import describe
-from fastadv import PixelSpace, data, devices, models
-from fastadv.train import AdversarialTask, AttackConfig, TrainConfig, Trainer
-from fastadv.train.distributed import Processes, data_parallel, device_name, joined
+from benchmarks.trainers import CLASSES, random_trainer, step
+from fastadv import devices, models
+from fastadv.train import AttackConfig, TrainConfig, Trainer
+from fastadv.train.distributed import Processes, device_name, joined
 
 TALLY = 5  # numbers, in float64
 
@@ -60,42 +60,9 @@ def build(
     """A trainer on random images, and what keeps its gradients at home."""
     device = devices.resolve(device_name(options.device, processes))
     torch.manual_seed(0)
-    count = options.m * processes.world_size * options.accumulate
-    pixels = torch.randint(256, (count, 3, options.size, options.size), dtype=torch.uint8)
-    images = data.ImageSet(pixels, torch.randint(1000, (count,)), tuple(map(str, range(1000))))
-    loader = data.TensorLoader(
-        images,
-        options.m,
-        space=PixelSpace.symmetric(),
-        rank=processes.rank,
-        world_size=processes.world_size,
-        device=device,
-    )
-    model = models.create(options.model, num_classes=1000, width=options.width).to(device)
-    parallel = None if processes.alone else data_parallel(model, device, static_graph=False)
-    task = AdversarialTask(parallel or model, k=options.k, space=PixelSpace.symmetric(), seed=0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    local = nullcontext if parallel is None else parallel.no_sync
-    trainer = Trainer(
-        TrainConfig(m=options.m, accumulate=options.accumulate, attack=AttackConfig(k=options.k)),
-        Path(),
-        model=model,
-        task=task,
-        optimizer=optimizer,
-        schedule=torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
-        train_loader=loader,
-        test_loader=loader,
-        inputs=(1000, 3),
-        training_set=data.identity_of(images),
-        processes=processes,
-        local_backward=local,
-    )
-    return trainer, local
-
-
-def step(trainer: Trainer) -> None:
-    """One iteration on fresh copies of the same images."""
-    trainer.train_step(trainer.train_loader.epoch(0))
+    model = models.create(options.model, num_classes=CLASSES, width=options.width)
+    config = TrainConfig(m=options.m, accumulate=options.accumulate, attack=AttackConfig(k=options.k))
+    return random_trainer(model, config, size=options.size, device=device, processes=processes)
 
 
 # --- counted ---------------------------------------------------------------------------------------------------------

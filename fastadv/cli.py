@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 
 import fastadv
+from fastadv.train.distributed import launched
 from fastadv.warning_lines import warning_lines
 
 # Imported when asked for: `fastadv info` must work where no extra is installed.
@@ -19,6 +21,9 @@ COMMANDS = {
     "report": ("fastadv.study.report_cli", "one page of what a study found"),
 }
 
+_SHARED = ("info", "train", "evaluate")  # what several processes may be told
+_ONE_PROCESS = "this is work for one process, and torchrun started {}: run it without torchrun, as {}"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
@@ -31,6 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         print(f"fastadv: unknown command {argv[0]!r}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    if argv[0] not in _SHARED and not launched().alone:
+        if launched().main:
+            command = shlex.join(["fastadv", *argv])
+            print(f"fastadv {argv[0]}: {_ONE_PROCESS.format(launched().world_size, command)}", file=sys.stderr)
         return 2
     module, _ = COMMANDS[argv[0]]
     try:

@@ -76,6 +76,19 @@ def test_a_warning_is_one_line(
         assert not any("UserWarning" in line for line in lines)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"info", "train", "evaluate"}))
+def test_what_several_processes_would_do_in_each_others_way_is_refused(
+    command: str, rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, str(value))
+    assert cli.main([command, "A=a run", "--out", "x"]) == 2
+    said = "one process, and torchrun started 2: run it without torchrun, as fastadv"
+    expected = f"fastadv {command}: this is work for {said} {command} 'A=a run' --out x\n" if rank == 0 else ""
+    assert capsys.readouterr().err == expected
+
+
 def test_core_needs_torch_and_numpy_alone() -> None:
     """Importing the package, its operators, attacks and `fastadv info` loads no optional dependency."""
     script = (

@@ -82,7 +82,7 @@ def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) 
     Args:
         name: one of :func:`names`, or a class of one's own derived from :class:`Attack`.
         model: from images [N, C, ...] to logits [N, K].
-        options: those of :class:`Attack`, and the attack's own.
+        options: those of the attack's class, which ``help(fastadv.attacks.get(name))`` lists: eps, space, seed, ...
 
     Raises:
         ValueError: an unknown name or option; the message lists the known ones.

@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.amounts import Eps, Size, checked_eps
+from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace
 from fastadv.streams import RandomStream
 
 VALIDATE = ("first", "always", "never")
+_ON_LABELS = {
+    True: "Called with images and their true labels.",
+    False: "Called with images alone; labels are ignored if they are given.",
+}
 
 
 class Attack(ABC):
@@ -36,6 +41,9 @@ class Attack(ABC):
             With the first batch the model's outputs are looked at, too: probabilities or NaN give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
         label_smoothing: of the attacked cross-entropy, in [0, 1).
+        fast: switch on all that makes generation faster at once and changes results by no more than rounding: for the
+            methods that follow a gradient ``fold_bn`` with ``bn="eval"``, and ``capture`` on CUDA. What does not fit
+            the model is left out, and a warning says why.
         seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``.
         generator: a CPU generator to take the random numbers' seed from, instead of torch's default.
 
@@ -63,6 +71,7 @@ class Attack(ABC):
         validate: str = "first",
         bn: str = "eval",
         label_smoothing: float = 0.0,
+        fast: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -80,11 +89,12 @@ class Attack(ABC):
         self.validate = validate
         self.bn = bn
         self.label_smoothing = label_smoothing
+        self.fast = fast
         self.stream = RandomStream(seed=seed, generator=generator)
         self._validated = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Show every option of a subclass, not its own alone, where its signature is asked for."""
+        """Show every option of a subclass, not its own alone, in its signature and docstring."""
         super().__init_subclass__(**arguments)
         own = [base for base in cls.__mro__ if "__init__" in base.__dict__ and issubclass(base, Attack)]
         merged = {
@@ -93,7 +103,10 @@ class Attack(ABC):
             for name, parameter in inspect.signature(base.__init__).parameters.items()
             if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
         }
-        cls.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+        signature = cls.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+        bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
+        labels = _ON_LABELS[cls.needs_labels] if hasattr(cls, "name") else ""
+        cls.__doc__ = described(cls.__doc__, bases, signature, labels)
 
     def __call__(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
         """Candidate adversarial images.
@@ -205,7 +218,8 @@ class Attack(ABC):
 
     def _options(self) -> dict[str, Any]:
         """What :meth:`__repr__` shows."""
-        return {"eps": self.eps, "space": self.space, "bn": self.bn, "label_smoothing": self.label_smoothing}
+        own = {"bn": self.bn, "label_smoothing": self.label_smoothing, "fast": self.fast}
+        return {"eps": self.eps, "space": self.space, **own}
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())

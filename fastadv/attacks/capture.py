@@ -84,7 +84,9 @@ class Captures:
         folded: FoldedModel | None,
     ) -> CapturedIteration | None:
         if not isinstance(model, nn.Module):
-            raise recorder.NotCapturable(f"a {type(model).__name__} is no module, whose weights could be watched")
+            raise recorder.NotCapturable(
+                f"a {type(model).__name__} is no nn.Module: pass the module itself, whose weights can be watched"
+            )
         fixed = _fixed(attack, model, at.adv, apart)
         if fixed not in self._shapes or not attack.outputs_seen:
             self._remember(fixed, _Shape(recorder.create_recorder(at.adv.device)))

@@ -2,14 +2,15 @@
 
 With running statistics BatchNorm is a scale and a shift of each filter. Folded into the convolution's weight and bias,
 they cost one pass over the weights a call instead of passes over every activation, forward and backward. The function
-is the same up to rounding.
+is the same up to rounding. The folded weights are copies anyway: on a CPU they are laid out as convolutions there are
+fastest, in channels_last, and so are the images.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Exactly these: a subclass may do something else in its forward.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_IMAGES = 4  # dimensions of a batch of images, and of a convolution's weights for them
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -42,6 +44,11 @@ class _Pair:
     batch_norm: nn.Module
     weight: Tensor  # [F, C / groups, ...]
     bias: Tensor  # [F]
+
+    def fits(self, dtype: torch.dtype | None) -> bool:
+        """Whether the layers' weights are still on the device, and of the dtype, that the folded ones were made for."""
+        own: Tensor = self.convolution.weight  # type: ignore[assignment]
+        return self.weight.device == own.device and self.weight.dtype == (dtype or own.dtype)
 
     def refresh(self) -> None:
         """Fold the layers' present weights and statistics, into the same memory."""
@@ -79,17 +86,25 @@ class FoldedModel:
         self, model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor, dtype: torch.dtype | None
     ) -> None:
         self._modules = list(model.modules())
-        self._pairs = [_folded(*pair, dtype) for pair in _pairs(model, forward, images)]
-        if not self._pairs:
+        self._dtype = dtype
+        found = _pairs(model, forward, images)
+        if not found:
             raise NotFoldable("the model has no BatchNorm layer that alone reads what a convolution makes")
+        self._channels_last = images.device.type == "cpu" and _most_of_the_weights(model, found)
+        self._pairs = [_folded(*pair, dtype, self._channels_last) for pair in found]
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether the model still consists of the layers that it was found to have."""
-        return list(model.modules()) == self._modules
+        """Whether the model still consists of the layers that it was found to have, where and as they were."""
+        return list(model.modules()) == self._modules and all(pair.fits(self._dtype) for pair in self._pairs)
 
     def tensors(self) -> Iterator[Tensor]:
         """The folded weights and biases, which stay where they are."""
         return (tensor for pair in self._pairs for tensor in (pair.weight, pair.bias))
+
+    def arranged(self, images: Tensor) -> Tensor:  # [N, C, ...]
+        """The images in the layout of the folded weights; themselves where they are."""
+        last = self._channels_last and images.dim() == _IMAGES
+        return images.contiguous(memory_format=torch.channels_last) if last else images
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -135,11 +150,23 @@ def _is_batch_norm(module: nn.Module) -> bool:
     return type(module) in known and module.running_mean is not None
 
 
-def _folded(convolution: nn.Module, batch_norm: nn.Module, dtype: torch.dtype | None) -> _Pair:
-    weight: Tensor = convolution.weight  # type: ignore[assignment]
+def _most_of_the_weights(model: nn.Module, found: list[tuple[nn.Module, nn.Module]]) -> bool:
+    """Whether the convolutions that are folded have most of all convolutions' weights: one layout serves nearly all."""
+
+    def count(convolutions: Iterable[Any]) -> int:
+        return sum(int(module.weight.numel()) for module in convolutions)
+
+    every = (module for module in model.modules() if type(module) in _CONVOLUTIONS)
+    return 2 * count(convolution for convolution, _ in found) > count(every)
+
+
+def _folded(convolution: nn.Module, batch_norm: nn.Module, dtype: torch.dtype | None, channels_last: bool) -> _Pair:
+    like: Tensor = convolution.weight  # type: ignore[assignment]
+    layout = torch.channels_last if channels_last and like.dim() == _IMAGES else torch.preserve_format
     with torch.no_grad():
-        bias = weight.new_empty(len(weight), dtype=dtype or weight.dtype)
-        return _Pair(convolution, batch_norm, torch.empty_like(weight, dtype=dtype, requires_grad=False), bias)
+        bias = like.new_empty(len(like), dtype=dtype or like.dtype)
+        weight = torch.empty_like(like, dtype=dtype, requires_grad=False, memory_format=layout)
+    return _Pair(convolution, batch_norm, weight, bias)
 
 
 def _pairs(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
@@ -201,7 +228,11 @@ class Folds:
     def of(self, attack: GradientAttack, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
         """The folded form of a model in evaluation mode, up to date; None, and a warning once, if there is none."""
         if not isinstance(model, nn.Module):
-            self._refuse(attack, None, f"a {type(model).__name__} is no module")
+            self._refuse(
+                attack,
+                None,
+                f"a {type(model).__name__} is no nn.Module: pass the module itself, whose layers can be folded",
+            )
             return None
         device = images.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -15,6 +15,7 @@ from fastadv import ops
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
+from fastadv.attacks.compiled import Compiled
 from fastadv.attacks.folding import Folds
 from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
@@ -31,7 +32,6 @@ class GradientAttack(Attack):
     forward, the cost's derivative with respect to them is known in closed form, and no gradient of a weight is made.
 
     Args:
-        model: as in :class:`Attack`, like all other options.
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
             is that of the paper authors' code. Asks for a model with a method ``forward_with_aux``, from images to a
             named tuple of logits and auxiliary logits in evaluation mode too, as ``inception_v3`` has. It is called in
@@ -39,7 +39,10 @@ class GradientAttack(Attack):
         fold_bn: while examples are generated, fold each BatchNorm layer that follows a convolution into it: the same
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
             call; layers must not be connected differently from call to call. Needs ``bn="eval"``. A model without such
-            layers runs as it is, and a warning says so.
+            layers runs as it is, and a warning says so. On a CPU the model's passes are in channels_last then.
+        compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
+            second batch on: for the minutes that this takes, passes over the activations are saved. Where it fails,
+            the attack runs without, and a warning says why.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
             it from then on: for models whose kernels are shorter than their launches. Kept for the last four shapes,
             with the memory of an iteration and of the images each. Weights may change, in place; what else the model
@@ -64,6 +67,7 @@ class GradientAttack(Attack):
         *,
         aux_weight: float = 0.0,
         fold_bn: bool = False,
+        compile: bool = False,
         capture: bool = False,
         **options: Any,
     ) -> None:
@@ -79,9 +83,18 @@ class GradientAttack(Attack):
             raise ValueError("fold_bn=True needs bn='eval': the statistics of a batch are not known beforehand")
         self.aux_weight = aux_weight
         self.fold_bn = fold_bn
+        self.compile = compile
         self.capture = capture
         self._folds = Folds()
+        self._compiled = Compiled()
         self._captures = Captures()
+
+    @property
+    def _folding(self) -> bool:
+        return self.fold_bn or (self.fast and self.bn == "eval")
+
+    def _capturing(self, images: Tensor) -> bool:
+        return self.capture or (self.fast and images.is_cuda)
 
     @abstractmethod
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:
@@ -110,10 +123,15 @@ class GradientAttack(Attack):
         apart = len(alphas) > 1 or self.starts_elsewhere
         at = Iterate(adv, adv, size.eps, alphas[0], labels, seed, offset)
         with isolated(model, self.bn):
-            folded = self._folds.of(self, model, adv) if self.fold_bn else None
+            folded = self._folds.of(self, model, adv) if self._folding else None
+            if folded is not None:
+                at.adv = at.clean = folded.arranged(adv)
             with nullcontext() if folded is None else folded.in_place():
-                if not self.capture or not self._captures.run_(self, model, at, alphas, apart, folded):
+                captured = self._capturing(adv) and self._captures.run_(self, model, at, alphas, apart, folded)
+                if not captured:
                     self._run_eagerly_(model, at, alphas, apart)
+        if at.adv is not adv:
+            adv.copy_(at.adv)
 
     def _run_eagerly_(
         self, model: Callable[..., Any], at: Iterate, alphas: Sequence[float | Tensor], apart: bool
@@ -150,6 +168,10 @@ class GradientAttack(Attack):
         self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int | Tensor, offset: int
     ) -> tuple[Tensor, Tensor]:
         """(target [N], gradient of the summed cost with respect to adv [N, C, ...])."""
+        if self.compile and self.outputs_seen:  # the first batch is looked at on the way
+            found = self._compiled(self, model, adv.detach(), rule, labels, seed, offset)
+            if found is not None:
+                return found
         images = adv.detach().requires_grad_()
         with torch.enable_grad():
             logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
@@ -162,15 +184,28 @@ class GradientAttack(Attack):
         if not self.outputs_seen:
             _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
+        target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
+        (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
+        if grad is None:
+            raise ValueError(f"{self.name}: the model's logits do not depend on the images")
+        return target, grad
+
+    def derivatives(
+        self,
+        logits: Tensor,
+        auxiliary: Sequence[Tensor],
+        rule: str,
+        labels: Tensor | None,
+        seed: int | Tensor,
+        offset: int,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K])."""
         target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
         derivatives = [dlogits]
         for aux in auxiliary:
             same_cost = "entropy" if rule == "entropy" else "label"
             derivatives.append(self.aux_weight * ops.target_grad(aux, same_cost, target, self.label_smoothing).dlogits)
-        (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
-        if grad is None:
-            raise ValueError(f"{self.name}: the model's logits do not depend on the images")
-        return target, grad
+        return target, derivatives
 
     def heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""
@@ -193,7 +228,8 @@ class GradientAttack(Attack):
         return self.validate == "never" or self._outputs_seen
 
     def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "capture": self.capture}
+        own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
+        return {**super()._options(), **own}
 
 
 def _describe(output: object) -> str:

@@ -17,7 +17,6 @@ class IterativeAttack(GradientAttack):
     """A number of steps of one length; what None stands for is each attack's own.
 
     Args:
-        model: as in :class:`Attack`, like all other options.
         alpha: length of a step in pixel values.
         steps: number of iterations.
     """
@@ -38,7 +37,12 @@ class IterativeAttack(GradientAttack):
 
 
 class PaperIterativeAttack(IterativeAttack):
-    """Section 2.2's schedule: alpha is 1 and the number of steps :func:`paper_iterations`, unless given."""
+    """Section 2.2's schedule.
+
+    Args:
+        alpha: length of a step in pixel values; None takes 1.
+        steps: number of iterations; None takes max(1, int(min(eps + 4, 1.25 eps))), for each example by its own eps.
+    """
 
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:
         alpha = 1.0 if self.alpha is None else self.alpha

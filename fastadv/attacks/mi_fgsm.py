@@ -16,7 +16,6 @@ class MIFGSM(IterativeAttack):
     """Steps along the sign of an accumulated gradient, each gradient divided by its mean absolute value.
 
     Args:
-        model: as in :class:`Attack`, like all other options.
         alpha: length of a step in pixel values; None takes eps / steps.
         steps: number of iterations; None takes 10.
         decay: of the accumulated gradient; 0 gives the basic iterative method.

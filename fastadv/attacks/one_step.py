@@ -30,9 +30,10 @@ class OneStepAttack(GradientAttack):
             return
         model = raw_module(self.model)
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
-            folded = self._folds.of(self, model, clean) if self.fold_bn else None
+            folded = self._folds.of(self, model, clean) if self._folding else None
             with nullcontext() if folded is None else folded.in_place():
-                _, grad = self._input_gradient(model, clean, self.rule, labels, seed, offset)
+                seen = clean if folded is None else folded.arranged(clean)
+                _, grad = self._input_gradient(model, seen, self.rule, labels, seed, offset)
             direction = self._direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():

@@ -16,7 +16,6 @@ class PGD(IterativeAttack):
     """Steps away from the true class, from a uniform random point of the eps ball.
 
     Args:
-        model: as in :class:`Attack`, like all other options.
         alpha: length of a step in pixel values; None takes 2.5 eps / steps.
         steps: number of iterations; None takes 10.
         random_start: False starts from the clean image.

@@ -7,7 +7,7 @@ from fastadv.data.identity import identity_of
 from fastadv.data.image_loader import ImageLoader
 from fastadv.data.image_set import ImageData, ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_files, spread
-from fastadv.data.loaders import channels_of, create_loader
+from fastadv.data.loaders import create_loader, shape_of
 from fastadv.data.manifest import check_command
 from fastadv.data.preprocessing import Preprocessing
 from fastadv.data.stored import scan
@@ -25,7 +25,6 @@ __all__ = [
     "Preprocessing",
     "TensorLoader",
     "TorchvisionLoader",
-    "channels_of",
     "check_command",
     "create_loader",
     "fingerprint_of_files",
@@ -33,6 +32,7 @@ __all__ = [
     "load",
     "names",
     "scan",
+    "shape_of",
     "spread",
     "warn_of_bad_image",
 ]

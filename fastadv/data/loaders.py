@@ -82,9 +82,12 @@ def create_loader(
     )
 
 
-def channels_of(images: ImageSet | ImageSource) -> int:
-    """The number of channels of an image as loaders yield it."""
-    return images.images.shape[1] if isinstance(images, ImageSet) else CHANNELS
+def shape_of(images: ImageSet | ImageSource, config: DataConfig) -> tuple[int, int, int]:
+    """[C, H, W] of an image as loaders yield it."""
+    if isinstance(images, ImageSet):
+        _, channels, height, width = images.images.shape
+        return channels, height, width
+    return CHANNELS, config.size, config.size
 
 
 def _kind(loader: str, say: bool) -> type[ImageLoader]:

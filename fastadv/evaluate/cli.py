@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from signal import Signals
@@ -23,6 +24,7 @@ from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train.checkpoint import CheckpointError
+from fastadv.train.distributed import FailedElsewhere, Processes, device_name, joined, launched, on_all, on_main
 from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
@@ -33,6 +35,7 @@ of "Adversarial Machine Learning at Scale", with 95 % confidence intervals. Each
 _EPILOG = """\
 Every number is recorded in OUT/robustness.jsonl as soon as it is measured. Run the same command again after an
 interruption and it goes on where it stopped; add an attack, an eps or a model and only what is new is measured.
+On several GPUs, torchrun --nproc-per-node=G -m fastadv evaluate ... shares the images among them.
 
 examples:
   fastadv evaluate runs/standard runs/adversarial --out results
@@ -47,31 +50,47 @@ exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv evaluate`` with these arguments; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+
+    def prepare(processes: Processes) -> tuple[Path, Callable[[], None]]:
+        arguments = on_main(processes, lambda: _parser().parse_args(argv))
+        sweep, subjects = on_all(processes, lambda: _prepare(arguments, processes))
+        file = on_main(processes, lambda: _records(arguments.out))
+
+        def measure() -> None:
+            records = run(sweep, subjects, file, processes)
+            on_main(processes, lambda: _show(records, file.path, arguments.out))
+
+        return arguments.out, measure
+
+    return resumable("fastadv evaluate", prepare)
+
+
+def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[[], None]]]) -> int:
+    """Measure into a folder as its only writer; returns the exit code, that of a signal if one came.
+
+    Args:
+        command: for messages.
+        prepare: finds all that can be wrong with the command, before any work is done, for these processes; gives the
+            folder and what measures.
+    """
+    mistakes: tuple[type[Exception], ...] = (ValueError, OSError, ModuleNotFoundError, CheckpointError)
+    code = 2
     try:
-        sweep, subjects, file = _prepare(arguments)
-    except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
-        print(f"fastadv evaluate: {error}", file=sys.stderr)
-        return 2
-
-    def measure() -> None:
-        records = run(sweep, subjects, file)
-        _show(records)
-        print("written:", file.path, *_write(records, arguments.out), sep="\n  ")
-
-    return resumable("fastadv evaluate", arguments.out, measure)
-
-
-def resumable(command: str, out: Path, measure: Callable[[], None]) -> int:
-    """Measure into the folder ``out`` as its only writer; returns the exit code, that of a signal if one came."""
-    try:
-        with only_writer(out), on_first_signal(_interrupt):
-            measure()
-    except OSError as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        return 1
+        with joined() as processes:
+            out, measure = prepare(processes)
+            mistakes, code = (OSError,), 1
+            with ExitStack() as stack, on_first_signal(_interrupt):
+                on_main(processes, lambda: stack.enter_context(only_writer(out)))
+                measure()
+    except FailedElsewhere:
+        return code
+    except mistakes as error:
+        process = launched()
+        print(f"{command}: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
+        return code
     except KeyboardInterrupt as interrupt:
-        print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        if launched().main:
+            print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return exit_code(*interrupt.args)
     return 0
 
@@ -150,9 +169,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], RecordFile[Record]]:
-    """All that can be wrong with a command is found here, before any work is done."""
+def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, list[Subject]]:
     require("matplotlib", extra="evaluate")
+    if arguments.download and not processes.alone:
+        raise ValueError("--download is for one process: run the command once without torchrun, or fetch the files")
+    device = devices.resolve(device_name(arguments.device, processes))
+    if device.type == "cuda" and not processes.alone:
+        torch.cuda.set_device(device)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     loaded = load_subjects(arguments.models, arguments)
@@ -164,20 +187,26 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
         eps=arguments.eps,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
-        device=devices.resolve(arguments.device),
+        device=device,
         data=loaded.config,
     )
     for subject in loaded.subjects:
         for attack in sweep.attacks:
             parse_attack(attack, subject.model)
-    make_folder(arguments.out)
-    return sweep, loaded.subjects, RecordFile(arguments.out / "robustness.jsonl", Record)
+    return sweep, loaded.subjects
 
 
-def _show(records: Sequence[Record]) -> None:
+def _records(out: Path) -> RecordFile[Record]:
+    make_folder(out)
+    return RecordFile(out / "robustness.jsonl", Record)
+
+
+def _show(records: Sequence[Record], file: Path, out: Path) -> None:
+    """Tables on the terminal, and below ``out`` with the figures."""
     console = require("rich.console", extra="evaluate").Console()
     for table in robustness_tables(records).values():
         console.print(to_rich(table))
+    print("written:", file, *_write(records, out), sep="\n  ")
 
 
 def _write(records: Sequence[Record], out: Path) -> list[Path]:

@@ -122,6 +122,10 @@ class RecordFile(Generic[R]):
             file.write(json.dumps(vars(record)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self.remember(record)
+
+    def remember(self, record: R) -> None:
+        """Know a record that another process has written."""
         self.records.append(record)
         self._by_key[record.key] = record
 

@@ -26,6 +26,12 @@ class Counts:
     top5: int | None
 
 
+def summed(counts: Sequence[Counts]) -> Counts:
+    """Those of disjoint parts of the images, together."""
+    top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
+    return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5)
+
+
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -83,6 +89,7 @@ def evaluate_each(
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
+    first: int = 0,
     **options: Any,
 ) -> list[Counts]:
     """The counts of :func:`evaluate` for several sizes, in one pass over the batches.
@@ -90,14 +97,18 @@ def evaluate_each(
     The one-step attacks compute one gradient for all sizes; for the others it saves reading the batches again.
 
     Args:
-        model: as for :func:`evaluate`, like all arguments but eps.
+        model: as for :func:`evaluate`, like all arguments but eps and first.
         eps: sizes of the perturbation in pixel values.
+        first: place of the first image in the whole set, where the batches are a part of it: an image's random numbers
+            follow from its place.
 
     Raises:
         ValueError: as for :func:`evaluate`.
         TypeError: as for :func:`evaluate`.
     """
     perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
+    if perturb is not None:
+        perturb.stream.offset = first
     tallies = [_Tally() for _ in eps]
     with isolated(model, bn="eval"):
         for images, labels in batches:

@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from fastadv import data, models
 from fastadv.evaluate.sweep import Images, Subject
+from fastadv.models.trial import check_takes
 from fastadv.models.weights import load_weights
 from fastadv.pixels import PixelSpace
 from fastadv.train.checkpoint import LoadedModel, load_model
@@ -111,7 +112,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
         if one in runs
-        else _from_file(one, names[one], images, spaces)
+        else _from_file(one, names[one], images, config, spaces)
         for one in named
     ]
     return Loaded(subjects, config, images)
@@ -217,8 +218,12 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _from_file(one: Named, name: str, images: Images, spaces: Mapping[str, PixelSpace]) -> Subject:
-    inputs: dict[str, Any] = {"num_classes": len(images.classes), "in_channels": data.channels_of(images)}
-    model = models.create(one.network or "", **inputs)
+def _from_file(one: Named, name: str, images: Images, config: DataConfig, spaces: Mapping[str, PixelSpace]) -> Subject:
+    shape = data.shape_of(images, config)
+    model = models.create(one.network or "", num_classes=len(images.classes), in_channels=shape[0])
     load_weights(model, one.path)
-    return Subject(name, model.eval(), spaces[name])
+    try:
+        check_takes(model.eval(), shape)
+    except ValueError as error:
+        raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
+    return Subject(name, model, spaces[name])

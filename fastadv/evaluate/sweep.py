@@ -19,11 +19,12 @@ from fastadv import attacks
 from fastadv.data import BadImage, ImageLoader, ImageSet, ImageSource, create_loader, fingerprint_of_files, spread
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile
-from fastadv.evaluate.robustness import evaluate_each
+from fastadv.evaluate.robustness import Counts, evaluate_each, summed
 from fastadv.evaluate.statistics import proportion
 from fastadv.extras import require
 from fastadv.pixels import PixelSpace
 from fastadv.train.config import DataConfig
+from fastadv.train.distributed import ALONE, Processes, gathered, on_all, on_main
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -85,22 +86,32 @@ class Sweep:
         return spread(self.images, self.limit)
 
 
-def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> list[Record]:
+def run(
+    sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record], processes: Processes = ALONE
+) -> list[Record]:
     """The record of every evaluation of a sweep: those that the file has are not measured again.
 
-    Interrupted at any point, a second call goes on where the first one stopped.
+    Interrupted at any point, a second call goes on where the first one stopped. Several processes share the batches;
+    each batch is made and attacked as by one process alone, so the counts are the same for any number of them.
 
     Args:
         sweep: the images, attacks and sizes.
         subjects: the models, in the order of the rows.
-        file: where records are found and appended.
+        file: where records are found and appended; of several processes the main one writes.
+        processes: that measure together; each calls this function with the same arguments.
+
+    Raises:
+        OSError: a file cannot be read or written, or another process reads other models or images.
+        FailedElsewhere: another process raised.
     """
     images = sweep.shown()
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
+    _check_same(plan, processes)
     pending = sum(file.find(evaluation.key) is None for _, evaluation in plan)
     records, measured = [], itertools.count(1)
-    with progress_bar() as progress:
-        task = progress.add_task("", total=pending * len(images))
+    _, share = _share(len(images), sweep.batch_size, processes)
+    with progress_bar(shown=processes.main) as progress:
+        task = progress.add_task("", total=pending * len(share))
         for subject, evaluation in plan:
             record = file.find(evaluation.key)
             if record is None:
@@ -109,18 +120,42 @@ def run(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record]) -> 
                 ]
                 what = f"{subject.name}: {evaluation.attack} eps = {', '.join(f'{e.eps:g}' for e in together)}"
                 progress.update(task, description=what)
-                for record in _measure(sweep, subject, together, images, partial(progress.advance, task)):
-                    file.append(record)
-                    if progress.disable:
+                for record in _measure(sweep, subject, together, images, partial(progress.advance, task), processes):
+                    _keep(record, file, processes)
+                    if processes.main and progress.disable:
                         _print(record, f"{next(measured)}/{pending}")
                 record = file.find(evaluation.key)
                 assert record is not None
             # The same weights may come under another name: the row is then recorded under that name too.
             record = replace(record, model=subject.name)
             if record not in file.records:
-                file.append(record)
+                _keep(record, file, processes)
             records.append(record)
     return records
+
+
+def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes) -> None:
+    """Counts of different things would be added up."""
+    plans = gathered(processes, [evaluation.key for _, evaluation in plan])
+
+    def check() -> None:
+        if other := [rank for rank, keys in enumerate(plans) if keys != plans[0]]:
+            raise OSError(f"process {other[0]} reads other models or images than process 0: all need the same files")
+
+    on_main(processes, check)
+
+
+def _keep(record: Record, file: RecordFile[Record], processes: Processes) -> None:
+    on_main(processes, lambda: file.append(record))
+    if not processes.main:
+        file.remember(record)
+
+
+def _share(count: int, batch_size: int, processes: Processes) -> tuple[range, range]:
+    """This process's batches, of those that one process alone would make, and the places of the images in them."""
+    batches = -(-count // batch_size)
+    begin, end = (batches * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
+    return range(begin, end), range(count)[begin * batch_size : end * batch_size]
 
 
 def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluation:
@@ -176,20 +211,30 @@ def _measure(
     evaluations: Sequence[Evaluation],
     images: Images,
     advance: Callable[[int], None],
+    processes: Processes,
 ) -> list[Record]:
     """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
     first = evaluations[0]
     loader = loader_of(sweep, images, subject.space)
+    batches, places = _share(len(images), sweep.batch_size, processes)
+
+    def count() -> list[Counts]:
+        if not batches:
+            return []
+        return evaluate_each(
+            subject.model.to(sweep.device),
+            counted(loader, lambda m: advance(m * len(evaluations)), batches),
+            attack=first.attack.partition(":")[0],
+            eps=[evaluation.eps for evaluation in evaluations],
+            space=subject.space,
+            seed=first.seed,
+            first=places.start,
+            **first.options,
+        )
+
     start = time.perf_counter()
-    counts = evaluate_each(
-        subject.model.to(sweep.device),
-        counted(loader, lambda m: advance(m * len(evaluations))),
-        attack=first.attack.partition(":")[0],
-        eps=[evaluation.eps for evaluation in evaluations],
-        space=subject.space,
-        seed=first.seed,
-        **first.options,
-    )
+    parts = gathered(processes, on_all(processes, count))
+    counts = [summed(of_one) for of_one in zip(*filter(None, parts), strict=True)]
     seconds = (time.perf_counter() - start) / len(evaluations)
     return [
         Record(**vars(evaluation), top1=count.top1, top5=count.top5, **provenance(sweep.device, seconds))
@@ -223,20 +268,23 @@ def provenance(device: torch.device | str, seconds: float) -> dict[str, Any]:
     }
 
 
-def counted(loader: Loader, advance: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The loader's images once, telling of each batch when it is done with."""
-    for images, labels in loader.epoch(0):
+def counted(
+    loader: Loader, advance: Callable[[int], None], batches: range | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loader's images once, or those of some batches in a row, telling of each batch when it is done with."""
+    chosen = range(len(loader)) if batches is None else batches
+    for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):
         yield images, labels
         advance(len(labels))
 
 
-def progress_bar() -> Progress:
-    """A bar on the terminal; disabled where standard error is not one."""
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A bar on the terminal; disabled where standard error is not one, or another process shows it."""
     rich = require("rich.progress", extra="evaluate")
     console = require("rich.console", extra="evaluate").Console(stderr=True)
     columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.MofNCompleteColumn())
     bar: Progress = rich.Progress(
-        *columns, rich.TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        *columns, rich.TimeRemainingColumn(), console=console, disable=not (shown and console.is_terminal)
     )
     return bar
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer_table
 from fastadv.extras import require
 from fastadv.outputs import make_folder
-from fastadv.train.checkpoint import CheckpointError
+from fastadv.train.distributed import Processes
 
 _DESCRIPTION = """\
 Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
@@ -46,17 +45,17 @@ exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv transfer`` with these arguments; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
+
+    def prepare(_: Processes) -> tuple[Path, Callable[[], None]]:
         sweep, subjects, file = _prepare(arguments)
-    except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
-        print(f"fastadv transfer: {error}", file=sys.stderr)
-        return 2
 
-    def measure() -> None:
-        records = run_transfer(sweep, subjects, file)
-        print("written:", file.path, *_write(records, arguments), sep="\n  ")
+        def measure() -> None:
+            records = run_transfer(sweep, subjects, file)
+            print("written:", file.path, *_write(records, arguments), sep="\n  ")
 
-    return resumable("fastadv transfer", arguments.out, measure)
+        return arguments.out, measure
+
+    return resumable("fastadv transfer", prepare)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 from torch import nn
 
 from fastadv.extras import require
 from fastadv.models.activations import ReluDecay, create_activation
-from fastadv.models.libraries import timm_model, torchvision_model
+from fastadv.models.libraries import having, timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
 
 __all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "names"]
@@ -43,22 +44,25 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
 
     Raises:
         ValueError: an unknown name, an option that the model does not have, or a value out of range.
+        TypeError: a name that is no string.
         ModuleNotFoundError: the model needs a library that is not installed.
     """
     for field, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if value < 1:
-            raise ValueError(f"{field} must be at least 1, got {value}")
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{field} must be an integer of at least 1, got {value!r}")
     if fetching := sorted(_FETCHING & options.keys()):
         raise ValueError(
             f"{', '.join(fetching)}: no weights are downloaded, models start from random ones; load a checkpoint that "
             "you have with model.load_state_dict"
         )
+    if not isinstance(name, str):
+        raise TypeError(f"a model is created by its name, such as 'small_cnn', got {type(name).__name__}")
     if name in _OWN:
         return _create_own(name, num_classes=num_classes, in_channels=in_channels, **options)
     library, _, model = _ELSEWHERE.get(name, name).partition("/")
     if library not in _LIBRARIES:
-        near = difflib.get_close_matches(name.lower(), [*_OWN, *_ELSEWHERE], n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ";"
+        near = having(name) or difflib.get_close_matches(name.lower(), [*_OWN, *_ELSEWHERE], n=1)
+        hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ";"
         raise ValueError(f"unknown model {name!r}{hint} accepted: {', '.join(names())}")
     return _LIBRARIES[library](model, num_classes=num_classes, in_channels=in_channels, **options)
 

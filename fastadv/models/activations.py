@@ -43,7 +43,7 @@ def create_activation(name: str) -> nn.Module:
     """
     if name in _PLAIN:
         return _PLAIN[name]()
-    kind, _, beta = name.partition(":")
+    kind, _, beta = str(name).partition(":")
     if kind != "relu_decay":
         raise ValueError(f"unknown activation {name!r}; accepted: {', '.join(_PLAIN)}, relu_decay:<beta>")
     try:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torchvision.models import inception
 
 from fastadv.models.activations import create_activation
+from fastadv.models.options import check_dropout, check_switches, is_number
 
 SMALLEST_IMAGE = 75  # pixels a side; from there on every grid has at least one cell
 _STEPS = 16  # every number of filters is a multiple of it, so that one in width is a whole number of filters
@@ -47,7 +48,7 @@ class InceptionV3(inception.Inception3):
         dropout: probability of dropping a feature before the last layer.
 
     Raises:
-        ValueError: an unknown activation, or a width or dropout out of range.
+        ValueError: an unknown activation, or another option out of range.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class InceptionV3(inception.Inception3):
         aux: bool = True,
         dropout: float = 0.5,
     ) -> None:
-        if not (width > 0 and float(_STEPS * width).is_integer()):
-            raise ValueError(f"width must be a positive multiple of 1/{_STEPS}, such as 0.25 or 1.5, got {width}")
+        if not (is_number(width) and width > 0 and float(_STEPS * width).is_integer()):
+            raise ValueError(f"width must be a positive multiple of 1/{_STEPS}, such as 0.25 or 1.5, got {width!r}")
+        check_dropout(dropout)
+        check_switches(deeper=deeper, aux=aux)
 
         def conv_block(inputs: int, filters: int, **options: Any) -> nn.Module:
             # The numbers are those of width 1; 3 is the images' alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ def timm_model(name: str, *, num_classes: int, in_channels: int, **options: Any)
     """
     timm = require("timm", extra="train")
     if not timm.is_model(name):  # nor is anything that timm would fetch, such as hf-hub:<name>
-        raise _unknown("timm", name, timm.list_models())
+        raise _unknown("timm", name, _timm_names())
     make = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels)
     return _made(f"timm/{name}", make, options)
 
@@ -37,7 +38,7 @@ def torchvision_model(name: str, *, num_classes: int, in_channels: int, **option
         ModuleNotFoundError: torchvision is not installed.
     """
     models = require("torchvision.models", extra="train")
-    known = models.list_models(module=models)
+    known = _torchvision_names()
     if name not in known:
         raise _unknown("torchvision", name, known)
     if in_channels != 3:
@@ -46,6 +47,27 @@ def torchvision_model(name: str, *, num_classes: int, in_channels: int, **option
         )
     make = partial(models.get_model, name, num_classes=num_classes)
     return _made(f"torchvision/{name}", make, {**_OF_TORCHVISION.get(name, {}), **options})
+
+
+def having(name: str) -> list[str]:
+    """The full names of the networks that are called ``name`` in a library that is installed."""
+    known = {"torchvision": _torchvision_names, "timm": _timm_names}
+    full = []
+    for library, names in known.items():
+        with suppress(ModuleNotFoundError):
+            full += [f"{library}/{name}"] if name in names() else []
+    return full
+
+
+def _timm_names() -> list[str]:
+    names: list[str] = require("timm", extra="train").list_models()
+    return names
+
+
+def _torchvision_names() -> list[str]:
+    models = require("torchvision.models", extra="train")
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def _made(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastadv.models.activations import create_activation
+from fastadv.models.options import check_dropout, check_switches, is_number
 
 # Filters and stride of each block, and of the two that a deeper network has besides.
 _DEEPER = ((64, 1), (64, 1))
@@ -20,13 +21,14 @@ class SmallCNN(nn.Module):
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
-        width: multiplies the number of filters of every convolution (the paper's rho, section 4.3).
+        width: a multiplier, not a number of filters: 2 doubles the filters of every convolution, which are 16 to 64 at
+            1 (the paper's rho, section 4.3).
         activation: see :func:`fastadv.models.create_activation`.
         dropout: probability of dropping a feature before the linear layer.
         deeper: two more blocks before the pooling, in the place of Table 1's two additional Inception blocks.
 
     Raises:
-        ValueError: an unknown activation, or a width or dropout out of range.
+        ValueError: an unknown activation, or another option out of range.
     """
 
     def __init__(
@@ -40,8 +42,12 @@ class SmallCNN(nn.Module):
         deeper: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 < width < float("inf"):
-            raise ValueError(f"width must be positive and finite, got {width}")
+        if not is_number(width) or width <= 0:
+            raise ValueError(
+                f"width, which multiplies the numbers of filters, must be a positive number, got {width!r}"
+            )
+        check_dropout(dropout)
+        check_switches(deeper=deeper)
         blocks, channels = [], in_channels
         for filters, stride in (*_STAGES, *(_DEEPER if deeper else ())):
             filters = max(1, round(width * filters))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Fields that say where and how a network is trained, and not which network comes out.
 _NOT_IDENTITY = {
-    *("device", "threads", "checkpoint_every", "keep", "log_every", "compile"),
+    *("device", "threads", "checkpoint_every", "keep", "log_every", "fast", "compile"),
     *("data.root", "data.download", "data.loader", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
 

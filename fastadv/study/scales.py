@@ -123,6 +123,7 @@ def fashion_mnist() -> Scale:
             label_smoothing=0.1,
             epochs=3,
             m=128,
+            fast=True,
         ),
         train_images=60_000,
         test_images=10_000,

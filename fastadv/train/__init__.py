@@ -2,6 +2,9 @@
 
 from fastadv.train.build import create_trainer
 from fastadv.train.config import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train.fast import fast_task
+from fastadv.train.free import FreeTask
+from fastadv.train.replays import Replayed
 from fastadv.train.task import Accuracy, AdversarialTask
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
@@ -10,11 +13,14 @@ __all__ = [
     "AdversarialTask",
     "AttackConfig",
     "DataConfig",
+    "FreeTask",
     "ModelConfig",
     "NonFiniteLoss",
     "OptimizerConfig",
+    "Replayed",
     "ScheduleConfig",
     "TrainConfig",
     "Trainer",
     "create_trainer",
+    "fast_task",
 ]

@@ -16,19 +16,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastadv import data, devices, models
 from fastadv.extras import require
+from fastadv.models.trial import check_takes
 from fastadv.train import checkpoint
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
-from fastadv.train.interfaces import Averages, Loader
+from fastadv.train.fast import fast_task
+from fastadv.train.free import FreeTask
+from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.mistakes import check_used
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
+from fastadv.train.replays import Replayed
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
 _TEST_BATCH = 256  # of images in memory, which are small
 _FREE_ON_RESUME = {
-    *("epochs", "accumulate", "device", "threads", "compile", "checkpoint_every", "keep", "log_every"),
+    *("epochs", "accumulate", "device", "threads", "fast", "compile", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
 
@@ -59,12 +63,15 @@ def create_trainer(
         FailedElsewhere: one of these, on another process.
 
     Warns:
-        UserWarning: a run that goes on with another number of processes than it had.
+        UserWarning: a run that goes on with another number of processes than it had, or a space that the network is not
+            made for.
     """
     run_dir = Path(run_dir)
     config, start = on_main(processes, lambda: _start(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.model.name == "inception_v3" and config.data.space != "symmetric" and processes.main:
+        warnings.warn(f"inception_v3 is made for data.space symmetric, got {config.data.space}", stacklevel=2)
     torch.manual_seed(config.seed)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, processes))
     seed_draws(config.seed, processes)
@@ -80,14 +87,15 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     with _naming("data"):
         images = _images(config, processes)
         train_loader, test_loader = _loaders(images, config, device, processes)
-        num_classes, in_channels = len(images.train.classes), data.channels_of(images.train)
+        num_classes, shape = len(images.train.classes), data.shape_of(images.train, config.data)
         if len(train_loader) < config.accumulate:
             raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
+        if config.attack.training == "free":
+            train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
     with _naming("model"):
-        model = models.create(
-            config.model.name, num_classes=num_classes, in_channels=in_channels, **config.model.options
-        )
+        model = models.create(config.model.name, num_classes=num_classes, in_channels=shape[0], **config.model.options)
         model = _placed(model, config, device, processes)
+        _check_fits(model, config, shape)
         averages = _averages(model, config)
         wrapped, parallel = _wrapped(model, config, device, processes)
     with _naming("attack"):
@@ -105,7 +113,7 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         schedule=schedule,
         train_loader=train_loader,
         test_loader=test_loader,
-        inputs=(num_classes, in_channels),
+        inputs=(num_classes, shape[0]),
         training_set=data.identity_of(images.train),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
@@ -151,7 +159,8 @@ def _stop_at_bad_images(trainer: Trainer) -> None:
             f"training leave them out"
         )
 
-    for loader in (trainer.train_loader, trainer.test_loader):
+    train_loader = trainer.train_loader
+    for loader in (train_loader.loader if isinstance(train_loader, Replayed) else train_loader, trainer.test_loader):
         if isinstance(loader, data.ImageLoader):
             loader.on_bad_image = stop
 
@@ -162,9 +171,18 @@ def _placed(model: nn.Module, config: TrainConfig, device: torch.device, process
         if device.type == "cpu":
             raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    layout = torch.channels_last if config.channels_last else torch.preserve_format
+    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
     placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return placed
+
+
+def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> None:
+    """Refuse what would end in the first iteration, images [C, H, W] that are too small for the network, say."""
+    try:
+        check_takes(model, shape, count=min(2, config.m))
+    except ValueError as error:
+        size = "data.size or " if config.data.name == "imagenet" else ""
+        raise ValueError(f"{config.model.name}: {error}; choose another {size}model.name, or model.options") from error
 
 
 def _wrapped(
@@ -185,19 +203,27 @@ def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
     return averages
 
 
-def _task(model: nn.Module, config: TrainConfig) -> AdversarialTask:
+def _task(model: nn.Module, config: TrainConfig) -> Task:
+    attack = config.attack
+    options: dict[str, Any] = {
+        **{"space": config.data.pixel_space, "eps": attack.size},
+        **{"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight},
+    }
+    if attack.training == "free":
+        return FreeTask(model, accumulate=config.accumulate, **attack.options, **options)
+    options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
+    options["seed"] = config.seed
+    attack_options = {"bn": attack.bn, "fast": config.fast, **attack.options}
+    if attack.training == "fast":
+        alpha = attack_options.pop("alpha", None)
+        return fast_task(model, alpha=alpha, attack_options=attack_options, **options)
     return AdversarialTask(
         model,
-        attack=config.attack.name,
-        k=config.attack.k,
-        lambda_=config.attack.lambda_,
-        eps=config.attack.size,
-        space=config.data.pixel_space,
-        start_after=config.attack.start_after * config.accumulate,  # the task counts minibatches
-        label_smoothing=config.label_smoothing,
-        aux_weight=config.aux_weight,
-        seed=config.seed,
-        attack_options={"bn": config.attack.bn, **config.attack.options},
+        attack=attack.name,
+        k=attack.k,
+        lambda_=attack.lambda_,
+        attack_options=attack_options,
+        **options,
     )
 
 
@@ -224,11 +250,19 @@ def _start(
         return config, None
     if start is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
-    stored = checkpoint.load_config(start)
-    config = _with_as_many_examples(config, stored, checkpoint.read_meta(start).processes, processes.world_size)
+    stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
+    config = _with_as_many_examples(config, stored, before, processes.world_size)
     _check_same(config, stored, run_dir)
     if config.data != stored.data:
         check_used(config.data)
+    if processes.world_size != before:
+        warnings.warn(
+            f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
+            f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
+            f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
+            f"from its perturbations), and sums differ in their last bits",
+            stacklevel=2,
+        )
     return config, start
 
 
@@ -248,17 +282,12 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
     if now != before and config.accumulate == stored.accumulate and wanted % now == 0:
         config = replace(config, accumulate=wanted // now)
     if now * config.accumulate != wanted:
+        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
         raise ValueError(
             f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
             f"{before} processes; with {now} processes and accumulate {config.accumulate} it would be "
-            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for"
-        )
-    if now != before:
-        warnings.warn(
-            f"this run goes on with {now} processes instead of {before}, and accumulate {config.accumulate} instead of "
-            f"{stored.accumulate}: the examples of each iteration stay the same, but dropout draws anew, each process "
-            f"goes on from the main one's running statistics, and sums differ in their last bits",
-            stacklevel=2,
+            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
+            f"processes that fit, with their accumulate: {fitting}"
         )
     return config
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastadv.compilation import ERRORS, reason_of
+
 
 class CompiledOrEager(nn.Module):
     """``model`` by torch.compile, which compiles at the first call; if that fails, ``model`` itself from then on.
@@ -27,8 +29,8 @@ class CompiledOrEager(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         try:
             return self._call(*inputs)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = " ".join(str(error).strip().partition("\n\n")[0].split())
+        except ERRORS as error:
+            reason = reason_of(error)
             warnings.warn(f"compile: torch.compile failed and training goes on without it: {reason}", stacklevel=2)
             self._call = self._orig_mod
             return self._call(*inputs)

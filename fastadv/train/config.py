@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from fastadv.data.preprocessing import Preprocessing
@@ -15,10 +15,18 @@ from fastadv.pixels import PixelSpace
 SpaceName = Literal["raw", "unit", "symmetric", "imagenet"]
 LoaderName = Literal["auto", "dali", "torchvision"]
 BadImageChoice = Literal["skip", "stop"]
+TrainingName = Literal["algorithm1", "free", "fast"]
 BatchNormMode = Literal["eval", "batch"]
 OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
 PrecisionName = Literal["float32", "bfloat16"]
 ScheduleName = Literal["constant", "cosine", "exponential"]
+
+_NOT_OF_TRAINING = {
+    "algorithm1": ("replays",),
+    "free": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn"),
+    "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays"),
+}
+_OPTIONS_THAT_MAKE_FAST = ("steps", "random_start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +124,25 @@ class ModelConfig:
 
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network, such as width or dropout: --model.options.dropout 0 switches dropout off.
-    small_cnn has width, activation, dropout and deeper (two more blocks); inception_v3 these and aux (the auxiliary
-    head). Activations are relu, relu6, tanh, elu and relu_decay:<beta>. inception_v4 and timm/<name> take
-    timm's options, such as drop_rate, torchvision/<name> torchvision's."""
+    small_cnn has width (a multiplier: 2 doubles the numbers of filters), activation, dropout and deeper (two more
+    blocks); inception_v3 these and aux (the auxiliary head). Activations are relu, relu6, tanh, elu and
+    relu_decay:<beta>. inception_v4 and timm/<name> take timm's options, such as drop_rate, torchvision/<name>
+    torchvision's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
     """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
+
+    training: TrainingName = "algorithm1"
+    """algorithm1 is the paper's. Two cheaper ones make all examples adversarial, at one fixed eps, for the true label:
+    free (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of the weights and of
+    the images; fast (Wong et al., 2020; not the option --fast) takes one step from a random start. Their step is
+    attack.options.alpha: eps unless given, and 1.25 eps for fast. What only another training uses is refused."""
+
+    replays: int = 1
+    """free: how often each minibatch comes in turn, each time an iteration; the authors take 8 for CIFAR-10 and 4 for
+    ImageNet. An epoch is a pass over the data and costs as many ordinary ones: divide epochs by it to compare."""
 
     name: str = "step_ll"
     """Attack. The paper recommends step_ll or step_rnd, and warns of attacks that use the true label, such as fgsm
@@ -159,6 +178,7 @@ class AttackConfig:
     def __post_init__(self) -> None:
         from fastadv import attacks
 
+        _one_of("attack.training", self.training, get_args(TrainingName))
         _one_of("attack.name", self.name, attacks.names())
         _integer("attack.k", self.k, least=0)
         _real("attack.lambda_", self.lambda_, least=0)
@@ -171,6 +191,22 @@ class AttackConfig:
         for name in ("bn", "eps", "seed", "space", "generator"):
             if name in self.options:
                 raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        """Refuse what the training would ignore, and what it lacks."""
+        defaults = {option.name: option.default for option in fields(self)}
+        for name in _NOT_OF_TRAINING[self.training]:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"attack.{name} has no effect with attack.training {self.training}: leave it out")
+        if self.training == "algorithm1":
+            return
+        _real(f"attack.eps, with attack.training {self.training},", self.eps, above=0)
+        if self.training == "free":
+            _integer("attack.replays, with attack.training free,", self.replays, least=2)
+        for name in self.options:
+            if name in _OPTIONS_THAT_MAKE_FAST or (self.training == "free" and name != "alpha"):
+                raise ValueError(f"attack.options must not set {name} with attack.training {self.training}")
 
     @property
     def size(self) -> float | TruncatedNormalEps:
@@ -278,11 +314,17 @@ class TrainConfig:
     """bfloat16 computes the network's passes in autocast, in training, generation and the test after each epoch. The
     weights and what is added up stay in float32."""
 
+    fast: bool = False
+    """All that makes training faster at once and changes results by no more than rounding: channels_last and
+    attack.options.fast. What does change results, precision bfloat16, is not among it, nor is compile, which takes
+    minutes first."""
+
     channels_last: bool = False
     """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""
 
     compile: bool = False
-    """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it."""
+    """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
+    attack.options.compile compiles generation."""
 
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
@@ -322,10 +364,20 @@ class TrainConfig:
             _real("ema_decay", self.ema_decay, above=0, below=1)
         if self.threads is not None:
             _integer("threads", self.threads, least=1, most=MOST_THREADS)
+        if self.attack.training == "algorithm1":
+            self._check_mixture()
+
+    def _check_mixture(self) -> None:
+        """Refuse a minibatch whose clean and adversarial examples do not add up."""
         if self.attack.k > self.m:
             raise ValueError(f"attack.k must be at most the minibatch size m = {self.m}, got {self.attack.k}")
         if self.attack.k == self.m and self.attack.lambda_ == 0:
             raise ValueError("attack.lambda_ must be positive where attack.k = m: no example is left to learn from")
+
+    @property
+    def in_channels_last(self) -> bool:
+        """Whether weights and images are in channels_last, by either option."""
+        return self.channels_last or self.fast
 
 
 def _one_of(name: str, value: object, accepted: Sequence[str]) -> None:

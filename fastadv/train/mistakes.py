@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastadv.train.config import DataConfig, TrainConfig
 
@@ -87,9 +87,17 @@ def explained(error: Exception, known: Collection[str]) -> ConfigError:
     if not wrong or wrong[1] not in types:
         return ConfigError(text)
     field, value = wrong.groups()
-    kind = types[field].__name__ if isinstance(types[field], type) else str(types[field])
-    kind = kind.replace("typing.", "").replace("None", "null")
-    return ConfigError(f"{field} must be {kind}, got {value!r}{scale_remark(value)}")
+    return ConfigError(f"{field} must {_accepting(types[field], field)}, got {value!r}{scale_remark(value)}")
+
+
+def _accepting(kind: Any, field: str) -> str:
+    """What a field of a type must be, in the configuration's own words."""
+    if get_origin(kind) is Literal:
+        return f"be one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is dict:
+        return f"map options to values, as --{field}.NAME VALUE does for one"
+    text = kind.__name__ if isinstance(kind, type) else str(kind)
+    return f"be {text.replace('None', 'null')}"
 
 
 def scale_remark(text: str) -> str:

@@ -1,4 +1,4 @@
-"""AdversarialTask: Algorithm 1 of the paper, for any training loop."""
+"""Tasks, for any training loop: what all of them do, and AdversarialTask, Algorithm 1 of the paper."""
 
 from __future__ import annotations
 
@@ -36,7 +36,64 @@ class Hits(NamedTuple):
     examples: tuple[int, int]
 
 
-class AdversarialTask:
+class MinibatchTask:
+    """The forward pass of a minibatch, the loss of its two parts, and how many of each were classified correctly.
+
+    Args:
+        model: [m, C, H, W] -> logits [m, K], or a named tuple of logits and auxiliary logits.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        aux_weight: weight of the same loss at each of the model's auxiliary logits.
+
+    Attributes:
+        iteration: calls so far.
+
+    Raises:
+        ValueError: a negative aux_weight, or label_smoothing outside [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, *, label_smoothing: float, aux_weight: float) -> None:
+        if not aux_weight >= 0:
+            raise ValueError(f"aux_weight must not be negative, got {aux_weight}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        self.model = model
+        self.label_smoothing = label_smoothing
+        self.aux_weight = aux_weight
+        self.iteration = 0
+        self._last: tuple[Tensor, Tensor, int] | None = None
+
+    def _loss(self, images: Tensor, labels: Tensor, k: int, lambda_: float) -> Tensor:
+        """The paper's loss of images [m, C, H, W], of which the first k are adversarial already."""
+        logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
+        loss = ops.mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
+        for aux in auxiliary:
+            loss = loss + self.aux_weight * ops.mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
+        self._last = logits.detach(), labels, k
+        self.iteration += 1
+        return loss
+
+    def accuracy(self) -> Accuracy:
+        """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked."""
+        if self._last is None:
+            return Accuracy(None, None)
+        hits = self.hits()
+        shares = (hit / n if n else None for hit, n in zip(hits.correct.tolist(), hits.examples, strict=True))
+        return Accuracy(*shares)
+
+    def hits(self) -> Hits:
+        """Of the minibatch of the last call, without waiting for the device.
+
+        Raises:
+            RuntimeError: there was no call.
+        """
+        if self._last is None:
+            raise RuntimeError("there is no minibatch yet: call the task first")
+        logits, labels, k = self._last  # [m, K], [m]
+        correct = logits.argmax(dim=1) == labels  # [m]
+        return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
+
+
+class AdversarialTask(MinibatchTask):
     """Makes the first k examples of a minibatch adversarial and returns the paper's loss (section 3, Algorithm 1).
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
@@ -86,12 +143,10 @@ class AdversarialTask:
         for name, count in (("k", k), ("start_after", start_after)):
             if not isinstance(count, Integral):
                 raise TypeError(f"{name} must be an integer, got {count!r}")
-        for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after), ("aux_weight", aux_weight)):
+        for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
-        self.model = model
+        super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         options |= attack_options or {}
         self.attack = attacks.create(attack, model, **options)
@@ -100,10 +155,6 @@ class AdversarialTask:
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after
-        self.label_smoothing = label_smoothing
-        self.aux_weight = aux_weight
-        self.iteration = 0
-        self._last: tuple[Tensor, Tensor, int] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one minibatch; call ``backward()`` on it.
@@ -118,40 +169,14 @@ class AdversarialTask:
             ValueError: images that require a gradient, or as many labels as there are not images. Also labels that are
                 none of the model's classes, which shows when the first k images are adversarial already.
         """
-        _check(images, labels)
+        check_minibatch(images, labels)
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
         if k:
             with overwriting(images) as again:
                 if again:
                     warnings.warn(_AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], labels[:k])
-        logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
-        loss = ops.mixed_cross_entropy(logits, labels, k, self.lambda_, self.label_smoothing)
-        for aux in auxiliary:
-            loss = loss + self.aux_weight * ops.mixed_cross_entropy(aux, labels, k, self.lambda_, self.label_smoothing)
-        self._last = logits.detach(), labels, k
-        self.iteration += 1
-        return loss
-
-    def accuracy(self) -> Accuracy:
-        """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked."""
-        if self._last is None:
-            return Accuracy(None, None)
-        hits = self.hits()
-        shares = (hit / n if n else None for hit, n in zip(hits.correct.tolist(), hits.examples, strict=True))
-        return Accuracy(*shares)
-
-    def hits(self) -> Hits:
-        """Of the minibatch of the last call, without waiting for the device.
-
-        Raises:
-            RuntimeError: there was no call.
-        """
-        if self._last is None:
-            raise RuntimeError("there is no minibatch yet: call the task first")
-        logits, labels, k = self._last  # [m, K], [m]
-        correct = logits.argmax(dim=1) == labels  # [m]
-        return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
+        return self._loss(images, labels, k, self.lambda_)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: where the delayed start and the attack's random draws stand."""
@@ -176,11 +201,12 @@ class AdversarialTask:
         )
 
 
-def _check(images: Tensor, labels: Tensor) -> None:
+def check_minibatch(images: Tensor, labels: Tensor) -> None:
+    """Raise for images [m, C, H, W] and labels [m] that no task takes; see :meth:`AdversarialTask.__call__`."""
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, as PixelSpace.from_pixels makes them, got {images.dtype}")
     if images.requires_grad:
-        raise ValueError("images must not require a gradient: the first k are replaced in place")
+        raise ValueError("images must not require a gradient, which a task works with itself: pass images.detach()")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = f"{labels.dtype}: pass labels.long()" if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels must be an int64 tensor, got {got}")

@@ -226,7 +226,7 @@ class Trainer:
 
     def _arranged(self, images: Tensor) -> Tensor:  # [m, C, H, W]
         """The images in the layout of the weights."""
-        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+        return images.contiguous(memory_format=torch.channels_last) if self.config.in_channels_last else images
 
     def _modules(self) -> list[nn.Module]:
         """The model, and the one with its averaged weights if there is one."""
@@ -362,7 +362,7 @@ class Trainer:
             )
 
     def _state(self) -> dict[str, Any]:
-        """What all processes have in common."""
+        """What all processes have in common, and the main one's task."""
         return {
             "training_set": dict(self.training_set),
             "task": self.task.state_dict(),
@@ -372,14 +372,15 @@ class Trainer:
         }
 
     def _own_state(self) -> dict[str, Any]:
-        """What each process has of its own: its generators, and its buffers, such as running statistics.
+        """What each process has of its own: its generators, its buffers, such as running statistics, and its task.
 
-        The main one's buffers are those that are saved with the weights.
+        The main one's buffers are those that are saved with the weights, and its task is in :meth:`_state`.
         """
         return {
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "buffers": [] if self.processes.main else [buffer.cpu() for buffer in self._buffers()],
+            "task": None if self.processes.main else self.task.state_dict(),
         }
 
     def _load_own_state(self, state: dict[str, Any]) -> None:
@@ -388,6 +389,8 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         for buffer, saved in zip(self._buffers(), state["buffers"], strict=False):
             buffer.copy_(saved)
+        if state.get("task") is not None:
+            self.task.load_state_dict(state["task"])
 
     def _buffers(self) -> Iterator[Tensor]:
         return (buffer for module in self._modules() for buffer in module.buffers())

@@ -325,7 +325,9 @@ def test_a_function_runs_without(recorders: list[TapeRecorder]) -> None:
     model = ConvNet().eval()
     captured, eager = both("fgsm", lambda x: model(x), eps=4)
     images, labels = batch()
-    with pytest.warns(UserWarning, match="fgsm runs without capture=True: a function is no module"):
+    with pytest.warns(
+        UserWarning, match="fgsm runs without capture=True: a function is no nn.Module: pass the module itself"
+    ):
         result = captured(images, labels)
     assert torch.equal(result, eager(images, labels))
 

@@ -11,39 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from benchmarks.operators import Operators
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
-from fastadv.train import AdversarialTask
+from fastadv.train import AdversarialTask, FreeTask, fast_task
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
-
-
-class Operators(TorchDispatchMode):
-    """Names of the operators that ran, of those that made a tensor of the images' size, and of those that wait."""
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        self.shape = images.shape
-        self.names: Counter[str] = Counter()
-        self.full_size: Counter[str] = Counter()
-        self.waits: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = func._schema.name.removeprefix("aten::")
-        self.names[name] += 1
-        places = {leaf.untyped_storage().data_ptr() for leaf in tensors_in((args, kwargs))}
-        made = [leaf for leaf in tensors_in(result) if leaf.untyped_storage().data_ptr() not in places]
-        self.full_size[name] += sum(leaf.shape == self.shape for leaf in made)
-        self.waits[name] += torch.Tag.data_dependent_output in func.tags
-        return result
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def passes(model: torch.nn.Module, images: Tensor) -> Operators:
@@ -100,6 +74,9 @@ def test_operators_besides_the_models_own(name: str) -> None:
     found = besides(counted.names, own.names, gradients)
     found.pop("detach", None)
     assert found == expected
+    assert counted.names["convolution"] == gradients * own.names["convolution"]
+    assert counted.names["convolution_backward"] == gradients * own.names["convolution_backward"]
+    assert counted.weight_gradients == 0
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -135,21 +112,59 @@ def test_folding_takes_the_batch_norms_out_of_every_pass(fold_bn: bool) -> None:
     assert counted.names[f"{batch_norm}_backward"] == (0 if fold_bn else 5 * own.names[f"{batch_norm}_backward"])
 
 
+def second_step(task: Any, model: torch.nn.Module, shown: Tensor, images: Tensor, labels: Tensor) -> Operators:
+    """What a call and its backward pass run, once everything has been looked at; counted are tensors like ``shown``."""
+    for _ in range(2):
+        model.zero_grad()
+        copy = images.clone()
+        with Operators(shown) as counted:
+            task(copy, labels).backward()
+    return counted
+
+
 def test_one_training_step() -> None:
     """Algorithm 1 costs the attack on k examples, one pass of the loss, and nothing else; the copy is not made."""
     model, (images, labels) = ConvNet().train(), batch(6)
-    task = AdversarialTask(model, attack="step_ll", k=3, eps=4, space=UNIT, seed=1)
-    plain = AdversarialTask(model, attack="step_ll", k=0, eps=4, space=UNIT, seed=1)
-    counts = []
-    for one in (task, plain):
-        one(images.clone(), labels)
-        copy = images.clone()
-        with Operators(images[:3]) as counted:
-            one(copy, labels).backward()
-        counts.append(counted)
+    adversarial, plain = (
+        second_step(
+            AdversarialTask(model, attack="step_ll", k=k, eps=4, space=UNIT, seed=1), model, images[:3], images, labels
+        )
+        for k in (3, 0)
+    )
     own = passes(model.eval(), images[:3])
-    found = besides(counts[0].names - counts[1].names, own.names, 1)
+    found = besides(adversarial.names - plain.names, own.names, 1)
     found.pop("detach", None)
     found.pop("slice", None)
     assert found == {CHOICE: 1, STEP: 1, "ones_like": -1}
-    assert besides(counts[0].full_size, counts[1].full_size + own.full_size, 1) == {}
+    assert besides(adversarial.full_size, plain.full_size + own.full_size, 1) == {}
+
+
+def test_one_step_of_fast_training() -> None:
+    """One forward and one backward to the images alone, and from the random start the clean images once more."""
+    model, (images, labels) = ConvNet().train(), batch(6)
+    plain = second_step(AdversarialTask(model, k=0, space=UNIT), model, images, images, labels)
+    fast = second_step(fast_task(model, eps=4, space=UNIT, seed=1), model, images, images, labels)
+    own = passes(model.eval(), images)
+    found = besides(fast.names - plain.names, own.names, 1)
+    found.pop("detach", None)
+    found.pop("slice", None)
+    assert found == {CHOICE: 1, STEP: 1, "fastadv::noise_step_": 1, "clone": 1, "ones_like": -1}
+    assert besides(fast.full_size, plain.full_size + own.full_size, 1) == {"clone": 1}
+    assert +fast.waits == {}
+
+
+def test_one_step_of_free_training() -> None:
+    """Not one pass more than training on clean images, whose backward pass now gives the images' gradient, too.
+
+    Of the images' size there are what is shown and that gradient; the perturbation is there from the first call on.
+    """
+    model, (images, labels) = ConvNet().train(), batch(6)
+    plain = second_step(AdversarialTask(model, k=0, space=UNIT), model, images, images, labels)
+    free = second_step(FreeTask(model, eps=4, space=UNIT), model, images, images, labels)
+    found = besides(free.names, plain.names, 1)
+    found.pop("detach", None)
+    found.pop("slice", None)
+    assert found == {"add": 1, "sub": 1, STEP: 2}
+    assert besides(free.full_size, plain.full_size, 1) == {"add": 1, "convolution_backward": 1}
+    assert +free.waits == {}
+    assert model.features[0].weight.grad is not None

@@ -200,10 +200,35 @@ def test_nothing_to_fold(model: nn.Module, reason: str) -> None:
 def test_a_function_is_not_folded() -> None:
     model = ConvNet().eval()
     attack: Any = attacks.create("step_ll", lambda x: model(x), eps=4, fold_bn=True)
-    with pytest.warns(UserWarning, match="step_ll runs without fold_bn=True: a function is no module"):
+    with pytest.warns(
+        UserWarning, match="step_ll runs without fold_bn=True: a function is no nn.Module: pass the module itself"
+    ):
         attack(batch()[0])
 
 
 def test_the_statistics_of_a_batch_cannot_be_folded() -> None:
     with pytest.raises(ValueError, match="fold_bn=True needs bn='eval'"):
         attacks.create("step_ll", ConvNet(), bn="batch", fold_bn=True)
+
+
+def test_a_model_that_moved_to_another_dtype_is_folded_anew() -> None:
+    model = set_up(ConvNet())
+    folded, plain = (attacks.create("step_ll", model, eps=8, fold_bn=fold) for fold in (True, False))
+    folded(batch(6)[0])
+    model.double()
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+
+
+@pytest.mark.parametrize("share", ["most", "few"])
+def test_the_layout_is_that_of_most_weights(share: str) -> None:
+    """One folded convolution among many others would only turn the images around for all of them."""
+    wide = nn.Conv2d(9, 60, 3, padding=1)
+    model = nn.Sequential(nn.Conv2d(3, 9, 3, padding=1), nn.BatchNorm2d(9), wide, nn.Flatten(), nn.Linear(3840, 5))
+    if share == "most":
+        model.insert(3, nn.BatchNorm2d(60))
+    folded = FoldedModel(model.eval(), model, batch(1)[0], None)
+    arranged = folded.arranged(batch(6)[0])
+    assert arranged.is_contiguous(memory_format=torch.channels_last) == (share == "most")
+    weight, *_ = folded.tensors()
+    assert weight.is_contiguous(memory_format=torch.channels_last) == (share == "most")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
+import re
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import fastadv
 from fastadv import PixelSpace, attacks
@@ -64,7 +68,7 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
         (
             "fgsm",
             {"epsilon": 8},
-            "fgsm has no option epsilon; its options are aux_weight, bn, capture, eps, fold_bn, .*validate",
+            "fgsm has no option epsilon; its options are aux_weight, bn, .*eps, fast, fold_bn, .*validate",
         ),
         ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
         ("iter_ll", {"random_start": True}, "iter_ll has no option random_start; its options are alpha, .*steps"),
@@ -87,6 +91,57 @@ def test_a_signature_shows_every_option(name: str, kind: type[attacks.Attack]) -
     assert list(shown)[: len(common)] == list(common) and "options" not in shown
     attack = kind(ConvNet(), **{name: shown[name].default for name in shown if name != "model"})
     assert all(hasattr(attack, option) for option in shown if option not in ("seed", "generator"))
+
+
+@pytest.mark.parametrize(("name", "kind"), CLASSES.items(), ids=CLASSES)
+def test_a_docstring_describes_every_option_once_with_its_default(name: str, kind: type[attacks.Attack]) -> None:
+    text = kind.__doc__ or ""
+    described = re.findall(r"^    (\w+)(?: \(default: (.*?)\))?: \S", text, flags=re.MULTILINE)
+    shown = inspect.signature(kind).parameters.values()
+    defaults = ["" if option.default is option.empty else repr(option.default) for option in shown]
+    assert described == list(zip((option.name for option in shown), defaults, strict=True))
+    assert text.count("labels are ignored if they are given") == (not kind.needs_labels)
+    assert text.count("with images and their true labels") == kind.needs_labels
+    assert max(map(len, text.splitlines())) <= 116
+    assert "size of the perturbation in pixel values of [0, 255]: a number" in pydoc.render_doc(
+        kind, renderer=pydoc.plaintext
+    )
+
+
+def test_a_description_of_ones_own_comes_before_that_of_a_base() -> None:
+    texts = {kind: " ".join((kind.__doc__ or "").split()) for kind in (attacks.PGD, attacks.MIFGSM, attacks.IterLL)}
+    for kind, what in (
+        (attacks.PGD, "None takes 2.5 eps / steps."),
+        (attacks.MIFGSM, "None takes eps / steps."),
+        (attacks.IterLL, "None takes 1."),
+    ):
+        assert texts[kind].count("alpha (default: None): length of a step in pixel values; " + what) == 1
+
+
+def test_attacks_of_ones_own_are_described_too() -> None:
+    class Mine(attacks.RandomSign):
+        """Own words.
+
+        Args:
+            eps: as I like it,
+                on two lines.
+            times: how often.
+
+        Raises:
+            ValueError: never.
+        """
+
+        def __init__(self, model: nn.Module, *, times: int = 3, **options: Any) -> None:
+            super().__init__(model, **options)
+
+    class Silent(Mine):
+        pass
+
+    text = Mine.__doc__ or ""
+    assert text.startswith("Own words.\n\nCalled with images alone; labels are ignored if they are given.\n\nArgs:\n")
+    assert "\n    eps (default: 16): as I like it, on two lines.\n    space (default: None): how pixel" in text
+    assert text.endswith("\n    times (default: 3): how often.\n\nRaises:\n    ValueError: never.")
+    assert (Silent.__doc__ or "").startswith("Called with images alone") and "times (default: 3)" in Silent.__doc__
 
 
 @pytest.mark.parametrize(

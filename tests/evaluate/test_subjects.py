@@ -15,9 +15,9 @@ from fastadv.evaluate.transfer import TransferRecord
 from tests.evaluate.test_evaluate_cli import save_run
 
 
-def save_weights(path: Path, seed: int = 0, classes: int = 10) -> Path:
+def save_weights(path: Path, seed: int = 0, classes: int = 10, name: str = "timm/test_resnet") -> Path:
     torch.manual_seed(seed)
-    torch.save(models.create("timm/test_resnet", num_classes=classes, in_channels=1).state_dict(), path)
+    torch.save(models.create(name, num_classes=classes, in_channels=1).state_dict(), path)
     return path
 
 
@@ -83,6 +83,11 @@ def test_spaces_that_are_none(text: str) -> None:
             "two rows",
         ),
         (["timm/test_resnet@{five}"], ["--dataset", "digits", "--space", "unit"], r"is \[5\] in the file and \[10\]"),
+        (
+            ["timm/test_vit@{vit}"],
+            ["--dataset", "digits", "--space", "unit"],
+            r"timm/test_vit: images .* do not fit: Input height \(8\) .*; choose another --size or --dataset",
+        ),
         (["timm/test_resnet@{none}"], ["--dataset", "digits", "--space", "unit"], "no file of weights at"),
         (["nowhere"], [], "nowhere"),
     ],
@@ -91,6 +96,7 @@ def test_mistakes(tmp_path: Path, weights: Path, texts: list[str], given: list[s
     places = {
         "w": weights,
         "run": save_run(tmp_path / "standard"),
+        "vit": save_weights(tmp_path / "vit.pth", name="timm/test_vit"),
         "five": save_weights(tmp_path / "five.pth", classes=5),
         "none": tmp_path / "none.pth",
     }

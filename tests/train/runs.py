@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.collectives import Collectives
 from fastadv import data
+from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.accuracy import accuracy
@@ -133,31 +135,41 @@ def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> N
 def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
     """What travels in a generation, in an iteration, and in a test."""
     trainer, _ = trainer_of(processes, config, run)
-    minibatches = list(trainer.train_loader.epoch(0))
-
-    def step() -> None:
-        trainer.train_step((images.clone(), labels) for images, labels in minibatches[: config.accumulate])
-
-    for _ in range(3):  # DDP arranges its buckets anew after the first iteration, or, with a static graph, the second
-        step()
-    images, labels = minibatches[0]
+    settle(trainer)
+    images, labels = next(trainer.train_loader.epoch(0))
     attack = trainer.task.attack  # type: ignore[attr-defined]
     gradients = [None if p.grad is None else p.grad.clone() for p in trainer.model.parameters()]
     with Collectives() as generation:
         attack.perturb_(images[:12].clone(), labels[:12])
     unchanged = all(torch.equal(p.grad, g) for p, g in zip(trainer.model.parameters(), gradients, strict=True))
-    with Collectives() as iteration:
-        step()
     with Collectives() as test:
         trainer._test(trainer.model)
-    parameters = sum(p.numel() for p in trainer.model.parameters())
     return {
         "generation": generation.counts,
         "unchanged": unchanged,
-        "step": iteration.counts,
         "test": test.counts,
-        "parameters": parameters,
+        **count_in_an_iteration(trainer),
     }
+
+
+def count_of_iteration(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
+    """What travels in an iteration."""
+    trainer, _ = trainer_of(processes, config, run)
+    settle(trainer)
+    return count_in_an_iteration(trainer)
+
+
+def settle(trainer: Trainer) -> None:
+    """DDP arranges its buckets anew after the first iteration, or, with a static graph, the second."""
+    for _ in range(3):
+        trainer.train_step(islice(trainer.train_loader.epoch(0), trainer.config.accumulate))
+
+
+def count_in_an_iteration(trainer: Trainer) -> dict[str, Any]:
+    with Collectives() as iteration:
+        trainer.train_step(islice(trainer.train_loader.epoch(0), trainer.config.accumulate))
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return {"step": iteration.counts, "parameters": parameters}
 
 
 def count_of_unwrapped_generation(processes: Processes) -> Counter[tuple[str, int]]:
@@ -198,6 +210,26 @@ def gradients(processes: Processes, m: int, accumulate: int, options: dict[str, 
         with wrapped.no_sync() if keep else torch.enable_grad():
             (task(images.clone(), labels) / accumulate).backward()
     return [parameter.grad for parameter in model.parameters()]  # type: ignore[misc]
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def evaluated(processes: Processes, out: Path, n: int, given: dict[str, Any], fault: str = "") -> Any:
+    """The records of a sweep over the first n digits, without what differs from one run to the next."""
+    torch.manual_seed(processes.rank if fault == "other weights" else 0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    whole = data.load("digits", None, False).test
+    images = data.ImageSet(whole.images[:n], whole.labels[:n], whole.classes)
+    sweep = Sweep(dataset="digits", images=images, **given)
+    file = on_main(processes, lambda: RecordFile(out / "robustness.jsonl", Record))
+    if fault == "full disk":
+        file.path = Path("/dev/full")
+    if fault == "one process" and processes.rank == 1:
+        model.forward = None  # type: ignore[assignment]
+    records = run(sweep, [Subject("a", model, UNIT)], file, processes)
+    assert len(file.records) == len(records)
+    return [replace(record, seconds=0.0, versions={}) for record in records]
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

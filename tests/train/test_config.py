@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,30 @@ SECTIONS = {
 }
 
 
+def free(**options: Any) -> AttackConfig:
+    return AttackConfig(**{"training": "free", "replays": 4, "eps": 8, **options})
+
+
+def fast(**options: Any) -> AttackConfig:
+    return AttackConfig(**{"training": "fast", "eps": 8, **options})
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
     config = parse_config(read_recipe(name))
     assert config.attack.k > 0
     assert parse_config(yaml.safe_load(dump_config(config))) == config
-    assert parse_config(read_recipe(name), ["--attack.k", "0"]).attack.k == 0
+    if config.attack.training == "algorithm1":
+        assert parse_config(read_recipe(name), ["--attack.k", "0"]).attack.k == 0
+
+
+@pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5)])
+def test_recipes_to_compare(training: str, epochs: int) -> None:
+    """They differ from the recipe of Algorithm 1 in the attack alone, and free in the epochs that its replays take."""
+    usual, other = (parse_config(read_recipe(f"fashion_mnist_{name}")) for name in ("step_ll", training))
+    assert other.attack.training == training and other.epochs == epochs
+    assert replace(other, attack=usual.attack, epochs=usual.epochs) == usual
+    assert other.attack.eps == usual.attack.eps_sigma
 
 
 def test_shipped_recipes() -> None:
@@ -106,6 +124,9 @@ def test_values_and_overrides(values: dict[str, Any], overrides: list[str], expe
         ({"epochs": 2.5}, [], ["epochs", "int", "2.5"]),
         ({"optimizer": {"name": "adam"}}, [], ["optimizer.name", "rmsprop", "sgd", "adamw", "adam"]),
         ({"data": {"space": "rgb"}}, [], ["data.space", "raw", "unit", "symmetric", "imagenet", "rgb"]),
+        ({}, ["--data.space", "rgb"], ["data.space must be one of raw, unit, symmetric, imagenet, got 'rgb'"]),
+        ({}, ["--precision", "half"], ["precision must be one of float32, bfloat16, got 'half'"]),
+        ({}, ["--model.options", "3"], ["model.options must map options to values, as --model.options.NAME VALUE"]),
         ({"attack": {"name": "deepfool"}}, [], ["attack.name", "step_ll", "iter_basic", "deepfool"]),
         ({"attack": {"bn": "train"}}, [], ["attack.bn", "eval", "batch", "train"]),
         ({"lr": 0.1}, [], ["unknown field lr (did you mean optimizer.lr?)"]),
@@ -157,6 +178,24 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: AttackConfig(eps_sigma=0), "attack.eps_sigma must be a number above 0"),
         (lambda: AttackConfig(eps=float("nan")), "attack.eps must be a number at least 0, got nan"),
         (lambda: AttackConfig(start_after=-1), "attack.start_after"),
+        (lambda: AttackConfig(training="pgd"), "attack.training must be one of algorithm1, free, fast, got 'pgd'"),  # type: ignore[arg-type]
+        (lambda: AttackConfig(replays=4), "attack.replays has no effect with attack.training algorithm1"),
+        (lambda: free(name="fgsm"), "attack.name has no effect with attack.training free: leave it out"),
+        (lambda: free(k=0), "attack.k has no effect with attack.training free"),
+        (lambda: free(lambda_=1.0), "attack.lambda_ has no effect"),
+        (lambda: free(eps_sigma=16.0), "attack.eps_sigma has no effect"),
+        (lambda: free(eps_upper=32.0), "attack.eps_upper has no effect"),
+        (lambda: free(start_after=10), "attack.start_after has no effect"),
+        (lambda: free(bn="batch"), "attack.bn has no effect"),
+        (lambda: free(options={"steps": 2}), "attack.options must not set steps with attack.training free"),
+        (lambda: free(options={"fold_bn": True}), "attack.options must not set fold_bn with attack.training free"),
+        (lambda: free(eps=None), "attack.eps, with attack.training free, must be a number above 0, got None"),
+        (lambda: free(eps=0), "attack.eps, with attack.training free, must be a number above 0, got 0"),
+        (lambda: free(replays=1), "attack.replays, with attack.training free, must be an integer of at least 2, got 1"),
+        (lambda: fast(replays=4), "attack.replays has no effect with attack.training fast"),
+        (lambda: fast(k=128), "attack.k has no effect with attack.training fast"),
+        (lambda: fast(eps=None), "attack.eps, with attack.training fast, must be a number above 0, got None"),
+        (lambda: fast(options={"random_start": False}), "must not set random_start with attack.training fast"),
         (lambda: OptimizerConfig(weight_decay=-1), "optimizer.weight_decay"),
         (lambda: ScheduleConfig(decay=1.5), "schedule.decay must be a number above 0 and at most 1, got 1.5"),
         (lambda: ScheduleConfig(name="linear"), "schedule.name must be one of constant, cosine, exponential"),  # type: ignore[arg-type]
@@ -186,7 +225,7 @@ def test_recipes_that_cannot_be_read(text: str | None, said: str, tmp_path: Path
     [("digit_step_ll", "digits_step_ll"), ("x/cifar10_step_ll.yml", "cifar10_step_ll"), ("zzz", None)],
 )
 def test_unknown_recipes(name: str, meant: str | None) -> None:
-    with pytest.raises(ConfigError, match="cifar10_step_ll, digits_step_ll, fashion_mnist_step_ll") as error:
+    with pytest.raises(ConfigError, match="cifar10_step_ll, digits_step_ll, fashion_mnist_fast") as error:
         read_recipe(name)
     assert ("did you mean" in str(error.value)) is (meant is not None)
     assert str(error.value).endswith(f"(did you mean {meant}?)") or meant is None
@@ -215,6 +254,8 @@ def test_help_has_every_field_and_its_docstring() -> None:
         (AttackConfig(eps_sigma=4.0, eps_upper=9.0), TruncatedNormalEps(sigma=4.0, upper=9.0)),
         (AttackConfig(eps=3.0), 3.0),
         (AttackConfig(eps=0.0), 0.0),
+        (free(eps=5), 5),
+        (fast(options={"alpha": 9}), 8),
     ],
 )
 def test_size_of_the_perturbation(attack: AttackConfig, size: float | TruncatedNormalEps) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,7 @@ def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_pa
 
     first, *others = together(3, runs.train, run_config, tmp_path / "refused", True)
     assert "takes 2 minibatches, 1 (accumulate) on each of 2 processes" in first.text
+    assert first.text.endswith("Numbers of processes that fit, with their accumulate: 1 with 2, 2 with 1")
     assert [other.kind for other in others] == ["FailedElsewhere"] * 2
 
 
@@ -279,6 +281,23 @@ def test_one_process_with_another_training_set_ends_all(other: int, run_config: 
     results = together(2, runs.resume_with_other_labels, run_config, tmp_path, other)
     assert results[other].kind == "ValueError" and "its 160 images have other labels" in results[other].text
     assert results[1 - other].kind == "FailedElsewhere"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"m": 8}, "m was 16 and is now 8"),
+        ({"accumulate": 3}, "with 1 processes and accumulate 3 it would be 3, .* accumulate: 1 with 2, 2 with 1"),
+    ],
+)
+def test_what_is_refused_is_not_warned_of(
+    changed: dict[str, Any], said: str, run_config: TrainConfig, tmp_path: Path
+) -> None:
+    succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=said):
+            create_trainer(replace(run_config, **changed), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("faulty", [0, 1])

@@ -195,6 +195,24 @@ def test_channels_last(config: TrainConfig, tmp_path: Path) -> None:
     assert last == pytest.approx(usual, rel=1e-2)
 
 
+@pytest.mark.usefixtures("colours")
+def test_fast(config: TrainConfig, tmp_path: Path) -> None:
+    """The layout of the training pass, and the attack's own flag; the same training up to rounding."""
+    trainer = fit(replace(config, fast=True), tmp_path / "fast")
+    first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert trainer.task.attack.fast
+    fit(config, tmp_path / "usual")
+    fast, usual = ([r["mean_loss"] for r in log_of(tmp_path / run) if "mean_loss" in r] for run in ("fast", "usual"))
+    assert fast == pytest.approx(usual, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["random_sign", "step_ll", "pgd"])
+def test_fast_goes_with_every_attack(config: TrainConfig, tmp_path: Path, name: str) -> None:
+    config = replace(config, fast=True, epochs=1, attack=replace(config.attack, name=name))
+    assert fit(config, tmp_path / "run").finished
+
+
 def compile_with(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
 

@@ -204,6 +204,11 @@ def test_a_full_disk_is_a_line(
         (["--out", "new", "--resume"], "new is neither a checkpoint nor the folder of a run"),
         (["--resume"], "--resume needs --out"),
         ([*SMALL, "--out", "new", "--accumulate", "9"], "data: accumulate=9 is more than the 5 minibatches"),
+        (
+            [*SMALL, "--out", "new", "--model.name", "inception_v3", "--data.space", "symmetric"],
+            "model: inception_v3: images [C, H, W] = [1, 8, 8] do not fit: inception_v3 takes images [N, C, H, W] of "
+            "at least 75 x 75 pixels, got [2, 1, 8, 8]; small_cnn takes smaller ones; choose another model.name, or",
+        ),
         (["--out", "old", "--resume", "--m", "16"], "m was 32 and is now 16"),
         (["--out", "old", "--resume", "--epochs", "9"], "epochs was 2 and is now 9; a cosine schedule depends on"),
     ],

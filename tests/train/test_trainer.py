@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fastadv import data
-from fastadv.train import AttackConfig, DataConfig, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train import (
+    AttackConfig,
+    DataConfig,
+    ModelConfig,
+    NonFiniteLoss,
+    TrainConfig,
+    Trainer,
+    checkpoint,
+    create_trainer,
+)
 from fastadv.train.accuracy import accuracy
 from fastadv.train.monitor import EpochRecord, Progress, StepRecord
 
@@ -130,6 +140,38 @@ def test_seed_decides_the_weights(seed: int, equal: bool, config: TrainConfig, t
         create_trainer(replace(config, seed=value, epochs=1), tmp_path / run).fit()
     weights = [(tmp_path / run / "checkpoints/step-00000005/model.safetensors").read_bytes() for run in "ab"]
     assert (weights[0] == weights[1]) is equal
+
+
+def test_the_trial_of_the_network_changes_no_bit_of_the_run(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_trainer(config, tmp_path / "tried").fit()
+    monkeypatch.setattr("fastadv.train.build.check_takes", lambda *_, **__: None)
+    create_trainer(config, tmp_path / "untried").fit()
+    assert_same_run(tmp_path / "tried", tmp_path / "untried")
+
+
+@pytest.mark.parametrize(("m", "said"), [(2, None), (1, "Expected more than 1 value per channel when training")])
+def test_the_trial_has_as_many_images_as_a_minibatch(
+    m: int, said: str | None, config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(config, m=m, attack=AttackConfig(k=1), model=ModelConfig(name="timm/resnet18"))
+    if said is None:
+        create_trainer(config, tmp_path)
+        return
+    with pytest.raises(ValueError, match=rf"model: timm/resnet18: images .* do not fit: {said}.* choose another model"):
+        create_trainer(config, tmp_path)
+
+
+@pytest.mark.parametrize("space", ["symmetric", "unit", "imagenet"])
+def test_a_space_that_inception_v3_is_not_made_for_warns(space: Any, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, data=DataConfig(space=space), model=ModelConfig(name="inception_v3"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError):  # digits are too small, besides, or have too few channels
+            create_trainer(config, tmp_path)
+    expected = [] if space == "symmetric" else [f"inception_v3 is made for data.space symmetric, got {space}"]
+    assert [str(warning.message) for warning in caught] == expected
 
 
 def test_finished_run_is_left_alone(config: TrainConfig, tmp_path: Path) -> None:

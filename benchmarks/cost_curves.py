@@ -1,0 +1,156 @@
+"""How cost grows with work: k, iterations, m, pixels, classes and draws, each a curve with its slope.
+
+    python -m benchmarks.cost_curves --out docs/performance
+
+writes DIR/cost.md, cost.svg and cost.png. The network is small_cnn, in training iterations with the fast options.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+
+from benchmarks.harness import Interleaved, Table, Timing, device_seconds
+from benchmarks.machine import describe
+from benchmarks.trainers import CLASSES, random_trainer, step
+from fastadv import models, ops
+from fastadv.evaluate.figures import COLOURS, SVG_STYLE, panels_of
+from fastadv.train import AttackConfig, TrainConfig
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+M, SIDE, ROUNDS = 64, 32, 9
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A piece of work for several amounts of something."""
+
+    title: str
+    amount: str
+    amounts: tuple[int, ...]
+    work: Callable[[int], Work]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Milliseconds as a straight line in the amount, by least squares of the relative error."""
+
+    constant: float
+    slope: float
+    worst: float  # largest deviation of a measured median from it, as a share
+
+
+def training(*, m: int = M, k: int | None = None, attack: str = "step_ll", steps: int = 1, side: int = SIDE) -> Work:
+    """An iteration of the trainer; k is m / 2 unless given."""
+    torch.manual_seed(0)
+    options = {"steps": steps} if attack == "iter_ll" else {}
+    own = AttackConfig(name=attack, k=m // 2 if k is None else k, options=options)
+    network = models.create("small_cnn", num_classes=CLASSES)
+    trainer, _ = random_trainer(network, TrainConfig(m=m, attack=own, fast=True), size=side, device=DEVICE)
+    return partial(step, trainer)
+
+
+def choice(classes: int) -> Work:
+    """Target and derivative for 32 examples."""
+    logits = torch.randn(32, classes, device=DEVICE)
+    return lambda: ops.target_grad(logits, "least_likely", None)
+
+
+CURVES = [
+    Curve("step_ll, m = 64", "k", (0, 16, 32, 48, 64), lambda k: training(k=k)),
+    Curve("iter_ll, k = 32, m = 64", "iterations", (1, 2, 4, 8, 16), lambda n: training(attack="iter_ll", steps=n)),
+    Curve("step_ll, k = m / 2", "m", (16, 32, 64, 128, 256), lambda m: training(m=m)),
+    Curve(
+        "step_ll, m = 16, k = 8", "pixels of an image", (32**2, 48**2, 64**2, 96**2, 128**2),
+        lambda pixels: training(m=16, side=round(pixels**0.5)),
+    ),
+    Curve("target_grad, 32 examples", "classes", (10, 100, 1000, 10_000, 21_841), choice),
+    Curve(
+        "sample_eps", "examples", (100, 1000, 10_000, 100_000, 1_000_000),
+        lambda n: lambda: ops.sample_eps(n, 8.0, 16.0, 0, 0, DEVICE),
+    ),
+]  # fmt: skip
+
+
+def main() -> None:
+    """Measure all curves, write the report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_curves", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = Table("Cost against work", ["work", "of", "amount", "ms (quartiles)", "a straight line"])
+    measured = [(curve, measure(curve, options.rounds)) for curve in CURVES]
+    for curve, timings in measured:
+        line = straight(curve.amounts, timings)
+        for amount, timing in zip(curve.amounts, timings, strict=True):
+            fitted = f"{line.constant + line.slope * amount:.3g}"
+            table.rows.append([curve.title, curve.amount, f"{amount:,}", timing.text, fitted])
+        table.notes.append(
+            f"- {curve.title}: {1e3 * line.slope:.3g} us for each of {curve.amount}, {line.constant:.3g} ms besides; "
+            f"no point is more than {100 * line.worst:.0f} % off"
+        )
+    notes, table.notes = "\n".join(table.notes), []
+    (options.out / "cost.md").write_text("\n\n".join([describe(), table.markdown(), notes]) + "\n")
+    with rc_context(SVG_STYLE):
+        draw(measured, options.out)
+
+
+def measure(curve: Curve, rounds: int) -> list[Timing]:
+    """One timing for each amount, in turns."""
+    clock = device_seconds if DEVICE.type == "cuda" else None
+    work = {str(amount): curve.work(amount) for amount in curve.amounts}
+    interleaved = Interleaved(work, quantum=0.05, clock=clock)
+    for _ in range(rounds):
+        interleaved.round()
+    timings = interleaved.timings()
+    return [timings[str(amount)] for amount in curve.amounts]
+
+
+def straight(amounts: Sequence[int], timings: Sequence[Timing]) -> Line:
+    """The line nearest to the medians, each weighed by its inverse, which must not cost less than nothing at 0."""
+    x = np.array(amounts, float)
+    y = np.array([1e3 * timing.median for timing in timings])
+    slope, constant = np.polyfit(x, y, 1, w=1 / y)
+    if constant < 0:
+        constant, slope = 0.0, float(np.mean(x / y) / np.mean((x / y) ** 2))
+    worst = float(np.max(np.abs((constant + slope * x) / y - 1)))
+    return Line(float(constant), float(slope), worst)
+
+
+def draw(measured: Sequence[tuple[Curve, list[Timing]]], out: Path) -> None:
+    """A panel a curve."""
+    figure, panels = panels_of(len(measured), lines=0)
+    for (curve, timings), axes in zip(measured, panels, strict=True):
+        _panel(axes, curve, timings)
+    for kind in ("svg", "png"):
+        figure.savefig(out / f"cost.{kind}", dpi=150)
+
+
+def _panel(axes: Axes, curve: Curve, timings: Sequence[Timing]) -> None:
+    x = np.array(curve.amounts, float)
+    middle, low, high = (1e3 * np.array([getattr(t, name) for t in timings]) for name in ("median", "low", "high"))
+    line = straight(curve.amounts, timings)
+    axes.errorbar(x, middle, [middle - low, high - middle], fmt="o", capsize=3, color=COLOURS[0])
+    wide = x.max() > 100 * max(x.min(), 1)
+    dense = np.geomspace(x.min(), x.max(), 100) if wide else np.linspace(x.min(), x.max(), 100)
+    axes.plot(dense, line.constant + line.slope * dense, "--", color=COLOURS[1])
+    if wide:
+        axes.set(xscale="log", yscale="log")
+    else:
+        axes.set(ylim=(0, None))
+    axes.set(title=curve.title, xlabel=curve.amount, ylabel="ms")
+    axes.grid(alpha=0.3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Iterations of Algorithm 1 beside the fastest clean iteration of the same trainer, and beside the floor.
+
+With forward, backward to the images and backward to the weights at one unit each, a clean iteration costs 3, and n
+gradients of k images add 2 n k / m: the floor is 1 + 2 n k / (3 m). The clean iteration gets every option that the
+adversarial one gets. FASTADV_BENCH_NETWORKS=small_cnn,ResNet-50 chooses networks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.harness import TABLES, Interleaved, Table, device_seconds
+from benchmarks.trainers import CLASSES, random_trainer, step
+from fastadv import PixelSpace, attacks, models
+from fastadv.train import AttackConfig, TrainConfig
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CLOCK = device_seconds if DEVICE.type == "cuda" else None
+ROUNDS = 7
+TRAINING = Table(
+    "An iteration of training",
+    ["network", "m", "attack", "k", "options", "ms (quartiles)", "clean iterations", "floor"],
+    notes=[
+        "Clean iterations: the time over that of the fastest clean one. Floor: without BatchNorm folded, which can go "
+        "below it."
+    ],
+)
+OUTSIDE = Table(
+    "What an attack's iteration costs outside of the network",
+    ["network", "N", "attack", "ms of an iteration", "ms outside (quartiles)", "share"],
+    notes=[
+        "Outside: the same attack on a model of the same layers that calls none of them, and returns some pixels as "
+        "logits. Cutting those out and their gradient are in it: an upper bound."
+    ],
+)
+TABLES += [TRAINING, OUTSIDE]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, m, and the side of its images."""
+
+    name: str
+    m: int
+    side: int
+
+
+CASES = {
+    "small_cnn": Case("small_cnn", 64, 32),
+    "ResNet-50": Case("torchvision/resnet50", 16, 224),
+    "Inception v3": Case("inception_v3", 8, 299),
+}
+CHOSEN = [name for name in CASES if name in os.environ.get("FASTADV_BENCH_NETWORKS", ",".join(CASES)).split(",")]
+GRADIENTS = {"step_ll": 1, "iter_ll": 10}
+
+
+def trainer(case: Case, attack: str, k: int, fast: bool) -> Callable[[], object]:
+    torch.manual_seed(0)
+    options = {"steps": 10} if attack == "iter_ll" else {}
+    config = TrainConfig(m=case.m, attack=AttackConfig(name=attack, k=k, options=options), fast=fast)
+    model = models.create(case.name, num_classes=CLASSES)
+    made, _ = random_trainer(model, config, size=case.side, device=DEVICE)
+    return partial(step, made)
+
+
+@pytest.mark.parametrize("network", CHOSEN)
+def test_training(benchmark: Any, network: str) -> None:
+    case = CASES[network]
+    half = case.m // 2
+    rows = [("step_ll", 0), ("step_ll", half), ("step_ll", case.m), ("iter_ll", half)]
+    variants = {(*row, fast): trainer(case, *row, fast) for row in rows for fast in (False, True)}
+    interleaved = Interleaved({str(key): call for key, call in variants.items()}, clock=CLOCK, run_up=2)
+    benchmark.group = f"{network}, iterations"
+    benchmark.pedantic(interleaved.round, rounds=ROUNDS)
+    timings = interleaved.timings()
+    clean = min(timings[str(("step_ll", 0, fast))].median for fast in (False, True))
+    for attack, k, fast in variants:
+        timing = timings[str((attack, k, fast))]
+        floor = 1 + 2 * GRADIENTS[attack] * k / (3 * case.m)
+        cost = [timing.text, f"{timing.median / clean:.2f}", f"{floor:.2f}"]
+        TRAINING.rows.append([network, str(case.m), attack if k else "none", str(k), "fast" if fast else "", *cost])
+
+
+class Hollow(nn.Module):
+    """All layers of a network, none of which is called; logits [N, CLASSES] are the first pixels."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, C, H, W]
+        return images.flatten(1)[:, :CLASSES]
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("network", CHOSEN)
+def test_outside_of_the_network(benchmark: Any, network: str, name: str) -> None:
+    case, n = CASES[network], 32
+    model = models.create(case.name, num_classes=CLASSES).to(DEVICE).eval()
+    images = torch.rand(n, 3, case.side, case.side, device=DEVICE)
+    steps = GRADIENTS[name]
+    options = {"eps": 8, "space": PixelSpace.unit(), "validate": "never"} | ({"steps": steps} if steps > 1 else {})
+    whole, outside = (attacks.create(name, made, **options) for made in (model, Hollow(model)))
+    interleaved = Interleaved(
+        {"whole": lambda: whole(images), "outside": lambda: outside(images)}, clock=CLOCK, run_up=1
+    )
+    benchmark.group = f"{network}, outside"
+    benchmark.pedantic(interleaved.round, rounds=3 if steps > 1 else 5)
+    timings = interleaved.timings()
+    per = 1e3 / steps
+    total, apart = (timings[part] for part in ("whole", "outside"))
+    spread = f"{per * apart.median:.3g} ({per * apart.low:.3g}-{per * apart.high:.3g})"
+    share = f"{100 * apart.median / total.median:.2f} %"
+    OUTSIDE.rows.append([network, str(n), f"{name}, {steps}", f"{per * total.median:.4g}", spread, share])

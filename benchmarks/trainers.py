@@ -1,0 +1,71 @@
+"""Trainers on random images, which are neither loaded nor saved: what an iteration costs besides its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fastadv import PixelSpace, data
+from fastadv.train import AdversarialTask, TrainConfig, Trainer
+from fastadv.train.distributed import ALONE, Processes, data_parallel
+
+CLASSES = 1000
+
+
+def random_trainer(
+    model: nn.Module, config: TrainConfig, *, size: int, device: torch.device, processes: Processes = ALONE
+) -> tuple[Trainer, Callable[[], AbstractContextManager[None]]]:
+    """A trainer of one iteration an epoch, and what keeps its gradients at home.
+
+    Args:
+        model: from images [m, 3, size, size] to logits [m, CLASSES].
+        config: m, accumulate, attack, precision, fast; the optimiser is SGD, whatever it says.
+        size: side of the images.
+        device: where they and the model are.
+        processes: that train together.
+    """
+    space = PixelSpace.symmetric()
+    count = config.m * processes.world_size * config.accumulate
+    pixels = torch.randint(256, (count, 3, size, size), dtype=torch.uint8)
+    images = data.ImageSet(pixels, torch.randint(CLASSES, (count,)), tuple(map(str, range(CLASSES))))
+    parts = {"rank": processes.rank, "world_size": processes.world_size, "device": device}
+    loader = data.TensorLoader(images, config.m, space=space, **parts)  # type: ignore[arg-type]
+    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
+    model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    parallel = None if processes.alone else data_parallel(model, device, static_graph=False)
+    local = nullcontext if parallel is None else parallel.no_sync
+    attack = config.attack
+    task = AdversarialTask(
+        parallel or model,
+        attack=attack.name,
+        k=attack.k,
+        eps=attack.size,
+        space=space,
+        seed=0,
+        attack_options={"fast": config.fast, **attack.options},
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trainer = Trainer(
+        config,
+        Path(),
+        model=model,
+        task=task,
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+        train_loader=loader,
+        test_loader=loader,
+        inputs=(CLASSES, 3),
+        training_set=data.identity_of(images),
+        processes=processes,
+        local_backward=local,
+    )
+    return trainer, local
+
+
+def step(trainer: Trainer) -> None:
+    """One iteration on fresh copies of the same images."""
+    trainer.train_step(trainer.train_loader.epoch(0))

@@ -1,0 +1,265 @@
+"""What each way of training costs and what it is worth: one network, one data set, as many training examples for all.
+
+    python -m benchmarks.training_methods --out FILE
+    python -m benchmarks.training_methods --data-set fashion_mnist --data DIR --limit 10000 --epochs 4 --out FILE
+
+Writes one Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.harness import Interleaved, Table, Timing, device_seconds, host_seconds
+from benchmarks.machine import describe
+from fastadv import PixelSpace, TruncatedNormalEps, data, devices, models
+from fastadv.evaluate import evaluate, proportion
+from fastadv.train import AdversarialTask, FreeTask, Replayed, fast_task
+from fastadv.train.interfaces import Task
+
+SPACE = PixelSpace.unit()
+ATTACKS: dict[str, dict[str, int]] = {"fgsm": {}, "step_ll": {}, "iter_basic": {}, "pgd": {"steps": 20}}
+TEST_BATCH = 256
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Count, time, train and attack; write the table."""
+    options = _parser().parse_args(argv)
+    if options.epochs % options.replays:
+        sys.exit(f"--epochs must be a multiple of --replays, {options.replays}, got {options.epochs}")
+    bench = Bench.of(options)
+    ways = methods(options)
+    costs = timings(bench, ways, options.rounds)
+    table = Table(
+        f"{options.data_set}: {len(bench.train):,} training examples, {options.epochs} times each",
+        [
+            *("training", "epochs", "weight updates", "examples seen"),
+            *(
+                "forwards",
+                "backwards, weights",
+                "backwards, images alone",
+                "s / 1,000 examples",
+                "of standard",
+                "clean",
+                *(_title(name) for name in ATTACKS),
+            ),
+        ],
+        notes=[_notes(options, bench)],
+    )
+    for way in ways:
+        print(way.name, file=sys.stderr)
+        passes = [f"{share:.3g}" for share in count_passes(bench, way)]
+        model, updates = train(bench, way, options.epochs)
+        seconds = _per_thousand(costs[way.name], options.m)
+        times = f"{costs[way.name].median / costs[ways[0].name].median:.2f}"
+        seen = [_epochs(options.epochs, way.replays), f"{updates:,}", f"{updates * options.m:,}"]
+        table.rows.append([way.name, *seen, *passes, seconds, times, *accuracies(bench, model, options.eps)])
+    command = shlex.join(["python", "-m", "benchmarks.training_methods", *(sys.argv[1:] if argv is None else argv)])
+    text = f"# Ways of training: cost and robustness\n\n{describe()}\n\n```bash\n{command}\n```\n\n{table.markdown()}\n"
+    options.out.write_text(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_methods", description=__doc__)
+    parser.add_argument("--data-set", default="digits", choices=[name for name in data.names() if name != "imagenet"])
+    parser.add_argument("--data", metavar="DIR", help="its folder; digits needs none")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table, in Markdown")
+    parser.add_argument("--limit", type=int, help="training examples, the first ones; all unless given")
+    parser.add_argument("--test-limit", type=int, default=1000, help="test examples, the first ones")
+    parser.add_argument("--epochs", type=int, default=20, help="how often each example is trained on")
+    parser.add_argument("--replays", type=int, default=4, help="of free training")
+    parser.add_argument("--minibatch", dest="m", type=int, default=128)
+    parser.add_argument("--eps", type=float, default=16, help="in pixel values of [0, 255]")
+    parser.add_argument("--width", type=float, default=1.0, help="of small_cnn")
+    parser.add_argument("--lr", type=float, default=0.002, help="of AdamW, down to 0 by a cosine")
+    parser.add_argument("--rounds", type=int, default=15, help="in which iterations are timed, of all ways in turn")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    return parser
+
+
+# --- what is compared ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training.
+
+    Args:
+        name: as the table has it.
+        task: makes its task for a network.
+        replays: how often a minibatch comes in turn; the epochs are as many times fewer.
+    """
+
+    name: str
+    task: Callable[[nn.Module], Task]
+    replays: int = 1
+
+
+def methods(options: argparse.Namespace) -> list[Method]:
+    """Standard training first; all others at the same eps, which Algorithm 1 draws about."""
+    m, eps = options.m, options.eps
+
+    def mixture(attack: str, k: int, **more: object) -> Callable[[nn.Module], Task]:
+        drawn = {"eps": TruncatedNormalEps(sigma=eps, upper=2 * eps), **more}
+        return lambda model: AdversarialTask(model, attack=attack, k=k, space=SPACE, seed=options.seed, **drawn)
+
+    return [
+        Method("standard", mixture("step_ll", 0)),
+        Method("Algorithm 1, step_ll, k = m / 2", mixture("step_ll", m // 2)),
+        Method("Algorithm 1, step_ll, k = m", mixture("step_ll", m)),
+        Method("fast", lambda model: fast_task(model, eps=eps, space=SPACE, seed=options.seed)),
+        Method(f"free, r = {options.replays}", lambda model: FreeTask(model, eps=eps, space=SPACE), options.replays),
+        Method("pgd, 10 steps, k = m", mixture("pgd", m, eps=eps, attack_options={"steps": 10})),
+    ]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all ways have in common: the images, and how a network and its optimiser begin."""
+
+    train: data.ImageSet
+    test: data.ImageSet
+    device: torch.device
+    options: argparse.Namespace
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Bench:
+        """As the command line has it."""
+        images = data.load(options.data_set, options.data)
+        train, test = _first(images.train, options.limit), _first(images.test, options.test_limit)
+        return cls(train, test, devices.resolve(options.device), options)
+
+    def network(self) -> nn.Module:
+        """The same weights each time, in training mode."""
+        torch.manual_seed(self.options.seed)
+        channels, classes = self.train.images.shape[1], len(self.train.classes)
+        model = models.create("small_cnn", num_classes=classes, in_channels=channels, width=self.options.width)
+        return model.to(self.device)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """AdamW, as the recipes for small images have it."""
+        return torch.optim.AdamW(model.parameters(), lr=self.options.lr, weight_decay=0.0)
+
+    def loader(self) -> data.TensorLoader:
+        """Of the training images, shuffled."""
+        return data.TensorLoader(self.train, self.options.m, space=SPACE, seed=self.options.seed, device=self.device)
+
+
+def _first(images: data.ImageSet, limit: int | None) -> data.ImageSet:
+    return data.ImageSet(images.images[:limit], images.labels[:limit], images.classes)
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def step(task: Task, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    """One iteration on images [m, C, H, W], which the task may overwrite, and labels [m]."""
+    loss = task(images, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
+    """For each example of an iteration: forwards, backwards to the weights, and backwards to the images alone."""
+    model = bench.network()
+    task, optimizer = way.task(model), bench.optimizer(model)
+    images, labels = next(bench.loader().epoch(0))
+    rows = {"forward": 0, "backward": 0, "weights": 0}
+
+    def forward(module: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
+        rows["forward"] += len(logits)
+        logits.register_hook(lambda grad: backward("backward", len(grad)))
+
+    def backward(kind: str, examples: int) -> None:
+        rows[kind] += examples
+
+    model.register_forward_hook(forward)
+    first = next(model.parameters())
+    first.register_post_accumulate_grad_hook(lambda _: backward("weights", len(images)))
+    step(task, optimizer, images, labels)
+    m = len(images)
+    return rows["forward"] / m, rows["weights"] / m, (rows["backward"] - rows["weights"]) / m
+
+
+def timings(bench: Bench, ways: list[Method], rounds: int) -> dict[str, Timing]:
+    """Seconds of an iteration on the same minibatch, all ways in turn."""
+    images, labels = next(bench.loader().epoch(0))
+
+    def iteration(way: Method) -> Callable[[], None]:
+        model = bench.network()
+        task, optimizer = way.task(model), bench.optimizer(model)
+        return lambda: step(task, optimizer, images.clone(), labels)
+
+    clock = device_seconds if bench.device.type == "cuda" else host_seconds
+    interleaved = Interleaved({way.name: iteration(way) for way in ways}, clock=clock)
+    for _ in range(rounds):
+        interleaved.round()
+    return interleaved.timings()
+
+
+# --- what it is worth ------------------------------------------------------------------------------------------------
+
+
+def train(bench: Bench, way: Method, epochs: int) -> tuple[nn.Module, int]:
+    """The network after each example was trained on ``epochs`` times, and how often its weights changed."""
+    model = bench.network()
+    task, optimizer = way.task(model), bench.optimizer(model)
+    loader = Replayed(bench.loader(), way.replays)
+    passes = epochs // way.replays
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * len(loader))
+    for epoch in range(passes):
+        for images, labels in loader.epoch(epoch):
+            step(task, optimizer, images, labels)
+            schedule.step()
+    return model, passes * len(loader)
+
+
+def accuracies(bench: Bench, model: nn.Module, eps: float) -> list[str]:
+    """On clean test images and under each attack, with 95 % intervals."""
+    loader = data.TensorLoader(bench.test, TEST_BATCH, space=SPACE, shuffle=False, drop_last=False, device=bench.device)
+    counts = [evaluate(model, loader.epoch(0), space=SPACE)]
+    for name, more in ATTACKS.items():
+        counts.append(evaluate(model, loader.epoch(0), attack=name, eps=eps, space=SPACE, **more))
+    return [str(proportion(count.top1, count.n)) for count in counts]
+
+
+# --- as text ---------------------------------------------------------------------------------------------------------
+
+
+def _title(attack: str) -> str:
+    return f"{attack}-{ATTACKS[attack]['steps']}" if ATTACKS[attack] else attack
+
+
+def _epochs(epochs: int, replays: int) -> str:
+    return str(epochs) if replays == 1 else f"{epochs // replays} x {replays}"
+
+
+def _per_thousand(timing: Timing, m: int) -> str:
+    median, low, high = (1000 / m * seconds for seconds in (timing.median, timing.low, timing.high))
+    return f"{median:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _notes(options: argparse.Namespace, bench: Bench) -> str:
+    eps, most = f"{options.eps:g}", f"{2 * options.eps:g}"
+    return (
+        f"small_cnn of width {options.width:g}, m = {options.m}, AdamW, learning rate {options.lr:g} and down to 0 by "
+        f"a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws its own from "
+        f"|N(0, {eps})| on [0, {most}], and has lambda = 0.3. Passes are those of an iteration for each of its "
+        f"examples. Seconds: median and quartiles of {options.rounds} rounds, in which all take turns. Accuracy: on "
+        f"{len(bench.test):,} test images; the 95 % intervals are of these images, not of the training, which was "
+        f"run once, with seed {options.seed}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Docstrings of attacks: each shows every option that its class takes, though each option is described once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from typing import Any
+
+_ENTRY = re.compile(r"    (\w+)(?: \(default: .*?\))?: ")
+_LAYOUT: dict[str, Any] = {
+    **{"width": 112, "initial_indent": " " * 4, "subsequent_indent": " " * 8},
+    **{"break_long_words": False, "break_on_hyphens": False},
+}
+
+
+def described(own: str | None, bases: list[str | None], signature: inspect.Signature, labels: str) -> str:
+    """A class's docstring with all of its options, and a sentence on labels.
+
+    Args:
+        own: what its author wrote; its section ``Args`` describes what is new or other than in the bases.
+        bases: the docstrings of its bases, the most general first.
+        signature: of the class; options come in its order, with its defaults.
+        labels: the sentence.
+    """
+    text, _, rest = _parts(own)
+    options = {name: words for doc in (*bases, own) for name, words in _parts(doc)[1].items()}
+    entries = [
+        textwrap.fill(f"{name}{_default(parameter)}: {options[name]}", **_LAYOUT)
+        for name, parameter in signature.parameters.items()
+        if name in options
+    ]
+    return "\n\n".join(part for part in (text, labels, "\n".join(["Args:", *entries]), rest) if part)
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return "" if parameter.default is parameter.empty else f" (default: {parameter.default!r})"
+
+
+def _parts(doc: str | None) -> tuple[str, dict[str, str], str]:
+    """What comes before the section ``Args``, its entries, and what comes after it."""
+    before, _, section = inspect.cleandoc(doc or "").partition("Args:\n")
+    lines = section.splitlines()
+    end = next((number for number, line in enumerate(lines) if line and not line.startswith(" ")), len(lines))
+    entries: dict[str, str] = {}
+    name = ""
+    for line in lines[:end]:
+        if entry := _ENTRY.match(line):
+            name = entry[1]
+            entries[name] = line[entry.end() :]
+        elif name and line:
+            entries[name] += f" {line.strip()}"
+    return before.strip(), entries, "\n".join(lines[end:]).strip()

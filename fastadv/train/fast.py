@@ -1,0 +1,59 @@
+"""fast_task: "Fast is better than free" as a setting of Algorithm 1."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+
+from fastadv.pixels import PixelSpace
+from fastadv.train.free import checked_number
+from fastadv.train.task import AdversarialTask
+
+
+def fast_task(
+    model: nn.Module,
+    *,
+    eps: float,
+    space: PixelSpace,
+    alpha: float | None = None,
+    attack_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> AdversarialTask:
+    """One step from a random start, for all examples: "Fast is better than free" (Wong, Rice and Kolter, 2020).
+
+    An :class:`AdversarialTask` whose attack is ``pgd`` with a single step and whose k is all of the minibatch: each
+    example starts from a uniform random point of its eps ball, takes one step of length alpha along the sign of the
+    gradient, and is cut to the ball and the pixel range. The authors generate with the network in training mode, which
+    updates BatchNorm's running statistics a second time; here they are used and left alone, or, with
+    ``attack_options={"bn": "batch"}``, the minibatch's.
+
+    Args:
+        model: as for :class:`AdversarialTask`.
+        eps: radius of the ball in pixel values; one number for all examples.
+        space: how the images were normalised.
+        alpha: length of the step in pixel values; None takes 1.25 eps, as the paper does.
+        attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.
+        options: of :class:`AdversarialTask`: ``start_after``, ``label_smoothing``, ``aux_weight`` and ``seed``.
+
+    Raises:
+        ValueError: an eps or alpha that is not positive and finite, an attack option that makes it another method, or
+            what :class:`AdversarialTask` refuses.
+        TypeError: an eps that is not a number.
+    """
+    eps = checked_number(eps, space)
+    attack_options = attack_options or {}
+    for name in ("steps", "alpha", "random_start"):
+        if name in attack_options:
+            raise ValueError(f"attack_options must not set {name}: fast training is one step of alpha, from random")
+    return AdversarialTask(
+        model,
+        attack="pgd",
+        k=sys.maxsize,
+        lambda_=1.0,
+        eps=eps,
+        space=space,
+        attack_options={"steps": 1, "alpha": 1.25 * eps if alpha is None else alpha, **attack_options},
+        **options,
+    )

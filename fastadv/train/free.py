@@ -1,0 +1,170 @@
+"""FreeTask: adversarial training at the cost of ordinary training, by minibatches that come several times in turn."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastadv import ops
+from fastadv.attacks.amounts import Eps, checked_alpha, checked_eps
+from fastadv.pixels import PixelSpace
+from fastadv.train.task import MinibatchTask, check_minibatch
+
+
+class FreeTask(MinibatchTask):
+    """One backward pass for weights and images: "Adversarial Training for Free!" (Shafahi et al., 2019, Algorithm 1).
+
+    Every image is shown with a perturbation, and the backward pass that gives the weights their gradient gives the
+    image its own: the perturbation takes a step along the sign of that before the same minibatch comes again. ::
+
+        task = FreeTask(model, eps=8, space=space)
+        for images, labels in loader:
+            for _ in range(4):
+                loss = task(images, labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    Each replay is an iteration, so that a pass over the data costs as many as there are replays: divide the number of
+    epochs by it, as the paper does, which takes 8 replays for CIFAR-10 and 4 for ImageNet. The perturbation of the last
+    replay is carried on to the image in the same place of the next minibatch.
+
+    As in Wong et al.'s version of the method, a step starts from what was shown: a perturbation that leads out of the
+    pixel range is cut there. The step follows the sign of the loss's gradient, and so does not depend on a positive
+    factor of the loss, such as a GradScaler's.
+
+    The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``. Of several processes each has
+    perturbations of its own.
+
+    Args:
+        model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
+        eps: largest perturbation of a pixel, in pixel values; one number for all examples.
+        space: how the images were normalised.
+        alpha: length of a step in pixel values; None takes eps, as the paper does.
+        accumulate: minibatches whose gradients are added up before the weights change. They are replayed together,
+            1, 2, ..., accumulate, 1, 2, ..., and each has a perturbation of its own.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
+            Inception's.
+
+    Raises:
+        ValueError: an eps or alpha that is not positive and finite, accumulate that is not an integer of at least 1, a
+            negative aux_weight, or label_smoothing outside [0, 1).
+        TypeError: an eps that is not a number.
+
+    Warns:
+        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        eps: float,
+        space: PixelSpace,
+        alpha: float | None = None,
+        accumulate: int = 1,
+        label_smoothing: float = 0.0,
+        aux_weight: float = 0.4,
+    ) -> None:
+        super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
+        self.eps = checked_number(eps, space)
+        self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise ValueError(f"accumulate must be an integer of at least 1, got {accumulate!r}")
+        self.space = space
+        self.accumulate = accumulate
+        # A perturbation has no mean, and eps for its range: in this space, to stay in the ball is to stay in the range.
+        self._ball = PixelSpace(0.0, space.std, -self.eps, self.eps)
+        self._perturbations: list[Tensor | None] = [None] * accumulate  # [m, C, H, W] each
+        self._range_seen = False
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one minibatch; call ``backward()`` on it, which also moves the perturbations.
+
+        Args:
+            images: [m, C, H, W], clean; they are left as they are, and may come again as they are.
+            labels: [m] int64.
+
+        Raises:
+            TypeError: images that are not floating point, labels that are not int64, a model that returns neither
+                logits nor a named tuple that begins with them.
+            ValueError: images that require a gradient, that lie outside the space (looked for in the first minibatch)
+                or have another shape than those before, or as many labels as there are not images.
+        """
+        check_minibatch(images, labels)
+        if not self._range_seen:
+            self.space.check(images)
+            self._range_seen = True
+        delta = self._perturbation(images)  # [m, C, H, W]
+        shown = images + delta  # [m, C, H, W]
+        ops.sign_step_(shown, images, delta, 0.0, self.eps, self.space)  # a step of no length: ball and range alone
+        torch.sub(shown, images, out=delta)
+        shown.requires_grad_()
+        shown.register_post_accumulate_grad_hook(partial(self._step_, delta))  # type: ignore[no-untyped-call]
+        return self._loss(shown, labels, k=len(images), lambda_=1.0)
+
+    def _step_(self, delta: Tensor, shown: Tensor) -> None:  # [m, C, H, W] each
+        """The perturbation's step, once the backward pass has arrived at the images."""
+        assert shown.grad is not None
+        # From delta itself, in a ball around 0 that is the range of its space.
+        ops.sign_step_(delta, delta, shown.grad, self.alpha, self.alpha, self._ball)
+        shown.grad = None
+
+    def _perturbation(self, images: Tensor) -> Tensor:
+        """Where the perturbations of images [m, C, H, W] are kept, [m, C, H, W]: zeros at first."""
+        place = self.iteration % self.accumulate
+        kept = self._perturbations[place]
+        if kept is None:
+            kept = torch.zeros_like(images)
+        elif kept.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"images must have the shape [C, H, W] of those before, {list(kept.shape[1:])}, whose perturbations "
+                f"are carried on, got {list(images.shape[1:])}"
+            )
+        kept = kept.to(images.device, images.dtype)
+        if len(kept) < len(images):
+            kept = torch.cat([kept, torch.zeros_like(images[len(kept) :])])
+        self._perturbations[place] = kept
+        return kept[: len(images)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs: the perturbations, as large as the minibatches, and which of them is next."""
+        kept = [None if delta is None else delta.to("cpu", copy=True) for delta in self._perturbations]
+        return {"iteration": self.iteration, "perturbations": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; with a larger ``accumulate`` than it had, further perturbations are 0.
+
+        Raises:
+            ValueError: a dictionary that another object's ``state_dict`` made.
+        """
+        if set(state) != {"iteration", "perturbations"}:
+            raise ValueError(f"a FreeTask's state has the keys iteration and perturbations, got {', '.join(state)}")
+        self.iteration = state["iteration"]
+        kept = [None if delta is None else delta.clone() for delta in state["perturbations"]]
+        self._perturbations = (kept + [None] * self.accumulate)[: self.accumulate]
+
+    def __repr__(self) -> str:
+        return (
+            f"FreeTask(eps={self.eps}, alpha={self.alpha}, space={self.space}, accumulate={self.accumulate}, "
+            f"label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, iteration={self.iteration})"
+        )
+
+
+def checked_number(eps: Eps, space: PixelSpace) -> float:
+    """eps as a float, where no distribution of sizes fits. Warns where it is less than one grey level.
+
+    Raises:
+        ValueError: an eps that is not positive and finite.
+        TypeError: an eps that is not a number.
+    """
+    number = checked_eps(eps, space)
+    if not isinstance(number, float):
+        raise TypeError(f"eps must be one number for all examples, in pixel values, got {type(eps).__name__}")
+    if number == 0:
+        raise ValueError("eps must be positive: without a perturbation this is standard training")
+    return number

@@ -1,0 +1,147 @@
+"""compile=True: both passes in one function of torch.compile, the same images up to rounding, or the reason why not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastadv import PixelSpace, attacks
+from tests.attacks.models import ConvNet, batch
+
+UNIT = PixelSpace.unit()
+NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The rule of each gradient that a compiled function made."""
+    from fastadv.attacks.compiled import Compiled
+
+    made, original = [], Compiled.__call__
+
+    def counting(self: Compiled, *arguments: Any) -> Any:
+        result = original(self, *arguments)
+        if result is not None:
+            made.append(arguments[3])
+        return result
+
+    monkeypatch.setattr(Compiled, "__call__", counting)
+    return made
+
+
+def pair(name: str, model: Any, **options: Any) -> tuple[attacks.Attack, attacks.Attack]:
+    """The attack compiled, and as it is."""
+    return (
+        attacks.create(name, model, eps=4, seed=3, compile=True, **options),
+        attacks.create(name, model, eps=4, seed=3),
+    )
+
+
+@pytest.mark.parametrize("fold_bn", [False, True], ids=["as it is", "folded"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack(calls: list[str], name: str, fold_bn: bool) -> None:
+    """While the weights change, for another size of the batch as well, in float64 and in training mode."""
+    model = ConvNet().double().train()
+    compiled, plain = pair(name, model, fold_bn=fold_bn)
+    for seed, n in enumerate((6, 6, 6, 4)):
+        images, labels = batch(n, UNIT, torch.float64, seed=seed)
+        assert ((compiled(images, labels) - plain(images, labels)).abs() > 1e-9).sum() <= 2
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.1)
+    steps = 10 if name in ("pgd", "mi_fgsm") else 5 if name.startswith("iter") else 1
+    assert len(calls) == 3 * steps + steps - 1  # all but the first forward of all, whose outputs are looked at
+    assert model.training and all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_half_precision_by_autocast(calls: list[str], dtype: torch.dtype) -> None:
+    compiled, plain = pair("step_ll", ConvNet())
+    images, _ = batch(64)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        compiled(images)
+        differing = (compiled(images) != plain(images)).float().mean()
+    assert calls and differing < (1e-3 if dtype == torch.float32 else 0.1)
+
+
+class Two(NamedTuple):
+    logits: Tensor
+    aux: Tensor
+
+
+class WithAux(ConvNet):
+    def forward_with_aux(self, images: Tensor) -> Two:
+        logits = self(images)
+        return Two(logits, logits.flip(1) * 0.5)
+
+
+def test_auxiliary_logits(calls: list[str]) -> None:
+    model = WithAux().double().eval()
+    compiled = attacks.create("iter_ll", model, eps=4, aux_weight=0.4, compile=True)
+    plain = attacks.create("iter_ll", model, eps=4, aux_weight=0.4)
+    images, _ = batch(6, UNIT, torch.float64)
+    for _ in range(2):
+        assert ((compiled(images) - plain(images)).abs() > 1e-9).sum() <= 2
+    assert calls
+
+
+def test_several_sizes_from_one_gradient(calls: list[str]) -> None:
+    compiled, plain = pair("step_ll", ConvNet().double())
+    images, _ = batch(6, UNIT, torch.float64)
+    compiled(images)
+    for one, other in zip(compiled.at_each(images, eps=[2, 8]), plain.at_each(images, eps=[2, 8]), strict=True):
+        assert ((one - other).abs() > 1e-9).sum() <= 2
+    assert len(calls) == 1
+
+
+def test_attacks_do_not_use_up_each_others_recompilations(calls: list[str]) -> None:
+    """torch.compile gives up on a function after eight, and this package has one function for all attacks."""
+    images, _ = batch(6)
+    limit = torch._dynamo.config.recompile_limit
+    for seed in range(limit + 2):
+        attack = attacks.create("step_ll", ConvNet(seed), eps=4, compile=True)
+        attack(images)
+        attack(images)
+    assert len(calls) == limit + 2
+
+
+class Reads(ConvNet):
+    """Reads a value on the way, which cannot be compiled."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = 2.0 if images.mean().item() > 0.25 else 1.0
+        return scale * super().forward(images)
+
+
+def test_a_model_that_cannot_be_compiled(calls: list[str]) -> None:
+    compiled, plain = pair("iter_ll", Reads())
+    images, _ = batch(6)
+    with pytest.warns(UserWarning, match=r"^iter_ll runs without compile=True: [^\n]+$"):
+        result = compiled(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        assert torch.equal(compiled(images), result)
+    assert torch.equal(result, plain(images)) and not calls
+
+
+def test_a_mistake_of_the_model_is_still_the_models() -> None:
+    """Where eager fails too, its error is raised, and nothing is changed."""
+
+    class Fails(ConvNet):
+        broken = False
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images[:, :, :4] if self.broken else images)
+
+    model = Fails()
+    attack = attacks.create("step_ll", model, eps=4, compile=True)
+    images, _ = batch(6)
+    attack(images)
+    model.broken, before = True, images.clone()
+    with pytest.warns(UserWarning, match="runs without compile=True"), pytest.raises(RuntimeError, match="shapes"):
+        attack.perturb_(images)
+    assert torch.equal(images, before)
