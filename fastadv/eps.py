@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastadv import ops
+from fastadv.options import is_number
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class TruncatedNormalEps:
     def __post_init__(self) -> None:
         for name in ("sigma", "upper"):
             value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
+            if not is_number(value) or not value > 0:
+                got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                raise ValueError(f"{name} must be positive and finite, got {got}")
 
     def sample(self, n: int, *, seed: int, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
         """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastadv.callers import caller_level
+from fastadv.options import is_number
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -50,7 +51,7 @@ class PixelSpace:
         lower: float = 0.0,
         upper: float = 255.0,
     ) -> None:
-        mean, std = _per_channel(mean), _per_channel(std)
+        mean, std = _per_channel("mean", mean), _per_channel("std", std)
         channels = max(len(mean), len(std))
         if len(mean) not in (1, channels) or len(std) not in (1, channels):
             raise ValueError(f"mean and std must have the same number of channels, got {len(mean)} and {len(std)}")
@@ -58,8 +59,8 @@ class PixelSpace:
             raise ValueError(f"std must be positive and finite, got {std}")
         if not all(abs(value) < float("inf") for value in mean):
             raise ValueError(f"mean must be finite, got {mean}")
-        if not -float("inf") < lower < upper < float("inf"):
-            raise ValueError(f"lower must be below upper and both finite, got lower={lower}, upper={upper}")
+        if not (is_number(lower) and is_number(upper) and lower < upper):
+            raise ValueError(f"lower must be below upper and both finite, got lower={lower!r}, upper={upper!r}")
         identity = set(mean) == {0.0} and set(std) == {1.0}
         if not identity and upper - lower > 1 and max(*map(abs, mean), *std) <= 1:
             raise ValueError(
@@ -102,9 +103,13 @@ class PixelSpace:
             std: a positive number, or one per channel, on a scale of [0, 1].
 
         Raises:
-            ValueError: as for the constructor.
+            ValueError: as for the constructor, or a mean that is not on a scale of [0, 1].
         """
-        return cls(_times_255(mean), _times_255(std))
+        if max(map(abs, _per_channel("mean", mean))) > 1:
+            raise ValueError(
+                f"mean={mean} is not on a [0, 1] scale: for constants in pixel values, PixelSpace(mean, std)"
+            )
+        return cls(_times_255("mean", mean), _times_255("std", std))
 
     @property
     def channels(self) -> int:
@@ -132,6 +137,7 @@ class PixelSpace:
             pixels: [N, C, H, W], any dtype, values in [lower, upper].
             dtype: floating dtype of the result.
         """
+        _check_tensor("pixels", pixels)
         if pixels.dtype == torch.uint8 and not torch.compiler.is_compiling():  # a compiler fuses the formula
             return self._looked_up(pixels, dtype)
         return self._computed(pixels, dtype)
@@ -150,6 +156,7 @@ class PixelSpace:
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Pixel values (float, not rounded) of model inputs [N, C, H, W]."""
+        _check_tensor("images", images)
         mean, std = self._constants(images, torch.float64)
         return (images.to(torch.float64) * std + mean).to(torch.promote_types(images.dtype, torch.float32))
 
@@ -166,6 +173,7 @@ class PixelSpace:
         Raises:
             ValueError: a value that is not finite or outside the space, or channels that it does not describe.
         """
+        _check_tensor("images", images)
         if images.numel() == 0:
             return
         pixels = self.to_pixels(images)  # [N, C, ...]
@@ -209,20 +217,29 @@ def _table(space: PixelSpace, dtype: torch.dtype, device: torch.device) -> Tenso
     return space._computed(values, dtype).flatten()
 
 
-def _per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
+def _check_tensor(name: str, values: object) -> None:
+    if not isinstance(values, Tensor):
+        hint = ": torch.from_numpy makes one" if type(values).__name__ == "ndarray" else ""
+        raise TypeError(f"{name} must be a tensor [N, C, H, W], got {type(values).__name__}{hint}")
+
+
+def _per_channel(name: str, values: float | Sequence[float]) -> tuple[float, ...]:
     if isinstance(values, (int, float)):
         return (float(values),)
     if isinstance(values, Tensor):
         values = values.flatten().tolist()
-    result = tuple(float(value) for value in values)
+    try:
+        result = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number, or a number per channel, got {values!r}") from error
     if not result:
         raise ValueError("mean and std need at least one channel")
     return result
 
 
-def _times_255(values: float | Sequence[float]) -> list[float]:
+def _times_255(name: str, values: float | Sequence[float]) -> list[float]:
     """In decimal, so that 0.224 becomes 57.12 and the ImageNet constants become ``PixelSpace.imagenet()``."""
-    return [float(Fraction(str(v)) * 255) if math.isfinite(v) else v for v in _per_channel(values)]
+    return [float(Fraction(str(v)) * 255) if math.isfinite(v) else v for v in _per_channel(name, values)]
 
 
 def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:

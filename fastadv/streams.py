@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 
 _SEED_LIMIT = 2**63 - 1
@@ -20,14 +22,22 @@ class RandomStream:
     Args:
         seed: an integer that fixes the stream.
         generator: a CPU ``torch.Generator`` to take seeds from; not together with ``seed``.
+
+    Raises:
+        ValueError: both, or a generator on a GPU.
+        TypeError: a seed or generator of another kind.
     """
 
     def __init__(self, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
         if seed is not None and generator is not None:
             raise ValueError("pass seed or generator, not both")
+        if seed is not None and not isinstance(seed, Integral):
+            raise TypeError(f"seed must be an integer, got {seed!r}")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         if generator is not None and generator.device.type != "cpu":
             raise ValueError(f"generator must be on the CPU: reading a seed from {generator.device} would synchronise")
-        self.seed = seed
+        self.seed: int | None = seed
         self.offset = 0
         self._generator = generator
         self._rank, self._world_size = 0, 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastadv.callers import caller_level
 from fastadv.eps import TruncatedNormalEps
+from fastadv.options import is_number
 from fastadv.pixels import PixelSpace
 
 Eps = float | Tensor | TruncatedNormalEps
@@ -67,7 +68,7 @@ def checked_eps(eps: Eps, space: PixelSpace) -> Eps:
     if isinstance(eps, TruncatedNormalEps):
         largest = eps.upper
     else:
-        if not isinstance(eps, (Real, Tensor)):
+        if not isinstance(eps, (Real, Tensor)) or isinstance(eps, bool):
             raise TypeError(
                 f"eps must be a number, a tensor [N] or a TruncatedNormalEps, in pixel values, got {type(eps).__name__}"
             )
@@ -84,8 +85,9 @@ def checked_alpha(alpha: float, space: PixelSpace) -> float:
     Raises:
         ValueError: an alpha that is not positive and finite.
     """
-    if not isinstance(alpha, Real) or not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha must be positive and finite, in pixel values, got {alpha}")
+    if not is_number(alpha) or not alpha > 0:
+        got = f"a tensor {list(alpha.shape)}" if isinstance(alpha, Tensor) else alpha
+        raise ValueError(f"alpha must be positive and finite, in pixel values, got {got}")
     warn_below("alpha", float(alpha), 0.1, space)
     return float(alpha)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from fastadv.attacks.amounts import Eps, Size, checked_eps
 from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
+from fastadv.options import check_model, check_switches, is_number, labels_hint
 from fastadv.pixels import DTYPES, PixelSpace
 from fastadv.streams import RandomStream
 
@@ -75,12 +76,12 @@ class Attack(ABC):
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not callable(model):
-            raise TypeError(f"model must be a module or a callable, got {type(model).__name__}")
+        check_model(model)
         _check_choice("validate", validate, VALIDATE)
         _check_choice("bn", bn, BN_MODES)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+        check_switches(fast=fast)
         self.model = model
         if space is not None and not isinstance(space, PixelSpace):
             raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
@@ -157,9 +158,11 @@ class Attack(ABC):
             ValueError: as for a call.
         """
         self._check(images, labels)
+        if isinstance(eps, (str, Tensor)) or not isinstance(eps, Iterable):
+            raise TypeError(f"{self.name}: several eps are given as in [2, 4, 8], got {type(eps).__name__}")
         checked = [checked_eps(size, self.space) for size in eps]
         if not all(isinstance(size, float) for size in checked):
-            raise TypeError(f"{self.name}: at_each takes eps as numbers, in pixel values, got {eps}")
+            raise TypeError(f"{self.name}: eps must be numbers here, each for all images, in pixel values")
         sizes = [Size(size) for size in checked if isinstance(size, float)]
         with torch.inference_mode(False), torch.no_grad():
             clean = images.detach().clone()  # [N, C, ...], not an inference tensor
@@ -232,6 +235,12 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  # [N], [N, C, ...]
+    """Refuse labels that are no classes, one for each image.
+
+    Raises:
+        ValueError: none, another shape, or another device.
+        TypeError: no tensor of integers.
+    """
     if labels is None:
         raise ValueError(f"{attack} uses the true label: call it with labels [N]")
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
@@ -240,5 +249,6 @@ def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  
     if labels.device != images.device:
         raise ValueError(f"{attack}: labels must be on {images.device}, as the images are, got {labels.device}")
     if labels.shape != images.shape[:1]:
-        hint = "; make a batch of a single image by images[None]" if images.dim() == 3 else ""
-        raise ValueError(f"{attack}: labels must have shape [{len(images)}], got {list(labels.shape)}{hint}")
+        raise ValueError(
+            f"{attack}: labels must have shape [{len(images)}], got {list(labels.shape)}{labels_hint(images, labels)}"
+        )

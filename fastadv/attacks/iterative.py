@@ -25,7 +25,7 @@ class IterativeAttack(GradientAttack):
         self, model: Callable[..., Any], *, alpha: float | None = None, steps: int | None = None, **options: Any
     ) -> None:
         super().__init__(model, **options)
-        if steps is not None and not isinstance(steps, Integral):
+        if steps is not None and (not isinstance(steps, Integral) or isinstance(steps, bool)):
             raise TypeError(f"steps must be an integer, got {type(steps).__name__}")
         if steps is not None and steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.iterative import IterativeAttack
+from fastadv.options import is_number
 
 
 class MIFGSM(IterativeAttack):
@@ -28,8 +29,8 @@ class MIFGSM(IterativeAttack):
 
     def __init__(self, model: Callable[..., Any], *, decay: float = 1.0, **options: Any) -> None:
         super().__init__(model, **options)
-        if not 0 <= decay < float("inf"):
-            raise ValueError(f"decay must be zero or more and finite, got {decay}")
+        if not is_number(decay) or decay < 0:
+            raise ValueError(f"decay must be zero or more and finite, got {decay!r}")
         self.decay = decay
 
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:

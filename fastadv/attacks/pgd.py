@@ -10,6 +10,7 @@ from torch import Tensor
 from fastadv import ops
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.iterative import IterativeAttack
+from fastadv.options import check_switches
 
 
 class PGD(IterativeAttack):
@@ -28,6 +29,7 @@ class PGD(IterativeAttack):
 
     def __init__(self, model: Callable[..., Any], *, random_start: bool = True, **options: Any) -> None:
         super().__init__(model, **options)
+        check_switches(random_start=random_start)
         self.random_start = self.starts_elsewhere = self.draws = random_start
 
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -101,6 +102,8 @@ def generator_of(seed: int, *path: int) -> torch.Generator:
 
 
 def check_at_least(field: str, value: int, smallest: int) -> None:
-    """Raise a ValueError for a value below the smallest."""
+    """Raise a ValueError for a value below the smallest, a TypeError for one that is no integer."""
+    if not isinstance(value, Integral):
+        raise TypeError(f"{field} must be an integer, got {value!r}")
     if value < smallest:
         raise ValueError(f"{field} must be at least {smallest}, got {value}")

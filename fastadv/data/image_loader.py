@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -77,6 +78,11 @@ class ImageLoader(ABC):
         workers: int = 1,
         prefetch: int = 2,
     ) -> None:
+        if isinstance(source, (str, Path, Tensor)) or not isinstance(space, PixelSpace):
+            got = f"{type(source).__name__} and {type(space).__name__}"
+            raise TypeError(
+                f"{type(self).__name__} takes images in files, scan(DIR)['train'], and a PixelSpace, got {got}"
+            )
         if space.channels not in (1, CHANNELS):
             raise ValueError(f"the images have {CHANNELS} channels and the space describes {space.channels}: {space}")
         if prefetch < 1:

@@ -21,6 +21,7 @@ class ImageSet:
 
     Raises:
         ValueError: a dtype, shape or label other than these.
+        TypeError: something other than tensors and names.
     """
 
     images: Tensor  # [N, C, H, W] uint8
@@ -28,6 +29,11 @@ class ImageSet:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        if isinstance(self.classes, (str, int)):
+            raise TypeError(f"classes must be the classes' names, in the order of the labels, got {self.classes!r}")
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise ValueError(
                 f"images must be uint8 [N, C, H, W], got {self.images.dtype} {list(self.images.shape)}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ _KINDS: dict[str, Callable[[Path], list[Entry]]] = {
 }
 
 
-def scan(root: Path) -> dict[str, ImageSource]:
+def scan(root: str | os.PathLike[str]) -> dict[str, ImageSource]:
     """All images below ``root``, by the names of the splits, train and val.
 
     Either ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or shards in ``train/`` and ``val/``: ``*.tar`` of images and
@@ -35,6 +36,7 @@ def scan(root: Path) -> dict[str, ImageSource]:
         FileNotFoundError: no such folder, or no train/ or val/ in it.
         ValueError: whatever else is not as it should be; the message says what.
     """
+    root = Path(root)
     with said_if_slow(f"listing the images in {root}"):
         return _scan(root)
 

@@ -60,6 +60,9 @@ class TensorLoader:
         flip: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
+        if not isinstance(image_set, ImageSet) or not isinstance(space, PixelSpace):
+            got = f"{type(image_set).__name__} and {type(space).__name__}"
+            raise TypeError(f"TensorLoader takes an ImageSet(images, labels, classes) and a PixelSpace, got {got}")
         check_at_least("crop_padding", crop_padding, 0)
         self.batches = Batches(
             count=len(image_set),

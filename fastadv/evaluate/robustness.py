@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import CLEAN
+from fastadv.options import check_model, labels_hint
 from fastadv.pixels import PixelSpace
 
 FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every image is among the five likeliest
@@ -67,7 +68,7 @@ def evaluate(
     Raises:
         ValueError: an unknown attack, an attack without eps, eps or options for "clean", images outside ``space``, no
             images, or logits that do not fit the labels.
-        TypeError: an attack that is neither a name nor a class.
+        TypeError: an attack that is neither a name nor a class, or batches that are not pairs of tensors.
     """
     if attack == CLEAN:
         if eps or options:
@@ -106,13 +107,16 @@ def evaluate_each(
         ValueError: as for :func:`evaluate`.
         TypeError: as for :func:`evaluate`.
     """
+    check_model(model)
+    if not isinstance(eps, Iterable):
+        raise TypeError(f"several eps are given as in [2, 4, 8], got {type(eps).__name__}")
     perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
     if perturb is not None:
         perturb.stream.offset = first
     tallies = [_Tally() for _ in eps]
     with isolated(model, bn="eval"):
-        for images, labels in batches:
-            images, labels = images.to(device), labels.to(device)  # [m, C, H, W], [m]
+        for batch in batches:
+            images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
             space.check(images)
             candidates = [images] if perturb is None else perturb.at_each(images, labels, eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
@@ -120,6 +124,20 @@ def evaluate_each(
     if tallies and tallies[0].n == 0:
         raise ValueError("there are no images to evaluate")
     return [tally.counts() for tally in tallies]
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """What ``batches`` yield: images [m, C, H, W] and labels [m], both tensors.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        images, labels = batch
+        return images, labels
+    parts = batch if isinstance(batch, (tuple, list)) else [batch]
+    got = ", ".join(type(part).__name__ for part in parts)
+    raise TypeError(f"batches must be pairs of tensors, images [m, C, H, W] and labels [m], got {got}")
 
 
 class _Tally:
@@ -162,14 +180,21 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
     NaN the largest.
 
     Raises:
-        ValueError: logits that do not fit the labels.
+        ValueError: labels that are no classes, or logits that do not fit them.
     """
+    _check_labels(images, labels)
     with torch.no_grad():
         logits = model(images)  # [m, K]
     _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
     found = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]
     return Hits(found[:, 0], found.any(dim=1) if logits.shape[1] >= FEWEST_CLASSES_FOR_TOP5 else None)
+
+
+def _check_labels(images: Tensor, labels: Tensor) -> None:
+    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        got = f"{labels.dtype} {list(labels.shape)}{labels_hint(images, labels)}"
+        raise ValueError(f"labels must be class indices, one per image, [{len(images)}], got {got}")
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
+from fastadv.options import is_number, labels_hint
 from fastadv.pixels import PixelSpace
 from fastadv.train.distributed import current
 from fastadv.train.reuse import overwriting
@@ -52,10 +55,10 @@ class MinibatchTask:
     """
 
     def __init__(self, model: nn.Module, *, label_smoothing: float, aux_weight: float) -> None:
-        if not aux_weight >= 0:
-            raise ValueError(f"aux_weight must not be negative, got {aux_weight}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if not is_number(aux_weight) or aux_weight < 0:
+            raise ValueError(f"aux_weight must be finite and not negative, got {aux_weight!r}")
+        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}")
         self.model = model
         self.label_smoothing = label_smoothing
         self.aux_weight = aux_weight
@@ -141,11 +144,13 @@ class AdversarialTask(MinibatchTask):
         attack_options: dict[str, Any] | None = None,
     ) -> None:
         for name, count in (("k", k), ("start_after", start_after)):
-            if not isinstance(count, Integral):
+            if not isinstance(count, Integral) or isinstance(count, bool):
                 raise TypeError(f"{name} must be an integer, got {count!r}")
         for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+            if not is_number(value) or value < 0:
+                raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+        if not isinstance(attack_options, (Mapping, NoneType)):
+            raise TypeError(f"attack_options must map names to values, got {type(attack_options).__name__}")
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         options |= attack_options or {}
@@ -188,8 +193,9 @@ class AdversarialTask(MinibatchTask):
         Raises:
             ValueError: a dictionary that another object's ``state_dict`` made.
         """
-        if set(state) != {"iteration", "stream"}:
-            raise ValueError(f"an AdversarialTask's state has the keys iteration and stream, got {', '.join(state)}")
+        if not isinstance(state, Mapping) or set(state) != {"iteration", "stream"}:
+            got = ", ".join(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"an AdversarialTask's state has the keys iteration and stream, got {got}")
         self.iteration = state["iteration"]
         self.attack.stream.load_state_dict(state["stream"])
 
@@ -203,12 +209,14 @@ class AdversarialTask(MinibatchTask):
 
 def check_minibatch(images: Tensor, labels: Tensor) -> None:
     """Raise for images [m, C, H, W] and labels [m] that no task takes; see :meth:`AdversarialTask.__call__`."""
-    if not images.is_floating_point():
-        raise TypeError(f"images must be floating point, as PixelSpace.from_pixels makes them, got {images.dtype}")
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be floating point, as PixelSpace.from_pixels makes them, got {got}")
     if images.requires_grad:
         raise ValueError("images must not require a gradient, which a task works with itself: pass images.detach()")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = f"{labels.dtype}: pass labels.long()" if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels must be an int64 tensor, got {got}")
     if labels.dim() != 1 or len(labels) != len(images):
-        raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}")
+        hint = labels_hint(images, labels)
+        raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}{hint}")

@@ -93,8 +93,8 @@ def test_no_images_and_no_sizes() -> None:
     ("eps", "error", "message"),
     [
         ([2.0, -1.0], ValueError, "eps must be zero or more"),
-        ([torch.ones(9)], TypeError, "at_each takes eps as numbers"),
-        ([TruncatedNormalEps()], TypeError, "at_each takes eps as numbers"),
+        ([torch.ones(9)], TypeError, "eps must be numbers here, each for all images"),
+        ([TruncatedNormalEps()], TypeError, "eps must be numbers here, each for all images"),
     ],
 )
 def test_refuses_at_once(eps: list[float], error: type[Exception], message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastadv import PixelSpace, attacks
 from tests.attacks.models import CLASSES, DTYPES, SPACES, ConvNet, assert_in_range, batch
@@ -69,18 +69,31 @@ def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype)
         ({"alpha": 0}, ValueError, "alpha must be positive.*got 0"),
         ({"alpha": -1}, ValueError, "alpha must be positive.*got -1"),
         ({"alpha": "1"}, ValueError, "alpha must be positive.*got 1"),
+        ({"eps": True}, TypeError, "eps must be a number.*got bool"),
+        ({"alpha": torch.ones(6)}, ValueError, r"alpha must be positive.*got a tensor \[6\]"),
         ({"alpha": NAN}, ValueError, "alpha must be positive.*got nan"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, TypeError, "steps must be an integer.*got float"),
+        ({"steps": True}, TypeError, "steps must be an integer.*got bool"),
+        ({"decay": "1"}, ValueError, "decay must be zero or more.*got '1'"),
         ({"decay": -0.5}, ValueError, "decay must be zero or more.*got -0.5"),
         ({"decay": NAN}, ValueError, "decay must be zero or more.*got nan"),
         ({"label_smoothing": 1.0}, ValueError, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"label_smoothing": -0.1}, ValueError, r"label_smoothing must be in \[0, 1\), got -0.1"),
+        ({"label_smoothing": "0.1"}, ValueError, r"label_smoothing must be in \[0, 1\), got '0.1'"),
+        ({"aux_weight": "0.4"}, ValueError, "aux_weight must be zero or more and finite, got '0.4'"),
+        ({"fast": "no"}, ValueError, "fast must be true or false, got 'no'"),
+        ({"fold_bn": "no"}, ValueError, "fold_bn must be true or false, got 'no'"),
+        ({"compile": 1}, ValueError, "compile must be true or false, got 1"),
+        ({"capture": None}, ValueError, "capture must be true or false, got None"),
         ({"bn": "train"}, ValueError, "bn must be one of eval, batch, got 'train'"),
         ({"validate": "sometimes"}, ValueError, "validate must be one of first, always, never, got 'sometimes'"),
         ({"space": "unit"}, TypeError, "space must be a PixelSpace.*got str"),
         ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed or generator, not both"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, got 1.5"),
+        ({"generator": 3}, TypeError, "generator must be a torch.Generator, got int"),
         ({"model": None}, TypeError, "model must be a module or a callable, got NoneType"),
+        ({"model": ConvNet}, TypeError, "model must be .* a callable, got the class ConvNet: create it first"),
     ],
 )
 def test_refused_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -107,7 +120,9 @@ def test_refused_options(options: dict[str, Any], error: type[Exception], messag
         (IMAGES, LABELS > 2, {}, TypeError, "labels must be a tensor of class indices, got torch.bool"),
         (IMAGES, LABELS.tolist(), {}, TypeError, "labels must be a tensor of class indices, got list"),
         (IMAGES, LABELS[:-1], {}, ValueError, r"labels must have shape \[6\], got \[5\]"),
-        (IMAGES, LABELS[:, None], {}, ValueError, r"labels must have shape \[6\], got \[6, 1\]"),
+        (IMAGES, LABELS[:, None], {}, ValueError, r"must have shape \[6\], got \[6, 1\]; pass labels.squeeze\(1\)"),
+        (IMAGES, torch.eye(6).long(), {}, ValueError, r"got \[6, 6\]; pass labels.argmax\(dim=1\), of one-hot rows"),
+        (IMAGES.double(), LABELS, {}, ValueError, r"fgsm: .* are torch.float64 and its weights torch.float32, .*\(\S"),
         (IMAGES, LABELS + CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
         (IMAGES, LABELS - CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
         (IMAGES, LABELS, {"eps": torch.ones(5)}, ValueError, r"eps per example must have shape \[6\], got \[5\]"),
@@ -140,6 +155,19 @@ def test_refused_models(name: str, model: Callable[[Tensor], Any], got: str) -> 
         attacks.create(name, model, eps=4)(IMAGES, LABELS)
 
 
+def test_random_start_is_true_or_false() -> None:
+    """As a string, "false" would be true."""
+    with pytest.raises(ValueError, match="random_start must be true or false, got 'false'"):
+        attacks.create("pgd", ConvNet(), random_start="false")
+
+
+def test_another_failure_of_the_model_is_its_own() -> None:
+    with pytest.raises(RuntimeError, match=r"expected input.* to have 3 channels"):
+        attacks.create("step_ll", ConvNet(), eps=4)(IMAGES[:, :1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        attacks.create("step_ll", ConvNet(), eps=4)(IMAGES.bfloat16())  # which autocast puts right
+
+
 def test_images_that_require_grad_are_not_mutated() -> None:
     images = IMAGES.clone().requires_grad_()
     with pytest.raises(ValueError, match=r"must not require grad: pass images.detach\(\)"):
@@ -151,6 +179,9 @@ def test_a_single_image_without_a_batch_dimension() -> None:
     """Convolutions accept it, and return one row."""
     with pytest.raises(ValueError, match=r"logits \[3, K\].*images\[None\]"):
         attacks.create("step_ll", lambda x: x.sum(0).flatten()[None])(IMAGES[0])
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    with pytest.raises(ValueError, match=r"fgsm: the model fails .* by images\[None\] \(.*cannot be multiplied"):
+        attacks.create("fgsm", pooled)(IMAGES[0], LABELS[:3])
     with pytest.raises(ValueError, match=r"labels must have shape \[3\], got \[1\].*images\[None\]"):
         attacks.create("fgsm", ConvNet())(IMAGES[0], LABELS[:1])
 

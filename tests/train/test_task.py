@@ -206,10 +206,12 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: N
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"k": -1}, "k must not be negative"),
-        ({"lambda_": -0.1}, "lambda_ must not be negative"),
-        ({"lambda_": math.nan}, "lambda_ must not be negative"),
-        ({"start_after": -1}, "start_after must not be negative"),
+        ({"k": -1}, "k must be finite and not negative, got"),
+        ({"lambda_": -0.1}, "lambda_ must be finite and not negative, got"),
+        ({"lambda_": math.nan}, "lambda_ must be finite and not negative, got"),
+        ({"start_after": -1}, "start_after must be finite and not negative, got"),
+        ({"lambda_": "x"}, "lambda_ must be finite and not negative, got 'x'"),
+        ({"label_smoothing": "x"}, "label_smoothing must be at least 0 and below 1, got 'x'"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
         ({"attack": "deepfool"}, "step_ll"),
         ({"eps": -1}, "eps"),
@@ -306,10 +308,14 @@ def test_minibatches_made_in_inference_mode() -> None:
     [
         (lambda x, y: (x.requires_grad_(), y), ValueError, "must not require a gradient"),
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
+        (lambda x, y: (x.numpy(), y), TypeError, "images must be floating point, .* got ndarray"),
+        (lambda x, y: (x.tolist(), y), TypeError, "images must be floating point, .* got list"),
+        (lambda x, y: (x[0], y[:1]), ValueError, r"\[2\], got \[1\]; make a batch of a single image by images\[None\]"),
+        (lambda x, y: (x, torch.eye(4).long()), ValueError, r"got \[4, 4\]; pass labels.argmax\(dim=1\), of one-hot"),
         (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
         (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
-        (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]"),
+        (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]; pass labels.squeeze\(1\)"),
     ],
 )
 def test_data_that_is_refused(k: int, change: Any, kind: type[Exception], said: str) -> None:

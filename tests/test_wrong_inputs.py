@@ -1,0 +1,132 @@
+"""What a new user may pass by mistake: refused by one line that says what is expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastadv import PixelSpace, TruncatedNormalEps, data
+from fastadv.evaluate import evaluate, evaluate_each
+from fastadv.train import AdversarialTask
+
+UNIT = PixelSpace.unit()
+IMAGES, LABELS = torch.full((6, 3, 2, 2), 0.5), torch.arange(6) % 5
+PIXELS = (255 * IMAGES).to(torch.uint8)
+ONE_HOT = nn.functional.one_hot(LABELS, 5)
+SET = data.ImageSet(PIXELS, LABELS, tuple("abcde"))
+PAIRS = "batches must be pairs of tensors, images .m, C, H, W. and labels .m., got "
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+
+
+def task() -> AdversarialTask:
+    return AdversarialTask(network(), space=UNIT)
+
+
+def clean(*batch: Any) -> Any:
+    return evaluate(network(), [batch], space=UNIT)
+
+
+Case = tuple[Callable[[], Any], type[Exception], str]
+
+EVALUATE: list[Case] = [
+    (lambda: clean(IMAGES.numpy(), LABELS), TypeError, PAIRS + "ndarray, Tensor"),
+    (lambda: clean(IMAGES, LABELS.tolist()), TypeError, PAIRS + "Tensor, list"),
+    (lambda: clean(IMAGES, None), TypeError, PAIRS + "Tensor, NoneType"),
+    (lambda: clean(IMAGES, LABELS, LABELS), TypeError, PAIRS + "Tensor, Tensor, Tensor"),
+    (lambda: evaluate(network(), IMAGES, space=UNIT), TypeError, PAIRS + "Tensor"),
+    (lambda: evaluate(network(), [{"image": IMAGES}], space=UNIT), TypeError, PAIRS + "dict"),
+    (
+        lambda: clean(IMAGES, LABELS[:, None]),
+        ValueError,
+        r"per image, \[6\], got .*int64 \[6, 1\]; pass labels.squeeze",
+    ),
+    (lambda: clean(IMAGES, ONE_HOT), ValueError, r"got torch.int64 \[6, 5\]; pass labels.argmax\(dim=1\)"),
+    (lambda: clean(IMAGES, LABELS.float()), ValueError, r"labels must be class indices, .* got torch.float32 \[6\]"),
+    (lambda: clean(IMAGES, LABELS > 1), ValueError, r"labels must be class indices, .* got torch.bool \[6\]"),
+    (lambda: clean(IMAGES, LABELS.sum()), ValueError, r"labels must be class indices, .* got torch.int64 \[\]"),
+    (lambda: evaluate(nn.Linear, [], space=UNIT), TypeError, "got the class Linear: create it first"),
+    (lambda: evaluate("resnet18", [], space=UNIT), TypeError, "model must be a module or a callable, got str"),
+    (
+        lambda: evaluate_each(network(), [], attack="fgsm", eps=4, space=UNIT),
+        TypeError,
+        r"several eps are given as in \[2, 4, 8\], got int",
+    ),
+    (
+        lambda: evaluate(network(), [(IMAGES, LABELS)], attack="fgsm", eps=torch.ones(6), space=UNIT),
+        TypeError,
+        "fgsm: eps must be numbers here, each for all images",
+    ),
+]
+SPACES: list[Case] = [
+    (lambda: PixelSpace("x", 1), TypeError, "mean must be a number, or a number per channel, got 'x'"),
+    (lambda: PixelSpace(0, None), TypeError, "std must be a number, or a number per channel, got None"),
+    (lambda: PixelSpace(0, 1, "a", 9), ValueError, "lower must be below upper and both finite, got lower='a', upper=9"),
+    (lambda: PixelSpace.normalized("x", 1), TypeError, "mean must be a number"),
+    (
+        lambda: PixelSpace.normalized((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
+        ValueError,
+        r"is not on a \[0, 1\] scale: for constants in pixel values, PixelSpace\(mean, std\)",
+    ),
+    (lambda: UNIT.from_pixels(PIXELS.numpy()), TypeError, "pixels must be a tensor .*got ndarray: torch.from_numpy"),
+    (lambda: UNIT.from_pixels([1, 2]), TypeError, r"pixels must be a tensor \[N, C, H, W\], got list$"),
+    (lambda: UNIT.to_uint8(IMAGES.numpy()), TypeError, "images must be a tensor .*got ndarray"),
+    (lambda: UNIT.check(IMAGES.numpy()), TypeError, "images must be a tensor .*got ndarray"),
+    (lambda: TruncatedNormalEps(sigma="x"), ValueError, "sigma must be positive and finite, got 'x'"),
+    (lambda: TruncatedNormalEps(upper=torch.ones(3)), ValueError, r"upper must be positive .* got a tensor \[3\]"),
+]
+DATA: list[Case] = [
+    (lambda: data.ImageSet(PIXELS.numpy(), LABELS, ("a",) * 5), TypeError, "images must be a tensor, got ndarray"),
+    (lambda: data.ImageSet(PIXELS, LABELS.tolist(), ("a",) * 5), TypeError, "labels must be a tensor, got list"),
+    (lambda: data.ImageSet(PIXELS, LABELS, 5), TypeError, "classes must be the classes' names, .* got 5"),
+    (lambda: data.TensorLoader(PIXELS, 2, space=UNIT), TypeError, "takes an ImageSet.* got Tensor and PixelSpace"),
+    (lambda: data.TensorLoader(SET, 2, space="unit"), TypeError, "and a PixelSpace, got ImageSet and str"),
+    (lambda: data.TensorLoader(SET, "2", space=UNIT), TypeError, "batch_size must be an integer, got '2'"),
+    (lambda: data.TensorLoader(SET, 2.5, space=UNIT), TypeError, "batch_size must be an integer, got 2.5"),
+    (
+        lambda: data.TorchvisionLoader("DIR", 2, space=UNIT, train=True),
+        TypeError,
+        "files, scan.* got str and PixelSpace",
+    ),
+    (lambda: data.TorchvisionLoader(PIXELS, 2, space=UNIT, train=True), TypeError, "got Tensor and PixelSpace"),
+    (lambda: data.scan("nowhere"), FileNotFoundError, "nowhere"),
+]
+TASKS: list[Case] = [
+    (lambda: AdversarialTask(nn.Linear, space=UNIT), TypeError, "got the class Linear: create it first"),
+    (lambda: AdversarialTask(network(), k=True, space=UNIT), TypeError, "k must be an integer, got True"),
+    (
+        lambda: AdversarialTask(network(), space=UNIT, attack_options=["bn"]),
+        TypeError,
+        "attack_options must map names to values, got list",
+    ),
+    (lambda: task().load_state_dict(None), ValueError, "has the keys iteration and stream, got NoneType"),
+    (lambda: task().load_state_dict([1]), ValueError, "has the keys iteration and stream, got list"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *SPACES, *DATA, *TASKS])
+def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    AdversarialTask(network(), k=np.int64(2), lambda_=np.float32(0.3), eps=np.float64(4), space=UNIT)
+    assert TruncatedNormalEps(sigma=np.float32(8)).sigma == 8
+    assert data.TensorLoader(SET, np.int64(2), space=UNIT).batches.batch_size == 2
+
+
+def test_scan_takes_a_path_as_text(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "cats").mkdir(parents=True)
+        (tmp_path / split / "cats" / "1.jpg").write_bytes(b"x")
+    assert [len(source) for source in data.scan(str(tmp_path)).values()] == [1, 1]
