@@ -310,7 +310,7 @@ def test_a_larger_minibatch_brings_perturbations_of_zero() -> None:
         ({"alpha": 0}, ValueError, "alpha must be positive and finite"),
         ({"accumulate": 0}, ValueError, "accumulate must be an integer of at least 1, got 0"),
         ({"accumulate": 2.0}, ValueError, "accumulate must be an integer of at least 1, got 2.0"),
-        ({"aux_weight": -1}, ValueError, "aux_weight must not be negative"),
+        ({"aux_weight": -1}, ValueError, "aux_weight must be finite and not negative"),
         ({"label_smoothing": 1}, ValueError, "label_smoothing must be at least 0 and below 1"),
     ],
 )
