@@ -28,9 +28,9 @@ class FreeTask(MinibatchTask):
                 loss.backward()
                 optimizer.step()
 
-    Each replay is an iteration, so that a pass over the data costs as many as there are replays: divide the number of
-    epochs by it, as the paper does, which takes 8 replays for CIFAR-10 and 4 for ImageNet. The perturbation of the last
-    replay is carried on to the image in the same place of the next minibatch.
+    Each replay is an iteration, so that a pass over the data has as many times the iterations: divide the epochs by the
+    number of replays, as the paper does, which takes 8 for CIFAR-10 and 4 for ImageNet. The perturbation of the last
+    replay is carried on to the image in the same place of the next minibatch. :class:`Replayed` wraps a loader for it.
 
     As in Wong et al.'s version of the method, a step starts from what was shown: a perturbation that leads out of the
     pixel range is cut there. The step follows the sign of the loss's gradient, and so does not depend on a positive

@@ -7,6 +7,7 @@ from itertools import islice
 
 from torch import Tensor
 
+from fastadv.data.batches import check_at_least
 from fastadv.train.interfaces import Loader
 
 
@@ -25,9 +26,14 @@ class Replayed:
     Attributes:
         loader: the other one.
         indices: [m] int64, the data-set indices of the minibatch last yielded.
+
+    Raises:
+        ValueError: replays or together below 1.
     """
 
     def __init__(self, loader: Loader, replays: int, *, together: int = 1) -> None:
+        check_at_least("replays", replays, 1)
+        check_at_least("together", together, 1)
         self.loader = loader
         self.replays = replays
         self.together = together

@@ -71,3 +71,9 @@ def test_nothing_is_loaded_twice_or_before_it_is_due() -> None:
 def test_a_start_out_of_range(start: int) -> None:
     with pytest.raises(ValueError, match=rf"0\.\.6, got {start}"):
         Replayed(Numbers(3), 2).epoch(0, start)
+
+
+@pytest.mark.parametrize("options", [{"replays": 0}, {"replays": 2, "together": 0}])
+def test_options_that_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        Replayed(Numbers(3), **options)
