@@ -241,11 +241,9 @@ def _start(
 ) -> tuple[TrainConfig, Path | None]:
     """The run's configuration, and the checkpoint that it goes on from."""
     if not resume:
-        check_used(config.data)
         _check_new(run_dir)
-        return config, None
-    start = checkpoint.latest(run_dir)
-    if start is None and resume == "auto":
+    start = checkpoint.latest(run_dir) if resume else None
+    if start is None and resume is not True:
         check_used(config.data)
         return config, None
     if start is None:

@@ -12,7 +12,7 @@ from fastadv.train.config import DataConfig, TrainConfig
 
 _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
 
-
+# Fields of DataConfig: of images in files alone; for each data set what it does not use, and what was probably meant.
 _OF_FILES = (
     *("size", "least_area", "widest_aspect", "colour", "central"),
     *("loader", "workers", "prefetch", "on_bad_image"),
