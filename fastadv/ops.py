@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastadv.pixels import PixelSpace
+from fastadv.pixels import PixelSpace, check_space
 from fastadv.reference import TargetGrad
 
 try:
@@ -333,8 +333,7 @@ def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tenso
 
 
 def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
-    if not isinstance(space, PixelSpace):
-        raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
+    check_space(space)
     return (space.std, *space.bounds(adv.dtype))
 
 

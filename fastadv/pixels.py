@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +39,7 @@ class PixelSpace:
     Raises:
         ValueError: a std that is not positive, bounds out of order, mean and std of different lengths, or mean and std
             that are plainly on a [0, 1] scale.
+        TypeError: a mean or std that is neither a number nor numbers.
     """
 
     mean: tuple[float, ...]
@@ -172,8 +175,11 @@ class PixelSpace:
 
         Raises:
             ValueError: a value that is not finite or outside the space, or channels that it does not describe.
+            TypeError: images that are no floating tensor.
         """
         _check_tensor("images", images)
+        if images.dtype == torch.uint8:
+            raise TypeError("images must be model inputs, got torch.uint8: PixelSpace.from_pixels makes them of pixels")
         if images.numel() == 0:
             return
         pixels = self.to_pixels(images)  # [N, C, ...]
@@ -217,6 +223,16 @@ def _table(space: PixelSpace, dtype: torch.dtype, device: torch.device) -> Tenso
     return space._computed(values, dtype).flatten()
 
 
+def check_space(space: object) -> None:
+    """Refuse what is no PixelSpace, such as the name of one.
+
+    Raises:
+        TypeError: that.
+    """
+    if not isinstance(space, PixelSpace):
+        raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
+
+
 def _check_tensor(name: str, values: object) -> None:
     if not isinstance(values, Tensor):
         hint = ": torch.from_numpy makes one" if type(values).__name__ == "ndarray" else ""
@@ -224,17 +240,14 @@ def _check_tensor(name: str, values: object) -> None:
 
 
 def _per_channel(name: str, values: float | Sequence[float]) -> tuple[float, ...]:
-    if isinstance(values, (int, float)):
-        return (float(values),)
-    if isinstance(values, Tensor):
+    if isinstance(values, (Tensor, np.ndarray)):
         values = values.flatten().tolist()
-    try:
-        result = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a number, or a number per channel, got {values!r}") from error
-    if not result:
+    listed = values if isinstance(values, Sequence) else [values]
+    if not all(isinstance(value, Real) for value in listed):  # float would read the text "0.5" as a number
+        raise TypeError(f"{name} must be a number, or a number per channel, got {values!r}")
+    if not listed:
         raise ValueError("mean and std need at least one channel")
-    return result
+    return tuple(float(value) for value in listed)
 
 
 def _times_255(name: str, values: float | Sequence[float]) -> list[float]:

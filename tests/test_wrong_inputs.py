@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from fastadv import PixelSpace, TruncatedNormalEps, data
+from fastadv import PixelSpace, TruncatedNormalEps, attacks, data
 from fastadv.evaluate import evaluate, evaluate_each
-from fastadv.train import AdversarialTask
+from fastadv.train import AdversarialTask, FreeTask
 
 UNIT = PixelSpace.unit()
 IMAGES, LABELS = torch.full((6, 3, 2, 2), 0.5), torch.arange(6) % 5
+WIDE = torch.full((6, 3, 8, 8), 0.5)
 PIXELS = (255 * IMAGES).to(torch.uint8)
 ONE_HOT = nn.functional.one_hot(LABELS, 5)
 SET = data.ImageSet(PIXELS, LABELS, tuple("abcde"))
@@ -31,8 +32,24 @@ def task() -> AdversarialTask:
     return AdversarialTask(network(), space=UNIT)
 
 
-def clean(*batch: Any) -> Any:
-    return evaluate(network(), [batch], space=UNIT)
+def clean(*batch: Any, space: Any = UNIT) -> Any:
+    return evaluate(network(), [batch], space=space)
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten())
+
+
+def count(model: nn.Module, images: torch.Tensor) -> Any:
+    return evaluate(model, [(images, LABELS)], space=UNIT)
+
+
+def attack(images: torch.Tensor) -> Any:
+    return attacks.create("step_ll", convolution())(images)
+
+
+def standard(images: torch.Tensor, labels: torch.Tensor) -> Any:
+    return AdversarialTask(network(), k=0, space=UNIT)(images, labels)
 
 
 Case = tuple[Callable[[], Any], type[Exception], str]
@@ -50,6 +67,9 @@ EVALUATE: list[Case] = [
         r"per image, \[6\], got .*int64 \[6, 1\]; pass labels.squeeze",
     ),
     (lambda: clean(IMAGES, ONE_HOT), ValueError, r"got torch.int64 \[6, 5\]; pass labels.argmax\(dim=1\)"),
+    (lambda: clean(PIXELS, LABELS), TypeError, "must be model inputs, got torch.uint8: PixelSpace.from_pixels"),
+    (lambda: clean(IMAGES, LABELS, space="unit"), TypeError, "space must be a PixelSpace, .* got str"),
+    (lambda: clean(IMAGES, LABELS, space=None), TypeError, "space must be a PixelSpace, .* got NoneType"),
     (lambda: clean(IMAGES, LABELS.float()), ValueError, r"labels must be class indices, .* got torch.float32 \[6\]"),
     (lambda: clean(IMAGES, LABELS > 1), ValueError, r"labels must be class indices, .* got torch.bool \[6\]"),
     (lambda: clean(IMAGES, LABELS.sum()), ValueError, r"labels must be class indices, .* got torch.int64 \[\]"),
@@ -66,7 +86,27 @@ EVALUATE: list[Case] = [
         "fgsm: eps must be numbers here, each for all images",
     ),
 ]
+MISFITS: list[Case] = [
+    (
+        lambda: clean(IMAGES.double(), LABELS),
+        ValueError,
+        "^the model fails .* are torch.float64 and its weights torch.float32",
+    ),
+    (
+        lambda: standard(IMAGES.half(), LABELS),
+        ValueError,
+        "^the model fails .* are torch.float16 and its weights torch.float32",
+    ),
+    (lambda: attack(WIDE.bfloat16()), ValueError, "^step_ll: the model fails .* are torch.bfloat16 and its weights"),
+    (lambda: attack(WIDE.permute(0, 2, 3, 1)), ValueError, r"got \[6, 8, 8, 3\]: pass images.permute\(0, 3, 1, 2\)"),
+    (lambda: count(convolution(), WIDE.permute(0, 2, 3, 1)), ValueError, r"images.permute\(0, 3, 1, 2\) \(Given"),
+    (lambda: standard(IMAGES[0], LABELS[:3]), ValueError, r"make a batch of a single image by images\[None\]"),
+    (lambda: clean(IMAGES[0], LABELS[:3]), ValueError, r"make a batch of a single image by images\[None\]"),
+    (lambda: count(network().to("meta"), IMAGES), ValueError, "are on cpu and its weights on meta: move one by"),
+]
 SPACES: list[Case] = [
+    (lambda: PixelSpace("0", "1"), TypeError, "mean must be a number, or a number per channel, got '0'"),
+    (lambda: PixelSpace([0, "1"], 1), TypeError, r"mean must be a number, or a number per channel, got \[0, '1'\]"),
     (lambda: PixelSpace("x", 1), TypeError, "mean must be a number, or a number per channel, got 'x'"),
     (lambda: PixelSpace(0, None), TypeError, "std must be a number, or a number per channel, got None"),
     (lambda: PixelSpace(0, 1, "a", 9), ValueError, "lower must be below upper and both finite, got lower='a', upper=9"),
@@ -89,6 +129,7 @@ DATA: list[Case] = [
     (lambda: data.ImageSet(PIXELS, LABELS, 5), TypeError, "classes must be the classes' names, .* got 5"),
     (lambda: data.TensorLoader(PIXELS, 2, space=UNIT), TypeError, "takes an ImageSet.* got Tensor and PixelSpace"),
     (lambda: data.TensorLoader(SET, 2, space="unit"), TypeError, "and a PixelSpace, got ImageSet and str"),
+    (lambda: data.TensorLoader(SET, 2, space=UNIT, flip="no"), ValueError, "flip must be true or false, got 'no'"),
     (lambda: data.TensorLoader(SET, "2", space=UNIT), TypeError, "batch_size must be an integer, got '2'"),
     (lambda: data.TensorLoader(SET, 2.5, space=UNIT), TypeError, "batch_size must be an integer, got 2.5"),
     (
@@ -97,9 +138,14 @@ DATA: list[Case] = [
         "files, scan.* got str and PixelSpace",
     ),
     (lambda: data.TorchvisionLoader(PIXELS, 2, space=UNIT, train=True), TypeError, "got Tensor and PixelSpace"),
+    (lambda: data.TorchvisionLoader({}, 2, space=UNIT, train=True), TypeError, "got dict and PixelSpace"),
+    (lambda: data.TorchvisionLoader(SET, 2, space=UNIT, train=True), TypeError, "got ImageSet and PixelSpace"),
     (lambda: data.scan("nowhere"), FileNotFoundError, "nowhere"),
 ]
 TASKS: list[Case] = [
+    (lambda: FreeTask(nn.Linear, eps=8, space=UNIT), TypeError, "got the class Linear: create it first"),
+    (lambda: FreeTask(network(), eps=8, space="unit"), TypeError, "space must be a PixelSpace, .* got str"),
+    (lambda: FreeTask(network(), eps=8, space=UNIT)(IMAGES.double(), LABELS), ValueError, "are torch.float64 and its"),
     (lambda: AdversarialTask(nn.Linear, space=UNIT), TypeError, "got the class Linear: create it first"),
     (lambda: AdversarialTask(network(), k=True, space=UNIT), TypeError, "k must be an integer, got True"),
     (
@@ -112,7 +158,7 @@ TASKS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *SPACES, *DATA, *TASKS])
+@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *TASKS])
 def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as error:
         call()
@@ -122,6 +168,7 @@ def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], sai
 def test_numbers_of_numpy_are_numbers() -> None:
     AdversarialTask(network(), k=np.int64(2), lambda_=np.float32(0.3), eps=np.float64(4), space=UNIT)
     assert TruncatedNormalEps(sigma=np.float32(8)).sigma == 8
+    assert PixelSpace(np.float32(0), np.array([1.0, 1.0])) == PixelSpace([0, 0], torch.ones(2)) == PixelSpace(0, [1, 1])
     assert data.TensorLoader(SET, np.int64(2), space=UNIT).batches.batch_size == 2
 
 
@@ -130,3 +177,13 @@ def test_scan_takes_a_path_as_text(tmp_path: Path) -> None:
         (tmp_path / split / "cats").mkdir(parents=True)
         (tmp_path / split / "cats" / "1.jpg").write_bytes(b"x")
     assert [len(source) for source in data.scan(str(tmp_path)).values()] == [1, 1]
+
+
+def test_a_lack_of_memory_stays_one() -> None:
+    """Whoever answers it with a smaller batch must be able to tell it, whatever the images are."""
+
+    def full(images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        attacks.create("step_ll", full)(IMAGES[0])

@@ -15,7 +15,7 @@ from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
 from fastadv.options import check_model, check_switches, is_number, labels_hint
-from fastadv.pixels import DTYPES, PixelSpace
+from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.streams import RandomStream
 
 VALIDATE = ("first", "always", "never")
@@ -83,9 +83,8 @@ class Attack(ABC):
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
         check_switches(fast=fast)
         self.model = model
-        if space is not None and not isinstance(space, PixelSpace):
-            raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
         self.space = PixelSpace.unit() if space is None else space
+        check_space(self.space)
         self.eps = checked_eps(eps, self.space)
         self.validate = validate
         self.bn = bn

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastadv import ops
 from fastadv.attacks.amounts import Size
@@ -21,6 +21,7 @@ from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
 from fastadv.heads import split_heads
+from fastadv.misfits import explaining
 from fastadv.options import check_switches, is_number
 
 _READ_ANEW = ("eps", "alpha", "steps")
@@ -175,14 +176,8 @@ class GradientAttack(Attack):
             if found is not None:
                 return found
         images = adv.detach().requires_grad_()
-        try:
-            with torch.enable_grad():
-                logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
-        except RuntimeError as error:
-            if reason := _misfit(model, images):
-                first = str(error).split("\n", 1)[0]
-                raise ValueError(f"{self.name}: the model fails on these images: {reason} ({first})") from error
-            raise
+        with torch.enable_grad(), explaining(model, images, user=self.name):
+            logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
@@ -244,16 +239,6 @@ def _describe(output: object) -> str:
     if not isinstance(output, Tensor):
         return type(output).__name__
     return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' without a gradient'}"
-
-
-def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, ...]
-    """What is probably wrong with images on which the model raised an error."""
-    if images.dim() == 3:
-        return "make a batch of a single image by images[None]"
-    weights = next(model.parameters(), images) if isinstance(model, nn.Module) else images
-    if weights.dtype == images.dtype or torch.is_autocast_enabled(images.device.type):
-        return None
-    return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
 
 
 def _warn_of_outputs(attack: str, logits: Tensor) -> None:  # [N, K]

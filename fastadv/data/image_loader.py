@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fastadv.data.bad_images import BadImage, warn_of_bad_image
-from fastadv.data.batches import Batches
+from fastadv.data.batches import Batches, check_at_least
 from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Preprocessing
 from fastadv.pixels import PixelSpace
@@ -78,15 +77,14 @@ class ImageLoader(ABC):
         workers: int = 1,
         prefetch: int = 2,
     ) -> None:
-        if isinstance(source, (str, Path, Tensor)) or not isinstance(space, PixelSpace):
+        if not hasattr(source, "read") or not isinstance(space, PixelSpace):
             got = f"{type(source).__name__} and {type(space).__name__}"
             raise TypeError(
                 f"{type(self).__name__} takes images in files, scan(DIR)['train'], and a PixelSpace, got {got}"
             )
         if space.channels not in (1, CHANNELS):
             raise ValueError(f"the images have {CHANNELS} channels and the space describes {space.channels}: {space}")
-        if prefetch < 1:
-            raise ValueError(f"prefetch must be at least 1, got {prefetch}")
+        check_at_least("prefetch", prefetch, 1)
         self.source = source
         self.batches = Batches(
             count=len(source),

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastadv.data.augment import draw_mirrored, draw_shifts, mirrored, shifted
 from fastadv.data.batches import Batches, check_at_least, generator_of
 from fastadv.data.image_set import ImageSet
+from fastadv.options import check_switches
 from fastadv.pixels import PixelSpace
 
 
@@ -64,6 +65,7 @@ class TensorLoader:
             got = f"{type(image_set).__name__} and {type(space).__name__}"
             raise TypeError(f"TensorLoader takes an ImageSet(images, labels, classes) and a PixelSpace, got {got}")
         check_at_least("crop_padding", crop_padding, 0)
+        check_switches(shuffle=shuffle, drop_last=drop_last, flip=flip)
         self.batches = Batches(
             count=len(image_set),
             batch_size=batch_size,

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import CLEAN
+from fastadv.misfits import explaining
 from fastadv.options import check_model, labels_hint
-from fastadv.pixels import PixelSpace
+from fastadv.pixels import PixelSpace, check_space
 
 FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every image is among the five likeliest
 
@@ -108,6 +109,7 @@ def evaluate_each(
         TypeError: as for :func:`evaluate`.
     """
     check_model(model)
+    check_space(space)
     if not isinstance(eps, Iterable):
         raise TypeError(f"several eps are given as in [2, 4, 8], got {type(eps).__name__}")
     perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
@@ -180,10 +182,10 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
     NaN the largest.
 
     Raises:
-        ValueError: labels that are no classes, or logits that do not fit them.
+        ValueError: labels that are no classes, or logits that do not fit them; images that the model does not take.
     """
     _check_labels(images, labels)
-    with torch.no_grad():
+    with torch.no_grad(), explaining(model, images):
         logits = model(images)  # [m, K]
     _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]

@@ -48,7 +48,7 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
         ModuleNotFoundError: the model needs a library that is not installed.
     """
     for field, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if not isinstance(value, Integral) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{field} must be an integer of at least 1, got {value!r}")
     if fetching := sorted(_FETCHING & options.keys()):
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastadv import ops
 from fastadv.attacks.amounts import Eps, checked_alpha, checked_eps
-from fastadv.pixels import PixelSpace
+from fastadv.pixels import PixelSpace, check_space
 from fastadv.train.task import MinibatchTask, check_minibatch
 
 
@@ -53,7 +53,7 @@ class FreeTask(MinibatchTask):
     Raises:
         ValueError: an eps or alpha that is not positive and finite, accumulate that is not an integer of at least 1, a
             negative aux_weight, or label_smoothing outside [0, 1).
-        TypeError: an eps that is not a number.
+        TypeError: an eps that is not a number, a model that cannot be called, or a space that is none.
 
     Warns:
         UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected.
@@ -71,6 +71,7 @@ class FreeTask(MinibatchTask):
         aux_weight: float = 0.4,
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
+        check_space(space)
         self.eps = checked_number(eps, space)
         self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
         if not isinstance(accumulate, int) or accumulate < 1:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
-from fastadv.options import is_number, labels_hint
+from fastadv.misfits import explaining
+from fastadv.options import check_model, is_number, labels_hint
 from fastadv.pixels import PixelSpace
 from fastadv.train.distributed import current
 from fastadv.train.reuse import overwriting
@@ -52,9 +53,11 @@ class MinibatchTask:
 
     Raises:
         ValueError: a negative aux_weight, or label_smoothing outside [0, 1).
+        TypeError: a model that cannot be called.
     """
 
     def __init__(self, model: nn.Module, *, label_smoothing: float, aux_weight: float) -> None:
+        check_model(model)
         if not is_number(aux_weight) or aux_weight < 0:
             raise ValueError(f"aux_weight must be finite and not negative, got {aux_weight!r}")
         if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
@@ -67,7 +70,8 @@ class MinibatchTask:
 
     def _loss(self, images: Tensor, labels: Tensor, k: int, lambda_: float) -> Tensor:
         """The paper's loss of images [m, C, H, W], of which the first k are adversarial already."""
-        logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
+        with explaining(self.model, images):
+            logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
         loss = ops.mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
         for aux in auxiliary:
             loss = loss + self.aux_weight * ops.mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
@@ -171,8 +175,9 @@ class AdversarialTask(MinibatchTask):
         Raises:
             TypeError: images that are not floating point, labels that are not int64, a model that returns neither
                 logits nor a named tuple that begins with them.
-            ValueError: images that require a gradient, or as many labels as there are not images. Also labels that are
-                none of the model's classes, which shows when the first k images are adversarial already.
+            ValueError: images that require a gradient or that the model does not take, or as many labels as there are
+                not images. Also labels that are none of the model's classes, which shows when the first k images are
+                adversarial already.
         """
         check_minibatch(images, labels)
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0

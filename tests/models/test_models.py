@@ -104,6 +104,7 @@ def test_unknown_activation(name: str, message: str) -> None:
         ("inception_v3", {"activation": "gelu"}, "unknown activation 'gelu'"),
         ("inception_v3", {"dropout": 1.5}, "dropout must be a number from 0 to 1, .* got 1.5"),
         ("small_cnn", {"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
+        ("small_cnn", {"num_classes": True}, "num_classes must be an integer of at least 1, got True"),
         ("small_cnn", {"num_classes": "10"}, "num_classes must be an integer of at least 1, got '10'"),
         ("small_cnn", {"in_channels": 0}, "in_channels must be an integer of at least 1, got 0"),
     ],
