@@ -26,7 +26,7 @@ def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> 
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except RuntimeError as error:
         reason = _misfit(model, images)
@@ -36,8 +36,14 @@ def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> 
         raise ValueError(f"{user and f'{user}: '}the model fails on these images: {reason} ({first})") from error
 
 
+def _takes_images(model: Callable[..., Any]) -> bool:
+    """Whether no convolution says otherwise: the first one's weights have four dimensions."""
+    weights = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((weight.dim() for weight in weights if weight.dim() > 2), 4) == 4
+
+
 def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, ...]
-    if images.dim() == 3:
+    if images.dim() == 3 and _takes_images(model):
         return "make a batch of a single image by images[None]"
     if images.dim() == 4 and images.shape[3] <= _MOST_CHANNELS < min(images.shape[1:3]):
         return f"they must be [N, C, H, W], got {list(images.shape)}: pass images.permute(0, 3, 1, 2)"

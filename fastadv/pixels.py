@@ -13,6 +13,7 @@ from numbers import Real
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from fastadv.callers import caller_level
 from fastadv.options import is_number
@@ -134,14 +135,14 @@ class PixelSpace:
         """Model input for pixel values, e.g. decoded uint8 images.
 
         Each value is computed in float64 and rounded once. For uint8 the 256 values of a channel are computed
-        beforehand and looked up.
+        beforehand and looked up, on a CPU.
 
         Args:
             pixels: [N, C, H, W], any dtype, values in [lower, upper].
             dtype: floating dtype of the result.
         """
         _check_tensor("pixels", pixels)
-        if pixels.dtype == torch.uint8 and not torch.compiler.is_compiling():  # a compiler fuses the formula
+        if pixels.dtype == torch.uint8 and pixels.device.type == "cpu" and not _is_traced():
             return self._looked_up(pixels, dtype)
         return self._computed(pixels, dtype)
 
@@ -154,8 +155,10 @@ class PixelSpace:
         places = pixels.to(torch.int32)  # [N, C, H, W], dense whatever the pixels are
         if self.channels > 1:
             places += _channel_view(range(0, 256 * self.channels, 256), pixels).to(torch.int32)
-        found = _table(self, dtype, pixels.device).index_select(0, places.as_strided((places.numel(),), (1,)))
-        return found.as_strided(places.shape, places.stride())  # in the layout of the pixels
+        images = torch.empty_strided(places.shape, places.stride(), dtype=dtype)  # in the layout of the pixels
+        flat, found = (x.as_strided((places.numel(),), (1,)) for x in (places, images))
+        torch.index_select(_table(self, dtype), 0, flat, out=found)
+        return images
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Pixel values (float, not rounded) of model inputs [N, C, H, W]."""
@@ -217,10 +220,15 @@ class PixelSpace:
 
 
 @lru_cache(maxsize=32)
-def _table(space: PixelSpace, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _table(space: PixelSpace, dtype: torch.dtype) -> Tensor:
     """The inputs of the pixel values 0..255 of each channel: [C * 256]."""
-    values = torch.arange(256, device=device).expand(1, space.channels, 256)
-    return space._computed(values, dtype).flatten()
+    with torch.inference_mode(False):
+        return space._computed(torch.arange(256).expand(1, space.channels, 256), dtype).flatten()
+
+
+def _is_traced() -> bool:
+    """Whether a compiler, which fuses the formula, or another mode looks on: a cached tensor is not for it."""
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 def check_space(space: object) -> None:

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastadv import PixelSpace
 from fastadv.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -203,3 +204,16 @@ def test_spaces_print_themselves(space: PixelSpace, text: str) -> None:
 def test_spaces_compare_and_hash_by_value() -> None:
     assert PixelSpace(0, 255) == PixelSpace.unit() and hash(PixelSpace(0, 255)) == hash(PixelSpace.unit())
     assert PixelSpace(0.0, [1.0, 2.0]).mean == (0.0, 0.0)
+
+
+def test_lookup_leaves_other_modes_alone() -> None:
+    """A cached tensor is not for fake ones, nor a fake one for the cache; the result is a tensor of its own."""
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    space = PixelSpace.normalized((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))  # not cached before
+    with FakeTensorMode():
+        fake = space.from_pixels(torch.empty(2, 3, 4, 4, dtype=torch.uint8))
+    assert fake.shape == pixels.shape
+    images = space.from_pixels(pixels)
+    assert type(images) is torch.Tensor and not images._is_view()
+    with FakeTensorMode():
+        space.from_pixels(torch.empty(2, 3, 4, 4, dtype=torch.uint8))

@@ -9,26 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from fastadv.callers import caller_level
-from fastadv.compilation import ERRORS, reason_of
+from fastadv.compilation import is_refusal, reason_of
 
 if TYPE_CHECKING:
     from fastadv.attacks.gradient import GradientAttack
 
 
 class Compiled:
-    """The compiled gradient of one attack's model; None from the first failure on, and why in a warning.
+    """The compiled gradient of one attack's model, until the first failure.
 
     Both passes are in one graph, without the boundary that autograd puts between them: the compiler sees which
     activations the backward pass reads, and keeps or computes them anew as it sees fit.
     """
 
     def __init__(self) -> None:
-        # torch.compile counts recompilations by the code object, which attacks of other models must not use up.
-        own = FunctionType(_gradient.__code__.replace(), _gradient.__globals__)
-        self._function: Any = torch.compile(own, fullgraph=True)
+        self._function: Any = None
         self._failed = False
+        self._reason: str | None = None  # of a failure that may be the model's own
+
+    def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
+        return Compiled, ()  # what was compiled stays where it was
 
     def __call__(
         self,
@@ -40,17 +43,28 @@ class Compiled:
         seed: int | Tensor,
         offset: int,
     ) -> tuple[Tensor, Tensor] | None:
-        """(target [N], gradient [N, C, ...] of the summed cost) of images [N, C, ...], or None."""
-        if self._failed:
+        """(target [N], gradient [N, C, ...] of the summed cost) of images [N, C, ...]; None where it must be eager."""
+        # torch.compile does not compile under a mode that sees every operator, which wants to see them.
+        if self._failed or is_in_torch_dispatch_mode(include_infra_modes=False):
             return None
+        if self._function is None:
+            # Recompilations are counted by the code object, which attacks of other models must not use up.
+            own = FunctionType(_gradient.__code__.replace(), _gradient.__globals__)
+            self._function = torch.compile(own, fullgraph=True)
         try:
             result: tuple[Tensor, Tensor] = self._function(attack, model, images, rule, labels, seed, offset)
             return result
-        except ERRORS as error:
-            self._failed = True
-            reason = reason_of(error)
-            warnings.warn(f"{attack.name} runs without compile=True: {reason}", stacklevel=caller_level())
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            self._reason = reason_of(error)
             return None
+
+    def eager_worked(self, attack: GradientAttack) -> None:
+        """If what was just computed could not be compiled, the compiler is to blame: give up, and say so."""
+        if self._reason is not None:
+            warnings.warn(f"{attack.name} runs without compile=True: {self._reason}", stacklevel=caller_level())
+            self._failed, self._reason = True, None
 
 
 def _gradient(

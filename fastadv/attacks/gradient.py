@@ -43,7 +43,7 @@ class GradientAttack(Attack):
             call; layers must not be connected differently from call to call. Needs ``bn="eval"``. A model without such
             layers runs as it is, and a warning says so. On a CPU the model's passes are in channels_last then.
         compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
-            second batch on: for the minutes that this takes, passes over the activations are saved. Where it fails,
+            second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
             the attack runs without, and a warning says why.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
             it from then on: for models whose kernels are shorter than their launches. Kept for the last four shapes,
@@ -84,6 +84,8 @@ class GradientAttack(Attack):
             )
         if fold_bn and self.bn != "eval":
             raise ValueError("fold_bn=True needs bn='eval': the statistics of a batch are not known beforehand")
+        if compile and capture:
+            raise ValueError("compile=True and capture=True are two ways of the same: choose one")
         self.aux_weight = aux_weight
         self.fold_bn = fold_bn
         self.compile = compile
@@ -97,7 +99,7 @@ class GradientAttack(Attack):
         return self.fold_bn or (self.fast and self.bn == "eval")
 
     def _capturing(self, images: Tensor) -> bool:
-        return self.capture or (self.fast and images.is_cuda)
+        return self.capture or (self.fast and images.is_cuda and not self.compile)
 
     @abstractmethod
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:
@@ -191,6 +193,8 @@ class GradientAttack(Attack):
         (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
         if grad is None:
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
+        if self.compile:
+            self._compiled.eager_worked(self)
         return target, grad
 
     def derivatives(

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 Work = Callable[[], None]
 
 
-class NotCapturable(RuntimeError):
+class NotCapturable(Exception):
     """Work that cannot be recorded; the message is the reason."""
 
 

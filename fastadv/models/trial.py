@@ -30,6 +30,8 @@ def check_takes(model: nn.Module, shape: Sequence[int], *, count: int = 2) -> No
     try:
         with torch.no_grad(), torch.random.fork_rng(gpus):
             functional_call(model, buffers, (images,))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # the device's trouble, whatever the size of the images
     except _REFUSALS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"images [C, H, W] = {list(shape)} do not fit: {reason}") from error

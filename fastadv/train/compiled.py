@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastadv.compilation import ERRORS, reason_of
+from fastadv.compilation import is_refusal, reason_of
 
 
 class CompiledOrEager(nn.Module):
@@ -29,7 +29,9 @@ class CompiledOrEager(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         try:
             return self._call(*inputs)
-        except ERRORS as error:
+        except Exception as error:
+            if not is_refusal(error):
+                raise
             reason = reason_of(error)
             warnings.warn(f"compile: torch.compile failed and training goes on without it: {reason}", stacklevel=2)
             self._call = self._orig_mod

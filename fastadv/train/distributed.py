@@ -67,9 +67,10 @@ ALONE = Processes()
 
 def launched() -> Processes:
     """What torchrun's environment says of this process: RANK, WORLD_SIZE, LOCAL_RANK. Without torchrun it is alone."""
-    if "RANK" not in os.environ:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if not all(name in os.environ for name in names):  # some schedulers set RANK alone
         return ALONE
-    rank, world_size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, world_size, local_rank = (int(os.environ[name]) for name in names)
     return Processes(rank=rank, world_size=world_size, local_rank=local_rank)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.operators import Operators
 from fastadv import PixelSpace, attacks
 from tests.attacks.models import ConvNet, batch
 
@@ -128,8 +132,8 @@ def test_a_model_that_cannot_be_compiled(calls: list[str]) -> None:
     assert torch.equal(result, plain(images)) and not calls
 
 
-def test_a_mistake_of_the_model_is_still_the_models() -> None:
-    """Where eager fails too, its error is raised, and nothing is changed."""
+def test_a_mistake_of_the_model_is_not_the_compilers(calls: list[str]) -> None:
+    """Where eager fails too, its error is raised alone, nothing is changed, and the next batch is compiled."""
 
     class Fails(ConvNet):
         broken = False
@@ -142,6 +146,51 @@ def test_a_mistake_of_the_model_is_still_the_models() -> None:
     images, _ = batch(6)
     attack(images)
     model.broken, before = True, images.clone()
-    with pytest.warns(UserWarning, match="runs without compile=True"), pytest.raises(RuntimeError, match="shapes"):
-        attack.perturb_(images)
-    assert torch.equal(images, before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="shapes"):
+            attack.perturb_(images)
+        assert torch.equal(images, before) and not calls
+        model.broken = False
+        attack(images)
+    assert calls
+
+
+@torch._dynamo.config.patch(recompile_limit=1, automatic_dynamic_shapes=False)
+def test_more_shapes_than_torch_compiles() -> None:
+    """The attack goes on without, and says so."""
+    compiled, plain = pair("step_ll", ConvNet().double())
+    with pytest.warns(UserWarning, match=r"^step_ll runs without compile=True: [^\n]+$"):
+        for n in (6, 5, 4, 3):
+            images, _ = batch(n, UNIT, torch.float64)
+            assert ((compiled(images) - plain(images)).abs() > 1e-9).sum() <= 2
+
+
+def test_under_a_mode_that_looks_at_every_operator_it_is_eager(calls: list[str]) -> None:
+    compiled, plain = pair("step_ll", ConvNet())
+    images, _ = batch(6)
+    compiled(images)
+    with Operators(images) as counted:
+        seen = compiled(images)
+    assert torch.equal(seen, plain(images)) and not calls
+    assert counted.names["convolution"] == 2
+    compiled(images)
+    assert calls
+
+
+def test_it_is_compiled_when_first_needed(calls: list[str]) -> None:
+    """An attack can be pickled, with what it compiled left behind, and importing it loads no compiler."""
+    model = ConvNet()
+    attack = attacks.create("step_ll", model, eps=4, compile=True)
+    images, _ = batch(6)
+    for _ in range(2):
+        attack(images)
+    copy = pickle.loads(pickle.dumps(attack))
+    assert torch.equal(copy(images), attacks.create("step_ll", model, eps=4)(images))
+    code = "import sys, fastadv.attacks, fastadv.train; sys.exit('torch._inductor.compile_fx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_not_with_capture() -> None:
+    with pytest.raises(ValueError, match="compile=True and capture=True are two ways of the same"):
+        attacks.create("step_ll", ConvNet(), compile=True, capture=True)
