@@ -187,3 +187,10 @@ def test_a_lack_of_memory_stays_one() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         attacks.create("step_ll", full)(IMAGES[0])
+
+
+def test_evaluate_takes_the_packages_own_loaders() -> None:
+    model = network()
+    loader = data.TensorLoader(SET, 4, space=UNIT, shuffle=False, drop_last=False)
+    batches = [(UNIT.from_pixels(PIXELS), LABELS)]
+    assert evaluate(model, loader, space=UNIT) == evaluate(model, batches, space=UNIT)

@@ -12,6 +12,7 @@ from fastadv.data.decoding import reason_against
 from fastadv.data.image_source import ImageSource, fingerprint_of_keys
 from fastadv.data.manifest import LeftOut, SplitManifest, stamp_of
 
+_FEW = 1024  # images that are read in less time than other processes take to start
 _CHUNK = 64  # images a task: enough that handing it out costs nothing, few enough for a bar that moves
 
 
@@ -20,9 +21,11 @@ def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> 
 
     Args:
         source: the images.
-        workers: processes; 1 for this one alone.
+        workers: processes; 1 for this one alone, which also does where there are few images.
         advance: called with a number of images when so many more are done.
     """
+    if len(source) <= _FEW:
+        workers = 1
     chunks = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
     left_out: list[LeftOut] = []
     with _mapping(workers) as mapped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from fastadv.evaluate.records import CLEAN
 from fastadv.misfits import explaining
 from fastadv.options import check_model, labels_hint
 from fastadv.pixels import PixelSpace, check_space
+
+if TYPE_CHECKING:
+    from fastadv.train.interfaces import Loader
 
 FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every image is among the five likeliest
 
@@ -36,7 +39,7 @@ def summed(counts: Sequence[Counts]) -> Counts:
 
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]] | Loader,
     *,
     attack: str | type[attacks.Attack] = CLEAN,
     eps: float | None = None,
@@ -58,7 +61,8 @@ def evaluate(
 
     Args:
         model: gives logits [m, K].
-        batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; read once.
+        batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; read once. Or a loader of
+            :mod:`fastadv.data`, that leaves nothing out.
         attack: one of ``fastadv.attacks.names()``, a class of one's own, or "clean" for none.
         eps: size of the perturbation in pixel values; none for "clean".
         space: the PixelSpace of the model's input.
@@ -84,7 +88,7 @@ def evaluate(
 
 def evaluate_each(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]] | Loader,
     *,
     attack: str | type[attacks.Attack],
     eps: Sequence[float],
@@ -116,8 +120,11 @@ def evaluate_each(
     if perturb is not None:
         perturb.stream.offset = first
     tallies = [_Tally() for _ in eps]
+    given: Any = batches
+    if hasattr(given, "epoch"):  # a loader
+        given = given.epoch(0)
     with isolated(model, bn="eval"):
-        for batch in batches:
+        for batch in given:
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
             space.check(images)
             candidates = [images] if perturb is None else perturb.at_each(images, labels, eps=eps)

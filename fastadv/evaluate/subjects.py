@@ -108,6 +108,13 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
     names = _names(named, runs)
     config = _data_of(names, runs, options)
     images = data.load(config.name, options.data or config.root, options.download).test
+    for one, run in runs.items():
+        if run.num_classes != len(images.classes):
+            raise ValueError(
+                f"{names[one]} tells {run.num_classes} classes apart, and {config.name} in "
+                f"{options.data or config.root} has {len(images.classes)}: --data must hold the classes that it was "
+                f"trained on"
+            )
     spaces = _spaces(options.space, [names[one] for one in named if one.network is not None])
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)

@@ -82,12 +82,14 @@ class LoadedModel:
         config: of the run that trained it.
         step: iterations it was trained for.
         name: of the run.
+        num_classes: that it tells apart.
     """
 
     model: nn.Module
     config: TrainConfig
     step: int
     name: str
+    num_classes: int
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -326,4 +328,4 @@ def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> Loade
     model.load_state_dict(load_weights(found, averaged=averaged))
     folder = found.resolve()
     name = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-    return LoadedModel(model.eval(), config, meta.step, name)
+    return LoadedModel(model.eval(), config, meta.step, name, meta.num_classes)

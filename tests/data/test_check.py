@@ -114,7 +114,8 @@ def test_a_scan_that_takes_long_says_what_it_does(
     assert capsys.readouterr().err.splitlines() == [f"listing the images in {root} ..."] * lines
 
 
-def test_several_workers_find_the_same(root: Path) -> None:
+def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastadv.data.check._FEW", 0)
     check(root)
     alone = (root / FILE).read_bytes()
     assert main(["data", "check", str(root), "--workers", "2"]) == 1

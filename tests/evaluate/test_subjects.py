@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastadv import PixelSpace, models
+from fastadv import PixelSpace, data, models
 from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate import read_records, transfer_cli
 from fastadv.evaluate.records import Record
@@ -46,6 +46,15 @@ def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path)
     saved = torch.load(weights, weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in loaded.subjects[1].model.state_dict().items())
     assert not any(subject.model.training for subject in loaded.subjects)
+
+
+def test_a_run_of_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = save_run(tmp_path / "standard")
+    images = data.load("digits", None, False)
+    more = data.ImageSet(images.test.images, images.test.labels, (*images.test.classes, "another"))
+    monkeypatch.setattr(data, "load", lambda *_: data.ImageData(train=images.train, test=more))
+    with pytest.raises(ValueError, match=r"standard tells 10 classes apart, and digits .* has 11: --data must hold"):
+        load_subjects([str(run)], options("--data", "DIR"))
 
 
 @pytest.mark.parametrize(
