@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastadv.data.dali_forks import kept_when_forked
 from fastadv.data.dali_graph import create_pipeline
 from fastadv.data.decoding import format_of, reason_against
 from fastadv.data.encoded_batches import Encoded, EncodedBatches
@@ -95,7 +96,7 @@ class DaliLoader(ImageLoader):
         return inputs if draws.colours is None else (*inputs, draws.colours)
 
     def _pipeline(self, feed: Iterator[tuple[Any, ...]], batch_size: int) -> Any:
-        return create_pipeline(
+        pipeline = create_pipeline(
             feed,
             preprocessing=self.preprocessing,
             train=self.train,
@@ -105,6 +106,7 @@ class DaliLoader(ImageLoader):
             prefetch=self.prefetch,
             device=self.device,
         )
+        return kept_when_forked(pipeline)
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
