@@ -97,11 +97,21 @@ class Method:
         name: as the table has it.
         task: makes its task for a network.
         replays: how often a minibatch comes in turn; the epochs are as many times fewer.
+        half: whether the network's passes are in bfloat16's autocast, as by ``--precision bfloat16``.
     """
 
     name: str
     task: Callable[[nn.Module], Task]
     replays: int = 1
+    half: bool = False
+
+    def step(self, task: Task, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+        """One iteration on images [m, C, H, W], which the task may overwrite, and labels [m]."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
+            loss = task(images, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def methods(options: argparse.Namespace) -> list[Method]:
@@ -115,6 +125,7 @@ def methods(options: argparse.Namespace) -> list[Method]:
     return [
         Method("standard", mixture("step_ll", 0)),
         Method("Algorithm 1, step_ll, k = m / 2", mixture("step_ll", m // 2)),
+        Method("the same in bfloat16", mixture("step_ll", m // 2), half=True),
         Method("Algorithm 1, step_ll, k = m", mixture("step_ll", m)),
         Method("fast", lambda model: fast_task(model, eps=eps, space=SPACE, seed=options.seed)),
         Method(f"free, r = {options.replays}", lambda model: FreeTask(model, eps=eps, space=SPACE), options.replays),
@@ -161,14 +172,6 @@ def _first(images: data.ImageSet, limit: int | None) -> data.ImageSet:
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
-def step(task: Task, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    """One iteration on images [m, C, H, W], which the task may overwrite, and labels [m]."""
-    loss = task(images, labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
 def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
     """For each example of an iteration: forwards, backwards to the weights, and backwards to the images alone."""
     model = bench.network()
@@ -186,7 +189,7 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
     model.register_forward_hook(forward)
     first = next(model.parameters())
     first.register_post_accumulate_grad_hook(lambda _: backward("weights", len(images)))
-    step(task, optimizer, images, labels)
+    way.step(task, optimizer, images, labels)
     m = len(images)
     return rows["forward"] / m, rows["weights"] / m, (rows["backward"] - rows["weights"]) / m
 
@@ -198,7 +201,7 @@ def timings(bench: Bench, ways: list[Method], rounds: int) -> dict[str, Timing]:
     def iteration(way: Method) -> Callable[[], None]:
         model = bench.network()
         task, optimizer = way.task(model), bench.optimizer(model)
-        return lambda: step(task, optimizer, images.clone(), labels)
+        return lambda: way.step(task, optimizer, images.clone(), labels)
 
     clock = device_seconds if bench.device.type == "cuda" else host_seconds
     interleaved = Interleaved({way.name: iteration(way) for way in ways}, clock=clock)
@@ -219,7 +222,7 @@ def train(bench: Bench, way: Method, epochs: int) -> tuple[nn.Module, int]:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * len(loader))
     for epoch in range(passes):
         for images, labels in loader.epoch(epoch):
-            step(task, optimizer, images, labels)
+            way.step(task, optimizer, images, labels)
             schedule.step()
     return model, passes * len(loader)
 
