@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import nn
 from fastadv import attacks, models
 from fastadv.attacks.iterative import IterativeAttack, paper_iterations
 from fastadv.heads import split_heads
+from fastadv.pixels import PixelSpace
 from fastadv.study.plan import Evaluations, Leaking, Network, Robustness, Transfer
 from fastadv.study.scales import Scale
 
@@ -27,13 +29,15 @@ class Rates:
 
     Args:
         forward: a pass without gradients.
-        gradient: a pass and the gradient of the image.
+        gradient: a pass and the gradient of the image, in an evaluation.
+        generation: the same in training, by its fast options if it has them.
         step: a pass and the gradients of the weights.
         bytes: of a checkpoint: weights, and twice as much for the optimiser.
     """
 
     forward: float
     gradient: float
+    generation: float
     step: float
     bytes: int
 
@@ -63,20 +67,25 @@ class Speeds:
     def _measure(self, network: Network) -> Rates:
         scale = self._scale
         few = scale.image_size > _LARGE and self._device.type == "cpu"
-        m = _FEW if few else network.config.m
+        config = network.config
+        m = _FEW if few else config.m
         model = models.create(
-            network.config.model.name,
+            config.model.name,
             num_classes=scale.classes,
             in_channels=scale.channels,
-            **network.config.model.options,
+            **config.model.options,
         ).to(self._device)
         images = torch.rand(m, scale.channels, scale.image_size, scale.image_size, device=self._device)  # [m, C, H, W]
         weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-        step = self._seconds(lambda: _backward(model, images)) / m
         model.eval()
         forward = self._seconds(lambda: _forward(model, images)) / m
-        gradient = self._seconds(lambda: _input_gradient(model, images)) / m
-        return Rates(forward, gradient, step, 3 * weights)
+        gradient = self._seconds(lambda: _generate(model, images, fast=False)) / m
+        layout = torch.channels_last if config.in_channels_last else torch.contiguous_format
+        model.train().to(memory_format=layout)
+        images = images.contiguous(memory_format=layout)
+        generation = self._seconds(lambda: _generate(model, images, fast=config.fast)) / m
+        step = self._seconds(lambda: _backward(model, images)) / m
+        return Rates(forward, gradient, generation, step, 3 * weights)
 
     def _seconds(self, run: Callable[[], object]) -> float:
         """The fastest of some, after one to warm up."""
@@ -103,10 +112,11 @@ def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _input_gradient(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    leaf = images.detach().requires_grad_()
-    (grad,) = torch.autograd.grad(model(leaf).sum(), leaf)
-    return grad
+def _generate(model: nn.Module, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
+    """One step, for which an option that does not fit the model is not worth a warning here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return attacks.create("step_ll", model, eps=8, space=PixelSpace.unit(), fast=fast)(images)
 
 
 def _backward(model: nn.Module, images: torch.Tensor) -> None:
@@ -123,7 +133,7 @@ def training_seconds(network: Network, scale: Scale, rates: Rates) -> float:
     largest = config.attack.eps_upper if config.attack.eps is None else config.attack.eps
     gradients = _gradients(config.attack.name, largest, config.attack.options.get("steps")) if share else 0
     return (
-        images * (rates.step + share * gradients * rates.gradient) + config.epochs * scale.test_images * rates.forward
+        images * (rates.step + share * gradients * rates.generation) + config.epochs * scale.test_images * rates.forward
     )
 
 
