@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from fastadv.cli import main
 from fastadv.data import stored
 from fastadv.data.manifest import FILE
 from fastadv.pixels import PixelSpace
+from fastadv.remarks import remarks_shown
 from tests.data.pictures import damaged, real_world, write_data_set, write_folder
 
 BAD = ("train/class0/001.JPEG", "train/class1/002.JPEG", "val/class1/000.JPEG")
@@ -101,17 +104,23 @@ def test_a_scan_that_takes_long_says_what_it_does(
     rank: str,
     lines: int,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def slow(folder: Path) -> dict[str, data.ImageSource]:
+    def slow(*_: Any) -> dict[str, data.ImageSource]:
         time.sleep(seconds)
         return {}
 
     monkeypatch.setattr(stored, "_scan", slow)
     monkeypatch.setattr(patience, "SLOW", 0.1)
     monkeypatch.setenv("RANK", rank)
-    data.scan(root)
-    assert capsys.readouterr().err.splitlines() == [f"listing the images in {root} ..."] * lines
+    said = [f"listing the images in {root} ..."] * lines
+    with caplog.at_level(logging.INFO, "fastadv"):
+        data.scan(root)
+    assert caplog.messages == said and capsys.readouterr().err == ""  # a program that uses the library prints itself
+    with remarks_shown():
+        data.scan(root)
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

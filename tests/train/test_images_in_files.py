@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -230,15 +231,17 @@ def test_what_a_resumed_run_was_given_is_used(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_auto_says_when_dali_is_missing(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(module: str, *, extra: str) -> None:
         raise ModuleNotFoundError(f"pip install 'fastadv[{extra}]'")
 
     monkeypatch.setattr("fastadv.data.loaders.require", missing)
-    trainer = create_trainer(run_config(root), tmp_path / "run")
+    with caplog.at_level(logging.INFO, "fastadv"):
+        trainer = create_trainer(run_config(root), tmp_path / "run")
     assert isinstance(trainer.train_loader, data.TorchvisionLoader)
-    assert "data.loader auto: torchvision, because the faster DALI is not installed: pip" in capsys.readouterr().err
+    said = "data.loader auto: torchvision, because the faster DALI is not installed: pip install 'fastadv[dali]'"
+    assert caplog.messages == [said]
 
 
 def test_data_that_are_not_as_they_should_be_are_a_mistake_before_the_first_step(
