@@ -12,14 +12,16 @@ from typing import Any
 from fastadv import data
 from fastadv.data import manifest
 from fastadv.data.check import check
-from fastadv.data.image_folder import ImageFolder, count_others
+from fastadv.data.image_folder import SPLITS, ImageFolder, count_others
 from fastadv.data.loaders import cores
+from fastadv.data.stored import splits_in
 from fastadv.extras import require
 
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
 unreadable, or no images. The data set is a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/
-and val/ (WebDataset's *.tar, or TFRecord files).
+and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is there, it is checked alone: for an evaluation
+val/ is enough.
 """
 
 _EPILOG = f"""\
@@ -42,10 +44,12 @@ def main(argv: Sequence[str]) -> int:
     root: Path = arguments.folder
     try:
         require("PIL.Image", extra="train")
-        sources = data.scan(root)
+        sources = data.scan(root, splits_in(root))
     except (ValueError, OSError) as error:
         print(f"fastadv data check: {error}", file=sys.stderr)
         return 2
+    for name in set(SPLITS) - sources.keys():
+        print(f"{root} has no {name}/: {' and '.join(sources)}/ is checked alone")
     splits = _checked(sources, arguments.workers)
     for name, split in splits.items():
         for image in split.left_out:

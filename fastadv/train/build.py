@@ -87,13 +87,13 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     with _naming("data"):
         images = _images(config, processes)
         train_loader, test_loader = _loaders(images, config, device, processes)
-        num_classes, shape = len(images.train.classes), data.shape_of(images.train, config.data)
+        classes, shape = images.train.classes, data.shape_of(images.train, config.data)
         if len(train_loader) < config.accumulate:
             raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
         if config.attack.training == "free":
             train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
     with _naming("model"):
-        model = models.create(config.model.name, num_classes=num_classes, in_channels=shape[0], **config.model.options)
+        model = models.create(config.model.name, num_classes=len(classes), in_channels=shape[0], **config.model.options)
         model = _placed(model, config, device, processes)
         _check_fits(model, config, shape)
         averages = _averages(model, config)
@@ -113,7 +113,8 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         schedule=schedule,
         train_loader=train_loader,
         test_loader=test_loader,
-        inputs=(num_classes, shape[0]),
+        classes=classes,
+        in_channels=shape[0],
         training_set=data.identity_of(images.train),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastadv.data.identity import difference
+from fastadv.data.identity import difference, other_classes
 from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
 from fastadv.train.config import TrainConfig
@@ -60,7 +60,8 @@ class Trainer:
         schedule: stepped after each iteration.
         train_loader: what this process trains on.
         test_loader: what to measure accuracy on at the end of each epoch, this process's share.
-        inputs: the model's number of classes and of input channels.
+        classes: the names of the model's classes, in the order of its logits.
+        in_channels: of the model's input.
         training_set: what tells it from others, by :func:`fastadv.data.identity_of`.
         processes: that train together.
         local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
@@ -79,7 +80,8 @@ class Trainer:
         schedule: torch.optim.lr_scheduler.LRScheduler,
         train_loader: Loader,
         test_loader: Loader,
-        inputs: tuple[int, int],
+        classes: Sequence[str],
+        in_channels: int,
         training_set: Mapping[str, Any],
         processes: Processes = ALONE,
         local_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -93,7 +95,8 @@ class Trainer:
         self.schedule = schedule
         self.train_loader = train_loader
         self.test_loader = test_loader
-        self.inputs = inputs
+        self.classes = tuple(classes)
+        self.in_channels = in_channels
         self.training_set = training_set
         self.processes = processes
         self.averages = averages
@@ -306,18 +309,18 @@ class Trainer:
         return self.last_checkpoint
 
     def _write_checkpoint(self, states: list[dict[str, Any]]) -> Path:
-        num_classes, in_channels = self.inputs
         return checkpoint.save(
             self.run_dir,
             model=self.model,
             averaged=None if self.averages is None else self.averages.module,
             config=self.config,
+            classes=self.classes,
             state={**self._state(), "processes": states},
             meta=checkpoint.Meta(
                 step=self.step,
                 epoch=self.step // self.steps_per_epoch,
-                num_classes=num_classes,
-                in_channels=in_channels,
+                num_classes=len(self.classes),
+                in_channels=self.in_channels,
                 processes=self.processes.world_size,
             ),
             keep=self.config.keep,
@@ -330,7 +333,7 @@ class Trainer:
 
         Raises:
             CheckpointError: it is not usable.
-            ValueError: the training set is another than it was.
+            ValueError: the training set is another than it was, or its classes have other names.
             FailedElsewhere: another process raised one of these.
         """
         saved = on_main(self.processes, lambda: checkpoint.read(path))
@@ -338,7 +341,7 @@ class Trainer:
         missing = sorted({*self._state(), "processes"} - state.keys())
         if missing:
             raise checkpoint.CheckpointError(f"{path} is of another version of fastadv: it lacks {', '.join(missing)}")
-        on_all(self.processes, lambda: self._check_training_set(state["training_set"], path))
+        on_all(self.processes, lambda: self._check_training_set(saved, path))
         self.model.load_state_dict(saved.weights)
         if self.averages is not None:
             if saved.averaged is None:
@@ -353,8 +356,11 @@ class Trainer:
             self._load_own_state(state["processes"][self.processes.rank])
         self.last_checkpoint = path
 
-    def _check_training_set(self, before: Mapping[str, Any], path: Path) -> None:
-        if (differs := difference(before, self.training_set)) is not None:
+    def _check_training_set(self, saved: checkpoint.Saved, path: Path) -> None:
+        differs = difference(saved.state["training_set"], self.training_set)
+        if differs is None and saved.classes is not None:
+            differs = other_classes(saved.classes, self.classes)
+        if differs is not None:
             raise ValueError(
                 f"{path} is of another training set than {self.config.data.root or self.config.data.name}: {differs}. "
                 f"Resume with the data that the run was begun with, wherever they lie now (--data DIR), or begin a "

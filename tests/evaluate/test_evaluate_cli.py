@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ TABLE_FILES = [f"tables/robustness-{attack}.{kind}" for attack in ("fgsm", "step
 FIGURE_FILES = [f"figures/robustness-{top}.{kind}" for top in ("top1", "top5") for kind in ("png", "svg")]
 
 
-def save_run(folder: Path, seed: int = 0, **config: str) -> Path:
+def save_run(folder: Path, seed: int = 0, classes: Sequence[str] | None = None, **config: str) -> Path:
     """The folder of a run with one checkpoint of an untrained network."""
     torch.manual_seed(seed)
     checkpoint.save(
         folder,
         model=models.create("small_cnn", num_classes=10, in_channels=1),
         config=TrainConfig(data=DataConfig(**config)),  # type: ignore[arg-type]
+        classes=classes,
         state={},
         meta=checkpoint.Meta(step=1, epoch=1, num_classes=10, in_channels=1),
     )

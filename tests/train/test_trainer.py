@@ -253,12 +253,17 @@ def relabelled(images: data.ImageSet) -> data.ImageSet:
     return data.ImageSet(images.images, images.labels.roll(1), images.classes)
 
 
+def renamed(images: data.ImageSet) -> data.ImageSet:
+    return data.ImageSet(images.images, images.labels, (*images.classes[:8], "nine", "eight"))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         (fewer, "it had 160 images and now has 159"),
         (larger, r"its images were \[1, 8, 8\] and now are \[1, 16, 16\]"),
         (relabelled, "its 160 images have other labels"),
+        (renamed, "class 8 was '8' and is 'nine', class 9 was '9' and is 'eight'"),
     ],
 )
 def test_a_run_goes_on_with_its_own_training_set_alone(
