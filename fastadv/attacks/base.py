@@ -14,7 +14,8 @@ from fastadv.attacks.amounts import Eps, Size, checked_eps
 from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
-from fastadv.options import check_model, check_switches, is_number, labels_hint
+from fastadv.misfits import labels_hint
+from fastadv.options import check_label_smoothing, check_model, check_switches
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.streams import RandomStream
 
@@ -79,8 +80,7 @@ class Attack(ABC):
         check_model(model)
         _check_choice("validate", validate, VALIDATE)
         _check_choice("bn", bn, BN_MODES)
-        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+        check_label_smoothing(label_smoothing)
         check_switches(fast=fast)
         self.model = model
         self.space = PixelSpace.unit() if space is None else space

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import CLEAN
-from fastadv.misfits import explaining
-from fastadv.options import check_model, labels_hint
+from fastadv.misfits import explaining, labels_hint
+from fastadv.options import check_model
 from fastadv.pixels import PixelSpace, check_space
 
 if TYPE_CHECKING:

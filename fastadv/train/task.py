@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
-from fastadv.misfits import explaining
-from fastadv.options import check_model, is_number, labels_hint
+from fastadv.misfits import explaining, labels_hint
+from fastadv.options import check_aux_weight, check_label_smoothing, check_model, is_number
 from fastadv.pixels import PixelSpace
 from fastadv.train.distributed import current
 from fastadv.train.reuse import overwriting
@@ -58,10 +58,8 @@ class MinibatchTask:
 
     def __init__(self, model: nn.Module, *, label_smoothing: float, aux_weight: float) -> None:
         check_model(model)
-        if not is_number(aux_weight) or aux_weight < 0:
-            raise ValueError(f"aux_weight must be finite and not negative, got {aux_weight!r}")
-        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}")
+        check_aux_weight(aux_weight)
+        check_label_smoothing(label_smoothing)
         self.model = model
         self.label_smoothing = label_smoothing
         self.aux_weight = aux_weight
