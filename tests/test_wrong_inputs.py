@@ -132,6 +132,8 @@ DATA: list[Case] = [
     (lambda: data.TensorLoader(SET, 2, space=UNIT, flip="no"), ValueError, "flip must be true or false, got 'no'"),
     (lambda: data.TensorLoader(SET, "2", space=UNIT), TypeError, "batch_size must be an integer, got '2'"),
     (lambda: data.TensorLoader(SET, 2.5, space=UNIT), TypeError, "batch_size must be an integer, got 2.5"),
+    (lambda: data.TensorLoader(SET, True, space=UNIT), TypeError, "batch_size must be an integer, got True"),
+    (lambda: data.TensorLoader(SET, 8, space=UNIT), ValueError, r"choose a smaller batch_size \(--minibatch\)"),
     (
         lambda: data.TorchvisionLoader("DIR", 2, space=UNIT, train=True),
         TypeError,

@@ -216,6 +216,9 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: N
         ({"attack": "deepfool"}, "step_ll"),
         ({"eps": -1}, "eps"),
         ({"attack_options": {"bm": "eval"}}, "bm"),
+        ({"attack_options": {"eps": 4}}, "attack_options must not set eps: it is an argument of the task"),
+        ({"attack_options": {"bn": "eval", "space": RAW}}, "attack_options must not set space"),
+        ({"attack_options": {"seed": 1}}, "attack_options must not set seed"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:
