@@ -43,8 +43,8 @@ examples:
   fastadv evaluate ResNet=timm/resnet18@weights.safetensors --dataset cifar10 --data DIR --space imagenet
   fastadv evaluate runs/adversarial --attacks pgd,pgd:steps=40:alpha=1 --eps 8
 
-exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or the data; 130 or 143 stopped by SIGINT
-(Ctrl-C) or SIGTERM, to be continued with the same command.
+exit codes: 0 done; 1 a file could not be read or written; 2 a mistake in the command or the data; 130 or 143 stopped by
+SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
 """
 
 
@@ -78,7 +78,7 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
     try:
         with joined() as processes:
             out, measure = prepare(processes)
-            mistakes, code = (OSError,), 1
+            mistakes, code = (ValueError, OSError), 1
             with ExitStack() as stack, on_first_signal(_interrupt):
                 on_main(processes, lambda: stack.enter_context(only_writer(out)))
                 measure()
@@ -87,7 +87,7 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
     except mistakes as error:
         process = launched()
         print(f"{command}: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
-        return code
+        return 2 if isinstance(error, ValueError) else code  # data that do not fit may show late
     except KeyboardInterrupt as interrupt:
         if launched().main:
             print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -101,7 +101,8 @@ def run(
         processes: that measure together; each calls this function with the same arguments.
 
     Raises:
-        OSError: a file cannot be read or written, or another process reads other models or images.
+        OSError: a file cannot be read or written.
+        ValueError: another process reads other models or images; images that a model does not fit.
         FailedElsewhere: another process raised.
     """
     images = sweep.shown()
@@ -140,7 +141,7 @@ def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes
 
     def check() -> None:
         if other := [rank for rank, keys in enumerate(plans) if keys != plans[0]]:
-            raise OSError(f"process {other[0]} reads other models or images than process 0: all need the same files")
+            raise ValueError(f"process {other[0]} reads other models or images than process 0: all need the same files")
 
     on_main(processes, check)
 
