@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastadv import data
+from fastadv.arguments import parse, whole
 from fastadv.data import manifest
 from fastadv.data.check import check
 from fastadv.data.image_folder import SPLITS, ImageFolder, count_others
@@ -40,7 +41,7 @@ data set.
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv data`` with these arguments; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(_parser(), argv)
     root: Path = arguments.folder
     try:
         require("PIL.Image", extra="train")
@@ -103,12 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     checker.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
     checker.add_argument(
-        "--workers", type=_whole, default=cores(), metavar="N", help="processes that decode (default: %(default)s)"
+        "--workers", type=whole, default=cores(), metavar="N", help="processes that decode (default: %(default)s)"
     )
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)

@@ -14,10 +14,11 @@ from signal import Signals
 import torch
 
 from fastadv import attacks, devices
+from fastadv.arguments import add_machine_options, create_parser, parse, whole
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
-from fastadv.evaluate.subjects import HELP, add_options, load_subjects
+from fastadv.evaluate.subjects import HELP, Loaded, add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``fastadv evaluate`` with these arguments; returns the exit code."""
 
     def prepare(processes: Processes) -> tuple[Path, Callable[[], None]]:
-        arguments = on_main(processes, lambda: _parser().parse_args(argv))
+        arguments = on_main(processes, lambda: parse(_parser(), argv))
         sweep, subjects = on_all(processes, lambda: _prepare(arguments, processes))
         file = on_main(processes, lambda: _records(arguments.out))
 
@@ -100,13 +101,7 @@ def _interrupt(number: Signals) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastadv evaluate",
-        allow_abbrev=False,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("fastadv evaluate", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add_subjects(parser, attacks_by_default="step_ll,iter_ll,iter_basic", eps_by_default="2,4,8,16")
     add_options(parser)
@@ -160,13 +155,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the attacks' random numbers (default: %(default)s)",
     )
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
-    add(
-        "--threads",
-        type=partial(whole, most=devices.MOST_THREADS),
-        metavar="N",
-        help="CPU threads (default: PyTorch's own choice)",
-    )
+    add_machine_options(parser)
 
 
 def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, list[Subject]]:
@@ -179,7 +168,19 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     loaded = load_subjects(arguments.models, arguments)
-    sweep = Sweep(
+    return sweep_of(arguments, loaded, device), loaded.subjects
+
+
+def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device) -> Sweep:
+    """What the models of a command go through.
+
+    Raises:
+        ValueError: an option of an attack that one of the models does not go with.
+    """
+    for subject in loaded.subjects:
+        for attack in arguments.attacks:
+            parse_attack(attack, subject.model)
+    return Sweep(
         dataset=loaded.config.name,
         images=loaded.images,
         limit=arguments.limit,
@@ -190,10 +191,6 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
         device=device,
         data=loaded.config,
     )
-    for subject in loaded.subjects:
-        for attack in sweep.attacks:
-            parse_attack(attack, subject.model)
-    return sweep, loaded.subjects
 
 
 def _records(out: Path) -> RecordFile[Record]:
@@ -249,10 +246,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
-    """A whole number in a range."""
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least} and at most {most}, got {text!r}")
-    return int(text)
