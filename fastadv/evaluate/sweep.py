@@ -165,17 +165,24 @@ def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluati
         model=subject.name,
         checkpoint=fingerprint(subject.model.state_dict()),
         space=str(subject.space),
-        dataset=sweep.dataset,
-        split=sweep.split,
-        images=fingerprint_of_images(images, sweep.data),
-        n=len(images),
-        total=len(sweep.images),
-        classes=len(images.classes),
         attack=CLEAN,
         eps=0.0,
         options={},
-        seed=sweep.seed,
+        **measured_on(sweep, images),
     )
+
+
+def measured_on(sweep: Sweep, images: Images) -> dict[str, Any]:
+    """What the records of a sweep have in common: which images, of those that ``limit`` leaves, and which seed."""
+    return {
+        "dataset": sweep.dataset,
+        "split": sweep.split,
+        "images": fingerprint_of_images(images, sweep.data),
+        "n": len(images),
+        "total": len(sweep.images),
+        "classes": len(images.classes),
+        "seed": sweep.seed,
+    }
 
 
 def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:
