@@ -84,7 +84,8 @@ def train(
 
 
 def resume_with_other_labels(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
-    """A run that goes on while one process reads another training set."""
+    """A run that goes on while one process reads another training set; what it is warned of is an error."""
+    warnings.filterwarnings("error", "this run goes on")
     use_few_digits()
     few = data.load("digits", None, False)
     if processes.rank == rank:

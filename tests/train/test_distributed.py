@@ -300,6 +300,13 @@ def test_what_is_refused_is_not_warned_of(
             create_trainer(replace(run_config, **changed), tmp_path, resume=True)
 
 
+def test_an_error_leaves_nothing_to_warn_of(run_config: TrainConfig, tmp_path: Path) -> None:
+    """Neither that the run would go on with another number of processes."""
+    succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
+    (alone,) = together(1, runs.resume_with_other_labels, run_config, tmp_path, 0)
+    assert alone.kind == "ValueError" and "its 160 images have other labels" in alone.text
+
+
 @pytest.mark.parametrize("faulty", [0, 1])
 def test_a_loss_that_is_not_finite_stops_all(faulty: int, config: TrainConfig, tmp_path: Path) -> None:
     results = succeeded(together(2, runs.fail_at, replace(config, m=16), tmp_path, 8, faulty))
