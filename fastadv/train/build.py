@@ -18,6 +18,7 @@ from fastadv import data, devices, models
 from fastadv.extras import require
 from fastadv.models.trial import check_takes
 from fastadv.train import checkpoint
+from fastadv.train.accuracy import chance
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
@@ -124,6 +125,7 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         classes=classes,
         in_channels=shape[0],
         training_set=data.identity_of(images.train),
+        chance=chance(images.test.labels),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=averages,
@@ -247,8 +249,8 @@ def _naming(section: str) -> Iterator[None]:
 
 def _start(
     config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes
-) -> tuple[TrainConfig, Path | None]:
-    """The run's configuration, and the checkpoint that it goes on from."""
+) -> tuple[TrainConfig, Path | None, str | None]:
+    """The run's configuration, the checkpoint that it goes on from, and what to warn of once it does."""
     if not resume:
         _check_new(run_dir)
     start = checkpoint.latest(run_dir) if resume else None

@@ -70,6 +70,12 @@ def _run(trainer: Trainer) -> int:
         return exit_code(stopped_by)
     if trainer.processes.main:
         print(trainer.last_checkpoint)
+    if trainer.test_accuracy is not None and trainer.test_accuracy <= trainer.chance:
+        _say(
+            trainer,
+            f"fastadv train: the test accuracy, {trainer.test_accuracy:.2%}, is no better than guessing, which gives "
+            f"up to {trainer.chance:.2%}. What often helps: a lower optimizer.lr, a schedule.warmup, or more epochs",
+        )
     _say(trainer, f"next: {_evaluation(trainer)}")
     return 0
 

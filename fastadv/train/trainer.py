@@ -63,10 +63,17 @@ class Trainer:
         classes: the names of the model's classes, in the order of its logits.
         in_channels: of the model's input.
         training_set: what tells it from others, by :func:`fastadv.data.identity_of`.
+        chance: the test accuracy up to which a network may be guessing, by :func:`fastadv.train.accuracy.chance`.
         processes: that train together.
         local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
             gradients need not travel: ``DistributedDataParallel.no_sync``.
         averages: of the model's weights over the iterations; None for no averaging.
+
+    Attributes:
+        step: iterations done.
+        last_checkpoint: the one written or loaded last.
+        stopped_because: the reason given to :meth:`request_stop`.
+        test_accuracy: of the weights, after the last epoch that was trained here; None before.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Trainer:
         classes: Sequence[str],
         in_channels: int,
         training_set: Mapping[str, Any],
+        chance: float = 0.0,
         processes: Processes = ALONE,
         local_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
         averages: Averages | None = None,
@@ -98,10 +106,12 @@ class Trainer:
         self.classes = tuple(classes)
         self.in_channels = in_channels
         self.training_set = training_set
+        self.chance = chance
         self.processes = processes
         self.averages = averages
         self.step = 0
         self.last_checkpoint: Path | None = None
+        self.test_accuracy: float | None = None
         self._local_backward = local_backward
         self._loss = self._lr = math.nan
         self._asked_to_stop = self._agreed_to_stop = False
@@ -254,6 +264,7 @@ class Trainer:
     def _log_epoch(self, epoch: int) -> None:
         means = self._means.read()
         tested = [self._test(module) for module in self._modules()]
+        self.test_accuracy = tested[0]
         record = EpochRecord(
             step=self.step,
             epoch=epoch + 1,
