@@ -25,7 +25,16 @@ from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train.checkpoint import CheckpointError
-from fastadv.train.distributed import FailedElsewhere, Processes, device_name, joined, launched, on_all, on_main
+from fastadv.train.distributed import (
+    FailedElsewhere,
+    Processes,
+    ProcessLost,
+    device_name,
+    joined,
+    launched,
+    on_all,
+    on_main,
+)
 from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
@@ -83,6 +92,9 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
             with ExitStack() as stack, on_first_signal(_interrupt):
                 on_main(processes, lambda: stack.enter_context(only_writer(out)))
                 measure()
+    except ProcessLost as error:
+        print(f"{command}: process {launched().rank}: {error}", file=sys.stderr)
+        return 1
     except FailedElsewhere:
         return code
     except mistakes as error:

@@ -123,6 +123,20 @@ def test_what_the_main_process_does_all_know() -> None:
     assert (first.kind, first.text, second.kind) == ("ValueError", "the main process cannot", "FailedElsewhere")
 
 
+@pytest.mark.parametrize("how", ["gathered", "on_main", "gradients", "buffers"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_is_a_line_of_the_other(rank: int, how: str) -> None:
+    results = together(2, runs.die, rank, how)
+    lost = results[1 - rank]
+    assert (results[rank].kind, lost.kind) == ("Died", "ProcessLost")
+    assert lost.text.startswith("another process has died or cannot be reached (") and "\n" not in lost.text
+    assert "gloo/" not in lost.text and len(lost.text) < 160
+
+
+def test_another_failure_is_none_of_a_process() -> None:
+    assert [result.kind for result in together(2, runs.another_failure)] == ["RuntimeError"] * 2
+
+
 def test_running_statistics_are_averaged() -> None:
     assert succeeded(together(2, runs.averaged_buffers)) == [[0.5, 0.5, 5.5, 11.0]] * 2
 
