@@ -51,7 +51,7 @@ class Batches:
             of_all = f" on each of {world} processes" if world > 1 else ""
             raise ValueError(
                 f"the training set has {self.count} images, fewer than a batch of {self.batch_size}{of_all}, and "
-                f"incomplete batches are left out: choose a smaller batch_size (--m)"
+                f"incomplete batches are left out: choose a smaller batch_size (--minibatch)"
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import warnings
 from collections.abc import Callable
@@ -58,7 +59,12 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             warnings.warn(f"{name} is part of scikit-learn: root (--data) and download are not used", stacklevel=2)
         return _EMBEDDED[name]()
     if name not in _FROM_FOLDER:
-        raise ValueError(f"unknown data set {name!r}; accepted: {', '.join(names())}")
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(
+            f"unknown data set {name!r}{hint}; accepted: {', '.join(names())}. imagenet with --data DIR (root) is any "
+            f"set of image files: {expected()}"
+        )
     if root is None:
         remedies = f"Name it with --data DIR (root); it must hold {expected()}" if name == "imagenet" else REMEDIES
         raise ValueError(f"{name} is read from a folder. {remedies}")
