@@ -66,7 +66,7 @@ def evaluate(
         attack: one of ``fastadv.attacks.names()``, a class of one's own, or "clean" for none.
         eps: size of the perturbation in pixel values; none for "clean".
         space: the PixelSpace of the model's input.
-        seed: seed of the attack's random numbers: the same counts each time, however the images are batched.
+        seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
         options: further options of the attack, as for ``fastadv.attacks.create``.
 

@@ -92,7 +92,8 @@ def run(
     """The record of every evaluation of a sweep: those that the file has are not measured again.
 
     Interrupted at any point, a second call goes on where the first one stopped. Several processes share the batches;
-    each batch is made and attacked as by one process alone, so the counts are the same for any number of them.
+    each batch is made and attacked as by one process alone, so the counts are the same for any number of them; with
+    ``compile`` up to rounding, for it leaves each process's first batch to eager code.
 
     Args:
         sweep: the images, attacks and sizes.
