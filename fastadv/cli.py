@@ -7,6 +7,7 @@ import shlex
 import sys
 
 import fastadv
+from fastadv.remarks import remarks_shown
 from fastadv.train.distributed import launched
 from fastadv.warning_lines import warning_lines
 
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[argv[0]]
     try:
-        with warning_lines(f"fastadv {argv[0]}"):
+        with warning_lines(f"fastadv {argv[0]}"), remarks_shown():
             result: int = importlib.import_module(module).main(argv[1:])
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):

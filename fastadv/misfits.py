@@ -1,4 +1,4 @@
-"""Images that a model does not take: what its own message leaves out, where the images show it."""
+"""Images that a model does not take, or labels that do not fit them: what was probably meant, where it shows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 _MOST_CHANNELS = 4
+_BATCH_OF_ONE = "make a batch of a single image by images[None]"
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def _takes_images(model: Callable[..., Any]) -> bool:
 
 def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, ...]
     if images.dim() == 3 and _takes_images(model):
-        return "make a batch of a single image by images[None]"
+        return _BATCH_OF_ONE
     if images.dim() == 4 and images.shape[3] <= _MOST_CHANNELS < min(images.shape[1:3]):
         return f"they must be [N, C, H, W], got {list(images.shape)}: pass images.permute(0, 3, 1, 2)"
     weights = next(model.parameters(), images) if isinstance(model, nn.Module) else images
@@ -53,3 +54,17 @@ def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, 
     if weights.dtype == images.dtype or torch.is_autocast_enabled(images.device.type):
         return None
     return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
+
+
+def batch_hint(images: Tensor) -> str:
+    """What was probably meant by images that have no batch dimension; nothing of images [N, C, H, W]."""
+    return f"; {_BATCH_OF_ONE}" if images.dim() == 3 else ""
+
+
+def labels_hint(images: Tensor, labels: Tensor) -> str:
+    """What was probably meant by labels that are not [N], one for each of the images [N, C, ...]."""
+    if images.dim() == 3:
+        return batch_hint(images)
+    if labels.dim() == 2:
+        return f"; pass labels{'.argmax(dim=1), of one-hot rows' if labels.shape[1] > 1 else '.squeeze(1)'}"
+    return ""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from numbers import Real
 
-from torch import Tensor
-
 
 def is_number(value: object) -> bool:
     """Whether it is a finite number; true and false are none."""
@@ -46,10 +44,21 @@ def check_switches(**switches: object) -> None:
             raise ValueError(f"{name} must be true or false, got {value!r}")
 
 
-def labels_hint(images: Tensor, labels: Tensor) -> str:
-    """What was probably meant by labels that are not [N], one for each of the images [N, C, ...]."""
-    if images.dim() == 3:
-        return "; make a batch of a single image by images[None]"
-    if labels.dim() == 2:
-        return f"; pass labels{'.argmax(dim=1), of one-hot rows' if labels.shape[1] > 1 else '.squeeze(1)'}"
-    return ""
+def check_label_smoothing(value: object) -> None:
+    """Refuse what is no share of a target that can be spread over all classes.
+
+    Raises:
+        ValueError: that.
+    """
+    if not is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
+        raise ValueError(f"label_smoothing must be in [0, 1), got {value!r}")
+
+
+def check_aux_weight(value: object) -> None:
+    """Refuse what is no weight of auxiliary logits.
+
+    Raises:
+        ValueError: that.
+    """
+    if not is_number(value) or value < 0:  # type: ignore[operator]
+        raise ValueError(f"aux_weight must be zero or more and finite, got {value!r}")

@@ -132,6 +132,8 @@ DATA: list[Case] = [
     (lambda: data.TensorLoader(SET, 2, space=UNIT, flip="no"), ValueError, "flip must be true or false, got 'no'"),
     (lambda: data.TensorLoader(SET, "2", space=UNIT), TypeError, "batch_size must be an integer, got '2'"),
     (lambda: data.TensorLoader(SET, 2.5, space=UNIT), TypeError, "batch_size must be an integer, got 2.5"),
+    (lambda: data.TensorLoader(SET, True, space=UNIT), TypeError, "batch_size must be an integer, got True"),
+    (lambda: data.TensorLoader(SET, 8, space=UNIT), ValueError, r"choose a smaller batch_size \(--minibatch\)"),
     (
         lambda: data.TorchvisionLoader("DIR", 2, space=UNIT, train=True),
         TypeError,
@@ -141,6 +143,11 @@ DATA: list[Case] = [
     (lambda: data.TorchvisionLoader({}, 2, space=UNIT, train=True), TypeError, "got dict and PixelSpace"),
     (lambda: data.TorchvisionLoader(SET, 2, space=UNIT, train=True), TypeError, "got ImageSet and PixelSpace"),
     (lambda: data.scan("nowhere"), FileNotFoundError, "nowhere"),
+]
+ATTACKS: list[Case] = [
+    (lambda: attacks.FGSM(network(), 8 / 255), TypeError, r"FGSM\(model, eps=8\). eps is in pixel .*: 8, not 8/255$"),
+    (lambda: attacks.PGD(network(), 8 / 255, 2 / 255, 10), TypeError, r"PGD takes a model, and options by their names"),
+    (lambda: attacks.RandomSign(network(), 8), TypeError, r"RandomSign\(model, eps=8\)"),
 ]
 TASKS: list[Case] = [
     (lambda: FreeTask(nn.Linear, eps=8, space=UNIT), TypeError, "got the class Linear: create it first"),
@@ -158,7 +165,7 @@ TASKS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *TASKS])
+@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *ATTACKS, *TASKS])
 def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as error:
         call()

@@ -79,6 +79,20 @@ def checked_eps(eps: Eps, space: PixelSpace) -> Eps:
     return eps
 
 
+def checked_number(eps: Eps) -> float:
+    """A checked eps that is one positive number, where sizes that differ have no place.
+
+    Raises:
+        ValueError: zero.
+        TypeError: a tensor [N] or a distribution.
+    """
+    if not isinstance(eps, float):
+        raise TypeError(f"eps must be one number for all examples, in pixel values, got {type(eps).__name__}")
+    if eps == 0:
+        raise ValueError("eps must be positive: without a perturbation this is standard training")
+    return eps
+
+
 def checked_alpha(alpha: float, space: PixelSpace) -> float:
     """alpha as a float. Warns of a step below a tenth of a grey level: 1 / 255, not 0.5.
 

@@ -14,7 +14,8 @@ from fastadv.attacks.amounts import Eps, Size, checked_eps
 from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
-from fastadv.options import check_model, check_switches, is_number, labels_hint
+from fastadv.misfits import labels_hint
+from fastadv.options import check_label_smoothing, check_model, check_switches
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.streams import RandomStream
 
@@ -63,6 +64,16 @@ class Attack(ABC):
     one_gradient: ClassVar[bool] = False
     draws: bool = False
 
+    def __new__(cls, *given: Any, **options: Any) -> Any:
+        """Refuse options without a name, as other packages take them: they take eps on another scale, too."""
+        if len(given) > 1:
+            name = cls.__name__
+            raise TypeError(
+                f"{name} takes a model, and options by their names: {name}(model, eps=8). eps is in pixel values of "
+                f"[0, 255], whatever the model's input: 8, not 8/255"
+            )
+        return super().__new__(cls)
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -79,8 +90,7 @@ class Attack(ABC):
         check_model(model)
         _check_choice("validate", validate, VALIDATE)
         _check_choice("bn", bn, BN_MODES)
-        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+        check_label_smoothing(label_smoothing)
         check_switches(fast=fast)
         self.model = model
         self.space = PixelSpace.unit() if space is None else space
@@ -96,14 +106,7 @@ class Attack(ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Show every option of a subclass, not its own alone, in its signature and docstring."""
         super().__init_subclass__(**arguments)
-        own = [base for base in cls.__mro__ if "__init__" in base.__dict__ and issubclass(base, Attack)]
-        merged = {
-            name: parameter
-            for base in reversed(own)
-            for name, parameter in inspect.signature(base.__init__).parameters.items()
-            if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
-        }
-        signature = cls.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+        signature = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
         bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
         labels = _ON_LABELS[cls.needs_labels] if hasattr(cls, "name") else ""
         cls.__doc__ = described(cls.__doc__, bases, signature, labels)
@@ -226,6 +229,21 @@ class Attack(ABC):
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
         return f"{type(self).__name__}({type(self.model).__name__}, {options})"
+
+
+def _signature(kind: type[Any]) -> inspect.Signature:
+    """All options of a class, its own and those of the classes above it."""
+    own = [base for base in kind.__mro__ if "__init__" in base.__dict__ and issubclass(base, Attack)]
+    merged = {
+        name: parameter
+        for base in reversed(own)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
+    }
+    return inspect.Signature(list(merged.values()))
+
+
+Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # not that of __new__
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

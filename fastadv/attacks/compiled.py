@@ -33,17 +33,8 @@ class Compiled:
     def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
         return Compiled, ()  # what was compiled stays where it was
 
-    def __call__(
-        self,
-        attack: GradientAttack,
-        model: Callable[..., Any],
-        images: Tensor,
-        rule: str,
-        labels: Tensor | None,
-        seed: int | Tensor,
-        offset: int,
-    ) -> tuple[Tensor, Tensor] | None:
-        """(target [N], gradient [N, C, ...] of the summed cost) of images [N, C, ...]; None where it must be eager."""
+    def __call__(self, *call: Any) -> tuple[Tensor, Tensor] | None:
+        """What :func:`_gradient` returns for these arguments; None where it must be eager."""
         # torch.compile does not compile under a mode that sees every operator, which wants to see them.
         if self._failed or is_in_torch_dispatch_mode(include_infra_modes=False):
             return None
@@ -52,7 +43,7 @@ class Compiled:
             own = FunctionType(_gradient.__code__.replace(), _gradient.__globals__)
             self._function = torch.compile(own, fullgraph=True)
         try:
-            result: tuple[Tensor, Tensor] = self._function(attack, model, images, rule, labels, seed, offset)
+            result: tuple[Tensor, Tensor] = self._function(*call)
             return result
         except Exception as error:
             if not is_refusal(error):
@@ -76,6 +67,8 @@ def _gradient(
     seed: int | Tensor,
     offset: int,
 ) -> tuple[Tensor, Tensor]:
+    """(target [N], gradient [N, C, ...] of the summed cost) of images [N, C, ...] and labels [N]."""
+
     def heads(x: Tensor) -> list[Tensor]:
         logits, auxiliary = attack.heads(model, x)
         return [logits, *auxiliary]

@@ -21,8 +21,8 @@ from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
 from fastadv.heads import split_heads
-from fastadv.misfits import explaining
-from fastadv.options import check_switches, is_number
+from fastadv.misfits import batch_hint, explaining
+from fastadv.options import check_aux_weight, check_switches
 
 _READ_ANEW = ("eps", "alpha", "steps")
 
@@ -74,8 +74,7 @@ class GradientAttack(Attack):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        if not is_number(aux_weight) or aux_weight < 0:
-            raise ValueError(f"aux_weight must be zero or more and finite, got {aux_weight!r}")
+        check_aux_weight(aux_weight)
         check_switches(fold_bn=fold_bn, compile=compile, capture=capture)
         if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
             raise ValueError(
@@ -184,7 +183,7 @@ class GradientAttack(Attack):
         if not fits or not logits.requires_grad:
             raise ValueError(
                 f"{self.name}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
-                f"{'; make a batch of a single image by images[None]' if images.dim() == 3 else ''}"
+                f"{batch_hint(images)}"
             )
         if not self.outputs_seen:
             _warn_of_outputs(self.name, logits.detach())

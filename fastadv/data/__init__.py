@@ -2,8 +2,8 @@
 
 from fastadv.data.bad_images import BadImage, BadImageWarning, warn_of_bad_image
 from fastadv.data.dali_loader import DaliLoader
-from fastadv.data.datasets import load, names
-from fastadv.data.identity import identity_of
+from fastadv.data.datasets import load, load_test, names
+from fastadv.data.identity import identity_of, other_classes
 from fastadv.data.image_loader import ImageLoader
 from fastadv.data.image_set import ImageData, ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_files, spread
@@ -30,7 +30,9 @@ __all__ = [
     "fingerprint_of_files",
     "identity_of",
     "load",
+    "load_test",
     "names",
+    "other_classes",
     "scan",
     "shape_of",
     "spread",

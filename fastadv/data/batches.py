@@ -51,7 +51,7 @@ class Batches:
             of_all = f" on each of {world} processes" if world > 1 else ""
             raise ValueError(
                 f"the training set has {self.count} images, fewer than a batch of {self.batch_size}{of_all}, and "
-                f"incomplete batches are left out: choose a smaller batch_size (--m)"
+                f"incomplete batches are left out: choose a smaller batch_size (--minibatch)"
             )
 
     @property
@@ -103,7 +103,7 @@ def generator_of(seed: int, *path: int) -> torch.Generator:
 
 def check_at_least(field: str, value: int, smallest: int) -> None:
     """Raise a ValueError for a value below the smallest, a TypeError for one that is no integer."""
-    if not isinstance(value, Integral):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{field} must be an integer, got {value!r}")
     if value < smallest:
         raise ValueError(f"{field} must be at least {smallest}, got {value}")

@@ -10,23 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from fastadv import data
+from fastadv.arguments import parse, whole
 from fastadv.data import manifest
 from fastadv.data.check import check
-from fastadv.data.image_folder import ImageFolder, count_others
+from fastadv.data.image_folder import SPLITS, ImageFolder, count_others
 from fastadv.data.loaders import cores
+from fastadv.data.stored import splits_in
 from fastadv.extras import require
 
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
 unreadable, or no images. The data set is a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/
-and val/ (WebDataset's *.tar, or TFRecord files).
+and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is there, it is checked alone: for an evaluation
+val/ is enough.
 """
 
 _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
-it was. It is refused as stale when files came, went or were mended since: run the command again. Files in class
-folders that are no images by their names, such as .gif or .txt, are counted, and never read.
+it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale
+when files came, went or were mended since: run the command again. Files in class folders that are no images by their
+names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet
@@ -38,14 +42,16 @@ data set.
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv data`` with these arguments; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(_parser(), argv)
     root: Path = arguments.folder
     try:
         require("PIL.Image", extra="train")
-        sources = data.scan(root)
+        sources = data.scan(root, splits_in(root))
     except (ValueError, OSError) as error:
         print(f"fastadv data check: {error}", file=sys.stderr)
         return 2
+    for name in set(SPLITS) - sources.keys():
+        print(f"{root} has no {name}/: {' and '.join(sources)}/ is checked alone")
     splits = _checked(sources, arguments.workers)
     for name, split in splits.items():
         for image in split.left_out:
@@ -99,12 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     checker.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
     checker.add_argument(
-        "--workers", type=_whole, default=cores(), metavar="N", help="processes that decode (default: %(default)s)"
+        "--workers", type=whole, default=cores(), metavar="N", help="processes that decode (default: %(default)s)"
     )
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)

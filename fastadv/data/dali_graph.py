@@ -15,6 +15,7 @@ from fastadv.pixels import PixelSpace
 _CHANNELS = 3
 # Of a batch, for a GPU's JPEG decoder. Given DALI's own 0.65, it waits for the CPU to decode the rest.
 _HARDWARE_SHARE = 0.9
+_TINY = 2.0**-100  # far enough from the smallest float32 that is stored with all of its digits, 2^-126
 
 
 def create_pipeline(
@@ -103,6 +104,8 @@ class DaliArithmetic:
 
     def number(self, value: float) -> Any:
         """Constants are kept in float32, whatever their type: a value that has more digits is the sum of several."""
+        if 0 < abs(value) < _TINY:  # and one that float32 has too few digits for, or none, is a product
+            return self._fn.cast(_TINY, dtype=self._types.FLOAT64) * self.number(value / _TINY)
         kept = float(np.float32(value))
         if kept == value:
             return self._types.Constant(np.float64(value), dtype=self._types.FLOAT64)

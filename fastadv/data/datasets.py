@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import warnings
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from pathlib import Path
 from fastadv.data.cifar import load_cifar10
 from fastadv.data.digits import load_digits
 from fastadv.data.folders import REMEDIES
-from fastadv.data.image_folder import EXPECTED
-from fastadv.data.image_set import ImageData
+from fastadv.data.image_folder import expected
+from fastadv.data.image_set import ImageData, ImageSet
+from fastadv.data.image_source import ImageSource
 from fastadv.data.mnist import load_mnist_like
-from fastadv.data.stored import load_stored
+from fastadv.data.stored import load_splits, load_stored
 
 _EMBEDDED: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
 _FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
@@ -57,8 +59,29 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             warnings.warn(f"{name} is part of scikit-learn: root (--data) and download are not used", stacklevel=2)
         return _EMBEDDED[name]()
     if name not in _FROM_FOLDER:
-        raise ValueError(f"unknown data set {name!r}; accepted: {', '.join(names())}")
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(
+            f"unknown data set {name!r}{hint}; accepted: {', '.join(names())}. imagenet with --data DIR (root) is any "
+            f"set of image files: {expected()}"
+        )
     if root is None:
-        remedies = f"Name it with --data DIR (root); it must hold {EXPECTED}" if name == "imagenet" else REMEDIES
+        remedies = f"Name it with --data DIR (root); it must hold {expected()}" if name == "imagenet" else REMEDIES
         raise ValueError(f"{name} is read from a folder. {remedies}")
     return _FROM_FOLDER[name](Path(root).expanduser(), download)
+
+
+def load_test(name: str, root: str | os.PathLike[str] | None = None, download: bool = False) -> ImageSet | ImageSource:
+    """The test images of a data set: of ``imagenet``, those in ``val/`` alone, which suffice for an evaluation.
+
+    Args:
+        name: as for :func:`load`, like the others.
+        root: as for :func:`load`.
+        download: as for :func:`load`.
+
+    Raises:
+        ValueError: as for :func:`load`, like the other errors and warnings.
+    """
+    if name == "imagenet" and root is not None:
+        return load_splits(Path(root).expanduser(), ("val",), download)["val"]
+    return load(name, root, download).test

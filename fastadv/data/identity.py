@@ -1,13 +1,15 @@
-"""What tells one training set from another, so that a run goes on with the one that it was begun with."""
+"""What tells data sets apart: a run goes on with its own training set, and is evaluated on its own classes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastadv.data.image_set import ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_names
+
+_SHOWN = 3
 
 
 def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
@@ -38,3 +40,14 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if before["labels"] != now["labels"]:
         return f"its {now['images']} images have other labels"
     return None
+
+
+def other_classes(before: Sequence[str], now: Sequence[str]) -> str | None:
+    """In which way classes differ by their names or their order, in words; None if they do not."""
+    if len(before) != len(now):
+        return f"there were {len(before)} classes and now are {len(now)}"
+    changed = [number for number, (one, other) in enumerate(zip(before, now, strict=True)) if one != other]
+    if not changed:
+        return None
+    first = ", ".join(f"class {number} was {before[number]!r} and is {now[number]!r}" for number in changed[:_SHOWN])
+    return first + (f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from fastadv.data.image_source import Stamp
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
 SPLITS = ("train", "val")
-EXPECTED = "train/CLASS/IMAGE and val/CLASS/IMAGE, or shards (*.tar, TFRecord) in train/ and val/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,29 +62,32 @@ class ImageFolder:
         return self.root / self.key(index)
 
 
-def scan_image_folder(root: Path) -> tuple[ImageFolder, ImageFolder]:
-    """The training and the validation images below ``root``, in the order of their paths, as torchvision has them.
+def expected(splits: Sequence[str] = SPLITS) -> str:
+    """What a folder of images must hold of these splits."""
+    folders = " and ".join(f"{name}/CLASS/IMAGE" for name in splits)
+    return f"{folders}, or shards (*.tar, TFRecord) in {' and '.join(f'{name}/' for name in splits)}"
+
+
+def scan_image_folder(root: Path, splits: Sequence[str] = SPLITS) -> dict[str, ImageFolder]:
+    """The images of these splits below ``root``, in the order of their paths, as torchvision has them.
 
     Raises:
-        FileNotFoundError: no such folder, or no train/ or val/ in it.
-        ValueError: no classes, a class without an image, or other classes in val/ than in train/; the message names
-            them.
+        FileNotFoundError: no such folder, or a split is not in it.
+        ValueError: no classes, a class without an image, or other classes in one split than in another; the message
+            names them.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder: expected one that holds {EXPECTED}")
-    missing = [f"{name}/" for name in SPLITS if not (root / name).is_dir()]
+        raise FileNotFoundError(f"{root} is not a folder: expected one that holds {expected(splits)}")
+    missing = [f"{name}/" for name in splits if not (root / name).is_dir()]
     if missing:
-        raise FileNotFoundError(f"{root} has no {' and no '.join(missing)}: it must hold {EXPECTED}")
-    train, val = (scan_class_folders(root / name) for name in SPLITS)
-    if train.classes != val.classes:
-        lacking = {name: sorted(set(other.classes) - set(own.classes)) for name, own, other in _pairs(train, val)}
+        raise FileNotFoundError(f"{root} has no {' and no '.join(missing)}: it must hold {expected(splits)}")
+    found = {name: scan_class_folders(root / name) for name in splits}
+    every = {name for source in found.values() for name in source.classes}
+    lacking = {name: sorted(every - set(source.classes)) for name, source in found.items()}
+    if any(lacking.values()):
         where = "; ".join(f"{name}/ lacks {_few(classes)}" for name, classes in lacking.items() if classes)
         raise ValueError(f"{root}: train/ and val/ must have the same class folders; {where}")
-    return train, val
-
-
-def _pairs(train: ImageFolder, val: ImageFolder) -> list[tuple[str, ImageFolder, ImageFolder]]:
-    return [("train", train, val), ("val", val, train)]
+    return found
 
 
 def scan_class_folders(root: Path) -> ImageFolder:

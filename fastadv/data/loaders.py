@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +15,7 @@ from fastadv.data.torch_loader import TensorLoader
 from fastadv.data.torchvision_loader import TorchvisionLoader
 from fastadv.extras import require
 from fastadv.pixels import PixelSpace
+from fastadv.remarks import remarks
 
 if TYPE_CHECKING:
     from fastadv.train.config import DataConfig
@@ -91,7 +91,7 @@ def shape_of(images: ImageSet | ImageSource, config: DataConfig) -> tuple[int, i
 
 
 def _kind(loader: str, say: bool) -> type[ImageLoader]:
-    """The loader of this name; with "auto" DALI's where it is installed, and a line that says which it is."""
+    """The loader of this name; with "auto" DALI's where it is installed, and a remark that says which it is."""
     if loader != "auto":
         return _KINDS[loader]
     try:
@@ -100,7 +100,7 @@ def _kind(loader: str, say: bool) -> type[ImageLoader]:
     except ModuleNotFoundError as error:
         loader, why = "torchvision", f"the faster DALI is not installed: {error}"
     if say:
-        print(f"data.loader auto: {loader}, because {why}", file=sys.stderr)
+        remarks.info("data.loader auto: %s, because %s", loader, why)
     return _KINDS[loader]
 
 

@@ -97,8 +97,9 @@ def without_left_out(source: ImageSource, split: SplitManifest, path: Path, trai
     """A source as its manifest has it used.
 
     For training the images keep their numbers, and those that are left out are replaced as bad ones are: a run goes on
-    with the same order, whether the data set was checked before it, during it or not at all. For evaluation there are
-    as many images as there are good ones.
+    with the same order, whether the data set was checked before it, during it or not at all; and with the same images
+    if its loader finds the same of them bad, as one that decodes whole images does. For evaluation there are as many
+    images as there are good ones.
 
     Args:
         source: all images of a split, a dataclass.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastadv.callers import caller_level
@@ -25,49 +25,70 @@ _KINDS: dict[str, Callable[[Path], list[Entry]]] = {
 }
 
 
-def scan(root: str | os.PathLike[str]) -> dict[str, ImageSource]:
+def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[str, ImageSource]:
     """All images below ``root``, by the names of the splits, train and val.
 
     Either ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or shards in ``train/`` and ``val/``: ``*.tar`` of images and
     ``.cls`` files, or TFRecord files, named ``*.tfrecord`` or as in ``train-00000-of-01024``. ``classes.txt`` beside
-    them names the classes of shards, a line each.
+    them names the classes of shards, a line each; without it they are numbered up to the largest label, of the training
+    images if there are any.
+
+    Args:
+        root: the folder.
+        splits: those that are wanted; another one need not be there.
 
     Raises:
-        FileNotFoundError: no such folder, or no train/ or val/ in it.
+        FileNotFoundError: no such folder, or a split is not in it.
         ValueError: whatever else is not as it should be; the message says what.
     """
     root = Path(root)
     with said_if_slow(f"listing the images in {root}"):
-        return _scan(root)
+        return _scan(root, splits)
 
 
-def _scan(root: Path) -> dict[str, ImageSource]:
+def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     for pattern, entries in _KINDS.items():
         files = {split: list((root / split).glob(pattern)) for split in SPLITS}
-        if all(files.values()):
-            return _scan_shards(root, files, entries)
-        if any(files.values()):
-            one, other = sorted(SPLITS, key=lambda split: not files[split])
+        if all(files[split] for split in splits):
+            return _scan_shards(root, files, entries, splits)
+        if any(files[split] for split in splits):
+            one, other = sorted(splits, key=lambda split: not files[split])
             raise ValueError(f"{root}: {one}/ holds shards ({pattern}) and {other}/ does not: both must")
-    train, val = scan_image_folder(root)
-    return {"train": train, "val": val}
+    return dict(scan_image_folder(root, splits))
 
 
 def _scan_shards(
-    root: Path, files: dict[str, list[Path]], entries: Callable[[Path], list[Entry]]
+    root: Path, files: dict[str, list[Path]], entries: Callable[[Path], list[Entry]], splits: Sequence[str]
 ) -> dict[str, ImageSource]:
     named = root / CLASSES_FILE
     classes = tuple(named.read_text(encoding="utf-8").split("\n")) if named.exists() else ()
     classes = tuple(name for name in classes if name)
-    train = open_shards(files["train"], entries, classes)
-    return {"train": train, "val": open_shards(files["val"], entries, train.classes)}
+    if not classes and files["train"] and "train" not in splits:
+        classes = open_shards(files["train"], entries, ()).classes  # all of them; the others may lack the last ones
+    found: dict[str, ImageSource] = {}
+    for split in splits:  # train before val
+        found[split] = open_shards(files[split], entries, classes)
+        classes = classes or found[split].classes
+    return found
+
+
+def splits_in(root: Path) -> tuple[str, ...]:
+    """The splits whose folders are there; both, for want of them, if none is."""
+    return tuple(split for split in SPLITS if (root / split).is_dir()) or SPLITS
 
 
 def load_stored(root: Path, download: bool = False) -> ImageData:
-    """The images below ``root``, without those that its manifest leaves out.
+    """The images below ``root``, without those that its manifest leaves out; arguments as for :func:`load_splits`."""
+    found = load_splits(root, SPLITS, download)
+    return ImageData(found["train"], found["val"])
+
+
+def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> dict[str, ImageSource]:
+    """The images of some splits below ``root``, without those that its manifest leaves out.
 
     Args:
-        root: as for :func:`scan`.
+        root: as for :func:`scan`, like ``splits``.
+        splits: those that are wanted.
         download: refused, there being nowhere to fetch them from.
 
     Raises:
@@ -79,19 +100,26 @@ def load_stored(root: Path, download: bool = False) -> ImageData:
     """
     if download:
         raise ValueError("imagenet cannot be downloaded: its licence asks for an account at image-net.org")
-    sources, path = scan(root), root / manifest.FILE
+    sources, path = scan(root, splits), root / manifest.FILE
     if not path.exists():
-        return ImageData(sources["train"], sources["val"])
-    splits = manifest.read_manifest(path)
-    if splits.keys() != sources.keys():
-        raise ValueError(f"{path} is stale: it is not of {' and '.join(sources)}: {manifest.remedy(path)}")
-    train, val = (
-        manifest.without_left_out(sources[name], splits[name], path, train=name == "train") for name in SPLITS
-    )
+        return sources
+    checked = manifest.read_manifest(path)
+    if lacking := [name for name in splits if name not in checked]:
+        raise ValueError(f"{path} is stale: it is not of {' and '.join(lacking)}: {manifest.remedy(path)}")
+    used = {
+        name: manifest.without_left_out(source, checked[name], path, train=name == "train")
+        for name, source in sources.items()
+    }
     for name, source in sources.items():
-        if left_out := len(splits[name].left_out):
+        if left_out := checked[name].left_out:
             replaced = ": the next image takes the place of each" if name == "train" else ""
             warnings.warn(
-                f"{path} leaves out {left_out} of {len(source)} {name} images{replaced}", stacklevel=caller_level()
+                f"{path} leaves out {len(left_out)} of {len(source)} {name} images ({_few(left_out)}){replaced}",
+                stacklevel=caller_level(),
             )
-    return ImageData(train, val)
+    return used
+
+
+def _few(left_out: Sequence[manifest.LeftOut], most: int = 3) -> str:
+    shown = ", ".join(image.key for image in left_out[:most])
+    return shown + (f" and {len(left_out) - most} more" if len(left_out) > most else "")

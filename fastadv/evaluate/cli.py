@@ -14,17 +14,27 @@ from signal import Signals
 import torch
 
 from fastadv import attacks, devices
+from fastadv.arguments import add_machine_options, create_parser, parse, whole
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
-from fastadv.evaluate.subjects import HELP, add_options, load_subjects
+from fastadv.evaluate.subjects import HELP, Loaded, add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train.checkpoint import CheckpointError
-from fastadv.train.distributed import FailedElsewhere, Processes, device_name, joined, launched, on_all, on_main
+from fastadv.train.distributed import (
+    FailedElsewhere,
+    Processes,
+    ProcessLost,
+    device_name,
+    joined,
+    launched,
+    on_all,
+    on_main,
+)
 from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
@@ -43,8 +53,8 @@ examples:
   fastadv evaluate ResNet=timm/resnet18@weights.safetensors --dataset cifar10 --data DIR --space imagenet
   fastadv evaluate runs/adversarial --attacks pgd,pgd:steps=40:alpha=1 --eps 8
 
-exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or the data; 130 or 143 stopped by SIGINT
-(Ctrl-C) or SIGTERM, to be continued with the same command.
+exit codes: 0 done; 1 a file could not be read or written; 2 a mistake in the command or the data; 130 or 143 stopped by
+SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
 """
 
 
@@ -52,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``fastadv evaluate`` with these arguments; returns the exit code."""
 
     def prepare(processes: Processes) -> tuple[Path, Callable[[], None]]:
-        arguments = on_main(processes, lambda: _parser().parse_args(argv))
+        arguments = on_main(processes, lambda: parse(_parser(), argv))
         sweep, subjects = on_all(processes, lambda: _prepare(arguments, processes))
         file = on_main(processes, lambda: _records(arguments.out))
 
@@ -78,16 +88,19 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
     try:
         with joined() as processes:
             out, measure = prepare(processes)
-            mistakes, code = (OSError,), 1
+            mistakes, code = (ValueError, OSError), 1
             with ExitStack() as stack, on_first_signal(_interrupt):
                 on_main(processes, lambda: stack.enter_context(only_writer(out)))
                 measure()
+    except ProcessLost as error:
+        print(f"{command}: process {launched().rank}: {error}", file=sys.stderr)
+        return 1
     except FailedElsewhere:
         return code
     except mistakes as error:
         process = launched()
         print(f"{command}: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
-        return code
+        return 2 if isinstance(error, ValueError) else code  # data that do not fit may show late
     except KeyboardInterrupt as interrupt:
         if launched().main:
             print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -100,13 +113,7 @@ def _interrupt(number: Signals) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastadv evaluate",
-        allow_abbrev=False,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("fastadv evaluate", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add_subjects(parser, attacks_by_default="step_ll,iter_ll,iter_basic", eps_by_default="2,4,8,16")
     add_options(parser)
@@ -160,13 +167,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the attacks' random numbers (default: %(default)s)",
     )
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
-    add(
-        "--threads",
-        type=partial(whole, most=devices.MOST_THREADS),
-        metavar="N",
-        help="CPU threads (default: PyTorch's own choice)",
-    )
+    add_machine_options(parser)
 
 
 def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, list[Subject]]:
@@ -179,7 +180,19 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     loaded = load_subjects(arguments.models, arguments)
-    sweep = Sweep(
+    return sweep_of(arguments, loaded, device), loaded.subjects
+
+
+def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device) -> Sweep:
+    """What the models of a command go through.
+
+    Raises:
+        ValueError: an option of an attack that one of the models does not go with.
+    """
+    for subject in loaded.subjects:
+        for attack in arguments.attacks:
+            parse_attack(attack, subject.model)
+    return Sweep(
         dataset=loaded.config.name,
         images=loaded.images,
         limit=arguments.limit,
@@ -190,10 +203,6 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
         device=device,
         data=loaded.config,
     )
-    for subject in loaded.subjects:
-        for attack in sweep.attacks:
-            parse_attack(attack, subject.model)
-    return sweep, loaded.subjects
 
 
 def _records(out: Path) -> RecordFile[Record]:
@@ -249,10 +258,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
-    """A whole number in a range."""
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least} and at most {most}, got {text!r}")
-    return int(text)

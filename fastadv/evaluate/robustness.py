@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import CLEAN
-from fastadv.misfits import explaining
-from fastadv.options import check_model, labels_hint
+from fastadv.misfits import explaining, labels_hint
+from fastadv.options import check_model
 from fastadv.pixels import PixelSpace, check_space
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def evaluate(
         attack: one of ``fastadv.attacks.names()``, a class of one's own, or "clean" for none.
         eps: size of the perturbation in pixel values; none for "clean".
         space: the PixelSpace of the model's input.
-        seed: seed of the attack's random numbers: the same counts each time, however the images are batched.
+        seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
         options: further options of the attack, as for ``fastadv.attacks.create``.
 

@@ -98,8 +98,8 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
         options: those of :func:`add_options`.
 
     Raises:
-        ValueError: two rows of one name, models of different data sets, weights that do not fit, or an option that is
-            missing.
+        ValueError: two rows of one name, models of different data sets, images of other classes than a run was trained
+            on, weights that do not fit, or an option that is missing.
         OSError: a file cannot be read.
         CheckpointError: a checkpoint is not usable.
     """
@@ -107,14 +107,10 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
     runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
     names = _names(named, runs)
     config = _data_of(names, runs, options)
-    images = data.load(config.name, options.data or config.root, options.download).test
+    root = options.data or config.root
+    images = data.load_test(config.name, root, options.download)
     for one, run in runs.items():
-        if run.num_classes != len(images.classes):
-            raise ValueError(
-                f"{names[one]} tells {run.num_classes} classes apart, and {config.name} in "
-                f"{options.data or config.root} has {len(images.classes)}: --data must hold the classes that it was "
-                f"trained on"
-            )
+        check_classes(names[one], run, images, f"{config.name} in {root}" if root else config.name)
     spaces = _spaces(options.space, [names[one] for one in named if one.network is not None])
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
@@ -123,6 +119,32 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
         for one in named
     ]
     return Loaded(subjects, config, images)
+
+
+def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> None:
+    """Refuse images of other classes than a run was trained on, or of the same in another order.
+
+    Of a checkpoint that has no names, as earlier versions wrote it, the number counts alone.
+
+    Args:
+        name: of its row, for messages.
+        run: the network.
+        images: what it is to be measured on.
+        where: they are, for messages.
+
+    Raises:
+        ValueError: that, with the first classes that differ.
+    """
+    if run.num_classes != len(images.classes):
+        raise ValueError(
+            f"{name} tells {run.num_classes} classes apart, and {where} has {len(images.classes)}: --data must hold "
+            f"the classes that it was trained on"
+        )
+    if run.classes is not None and (differ := data.other_classes(run.classes, images.classes)) is not None:
+        raise ValueError(
+            f"{name} was trained on other classes than those of {where}: {differ}. --data must hold the classes that "
+            f"it was trained on, by the same names (of folders, or in classes.txt) and in the same order"
+        )
 
 
 def _parse(text: str) -> Named:

@@ -92,7 +92,8 @@ def run(
     """The record of every evaluation of a sweep: those that the file has are not measured again.
 
     Interrupted at any point, a second call goes on where the first one stopped. Several processes share the batches;
-    each batch is made and attacked as by one process alone, so the counts are the same for any number of them.
+    each batch is made and attacked as by one process alone, so the counts are the same for any number of them; with
+    ``compile`` up to rounding, for it leaves each process's first batch to eager code.
 
     Args:
         sweep: the images, attacks and sizes.
@@ -101,7 +102,8 @@ def run(
         processes: that measure together; each calls this function with the same arguments.
 
     Raises:
-        OSError: a file cannot be read or written, or another process reads other models or images.
+        OSError: a file cannot be read or written.
+        ValueError: another process reads other models or images; images that a model does not fit.
         FailedElsewhere: another process raised.
     """
     images = sweep.shown()
@@ -140,7 +142,7 @@ def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes
 
     def check() -> None:
         if other := [rank for rank, keys in enumerate(plans) if keys != plans[0]]:
-            raise OSError(f"process {other[0]} reads other models or images than process 0: all need the same files")
+            raise ValueError(f"process {other[0]} reads other models or images than process 0: all need the same files")
 
     on_main(processes, check)
 
@@ -164,17 +166,24 @@ def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluati
         model=subject.name,
         checkpoint=fingerprint(subject.model.state_dict()),
         space=str(subject.space),
-        dataset=sweep.dataset,
-        split=sweep.split,
-        images=fingerprint_of_images(images, sweep.data),
-        n=len(images),
-        total=len(sweep.images),
-        classes=len(images.classes),
         attack=CLEAN,
         eps=0.0,
         options={},
-        seed=sweep.seed,
+        **measured_on(sweep, images),
     )
+
+
+def measured_on(sweep: Sweep, images: Images) -> dict[str, Any]:
+    """What the records of a sweep have in common: which images, of those that ``limit`` leaves, and which seed."""
+    return {
+        "dataset": sweep.dataset,
+        "split": sweep.split,
+        "images": fingerprint_of_images(images, sweep.data),
+        "n": len(images),
+        "total": len(sweep.images),
+        "classes": len(images.classes),
+        "seed": sweep.seed,
+    }
 
 
 def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:

@@ -27,8 +27,8 @@ from fastadv.evaluate.sweep import (
     Sweep,
     counted,
     fingerprint,
-    fingerprint_of_images,
     loader_of,
+    measured_on,
     progress_bar,
     provenance,
 )
@@ -256,24 +256,20 @@ def _evaluations(
     sweep: Sweep, source: Subject, targets: Sequence[Subject], attack: str, images: Images
 ) -> list[TransferEvaluation]:
     """In the order of :func:`transfer`: by eps, then by target."""
+    common = measured_on(sweep, images)
+    checkpoints = {subject: fingerprint(subject.model.state_dict()) for subject in (source, *targets)}
     return [
         TransferEvaluation(
             source=source.name,
             target=target.name,
-            source_checkpoint=fingerprint(source.model.state_dict()),
-            target_checkpoint=fingerprint(target.model.state_dict()),
+            source_checkpoint=checkpoints[source],
+            target_checkpoint=checkpoints[target],
             source_space=str(source.space),
             target_space=str(target.space),
-            dataset=sweep.dataset,
-            split=sweep.split,
-            images=fingerprint_of_images(images, sweep.data),
-            n=len(images),
-            total=len(sweep.images),
-            classes=len(images.classes),
             attack=attack,
             eps=float(eps),
             options=parse_attack(attack, source.model)[1],
-            seed=sweep.seed,
+            **common,
         )
         for eps in sweep.eps
         for target in targets

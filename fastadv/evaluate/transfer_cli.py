@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from fastadv import devices
-from fastadv.evaluate.attack_text import parse_attack
-from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, whole
+from fastadv.arguments import create_parser, parse, whole
+from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, sweep_of
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.subjects import add_options, load_subjects
@@ -37,14 +37,14 @@ examples:
   fastadv transfer A=runs/seed-0 B=runs/seed-1 C=runs/elu --eps 16 --out results
   fastadv transfer A=runs/seed-0 D=timm/resnet18@weights.pth --space symmetric --eps 2,4,8,16 --curve A:D
 
-exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command or the data; 130 or 143 stopped by SIGINT
-(Ctrl-C) or SIGTERM, to be continued with the same command.
+exit codes: 0 done; 1 a file could not be read or written; 2 a mistake in the command or the data; 130 or 143 stopped by
+SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv transfer`` with these arguments; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(_parser(), argv)
 
     def prepare(_: Processes) -> tuple[Path, Callable[[], None]]:
         sweep, subjects, file = _prepare(arguments)
@@ -59,13 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastadv transfer",
-        allow_abbrev=False,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("fastadv transfer", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add_subjects(parser, attacks_by_default="fgsm,iter_basic,iter_ll", eps_by_default="16")
     add(
@@ -96,20 +90,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
     loaded = load_subjects(arguments.models, arguments)
     names = [subject.name for subject in loaded.subjects]
     arguments.curve = _pair(arguments.curve, names)
-    sweep = Sweep(
-        dataset=loaded.config.name,
-        images=loaded.images,
-        limit=arguments.limit,
-        attacks=arguments.attacks,
-        eps=arguments.eps,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        device=devices.resolve(arguments.device),
-        data=loaded.config,
-    )
-    for subject in loaded.subjects:
-        for attack in sweep.attacks:
-            parse_attack(attack, subject.model)
+    sweep = sweep_of(arguments, loaded, devices.resolve(arguments.device))
     make_folder(arguments.out)
     return sweep, loaded.subjects, RecordFile(arguments.out / "transfer.jsonl", TransferRecord)
 

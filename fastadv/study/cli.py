@@ -6,14 +6,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fastadv import data, devices
-from fastadv.evaluate.cli import whole
+from fastadv.arguments import add_machine_options, create_parser, parse, whole
 from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code
@@ -54,7 +53,7 @@ exit codes: 0 done; 1 a training failed or a file could not be written; 2 a mist
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv study`` with these arguments; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(_parser(), argv)
     studies = list(STUDIES.values()) if arguments.study == "all" else [STUDIES[arguments.study]]
     try:
         about = manifest.Manifest(arguments.scale, _dataset(arguments), arguments.epochs, arguments.limit)
@@ -97,26 +96,14 @@ def _run(studies: Sequence[Study], scale: Scale, place: Place, machine: Machine,
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastadv study",
-        allow_abbrev=False,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = create_parser("fastadv study", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add("study", metavar="NAME", choices=[*STUDIES, "all"], help="one of the above")
     add("--scale", choices=["small", "imagenet"], default="small", help="small or imagenet (default: %(default)s)")
     add("--data", metavar="DIR", help="the data set's folder")
     add("--out", type=Path, default=Path("study"), metavar="DIR", help="where to write (default: %(default)s)")
     add("--dry-run", action="store_true", help="list the networks, the time and the disk, and do nothing")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
-    add(
-        "--threads",
-        type=partial(whole, most=devices.MOST_THREADS),
-        metavar="N",
-        help="CPU threads (default: PyTorch's own choice)",
-    )
+    add_machine_options(parser)
     add(
         "--processes",
         type=whole,

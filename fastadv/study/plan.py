@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.tables import Table
 from fastadv.train.config import TrainConfig
+from fastadv.train.parsing import flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,11 +147,3 @@ def _with(node: Any, path: Sequence[str], value: Any) -> Any:
     if is_dataclass(node) and not isinstance(node, type):
         return replace(node, **{name: _with(getattr(node, name), rest, value) if rest else value})
     return {**node, ".".join(path): value}
-
-
-def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Dotted names of all values of nested mappings."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found.update(flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value})
-    return found

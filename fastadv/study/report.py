@@ -13,12 +13,13 @@ from fastadv.extras import require
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
 from fastadv.study.page import page
-from fastadv.study.plan import Network, Shown, Study, flat
+from fastadv.study.plan import Network, Shown, Study
 from fastadv.study.recipes import STUDIES
 from fastadv.study.results import NotMeasured
 from fastadv.study.runner import Place
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import FAILS, HOLDS, MISSING, UNCLEAR, Finding
+from fastadv.train.parsing import flat
 
 MARKS = {HOLDS: "✓", FAILS: "✗", UNCLEAR: "?", MISSING: "-"}
 INTERVALS = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastadv.arguments import create_parser, parse
 from fastadv.extras import require
 from fastadv.study.report import write_report
 
@@ -20,14 +20,10 @@ claims.md has them, to text.
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv report`` with these arguments; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="fastadv report",
-        description=_DESCRIPTION,
-        epilog="exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    codes = "exit codes: 0 done; 1 a file could not be written; 2 a mistake in the command."
+    parser = create_parser("fastadv report", description=_DESCRIPTION, epilog=codes)
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of fastadv study")
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv)
     try:
         require("matplotlib", extra="evaluate")
         paths = write_report(arguments.folder)

@@ -14,9 +14,9 @@ from signal import Signals
 import torch
 
 from fastadv import data
-from fastadv.data import ImageData
 from fastadv.evaluate.leaking import LeakRecord, run_leaking
 from fastadv.evaluate.records import Record, RecordFile
+from fastadv.evaluate.subjects import check_classes
 from fastadv.evaluate.sweep import Images, Subject, Sweep, run
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.signals import on_first_signal
@@ -171,7 +171,7 @@ class Runner:
         self.place = place
         self.machine = machine
         self.scale = scale
-        self._images: ImageData | None = None
+        self._images: Images | None = None
         self._trainer: Trainer | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped_by: Signals | None = None
@@ -267,8 +267,8 @@ class Runner:
 
     def _test_images(self) -> Images:
         if self._images is None:
-            self._images = data.load(self.scale.base.data.name, self.machine.data, False)
-        return self._images.test
+            self._images = data.load_test(self.scale.base.data.name, self.machine.data, False)
+        return self._images
 
     def _subjects(self, part: Robustness | Transfer | Leaking) -> list[Subject]:
         """The networks, with their averaged weights where they have such."""
@@ -276,6 +276,8 @@ class Runner:
         for network in part.networks:
             averaged = network.config.ema_decay is not None
             loaded = checkpoint.load_model(self.place.run(network), averaged=averaged)
+            where = self.machine.data or self.scale.base.data.name
+            check_classes(network.name, loaded, self._test_images(), where)
             subjects.append(Subject(network.id, loaded.model, loaded.config.data.pixel_space))
         return subjects
 

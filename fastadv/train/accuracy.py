@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -33,3 +34,12 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], process
     correct, examples = counts.tolist()
     share: float = correct / examples
     return share
+
+
+def chance(labels: Tensor) -> float:
+    """The accuracy on images of these labels [N] up to which a network may be guessing.
+
+    Who always answers the commonest class gets its share right; two standard errors more are luck.
+    """
+    share = labels.bincount().max().item() / len(labels)
+    return share + 2 * math.sqrt(share * (1 - share) / len(labels))

@@ -18,6 +18,7 @@ from fastadv import data, devices, models
 from fastadv.extras import require
 from fastadv.models.trial import check_takes
 from fastadv.train import checkpoint
+from fastadv.train.accuracy import chance
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
@@ -26,15 +27,20 @@ from fastadv.train.free import FreeTask
 from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.mistakes import check_used
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
+from fastadv.train.parsing import flat
 from fastadv.train.replays import Replayed
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
 
 _TEST_BATCH = 256  # of images in memory, which are small
 _FREE_ON_RESUME = {
-    *("epochs", "accumulate", "device", "threads", "fast", "compile", "checkpoint_every", "keep", "log_every"),
+    *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
+    # What computes the same up to rounding.
+    *("fast", "channels_last", "compile"),
+    *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
 }
+_ABSENT = object()
 
 
 def create_trainer(
@@ -67,16 +73,19 @@ def create_trainer(
             made for.
     """
     run_dir = Path(run_dir)
-    config, start = on_main(processes, lambda: _start(config, run_dir, resume, processes))
+    config, start, remark = on_main(processes, lambda: _start(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    if config.model.name == "inception_v3" and config.data.space != "symmetric" and processes.main:
-        warnings.warn(f"inception_v3 is made for data.space symmetric, got {config.data.space}", stacklevel=2)
     torch.manual_seed(config.seed)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, processes))
     seed_draws(config.seed, processes)
     if start is not None:
         trainer.load(start)
+    # Warned of last: an error leaves nothing to warn of.
+    if config.model.name == "inception_v3" and config.data.space != "symmetric" and processes.main:
+        warnings.warn(f"inception_v3 is made for data.space symmetric, got {config.data.space}", stacklevel=2)
+    if remark is not None and processes.main:
+        warnings.warn(remark, stacklevel=2)
     return trainer
 
 
@@ -87,13 +96,13 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
     with _naming("data"):
         images = _images(config, processes)
         train_loader, test_loader = _loaders(images, config, device, processes)
-        num_classes, shape = len(images.train.classes), data.shape_of(images.train, config.data)
+        classes, shape = images.train.classes, data.shape_of(images.train, config.data)
         if len(train_loader) < config.accumulate:
             raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
         if config.attack.training == "free":
             train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
     with _naming("model"):
-        model = models.create(config.model.name, num_classes=num_classes, in_channels=shape[0], **config.model.options)
+        model = models.create(config.model.name, num_classes=len(classes), in_channels=shape[0], **config.model.options)
         model = _placed(model, config, device, processes)
         _check_fits(model, config, shape)
         averages = _averages(model, config)
@@ -113,8 +122,10 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         schedule=schedule,
         train_loader=train_loader,
         test_loader=test_loader,
-        inputs=(num_classes, shape[0]),
+        classes=classes,
+        in_channels=shape[0],
         training_set=data.identity_of(images.train),
+        chance=chance(images.test.labels),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=averages,
@@ -238,14 +249,14 @@ def _naming(section: str) -> Iterator[None]:
 
 def _start(
     config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes
-) -> tuple[TrainConfig, Path | None]:
-    """The run's configuration, and the checkpoint that it goes on from."""
+) -> tuple[TrainConfig, Path | None, str | None]:
+    """The run's configuration, the checkpoint that it goes on from, and what to warn of once it does."""
     if not resume:
         _check_new(run_dir)
     start = checkpoint.latest(run_dir) if resume else None
     if start is None and resume is not True:
         check_used(config.data)
-        return config, None
+        return config, None, None
     if start is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
     stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
@@ -253,15 +264,15 @@ def _start(
     _check_same(config, stored, run_dir)
     if config.data != stored.data:
         check_used(config.data)
-    if processes.world_size != before:
-        warnings.warn(
-            f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
-            f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
-            f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
-            f"from its perturbations), and sums differ in their last bits",
-            stacklevel=2,
-        )
-    return config, start
+    if processes.world_size == before:
+        return config, start, None
+    remark = (
+        f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
+        f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
+        f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
+        f"from its perturbations), and sums differ in their last bits"
+    )
+    return config, start, remark
 
 
 def _check_new(run_dir: Path) -> None:
@@ -291,19 +302,17 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
 
 
 def _check_same(config: TrainConfig, stored_config: TrainConfig, run_dir: Path) -> None:
-    stored, wanted = _flat(asdict(stored_config)), _flat(asdict(config))
+    stored, wanted = flat(asdict(stored_config)), flat(asdict(config))
     free = _FREE_ON_RESUME - ({"epochs"} if depends_on_length(config.schedule) else set())
-    differing = [name for name in stored if stored[name] != wanted[name] and name not in free]
+    names = [name for name in stored | wanted if name not in free]
+    differing = [name for name in names if stored.get(name, _ABSENT) != wanted.get(name, _ABSENT)]
     if differing:
-        changes = "; ".join(f"{name} was {stored[name]!r} and is now {wanted[name]!r}" for name in differing)
+        changes = "; ".join(
+            f"{name} was {_shown(stored, name)} and is now {_shown(wanted, name)}" for name in differing
+        )
         why = f"; a {config.schedule.name} schedule depends on the number of epochs" if "epochs" in differing else ""
         raise ValueError(f"{run_dir} cannot be resumed with another configuration: {changes}{why}")
 
 
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Dotted names of all fields; ``options`` count as one."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict) and name != "options"
-        flat.update(_flat(value, f"{path}{name}.") if nested else {f"{path}{name}": value})
-    return flat
+def _shown(values: dict[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "not given"

@@ -1,7 +1,8 @@
 """Checkpoints: folders that are whole or not there, and that are verified before anything in them is used.
 
 ``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), their averages if the run
-keeps any (``averaged.safetensors``), the run's configuration (``config.yaml``), what training needs besides
+keeps any (``averaged.safetensors``), the run's configuration (``config.yaml``), the names of the classes in the order
+of the logits (``classes.json``; a file of its own, for there may be tens of thousands), what training needs besides
 (``state.pt``), and ``meta.json`` with the sha256 of the others.
 """
 
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from fastadv.train.parsing import dump_config, parse_config
 
 _FORMAT = 1
 _WEIGHTS, _CONFIG, _STATE, _META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
-_AVERAGED = "averaged.safetensors"
+_AVERAGED, _CLASSES = "averaged.safetensors", "classes.json"
+_OPTIONAL = (_AVERAGED, _CLASSES)  # earlier versions wrote no names of classes
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -64,12 +66,14 @@ class Saved:
         meta: where the run stood.
         weights: parameters and buffers by name, on the CPU.
         averaged: the same, averaged over the iterations; None if the run averages nothing.
+        classes: as given to :func:`save`.
         state: as given to :func:`save`.
     """
 
     meta: Meta
     weights: dict[str, torch.Tensor]
     averaged: dict[str, torch.Tensor] | None
+    classes: tuple[str, ...] | None
     state: dict[str, Any]
 
 
@@ -83,6 +87,7 @@ class LoadedModel:
         step: iterations it was trained for.
         name: of the run.
         num_classes: that it tells apart.
+        classes: their names; None where the checkpoint has none.
     """
 
     model: nn.Module
@@ -90,6 +95,7 @@ class LoadedModel:
     step: int
     name: str
     num_classes: int
+    classes: tuple[str, ...] | None
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -101,6 +107,7 @@ def save(
     model: nn.Module,
     averaged: nn.Module | None = None,
     config: TrainConfig,
+    classes: Sequence[str] | None = None,
     state: Mapping[str, Any],
     meta: Meta,
     keep: int = 3,
@@ -112,6 +119,7 @@ def save(
         model: the raw module, not a wrapper.
         averaged: the same module with averaged weights, if the run keeps them.
         config: the run's.
+        classes: the names of the classes, in the order of the logits, if they have any.
         state: what :func:`load_state` shall return; tensors, numbers, strings and containers of them.
         meta: where the run stands.
         keep: at least 1.
@@ -128,7 +136,7 @@ def save(
         target.parent.mkdir(parents=True, exist_ok=True)
         for left in target.parent.glob(".*.partial"):  # by a run that was killed while it wrote
             shutil.rmtree(left)
-        _write_files(partial, model, averaged, config, state, meta)
+        _write_files(partial, model, averaged, config, classes, state, meta)
         if target.exists():  # refused by latest(), or the run would have continued from it
             shutil.rmtree(target)
         partial.rename(target)
@@ -148,6 +156,7 @@ def _write_files(
     model: nn.Module,
     averaged: nn.Module | None,
     config: TrainConfig,
+    classes: Sequence[str] | None,
     state: Mapping[str, Any],
     meta: Meta,
 ) -> None:
@@ -158,6 +167,8 @@ def _write_files(
         _WEIGHTS: serialized(_plain_tensors(model)),
         **({_AVERAGED: serialized(_plain_tensors(averaged))} if averaged is not None else {}),
         _CONFIG: dump_config(config).encode(),
+        # In ASCII: a folder's name may hold bytes that are no UTF-8.
+        **({_CLASSES: json.dumps(list(classes)).encode("ascii")} if classes is not None else {}),
         _STATE: pickled.getvalue(),
     }
     about = {
@@ -246,8 +257,8 @@ def read_meta(path: Path) -> Meta:
         about = json.loads((path / _META).read_bytes())
         if not isinstance(about, dict) or about.get("format") != _FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of this version: {_META} has no format {_FORMAT}")
-        averaged = [_AVERAGED] if _AVERAGED in about["sha256"] else []
-        for name in (_WEIGHTS, *averaged, _CONFIG, _STATE):
+        optional = [name for name in _OPTIONAL if name in about["sha256"]]
+        for name in (_WEIGHTS, _CONFIG, _STATE, *optional):
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != about["sha256"][name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
         return Meta(**{field.name: about[field.name] for field in fields(Meta) if field.name in about})
@@ -285,7 +296,7 @@ def read(path: Path) -> Saved:
     """
     meta = read_meta(path)
     averaged = load_weights(path, averaged=True) if (path / _AVERAGED).exists() else None
-    return Saved(meta, load_weights(path), averaged, load_state(path))
+    return Saved(meta, load_weights(path), averaged, load_classes(path), load_state(path))
 
 
 def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
@@ -299,6 +310,12 @@ def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tenso
         raise CheckpointError(f"{path} has no averaged weights: its run was trained without --ema-decay")
     weights: dict[str, torch.Tensor] = require("safetensors.torch", extra="train").load(file.read_bytes())
     return weights
+
+
+def load_classes(path: Path) -> tuple[str, ...] | None:
+    """The names of the classes of the checkpoint ``path``, in the order of the logits; None if it has none."""
+    file = path / _CLASSES
+    return tuple(json.loads(file.read_bytes())) if file.exists() else None
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -328,4 +345,4 @@ def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> Loade
     model.load_state_dict(load_weights(found, averaged=averaged))
     folder = found.resolve()
     name = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-    return LoadedModel(model.eval(), config, meta.step, name, meta.num_classes)
+    return LoadedModel(model.eval(), config, meta.step, name, meta.num_classes, load_classes(found))

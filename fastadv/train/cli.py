@@ -18,7 +18,15 @@ from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import FailedElsewhere, Processes, joined, launch_name, launched, on_main
+from fastadv.train.distributed import (
+    FailedElsewhere,
+    Processes,
+    ProcessLost,
+    joined,
+    launch_name,
+    launched,
+    on_main,
+)
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
@@ -32,10 +40,10 @@ _DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep c
 scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
 and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
 option's name count as underscores. On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ..."""
-_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written, or
-by an image that cannot be used (--data.on_bad_image stop); 2 a mistake in the options or the data; 130 or 143 stopped
-by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume. Processes that torchrun starts anew (--max-restarts)
-continue the run by themselves."""
+_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written,
+by an image that cannot be used (--data.on_bad_image stop), or by the death of another process; 2 a mistake in the
+options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume. Processes that
+torchrun starts anew (--max-restarts) continue the run by themselves."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +55,9 @@ def main(argv: Sequence[str]) -> int:
             trainer = _prepare(argv, processes)
             expected, code = _FAILURES, 1
             return _run(trainer)
+    except ProcessLost as error:
+        print(f"fastadv train: process {launched().rank}: {error}", file=sys.stderr)
+        return 1
     except FailedElsewhere:
         return code
     except expected as error:
@@ -70,6 +81,12 @@ def _run(trainer: Trainer) -> int:
         return exit_code(stopped_by)
     if trainer.processes.main:
         print(trainer.last_checkpoint)
+    if trainer.test_accuracy is not None and trainer.test_accuracy <= trainer.chance:
+        _say(
+            trainer,
+            f"fastadv train: the test accuracy, {trainer.test_accuracy:.2%}, is no better than guessing, which gives "
+            f"up to {trainer.chance:.2%}. What often helps: a lower optimizer.lr, a schedule.warmup, or more epochs",
+        )
     _say(trainer, f"next: {_evaluation(trainer)}")
     return 0
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal, get_args
 
 from fastadv.data.preprocessing import Preprocessing
@@ -201,9 +202,11 @@ class AttackConfig:
                 raise ValueError(f"attack.{name} has no effect with attack.training {self.training}: leave it out")
         if self.training == "algorithm1":
             return
-        _real(f"attack.eps, with attack.training {self.training},", self.eps, above=0)
+        with_it = f"with attack.training {self.training},"
+        needs = [partial(_real, f"attack.eps, {with_it}", self.eps, above=0)]
         if self.training == "free":
-            _integer("attack.replays, with attack.training free,", self.replays, least=2)
+            needs.append(partial(_integer, f"attack.replays, {with_it}", self.replays, least=2))
+        _all(needs)
         for name in self.options:
             if name in _OPTIONS_THAT_MAKE_FAST or (self.training == "free" and name != "alpha"):
                 raise ValueError(f"attack.options must not set {name} with attack.training {self.training}")
@@ -378,6 +381,18 @@ class TrainConfig:
     def in_channels_last(self) -> bool:
         """Whether weights and images are in channels_last, by either option."""
         return self.channels_last or self.fast
+
+
+def _all(checks: Sequence[Callable[[], None]]) -> None:
+    """Make all checks, and refuse together what they refuse: a command is then mended at once."""
+    said = []
+    for check in checks:
+        try:
+            check()
+        except ValueError as error:
+            said.append(str(error))
+    if said:
+        raise ValueError("; ".join(said))
 
 
 def _one_of(name: str, value: object, accepted: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,12 +28,17 @@ from torch.nn.parallel import DistributedDataParallel
 # A process that waits longer for the others than they take to evaluate and to save gives up with an error. One that
 # ends earlier is not waited for at all: torchrun ends the others.
 _TIMEOUT = timedelta(minutes=10)
+_OF_GLOO = re.compile(r"\[\S*gloo/\S+\] ")  # which raises RuntimeError alone, and begins with the line of its code
 
 T = TypeVar("T")
 
 
 class FailedElsewhere(RuntimeError):
     """Another process failed, and says why: this one ends with it."""
+
+
+class ProcessLost(FailedElsewhere):
+    """Another process has died, or cannot be reached: it does not say so itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +95,30 @@ def joined() -> Iterator[Processes]:
 
     Tensors on the CPU travel by gloo, those on a GPU by NCCL. After an error in the block the group is left as it is:
     to dissolve it could mean to wait for those that wait for this process.
+
+    Raises:
+        ProcessLost: within the block, too, where a collective fails for want of another process.
     """
     processes = launched()
     if processes.alone:
         yield processes
         return
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-        store=_store_of_their_own(processes),
-        rank=processes.rank,
-        world_size=processes.world_size,
-        timeout=_TIMEOUT,
-    )
-    yield processes
-    dist.destroy_process_group()
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=_store_of_their_own(processes),
+            rank=processes.rank,
+            world_size=processes.world_size,
+            timeout=_TIMEOUT,
+        )
+        yield processes
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        where, reason = _OF_GLOO.match(str(error)), str(error)
+        if not isinstance(error, dist.DistError) and where is None:
+            raise
+        reason = reason[where.end() if where else 0 :].partition("\n")[0].partition(". ")[0]
+        raise ProcessLost(f"another process has died or cannot be reached ({reason})") from error
 
 
 def _store_of_their_own(processes: Processes) -> dist.Store:

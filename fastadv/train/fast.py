@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from torch import nn
 
+from fastadv.attacks.amounts import checked_number
 from fastadv.pixels import PixelSpace
-from fastadv.train.free import checked_number
-from fastadv.train.task import AdversarialTask
+from fastadv.train.task import ALL, AdversarialTask, checked_options
+
+_FIXED = ("steps", "alpha", "random_start")
 
 
 def fast_task(
@@ -40,20 +41,23 @@ def fast_task(
     Raises:
         ValueError: an eps or alpha that is not positive and finite, an attack option that makes it another method, or
             what :class:`AdversarialTask` refuses.
-        TypeError: an eps that is not a number.
+        TypeError: an eps that is not a number, or what :class:`AdversarialTask` refuses.
+
+    Warns:
+        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected.
     """
-    eps = checked_number(eps, space)
-    attack_options = attack_options or {}
-    for name in ("steps", "alpha", "random_start"):
-        if name in attack_options:
-            raise ValueError(f"attack_options must not set {name}: fast training is one step of alpha, from random")
-    return AdversarialTask(
+    given = checked_options(attack_options, _FIXED, "fast training is one step of alpha, from random")
+    task = AdversarialTask(
         model,
         attack="pgd",
-        k=sys.maxsize,
+        k=ALL,
         lambda_=1.0,
         eps=eps,
         space=space,
-        attack_options={"steps": 1, "alpha": 1.25 * eps if alpha is None else alpha, **attack_options},
+        attack_options={"steps": 1, "alpha": alpha, **given},
         **options,
     )
+    number = checked_number(task.attack.eps)
+    if alpha is None:  # as an option of the attack, a wrong eps would be warned of twice
+        task.attack.alpha = 1.25 * number  # type: ignore[attr-defined]
+    return task

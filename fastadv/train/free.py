@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import ops
-from fastadv.attacks.amounts import Eps, checked_alpha, checked_eps
+from fastadv.attacks.amounts import checked_alpha, checked_eps, checked_number
 from fastadv.pixels import PixelSpace, check_space
-from fastadv.train.task import MinibatchTask, check_minibatch
+from fastadv.train.task import MinibatchTask, check_minibatch, check_state
 
 
 class FreeTask(MinibatchTask):
@@ -72,14 +73,18 @@ class FreeTask(MinibatchTask):
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         check_space(space)
-        self.eps = checked_number(eps, space)
+        self.eps = checked_number(checked_eps(eps, space))
         self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
-        if not isinstance(accumulate, int) or accumulate < 1:
+        if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
             raise ValueError(f"accumulate must be an integer of at least 1, got {accumulate!r}")
         self.space = space
         self.accumulate = accumulate
         # A perturbation has no mean, and eps for its range: in this space, to stay in the ball is to stay in the range.
-        self._ball = PixelSpace(0.0, space.std, -self.eps, self.eps)
+        # It is in units that the range is shorter than, or a PixelSpace takes a small std for one of a [0, 1] scale;
+        # of a power of two, for they must round nothing.
+        self._unit = math.ldexp(1.0, math.frexp(2 * self.eps)[1])
+        radius = self.eps / self._unit
+        self._ball = PixelSpace(0.0, [std / self._unit for std in space.std], -radius, radius)
         self._perturbations: list[Tensor | None] = [None] * accumulate  # [m, C, H, W] each
         self._range_seen = False
 
@@ -112,7 +117,8 @@ class FreeTask(MinibatchTask):
         """The perturbation's step, once the backward pass has arrived at the images."""
         assert shown.grad is not None
         # From delta itself, in a ball around 0 that is the range of its space.
-        ops.sign_step_(delta, delta, shown.grad, self.alpha, self.alpha, self._ball)
+        alpha = self.alpha / self._unit
+        ops.sign_step_(delta, delta, shown.grad, alpha, alpha, self._ball)
         shown.grad = None
 
     def _perturbation(self, images: Tensor) -> Tensor:
@@ -143,8 +149,7 @@ class FreeTask(MinibatchTask):
         Raises:
             ValueError: a dictionary that another object's ``state_dict`` made.
         """
-        if set(state) != {"iteration", "perturbations"}:
-            raise ValueError(f"a FreeTask's state has the keys iteration and perturbations, got {', '.join(state)}")
+        check_state("a FreeTask", ("iteration", "perturbations"), state)
         self.iteration = state["iteration"]
         kept = [None if delta is None else delta.clone() for delta in state["perturbations"]]
         self._perturbations = (kept + [None] * self.accumulate)[: self.accumulate]
@@ -154,18 +159,3 @@ class FreeTask(MinibatchTask):
             f"FreeTask(eps={self.eps}, alpha={self.alpha}, space={self.space}, accumulate={self.accumulate}, "
             f"label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, iteration={self.iteration})"
         )
-
-
-def checked_number(eps: Eps, space: PixelSpace) -> float:
-    """eps as a float, where no distribution of sizes fits. Warns where it is less than one grey level.
-
-    Raises:
-        ValueError: an eps that is not positive and finite.
-        TypeError: an eps that is not a number.
-    """
-    number = checked_eps(eps, space)
-    if not isinstance(number, float):
-        raise TypeError(f"eps must be one number for all examples, in pixel values, got {type(eps).__name__}")
-    if number == 0:
-        raise ValueError("eps must be positive: without a perturbation this is standard training")
-    return number

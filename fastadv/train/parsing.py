@@ -140,6 +140,14 @@ def dump_config(config: TrainConfig) -> str:
     return text
 
 
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Dotted names of all values of nested mappings, such as a configuration's."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found.update(flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value})
+    return found
+
+
 def _build(kind: Any, values: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     given = {field.name: values[field.name] for field in fields(kind) if field.name in values}

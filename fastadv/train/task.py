@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from types import NoneType
 from typing import Any, NamedTuple
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
-from fastadv.misfits import explaining
-from fastadv.options import check_model, is_number, labels_hint
+from fastadv.misfits import explaining, labels_hint
+from fastadv.options import check_aux_weight, check_label_smoothing, check_model, is_number
 from fastadv.pixels import PixelSpace
 from fastadv.train.distributed import current
 from fastadv.train.reuse import overwriting
 
+ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
 _AGAIN = (
     "this minibatch was made adversarial by an earlier call and has not been filled anew: the perturbations add up. "
     "Pass a copy, images.clone(), of images that are used more than once"
@@ -58,10 +60,8 @@ class MinibatchTask:
 
     def __init__(self, model: nn.Module, *, label_smoothing: float, aux_weight: float) -> None:
         check_model(model)
-        if not is_number(aux_weight) or aux_weight < 0:
-            raise ValueError(f"aux_weight must be finite and not negative, got {aux_weight!r}")
-        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}")
+        check_aux_weight(aux_weight)
+        check_label_smoothing(label_smoothing)
         self.model = model
         self.label_smoothing = label_smoothing
         self.aux_weight = aux_weight
@@ -124,8 +124,8 @@ class AdversarialTask(MinibatchTask):
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
 
     Raises:
-        ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), or an unknown
-            attack.
+        ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), an unknown attack,
+            or attack_options that the task has arguments for.
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
@@ -153,12 +153,10 @@ class AdversarialTask(MinibatchTask):
         for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
             if not is_number(value) or value < 0:
                 raise ValueError(f"{name} must be finite and not negative, got {value!r}")
-        if not isinstance(attack_options, (Mapping, NoneType)):
-            raise TypeError(f"attack_options must map names to values, got {type(attack_options).__name__}")
+        given = checked_options(attack_options, ("eps", "space", "seed"), "it is an argument of the task")
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
-        options |= attack_options or {}
-        self.attack = attacks.create(attack, model, **options)
+        self.attack = attacks.create(attack, model, **options | given)
         processes = current()
         self.attack.stream.split(processes.rank, processes.world_size)
         self.k = k
@@ -198,18 +196,48 @@ class AdversarialTask(MinibatchTask):
         Raises:
             ValueError: a dictionary that another object's ``state_dict`` made.
         """
-        if not isinstance(state, Mapping) or set(state) != {"iteration", "stream"}:
-            got = ", ".join(state) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(f"an AdversarialTask's state has the keys iteration and stream, got {got}")
+        check_state("an AdversarialTask", ("iteration", "stream"), state)
         self.iteration = state["iteration"]
         self.attack.stream.load_state_dict(state["stream"])
 
     def __repr__(self) -> str:
         return (
-            f"AdversarialTask(attack={self.attack}, k={self.k}, lambda_={self.lambda_}, "
+            f"AdversarialTask(attack={self.attack}, k={'all' if self.k == ALL else self.k}, lambda_={self.lambda_}, "
             f"start_after={self.start_after}, label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, "
             f"iteration={self.iteration})"
         )
+
+
+def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:
+    """``attack_options`` as a dictionary.
+
+    Args:
+        options: a mapping, or None for none.
+        taken: names that they must not set.
+        why: they must not, for the message.
+
+    Raises:
+        ValueError: a name that is taken.
+        TypeError: something other than a mapping.
+    """
+    if not isinstance(options, (Mapping, NoneType)):
+        raise TypeError(f"attack_options must map names to values, got {type(options).__name__}")
+    given = dict(options or {})
+    for name in taken:
+        if name in given:
+            raise ValueError(f"attack_options must not set {name}: {why}")
+    return given
+
+
+def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
+    """Refuse what a task's own ``state_dict`` did not make.
+
+    Raises:
+        ValueError: that.
+    """
+    if not isinstance(state, Mapping) or set(state) != set(keys):
+        got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f"{whose}'s state has the keys {' and '.join(keys)}, got {got or 'none'}")
 
 
 def check_minibatch(images: Tensor, labels: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastadv.data.identity import difference
+from fastadv.data.identity import difference, other_classes
 from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
 from fastadv.train.config import TrainConfig
@@ -60,12 +60,20 @@ class Trainer:
         schedule: stepped after each iteration.
         train_loader: what this process trains on.
         test_loader: what to measure accuracy on at the end of each epoch, this process's share.
-        inputs: the model's number of classes and of input channels.
+        classes: the names of the model's classes, in the order of its logits.
+        in_channels: of the model's input.
         training_set: what tells it from others, by :func:`fastadv.data.identity_of`.
+        chance: the test accuracy up to which a network may be guessing, by :func:`fastadv.train.accuracy.chance`.
         processes: that train together.
         local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
             gradients need not travel: ``DistributedDataParallel.no_sync``.
         averages: of the model's weights over the iterations; None for no averaging.
+
+    Attributes:
+        step: iterations done.
+        last_checkpoint: the one written or loaded last.
+        stopped_because: the reason given to :meth:`request_stop`.
+        test_accuracy: of the weights, after the last epoch that was trained here; None before.
     """
 
     def __init__(
@@ -79,8 +87,10 @@ class Trainer:
         schedule: torch.optim.lr_scheduler.LRScheduler,
         train_loader: Loader,
         test_loader: Loader,
-        inputs: tuple[int, int],
+        classes: Sequence[str],
+        in_channels: int,
         training_set: Mapping[str, Any],
+        chance: float = 0.0,
         processes: Processes = ALONE,
         local_backward: Callable[[], AbstractContextManager[None]] = nullcontext,
         averages: Averages | None = None,
@@ -93,12 +103,15 @@ class Trainer:
         self.schedule = schedule
         self.train_loader = train_loader
         self.test_loader = test_loader
-        self.inputs = inputs
+        self.classes = tuple(classes)
+        self.in_channels = in_channels
         self.training_set = training_set
+        self.chance = chance
         self.processes = processes
         self.averages = averages
         self.step = 0
         self.last_checkpoint: Path | None = None
+        self.test_accuracy: float | None = None
         self._local_backward = local_backward
         self._loss = self._lr = math.nan
         self._asked_to_stop = self._agreed_to_stop = False
@@ -251,6 +264,7 @@ class Trainer:
     def _log_epoch(self, epoch: int) -> None:
         means = self._means.read()
         tested = [self._test(module) for module in self._modules()]
+        self.test_accuracy = tested[0]
         record = EpochRecord(
             step=self.step,
             epoch=epoch + 1,
@@ -306,18 +320,18 @@ class Trainer:
         return self.last_checkpoint
 
     def _write_checkpoint(self, states: list[dict[str, Any]]) -> Path:
-        num_classes, in_channels = self.inputs
         return checkpoint.save(
             self.run_dir,
             model=self.model,
             averaged=None if self.averages is None else self.averages.module,
             config=self.config,
+            classes=self.classes,
             state={**self._state(), "processes": states},
             meta=checkpoint.Meta(
                 step=self.step,
                 epoch=self.step // self.steps_per_epoch,
-                num_classes=num_classes,
-                in_channels=in_channels,
+                num_classes=len(self.classes),
+                in_channels=self.in_channels,
                 processes=self.processes.world_size,
             ),
             keep=self.config.keep,
@@ -330,7 +344,7 @@ class Trainer:
 
         Raises:
             CheckpointError: it is not usable.
-            ValueError: the training set is another than it was.
+            ValueError: the training set is another than it was, or its classes have other names.
             FailedElsewhere: another process raised one of these.
         """
         saved = on_main(self.processes, lambda: checkpoint.read(path))
@@ -338,7 +352,7 @@ class Trainer:
         missing = sorted({*self._state(), "processes"} - state.keys())
         if missing:
             raise checkpoint.CheckpointError(f"{path} is of another version of fastadv: it lacks {', '.join(missing)}")
-        on_all(self.processes, lambda: self._check_training_set(state["training_set"], path))
+        on_all(self.processes, lambda: self._check_training_set(saved, path))
         self.model.load_state_dict(saved.weights)
         if self.averages is not None:
             if saved.averaged is None:
@@ -353,8 +367,11 @@ class Trainer:
             self._load_own_state(state["processes"][self.processes.rank])
         self.last_checkpoint = path
 
-    def _check_training_set(self, before: Mapping[str, Any], path: Path) -> None:
-        if (differs := difference(before, self.training_set)) is not None:
+    def _check_training_set(self, saved: checkpoint.Saved, path: Path) -> None:
+        differs = difference(saved.state["training_set"], self.training_set)
+        if differs is None and saved.classes is not None:
+            differs = other_classes(saved.classes, self.classes)
+        if differs is not None:
             raise ValueError(
                 f"{path} is of another training set than {self.config.data.root or self.config.data.name}: {differs}. "
                 f"Resume with the data that the run was begun with, wherever they lie now (--data DIR), or begin a "

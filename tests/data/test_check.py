@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from fastadv.cli import main
 from fastadv.data import stored
 from fastadv.data.manifest import FILE
 from fastadv.pixels import PixelSpace
+from fastadv.remarks import remarks_shown
 from tests.data.pictures import damaged, real_world, write_data_set, write_folder
 
 BAD = ("train/class0/001.JPEG", "train/class1/002.JPEG", "val/class1/000.JPEG")
@@ -47,8 +50,8 @@ def test_bad_files_are_listed_and_left_out(root: Path, capsys: pytest.CaptureFix
     with pytest.warns(UserWarning, match="leaves out") as said:
         images = data.load("imagenet", root)
     assert [str(one.message).partition("leaves out ")[2] for one in said] == [
-        "2 of 6 train images: the next image takes the place of each",
-        "1 of 6 val images",
+        "2 of 6 train images (class0/001.JPEG, class1/002.JPEG): the next image takes the place of each",
+        "1 of 6 val images (class1/000.JPEG)",
     ]
     assert len(images.train) == 6 and images.train.left_out == {1, 5}
     assert names(images.test) == [
@@ -59,6 +62,34 @@ def test_bad_files_are_listed_and_left_out(root: Path, capsys: pytest.CaptureFix
     assert images.test.left_out == frozenset()
     some = data.image_source.Selection(images.train, torch.tensor([5, 0, 1]))
     assert some.left_out == {0, 2}
+
+
+@pytest.mark.parametrize("removed", ["train", "val"])
+def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """val/ is enough for an evaluation, and training asks for both."""
+    (root / removed).rename(root / "elsewhere")
+    there = {"train": "val", "val": "train"}[removed]
+    assert check(root) == 1
+    assert capsys.readouterr().out.splitlines()[0] == f"{root} has no {removed}/: {there}/ is checked alone"
+    with pytest.raises(FileNotFoundError, match=f"has no {removed}/: it must hold train/CLASS/IMAGE and val/CLASS"):
+        data.load("imagenet", root)
+    if removed == "val":
+        with pytest.raises(FileNotFoundError, match=r"has no val/: it must hold val/CLASS/IMAGE, or shards .* val/$"):
+            data.load_test("imagenet", root)
+        return
+    with pytest.warns(UserWarning, match=r"leaves out 1 of 6 val images \(class1/000\.JPEG\)$"):
+        assert len(data.load_test("imagenet", root)) == 5
+    (root / "elsewhere").rename(root / removed)
+    with pytest.raises(ValueError, match=f"{FILE} is stale: it is not of train: run fastadv data check"):
+        data.load("imagenet", root)
+
+
+def test_an_evaluation_is_not_told_of_training_images(root: Path) -> None:
+    check(root)
+    with pytest.warns(UserWarning) as said:
+        images = data.load_test("imagenet", root)
+    assert len(said) == 1 and "val images" in str(said[0].message)
+    assert names(images) == names(data.scan(root)["val"])[:3] + names(data.scan(root)["val"])[4:]
 
 
 def test_training_and_evaluation_go_without_a_word(root: Path) -> None:
@@ -101,17 +132,23 @@ def test_a_scan_that_takes_long_says_what_it_does(
     rank: str,
     lines: int,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def slow(folder: Path) -> dict[str, data.ImageSource]:
+    def slow(*_: Any) -> dict[str, data.ImageSource]:
         time.sleep(seconds)
         return {}
 
     monkeypatch.setattr(stored, "_scan", slow)
     monkeypatch.setattr(patience, "SLOW", 0.1)
     monkeypatch.setenv("RANK", rank)
-    data.scan(root)
-    assert capsys.readouterr().err.splitlines() == [f"listing the images in {root} ..."] * lines
+    said = [f"listing the images in {root} ..."] * lines
+    with caplog.at_level(logging.INFO, "fastadv"):
+        data.scan(root)
+    assert caplog.messages == said and capsys.readouterr().err == ""  # a program that uses the library prints itself
+    with remarks_shown():
+        data.scan(root)
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +177,8 @@ def test_every_damage_is_found(tmp_path: Path) -> None:
     assert [one["reason"] for one in left_out["val"]["left_out"]][-1] == "No such file or directory"
     with pytest.warns(UserWarning, match="leaves out") as said:
         assert len(data.load("imagenet", tmp_path).test) == 1
-    assert str(said[1].message).endswith("leaves out 7 of 8 val images")
+    named = "all/000.JPEG, all/001.JPEG, all/002.JPEG and 4 more"
+    assert str(said[1].message).endswith(f"leaves out 7 of 8 val images ({named})")
 
 
 def mended(root: Path) -> None:

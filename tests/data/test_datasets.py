@@ -278,12 +278,27 @@ def test_no_folder(name: str) -> None:
         data.load(name)
 
 
-def test_unknown_name() -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("svhn", ""),
+        ("imagenette", " (did you mean imagenet?)"),
+        ("FashionMNIST", " (did you mean fashion_mnist?)"),
+        ("cifar-100", " (did you mean cifar10?)"),
+    ],
+)
+def test_unknown_name(name: str, hint: str) -> None:
     assert data.names() == ["digits", "mnist", "fashion_mnist", "cifar10", "imagenet"]
-    with pytest.raises(
-        ValueError, match="unknown data set 'svhn'; accepted: digits, mnist, fashion_mnist, cifar10, imagenet"
-    ):
-        data.load("svhn", "anywhere")
+    accepted = "digits, mnist, fashion_mnist, cifar10, imagenet. imagenet with --data DIR (root) is any set of image"
+    with pytest.raises(ValueError, match=re.escape(f"unknown data set '{name}'{hint}; accepted: {accepted}")):
+        data.load(name, "anywhere")
+
+
+def test_the_test_images_alone() -> None:
+    both, test = data.load("digits"), data.load_test("digits")
+    assert torch.equal(test.images, both.test.images) and test.classes == both.test.classes
+    with pytest.raises(ValueError, match="imagenet is read from a folder"):
+        data.load_test("imagenet")
 
 
 def test_download_only_when_asked_and_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

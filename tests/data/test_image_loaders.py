@@ -267,7 +267,13 @@ def test_dali_computes_the_central_windows_that_numpy_does(central: float, coord
     assert windows_of_dali(coordinates, Preprocessing(central=central), []) == expected
 
 
-@pytest.mark.parametrize("value", [0.5, 4 / 3, 0.1, 1 - 0.9, math.pi, 1e-9, 1 + 2**-52, 1 / 3 + 1e5])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0.0, 0.5, 4 / 3, 0.1, 1 - 0.9, math.pi, 1e-9, 1 + 2**-52, 1 / 3 + 1e5),
+        *(1e-30 + 1e-45, 1.1e-38, 1e-40, -1e-60, 5e-324),  # float32 ends at 1e-45
+    ],
+)
 def test_dali_computes_with_every_digit(value: float) -> None:
     """Its constants are float32 whatever their type."""
     from nvidia.dali import fn, types

@@ -176,6 +176,22 @@ def test_classes_by_name(folder: Path, kind: str) -> None:
 
 
 @each_kind
+def test_validation_images_alone(folder: Path, kind: str) -> None:
+    """Without names, classes are numbered up to the largest label that is seen: of the training images, if there."""
+    root = write_shards(folder, kind)
+    pattern, write = WRITERS[kind]
+    for number in range(2):  # of the third class there is no validation image
+        write(root / "val" / pattern.format(number), examples_of(data.scan(folder)["val"])[4 * number : 4 * number + 4])
+    assert data.load_test("imagenet", root).classes == ("0", "1", "2")
+    (root / "train").rename(root / "elsewhere")
+    assert data.load_test("imagenet", root).classes == ("0", "1")
+    (root / "classes.txt").write_text("cat\ndog\nbird\n")
+    assert data.load_test("imagenet", root).classes == ("cat", "dog", "bird")
+    with pytest.raises(ValueError, match=r"val/ holds shards \(.*\) and train/ does not: both must"):
+        data.load("imagenet", root)
+
+
+@each_kind
 def test_a_shard_that_changes_is_indexed_again(folder: Path, kind: str) -> None:
     root = write_shards(folder, kind)
     data.scan(root)

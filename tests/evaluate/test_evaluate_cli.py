@@ -5,12 +5,14 @@ import json
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from fastadv import attacks, models
+from fastadv.arguments import parse
 from fastadv.evaluate import Record, read_records
 from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate.sweep import fingerprint
@@ -20,13 +22,14 @@ TABLE_FILES = [f"tables/robustness-{attack}.{kind}" for attack in ("fgsm", "step
 FIGURE_FILES = [f"figures/robustness-{top}.{kind}" for top in ("top1", "top5") for kind in ("png", "svg")]
 
 
-def save_run(folder: Path, seed: int = 0, **config: str) -> Path:
+def save_run(folder: Path, seed: int = 0, classes: Sequence[str] | None = None, **config: str) -> Path:
     """The folder of a run with one checkpoint of an untrained network."""
     torch.manual_seed(seed)
     checkpoint.save(
         folder,
         model=models.create("small_cnn", num_classes=10, in_channels=1),
         config=TrainConfig(data=DataConfig(**config)),  # type: ignore[arg-type]
+        classes=classes,
         state={},
         meta=checkpoint.Meta(step=1, epoch=1, num_classes=10, in_channels=1),
     )
@@ -230,6 +233,16 @@ def test_a_users_mistake_is_a_message_and_exit_code_2(
         (["x", "--threads", "99999"], "--threads: must be a whole number of at least 1 and at most 1024, got '99999'"),
         (["x", "--seed", str(2**63)], "--seed: must be a whole number of at least 0 and at most 9223372036854775807"),
         (["x", "--threads", "two"], "--threads: must be a whole number"),
+        (["x", "--limt", "20"], "unrecognized arguments: --limt 20 (did you mean --limit?)"),
+        (["x", "--epsilon=2"], "unrecognized arguments: --epsilon=2 (did you mean --eps?)"),
+        (["x", "--batchsize", "9"], "(did you mean --batch-size?)"),
+        (["x", "--lim", "20"], "(did you mean --limit?)"),
+        (["x", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["x", "y", "--averaged", "z"], "unrecognized arguments: z"),
+        (["x", "--eps", "2", "4"], "argument --eps: a list is one word with commas, as in --eps 2,4"),
+        (["--eps", "2,", "4,8", "x"], "argument --eps: a list is one word with commas, as in --eps 2,4,8"),
+        (["--attacks", "fgsm", "pgd:steps=3", "x"], "as in --attacks fgsm,pgd:steps=3"),
+        (["x", "--eps", "2", "--attacks"], "argument --attacks: expected one argument"),
     ],
 )
 def test_an_option_out_of_range_ends_before_any_work(
@@ -239,6 +252,24 @@ def test_an_option_out_of_range_ends_before_any_work(
         evaluate_cli.main(arguments)
     assert stopped.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_after_a_list_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_run(Path("16"))
+    arguments = parse(evaluate_cli._parser(), ["--eps", "2", "16"])
+    assert (arguments.eps, arguments.models) == ([2.0], ["16"])
+
+
+def test_images_that_do_not_fit_are_a_mistake_in_the_data(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unfit(*_: object, **__: object) -> None:
+        raise ValueError("images hold values that are not finite")
+
+    monkeypatch.setattr("fastadv.evaluate.sweep.evaluate_each", unfit)
+    assert evaluate(run_folder, "--out", run_folder / "out") == 2
+    assert "fastadv evaluate: images hold values that are not finite" in capsys.readouterr().err
 
 
 def test_help_names_every_attack_and_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:

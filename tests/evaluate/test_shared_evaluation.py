@@ -52,7 +52,7 @@ def test_what_is_recorded_is_not_measured_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "rank", "kind", "text"),
     [
-        ("other weights", 0, "OSError", "process 1 reads other models or images than process 0: all need the same"),
+        ("other weights", 0, "ValueError", "process 1 reads other models or images than process 0: all need the same"),
         ("full disk", 0, "OSError", "No space left"),
         ("one process", 1, "TypeError", "not callable"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,47 @@ def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path)
     assert not any(subject.model.training for subject in loaded.subjects)
 
 
-def test_a_run_of_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = save_run(tmp_path / "standard")
-    images = data.load("digits", None, False)
-    more = data.ImageSet(images.test.images, images.test.labels, (*images.test.classes, "another"))
-    monkeypatch.setattr(data, "load", lambda *_: data.ImageData(train=images.train, test=more))
-    with pytest.raises(ValueError, match=r"standard tells 10 classes apart, and digits .* has 11: --data must hold"):
+NAMES = tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("kept", "found", "message"),
+    [
+        (NAMES, NAMES, None),
+        (None, tuple("abcdefghij"), None),  # by an earlier version: the number is all that is known
+        (
+            None,
+            (*NAMES, "another"),
+            "standard tells 10 classes apart, and digits in DIR has 11: --data must hold the classes that",
+        ),
+        (
+            NAMES,
+            (*NAMES[:8], "9", "8"),
+            "standard was trained on other classes than those of digits in DIR: class 8 was '8' and is '9', class 9 "
+            "was '9' and is '8'. --data must hold the classes that it was trained on, by the same names",
+        ),
+        (
+            NAMES,
+            ("1", *NAMES[1:-3], "9", "8", "7"),
+            "class 0 was '0' and is '1', class 7 was '7' and is '9', class 9 was '9' and is '7'. --data",
+        ),
+        (NAMES, (*NAMES[1:], "0"), "class 2 was '2' and is '3', and 7 more. --data must"),
+    ],
+)
+def test_classes(
+    kept: tuple[str, ...] | None,
+    found: tuple[str, ...],
+    message: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = save_run(tmp_path / "standard", classes=kept)
+    images = data.load("digits").test
+    monkeypatch.setattr(data, "load_test", lambda *_: data.ImageSet(images.images, images.labels, found))
+    if message is None:
+        assert len(load_subjects([str(run)], options("--data", "DIR")).subjects) == 1
+        return
+    with pytest.raises(ValueError, match=re.escape(message)):
         load_subjects([str(run)], options("--data", "DIR"))
 
 

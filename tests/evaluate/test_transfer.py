@@ -56,7 +56,7 @@ def batch() -> tuple[Tensor, Tensor]:
         ("fgsm", 4, -5, 2, 2, 5),  # the third candidate, that did not fool the source, is wrong there, too
         # step l.l. helps those that are wrong already: leads become -6, -2, 2, 12, 32, -2, -22.
         ("step_ll", 4, 3, 2, 1, 2),
-        ("fgsm", 0.5, 0, 0, 0, 2),  # none is fooled, and there is no rate
+        ("fgsm", 1, 0, 0, 0, 2),  # a lead of 2 becomes a tie, which the first class wins: none is fooled, no rate
     ],
 )
 def test_counts_by_hand(

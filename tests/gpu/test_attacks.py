@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.train import AdversarialTask
 from tests.attacks.models import ConvNet, batch
-from tests.gpu.device import DEVICE, needs_streams, needs_two_gpus
+from tests.gpu.device import DEVICE, REHEARSAL, needs_streams, needs_two_gpus
 
 pytestmark = pytest.mark.gpu
 
@@ -140,6 +140,38 @@ def test_captured_under_autocast(replays: list[int], name: str, dtype: torch.dty
     assert replays
 
 
+@captures
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+@pytest.mark.parametrize("name", attacks.names())
+def test_fast(replays: list[int], name: str, bn: str) -> None:
+    """Captured, and with bn="eval" folded too: the same images up to rounding, and the model trained between them."""
+    model = ConvNet().to(DEVICE, torch.float64)
+    fast, plain = (attacks.create(name, model, eps=4, seed=3, bn=bn, fast=fast) for fast in (True, False))
+    for seed in range(4):
+        images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT, torch.float64, seed=seed))
+        # A gradient that is zero up to rounding has rounding's sign: a few elements, and a few more in each iteration.
+        assert ((fast(images, labels) - plain(images, labels)).abs() > 1e-9).float().mean() < 0.02
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.01)
+    assert bool(replays) == (name in GRADIENT_ATTACKS and not REHEARSAL)
+
+
+@captures
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["step_ll", "iter_ll", "pgd"])
+def test_fast_under_autocast(replays: list[int], name: str, dtype: torch.dtype) -> None:
+    """The range and the ball hold, and graphs are replayed; what is folded is rounded in another place."""
+    attack = attacks.create(name, ConvNet().to(DEVICE), eps=8, seed=7, fast=True)
+    for seed in range(4):
+        images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT, seed=seed))
+        with torch.autocast(DEVICE.type, dtype):
+            adv = attack(images, labels)
+        assert adv.min() >= 0 and adv.max() <= 1
+        assert (adv - images).abs().max() <= 8 / 255 + 1e-6 and not torch.equal(adv, images)
+    assert bool(replays) is not REHEARSAL
+
+
 class Slow(nn.Module):
     """Tens of milliseconds a forward: long enough for the next call to be issued meanwhile."""
 
@@ -249,12 +281,15 @@ def test_runs_on_the_device_of_its_images(name: str, capture: bool) -> None:
         assert adv.device == images.device and torch.cuda.current_device() == 0
 
 
-def test_training_decreases_the_loss() -> None:
+@pytest.mark.parametrize("option", ["capture", "fast"])
+def test_training_decreases_the_loss(option: str) -> None:
     torch.manual_seed(0)
     model = ConvNet().to(DEVICE)
     images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT))
-    options = {} if DEVICE.type == "cpu" else {"attack_options": {"capture": True}}
-    task = AdversarialTask(model, attack="step_ll", k=8, eps=TruncatedNormalEps(), space=UNIT, seed=1, **options)
+    options = {} if REHEARSAL and option == "capture" else {option: True}
+    task = AdversarialTask(
+        model, attack="step_ll", k=8, eps=TruncatedNormalEps(), space=UNIT, seed=1, attack_options=options
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     losses = []
     for _ in range(30):

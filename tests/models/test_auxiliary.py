@@ -133,7 +133,7 @@ def test_accuracy_is_that_of_the_logits() -> None:
 
 @pytest.mark.parametrize("aux_weight", [-0.1, math.nan])
 def test_weights_that_are_refused(aux_weight: float) -> None:
-    with pytest.raises(ValueError, match="aux_weight must be finite and not negative"):
+    with pytest.raises(ValueError, match="aux_weight must be zero or more and finite"):
         AdversarialTask(PixelHeads(), space=RAW, aux_weight=aux_weight)
     with pytest.raises(ValueError, match="aux_weight must be a number at least 0"):
         TrainConfig(aux_weight=aux_weight)

@@ -54,6 +54,7 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> Scale:
 
     few = data.ImageData(train=first(whole.train, 160), test=first(whole.test, 20))
     monkeypatch.setattr(data, "load", lambda name, root, download: few)
+    monkeypatch.setattr(data, "load_test", lambda name, root, download: few.test)
     monkeypatch.setattr(cost, "_ENOUGH_S", 0.0)  # estimates may be poor
     monkeypatch.setitem(scales.SMALL, "digits", tiny)
     return tiny()

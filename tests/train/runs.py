@@ -23,7 +23,7 @@ from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.accuracy import accuracy
-from fastadv.train.distributed import Processes, average_buffers, on_all, on_main
+from fastadv.train.distributed import Processes, average_buffers, gathered, on_all, on_main
 
 UNIT = PixelSpace.unit()
 
@@ -84,7 +84,8 @@ def train(
 
 
 def resume_with_other_labels(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
-    """A run that goes on while one process reads another training set."""
+    """A run that goes on while one process reads another training set; what it is warned of is an error."""
+    warnings.filterwarnings("error", "this run goes on")
     use_few_digits()
     few = data.load("digits", None, False)
     if processes.rank == rank:
@@ -242,6 +243,25 @@ def failures(processes: Processes, failing: list[int]) -> Any:
         return 10 * processes.rank
 
     return on_all(processes, work)
+
+
+def die(processes: Processes, rank: int, how: str) -> Any:
+    """Process ``rank`` dies while the others wait for it, in one kind of collective."""
+    gathered(processes, 0)  # all are there
+    if processes.rank == rank:
+        os._exit(9)
+    if how == "gathered":
+        return gathered(processes, 0)
+    if how == "on_main":
+        return on_main(processes, lambda: 0)
+    model = DistributedDataParallel(small()) if how == "gradients" else small()
+    images, labels = batch(0, 4)
+    nn.functional.cross_entropy(model(images), labels).backward()
+    average_buffers(nn.BatchNorm1d(2), processes)
+
+
+def another_failure(processes: Processes) -> None:
+    raise RuntimeError("[enforce fail at gloo.cpp] not of a collective")
 
 
 def main_alone(processes: Processes, fails: bool) -> Any:

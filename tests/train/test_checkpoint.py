@@ -21,7 +21,8 @@ from fastadv.train import ModelConfig, TrainConfig, checkpoint
 from fastadv.train.checkpoint import CheckpointError, Meta
 
 CONFIG = TrainConfig(model=ModelConfig(options={"width": 0.1}))
-FILES = ["model.safetensors", "config.yaml", "state.pt", "meta.json"]
+CLASSES = (*"abcde", "f\n", "\udcff")  # what a file system allows in names
+FILES = ["model.safetensors", "config.yaml", "state.pt", "classes.json", "meta.json"]
 
 
 def network(seed: int = 0) -> torch.nn.Module:
@@ -32,7 +33,8 @@ def network(seed: int = 0) -> torch.nn.Module:
 def save(run: Path, step: int, keep: int = 9) -> Path:
     meta = Meta(step=step, epoch=step // 10, num_classes=7, in_channels=2)
     state = {"step": step, "tensor": torch.full((3,), step)}
-    return checkpoint.save(run, model=network(step), config=CONFIG, state=state, meta=meta, keep=keep)
+    model = network(step)
+    return checkpoint.save(run, model=model, config=CONFIG, classes=CLASSES, state=state, meta=meta, keep=keep)
 
 
 def names(run: Path) -> list[str]:
@@ -51,7 +53,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
     for where in (path, run, str(run)):
         loaded = checkpoint.load_model(where)
-        assert (loaded.step, loaded.name, loaded.config) == (12, "my_run", CONFIG)
+        assert (loaded.step, loaded.name, loaded.config, loaded.classes) == (12, "my_run", CONFIG, CLASSES)
         assert not any(module.training for module in loaded.model.modules())
         expected = network(12).state_dict()
         assert loaded.model.state_dict().keys() == expected.keys()
@@ -66,6 +68,13 @@ def test_tensors_that_share_memory(tmp_path: Path) -> None:
     other = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     other.load_state_dict(checkpoint.load_weights(path))
     assert torch.equal(other[1].weight, model[0].weight)
+
+
+def test_an_earlier_version_kept_no_names(tmp_path: Path) -> None:
+    meta = Meta(step=1, epoch=0, num_classes=7, in_channels=2)
+    checkpoint.save(tmp_path, model=network(), config=CONFIG, state={}, meta=meta)
+    loaded = checkpoint.load_model(tmp_path)
+    assert loaded.num_classes == 7 and loaded.classes is None
 
 
 def test_meta_says_what_wrote_it(tmp_path: Path) -> None:
@@ -92,7 +101,7 @@ def test_steps_of_nine_digits_come_last(tmp_path: Path) -> None:
 # --- writing that fails ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(len(FILES)))
 def test_killed_in_the_middle_of_writing(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = save(tmp_path, 1)
     write, written = checkpoint._write, []
@@ -166,7 +175,7 @@ def flip_a_bit(path: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     *((lambda p, name=name: os.truncate(p / name, 20), name) for name in FILES),
     *((lambda p, name=name: (p / name).unlink(), f"no {name}") for name in FILES),
-    *((lambda p, name=name: flip_a_bit(p / name), name) for name in FILES[:3]),
+    *((lambda p, name=name: flip_a_bit(p / name), name) for name in FILES[:-1]),
     (lambda p: (p / "meta.json").write_text('{"name": "another program"}'), "not a checkpoint of this version"),
     (lambda p: (p / "meta.json").write_text("[]"), "not a checkpoint of this version"),
     (lambda p: (p / "meta.json").write_text('{"format": 1}'), "meta.json cannot be read"),

@@ -192,6 +192,11 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: free(eps=None), "attack.eps, with attack.training free, must be a number above 0, got None"),
         (lambda: free(eps=0), "attack.eps, with attack.training free, must be a number above 0, got 0"),
         (lambda: free(replays=1), "attack.replays, with attack.training free, must be an integer of at least 2, got 1"),
+        (
+            lambda: AttackConfig(training="free"),
+            "attack.eps, with attack.training free, must be a number above 0, got None; attack.replays, with "
+            "attack.training free, must be an integer of at least 2, got 1",
+        ),
         (lambda: fast(replays=4), "attack.replays has no effect with attack.training fast"),
         (lambda: fast(k=128), "attack.k has no effect with attack.training fast"),
         (lambda: fast(eps=None), "attack.eps, with attack.training fast, must be a number above 0, got None"),

@@ -123,6 +123,20 @@ def test_what_the_main_process_does_all_know() -> None:
     assert (first.kind, first.text, second.kind) == ("ValueError", "the main process cannot", "FailedElsewhere")
 
 
+@pytest.mark.parametrize("how", ["gathered", "on_main", "gradients", "buffers"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_is_a_line_of_the_other(rank: int, how: str) -> None:
+    results = together(2, runs.die, rank, how)
+    lost = results[1 - rank]
+    assert (results[rank].kind, lost.kind) == ("Died", "ProcessLost")
+    assert lost.text.startswith("another process has died or cannot be reached (") and "\n" not in lost.text
+    assert "gloo/" not in lost.text and len(lost.text) < 160
+
+
+def test_another_failure_is_none_of_a_process() -> None:
+    assert [result.kind for result in together(2, runs.another_failure)] == ["RuntimeError"] * 2
+
+
 def test_running_statistics_are_averaged() -> None:
     assert succeeded(together(2, runs.averaged_buffers)) == [[0.5, 0.5, 5.5, 11.0]] * 2
 
@@ -298,6 +312,13 @@ def test_what_is_refused_is_not_warned_of(
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=said):
             create_trainer(replace(run_config, **changed), tmp_path, resume=True)
+
+
+def test_an_error_leaves_nothing_to_warn_of(run_config: TrainConfig, tmp_path: Path) -> None:
+    """Neither that the run would go on with another number of processes."""
+    succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
+    (alone,) = together(1, runs.resume_with_other_labels, run_config, tmp_path, 0)
+    assert alone.kind == "ValueError" and "its 160 images have other labels" in alone.text
 
 
 @pytest.mark.parametrize("faulty", [0, 1])

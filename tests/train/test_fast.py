@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -63,6 +64,10 @@ def test_by_hand() -> None:
         ({"attack_options": {"steps": 2}}, ValueError, "attack_options must not set steps"),
         ({"attack_options": {"random_start": False}}, ValueError, "attack_options must not set random_start"),
         ({"attack_options": {"bm": "eval"}}, ValueError, "bm"),
+        ({"attack_options": {"eps": 4}}, ValueError, "attack_options must not set eps: it is an argument of the task"),
+        ({"attack_options": ["bn"]}, TypeError, "attack_options must map names to values, got list"),
+        ({"eps": torch.ones(4)}, TypeError, "one number for all examples.*got Tensor"),
+        ({"eps": "8"}, TypeError, "eps must be a number.*got str"),
         ({"label_smoothing": 1}, ValueError, "label_smoothing"),
         ({"k": 4}, TypeError, "k"),
     ],
@@ -70,3 +75,26 @@ def test_by_hand() -> None:
 def test_options_that_are_refused(options: dict[str, Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         fast_task(Pixels(), **{"eps": 8, "space": RAW, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({"eps": 8}, []),
+        ({"eps": 8 / 255}, ["eps"]),
+        ({"eps": 8, "alpha": 10 / 255}, ["alpha"]),
+        ({"eps": 8 / 255, "alpha": 10 / 255}, ["eps", "alpha"]),
+    ],
+)
+def test_each_size_on_another_scale_is_warned_of_once(options: dict[str, Any], warned: list[str]) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fast_task(Pixels(), space=RAW, **options)
+    assert [str(one.message).split(" ", 1)[0] for one in caught] == warned
+    assert all(one.filename == __file__ for one in caught)
+
+
+def test_repr() -> None:
+    shown = repr(fast_task(Pixels(), eps=8, space=RAW))
+    assert shown.startswith("AdversarialTask(attack=PGD(Pixels, eps=8.0, ") and "alpha=10.0, steps=1" in shown
+    assert ", k=all, lambda_=1.0," in shown

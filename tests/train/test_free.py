@@ -75,6 +75,24 @@ def test_loss_is_the_mean_cross_entropy_of_what_is_shown() -> None:
     assert task(images, labels).item() == pytest.approx(0.75 * one_closer + 0.25 * other, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("space", "eps", "expected"),
+    [
+        (PixelSpace(2.0, 0.5), 8, (190.0, 222.0)),  # 97 and 113 pixels, less 2, over 0.5
+        (PixelSpace(2.0, 0.25, -200, 300), 8, (380.0, 444.0)),
+        (PixelSpace(1.5, 0.5, 0.0, 200.0), 1, (195.0, 219.0)),  # eps ends the step
+        (PixelSpace(0.5, 0.5, 0.0, 1.0), 8, None),  # the range does
+    ],
+)
+def test_spaces_of_a_small_std(space: PixelSpace, eps: float, expected: tuple[float, float] | None) -> None:
+    """Pixels of 100 and 110, or 0 and 1: the first falls by 3, the second rises by 3."""
+    model = Pixels()
+    task, shown = FreeTask(model, eps=eps, alpha=3, space=space), shown_to(model)
+    images = space.from_pixels(pixels((100, 110) if expected else (0, 1)), torch.float64)
+    train(task, images, torch.tensor([0]), replays=2)
+    assert shown[1].flatten().tolist() == list(expected or (-1.0, 1.0))
+
+
 # --- written out -----------------------------------------------------------------------------------------------------
 
 
@@ -310,8 +328,9 @@ def test_a_larger_minibatch_brings_perturbations_of_zero() -> None:
         ({"alpha": 0}, ValueError, "alpha must be positive and finite"),
         ({"accumulate": 0}, ValueError, "accumulate must be an integer of at least 1, got 0"),
         ({"accumulate": 2.0}, ValueError, "accumulate must be an integer of at least 1, got 2.0"),
-        ({"aux_weight": -1}, ValueError, "aux_weight must be finite and not negative"),
-        ({"label_smoothing": 1}, ValueError, "label_smoothing must be at least 0 and below 1"),
+        ({"accumulate": True}, ValueError, "accumulate must be an integer of at least 1, got True"),
+        ({"aux_weight": -1}, ValueError, "aux_weight must be zero or more and finite, got -1"),
+        ({"label_smoothing": 1}, ValueError, r"label_smoothing must be in \[0, 1\), got 1"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], kind: type[Exception], said: str) -> None:
@@ -348,7 +367,16 @@ def test_an_eps_on_another_scale_warns() -> None:
         FreeTask(Pixels(), eps=8 / 255, space=UNIT)
 
 
-def test_the_state_of_something_else_is_refused() -> None:
-    task = FreeTask(Pixels(), eps=8, space=RAW)
-    with pytest.raises(ValueError, match="keys iteration and perturbations, got iteration, stream"):
-        task.load_state_dict(AdversarialTask(Pixels(), space=RAW).state_dict())
+@pytest.mark.parametrize(
+    ("state", "got"),
+    [
+        (AdversarialTask(Pixels(), space=RAW).state_dict(), "iteration, stream"),
+        ({}, "none"),
+        ({1: 2}, "1"),
+        (None, "NoneType"),
+        (["iteration", "perturbations"], "list"),
+    ],
+)
+def test_the_state_of_something_else_is_refused(state: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=f"a FreeTask's state has the keys iteration and perturbations, got {got}$"):
+        FreeTask(Pixels(), eps=8, space=RAW).load_state_dict(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,7 +59,7 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
 ) -> None:
     config = run_config(root, loader=loader)
     whole = create_trainer(config, tmp_path / "whole")
-    assert whole.total_steps == 8 and whole.inputs == (3, 3)
+    assert whole.total_steps == 8 and (len(whole.classes), whole.in_channels) == (3, 3)
     whole.fit()
 
     stopped = create_trainer(config, tmp_path / "stopped")
@@ -230,15 +231,17 @@ def test_what_a_resumed_run_was_given_is_used(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_auto_says_when_dali_is_missing(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(module: str, *, extra: str) -> None:
         raise ModuleNotFoundError(f"pip install 'fastadv[{extra}]'")
 
     monkeypatch.setattr("fastadv.data.loaders.require", missing)
-    trainer = create_trainer(run_config(root), tmp_path / "run")
+    with caplog.at_level(logging.INFO, "fastadv"):
+        trainer = create_trainer(run_config(root), tmp_path / "run")
     assert isinstance(trainer.train_loader, data.TorchvisionLoader)
-    assert "data.loader auto: torchvision, because the faster DALI is not installed: pip" in capsys.readouterr().err
+    said = "data.loader auto: torchvision, because the faster DALI is not installed: pip install 'fastadv[dali]'"
+    assert caplog.messages == [said]
 
 
 def test_data_that_are_not_as_they_should_be_are_a_mistake_before_the_first_step(
@@ -299,6 +302,26 @@ def test_evaluation_does_not_count_what_it_did_not_see(
     assert evaluate(run, tmp_path / "out") == 0
     records = [json.loads(line) for line in (tmp_path / "out" / "robustness.jsonl").read_text().splitlines()]
     assert {(r["n"], r["total"]) for r in records} == {(23, 23)}
+
+
+def test_evaluation_reads_the_test_images_alone(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    (root / BAD).write_bytes(b"not an image")
+    assert main(["data", "check", str(root), "--workers", "1"]) == 1
+    assert main(arguments(root, run)) == 0
+    capsys.readouterr()
+    assert evaluate(run, out) == 0
+    assert "leaves out" not in capsys.readouterr().err
+    (root / "train").rename(root / "elsewhere")
+    assert evaluate(run, tmp_path / "again") == 0
+    (root / manifest.FILE).unlink()
+    (root / "val" / "class1").rename(root / "val" / "dogs")
+    assert evaluate(run, out) == 2
+    said = capsys.readouterr().err
+    assert f"run was trained on other classes than those of imagenet in {root}: " in said
+    assert "class 1 was 'class1' and is 'class2', class 2 was 'class2' and is 'dogs'" in said
+    assert main([*arguments(root, run), "--resume"]) == 2
+    assert f"{root} has no train/: it must hold train/CLASS/IMAGE and val/CLASS/IMAGE" in capsys.readouterr().err
 
 
 def test_networks_that_are_shown_images_differently_share_no_table(

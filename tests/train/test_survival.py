@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -146,6 +147,18 @@ def test_killed_at_random_moments(
         print(f" killed after iterations {killed_at}", end="")
     assert code == 0, printed
     assert_same_run(run, undisturbed)
+
+
+def test_the_other_one_says_it_in_a_line(tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:
+    launched = torchrun(tmp_path / "run")
+    wait_for(lambda: last_step(tmp_path / "run"))
+    os.kill(max(launched.workers()), signal.SIGKILL)
+    code, printed = launched.end()
+    assert code == 1
+    assert re.search(
+        r"^fastadv train: process \d: another process has died or cannot be reached \(.+\)$", printed, re.M
+    )
+    assert not re.search(r"rank\d\]: *Traceback", printed), printed
 
 
 def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:

@@ -211,11 +211,14 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: N
         ({"lambda_": math.nan}, "lambda_ must be finite and not negative, got"),
         ({"start_after": -1}, "start_after must be finite and not negative, got"),
         ({"lambda_": "x"}, "lambda_ must be finite and not negative, got 'x'"),
-        ({"label_smoothing": "x"}, "label_smoothing must be at least 0 and below 1, got 'x'"),
-        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+        ({"label_smoothing": "x"}, r"label_smoothing must be in \[0, 1\), got 'x'"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"attack": "deepfool"}, "step_ll"),
         ({"eps": -1}, "eps"),
         ({"attack_options": {"bm": "eval"}}, "bm"),
+        ({"attack_options": {"eps": 4}}, "attack_options must not set eps: it is an argument of the task"),
+        ({"attack_options": {"bn": "eval", "space": RAW}}, "attack_options must not set space"),
+        ({"attack_options": {"seed": 1}}, "attack_options must not set seed"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fastadv import ops
 from fastadv.train import Trainer, checkpoint
 from fastadv.train.cli import main
 
@@ -165,13 +168,83 @@ def test_interrupt_before_the_last_test_is_not_success(
     assert "step-00000000 is the last checkpoint" in capsys.readouterr().err
 
 
-def test_stopped_by_the_run_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+# For each kind of training its options, and the minibatches of an epoch.
+TRAININGS: dict[str, tuple[list[str], int]] = {
+    "usual": ([], 5),
+    "bfloat16": (["--precision", "bfloat16"], 5),
+    "accumulating": (["--accumulate", "2"], 4),
+    "clipped": (["--clip_grad_norm", "1"], 5),
+    "averaged": (["--ema_decay", "0.9"], 5),
+    "free": (["--attack.training", "free", "--attack.replays", "2", "--attack.eps", "8"], 10),
+    "fast": (["--attack.training", "fast", "--attack.eps", "8"], 5),
+}
+each_training = pytest.mark.parametrize(("options", "minibatches"), TRAININGS.values(), ids=TRAININGS)
+
+
+def train_with_a_spoiled_loss(
+    run: Path, options: list[str], at: int, spoil: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """The exit code of an epoch in which the loss of one minibatch is another."""
+    minibatches, loss = itertools.count(1), ops.mixed_cross_entropy
+
+    def spoiled(*given: Any) -> Tensor:
+        return spoil(loss(*given)) if next(minibatches) == at else loss(*given)
+
+    monkeypatch.setattr("fastadv.train.task.ops.mixed_cross_entropy", spoiled)
+    command = ["--epochs", "1", "--device", "cpu", "--model.options.width", "0.25", "--optimizer.lr", "0.001"]
+    return main([*command, *options, "--out", str(run)])
+
+
+@each_training
+def test_a_loss_that_is_not_finite_is_no_success(
+    options: list[str],
+    minibatches: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("fastadv.train.task.ops.mixed_cross_entropy", lambda logits, *_: logits.sum() * float("nan"))
-    assert main([*SMALL, "--out", str(tmp_path / "run")]) == 1
+    """Not even in the last iteration, or in another minibatch of it than the last."""
+    at = minibatches - ("--accumulate" in options)
+    assert train_with_a_spoiled_loss(tmp_path, options, at, lambda loss: loss * float("nan"), monkeypatch) == 1
     said = capsys.readouterr().err
-    assert "the loss is nan at iteration 1" in said and "step-00000000" in said
+    assert "fastadv train: the loss is nan at iteration" in said
+    assert "the last good checkpoint is" in said and "step-00000000" in said and "next:" not in said
+
+
+@each_training
+def test_weights_that_the_last_iteration_spoils_are_no_success(
+    options: list[str],
+    minibatches: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The loss is finite and its gradient is not."""
+
+    def spoil(loss: Tensor) -> Tensor:
+        return loss + (0 * loss).sqrt()
+
+    assert train_with_a_spoiled_loss(tmp_path, options, minibatches, spoil, monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "fastadv train: the weights are not finite at iteration" in said and "next:" not in said
+
+
+@pytest.mark.parametrize(("accuracy", "guesses"), [(0.0, True), (0.25, True), (0.3, False)])
+def test_a_network_that_may_be_guessing(
+    accuracy: float,
+    guesses: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of 64 test images 11 are of the commonest class: 17.2 %, and twice 4.7 %."""
+    monkeypatch.setattr("fastadv.train.trainer.accuracy", lambda *_: accuracy)
+    assert main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "no better than guessing" in line]
+    start = f"fastadv train: the test accuracy, {accuracy:.2%}, is no better than guessing, which gives up to 26.62%. "
+    assert len(said) == guesses and all(line.startswith(start) for line in said)
+    assert main(["--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert "guessing" not in capsys.readouterr().err  # nothing was trained, and nothing tested
 
 
 def test_a_full_disk_is_a_line(

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from fastadv import data
+from fastadv import data, models
 from fastadv.train import (
     AttackConfig,
     DataConfig,
@@ -163,14 +163,21 @@ def test_the_trial_has_as_many_images_as_a_minibatch(
         create_trainer(config, tmp_path)
 
 
-@pytest.mark.parametrize("space", ["symmetric", "unit", "imagenet"])
-def test_a_space_that_inception_v3_is_not_made_for_warns(space: Any, config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("space", ["symmetric", "unit", "raw"])
+def test_a_space_that_inception_v3_is_not_made_for_warns(
+    space: Any, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(config, data=DataConfig(space=space), model=ModelConfig(name="inception_v3"))
+    expected = [] if space == "symmetric" else [f"inception_v3 is made for data.space symmetric, got {space}"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(ValueError):  # digits are too small, besides, or have too few channels
+        with pytest.raises(ValueError):  # digits are too small, besides: then the space does not matter
             create_trainer(config, tmp_path)
-    expected = [] if space == "symmetric" else [f"inception_v3 is made for data.space symmetric, got {space}"]
+        assert caught == []
+        create_small = models.create
+        monkeypatch.setattr(models, "create", lambda _, **options: create_small("small_cnn", **options))
+        monkeypatch.setattr("fastadv.train.build.check_takes", lambda *_, **__: None)
+        create_trainer(config, tmp_path)
     assert [str(warning.message) for warning in caught] == expected
 
 
@@ -188,13 +195,25 @@ def test_finished_run_is_left_alone(config: TrainConfig, tmp_path: Path) -> None
     [
         (lambda c: replace(c, m=16), "m was 32 and is now 16"),
         (lambda c: replace(c, attack=replace(c.attack, k=0)), "attack.k was 12 and is now 0"),
-        (lambda c: replace(c, model=replace(c.model, options={})), "model.options was {'width': 0.25, 'dropout': 0.5}"),
+        (
+            lambda c: replace(c, model=replace(c.model, options={"dropout": 0.5})),
+            "another configuration: model.options.width was 0.25 and is now not given",
+        ),
+        (
+            lambda c: replace(c, attack=replace(c.attack, options={"label_smoothing": 0.2, "fast": True})),
+            "another configuration: attack.options.label_smoothing was not given and is now 0.2",
+        ),
         (
             lambda c: replace(c, epochs=4),
             "epochs was 3 and is now 4; a cosine schedule depends on the number of epochs",
         ),
         (lambda c: replace(c, schedule=replace(c.schedule, name="constant"), seed=7), "seed was 0 and is now 7"),
         (lambda c: replace(c, keep=9, log_every=1, checkpoint_every=1, threads=2), None),
+        (lambda c: replace(c, fast=True, channels_last=True), None),
+        *(
+            (lambda c, name=name: replace(c, attack=replace(c.attack, options={name: True})), None)
+            for name in ("fast", "fold_bn", "compile", "capture")
+        ),
     ],
 )
 def test_resume_with_another_configuration(
@@ -253,12 +272,17 @@ def relabelled(images: data.ImageSet) -> data.ImageSet:
     return data.ImageSet(images.images, images.labels.roll(1), images.classes)
 
 
+def renamed(images: data.ImageSet) -> data.ImageSet:
+    return data.ImageSet(images.images, images.labels, (*images.classes[:8], "nine", "eight"))
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         (fewer, "it had 160 images and now has 159"),
         (larger, r"its images were \[1, 8, 8\] and now are \[1, 16, 16\]"),
         (relabelled, "its 160 images have other labels"),
+        (renamed, "class 8 was '8' and is 'nine', class 9 was '9' and is 'eight'"),
     ],
 )
 def test_a_run_goes_on_with_its_own_training_set_alone(

@@ -1,0 +1,24 @@
+"""Remarks: what the library does meanwhile, as lines of the logger "fastadv", which a program may show or not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+remarks = logging.getLogger("fastadv")
+
+
+@contextmanager
+def remarks_shown() -> Iterator[None]:
+    """Within the block, each remark is a line on standard error, as commands show them."""
+    handler, before = logging.StreamHandler(), (remarks.level, remarks.propagate)
+    remarks.addHandler(handler)
+    remarks.setLevel(logging.INFO)
+    remarks.propagate = False  # a package that gives the root logger a handler would have them come twice
+    try:
+        yield
+    finally:
+        remarks.setLevel(before[0])
+        remarks.propagate = before[1]
+        remarks.removeHandler(handler)
