@@ -77,8 +77,7 @@ inline DType floating(const char* op, const char* what, ScalarType dtype) {
     case ScalarType::Double: return DType::float64;
     case ScalarType::BFloat16: return DType::bfloat16;
     case ScalarType::Half: return DType::float16;
-    default:
-      fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(dtype));
+    default: fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(dtype));
   }
 }
 

@@ -32,8 +32,9 @@ class DaliLoader(ImageLoader):
 
     On a CUDA device JPEGs are decoded there, by its JPEG decoder if it has one, on the CPU by ``workers`` threads, and
     no more of them than the window that is needed; one graph serves both. Threads of this process read the files ahead
-    of time, so that a slow disk does not hold up those that decode. What DALI resized, 8 bits a value, becomes the batch
-    in one pass by :func:`fastadv.ops.from_pixels`, which mirrors as well: no rounding but the space's own.
+    of time, so that a slow disk does not hold up those that decode. The last that DALI does is to resize, to 8 bits a
+    value: :func:`fastadv.ops.from_pixels` makes the batch of it and mirrors in the same pass, so that an image's values
+    are exactly those that the space gives its pixels, and how DALI would round them does not matter.
 
     An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
     where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its

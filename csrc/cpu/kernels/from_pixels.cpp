@@ -1,5 +1,5 @@
-// images <- the model's input for pixels: a byte read, its value looked up, an element written. The table is made for
-// each range of rows, which costs it a microsecond, and stays in the first cache.
+// images <- the model's input for pixels: a byte read, its value looked up, an element written. Each range of rows
+// makes its own table, a few hundred divisions, which stays in the first cache.
 #include "../../math/from_pixels.h"
 
 #include "../kernels.h"
