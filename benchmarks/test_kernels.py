@@ -41,7 +41,7 @@ QUANTUM = 1e-4 if REHEARSAL else 2e-3
 
 HEADER = ["work", "dtype", "variant", "us (quartiles)", "GB/s", "share of a copy", "fused is faster by"]
 STEPS = Table("Steps on a GPU", HEADER)
-OTHERS = Table("Noise, normalised steps and channels_last on a GPU", HEADER)
+OTHERS = Table("Noise, normalised steps, channels_last and pixels on a GPU", HEADER)
 ROWS = Table("Rows of logits on a GPU", HEADER)
 TARGETS = Table("Targets", ["what", "measured", "gate", "target", "reached"])
 TABLES.extend([STEPS, OTHERS, ROWS, TARGETS])
@@ -241,6 +241,30 @@ def test_other(benchmark, case: str, dtype: torch.dtype) -> None:
 
 def test_eps_alone(benchmark) -> None:
     measure(benchmark, OTHERS, EPS_ALONE, torch.float32, other(EPS_ALONE, torch.float32))
+
+
+@torch.compile(fullgraph=True)
+def compiled_from_pixels(pixels: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:  # [N, C, H, W]
+    return ((pixels.float() - mean) / std).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=words)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=words)
+def test_from_pixels(benchmark, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=DEVICE)
+    if layout == "channels_last":
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    mirrored = torch.arange(shape[0], device=DEVICE) % 2 == 1
+    mean, std = (torch.tensor(c, device=DEVICE).view(3, 1, 1) for c in (IMAGENET.mean, IMAGENET.std))
+    variants = {
+        "fused": lambda: ops.from_pixels(pixels, None, dtype, IMAGENET),
+        "fused, every other image mirrored": lambda: ops.from_pixels(pixels, mirrored, dtype, IMAGENET),
+        "torch.compile": lambda: compiled_from_pixels(pixels, mean, std, dtype),
+        "eager": lambda: ((pixels.float() - mean) / std).to(dtype),
+    }
+    work = Work(variants, (1 + dtype.itemsize) * pixels.numel())
+    measure(benchmark, OTHERS, f"pixels to images, {layout}, {words(shape)}", dtype, work)
 
 
 # --- rows of logits --------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The fused step against eager PyTorch, torch.compile and the speed of memory.
+"""The fused step, and the fused normalisation, against eager PyTorch, torch.compile and the speed of memory.
 
 Ceiling: a stream that reads and writes as many bytes. Baselines: the operators that other packages launch for the same
-step. One benchmark times a round of all variants; their medians go into the report.
+work. One benchmark times a round of all variants; their medians go into the report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.harness import TABLES, Interleaved, Table
 from fastadv import PixelSpace, ops, reference
 
-UNIT = PixelSpace.unit()
+UNIT, IMAGENET = PixelSpace.unit(), PixelSpace.imagenet()
 EPS, ALPHA = 8 / 255, 1 / 255
 SHAPES = {"32 x 3 x 299 x 299": (32, 3, 299, 299), "128 x 3 x 32 x 32": (128, 3, 32, 32)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -28,7 +28,15 @@ ITERATIVE = Table(
     notes=["GB/s counts what the work itself needs: three reads and a write an element, whatever a variant moves."],
 )
 FIRST = Table("A single step from the clean image", HEADER, notes=["Two reads and a write an element."])
-TABLES.extend([ITERATIVE, FIRST])
+PIXELS = Table(
+    "Decoded images to a model's input, in channels_last",
+    HEADER,
+    notes=["A byte read and an element written. The stream converts the bytes, and neither normalises nor mirrors."],
+)
+TABLES.extend([ITERATIVE, FIRST, PIXELS])
+
+
+Variants = dict[str, Callable[[], object]]
 
 
 def images(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
@@ -55,7 +63,7 @@ def compiled_first(clean: Tensor, grad: Tensor) -> Tensor:
     return torch.clamp(clean + EPS * grad.sign(), 0, 1)
 
 
-def iterative_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+def iterative_variants(shape: tuple[int, ...], dtype: torch.dtype) -> Variants:
     adv, clean, grad = (images(shape, dtype, seed) for seed in range(3))
     grad -= 0.5
     stream = [images((adv.nbytes // 4,), torch.float32, seed) for seed in range(3)]
@@ -87,7 +95,7 @@ def iterative_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, 
     }
 
 
-def first_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+def first_variants(shape: tuple[int, ...], dtype: torch.dtype) -> Variants:
     clean, grad = images(shape, dtype, 0), images(shape, dtype, 1) - 0.5
     stream = [images((clean.nbytes // 4,), torch.float32, seed) for seed in range(2)]
     return {
@@ -98,19 +106,52 @@ def first_variants(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Call
     }
 
 
-CASES = {"iterative": (iterative_variants, ITERATIVE, 4), "first": (first_variants, FIRST, 3)}
+def normalized(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """As torchvision's ToDtype and Normalize do it."""
+    mean, std = (torch.tensor(constants).view(3, 1, 1) for constants in (IMAGENET.mean, IMAGENET.std))
+    return ((pixels.float() - mean) / std).to(dtype)
+
+
+compiled_normalized = torch.compile(normalized, fullgraph=True)
+
+
+def pixels_variants(shape: tuple[int, ...], dtype: torch.dtype) -> Variants:
+    pixels = (255 * images(shape, torch.float32, 0)).to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    mirrored = torch.arange(len(pixels)) % 2 == 1
+
+    def eager_mirrored() -> Tensor:
+        made = normalized(pixels, dtype)
+        return torch.where(mirrored.view(-1, 1, 1, 1), made.flip(-1), made)
+
+    return {
+        "fused": lambda: ops.from_pixels(pixels, None, dtype, IMAGENET),
+        "fused, every other image mirrored": lambda: ops.from_pixels(pixels, mirrored, dtype, IMAGENET),
+        "stream": lambda: pixels.to(dtype),
+        "torch.compile": lambda: compiled_normalized(pixels, dtype),
+        "eager": lambda: normalized(pixels, dtype),
+        "eager, every other image mirrored": eager_mirrored,
+        "fastadv.reference": lambda: reference.from_pixels(pixels, None, dtype, IMAGENET),
+    }
+
+
+# Variants, table, and the bytes that an element of so many bytes needs to move.
+CASES = {
+    "iterative": (iterative_variants, ITERATIVE, lambda size: 4 * size),
+    "first": (first_variants, FIRST, lambda size: 3 * size),
+    "pixels": (pixels_variants, PIXELS, lambda size: 1 + size),
+}
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("case", CASES)
-def test_step(benchmark, case: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    make, table, passes = CASES[case]
+def test_operator(benchmark, case: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    make, table, moved = CASES[case]
     interleaved = Interleaved(make(shape, dtype))
-    benchmark.group = f"sign_step_, {case}"
+    benchmark.group = case
     benchmark.pedantic(interleaved.round, rounds=ROUNDS)
     timings = interleaved.timings()
-    gigabytes = passes * torch.Size(shape).numel() * dtype.itemsize / 1e9
+    gigabytes = moved(dtype.itemsize) * torch.Size(shape).numel() / 1e9
     names = {tuple(shape): name for name, shape in SHAPES.items()}
     for name, timing in timings.items():
         share = timings["stream"].median / timing.median

@@ -58,6 +58,18 @@ struct NoiseStep {
   Stream stream;
 };
 
+// images <- the model's input for pixels; rows of `width` places, those of the last dimension, are mirrored where told.
+struct FromPixels {
+  const uint8_t* pixels;    // [N, C, ...]
+  const uint8_t* mirrored;  // [N] or null: any but 0 means yes
+  void* images;             // [N, C, ...], in the layout of the pixels
+  DType dtype;              // of the images
+  Batch batch;              // channels_last: channels apart even where they share their constants
+  int64_t width;
+  double mean[kMaxChannels];
+  Space space;
+};
+
 struct EpsSample {
   void* eps;  // [N]
   DType dtype;

@@ -7,6 +7,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <initializer_list>
 #include <optional>
@@ -69,14 +71,13 @@ inline const char* name(ScalarType dtype) {
   }
 }
 
-inline DType floating(const char* op, const char* what, const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
+inline DType floating(const char* op, const char* what, ScalarType dtype) {
+  switch (dtype) {
     case ScalarType::Float: return DType::float32;
     case ScalarType::Double: return DType::float64;
     case ScalarType::BFloat16: return DType::bfloat16;
     case ScalarType::Half: return DType::float16;
-    default:
-      fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(tensor.scalar_type()));
+    default: fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(dtype));
   }
 }
 
@@ -88,8 +89,10 @@ inline void same_device(const char* op, const char* what, const Tensor& tensor, 
   value(tensor.device() == reference.device(), op, what, " must be on ", device(reference), ", got ", device(tensor));
 }
 
-// Whether the dimensions, in the order given, are dense in memory; sizes of 1 put no condition on their strides.
+// Whether the dimensions, in the order given, are dense in memory; sizes of 1 put no condition on their strides, nor
+// does any where there is no element.
 inline bool dense(const Tensor& tensor, bool channels_last) {
+  if (tensor.numel() == 0) return true;
   const int64_t dims = tensor.dim();
   int64_t stride = 1;
   for (int64_t i = dims - 1; i >= 0; --i) {
@@ -139,7 +142,8 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
   value(std.size() <= kMaxChannels, op, "at most ", kMaxChannels, " channels can have constants of their own, got ",
         std.size());
   value(std.size() == 1 || (adv.dim() >= 2 && adv.size(1) == static_cast<int64_t>(std.size())), op, "a space of ",
-        std.size(), " channels needs images [N, ", std.size(), ", ...], got ", shape(adv));
+        std.size(), " channels needs images [N, ", std.size(), ", ...], got ", shape(adv),
+        adv.dim() == 3 ? "; make a batch of a single image by images[None]" : "");
   Space result{};
   result.shared = std.size() == 1;
   for (size_t c = 0; c < std.size(); ++c) {
@@ -159,10 +163,10 @@ inline Batch batch(const Tensor& adv, bool channels_last, bool one_channel) {
   return {examples, channels, size / channels, channels_last && channels > 1};
 }
 
-inline bool channels_last(const char* op, const Tensor& adv) {
-  value(adv.dim() >= 1, op, "adv must have a batch dimension: shape [N, ...], got a scalar");
-  if (dense(adv, false)) return false;
-  value(adv.dim() >= 3 && dense(adv, true), op, "adv must be contiguous or channels_last");
+inline bool channels_last(const char* op, const char* what, const Tensor& images) {
+  value(images.dim() >= 1, op, what, " must have a batch dimension: shape [N, ...], got a scalar");
+  if (dense(images, false)) return false;
+  value(images.dim() >= 3 && dense(images, true), op, what, " must be contiguous or channels_last");
   return true;
 }
 
@@ -171,8 +175,8 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
                  const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alphas, double eps,
                  const std::optional<Tensor>& epses, const std::vector<double>& std, const std::vector<double>& lower,
                  const std::vector<double>& upper, bool channels_apart) {
-  const DType dtype = floating(op, "adv", adv);
-  const bool last = channels_last(op, adv);
+  const DType dtype = floating(op, "adv", adv.scalar_type());
+  const bool last = channels_last(op, "adv", adv);
   if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
   if (grad.has_value()) like_adv(op, "grad", *grad, adv, last);
   const bool one_channel = std.size() == 1 && !(channels_apart && last);
@@ -184,6 +188,53 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
           space(op, adv, std, lower, upper),
           per_example(op, "alpha", alpha, alphas, adv, dtype, true),
           per_example(op, "eps", eps, epses, adv, dtype, false)};
+}
+
+// A tensor with the sizes and strides of another, of any dtype.
+inline Tensor empty_like(const Tensor& like, ScalarType dtype) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{from(like),         from(std::optional(dtype)), from(std::nullopt),
+                                    from(std::nullopt), from(std::nullopt),         from(std::nullopt)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+struct FromPixelsTensors {
+  FromPixels args;
+  Tensor images;  // [N, C, ...] of dtype
+};
+
+// pixels [N, C, ...]; mirrored [N] or none.
+inline FromPixelsTensors from_pixels(const char* op, const Tensor& pixels, const std::optional<Tensor>& mirrored,
+                                     ScalarType dtype, const std::vector<double>& mean, const std::vector<double>& std,
+                                     const std::vector<double>& lower, const std::vector<double>& upper) {
+  type(pixels.scalar_type() == ScalarType::Byte, op, "pixels must be uint8, got ", name(pixels.scalar_type()));
+  const DType stored = floating(op, "dtype", dtype);
+  const bool last = channels_last(op, "pixels", pixels);
+  if (mirrored.has_value()) {
+    const ScalarType flags = mirrored->scalar_type();
+    type(flags == ScalarType::Bool || flags == ScalarType::Byte, op, "mirrored must be bool or uint8, got ",
+         name(flags));
+    same_device(op, "mirrored", *mirrored, pixels);
+    value(mirrored->dim() == 1 && mirrored->size(0) == pixels.size(0) && mirrored->is_contiguous(), op,
+          "mirrored must be a contiguous tensor of shape [", pixels.size(0), "], got shape ", shape(*mirrored));
+    value(pixels.dim() >= 3, op, "mirrored needs images [N, C, ..., W], got ", shape(pixels));
+  }
+  const Space constants = space(op, pixels, std, lower, upper);
+  value(mean.size() == std.size(), op, "mean must have std's length ", std.size(), ", got ", mean.size());
+  Tensor images = empty_like(pixels, dtype);
+  const Batch walked = batch(pixels, last, constants.shared && !last);
+  const int64_t width = pixels.dim() >= 3 ? pixels.size(pixels.dim() - 1) : walked.plane;
+  FromPixels args{static_cast<const uint8_t*>(pixels.data_ptr()),
+                  mirrored.has_value() ? static_cast<const uint8_t*>(mirrored->data_ptr()) : nullptr,
+                  images.data_ptr(),
+                  stored,
+                  walked,
+                  width > 0 ? width : 1,
+                  {},
+                  constants};
+  std::copy(mean.begin(), mean.end(), args.mean);
+  return {args, images};
 }
 
 // from [2] or none.
@@ -224,7 +275,7 @@ inline Rule rule(const char* op, const std::string& text) {
 // eps [N].
 inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed, int64_t offset,
                             const std::optional<Tensor>& from) {
-  const DType dtype = floating(op, "eps", eps);
+  const DType dtype = floating(op, "eps", eps.scalar_type());
   value(eps.dim() == 1 && eps.is_contiguous(), op, "eps must be a contiguous tensor of shape [N], got ", shape(eps));
   value(sigma > 0 && std::isfinite(sigma), op, "sigma must be positive and finite, got ", sigma);
   value(upper > 0 && std::isfinite(upper), op, "upper must be positive and finite, got ", upper);
@@ -266,7 +317,7 @@ inline TargetGradTensors target_grad(const char* op, const Tensor& logits, const
                                      const std::optional<Tensor>& labels, double label_smoothing, int64_t seed,
                                      int64_t offset, const std::optional<Tensor>& from) {
   checks::logits(op, logits);
-  const DType dtype = floating(op, "logits", logits);
+  const DType dtype = floating(op, "logits", logits.scalar_type());
   const Rule rule = checks::rule(op, rule_name);
   checks::label_smoothing(op, label_smoothing);
   value(rule != Rule::label || labels.has_value(), op, "rule 'label' needs labels [N]");
@@ -289,7 +340,7 @@ struct MixedCrossEntropyTensors {
 inline MixedCrossEntropyTensors mixed_cross_entropy(const char* op, const Tensor& logits, const Tensor& labels,
                                                     int64_t k, double lambda, double label_smoothing) {
   checks::logits(op, logits);
-  const DType dtype = floating(op, "logits", logits);
+  const DType dtype = floating(op, "logits", logits.scalar_type());
   checks::labels(op, labels, logits);
   checks::label_smoothing(op, label_smoothing);
   const int64_t rows = logits.size(0), classes = logits.size(1);

@@ -3,6 +3,7 @@
 ``fastadv.reference`` holds the same functions in plain PyTorch. All are registered as ``torch.ops.fastadv.*``, work
 under ``torch.compile(fullgraph=True)``, and take float32, float64, bfloat16 and float16 tensors, contiguous or
 channels_last (others are copied to a dense layout, once). Half precision is computed in float32 and rounded once.
+:func:`from_pixels` makes such tensors of uint8.
 
 ``alpha`` and ``eps`` are in pixel values, a number or one per example. A trailing ``_`` marks the tensor that is
 mutated in place; it must not require grad, because autograd does not see the mutation.
@@ -33,6 +34,7 @@ except ImportError as error:
 
 __all__ = [
     "TargetGrad",
+    "from_pixels",
     "mixed_cross_entropy",
     "noise_step_",
     "normalized_step_",
@@ -139,6 +141,43 @@ def noise_step_(
     amount, constants = _amount("eps", eps, adv), _constants(space, adv)
     _run(_ops.noise_step_.default, work, base, *amount, kind, *_stream(seed, offset, adv.device), *constants)
     return _finish(adv, work)
+
+
+def from_pixels(
+    pixels: Tensor,  # [N, C, ...] uint8
+    mirrored: Tensor | None = None,  # [N] bool or uint8
+    dtype: torch.dtype = torch.float32,
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """Decoded images as a model's input: normalised, clamped to the pixel range and mirrored in one pass.
+
+    Each of the 256 values of a channel is computed once, in float64, and looked up: the result is
+    :meth:`PixelSpace.from_pixels` to the last bit.
+
+    Args:
+        pixels: [N, C, ...] uint8, values in 0..255.
+        mirrored: [N] bool or uint8: the examples that are flipped along their last dimension, the width of images;
+            None for none.
+        dtype: floating dtype of the result.
+        space: how pixels map to the model's input; at most 32 channels with constants of their own.
+
+    Returns:
+        [N, C, ...] of ``dtype``, channels_last if the pixels are, else contiguous.
+
+    Raises:
+        ValueError: channels that the space does not describe; a mirrored of another shape or device, or for images
+            without a width.
+        TypeError: pixels that are not uint8, a mirrored that is neither bool nor uint8, a dtype that is not floating.
+    """
+    _require_tensor("pixels", pixels)
+    if mirrored is not None:
+        _require_tensor("mirrored", mirrored, pixels)
+        mirrored = mirrored.contiguous()
+    check_space(space)
+    std, lower, upper = space.std, *space.bounds(dtype)
+    pixels = pixels if _is_dense(pixels) else pixels.contiguous()
+    images: Tensor = _run(_ops.from_pixels.default, pixels, mirrored, dtype, space.mean, std, lower, upper)
+    return images
 
 
 def sample_eps(
@@ -377,7 +416,7 @@ _EXCEPTIONS = {
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
 # Some versions of torch name the call that failed and not why; an empty tensor fails for want of memory alone.
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty\"", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty(_like)?\"", re.IGNORECASE)
 _OF_ANOTHER_TYPE = re.compile(
     r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
     re.DOTALL | re.MULTILINE,
@@ -400,6 +439,19 @@ def _raise_python(error: RuntimeError) -> NoReturn:
 
 
 # --- what the compiler sees ------------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastadv::from_pixels")  # type: ignore[untyped-decorator]
+def _(
+    pixels: Tensor,
+    mirrored: Tensor | None,
+    dtype: torch.dtype,
+    mean: list[float],
+    std: list[float],
+    lower: list[float],
+    upper: list[float],
+) -> Tensor:
+    return torch.empty_like(pixels, dtype=dtype)
 
 
 @torch.library.register_fake("fastadv::sample_eps")  # type: ignore[untyped-decorator]

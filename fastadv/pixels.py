@@ -7,18 +7,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from fastadv.callers import caller_level
 from fastadv.options import is_number
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+MOST_CHANNELS = 32  # with constants of their own, in the operators
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -134,31 +133,23 @@ class PixelSpace:
     def from_pixels(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Model input for pixel values, e.g. decoded uint8 images.
 
-        Each value is computed in float64 and rounded once. For uint8 the 256 values of a channel are computed
-        beforehand and looked up, on a CPU.
+        Each value is computed in float64 and rounded once. For uint8, on a CPU or a CUDA device, it is looked up among
+        a channel's 256 by :func:`fastadv.ops.from_pixels`, which can mirror images in the same pass.
 
         Args:
             pixels: [N, C, H, W], any dtype, values in [lower, upper].
             dtype: floating dtype of the result.
         """
         _check_tensor("pixels", pixels)
-        if pixels.dtype == torch.uint8 and pixels.device.type == "cpu" and not _is_traced():
-            return self._looked_up(pixels, dtype)
-        return self._computed(pixels, dtype)
+        has_operator = pixels.device.type in ("cpu", "cuda") and self.channels <= MOST_CHANNELS
+        # A compiler fuses the formula with what is around it, and what it exports needs no operators of ours.
+        if pixels.dtype == torch.uint8 and has_operator and not torch.compiler.is_compiling():
+            from fastadv import ops  # which needs this module
 
-    def _computed(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+            return ops.from_pixels(pixels, dtype=dtype, space=self)
         mean, std = self._constants(pixels, torch.float64)
         lower, upper = (_channel_view(bound, pixels).to(dtype) for bound in self.bounds(dtype))
         return ((pixels.to(torch.float64) - mean) / std).to(dtype).clamp_(lower, upper)
-
-    def _looked_up(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        places = pixels.to(torch.int32)  # [N, C, H, W], dense whatever the pixels are
-        if self.channels > 1:
-            places += _channel_view(range(0, 256 * self.channels, 256), pixels).to(torch.int32)
-        images = torch.empty_strided(places.shape, places.stride(), dtype=dtype)  # in the layout of the pixels
-        flat, found = (x.as_strided((places.numel(),), (1,)) for x in (places, images))
-        torch.index_select(_table(self, dtype), 0, flat, out=found)
-        return images
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Pixel values (float, not rounded) of model inputs [N, C, H, W]."""
@@ -217,18 +208,6 @@ class PixelSpace:
 
     def _constants(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return tuple(_channel_view(values, like).to(dtype) for values in (self.mean, self.std))  # type: ignore[return-value]
-
-
-@lru_cache(maxsize=32)
-def _table(space: PixelSpace, dtype: torch.dtype) -> Tensor:
-    """The inputs of the pixel values 0..255 of each channel: [C * 256]."""
-    with torch.inference_mode(False):
-        return space._computed(torch.arange(256).expand(1, space.channels, 256), dtype).flatten()
-
-
-def _is_traced() -> bool:
-    """Whether a compiler, which fuses the formula, or another mode looks on: a cached tensor is not for it."""
-    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 def check_space(space: object) -> None:

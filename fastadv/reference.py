@@ -112,6 +112,22 @@ def noise_step_(
     return adv.copy_(_clamp_range(moved, space, adv.dtype))
 
 
+# --- pixels ----------------------------------------------------------------------------------------------------------
+
+
+def from_pixels(
+    pixels: Tensor,  # [N, C, ...] uint8
+    mirrored: Tensor | None = None,  # [N] bool or uint8
+    dtype: torch.dtype = torch.float32,
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """clamp_range((pixels - mean) / std), flipped along the last dimension where told."""
+    images = space.from_pixels(pixels.double(), dtype)
+    if mirrored is None:
+        return images
+    return torch.where(mirrored.bool().view(-1, *[1] * (pixels.dim() - 1)), images.flip(-1), images)
+
+
 # --- per-example eps -------------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,7 @@ SHOWS = {
     "sign_step_": r"\[sign-",
     "normalized_step_": r"\[(l2|linf)-",
     "noise_step_": r"\[noise_",
+    "from_pixels": "test_from_pixels",
     "truncated_normal_": "test_drawn_eps",
     "sample_eps": "test_drawn_eps",
     "target_grad": "test_target_grad",
@@ -118,7 +119,8 @@ def test_what_is_sanitized_is_every_operator() -> None:
     assert set(SHOWS) == set(info.OPERATORS)
     for operator, pattern in SHOWS.items():
         assert any(re.search(pattern, case) for case in gpu.SANITIZED["memcheck"]), operator
-    for operator in ("normalized_step_", "target_grad", "mixed_cross_entropy"):  # those with shared memory
+    # Those with shared memory.
+    for operator in ("normalized_step_", "from_pixels", "target_grad", "mixed_cross_entropy"):
         assert any(re.search(SHOWS[operator], case) for case in gpu.SANITIZED["racecheck"]), operator
 
 

@@ -77,7 +77,7 @@ LAYOUTS = {
 @pytest.mark.parametrize(
     "space", [*SPACES.values(), PixelSpace([1.0, 2.0, 3.0], [3.0, 7.0, 0.3], 10.0, 200.0)], ids=str
 )
-def test_looked_up_values_are_those_of_the_formula(
+def test_values_of_bytes_are_those_of_the_formula(
     space: PixelSpace, dtype: torch.dtype, layout: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     """To the last bit, in the layout of the pixels, for all 256 values of each channel."""
@@ -89,7 +89,7 @@ def test_looked_up_values_are_those_of_the_formula(
     assert torch.equal(space.from_pixels(pixels.int(), dtype), expected)
 
 
-def test_looked_up_values_are_nobodys_to_change() -> None:
+def test_values_of_bytes_are_nobodys_to_change() -> None:
     pixels = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     with torch.inference_mode():
         PixelSpace(7.0, 9.0).from_pixels(pixels).fill_(3)
@@ -97,7 +97,13 @@ def test_looked_up_values_are_nobodys_to_change() -> None:
     assert not images.is_inference() and (images == PixelSpace(7.0, 9.0).bounds(torch.float32)[0][0]).all()
 
 
-def test_lookup_needs_the_channels_of_the_space() -> None:
+def test_more_channels_than_the_operator_has_tables_for() -> None:
+    space = PixelSpace([float(c) for c in range(33)], 9.0)
+    pixels = torch.randint(0, 256, (2, 33, 4, 4), dtype=torch.uint8)
+    assert torch.equal(space.from_pixels(pixels), formula(space, pixels, torch.float32))
+
+
+def test_bytes_need_the_channels_of_the_space() -> None:
     with pytest.raises(ValueError, match=r"of 3 channels needs images \[N, 3, ...\], got \[2, 1, 4, 4\]"):
         PixelSpace.imagenet().from_pixels(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
 
@@ -206,14 +212,22 @@ def test_spaces_compare_and_hash_by_value() -> None:
     assert PixelSpace(0.0, [1.0, 2.0]).mean == (0.0, 0.0)
 
 
-def test_lookup_leaves_other_modes_alone() -> None:
-    """A cached tensor is not for fake ones, nor a fake one for the cache; the result is a tensor of its own."""
+class Conversion(torch.nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return PixelSpace.imagenet().from_pixels(pixels)
+
+
+def test_what_is_traced_is_the_formula() -> None:
+    """A compiled conversion gives the same values; an exported one needs nothing of this package."""
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    space = PixelSpace.normalized((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))  # not cached before
+    expected = Conversion()(pixels)
+    assert torch.equal(torch.compile(Conversion(), fullgraph=True, backend="aot_eager")(pixels), expected)
+    exported = torch.export.export(Conversion(), (pixels,))
+    assert torch.equal(exported.module()(pixels), expected)
+    assert not [node for node in exported.graph.nodes if "fastadv" in str(node.target)]
+
+
+def test_fake_pixels_become_fake_images() -> None:
     with FakeTensorMode():
-        fake = space.from_pixels(torch.empty(2, 3, 4, 4, dtype=torch.uint8))
-    assert fake.shape == pixels.shape
-    images = space.from_pixels(pixels)
-    assert type(images) is torch.Tensor and not images._is_view()
-    with FakeTensorMode():
-        space.from_pixels(torch.empty(2, 3, 4, 4, dtype=torch.uint8))
+        fake = PixelSpace.imagenet().from_pixels(torch.empty(2, 3, 4, 4, dtype=torch.uint8), torch.bfloat16)
+    assert fake.shape == (2, 3, 4, 4) and fake.dtype == torch.bfloat16

@@ -26,12 +26,21 @@ struct Amount {
   const F* per_example;  // [N] or null
 };
 
-// What a kernel needs of a Step besides the pointers; a kernel parameter.
-template <class F>
-struct Places {
+struct Runs {
   int64_t run;  // elements that share an example and, if contiguous, a channel
   int32_t channels;
   Divisor by_run, by_channels;
+};
+
+inline Runs runs(const Batch& batch) {
+  const int64_t run = batch.channels_last ? batch.channels * batch.plane : batch.plane;
+  return {run, static_cast<int32_t>(batch.channels), make_divisor(static_cast<uint64_t>(run)),
+          make_divisor(static_cast<uint64_t>(batch.channels))};
+}
+
+// What a kernel needs of a Step besides the pointers; a kernel parameter.
+template <class F>
+struct Places : Runs {
   Amount<F> alpha, eps;
   SpaceTable<F> space;
 };
@@ -39,11 +48,7 @@ struct Places {
 template <class F>
 Places<F> places(const Step& step) {
   const Batch& batch = step.batch;
-  const int64_t run = batch.channels_last ? batch.channels * batch.plane : batch.plane;
-  Places<F> result{run,
-                   static_cast<int32_t>(batch.channels),
-                   make_divisor(static_cast<uint64_t>(run)),
-                   make_divisor(static_cast<uint64_t>(batch.channels)),
+  Places<F> result{runs(batch),
                    {static_cast<F>(step.alpha.value), static_cast<const F*>(step.alpha.per_example)},
                    {static_cast<F>(step.eps.value), static_cast<const F*>(step.eps.per_example)},
                    {}};
@@ -73,33 +78,43 @@ __device__ __forceinline__ double in_input(double pixels, const SpaceTable<doubl
   return pixels / space.std[c];
 }
 
-// A place in the batch and what holds there; it goes on within its run only.
-template <class F, bool kChannelsLast>
-struct Cursor {
+// A place in the batch; it goes on within its run only.
+template <bool kChannelsLast>
+struct Walk {
   int64_t example, place;  // place within the run
   int32_t channel;
+
+  __device__ __forceinline__ Walk(const Runs& runs, int64_t element) {
+    const int64_t index = static_cast<int64_t>(divide(static_cast<uint64_t>(element), runs.by_run));
+    place = element - index * runs.run;
+    const int64_t divided = kChannelsLast ? place : index;
+    const int64_t quotient = static_cast<int64_t>(divide(static_cast<uint64_t>(divided), runs.by_channels));
+    channel = static_cast<int32_t>(divided - quotient * runs.channels);
+    example = kChannelsLast ? index : quotient;
+  }
+
+  __device__ __forceinline__ bool run_holds(int count, const Runs& runs) const { return runs.run - place >= count; }
+
+  __device__ __forceinline__ void next(const Runs& runs) {
+    ++place;
+    if (kChannelsLast) channel = channel + 1 == runs.channels ? 0 : channel + 1;
+  }
+};
+
+// A place in the batch and what holds there.
+template <class F, bool kChannelsLast>
+struct Cursor : Walk<kChannelsLast> {
+  using Walk<kChannelsLast>::example, Walk<kChannelsLast>::channel;
   Bounds<F> bounds;
 
-  __device__ __forceinline__ Cursor(const Places<F>& places, int64_t element) {
-    const int64_t index = static_cast<int64_t>(divide(static_cast<uint64_t>(element), places.by_run));
-    place = element - index * places.run;
-    const int64_t divided = kChannelsLast ? place : index;
-    const int64_t quotient = static_cast<int64_t>(divide(static_cast<uint64_t>(divided), places.by_channels));
-    channel = static_cast<int32_t>(divided - quotient * places.channels);
-    example = kChannelsLast ? index : quotient;
+  __device__ __forceinline__ Cursor(const Places<F>& places, int64_t element) : Walk<kChannelsLast>(places, element) {
     enter_example(places);
     enter_channel(places);
   }
 
-  __device__ __forceinline__ bool run_holds(int count, const Places<F>& places) const {
-    return places.run - place >= count;
-  }
-
   __device__ __forceinline__ void next(const Places<F>& places) {
-    ++place;
-    if (!kChannelsLast) return;
-    channel = channel + 1 == places.channels ? 0 : channel + 1;
-    enter_channel(places);
+    Walk<kChannelsLast>::next(places);
+    if (kChannelsLast) enter_channel(places);
   }
 
   // Where the constants of the channel are in the tables.
@@ -131,20 +146,25 @@ struct Cursor {
   }
 };
 
-// body(width, first element, cursor) for a pack of kWidth elements: at once where it lies within a run, and else, for
+// body(width, first element, its At) for a pack of kWidth elements: at once where it lies within a run, and else, for
 // the one pack in thousands that spans two, element by element, width being a std::integral_constant.
-template <int kWidth, bool kChannelsLast, class F, class Body>
-__device__ __forceinline__ void visit_pack(int64_t first, const Places<F>& places, Body&& body) {
-  const Cursor<F, kChannelsLast> at(places, first);
+template <int kWidth, class At, class Where, class Body>
+__device__ __forceinline__ void visit(int64_t first, const Where& where, Body&& body) {
+  const At at(where, first);
   if constexpr (kWidth > 1) {
-    if (!at.run_holds(kWidth, places)) {
+    if (!at.run_holds(kWidth, where)) {
 #pragma unroll 1
-      for (int i = 0; i < kWidth; ++i)
-        body(std::integral_constant<int, 1>{}, first + i, Cursor<F, kChannelsLast>(places, first + i));
+      for (int i = 0; i < kWidth; ++i) body(std::integral_constant<int, 1>{}, first + i, At(where, first + i));
       return;
     }
   }
   body(std::integral_constant<int, kWidth>{}, first, at);
+}
+
+// The same with the constants that hold at the pack.
+template <int kWidth, bool kChannelsLast, class F, class Body>
+__device__ __forceinline__ void visit_pack(int64_t first, const Places<F>& places, Body&& body) {
+  visit<kWidth, Cursor<F, kChannelsLast>>(first, places, static_cast<Body&&>(body));
 }
 
 // The flat elements of a tensor as packs of kWidth behind `head` single elements, which bring them to 16 bytes.

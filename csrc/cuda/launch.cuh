@@ -28,6 +28,15 @@ inline unsigned blocks_for(int64_t items, int threads = kThreads) {
   return static_cast<unsigned>(blocks < most ? blocks : most);
 }
 
+// The same for a kernel whose blocks begin with work of their own: no more than the GPU holds at once.
+inline unsigned resident_blocks_for(int64_t items) {
+  int device = 0, multiprocessors = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  const int64_t blocks = blocks_for(items), most = int64_t{multiprocessors} * kFull;
+  return static_cast<unsigned>(blocks < most ? blocks : most);
+}
+
 __device__ __forceinline__ int64_t thread_index() { return blockIdx.x * int64_t{blockDim.x} + threadIdx.x; }
 __device__ __forceinline__ int64_t thread_count() { return gridDim.x * int64_t{blockDim.x}; }
 

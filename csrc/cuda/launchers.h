@@ -10,6 +10,7 @@ namespace fastadv::cuda {
 cudaError_t sign_step(const Step& step, cudaStream_t stream);
 cudaError_t noise_step(const NoiseStep& step, cudaStream_t stream);
 cudaError_t truncated_normal(const EpsSample& sample, cudaStream_t stream);
+cudaError_t from_pixels(const FromPixels& args, cudaStream_t stream);
 
 // workspace: normalized_workspace(batch) doubles on the device.
 int64_t normalized_workspace(const Batch& batch);

@@ -1,4 +1,4 @@
-"""The graph of DALI's operators that turns encoded images into batches, for the CPU and the GPU alike."""
+"""The graph of DALI's operators that turns encoded images into batches of pixels, for the CPU and the GPU alike."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 
 from fastadv.data.preprocessing import TRIES, Preprocessing, central_window, random_window
 from fastadv.extras import require
-from fastadv.pixels import PixelSpace
 
-_CHANNELS = 3
 # Of a batch, for a GPU's JPEG decoder. Given DALI's own 0.65, it waits for the CPU to decode the rest.
 _HARDWARE_SHARE = 0.9
 _TINY = 2.0**-100  # far enough from the smallest float32 that is stored with all of its digits, 2^-126
@@ -23,20 +21,18 @@ def create_pipeline(
     *,
     preprocessing: Preprocessing,
     train: bool,
-    space: PixelSpace,
     batch_size: int,
     workers: int,
     prefetch: int,
     device: torch.device,
 ) -> Any:
-    """A DALI pipeline whose batches are images [m, size, size, 3] float32 in ``space``, on ``device``.
+    """A DALI pipeline whose batches are pixels [m, size, size, 3] uint8 on ``device``, not mirrored.
 
     Args:
         feed: for each batch the list of m encoded images, uint8; for training also what was drawn for each: windows
-            [4, TRIES] float64, whether it is mirrored, int32, and with ``preprocessing.colour`` its colours [3, 4].
+            [4, TRIES] float64, and with ``preprocessing.colour`` its colours [3, 4].
         preprocessing: what to do.
         train: at random, or as for evaluation.
-        space: the model's input space.
         batch_size: the largest m.
         workers: CPU threads.
         prefetch: batches made ahead.
@@ -48,7 +44,7 @@ def create_pipeline(
         batch_size, workers, _index(device) if on_gpu else None, prefetch_queue_depth=prefetch
     )
     with pipeline:
-        outputs = 1 + train * (2 + preprocessing.colour)
+        outputs = 1 + train * (1 + preprocessing.colour)
         encoded, *drawn = fn.external_source(source=feed, num_outputs=outputs, batch=True)
         anchor, shape = window_nodes(encoded, drawn, preprocessing, train)
         mixed = {"hw_decoder_load": _HARDWARE_SHARE, "jpeg_fancy_upsampling": True} if on_gpu else {}
@@ -58,14 +54,7 @@ def create_pipeline(
         side = preprocessing.size
         images = fn.resize(images, size=[side, side], interp_type=types.INTERP_LINEAR, antialias=True)
         if train and preprocessing.colour:
-            images = fn.coord_transform(images, MT=drawn[2], dtype=types.UINT8)
-        images = fn.crop_mirror_normalize(
-            images,
-            mirror=drawn[1] if train else 0,
-            mean=_per_channel(space.mean),
-            std=_per_channel(space.std),
-            output_layout="HWC",
-        )
+            images = fn.coord_transform(images, MT=drawn[1], dtype=types.UINT8)
         pipeline.set_outputs(images)
     pipeline.build()
     return pipeline
@@ -88,10 +77,6 @@ def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessin
 
 def _index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
-
-
-def _per_channel(values: tuple[float, ...]) -> list[float]:
-    return list(values) * (_CHANNELS // len(values))
 
 
 class DaliArithmetic:

@@ -1,9 +1,10 @@
-"""DaliLoader: NVIDIA DALI decodes, cuts, resizes and normalises, on the CPU's threads or on the GPU."""
+"""DaliLoader: NVIDIA DALI decodes, cuts and resizes, on the CPU's threads or on the GPU."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,22 @@ from fastadv.data.image_loader import ImageLoader, Loaded
 from fastadv.extras import require
 
 
+@dataclass(frozen=True, eq=False)
+class _Fed:
+    """A batch on its way through the pipeline, and which of its images will be mirrored [m]; None for evaluation."""
+
+    batch: Encoded
+    mirrored: Tensor | None = None
+
+
 class DaliLoader(ImageLoader):
     """The fast loader. Arguments, attributes and errors are those of :class:`ImageLoader`.
 
     On a CUDA device JPEGs are decoded there, by its JPEG decoder if it has one, on the CPU by ``workers`` threads, and
     no more of them than the window that is needed; one graph serves both. Threads of this process read the files ahead
-    of time, so that a slow disk does not hold up those that decode. DALI's buffers become the batch without a copy.
+    of time, so that a slow disk does not hold up those that decode. The last that DALI does is to resize, to 8 bits a
+    value: :func:`fastadv.ops.from_pixels` makes the batch of it and mirrors in the same pass, so that an image's values
+    are exactly those that the space gives its pixels, and how DALI would round them does not matter.
 
     An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
     where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its
@@ -39,8 +50,6 @@ class DaliLoader(ImageLoader):
         require("nvidia.dali", extra="dali")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1 for DALI, got {self.workers}")
-        lower, upper = (torch.tensor(bound, device=self.device) for bound in self.space.bounds(torch.float32))  # [C]
-        self._lower, self._upper = lower.view(1, -1, 1, 1), upper.view(1, -1, 1, 1)  # [1, C, 1, 1]
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         refused: dict[int, str] = {}  # why DALI does not decode an image, in this epoch
@@ -56,51 +65,54 @@ class DaliLoader(ImageLoader):
 
     def _decoded(self, epoch: int, batches: list[Tensor], refused: dict[int, str]) -> Iterator[Loaded]:
         """The batches that one pipeline makes; an empty one does not go through it."""
-        fed: deque[Encoded] = deque()
+        fed: deque[_Fed] = deque()
         options: dict[str, Any] = {"train": self.train, "refused": refused, "prefetch": self.prefetch}
         with EncodedBatches(self.source, batches, **options) as encoded:
             pipeline = self._pipeline(self._fed(epoch, encoded, fed), self.batches.batch_size)
             while (images := self._next(pipeline, fed)) is not None:
                 yield from _empty(fed)
-                batch = fed.popleft()
+                batch = fed.popleft().batch
                 yield Loaded(images, batch.indices, batch.bad)
             yield from _empty(fed)
 
-    def _next(self, pipeline: Any, fed: deque[Encoded]) -> Tensor | None:  # [m, 3, size, size]
+    def _next(self, pipeline: Any, fed: deque[_Fed]) -> Tensor | None:  # [m, 3, size, size]
         """The pipeline's next batch, None after the last."""
-        # Bound to the stream that uses it, so that DALI does not reuse the memory before this stream is done with it.
+        # Bound to the stream that reads it, so that DALI does not reuse the memory before this stream is done with it:
+        # the pixels are let go of when this returns, the kernel may run later.
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
             (output,) = pipeline.run(stream)
         except StopIteration:
             return None
         except RuntimeError as error:
-            raise _UndecodableError(next(batch for batch in fed if batch.files)) from error
-        images = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)  # [m, 3, size, size]
-        # DALI multiplies by rounded constants: black and white can end one unit in the last place outside the space.
-        return torch.clamp(images, self._lower, self._upper, out=images)
+            raise _UndecodableError(_first(fed).batch) from error
+        pixels = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)  # [m, 3, size, size] uint8
+        return self._images(pixels, _first(fed).mirrored)
 
-    def _fed(self, epoch: int, batches: Iterable[Encoded], fed: deque[Encoded]) -> Iterator[tuple[Any, ...]]:
+    def _fed(self, epoch: int, batches: Iterable[Encoded], fed: deque[_Fed]) -> Iterator[tuple[Any, ...]]:
         """What the pipeline is fed with, of each batch that is not empty; ``fed`` gets every batch."""
         for batch in batches:
-            fed.append(batch)
-            if batch.files:
-                yield self._inputs(epoch, batch)
+            if not batch.files:
+                fed.append(_Fed(batch))
+                continue
+            inputs, mirrored = self._inputs(epoch, batch)
+            fed.append(_Fed(batch, mirrored))
+            yield inputs
 
-    def _inputs(self, epoch: int, batch: Encoded) -> tuple[Any, ...]:
+    def _inputs(self, epoch: int, batch: Encoded) -> tuple[tuple[Any, ...], Tensor | None]:
+        """What the pipeline takes of a batch, and which of its images are to be mirrored afterwards."""
         files = [np.frombuffer(file, np.uint8) for file in batch.files]
         if not self.train:
-            return (files,)
+            return (files,), None
         draws = self.preprocessing.draw(self.batches.seed, epoch, batch.indices.tolist())
-        inputs = files, draws.windows, draws.mirrored.astype(np.int32)
-        return inputs if draws.colours is None else (*inputs, draws.colours)
+        inputs = (files, draws.windows) if draws.colours is None else (files, draws.windows, draws.colours)
+        return inputs, torch.from_numpy(draws.mirrored)
 
     def _pipeline(self, feed: Iterator[tuple[Any, ...]], batch_size: int) -> Any:
         pipeline = create_pipeline(
             feed,
             preprocessing=self.preprocessing,
             train=self.train,
-            space=self.space,
             batch_size=batch_size,
             workers=self.workers,
             prefetch=self.prefetch,
@@ -119,7 +131,7 @@ class DaliLoader(ImageLoader):
         reasons: dict[int, str] = {}
         batch = failure.batch
         for index, file in zip(batch.indices, batch.files, strict=True):
-            alone = self._inputs(epoch, Encoded([file], index[None], []))
+            alone, _ = self._inputs(epoch, Encoded([file], index[None], []))
             pipeline = self._pipeline(iter([alone]), 1)
             try:
                 pipeline.run()
@@ -145,8 +157,13 @@ def _told(error: RuntimeError) -> str:
     return " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split())
 
 
-def _empty(fed: deque[Encoded]) -> Iterator[Loaded]:
+def _first(fed: deque[_Fed]) -> _Fed:
+    """The next that goes through the pipeline."""
+    return next(one for one in fed if one.batch.files)
+
+
+def _empty(fed: deque[_Fed]) -> Iterator[Loaded]:
     """The batches before the next one that went through the pipeline."""
-    while fed and not fed[0].files:
-        batch = fed.popleft()
+    while fed and not fed[0].batch.files:
+        batch = fed.popleft().batch
         yield Loaded(torch.empty(0), batch.indices, batch.bad)

@@ -13,6 +13,7 @@ from fastadv.data.bad_images import BadImage, warn_of_bad_image
 from fastadv.data.batches import Batches, check_at_least
 from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Preprocessing
+from fastadv.ops import from_pixels
 from fastadv.pixels import PixelSpace
 
 CHANNELS = 3
@@ -132,6 +133,12 @@ class ImageLoader(ABC):
             self.indices = batch.indices
             labels = self.source.labels[batch.indices]  # [m]
             yield batch.images, labels.to(self.device, non_blocking=True)
+
+    def _images(self, pixels: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Images in the space, on the device, of pixels [m, 3, size, size] uint8 and of who is mirrored [m]."""
+        pixels = pixels.to(self.device, non_blocking=True)
+        mirrored = None if mirrored is None else mirrored.to(self.device, non_blocking=True)
+        return from_pixels(pixels, mirrored, space=self.space)  # [m, 3, size, size]
 
     @abstractmethod
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:

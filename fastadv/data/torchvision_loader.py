@@ -15,18 +15,19 @@ from fastadv.data.bad_images import BadImage, replaced
 from fastadv.data.decoding import decode
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.image_source import ImageSource
-from fastadv.data.preprocessing import NumPyArithmetic, Preprocessing, central_window, random_window
+from fastadv.data.preprocessing import Draws, NumPyArithmetic, Preprocessing, central_window, random_window
 from fastadv.extras import require
-from fastadv.pixels import PixelSpace
 
-_Batch = tuple[Tensor, Tensor, list[BadImage]]  # images [m, 3, size, size], indices [m], what was passed over
+# Pixels [m, 3, size, size] uint8; which are to be mirrored [m]; indices [m]; what was passed over.
+_Batch = tuple[Tensor, Tensor | None, Tensor, list[BadImage]]
 
 
 class TorchvisionLoader(ImageLoader):
     """The loader that needs no more than torchvision: the reference for :class:`DaliLoader`, and its stand-in.
 
-    ``workers`` processes decode; with 0 it is done in this one, when a batch is asked for. Arguments, attributes and
-    errors are those of :class:`ImageLoader`.
+    ``workers`` processes decode and resize; with 0 it is done in this one, when a batch is asked for. What travels from
+    them, and to a GPU, has 8 bits a value; :func:`fastadv.ops.from_pixels` makes the batch of it. Arguments, attributes
+    and errors are those of :class:`ImageLoader`.
 
     Raises:
         ModuleNotFoundError: torchvision or Pillow is not installed.
@@ -40,15 +41,15 @@ class TorchvisionLoader(ImageLoader):
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         loader: DataLoader[_Batch] = DataLoader(
-            _Examples(self.source, self.space, self.preprocessing, self.train, self.batches.seed, epoch),
+            _Examples(self.source, self.preprocessing, self.train, self.batches.seed, epoch),
             batch_sampler=[indices.tolist() for indices in batches],
             collate_fn=_as_it_is,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.device.type == "cuda",
         )
-        for images, indices, bad in loader:
-            yield Loaded(images.to(self.device, non_blocking=True), indices, bad)
+        for pixels, mirrored, indices, bad in loader:
+            yield Loaded(self._images(pixels, mirrored), indices, bad)
 
 
 def _as_it_is(batch: Any) -> _Batch:
@@ -61,7 +62,6 @@ class _Examples(Dataset[Any]):
     """The examples of one epoch, for DataLoader, which asks for a batch of them at a time."""
 
     source: ImageSource
-    space: PixelSpace
     preprocessing: Preprocessing
     train: bool
     seed: int
@@ -86,29 +86,28 @@ class _Examples(Dataset[Any]):
             index, bad = replaced(self.source, wanted, self.train, reason_against)
             used += [] if index is None else [index]
             passed_over += bad
-        return self._preprocessed(decoded, used), torch.tensor(used, dtype=torch.int64), passed_over
+        draws = self.preprocessing.draw(self.seed, self.epoch, used) if self.train else None
+        mirrored = None if draws is None else torch.from_numpy(draws.mirrored)  # [m]
+        return self._pixels(decoded, draws), mirrored, torch.tensor(used, dtype=torch.int64), passed_over
 
-    def _preprocessed(self, decoded: list[Tensor], indices: list[int]) -> Tensor:  # [m, 3, size, size]
+    def _pixels(self, decoded: list[Tensor], draws: Draws | None) -> Tensor:  # [m, 3, size, size]
         size = self.preprocessing.size
-        images = torch.empty((len(indices), CHANNELS, size, size)).to(memory_format=torch.channels_last)
-        pixels = self._train(decoded, indices) if self.train else map(self._central, decoded)
-        for image, cut in zip(images, pixels, strict=True):
-            image.copy_(self.space.from_pixels(cut[None])[0])
-        return images
+        pixels = torch.empty((len(decoded), CHANNELS, size, size), dtype=torch.uint8)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        for row, image in enumerate(decoded):
+            pixels[row] = self._central(image) if draws is None else self._random(image, draws, row)
+        return pixels
 
     def _central(self, image: Tensor) -> Tensor:  # [3, H, W] -> [3, size, size]
         height, width = map(np.float64, image.shape[1:])
         return self._resized(image, central_window(height, width, self.preprocessing.central, NumPyArithmetic()))
 
-    def _train(self, decoded: list[Tensor], indices: list[int]) -> Iterator[Tensor]:  # [3, size, size] each
-        draws = self.preprocessing.draw(self.seed, self.epoch, indices)
+    def _random(self, image: Tensor, draws: Draws, row: int) -> Tensor:  # [3, H, W] -> [3, size, size]
+        height, width = map(np.float64, image.shape[1:])
         widest = self.preprocessing.widest_aspect
-        for row, image in enumerate(decoded):  # [3, H, W]
-            height, width = map(np.float64, image.shape[1:])
-            window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())
-            cut = self._resized(image, window)  # [3, size, size]
-            cut = cut.flip(-1) if draws.mirrored[row] else cut
-            yield cut if draws.colours is None else _coloured(cut, torch.from_numpy(draws.colours[row]))
+        window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())
+        cut = self._resized(image, window)
+        return cut if draws.colours is None else _coloured(cut, torch.from_numpy(draws.colours[row]))
 
     def _resized(self, image: Tensor, window: Sequence[float]) -> Tensor:  # [3, H, W] -> [3, size, size]
         resized_crop = require("torchvision.transforms.v2.functional", extra="train").resized_crop

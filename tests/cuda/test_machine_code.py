@@ -26,6 +26,8 @@ LOADS = {
     "DistanceSquares": (3, 0),
     "noise_kernel": (1, 1),
 }
+# Pixels that 16 bytes of images need, as one load.
+PIXELS = {"float": "LDG.32", "double": "LDG.16", "__half": "LDG.64", "__nv_bfloat16": "LDG.64"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,16 @@ def test_streams_move_sixteen_bytes_an_access(compiled: list[Kernel]) -> None:
         # More where the compiler wrote a branch out twice.
         enough = all(has >= needs for has, needs in zip(found, expected, strict=True))
         assert enough, f"{kernel.arch} {kernel.name}: {found} 16-byte loads and stores, not {expected}"
+
+
+def test_pixels_are_read_at_once_and_written_sixteen_bytes_at_a_time(compiled: list[Kernel]) -> None:
+    """In the kernel that looks up, which fills the machine; four dtypes in two layouts."""
+    lookups = [kernel for kernel in compiled if kernel.name.startswith("lookup_kernel")]
+    assert len(lookups) == len({kernel.arch for kernel in compiled}) * 4 * 2
+    for kernel in lookups:
+        load = PIXELS[template(kernel)[0]]
+        assert kernel.accesses[load] >= 1 and kernel.accesses["STG.128"] >= 1, f"{kernel.name}: {kernel.accesses}"
+        assert kernel.occupancy == 1.0, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"
 
 
 def test_enough_threads_fit(compiled: list[Kernel]) -> None:

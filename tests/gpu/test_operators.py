@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastadv import ops
+from fastadv import PixelSpace, ops
 from tests.gpu.device import DEVICE, moved
 from tests.ops.cases import DTYPES, SHAPES, SPACES, Operands, operands
 from tests.ops.test_boundaries import flat
+from tests.ops.test_from_pixels import every_other, random_pixels
 from tests.ops.test_steps import STEPS
 
 pytestmark = pytest.mark.gpu
@@ -76,6 +77,20 @@ def test_drawn_eps(dtype: torch.dtype) -> None:
         ops.truncated_normal_(eps, seed=5, offset=3)
         assert torch.equal(eps.cpu(), ops.truncated_normal_(torch.empty(n, dtype=dtype), seed=5, offset=3))
     assert torch.equal(ops.sample_eps(1000, seed=5, device=DEVICE).cpu(), ops.sample_eps(1000, seed=5))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 5, 9, 11), (8, 3, 299, 299), (128, 3, 32, 32)], ids=str)
+def test_from_pixels(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> None:
+    space = SPACES["imagenet"] if shape[1] == 3 else PixelSpace(1.0, [c + 2.0 for c in range(shape[1])])
+    for offset in (0, 1):
+        pixels, mirrored = random_pixels(shape, channels_last, offset), every_other(shape[0])
+        for flags in (None, mirrored):
+            expected = ops.from_pixels(pixels, flags, dtype, space)
+            result = ops.from_pixels(moved(pixels), None if flags is None else moved(flags), dtype, space)
+            assert torch.equal(result.cpu(), expected) and result.stride() == expected.stride()
+            assert torch.equal(space.from_pixels(moved(pixels), dtype).cpu(), space.from_pixels(pixels, dtype))
 
 
 def logits_of(rows: int, classes: int, dtype: torch.dtype) -> Tensor:  # [N, K]

@@ -32,6 +32,7 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
     "normalized_step_ l2": lambda x: ops.normalized_step_(x.clone(), x, x - 100, 1.0, 8.0, "l2"),
     "normalized_step_ linf": lambda x: ops.normalized_step_(x.clone(), x, x - 100, 1.0, 8.0, "linf"),
     "noise_step_": lambda x: ops.noise_step_(x.clone(), x, 8.0, "truncated_normal", 3),
+    "from_pixels": lambda x: ops.from_pixels(x.to(torch.uint8), x[:, 0, 0, 0] > 100),
     # What is drawn on another stream is overwritten by the copy, which is late.
     "truncated_normal_": lambda x: ops.truncated_normal_(x[0, 0, 0].clone(), seed=3),
     "target_grad": lambda x: ops.target_grad(x.flatten(1), "least_likely").dlogits,

@@ -79,6 +79,7 @@ def test_wrong_steps(op: str, arguments, error, message: str) -> None:
 
 
 LOGITS, LABELS = torch.zeros(4, 5), torch.arange(4)
+PIXELS = images(dtype=torch.uint8)
 
 OTHER_MISTAKES = {
     "norm": (
@@ -107,6 +108,46 @@ OTHER_MISTAKES = {
     "noise kind": (lambda: ops.noise_step_(X, X, 8, "gauss", 1), ValueError, "kind must be 'sign'"),
     "noise offset": (lambda: ops.noise_step_(X, X, 8, "sign", 1, -1), ValueError, "offset must be zero or more"),
     "noise eps": (lambda: ops.noise_step_(X, X, -8, "sign", 1), ValueError, "eps must be zero or more"),
+    "pixels dtype": (lambda: ops.from_pixels(X), TypeError, "pixels must be uint8, got float32"),
+    "pixels not a tensor": (lambda: ops.from_pixels([1]), TypeError, "pixels must be a tensor, got list"),
+    "pixels scalar": (lambda: ops.from_pixels(PIXELS[0, 0, 0, 0]), ValueError, "pixels must have a batch dimension"),
+    "dtype of images": (lambda: ops.from_pixels(PIXELS, dtype=torch.int32), TypeError, "images must be float32"),
+    "space of pixels": (lambda: ops.from_pixels(PIXELS, space="unit"), TypeError, "space must be a PixelSpace"),
+    "channels of pixels": (
+        lambda: ops.from_pixels(PIXELS[:, :2], space=PixelSpace.imagenet()),
+        ValueError,
+        "a space of 3 channels needs images [N, 3, ...], got [2, 2, 4, 4]",
+    ),
+    "single image": (
+        lambda: ops.from_pixels(PIXELS[0], space=PixelSpace.imagenet()),
+        ValueError,
+        "got [3, 4, 4]; make a batch of a single image by images[None]",
+    ),
+    "mirrored dtype": (
+        lambda: ops.from_pixels(PIXELS, torch.tensor([0, 1])),
+        TypeError,
+        "mirrored must be bool or uint8, got int64",
+    ),
+    "mirrored shape": (
+        lambda: ops.from_pixels(PIXELS, torch.ones(3, dtype=torch.bool)),
+        ValueError,
+        "mirrored must be a contiguous tensor of shape [2], got shape [3]",
+    ),
+    "mirrored not a tensor": (
+        lambda: ops.from_pixels(PIXELS, [True, False]),
+        TypeError,
+        "mirrored must be a tensor, got list",
+    ),
+    "mirrored device": (
+        lambda: ops.from_pixels(PIXELS, torch.ones(2, dtype=torch.bool, device="meta")),
+        ValueError,
+        "mirrored must be on cpu, got meta",
+    ),
+    "mirrored without a width": (
+        lambda: ops.from_pixels(PIXELS[:, :, 0, 0], torch.ones(2, dtype=torch.bool)),
+        ValueError,
+        "mirrored needs images [N, C, ..., W], got [2, 3]",
+    ),
     "sample n": (lambda: ops.sample_eps(-1, seed=1), ValueError, "n must be zero or more"),
     "sample sigma": (lambda: ops.sample_eps(1, 0.0, seed=1), ValueError, "sigma must be positive"),
     "sample upper": (lambda: ops.sample_eps(1, 8.0, NAN, seed=1), ValueError, "upper must be positive"),
@@ -165,6 +206,8 @@ def test_more_channels_than_kernels_carry() -> None:
     x = images(1, 33, 2, 2)
     with pytest.raises(ValueError, match="at most 32 channels"):
         ops.sign_step_(x, x, images(1, 33, 2, 2), 1, 8, wide)
+    with pytest.raises(ValueError, match="at most 32 channels"):
+        ops.from_pixels(images(1, 33, 2, 2, dtype=torch.uint8), space=wide)
 
 
 def test_mutation_shows_to_autograd() -> None:

@@ -31,6 +31,12 @@ SAMPLES = {
     "normalized_step_ linf": (OPERATORS.normalized_step_, (x(), None, x(), 1.0, None, 8.0, None, "linf", *RGB), {}),
     "noise_step_": (OPERATORS.noise_step_, (x(), x(), 8.0, None, "truncated_normal", 1, 2, None, *RAW), {}),
     "noise_step_ stream": (OPERATORS.noise_step_, (x(), None, 8.0, None, "sign", 0, 2, torch.tensor([1, 2]), *RAW), {}),
+    "from_pixels": (OPERATORS.from_pixels, (x().byte(), None, torch.bfloat16, [0.0], *RAW), {}),
+    "from_pixels mirrored": (
+        OPERATORS.from_pixels,
+        (x().byte().contiguous(memory_format=torch.channels_last), PER_EXAMPLE > 1, torch.float32, [1.0] * 3, *RGB),
+        {},
+    ),
     "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2, None), {}),
     "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2, None), {"device": torch.device("cpu")}),
     "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
@@ -61,6 +67,7 @@ def step_chain(adv, clean, grad, logits, labels):
     eps = eps + ops.sample_eps(adv.shape[0], seed=5, device=adv.device)
     moved = ops.sign_step_(moved, clean, grad, 2.0, eps, space)
     moved = ops.normalized_step_(moved, clean, grad, -3.0, 8.0, "linf", space)
+    moved = moved + ops.from_pixels(adv.to(torch.uint8), adv[:, 0, 0, 0] > 100, adv.dtype, PixelSpace.imagenet())
     target, dlogits = ops.target_grad(logits, "least_likely")
     loss = ops.mixed_cross_entropy(logits, labels, 1)
     return moved + 1, target, dlogits, loss
@@ -170,6 +177,8 @@ def test_no_full_size_temporary(dtype: torch.dtype) -> None:
     }
     for name, step in steps.items():
         assert peak_growth(step) < full / 20, name
+    pixels, mirrored = torch.zeros(o.adv.shape, dtype=torch.uint8), torch.ones(8, dtype=torch.bool)
+    assert peak_growth(lambda: ops.from_pixels(pixels, mirrored, dtype)) < 1.05 * full  # the result itself
 
 
 DIGEST = """
@@ -184,6 +193,8 @@ for dtype in DTYPES:
         ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, 8.0, "l2", SPACES["imagenet"])
         for kind in ("sign", "truncated_normal", "uniform"):
             ops.noise_step_(o.adv, o.adv, 8.0, kind, 3, 0, SPACES["imagenet"])
+        pixels, mirrored = o.clean.to(torch.uint8), torch.tensor([True, False, True])
+        o.adv += ops.from_pixels(pixels, mirrored, dtype, SPACES["imagenet"])
         digest.update(o.adv.contiguous().view(torch.uint8).numpy().tobytes())
 digest.update(ops.sample_eps(10000, seed=1).numpy().tobytes())
 print(_C.cpu_isa(), digest.hexdigest())

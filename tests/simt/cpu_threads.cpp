@@ -55,6 +55,24 @@ void step_kernels(DType dtype, bool channels_last) {
   });
 }
 
+void pixel_kernel(DType dtype, bool channels_last) {
+  std::vector<uint8_t> pixels(kElements), mirrored(kExamples, 1);  // [N, C, plane], [N]
+  std::vector<double> images(kElements);                           // [N, C, plane], of the widest dtype
+  constexpr int64_t width = kPlane / 3;
+  static_assert(kPlane % 3 == 0, "rows fill the plane");
+  FromPixels args{pixels.data(),
+                  mirrored.data(),
+                  images.data(),
+                  dtype,
+                  {kExamples, kChannels, kPlane, channels_last},
+                  width,
+                  {},
+                  {}};
+  for (int c = 0; c < kMaxChannels; ++c) args.space.std[c] = 1.0;
+  in_parts(kElements / (width * (channels_last ? kChannels : 1)),
+           [&](int64_t begin, int64_t end) { baseline::table.from_pixels(args, begin, end); });
+}
+
 void row_kernels(DType dtype) {
   std::vector<double> logits(kElements), dlogits(kElements), loss(kElements);  // [N, K], [N, K], [N]
   std::vector<int64_t> labels(kElements), target(kElements);                   // [N]
@@ -76,7 +94,10 @@ int main(int count, char**) {
   using namespace fastadv;
   cpu::planted = count > 1;
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
-    for (const bool channels_last : {false, true}) cpu::step_kernels(dtype, channels_last);
+    for (const bool channels_last : {false, true}) {
+      cpu::step_kernels(dtype, channels_last);
+      cpu::pixel_kernel(dtype, channels_last);
+    }
     cpu::row_kernels(dtype);
   }
   std::puts("every kernel ran");

@@ -21,12 +21,12 @@ EDGE = 1000  # elements compared at either end; the blocks that run handle more
 
 @pytest.fixture
 def sparse(tmp_path: Path):
-    """Makes bfloat16 tensors of zeros that take no room until written."""
+    """Makes tensors of zeros that take no room until written."""
 
-    def make(*shape: int) -> Tensor:
+    def make(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.bin"
         count = torch.Size(shape).numel()
-        return torch.from_file(str(path), shared=True, size=count, dtype=torch.bfloat16).view(shape)
+        return torch.from_file(str(path), shared=True, size=count, dtype=dtype).view(shape)
 
     return make
 
@@ -70,6 +70,19 @@ def test_steps(sparse, step: str, examples: int) -> None:
     torch.testing.assert_close(first, expected[0].flatten()[:EDGE])
     torch.testing.assert_close(last, expected[1].flatten()[-EDGE:])
     assert not torch.equal(last, before)
+
+
+@pytest.mark.parametrize("examples", CASES.values(), ids=CASES)
+def test_pixels(sparse, examples: int) -> None:
+    pixels = filled(sparse(examples, *IMAGE, dtype=torch.uint8), 4, 0, 255)
+    mirrored = torch.arange(examples) == examples - 1
+    images = ops.from_pixels(pixels, mirrored, torch.bfloat16, PixelSpace.imagenet())
+    first, last = (
+        reference.from_pixels(part, flag, torch.bfloat16, PixelSpace.imagenet())
+        for part, flag in zip(ends(pixels), (mirrored[:1], mirrored[-1:]), strict=True)
+    )
+    assert torch.equal(images[0].flatten()[:EDGE], first.flatten()[:EDGE])
+    assert torch.equal(images[-1].flatten()[-EDGE:], last.flatten()[-EDGE:])
 
 
 @pytest.mark.parametrize("elements", [2**31, 2**32], ids=["2^31", "2^32"])

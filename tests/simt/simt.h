@@ -417,6 +417,12 @@ V collective(Place place, unsigned mask, unsigned source, V value) {
 inline cudaError_t cudaPeekAtLastError() { return simt::last_error; }
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
 
+// As many multiprocessors as blocks may run: no kernel is kept from what FASTADV_SIMT_BLOCKS allows it.
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  return *value = static_cast<int>(FASTADV_MOST_BLOCKS), cudaSuccess;
+}
+
 // --- what kernels call -----------------------------------------------------------------------------------------------
 
 #define SIMT_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()

@@ -33,14 +33,18 @@ SOME_NORMS = "(l2 or linf) and not ((299 or 33) and not float32) and not (spaces
 SMALL = "not 299 and not threads_do_not_show and not (spaces and (unit or symmetric))"
 STEPS, LOGITS, RANDOM = (f"tests/ops/test_{name}.py" for name in ("steps", "logits", "random"))
 ARGUMENTS, BOUNDARIES = "tests/ops/test_arguments.py", "tests/ops/test_boundaries.py"
+PIXELS = "tests/ops/test_from_pixels.py"
 
 RUNS = {
     "norms": Run("simt_plain", STEPS, SOME_NORMS, at_least=140),
     "steps": Run("simt_plain", STEPS, "not l2 and not linf", at_least=800),
     "logits": Run("simt_plain", LOGITS, at_least=190),
-    "contract": Run("simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=90),
+    "pixels": Run("simt_plain", PIXELS, at_least=230),
+    "contract": Run(
+        "simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=100
+    ),
     "properties": Run("simt_plain", "tests/ops/test_properties.py", "sign or noise", at_least=30),
-    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=45),
+    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=50),
     "boundaries": Run("simt_plain", BOUNDARIES, at_least=80),
     "one item a thread": Run(
         "simt_plain",
@@ -53,22 +57,25 @@ RUNS = {
         "simt_plain",
         "tests/simt/more_than_2_31.py",
         environment={"FASTADV_SIMT_BLOCKS": "2147483647", "FASTADV_SIMT_ENDS": "20"},
-        at_least=13,
+        at_least=15,
     ),
     "out of bounds": Run(
         "simt_address", f"{STEPS} {LOGITS} {RANDOM}", "unaligned or (reference and random) or fills", at_least=80
+    ),
+    "out of bounds, pixels": Run(
+        "simt_address", PIXELS, "unaligned or around or number_of_channels or (shapes and 64)", at_least=75
     ),
     "out of bounds, boundaries": Run(
         "simt_address", BOUNDARIES, "not chunk and (packs or draws or classes or examples)", at_least=40
     ),
     "races": Run(
         "simt_thread",
-        f"{STEPS} {LOGITS} {BOUNDARIES}",
+        f"{STEPS} {LOGITS} {BOUNDARIES} {PIXELS}",
         "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)",
         at_least=20,
     ),
     "CPU kernels out of bounds": Run(
-        "cpu_address", f"{STEPS} {LOGITS} {RANDOM} {ARGUMENTS} {BOUNDARIES}", SMALL, at_least=1000
+        "cpu_address", f"{STEPS} {LOGITS} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}", SMALL, at_least=1200
     ),
 }
 

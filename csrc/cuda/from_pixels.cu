@@ -1,0 +1,126 @@
+// images <- the model's input for pixels: a table of 256 values a channel, made by each block in shared memory.
+//
+// A thread writes 16 bytes and reads as many pixels as they need, 4 for float: neighbours then read and write
+// neighbouring bytes. Were 16 pixels read at once, each thread had 64 bytes to write, and a warp half-written sectors.
+#include "../math/from_pixels.h"
+#include "cursor.cuh"
+#include "launch.cuh"
+#include "launchers.h"
+
+namespace fastadv::cuda {
+namespace {
+
+constexpr int kTables = 4;  // channels whose tables a block keeps; values of more are computed for each element
+
+// What the kernel needs besides the constants; a kernel parameter.
+struct Rows {
+  Runs runs;
+  Divisor by_width;
+  bool wide;  // packs of pixels lie at multiples of their size
+};
+
+template <class T>
+struct Lookup {
+  const T* table;  // [C or 1, 256]
+
+  __device__ __forceinline__ T operator()(const FromPixels& args, int32_t channel, uint8_t level) const {
+    return table[(args.space.shared ? 0 : channel * kLevels) + level];
+  }
+};
+
+template <class T>
+struct Formula {
+  __device__ __forceinline__ T operator()(const FromPixels& args, int32_t channel, uint8_t level) const {
+    T value;
+    store(value, input_of<compute_t<T>>(args, channel, level));
+    return value;
+  }
+};
+
+// The pixels of a pack that lies within a run, from the other end of their row where the example is mirrored.
+template <int kWidth, bool kLast>
+__device__ __forceinline__ Pack<uint8_t, kWidth> read_pixels(const FromPixels& args, const Rows& rows, int64_t first,
+                                                             const Walk<kLast>& at) {
+  const bool mirrored = args.mirrored != nullptr && args.mirrored[at.example] != 0;
+  if (!mirrored && rows.wide) return *reinterpret_cast<const Pack<uint8_t, kWidth>*>(args.pixels + first);
+  const int64_t step = kLast ? rows.runs.channels : 1;  // from a place to the next of its row
+  const int64_t place =
+      kLast ? static_cast<int64_t>(divide(static_cast<uint64_t>(at.place), rows.runs.by_channels)) : at.place;
+  int64_t x = place - static_cast<int64_t>(divide(static_cast<uint64_t>(place), rows.by_width)) * args.width;
+  int32_t channel = at.channel;
+  Pack<uint8_t, kWidth> pixels;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    pixels.value[i] = args.pixels[first + i + (mirrored ? (args.width - 1 - 2 * x) * step : 0)];
+    if (kLast && ++channel != rows.runs.channels) continue;
+    channel = 0;
+    x = x + 1 == args.width ? 0 : x + 1;
+  }
+  return pixels;
+}
+
+template <class T, int kWidth, bool kLast, class Value>
+__device__ __forceinline__ void pixels_pack(const FromPixels& args, const Rows& rows, int64_t pack, Value value) {
+  visit<kWidth, Walk<kLast>>(pack, rows.runs, [&](auto width, int64_t first, Walk<kLast> at) {
+    constexpr int count = decltype(width)::value;
+    const Pack<uint8_t, count> pixels = read_pixels<count, kLast>(args, rows, first, at);
+    Pack<T, count> images;
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      images.value[i] = value(args, at.channel, pixels.value[i]);
+      at.next(rows.runs);
+    }
+    *reinterpret_cast<Pack<T, count>*>(static_cast<T*>(args.images) + first) = images;
+  });
+}
+
+// Images begin at 16 bytes, because they were allocated for the call: the packs begin with the first element.
+template <class T, bool kLast, class Value>
+__device__ __forceinline__ void all_packs(const FromPixels& args, const Rows& rows, int64_t total, Value value) {
+  constexpr int width = kWide<T>;
+  for (int64_t pack = thread_index(); pack < total / width; pack += thread_count())
+    pixels_pack<T, width, kLast>(args, rows, pack * width, value);
+  const int64_t single = total / width * width + thread_index();
+  if (single < total) pixels_pack<T, 1, kLast>(args, rows, single, value);
+}
+
+template <class T, bool kLast>
+__global__ void __launch_bounds__(kThreads, kFull)
+    lookup_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, int64_t total) {
+  __shared__ T table[kTables * kLevels];
+  const int filled = static_cast<int>(tables(args)) * kLevels;
+  for (int i = threadIdx.x; i < filled; i += kThreads)
+    store(table[i], input_of<compute_t<T>>(args, i / kLevels, i % kLevels));
+  __syncthreads();
+  all_packs<T, kLast>(args, rows, total, Lookup<T>{table});
+}
+
+template <class T, bool kLast>
+__global__ void __launch_bounds__(kThreads)
+    formula_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, int64_t total) {
+  all_packs<T, kLast>(args, rows, total, Formula<T>{});
+}
+
+template <class T, bool kLast>
+void launch(const FromPixels& args, int64_t total, cudaStream_t stream) {
+  constexpr int width = kWide<T>;
+  const Rows rows{runs(args.batch), make_divisor(static_cast<uint64_t>(args.width)),
+                  reinterpret_cast<uintptr_t>(args.pixels) % width == 0};
+  const auto kernel = tables(args) <= kTables ? lookup_kernel<T, kLast> : formula_kernel<T, kLast>;
+  FASTADV_LAUNCH(kernel, resident_blocks_for((total + width - 1) / width), kThreads, stream, args, rows, total);
+}
+
+}  // namespace
+
+cudaError_t from_pixels(const FromPixels& args, cudaStream_t stream) {
+  const int64_t total = args.batch.examples * args.batch.channels * args.batch.plane;
+  if (total == 0) return cudaSuccess;
+  with_type(args.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (args.batch.channels_last) launch<T, true>(args, total, stream);
+    else launch<T, false>(args, total, stream);
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace fastadv::cuda
