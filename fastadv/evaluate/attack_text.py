@@ -20,12 +20,15 @@ class _AnyModel(nn.Module):
         raise NotImplementedError
 
 
-def parse_attack(text: str, model: Callable[..., Any] | None = None) -> tuple[str, dict[str, Any]]:
+def parse_attack(
+    text: str, model: Callable[..., Any] | None = None, *, fast: bool = False
+) -> tuple[str, dict[str, Any]]:
     """The name and the options; a value is JSON where it can be, and else a string.
 
     Args:
         text: what the command line says.
         model: what is to be attacked, once it is known: some options ask for a model that has more than logits.
+        fast: add ``fast=True`` where an attack has it, unless the text says otherwise.
 
     Raises:
         ValueError: what ``fastadv.attacks.create`` refuses, or a part that is not OPTION=VALUE.
@@ -39,6 +42,8 @@ def parse_attack(text: str, model: Callable[..., Any] | None = None) -> tuple[st
         if option in _NOT_HERE:
             raise ValueError(f"{option} is the same for all attacks, not an option of one as in {text!r}")
         options[option] = _value(value)
+    if fast and name in attacks.names() and issubclass(attacks.get(name), attacks.GradientAttack):
+        options.setdefault("fast", True)
     try:
         attacks.create(name, _AnyModel() if model is None else model, **options)
     except TypeError as error:

@@ -167,6 +167,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the attacks' random numbers (default: %(default)s)",
     )
+    add(
+        "--fast",
+        action="store_true",
+        help="make the same examples in less time: BatchNorm folded, CUDA graphs on a GPU; differs by rounding",
+    )
     add_machine_options(parser)
 
 
@@ -191,7 +196,7 @@ def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device
     """
     for subject in loaded.subjects:
         for attack in arguments.attacks:
-            parse_attack(attack, subject.model)
+            parse_attack(attack, subject.model, fast=arguments.fast)
     return Sweep(
         dataset=loaded.config.name,
         images=loaded.images,
@@ -201,6 +206,7 @@ def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         device=device,
+        fast=arguments.fast,
         data=loaded.config,
     )
 

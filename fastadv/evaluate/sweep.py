@@ -59,6 +59,7 @@ class Sweep:
         seed: seed of the attacks' random numbers.
         batch_size: images at a time.
         device: where to evaluate; models are moved there.
+        fast: attacks take their ``fast`` options: the same examples up to rounding, in less time.
 
     Raises:
         ValueError: a limit below 1.
@@ -73,6 +74,7 @@ class Sweep:
     seed: int = 0
     batch_size: int = 100
     device: torch.device | str = "cpu"
+    fast: bool = False
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
@@ -191,7 +193,7 @@ def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluat
     return [
         clean,
         *(
-            replace(clean, attack=text, eps=float(eps), options=parse_attack(text)[1])
+            replace(clean, attack=text, eps=float(eps), options=parse_attack(text, fast=sweep.fast)[1])
             for text in sweep.attacks
             for eps in sweep.eps
         ),

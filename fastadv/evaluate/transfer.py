@@ -268,7 +268,7 @@ def _evaluations(
             target_space=str(target.space),
             attack=attack,
             eps=float(eps),
-            options=parse_attack(attack, source.model)[1],
+            options=parse_attack(attack, source.model, fast=sweep.fast)[1],
             **common,
         )
         for eps in sweep.eps

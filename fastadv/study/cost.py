@@ -29,8 +29,8 @@ class Rates:
 
     Args:
         forward: a pass without gradients.
-        gradient: a pass and the gradient of the image, in an evaluation.
-        generation: the same in training, by its fast options if it has them.
+        gradient: a pass and the gradient of the image, in an evaluation, which has fast options.
+        generation: the same in training, which may have them.
         step: a pass and the gradients of the weights.
         bytes: of a checkpoint: weights, and twice as much for the optimiser.
     """
@@ -79,7 +79,7 @@ class Speeds:
         weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         model.eval()
         forward = self._seconds(lambda: _forward(model, images)) / m
-        gradient = self._seconds(lambda: _generate(model, images, fast=False)) / m
+        gradient = self._seconds(lambda: _generate(model, images, fast=True)) / m
         layout = torch.channels_last if config.in_channels_last else torch.contiguous_format
         model.train().to(memory_format=layout)
         images = images.contiguous(memory_format=layout)

@@ -262,6 +262,7 @@ class Runner:
             seed=SEED,
             batch_size=BATCH,
             device=self.machine.device,
+            fast=True,
             data=self.scale.base.data,
         )
 

@@ -24,6 +24,19 @@ def test_name_and_options(text: str, name: str, options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("step_ll", {"fast": True}),
+        ("pgd:steps=20", {"steps": 20, "fast": True}),
+        ("pgd:fast=false", {"fast": False}),
+        ("random_sign", {}),  # makes no gradient
+    ],
+)
+def test_fast(text: str, options: dict[str, Any]) -> None:
+    assert parse_attack(text, fast=True)[1] == options
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("pgdd", "unknown attack 'pgdd'"),

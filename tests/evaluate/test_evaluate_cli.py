@@ -74,6 +74,19 @@ def test_end_to_end(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("records_only")
+def test_fast_options_count_the_same(run_folder: Path, tmp_path: Path) -> None:
+    def measured(*more: str) -> list[Record]:
+        out = tmp_path / "-".join(["out", *more])
+        assert evaluate(run_folder, "--attacks", "iter_ll,random_sign", "--eps", "4", "--out", out, *more) == 0
+        return list(read_records(out / "robustness.jsonl", Record))
+
+    plain, fast = measured(), measured("--fast")
+    assert [(r.attack, r.top1, r.top5) for r in fast] == [(r.attack, r.top1, r.top5) for r in plain]
+    assert [r.options for r in plain] == [{}, {}, {}]
+    assert [r.options for r in fast] == [{}, {"fast": True}, {}]  # clean images and noise have nothing to be fast at
+
+
+@pytest.mark.usefixtures("records_only")
 def test_the_same_command_again_measures_nothing(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
