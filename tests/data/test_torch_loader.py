@@ -263,7 +263,7 @@ def test_batches_are_augmented_differently() -> None:
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         (
             {"batch_size": 21},
-            r"the training set has 20 images, fewer than a batch of 21, and .*choose a smaller batch_size \(--m\)",
+            r"the training set has 20 images, fewer than a batch of 21, .*choose a smaller batch_size \(--minibatch\)",
         ),
         ({"rank": 2, "world_size": 2}, r"rank must be one of 2 processes, 0\.\.1, got 2"),
         ({"rank": -1}, r"rank must be one of 1 processes, 0\.\.0, got -1"),
