@@ -1,4 +1,4 @@
-"""The graph of DALI's operators that decodes the part of each image that is needed, and on a GPU resizes it."""
+"""The graph of DALI's operators that turns encoded images into windows or whole batches, for the CPU and the GPU."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ def create_pipeline(
     batch_size: int,
     workers: int,
     prefetch: int,
+    resize: bool,
     device: torch.device,
 ) -> Any:
-    """A DALI pipeline whose batches are, on a GPU, pixels [m, size, size, 3] uint8, with the colours that were drawn.
-
-    On the CPU they are the m windows as they were cut out, [height, width, 3] uint8: torchvision resizes several times
-    as fast there. Nothing is mirrored.
+    """A DALI pipeline whose batches are m windows of images [height, width, 3] uint8, not mirrored, on ``device``.
 
     Args:
         feed: for each batch the list of m encoded images, uint8; for training also what was drawn for each: windows
-            [4, TRIES] float64, and on a GPU with ``preprocessing.colour`` its colours [3, 4].
+            [4, TRIES] float64, and with ``resize`` and ``preprocessing.colour`` its colours [3, 4].
         preprocessing: what to do.
         train: at random, or as for evaluation.
         batch_size: the largest m.
         workers: CPU threads.
         prefetch: batches made ahead.
+        resize: make of the windows pixels [m, size, size, 3] uint8, with the colours that were drawn.
         device: a CUDA device or the CPU.
     """
     fn, types = require("nvidia.dali.fn", extra="dali"), require("nvidia.dali.types", extra="dali")
@@ -46,14 +45,14 @@ def create_pipeline(
         batch_size, workers, _index(device) if on_gpu else None, prefetch_queue_depth=prefetch
     )
     with pipeline:
-        outputs = 1 + train * (1 + (on_gpu and preprocessing.colour))
+        outputs = 1 + train * (1 + (resize and preprocessing.colour))
         encoded, *drawn = fn.external_source(source=feed, num_outputs=outputs, batch=True)
         anchor, shape = window_nodes(encoded, drawn, preprocessing, train)
         mixed = {"hw_decoder_load": _HARDWARE_SHARE, "jpeg_fancy_upsampling": True} if on_gpu else {}
         images = fn.decoders.image_slice(
             encoded, anchor, shape, axis_names="HW", device="mixed" if on_gpu else "cpu", **mixed
         )
-        if on_gpu:
+        if resize:
             side = [preprocessing.size] * 2
             images = fn.resize(images, size=side, interp_type=types.INTERP_LINEAR, antialias=True)
             if train and preprocessing.colour:

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastadv.data.batch_memory import empty_images
 from fastadv.data.dali_forks import kept_when_forked
 from fastadv.data.dali_graph import create_pipeline
 from fastadv.data.decoding import format_of, reason_against
 from fastadv.data.encoded_batches import Encoded, EncodedBatches
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.preprocessing import Draws
-from fastadv.data.resizing import empty_pixels, put
+from fastadv.data.resizing import prepared
 from fastadv.extras import require
+from fastadv.ops import from_pixels_
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +36,10 @@ class DaliLoader(ImageLoader):
     """The fast loader. Arguments, attributes and errors are those of :class:`ImageLoader`.
 
     On a CUDA device JPEGs are decoded there, by its JPEG decoder if it has one, on the CPU by ``workers`` threads, and
-    no more of them than the window that is needed. It is resized to 8 bits a value, by DALI on a GPU and on the CPU by
-    torchvision in as many threads; :func:`fastadv.ops.from_pixels` makes the batch of it, so that an image's values are
-    exactly those that the space gives its pixels. Threads of this process read the files ahead of time, so that a slow
-    disk does not hold up those that decode.
+    no more of them than the window that is needed. DALI resizes it on a GPU; on the CPU torchvision does, in as many
+    threads, each of which makes one image of the batch after another. Its values are exactly those that the space gives
+    the resized pixels (:func:`fastadv.ops.from_pixels_`). Threads of this process read the files ahead of time, so that
+    a slow disk does not hold up those that decode.
 
     An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
     where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its
@@ -53,6 +55,7 @@ class DaliLoader(ImageLoader):
         require("nvidia.dali", extra="dali")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1 for DALI, got {self.workers}")
+        self._resize = self.device.type == "cuda"  # by DALI: on the CPU torchvision is several times as fast
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         refused: dict[int, str] = {}  # why DALI does not decode an image, in this epoch
@@ -84,7 +87,7 @@ class DaliLoader(ImageLoader):
     def _next(self, pipeline: Any, fed: deque[_Fed], pool: Executor) -> Tensor | None:  # [m, 3, size, size]
         """The pipeline's next batch, None after the last."""
         # Bound to the stream that reads it, so that DALI does not reuse the memory before this stream is done with it:
-        # the pixels are let go of when this returns, the kernel may run later.
+        # the output is let go of when this returns, a kernel may read it later.
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
             (output,) = pipeline.run(stream)
@@ -92,21 +95,23 @@ class DaliLoader(ImageLoader):
             return None
         except RuntimeError as error:
             raise _UndecodableError(_first(fed).batch) from error
-        draws = _first(fed).draws
-        if self.device.type == "cuda":
-            pixels = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)  # [m, 3, size, size] uint8
-        else:
-            pixels = self._resized(list(output), draws, pool)
-        return self._images(pixels, None if draws is None else torch.from_numpy(draws.mirrored))
+        return self._made(output, _first(fed).draws, pool)
 
-    def _resized(self, windows: list[Any], draws: Draws | None, pool: Executor) -> Tensor:  # m of [height, width, 3]
-        pixels = empty_pixels(len(windows), CHANNELS, self.preprocessing.size)  # [m, 3, size, size]
+    def _made(self, output: Any, draws: Draws | None, pool: Executor) -> Tensor:  # [m, 3, size, size]
+        """The batch that the pipeline's output becomes: the pixels of all, or windows of any size."""
+        mirrored = None if draws is None else torch.from_numpy(draws.mirrored)  # [m]
+        if self._resize:
+            return self._images(torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2), mirrored)
+        images = empty_images(len(output), CHANNELS, self.preprocessing.size, self.device)  # [m, 3, size, size]
 
         def fill(row: int) -> None:
-            put(pixels, row, torch.from_dlpack(windows[row]).permute(2, 0, 1), draws)
+            window = torch.from_dlpack(output[row]).permute(2, 0, 1)  # [3, height, width]
+            pixels = torch.from_numpy(prepared(window, self.preprocessing.size, draws, row)).permute(2, 0, 1)
+            one = slice(row, row + 1)
+            from_pixels_(images[one], pixels[None], None if mirrored is None else mirrored[one], self.space)
 
-        list(pool.map(fill, range(len(windows))))  # raises what a thread raised
-        return pixels
+        list(pool.map(fill, range(len(images))))  # raises what a thread raised
+        return images
 
     def _fed(self, epoch: int, batches: Iterable[Encoded], fed: deque[_Fed]) -> Iterator[tuple[Any, ...]]:
         """What the pipeline is fed with, of each batch that is not empty; ``fed`` gets every batch."""
@@ -124,7 +129,7 @@ class DaliLoader(ImageLoader):
         files = [np.frombuffer(file, np.uint8) for file in batch.files]
         if draws is None:
             return (files,)
-        by_dali = self.device.type == "cuda" and draws.colours is not None
+        by_dali = self._resize and draws.colours is not None
         return (files, draws.windows, draws.colours) if by_dali else (files, draws.windows)
 
     def _pipeline(self, feed: Iterator[tuple[Any, ...]], batch_size: int) -> Any:
@@ -135,6 +140,7 @@ class DaliLoader(ImageLoader):
             batch_size=batch_size,
             workers=self.workers,
             prefetch=self.prefetch,
+            resize=self._resize,
             device=self.device,
         )
         return kept_when_forked(pipeline)

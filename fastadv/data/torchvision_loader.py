@@ -16,7 +16,7 @@ from fastadv.data.decoding import decode
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Draws, NumPyArithmetic, Preprocessing, central_window, random_window
-from fastadv.data.resizing import empty_pixels, put
+from fastadv.data.resizing import prepared
 from fastadv.extras import require
 
 # Pixels [m, 3, size, size] uint8; which are to be mirrored [m]; indices [m]; what was passed over.
@@ -89,10 +89,11 @@ class _Examples(Dataset[Any]):
             passed_over += bad
         draws = self.preprocessing.draw(self.seed, self.epoch, used) if self.train else None
         mirrored = None if draws is None else torch.from_numpy(draws.mirrored)  # [m]
-        pixels = empty_pixels(len(used), CHANNELS, self.preprocessing.size)
+        size = self.preprocessing.size
+        pixels = torch.empty((len(used), size, size, CHANNELS), dtype=torch.uint8)
         for row, image in enumerate(decoded):
-            put(pixels, row, self._window(image, draws, row), draws)
-        return pixels, mirrored, torch.tensor(used, dtype=torch.int64), passed_over
+            pixels.numpy()[row] = prepared(self._window(image, draws, row), size, draws, row)
+        return pixels.permute(0, 3, 1, 2), mirrored, torch.tensor(used, dtype=torch.int64), passed_over
 
     def _window(self, image: Tensor, draws: Draws | None, row: int) -> Tensor:  # [3, H, W] -> [3, height, width]
         size = (np.float64(side) for side in image.shape[1:])

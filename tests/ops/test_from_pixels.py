@@ -1,4 +1,4 @@
-"""from_pixels: values by hand, then bit for bit against the reference over dtypes, layouts, channels and edges."""
+"""from_pixels and from_pixels_: values by hand, then bit for bit against the reference, at every edge and layout."""
 
 from __future__ import annotations
 
@@ -144,6 +144,31 @@ def test_other_layouts_are_copied_once(rearrange: Callable[[Tensor], Tensor]) ->
     assert images.is_contiguous() and torch.equal(pixels, before)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_images_that_are_there_are_filled(channels_last: bool, dtype: torch.dtype) -> None:
+    """At any address, and nothing beside them."""
+    pixels, flags = random_pixels((3, 3, 7, 9), channels_last), every_other(3)
+    expected = reference.from_pixels(pixels, flags, dtype, EACH)
+    for offset in (1, 2, 3, 5):
+        room = torch.full((pixels.numel() + 2 * offset,), 7.0, dtype=dtype)
+        images = room.as_strided(pixels.shape, pixels.stride(), offset)
+        assert ops.from_pixels_(images, pixels, flags, EACH) is images
+        assert torch.equal(images, expected)
+        assert (room[:offset] == 7).all() and (room[-offset:] == 7).all()
+
+
+def test_images_in_another_layout_than_the_pixels() -> None:
+    pixels, flags = random_pixels((2, 3, 8, 6)), every_other(2)
+    expected = reference.from_pixels(pixels, flags, space=EACH)
+    for images in (
+        torch.empty(2, 3, 8, 6).contiguous(memory_format=torch.channels_last),
+        torch.empty(2, 3, 8, 12)[..., ::2],
+    ):
+        strides = images.stride()
+        assert torch.equal(ops.from_pixels_(images, pixels, flags, EACH), expected) and images.stride() == strides
+
+
 # --- edges -----------------------------------------------------------------------------------------------------------
 
 
@@ -179,9 +204,3 @@ def test_layout_and_threads_do_not_show(channels_last: bool) -> None:
         torch.set_num_threads(threads)
     assert torch.equal(whole[0], whole[1]) and torch.equal(whole[0], torch.cat(parts))
     assert torch.equal(whole[0], ops.from_pixels(pixels.contiguous(), flags, space=EACH))
-
-
-def test_a_result_above_32_megabytes() -> None:
-    """Where larger pages of memory are asked for."""
-    pixels = random_pixels((33, 3, 299, 299))
-    assert torch.equal(ops.from_pixels(pixels, space=EACH), reference.from_pixels(pixels, space=EACH))
