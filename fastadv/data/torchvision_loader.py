@@ -95,12 +95,12 @@ class _Examples(Dataset[Any]):
             pixels.numpy()[row] = prepared(self._window(image, draws, row), size, draws, row)
         return pixels.permute(0, 3, 1, 2), mirrored, torch.tensor(used, dtype=torch.int64), passed_over
 
-    def _window(self, image: Tensor, draws: Draws | None, row: int) -> Tensor:  # [3, H, W] -> [3, height, width]
-        size = (np.float64(side) for side in image.shape[1:])
+    def _window(self, image: Tensor, draws: Draws | None, row: int) -> Tensor:  # [3, H, W] -> [3, tall, wide]
+        height, width = map(np.float64, image.shape[1:])
         if draws is None:
-            window = central_window(*size, self.preprocessing.central, NumPyArithmetic())
+            window = central_window(height, width, self.preprocessing.central, NumPyArithmetic())
         else:
             widest = self.preprocessing.widest_aspect
-            window = random_window(*size, list(draws.windows[row]), widest, NumPyArithmetic())
-        top, left, height, width = map(int, window)
-        return image[:, top : top + height, left : left + width]
+            window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())
+        top, left, tall, wide = map(int, window)
+        return image[:, top : top + tall, left : left + wide]
