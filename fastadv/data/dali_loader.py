@@ -39,7 +39,8 @@ class DaliLoader(ImageLoader):
     no more of them than the window that is needed. DALI resizes it on a GPU; on the CPU torchvision does, in as many
     threads, each of which makes one image of the batch after another. Its values are exactly those that the space gives
     the resized pixels (:func:`fastadv.ops.from_pixels_`). Threads of this process read the files ahead of time, so that
-    a slow disk does not hold up those that decode.
+    a slow disk does not hold up those that decode. On the CPU ``prefetch`` batches wait as windows of their own size:
+    photographs of many megapixels take memory there.
 
     An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
     where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its
@@ -47,7 +48,7 @@ class DaliLoader(ImageLoader):
     it; ``DALI_NVIMGCODEC_LOG_LEVEL`` does not go below errors.
 
     Raises:
-        ModuleNotFoundError: DALI is not installed.
+        ModuleNotFoundError: DALI, or for the CPU torchvision, is not installed.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -56,6 +57,8 @@ class DaliLoader(ImageLoader):
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1 for DALI, got {self.workers}")
         self._resize = self.device.type == "cuda"  # by DALI: on the CPU torchvision is several times as fast
+        if not self._resize:
+            require("torchvision.transforms.v2.functional", extra="train")  # imported here, before threads want it
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         refused: dict[int, str] = {}  # why DALI does not decode an image, in this epoch
