@@ -357,9 +357,14 @@ def _like(work: Tensor, name: str, other: Tensor) -> Tensor:
     _require_tensor(name, other, work)
     if other.requires_grad:
         other = other.detach()
-    if other.shape != work.shape or other.stride() == work.stride():
+    if other.shape != work.shape or _places(other) == _places(work):
         return other
     return torch.empty_like(work, dtype=other.dtype, device=other.device).copy_(other)
+
+
+def _places(tensor: Tensor) -> list[int]:
+    """Strides, where there is more than one place: those of a single image made a batch by [None] are as they come."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
 
 
 def _finish(adv: Tensor, work: Tensor) -> Tensor:

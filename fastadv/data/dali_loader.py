@@ -21,7 +21,6 @@ from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.preprocessing import Draws
 from fastadv.data.resizing import prepared
 from fastadv.extras import require
-from fastadv.ops import from_pixels_
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +109,7 @@ class DaliLoader(ImageLoader):
         def fill(row: int) -> None:
             window = torch.from_dlpack(output[row]).permute(2, 0, 1)  # [3, height, width]
             pixels = torch.from_numpy(prepared(window, self.preprocessing.size, draws, row)).permute(2, 0, 1)
-            one = slice(row, row + 1)
-            from_pixels_(images[one], pixels[None], None if mirrored is None else mirrored[one], self.space)
+            self._put(images, row, pixels, mirrored)
 
         list(pool.map(fill, range(len(images))))  # raises what a thread raised
         return images

@@ -137,10 +137,22 @@ class ImageLoader(ABC):
 
     def _images(self, pixels: Tensor, mirrored: Tensor | None) -> Tensor:
         """Images in the space, on the device, of pixels [m, 3, size, size] uint8 and of who is mirrored [m]."""
+        images = empty_images(len(pixels), CHANNELS, self.preprocessing.size, self.device)  # [m, 3, size, size]
+        if self.device.type == "cpu":
+            for row, one in enumerate(pixels):
+                self._put(images, row, one, mirrored)
+            return images
         pixels = pixels.to(self.device, non_blocking=True)
         mirrored = None if mirrored is None else mirrored.to(self.device, non_blocking=True)
-        images = empty_images(len(pixels), CHANNELS, self.preprocessing.size, self.device)  # [m, 3, size, size]
         return from_pixels_(images, pixels, mirrored, self.space)
+
+    def _put(self, images: Tensor, row: int, pixels: Tensor, mirrored: Tensor | None) -> None:
+        """Make one image of a batch on the CPU of its pixels [3, size, size] uint8.
+
+        This thread does it alone: torch's other threads would wait for more by spinning, on the cores that decode.
+        """
+        one = slice(row, row + 1)
+        from_pixels_(images[one], pixels[None], None if mirrored is None else mirrored[one], self.space)
 
     @abstractmethod
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:

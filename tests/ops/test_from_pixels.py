@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.operators import Operators
 from fastadv import PixelSpace, ops, reference
 from tests.ops.cases import DTYPES, SHAPES, SPACES, at_odd_offset
 
@@ -156,6 +157,17 @@ def test_images_that_are_there_are_filled(channels_last: bool, dtype: torch.dtyp
         assert ops.from_pixels_(images, pixels, flags, EACH) is images
         assert torch.equal(images, expected)
         assert (room[:offset] == 7).all() and (room[-offset:] == 7).all()
+
+
+def test_an_image_is_put_into_a_batch_without_a_copy() -> None:
+    """An image made a batch of one has whatever stride there, and the batch's slice another."""
+    pixels, images = random_pixels((2, 3, 8, 6), True), torch.zeros(2, 8, 6, 3).permute(0, 3, 1, 2)
+    single, place = pixels[1][None], images[1:]
+    assert single.stride() != place.stride()
+    with Operators(place) as counted:
+        ops.from_pixels_(place, single, space=EACH)
+    assert list(counted.names) == ["fastadv::from_pixels_"]
+    assert torch.equal(images[1:], reference.from_pixels(pixels[1:], space=EACH)) and (images[0] == 0).all()
 
 
 def test_images_in_another_layout_than_the_pixels() -> None:
