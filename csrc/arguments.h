@@ -62,7 +62,7 @@ struct NoiseStep {
 struct FromPixels {
   const uint8_t* pixels;    // [N, C, ...]
   const uint8_t* mirrored;  // [N] or null: any but 0 means yes
-  void* images;             // [N, C, ...], in the layout of the pixels
+  void* images;             // [N, C, ...]
   DType dtype;              // of the images
   Batch batch;              // channels_last: channels apart even where they share their constants
   int64_t width;

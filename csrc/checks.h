@@ -8,7 +8,6 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <initializer_list>
 #include <optional>
@@ -71,13 +70,14 @@ inline const char* name(ScalarType dtype) {
   }
 }
 
-inline DType floating(const char* op, const char* what, ScalarType dtype) {
-  switch (dtype) {
+inline DType floating(const char* op, const char* what, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
     case ScalarType::Float: return DType::float32;
     case ScalarType::Double: return DType::float64;
     case ScalarType::BFloat16: return DType::bfloat16;
     case ScalarType::Half: return DType::float16;
-    default: fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(dtype));
+    default:
+      fail("TypeError", op, what, " must be float32, float64, bfloat16 or float16, got ", name(tensor.scalar_type()));
   }
 }
 
@@ -175,7 +175,7 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
                  const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alphas, double eps,
                  const std::optional<Tensor>& epses, const std::vector<double>& std, const std::vector<double>& lower,
                  const std::vector<double>& upper, bool channels_apart) {
-  const DType dtype = floating(op, "adv", adv.scalar_type());
+  const DType dtype = floating(op, "adv", adv);
   const bool last = channels_last(op, "adv", adv);
   if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
   if (grad.has_value()) like_adv(op, "grad", *grad, adv, last);
@@ -190,51 +190,43 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
           per_example(op, "eps", eps, epses, adv, dtype, false)};
 }
 
-// A tensor with the sizes and strides of another, of any dtype.
-inline Tensor empty_like(const Tensor& like, ScalarType dtype) {
-  using torch::stable::detail::from;
-  std::array<StableIValue, 6> stack{from(like),         from(std::optional(dtype)), from(std::nullopt),
-                                    from(std::nullopt), from(std::nullopt),         from(std::nullopt)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
-
-struct FromPixelsTensors {
-  FromPixels args;
-  Tensor images;  // [N, C, ...] of dtype
-};
-
-// pixels [N, C, ...]; mirrored [N] or none.
-inline FromPixelsTensors from_pixels(const char* op, const Tensor& pixels, const std::optional<Tensor>& mirrored,
-                                     ScalarType dtype, const std::vector<double>& mean, const std::vector<double>& std,
-                                     const std::vector<double>& lower, const std::vector<double>& upper) {
+// images, pixels [N, C, ...]; mirrored [N] or none.
+inline FromPixels from_pixels(const char* op, const Tensor& images, const Tensor& pixels,
+                              const std::optional<Tensor>& mirrored, const std::vector<double>& mean,
+                              const std::vector<double>& std, const std::vector<double>& lower,
+                              const std::vector<double>& upper) {
+  const DType dtype = floating(op, "images", images);
   type(pixels.scalar_type() == ScalarType::Byte, op, "pixels must be uint8, got ", name(pixels.scalar_type()));
-  const DType stored = floating(op, "dtype", dtype);
-  const bool last = channels_last(op, "pixels", pixels);
+  same_device(op, "pixels", pixels, images);
+  value(shape(pixels) == shape(images), op, "pixels must have the shape of images ", shape(images), ", got ",
+        shape(pixels));
+  const bool last = channels_last(op, "images", images);
+  value(dense(pixels, last), op, "pixels must have the strides of images");
+  value(!overlap(pixels, images), op, "pixels must not share memory with images");
   if (mirrored.has_value()) {
     const ScalarType flags = mirrored->scalar_type();
     type(flags == ScalarType::Bool || flags == ScalarType::Byte, op, "mirrored must be bool or uint8, got ",
          name(flags));
-    same_device(op, "mirrored", *mirrored, pixels);
-    value(mirrored->dim() == 1 && mirrored->size(0) == pixels.size(0) && mirrored->is_contiguous(), op,
-          "mirrored must be a contiguous tensor of shape [", pixels.size(0), "], got shape ", shape(*mirrored));
-    value(pixels.dim() >= 3, op, "mirrored needs images [N, C, ..., W], got ", shape(pixels));
+    same_device(op, "mirrored", *mirrored, images);
+    value(mirrored->dim() == 1 && mirrored->size(0) == images.size(0) && mirrored->is_contiguous(), op,
+          "mirrored must be a contiguous tensor of shape [", images.size(0), "], got shape ", shape(*mirrored));
+    value(!overlap(*mirrored, images), op, "mirrored must not share memory with images");
+    value(images.dim() >= 3, op, "mirrored needs images [N, C, ..., W], got ", shape(images));
   }
-  const Space constants = space(op, pixels, std, lower, upper);
+  const Space constants = space(op, images, std, lower, upper);
   value(mean.size() == std.size(), op, "mean must have std's length ", std.size(), ", got ", mean.size());
-  Tensor images = empty_like(pixels, dtype);
-  const Batch walked = batch(pixels, last, constants.shared && !last);
-  const int64_t width = pixels.dim() >= 3 ? pixels.size(pixels.dim() - 1) : walked.plane;
+  const Batch walked = batch(images, last, constants.shared && !last);
+  const int64_t width = images.dim() >= 3 ? images.size(images.dim() - 1) : walked.plane;
   FromPixels args{static_cast<const uint8_t*>(pixels.data_ptr()),
                   mirrored.has_value() ? static_cast<const uint8_t*>(mirrored->data_ptr()) : nullptr,
                   images.data_ptr(),
-                  stored,
+                  dtype,
                   walked,
                   width > 0 ? width : 1,
                   {},
                   constants};
   std::copy(mean.begin(), mean.end(), args.mean);
-  return {args, images};
+  return args;
 }
 
 // from [2] or none.
@@ -275,7 +267,7 @@ inline Rule rule(const char* op, const std::string& text) {
 // eps [N].
 inline EpsSample eps_sample(const char* op, const Tensor& eps, double sigma, double upper, int64_t seed, int64_t offset,
                             const std::optional<Tensor>& from) {
-  const DType dtype = floating(op, "eps", eps.scalar_type());
+  const DType dtype = floating(op, "eps", eps);
   value(eps.dim() == 1 && eps.is_contiguous(), op, "eps must be a contiguous tensor of shape [N], got ", shape(eps));
   value(sigma > 0 && std::isfinite(sigma), op, "sigma must be positive and finite, got ", sigma);
   value(upper > 0 && std::isfinite(upper), op, "upper must be positive and finite, got ", upper);
@@ -317,7 +309,7 @@ inline TargetGradTensors target_grad(const char* op, const Tensor& logits, const
                                      const std::optional<Tensor>& labels, double label_smoothing, int64_t seed,
                                      int64_t offset, const std::optional<Tensor>& from) {
   checks::logits(op, logits);
-  const DType dtype = floating(op, "logits", logits.scalar_type());
+  const DType dtype = floating(op, "logits", logits);
   const Rule rule = checks::rule(op, rule_name);
   checks::label_smoothing(op, label_smoothing);
   value(rule != Rule::label || labels.has_value(), op, "rule 'label' needs labels [N]");
@@ -340,7 +332,7 @@ struct MixedCrossEntropyTensors {
 inline MixedCrossEntropyTensors mixed_cross_entropy(const char* op, const Tensor& logits, const Tensor& labels,
                                                     int64_t k, double lambda, double label_smoothing) {
   checks::logits(op, logits);
-  const DType dtype = floating(op, "logits", logits.scalar_type());
+  const DType dtype = floating(op, "logits", logits);
   checks::labels(op, labels, logits);
   checks::label_smoothing(op, label_smoothing);
   const int64_t rows = logits.size(0), classes = logits.size(1);

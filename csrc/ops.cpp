@@ -22,11 +22,11 @@ STABLE_TORCH_LIBRARY(fastadv, m) {
       "noise_step_(Tensor(a!) adv, Tensor? clean, float eps, Tensor? epses, str kind, int seed, int offset, "
       "Tensor? stream, float[] std, float[] lower, float[] upper) -> ()");
 
-  // images <- clamp_range((pixels - mean) / std) of dtype, in the layout of pixels (uint8); examples where mirrored [N]
-  // is true are flipped along their last dimension.
+  // images <- clamp_range((pixels - mean) / std), of pixels in uint8; the examples that mirrored [N] names are flipped
+  // along their last dimension.
   m.def(
-      "from_pixels(Tensor pixels, Tensor? mirrored, ScalarType dtype, float[] mean, float[] std, float[] lower, "
-      "float[] upper) -> Tensor");
+      "from_pixels_(Tensor(a!) images, Tensor pixels, Tensor? mirrored, float[] mean, float[] std, float[] lower, "
+      "float[] upper) -> ()");
 
   // eps [N] <- |N(0, sigma)| truncated to [0, upper]; row i is a function of (seed, offset + i).
   m.def("truncated_normal_(Tensor(a!) eps, float sigma, float upper, int seed, int offset, Tensor? stream) -> ()");

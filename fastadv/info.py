@@ -13,7 +13,7 @@ import fastadv
 from fastadv import ops
 
 OPERATORS = (
-    *("sign_step_", "normalized_step_", "noise_step_", "from_pixels", "truncated_normal_", "sample_eps"),
+    *("sign_step_", "normalized_step_", "noise_step_", "from_pixels_", "truncated_normal_", "sample_eps"),
     *("target_grad", "mixed_cross_entropy"),
 )
 EXTRAS = ("train", "evaluate", "dali", "bench")

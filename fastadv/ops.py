@@ -35,6 +35,7 @@ except ImportError as error:
 __all__ = [
     "TargetGrad",
     "from_pixels",
+    "from_pixels_",
     "mixed_cross_entropy",
     "noise_step_",
     "normalized_step_",
@@ -151,12 +152,12 @@ def from_pixels(
 ) -> Tensor:
     """Decoded images as a model's input: normalised, clamped to the pixel range and mirrored in one pass.
 
-    Each of the 256 values of a channel is computed once, in float64, and looked up: the result is
-    :meth:`PixelSpace.from_pixels` to the last bit.
+    Each of the 256 values of a channel is computed once, in float64, and looked up: the result is that of
+    :meth:`PixelSpace.from_pixels` to the last bit. On the CPU an example is made by one thread.
 
     Args:
         pixels: [N, C, ...] uint8, values in 0..255.
-        mirrored: [N] bool or uint8: the examples that are flipped along their last dimension, the width of images;
+        mirrored: [N] bool or uint8, the examples that are flipped along their last dimension, the width of images;
             None for none.
         dtype: floating dtype of the result.
         space: how pixels map to the model's input; at most 32 channels with constants of their own.
@@ -170,14 +171,30 @@ def from_pixels(
         TypeError: pixels that are not uint8, a mirrored that is neither bool nor uint8, a dtype that is not floating.
     """
     _require_tensor("pixels", pixels)
-    if mirrored is not None:
-        _require_tensor("mirrored", mirrored, pixels)
-        mirrored = mirrored.contiguous()
-    check_space(space)
-    std, lower, upper = space.std, *space.bounds(dtype)
     pixels = pixels if _is_dense(pixels) else pixels.contiguous()
-    images: Tensor = _run(_ops.from_pixels.default, pixels, mirrored, dtype, space.mean, std, lower, upper)
-    return images
+    return from_pixels_(torch.empty_like(pixels, dtype=dtype), pixels, mirrored, space)
+
+
+def from_pixels_(
+    images: Tensor,  # [N, C, ...]
+    pixels: Tensor,  # [N, C, ...] uint8
+    mirrored: Tensor | None = None,  # [N] bool or uint8
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """Fill ``images`` [N, C, ...] with what :func:`from_pixels` makes of ``pixels``, in place; the errors are the same.
+
+    Raises:
+        ValueError: also for shapes or devices that differ, overlapping memory, images that require grad.
+    """
+    _refuse_grad("images", images)
+    work = images if _is_dense(images) else images.contiguous()
+    pixels = _like(work, "pixels", pixels)
+    if mirrored is not None:
+        _require_tensor("mirrored", mirrored, images)
+        mirrored = mirrored.contiguous()
+    constants = _constants(space, images)
+    _run(_ops.from_pixels_.default, work, pixels, mirrored, space.mean, *constants)
+    return _finish(images, work)
 
 
 def sample_eps(
@@ -340,9 +357,14 @@ def _like(work: Tensor, name: str, other: Tensor) -> Tensor:
     _require_tensor(name, other, work)
     if other.requires_grad:
         other = other.detach()
-    if other.shape != work.shape or other.stride() == work.stride():
+    if other.shape != work.shape or _places(other) == _places(work):
         return other
     return torch.empty_like(work, dtype=other.dtype, device=other.device).copy_(other)
+
+
+def _places(tensor: Tensor) -> list[int]:
+    """Strides, where there is more than one place: those of a single image made a batch by [None] are as they come."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
 
 
 def _finish(adv: Tensor, work: Tensor) -> Tensor:
@@ -416,7 +438,7 @@ _EXCEPTIONS = {
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
 # Some versions of torch name the call that failed and not why; an empty tensor fails for want of memory alone.
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty(_like)?\"", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty\"", re.IGNORECASE)
 _OF_ANOTHER_TYPE = re.compile(
     r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
     re.DOTALL | re.MULTILINE,
@@ -439,19 +461,6 @@ def _raise_python(error: RuntimeError) -> NoReturn:
 
 
 # --- what the compiler sees ------------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastadv::from_pixels")  # type: ignore[untyped-decorator]
-def _(
-    pixels: Tensor,
-    mirrored: Tensor | None,
-    dtype: torch.dtype,
-    mean: list[float],
-    std: list[float],
-    lower: list[float],
-    upper: list[float],
-) -> Tensor:
-    return torch.empty_like(pixels, dtype=dtype)
 
 
 @torch.library.register_fake("fastadv::sample_eps")  # type: ignore[untyped-decorator]

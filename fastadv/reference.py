@@ -128,6 +128,16 @@ def from_pixels(
     return torch.where(mirrored.bool().view(-1, *[1] * (pixels.dim() - 1)), images.flip(-1), images)
 
 
+def from_pixels_(
+    images: Tensor,  # [N, C, ...]
+    pixels: Tensor,  # [N, C, ...] uint8
+    mirrored: Tensor | None = None,  # [N] bool or uint8
+    space: PixelSpace = PixelSpace.raw(),
+) -> Tensor:
+    """Fill images with what from_pixels makes of pixels."""
+    return images.copy_(from_pixels(pixels, mirrored, images.dtype, space))
+
+
 # --- per-example eps -------------------------------------------------------------------------------------------------
 
 

@@ -98,7 +98,7 @@ SHOWS = {
     "sign_step_": r"\[sign-",
     "normalized_step_": r"\[(l2|linf)-",
     "noise_step_": r"\[noise_",
-    "from_pixels": "test_from_pixels",
+    "from_pixels_": "test_from_pixels",
     "truncated_normal_": "test_drawn_eps",
     "sample_eps": "test_drawn_eps",
     "target_grad": "test_target_grad",
@@ -120,7 +120,7 @@ def test_what_is_sanitized_is_every_operator() -> None:
     for operator, pattern in SHOWS.items():
         assert any(re.search(pattern, case) for case in gpu.SANITIZED["memcheck"]), operator
     # Those with shared memory.
-    for operator in ("normalized_step_", "from_pixels", "target_grad", "mixed_cross_entropy"):
+    for operator in ("normalized_step_", "from_pixels_", "target_grad", "mixed_cross_entropy"):
         assert any(re.search(SHOWS[operator], case) for case in gpu.SANITIZED["racecheck"]), operator
 
 

@@ -13,7 +13,7 @@ struct Kernels {
   void (*sign_step)(const Step&, int64_t begin, int64_t end);
   void (*noise_step)(const NoiseStep&, int64_t begin, int64_t end);  // examples * channels
   void (*truncated_normal)(const EpsSample&, int64_t begin, int64_t end);
-  void (*from_pixels)(const FromPixels&, int64_t begin, int64_t end);  // rows
+  void (*from_pixels)(const FromPixels&, int64_t begin, int64_t end);  // examples
 
   // The parts of a normalised step. Per example, in double: a scale divides the gradient before it is squared, the
   // length is the gradient's norm, shrink projects onto the ball. Ranges of the first three are of chunks.
@@ -40,8 +40,5 @@ inline const Kernels& kernels() { return *instruction_set().kernels; }
 FASTADV_HOST_DEVICE int64_t chunks_per_example(const Batch& batch) {
   return (batch.channels * batch.plane + kChunk - 1) / kChunk;
 }
-
-// Rows of a channel where they are contiguous, else of a whole image.
-FASTADV_HOST_DEVICE int64_t rows_per_plane(const FromPixels& args) { return args.batch.plane / args.width; }
 
 }  // namespace fastadv::cpu

@@ -74,40 +74,44 @@ __device__ __forceinline__ void pixels_pack(const FromPixels& args, const Rows& 
   });
 }
 
-// Images begin at 16 bytes, because they were allocated for the call: the packs begin with the first element.
 template <class T, bool kLast, class Value>
-__device__ __forceinline__ void all_packs(const FromPixels& args, const Rows& rows, int64_t total, Value value) {
+__device__ __forceinline__ void all_packs(const FromPixels& args, const Rows& rows, const Layout& layout, Value value) {
   constexpr int width = kWide<T>;
-  for (int64_t pack = thread_index(); pack < total / width; pack += thread_count())
-    pixels_pack<T, width, kLast>(args, rows, pack * width, value);
-  const int64_t single = total / width * width + thread_index();
-  if (single < total) pixels_pack<T, 1, kLast>(args, rows, single, value);
+  for (int64_t pack = thread_index(); pack < layout.packs; pack += thread_count())
+    pixels_pack<T, width, kLast>(args, rows, layout.head + pack * width, value);
+  // The few elements before and behind the packs.
+  const int64_t tail = layout.head + layout.packs * width, single = thread_index();
+  if (single < layout.head) pixels_pack<T, 1, kLast>(args, rows, single, value);
+  if (single < layout.total - tail) pixels_pack<T, 1, kLast>(args, rows, tail + single, value);
 }
 
 template <class T, bool kLast>
 __global__ void __launch_bounds__(kThreads, kFull)
-    lookup_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, int64_t total) {
+    lookup_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, const Layout layout) {
   __shared__ T table[kTables * kLevels];
   const int filled = static_cast<int>(tables(args)) * kLevels;
   for (int i = threadIdx.x; i < filled; i += kThreads)
     store(table[i], input_of<compute_t<T>>(args, i / kLevels, i % kLevels));
   __syncthreads();
-  all_packs<T, kLast>(args, rows, total, Lookup<T>{table});
+  all_packs<T, kLast>(args, rows, layout, Lookup<T>{table});
 }
 
 template <class T, bool kLast>
 __global__ void __launch_bounds__(kThreads)
-    formula_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, int64_t total) {
-  all_packs<T, kLast>(args, rows, total, Formula<T>{});
+    formula_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, const Layout layout) {
+  all_packs<T, kLast>(args, rows, layout, Formula<T>{});
 }
 
 template <class T, bool kLast>
 void launch(const FromPixels& args, int64_t total, cudaStream_t stream) {
   constexpr int width = kWide<T>;
+  Layout layout{total, 0, total};
+  wide_layout<T>(total, args.images, nullptr, nullptr, &layout);
   const Rows rows{runs(args.batch), make_divisor(static_cast<uint64_t>(args.width)),
-                  reinterpret_cast<uintptr_t>(args.pixels) % width == 0};
+                  reinterpret_cast<uintptr_t>(args.pixels + layout.head) % width == 0};
   const auto kernel = tables(args) <= kTables ? lookup_kernel<T, kLast> : formula_kernel<T, kLast>;
-  FASTADV_LAUNCH(kernel, resident_blocks_for((total + width - 1) / width), kThreads, stream, args, rows, total);
+  FASTADV_LAUNCH(kernel, resident_blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, args, rows,
+                 layout);
 }
 
 }  // namespace

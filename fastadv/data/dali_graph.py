@@ -1,4 +1,4 @@
-"""The graph of DALI's operators that turns encoded images into batches of pixels, for the CPU and the GPU alike."""
+"""The graph of DALI's operators that turns encoded images into windows or whole batches, for the CPU and the GPU."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ def create_pipeline(
     batch_size: int,
     workers: int,
     prefetch: int,
+    resize: bool,
     device: torch.device,
 ) -> Any:
-    """A DALI pipeline whose batches are pixels [m, size, size, 3] uint8 on ``device``, not mirrored.
+    """A DALI pipeline whose batches are m windows of images [height, width, 3] uint8, not mirrored, on ``device``.
 
     Args:
         feed: for each batch the list of m encoded images, uint8; for training also what was drawn for each: windows
-            [4, TRIES] float64, and with ``preprocessing.colour`` its colours [3, 4].
+            [4, TRIES] float64, and with ``resize`` and ``preprocessing.colour`` its colours [3, 4].
         preprocessing: what to do.
         train: at random, or as for evaluation.
         batch_size: the largest m.
         workers: CPU threads.
         prefetch: batches made ahead.
+        resize: make of the windows pixels [m, size, size, 3] uint8, with the colours that were drawn.
         device: a CUDA device or the CPU.
     """
     fn, types = require("nvidia.dali.fn", extra="dali"), require("nvidia.dali.types", extra="dali")
@@ -44,17 +46,18 @@ def create_pipeline(
         batch_size, workers, _index(device) if on_gpu else None, prefetch_queue_depth=prefetch
     )
     with pipeline:
-        outputs = 1 + train * (1 + preprocessing.colour)
+        outputs = 1 + train * (1 + (resize and preprocessing.colour))
         encoded, *drawn = fn.external_source(source=feed, num_outputs=outputs, batch=True)
         anchor, shape = window_nodes(encoded, drawn, preprocessing, train)
         mixed = {"hw_decoder_load": _HARDWARE_SHARE, "jpeg_fancy_upsampling": True} if on_gpu else {}
         images = fn.decoders.image_slice(
             encoded, anchor, shape, axis_names="HW", device="mixed" if on_gpu else "cpu", **mixed
         )
-        side = preprocessing.size
-        images = fn.resize(images, size=[side, side], interp_type=types.INTERP_LINEAR, antialias=True)
-        if train and preprocessing.colour:
-            images = fn.coord_transform(images, MT=drawn[1], dtype=types.UINT8)
+        if resize:
+            side = [preprocessing.size] * 2
+            images = fn.resize(images, size=side, interp_type=types.INTERP_LINEAR, antialias=True)
+            if train and preprocessing.colour:
+                images = fn.coord_transform(images, MT=drawn[1], dtype=types.UINT8)
         pipeline.set_outputs(images)
     pipeline.build()
     return pipeline

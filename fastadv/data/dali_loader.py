@@ -1,9 +1,10 @@
-"""DaliLoader: NVIDIA DALI decodes, cuts and resizes, on the CPU's threads or on the GPU."""
+"""DaliLoader: NVIDIA DALI decodes what is needed of each image, on the CPU's threads or on the GPU."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,30 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastadv.data.batch_memory import empty_images
 from fastadv.data.dali_forks import kept_when_forked
 from fastadv.data.dali_graph import create_pipeline
 from fastadv.data.decoding import format_of, reason_against
 from fastadv.data.encoded_batches import Encoded, EncodedBatches
-from fastadv.data.image_loader import ImageLoader, Loaded
+from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
+from fastadv.data.preprocessing import Draws
+from fastadv.data.resizing import prepared
 from fastadv.extras import require
 
 
 @dataclass(frozen=True, eq=False)
 class _Fed:
-    """A batch on its way through the pipeline, and which of its images will be mirrored [m]; None for evaluation."""
+    """A batch on its way through the pipeline, and what was drawn for it; None for evaluation."""
 
     batch: Encoded
-    mirrored: Tensor | None = None
+    draws: Draws | None = None
 
 
 class DaliLoader(ImageLoader):
     """The fast loader. Arguments, attributes and errors are those of :class:`ImageLoader`.
 
     On a CUDA device JPEGs are decoded there, by its JPEG decoder if it has one, on the CPU by ``workers`` threads, and
-    no more of them than the window that is needed; one graph serves both. Threads of this process read the files ahead
-    of time, so that a slow disk does not hold up those that decode. The last that DALI does is to resize, to 8 bits a
-    value: :func:`fastadv.ops.from_pixels` makes the batch of it and mirrors in the same pass, so that an image's values
-    are exactly those that the space gives its pixels, and how DALI would round them does not matter.
+    no more of them than the window that is needed. DALI resizes it on a GPU; on the CPU torchvision does, in as many
+    threads, each of which makes one image of the batch after another. Its values are exactly those that the space gives
+    the resized pixels (:func:`fastadv.ops.from_pixels_`). Threads of this process read the files ahead of time, so that
+    a slow disk does not hold up those that decode. On the CPU ``prefetch`` batches wait as windows of their own size:
+    photographs of many megapixels take memory there.
 
     An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
     where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its
@@ -42,7 +47,7 @@ class DaliLoader(ImageLoader):
     it; ``DALI_NVIMGCODEC_LOG_LEVEL`` does not go below errors.
 
     Raises:
-        ModuleNotFoundError: DALI is not installed.
+        ModuleNotFoundError: DALI, or for the CPU torchvision, is not installed.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -50,6 +55,9 @@ class DaliLoader(ImageLoader):
         require("nvidia.dali", extra="dali")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1 for DALI, got {self.workers}")
+        self._resize = self.device.type == "cuda"  # by DALI: on the CPU torchvision is several times as fast
+        if not self._resize:
+            require("torchvision.transforms.v2.functional", extra="train")  # imported here, before threads want it
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         refused: dict[int, str] = {}  # why DALI does not decode an image, in this epoch
@@ -67,18 +75,21 @@ class DaliLoader(ImageLoader):
         """The batches that one pipeline makes; an empty one does not go through it."""
         fed: deque[_Fed] = deque()
         options: dict[str, Any] = {"train": self.train, "refused": refused, "prefetch": self.prefetch}
-        with EncodedBatches(self.source, batches, **options) as encoded:
+        with (
+            EncodedBatches(self.source, batches, **options) as encoded,
+            ThreadPoolExecutor(self.workers, thread_name_prefix="fastadv-resize") as pool,
+        ):
             pipeline = self._pipeline(self._fed(epoch, encoded, fed), self.batches.batch_size)
-            while (images := self._next(pipeline, fed)) is not None:
+            while (images := self._next(pipeline, fed, pool)) is not None:
                 yield from _empty(fed)
                 batch = fed.popleft().batch
                 yield Loaded(images, batch.indices, batch.bad)
             yield from _empty(fed)
 
-    def _next(self, pipeline: Any, fed: deque[_Fed]) -> Tensor | None:  # [m, 3, size, size]
+    def _next(self, pipeline: Any, fed: deque[_Fed], pool: Executor) -> Tensor | None:  # [m, 3, size, size]
         """The pipeline's next batch, None after the last."""
         # Bound to the stream that reads it, so that DALI does not reuse the memory before this stream is done with it:
-        # the pixels are let go of when this returns, the kernel may run later.
+        # the output is let go of when this returns, a kernel may read it later.
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
             (output,) = pipeline.run(stream)
@@ -86,27 +97,41 @@ class DaliLoader(ImageLoader):
             return None
         except RuntimeError as error:
             raise _UndecodableError(_first(fed).batch) from error
-        pixels = torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)  # [m, 3, size, size] uint8
-        return self._images(pixels, _first(fed).mirrored)
+        return self._made(output, _first(fed).draws, pool)
+
+    def _made(self, output: Any, draws: Draws | None, pool: Executor) -> Tensor:  # [m, 3, size, size]
+        """The batch that the pipeline's output becomes: the pixels of all, or windows of any size."""
+        mirrored = None if draws is None else torch.from_numpy(draws.mirrored)  # [m]
+        if self._resize:
+            return self._images(torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2), mirrored)
+        images = empty_images(len(output), CHANNELS, self.preprocessing.size, self.device)  # [m, 3, size, size]
+
+        def fill(row: int) -> None:
+            window = torch.from_dlpack(output[row]).permute(2, 0, 1)  # [3, height, width]
+            pixels = torch.from_numpy(prepared(window, self.preprocessing.size, draws, row)).permute(2, 0, 1)
+            self._put(images, row, pixels, mirrored)
+
+        list(pool.map(fill, range(len(images))))  # raises what a thread raised
+        return images
 
     def _fed(self, epoch: int, batches: Iterable[Encoded], fed: deque[_Fed]) -> Iterator[tuple[Any, ...]]:
         """What the pipeline is fed with, of each batch that is not empty; ``fed`` gets every batch."""
         for batch in batches:
-            if not batch.files:
-                fed.append(_Fed(batch))
-                continue
-            inputs, mirrored = self._inputs(epoch, batch)
-            fed.append(_Fed(batch, mirrored))
-            yield inputs
+            draws = self._draws(epoch, batch) if batch.files else None
+            fed.append(_Fed(batch, draws))
+            if batch.files:
+                yield self._inputs(batch, draws)
 
-    def _inputs(self, epoch: int, batch: Encoded) -> tuple[tuple[Any, ...], Tensor | None]:
-        """What the pipeline takes of a batch, and which of its images are to be mirrored afterwards."""
+    def _draws(self, epoch: int, batch: Encoded) -> Draws | None:
+        return self.preprocessing.draw(self.batches.seed, epoch, batch.indices.tolist()) if self.train else None
+
+    def _inputs(self, batch: Encoded, draws: Draws | None) -> tuple[Any, ...]:
+        """What the pipeline takes of a batch."""
         files = [np.frombuffer(file, np.uint8) for file in batch.files]
-        if not self.train:
-            return (files,), None
-        draws = self.preprocessing.draw(self.batches.seed, epoch, batch.indices.tolist())
-        inputs = (files, draws.windows) if draws.colours is None else (files, draws.windows, draws.colours)
-        return inputs, torch.from_numpy(draws.mirrored)
+        if draws is None:
+            return (files,)
+        by_dali = self._resize and draws.colours is not None
+        return (files, draws.windows, draws.colours) if by_dali else (files, draws.windows)
 
     def _pipeline(self, feed: Iterator[tuple[Any, ...]], batch_size: int) -> Any:
         pipeline = create_pipeline(
@@ -116,6 +141,7 @@ class DaliLoader(ImageLoader):
             batch_size=batch_size,
             workers=self.workers,
             prefetch=self.prefetch,
+            resize=self._resize,
             device=self.device,
         )
         return kept_when_forked(pipeline)
@@ -131,8 +157,8 @@ class DaliLoader(ImageLoader):
         reasons: dict[int, str] = {}
         batch = failure.batch
         for index, file in zip(batch.indices, batch.files, strict=True):
-            alone, _ = self._inputs(epoch, Encoded([file], index[None], []))
-            pipeline = self._pipeline(iter([alone]), 1)
+            alone = Encoded([file], index[None], [])
+            pipeline = self._pipeline(iter([self._inputs(alone, self._draws(epoch, alone))]), 1)
             try:
                 pipeline.run()
             except RuntimeError as error:

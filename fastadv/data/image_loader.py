@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fastadv.data.bad_images import BadImage, warn_of_bad_image
+from fastadv.data.batch_memory import empty_images
 from fastadv.data.batches import Batches, check_at_least
 from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Preprocessing
-from fastadv.ops import from_pixels
+from fastadv.ops import from_pixels_
 from fastadv.pixels import PixelSpace
 
 CHANNELS = 3
@@ -136,9 +137,22 @@ class ImageLoader(ABC):
 
     def _images(self, pixels: Tensor, mirrored: Tensor | None) -> Tensor:
         """Images in the space, on the device, of pixels [m, 3, size, size] uint8 and of who is mirrored [m]."""
+        images = empty_images(len(pixels), CHANNELS, self.preprocessing.size, self.device)  # [m, 3, size, size]
+        if self.device.type == "cpu":
+            for row, one in enumerate(pixels):
+                self._put(images, row, one, mirrored)
+            return images
         pixels = pixels.to(self.device, non_blocking=True)
         mirrored = None if mirrored is None else mirrored.to(self.device, non_blocking=True)
-        return from_pixels(pixels, mirrored, space=self.space)  # [m, 3, size, size]
+        return from_pixels_(images, pixels, mirrored, self.space)
+
+    def _put(self, images: Tensor, row: int, pixels: Tensor, mirrored: Tensor | None) -> None:
+        """Make one image of a batch on the CPU of its pixels [3, size, size] uint8.
+
+        This thread does it alone: torch's other threads would wait for more by spinning, on the cores that decode.
+        """
+        one = slice(row, row + 1)
+        from_pixels_(images[one], pixels[None], None if mirrored is None else mirrored[one], self.space)
 
     @abstractmethod
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:

@@ -16,6 +16,7 @@ from fastadv.data.decoding import decode
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Draws, NumPyArithmetic, Preprocessing, central_window, random_window
+from fastadv.data.resizing import prepared
 from fastadv.extras import require
 
 # Pixels [m, 3, size, size] uint8; which are to be mirrored [m]; indices [m]; what was passed over.
@@ -88,35 +89,18 @@ class _Examples(Dataset[Any]):
             passed_over += bad
         draws = self.preprocessing.draw(self.seed, self.epoch, used) if self.train else None
         mirrored = None if draws is None else torch.from_numpy(draws.mirrored)  # [m]
-        return self._pixels(decoded, draws), mirrored, torch.tensor(used, dtype=torch.int64), passed_over
-
-    def _pixels(self, decoded: list[Tensor], draws: Draws | None) -> Tensor:  # [m, 3, size, size]
         size = self.preprocessing.size
-        pixels = torch.empty((len(decoded), CHANNELS, size, size), dtype=torch.uint8)
-        pixels = pixels.to(memory_format=torch.channels_last)
+        pixels = torch.empty((len(used), size, size, CHANNELS), dtype=torch.uint8)
         for row, image in enumerate(decoded):
-            pixels[row] = self._central(image) if draws is None else self._random(image, draws, row)
-        return pixels
+            pixels.numpy()[row] = prepared(self._window(image, draws, row), size, draws, row)
+        return pixels.permute(0, 3, 1, 2), mirrored, torch.tensor(used, dtype=torch.int64), passed_over
 
-    def _central(self, image: Tensor) -> Tensor:  # [3, H, W] -> [3, size, size]
+    def _window(self, image: Tensor, draws: Draws | None, row: int) -> Tensor:  # [3, H, W] -> [3, tall, wide]
         height, width = map(np.float64, image.shape[1:])
-        return self._resized(image, central_window(height, width, self.preprocessing.central, NumPyArithmetic()))
-
-    def _random(self, image: Tensor, draws: Draws, row: int) -> Tensor:  # [3, H, W] -> [3, size, size]
-        height, width = map(np.float64, image.shape[1:])
-        widest = self.preprocessing.widest_aspect
-        window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())
-        cut = self._resized(image, window)
-        return cut if draws.colours is None else _coloured(cut, torch.from_numpy(draws.colours[row]))
-
-    def _resized(self, image: Tensor, window: Sequence[float]) -> Tensor:  # [3, H, W] -> [3, size, size]
-        resized_crop = require("torchvision.transforms.v2.functional", extra="train").resized_crop
-        top, left, height, width = map(int, window)
-        size = [self.preprocessing.size] * 2
-        cut: Tensor = resized_crop(image, top, left, height, width, size, antialias=True)
-        return cut
-
-
-def _coloured(image: Tensor, matrix: Tensor) -> Tensor:  # [3, H, W] uint8, [3, 4] -> [3, H, W] uint8
-    mixed = torch.einsum("dc,chw->dhw", matrix[:, :3], image.float()) + matrix[:, 3, None, None]
-    return mixed.round_().clamp_(0, 255).to(torch.uint8)
+        if draws is None:
+            window = central_window(height, width, self.preprocessing.central, NumPyArithmetic())
+        else:
+            widest = self.preprocessing.widest_aspect
+            window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())
+        top, left, tall, wide = map(int, window)
+        return image[:, top : top + tall, left : left + wide]

@@ -20,7 +20,16 @@ from fastadv.data.preprocessing import NumPyArithmetic, central_window, random_w
 from fastadv.pixels import PixelSpace
 from tests.data.pictures import real_world, write_data_set, write_folder
 
-LOADERS = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
+
+class DaliAsOnAGpu(DaliLoader):
+    """What a GPU is asked for, on the CPU: DALI resizes and colours, too."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._resize = True
+
+
+LOADERS = {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu, "torchvision": TorchvisionLoader}
 SIZE = 48
 SMALL = Preprocessing(size=SIZE)
 each_loader = pytest.mark.parametrize("kind", LOADERS.values(), ids=LOADERS)
@@ -48,7 +57,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> data.ImageSource:
 
 
 def create(kind: type[ImageLoader], source: data.ImageSource, batch_size: int = 5, **options: Any) -> ImageLoader:
-    usual = {"space": PixelSpace.raw(), "train": True, "preprocessing": SMALL, "workers": kind is DaliLoader}
+    usual = {"space": PixelSpace.raw(), "train": True, "preprocessing": SMALL, "workers": issubclass(kind, DaliLoader)}
     return kind(source, batch_size, **{**usual, **options})
 
 
@@ -100,6 +109,16 @@ def test_images_are_in_the_space(kind: type[ImageLoader], space: PixelSpace, odd
     raw, own = (create(kind, odd, 19, train=False, space=s) for s in (PixelSpace.raw(), space))
     ((pixels, _),), ((images, _),) = raw.epoch(0), own.epoch(0)
     assert torch.equal(images, space.from_pixels(pixels))  # to the last bit, and so within the bounds
+
+
+@pytest.mark.parametrize("kind", [DaliLoader, TorchvisionLoader])
+def test_a_batch_above_32_megabytes(kind: type[ImageLoader], train: data.ImageSource) -> None:
+    """Its memory is taken otherwise; it holds what small ones do, and outlives the loader."""
+    large = Preprocessing(size=384)
+    (images, _), *_ = create(kind, train, 24, preprocessing=large).epoch(0)
+    assert images.nbytes > 32 << 20 and images.is_contiguous(memory_format=torch.channels_last)
+    small = [part for part, _ in create(kind, train, 8, preprocessing=large).epoch(0)]
+    assert torch.equal(images, torch.cat(small))
 
 
 @each_loader
@@ -196,21 +215,26 @@ def test_real_world_files_are_decoded_as_they_should_be(
     assert difference.mean() < 0.5 and difference.max() <= 3
 
 
+each_dali = pytest.mark.parametrize("kind", [DaliLoader, DaliAsOnAGpu])
+
+
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
-def test_dali_and_torchvision_agree(train: bool, odd: data.ImageSource) -> None:
-    """Measured on real photographs: 0.17 grey levels at evaluation, 0.16 at training; here both resize smooth ones."""
-    dali, torchvision = (examples(create(kind, odd, 19, train=train)) for kind in LOADERS.values())
+@each_dali
+def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: data.ImageSource) -> None:
+    """Where DALI resizes: 0.17 grey levels on real photographs, measured; here it resizes smooth ones."""
+    dali, torchvision = (examples(create(one, odd, 19, train=train)) for one in (kind, TorchvisionLoader))
     assert dali.keys() == torchvision.keys() and len(dali) == 19
     differences = [(dali[index][0] - torchvision[index][0]).abs() for index in dali]
-    assert max(float(difference.mean()) for difference in differences) < 0.5
-    assert max(float(difference.max()) for difference in differences) <= 4
+    assert max(float(difference.mean()) for difference in differences) < (0.5 if kind is DaliAsOnAGpu else 0.05)
+    assert max(float(difference.max()) for difference in differences) <= (4 if kind is DaliAsOnAGpu else 2)
     assert [dali[index][1] for index in dali] == [torchvision[index][1] for index in dali]
 
 
-def test_colours_are_the_same_in_both_and_change_the_images(train: data.ImageSource) -> None:
+@each_dali
+def test_colours_are_the_same_in_both_and_change_the_images(kind: type[ImageLoader], train: data.ImageSource) -> None:
     coloured = Preprocessing(size=SIZE, colour=True)
-    dali, torchvision = (examples(create(kind, train, 24, preprocessing=coloured)) for kind in LOADERS.values())
-    plain = examples(create(DaliLoader, train, 24))
+    dali, torchvision = (examples(create(one, train, 24, preprocessing=coloured)) for one in (kind, TorchvisionLoader))
+    plain = examples(create(kind, train, 24))
     assert max(float((dali[i][0] - torchvision[i][0]).abs().mean()) for i in dali) < 1
     changes = [float((dali[i][0] - plain[i][0]).abs().mean()) for i in dali]
     assert np.mean(changes) > 10

@@ -110,7 +110,7 @@ OTHER_MISTAKES = {
     "noise eps": (lambda: ops.noise_step_(X, X, -8, "sign", 1), ValueError, "eps must be zero or more"),
     "pixels dtype": (lambda: ops.from_pixels(X), TypeError, "pixels must be uint8, got float32"),
     "pixels not a tensor": (lambda: ops.from_pixels([1]), TypeError, "pixels must be a tensor, got list"),
-    "pixels scalar": (lambda: ops.from_pixels(PIXELS[0, 0, 0, 0]), ValueError, "pixels must have a batch dimension"),
+    "pixels scalar": (lambda: ops.from_pixels(PIXELS[0, 0, 0, 0]), ValueError, "images must have a batch dimension"),
     "dtype of images": (lambda: ops.from_pixels(PIXELS, dtype=torch.int32), TypeError, "images must be float32"),
     "space of pixels": (lambda: ops.from_pixels(PIXELS, space="unit"), TypeError, "space must be a PixelSpace"),
     "channels of pixels": (
@@ -122,6 +122,28 @@ OTHER_MISTAKES = {
         lambda: ops.from_pixels(PIXELS[0], space=PixelSpace.imagenet()),
         ValueError,
         "got [3, 4, 4]; make a batch of a single image by images[None]",
+    ),
+    "images of pixels": (
+        lambda: ops.from_pixels_(images(2, 3, 4, 5), PIXELS),
+        ValueError,
+        "pixels must have the shape of images [2, 3, 4, 5], got [2, 3, 4, 4]",
+    ),
+    "images dtype": (lambda: ops.from_pixels_(PIXELS, PIXELS), TypeError, "images must be float32"),
+    "images grad": (
+        lambda: ops.from_pixels_(images().requires_grad_(), PIXELS),
+        ValueError,
+        "images is mutated in place and must not require grad",
+    ),
+    "pixels device": (lambda: ops.from_pixels_(X, PIXELS.to("meta")), ValueError, "pixels must be on cpu, got meta"),
+    "pixels in images": (
+        lambda: ops.from_pixels_(X, X.view(torch.uint8).flatten()[:96].view(2, 3, 4, 4)),
+        ValueError,
+        "pixels must not share memory with images",
+    ),
+    "mirrored in images": (
+        lambda: ops.from_pixels_(X, PIXELS, X.view(torch.uint8).flatten()[:2]),
+        ValueError,
+        "mirrored must not share memory with images",
     ),
     "mirrored dtype": (
         lambda: ops.from_pixels(PIXELS, torch.tensor([0, 1])),

@@ -1,4 +1,4 @@
-"""from_pixels: values by hand, then bit for bit against the reference over dtypes, layouts, channels and edges."""
+"""from_pixels and from_pixels_: values by hand, then bit for bit against the reference, at every edge and layout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.operators import Operators
 from fastadv import PixelSpace, ops, reference
 from tests.ops.cases import DTYPES, SHAPES, SPACES, at_odd_offset
 
@@ -144,6 +145,42 @@ def test_other_layouts_are_copied_once(rearrange: Callable[[Tensor], Tensor]) ->
     assert images.is_contiguous() and torch.equal(pixels, before)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_images_that_are_there_are_filled(channels_last: bool, dtype: torch.dtype) -> None:
+    """At any address, and nothing beside them."""
+    pixels, flags = random_pixels((3, 3, 7, 9), channels_last), every_other(3)
+    expected = reference.from_pixels(pixels, flags, dtype, EACH)
+    for offset in (1, 2, 3, 5):
+        room = torch.full((pixels.numel() + 2 * offset,), 7.0, dtype=dtype)
+        images = room.as_strided(pixels.shape, pixels.stride(), offset)
+        assert ops.from_pixels_(images, pixels, flags, EACH) is images
+        assert torch.equal(images, expected)
+        assert (room[:offset] == 7).all() and (room[-offset:] == 7).all()
+
+
+def test_an_image_is_put_into_a_batch_without_a_copy() -> None:
+    """An image made a batch of one has whatever stride there, and the batch's slice another."""
+    pixels, images = random_pixels((2, 3, 8, 6), True), torch.zeros(2, 8, 6, 3).permute(0, 3, 1, 2)
+    single, place = pixels[1][None], images[1:]
+    assert single.stride() != place.stride()
+    with Operators(place) as counted:
+        ops.from_pixels_(place, single, space=EACH)
+    assert list(counted.names) == ["fastadv::from_pixels_"]
+    assert torch.equal(images[1:], reference.from_pixels(pixels[1:], space=EACH)) and (images[0] == 0).all()
+
+
+def test_images_in_another_layout_than_the_pixels() -> None:
+    pixels, flags = random_pixels((2, 3, 8, 6)), every_other(2)
+    expected = reference.from_pixels(pixels, flags, space=EACH)
+    for images in (
+        torch.empty(2, 3, 8, 6).contiguous(memory_format=torch.channels_last),
+        torch.empty(2, 3, 8, 12)[..., ::2],
+    ):
+        strides = images.stride()
+        assert torch.equal(ops.from_pixels_(images, pixels, flags, EACH), expected) and images.stride() == strides
+
+
 # --- edges -----------------------------------------------------------------------------------------------------------
 
 
@@ -179,9 +216,3 @@ def test_layout_and_threads_do_not_show(channels_last: bool) -> None:
         torch.set_num_threads(threads)
     assert torch.equal(whole[0], whole[1]) and torch.equal(whole[0], torch.cat(parts))
     assert torch.equal(whole[0], ops.from_pixels(pixels.contiguous(), flags, space=EACH))
-
-
-def test_a_result_above_32_megabytes() -> None:
-    """Where larger pages of memory are asked for."""
-    pixels = random_pixels((33, 3, 299, 299))
-    assert torch.equal(ops.from_pixels(pixels, space=EACH), reference.from_pixels(pixels, space=EACH))

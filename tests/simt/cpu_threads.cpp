@@ -69,8 +69,7 @@ void pixel_kernel(DType dtype, bool channels_last) {
                   {},
                   {}};
   for (int c = 0; c < kMaxChannels; ++c) args.space.std[c] = 1.0;
-  in_parts(kElements / (width * (channels_last ? kChannels : 1)),
-           [&](int64_t begin, int64_t end) { baseline::table.from_pixels(args, begin, end); });
+  in_parts(kExamples, [&](int64_t begin, int64_t end) { baseline::table.from_pixels(args, begin, end); });
 }
 
 void row_kernels(DType dtype) {

@@ -1,4 +1,4 @@
-// images <- the model's input for pixels: a byte read, its value looked up, an element written. Each range of rows
+// images <- the model's input for pixels: a byte read, its value looked up, an element written. Each range of examples
 // makes its own table, a few hundred divisions, which stays in the first cache.
 #include "../../math/from_pixels.h"
 
@@ -23,23 +23,25 @@ FASTADV_HOST_DEVICE void row(const uint8_t* __restrict pixels, T* __restrict ima
 
 void from_pixels(const FromPixels& args, int64_t begin, int64_t end) {
   const Batch& batch = args.batch;
-  const int64_t interleaved = batch.channels_last ? batch.channels : 1, apart = args.space.shared ? 0 : kLevels;
-  const int64_t size = args.width * interleaved, per_plane = rows_per_plane(args);
+  const int64_t interleaved = batch.channels_last ? batch.channels : 1, planes = batch.channels / interleaved;
+  const int64_t size = args.width * interleaved, rows = batch.plane / args.width;
+  const int64_t apart = args.space.shared ? 0 : kLevels;
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     T table[kMaxChannels * kLevels];  // [C or 1, 256]
     for (int64_t i = 0; i < tables(args) * kLevels; ++i)
       store(table[i], input_of<compute_t<T>>(args, i / kLevels, static_cast<int>(i % kLevels)));
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t plane = index / per_plane;  // of a channel, or of an image
-      const int64_t example = batch.channels_last ? plane : plane / batch.channels;
-      const int64_t channel = batch.channels_last ? 0 : plane % batch.channels;
-      const uint8_t* pixels = args.pixels + index * size;
-      T* images = static_cast<T*>(args.images) + index * size;
+    const uint8_t* pixels = args.pixels + begin * batch.channels * batch.plane;
+    T* images = static_cast<T*>(args.images) + begin * batch.channels * batch.plane;
+    for (int64_t example = begin; example < end; ++example) {
       const bool mirrored = args.mirrored != nullptr && args.mirrored[example] != 0;
-      if (interleaved == 1) row<1>(pixels, images, table + channel * apart, args.width, 1, apart, mirrored);
-      else if (interleaved == 3) row<3>(pixels, images, table, args.width, 3, apart, mirrored);
-      else row<0>(pixels, images, table, args.width, interleaved, apart, mirrored);
+      for (int64_t channel = 0; channel < planes; ++channel) {
+        for (int64_t y = 0; y < rows; ++y, pixels += size, images += size) {
+          if (interleaved == 1) row<1>(pixels, images, table + channel * apart, args.width, 1, apart, mirrored);
+          else if (interleaved == 3) row<3>(pixels, images, table, args.width, 3, apart, mirrored);
+          else row<0>(pixels, images, table, args.width, interleaved, apart, mirrored);
+        }
+      }
     }
   });
 }

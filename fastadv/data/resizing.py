@@ -1,0 +1,36 @@
+"""What both loaders do on a CPU to the window that an image was cut down to: resize it and distort its colours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastadv.data.preprocessing import Draws
+from fastadv.extras import require
+
+
+def prepared(window: Tensor, size: int, draws: Draws | None, row: int) -> NDArray[np.uint8]:  # [size, size, C]
+    """An image of a batch, but for its mirroring; made by this thread alone, as is all that NumPy does.
+
+    Args:
+        window: [C, H, W] uint8.
+        size: side of the result in pixels.
+        draws: of the batch, whose colours are taken; None for evaluation.
+        row: of the image in the batch.
+    """
+    image = resized(window, size)
+    return image if draws is None or draws.colours is None else coloured(image, draws.colours[row])
+
+
+def resized(window: Tensor, size: int) -> NDArray[np.uint8]:  # [C, H, W] -> [size, size, C]
+    """Bilinear with antialiasing, whatever the aspect."""
+    resize = require("torchvision.transforms.v2.functional", extra="train").resize
+    image: NDArray[np.uint8] = resize(window, [size, size], antialias=True).permute(1, 2, 0).numpy()
+    return image
+
+
+def coloured(image: NDArray[np.uint8], matrix: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The matrix [3, 4] times (red, green, blue, 1) of an image [H, W, 3], rounded and kept in 0..255."""
+    mixed = sum((image[..., c, None] * matrix[:, c] for c in range(3)), start=matrix[:, 3])  # [H, W, 3]
+    return np.rint(mixed).clip(0, 255).astype(np.uint8)
