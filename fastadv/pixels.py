@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastadv.callers import caller_level
+from fastadv.misfits import batch_hint
 from fastadv.options import is_number
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -250,7 +251,7 @@ def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
     if like.dim() < 2 or like.shape[1] != len(values):
         raise ValueError(
             f"a PixelSpace of {len(values)} channels needs images [N, {len(values)}, ...], got {list(like.shape)}"
-            f"{'; make a batch of a single image by images[None]' if like.dim() == 3 else ''}"
+            f"{batch_hint(like)}"
         )
     return constants.view(-1, *[1] * (like.dim() - 2))
 
