@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.harness import Interleaved, Table, Timing, device_seconds
 from benchmarks.machine import describe
@@ -96,7 +97,7 @@ def main() -> None:
             fitted = f"{line.constant + line.slope * amount:.3g}"
             table.rows.append([curve.title, curve.amount, f"{amount:,}", timing.text, fitted])
         table.notes.append(
-            f"- {curve.title}: {1e3 * line.slope:.3g} us for each of {curve.amount}, {line.constant:.3g} ms besides; "
+            f"- {curve.title}: {_short(line.slope)} for each of {curve.amount}, {_short(line.constant)} besides; "
             f"no point is more than {100 * line.worst:.0f} % off"
         )
     notes, table.notes = "\n".join(table.notes), []
@@ -127,6 +128,13 @@ def straight(amounts: Sequence[int], timings: Sequence[Timing]) -> Line:
     return Line(float(constant), float(slope), worst)
 
 
+def _short(milliseconds: float) -> str:
+    for unit, size in (("ms", 1.0), ("us", 1e-3)):
+        if milliseconds >= size:
+            return f"{milliseconds / size:.3g} {unit}"
+    return f"{milliseconds * 1e6:.3g} ns"
+
+
 def draw(measured: Sequence[tuple[Curve, list[Timing]]], out: Path) -> None:
     """A panel a curve."""
     figure, panels = panels_of(len(measured), lines=0)
@@ -148,6 +156,8 @@ def _panel(axes: Axes, curve: Curve, timings: Sequence[Timing]) -> None:
         axes.set(xscale="log", yscale="log")
     else:
         axes.set(ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(title=curve.title, xlabel=curve.amount, ylabel="ms")
     axes.grid(alpha=0.3)
 
