@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -43,7 +44,13 @@ class Sizes:
 
 
 FULL = Sizes(side=128, m=128, epochs=40, warmup=150)
-TINY = Sizes(side=75, m=4, epochs=1, warmup=1, options=("--model.options.width", "0.125", "--data.workers", "1"))
+TINY = Sizes(
+    side=75,
+    m=4,
+    epochs=1,
+    warmup=1,
+    options=("--model.options.width", "0.125", "--data.workers", "1", "--log_every", "1"),
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,8 @@ def _trial(findings: Findings, job: Job) -> int | None:
     trial = run(f"trial of {TRIAL} epochs", job.train("trial", epochs=TRIAL), job.setting.limit(150))
     _add(findings, trial, must_end=True)
     loader = re.search(r"data\.loader auto: (.*)", trial.output)
-    findings.checks += [f"loader: {loader[1]}"] if loader else []
+    cores = len(os.sched_getaffinity(0))
+    findings.checks += [f"loader, on {cores} cores: {loader[1]}"] if loader else []
     if trial.code != 0:
         return None
     epoch = seconds_of_an_epoch(job.folder / "trial")

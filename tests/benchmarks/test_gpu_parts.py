@@ -128,8 +128,10 @@ def test_imagenette_is_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert code == 0, text
     for check in ("trial of 2 epochs", "adversarial", "standard", "evaluation"):
         assert f"\n- {check}: exit code 0 (1 s)" in text
-    assert "\n- loader: " in text and "1 for each network" in text
-    assert [row[:2] for row in rows_of(text, "## Training")] == [["adversarial", "1"], ["standard", "1"]]
+    assert "\n- loader, on " in text and "1 for each network" in text
+    trainings = rows_of(text, "## Training")
+    assert [row[:2] for row in trainings] == [["adversarial", "1"], ["standard", "1"]]
+    assert all(float(row[2]) > 0 and row[3] for row in trainings)
     accuracies = rows_of(text, "Accuracy on step_ll adversarial images**")
     assert [row[:2] for row in accuracies] == [["standard", "top 1"], ["adversarial", "top 1"]]
     assert all(len(row) == 2 + 1 + 4 and all("%" in cell for cell in row[2:]) for row in accuracies)
@@ -175,7 +177,7 @@ def test_as_many_epochs_as_there_is_time_for(
     assert findings.checks == [
         f"trial of 2 epochs: exit code 0 ({seconds} s)",
         "trial of 2 epochs: fastadv train: step_ll runs without capture=True: why",
-        "loader: torchvision, because of this",
+        f"loader, on {len(os.sched_getaffinity(0))} cores: torchvision, because of this",
         f"an epoch takes {epoch:.1f} s with its test and checkpoint: {epochs} for each network",
     ]
 
