@@ -105,6 +105,21 @@ def host_seconds(function: Work, calls: int) -> float:
     return time.perf_counter() - start
 
 
+def whole_seconds(function: Work, calls: int) -> float:
+    """By the host's clock until a GPU, if there is one, has no work left: what a caller waits for, launches and all."""
+    _wait_for_gpu()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    _wait_for_gpu()
+    return time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def device_seconds(function: Work, calls: int) -> float:
     """By events on the current CUDA stream, behind work that keeps it busy while the calls are issued.
 

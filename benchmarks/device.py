@@ -1,0 +1,12 @@
+"""Where whole attacks and iterations are measured, and how many images they take there."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+# FASTADV_TEST_DEVICE=cpu runs everything once, on next to nothing, to see that it works; its figures mean nothing.
+REHEARSAL = os.environ.get("FASTADV_TEST_DEVICE") == "cpu"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() and not REHEARSAL else "cpu")
+TIMES = 16 if DEVICE.type == "cuda" else 1  # images for each that keeps a CPU busy
