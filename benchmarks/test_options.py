@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.device import DEVICE, REHEARSAL
-from benchmarks.harness import TABLES, Interleaved, Table, Timing, whole_seconds
+from benchmarks.device import DEVICE, REHEARSAL, SECONDS
+from benchmarks.harness import TABLES, Interleaved, Table, whole_seconds
 from benchmarks.launches import launches
 from benchmarks.memory import peak
 from benchmarks.peers import Generate, torchattacks
@@ -31,7 +31,6 @@ pytestmark = [
     pytest.mark.skipif(not (REHEARSAL or torch.cuda.is_available()), reason="needs a CUDA device"),
 ]
 
-ROUNDS = 2 if REHEARSAL else 7
 LAUNCHES = Table(
     "Launches of an attack's iteration",
     ["network", "N", "attack, steps", "variant", "kernels", "launches by the host", "waits"],
@@ -45,20 +44,23 @@ OPTIONS = Table(
     "Options of an attack: step l.l.",
     [
         *("network", "N", "precision", "variant", "ms (quartiles)", "images/s"),
-        *("torchattacks' default takes", "fastadv's default takes", "peak MB"),
+        *("torchattacks' default takes (quartiles)", "fastadv's default takes (quartiles)", "rounds", "peak MB"),
     ],
     notes=[
-        "Takes: so many times as long, in the same precision. channels_last: of weights and images, with parameters "
-        "frozen by the caller; for torchattacks that is its best use. Precision: float32 is PyTorch's default, in "
-        "which a GPU's convolutions may use TF32; bfloat16 is autocast around the whole attack. Peak: of the first "
-        "three calls, in which graphs are recorded, above what was allocated before."
+        "Takes: so many times as long, in the same precision and round. channels_last: of weights and images, with "
+        "parameters frozen by the caller; for torchattacks that is its best use. Precision: float32 is PyTorch's "
+        "default, in which a GPU's convolutions may use TF32; bfloat16 is autocast around the whole attack. Peak: of "
+        "the first three calls, in which graphs are recorded, above what was allocated before."
     ],
 )
 ITERATIONS = Table(
     "Options of training: an iteration of Algorithm 1 by step l.l.",
-    ["network", "m", "k", "precision", "options", "ms (quartiles)", "images/s", "clean iterations", "floor"],
+    [
+        *("network", "m", "k", "precision", "options", "ms (quartiles)", "images/s"),
+        *("clean iterations (quartiles)", "floor", "rounds"),
+    ],
     notes=[
-        "Clean iterations: the time over that of the fastest clean one in the same precision and the same rounds. "
+        "Clean iterations: the time over that of the fastest clean one in the same precision and round. "
         "Compile: of generation and of the training pass."
     ],
 )
@@ -105,10 +107,10 @@ def first_calls(table: Table, what: str, call: Callable[[], object]) -> str:
     return f"{peak_bytes / 1e6:.0f}"
 
 
-def timed(benchmark: Any, calls: dict[str, Callable[[], object]]) -> dict[str, Timing]:
+def timed(benchmark: Any, calls: dict[str, Callable[[], object]]) -> Interleaved:
     interleaved = Interleaved(calls, quantum=1e-3 if REHEARSAL else 0.05, clock=whole_seconds, run_up=0)
-    benchmark.pedantic(interleaved.round, rounds=ROUNDS)
-    return interleaved.timings()
+    benchmark.pedantic(interleaved.run, args=(SECONDS,), rounds=1)
+    return interleaved
 
 
 # --- an attack -------------------------------------------------------------------------------------------------------
@@ -185,15 +187,12 @@ def test_attack(benchmark: Any, case: Case, precision: str) -> None:
 
 def measure_attack(benchmark: Any, case: Case, precision: str, variants: Variants) -> None:
     peaks = {name: first_calls(OPTIONS, f"{case}, {precision}, {name}", call) for name, call in variants.calls.items()}
-    timings = timed(benchmark, variants.calls)
-    for name, timing in timings.items():
-        takes = [ratio(timings.get(base), timing) for base in ("torchattacks, default", "fastadv, default")]
+    interleaved = timed(benchmark, variants.calls)
+    bases = ("torchattacks, default", "fastadv, default")
+    for name, timing in interleaved.timings().items():
+        takes = [f"{interleaved.ratio(base, name).text} x" if base in variants.calls else "" for base in bases]
         row = [case.network, str(case.n), precision, name, timing.text, f"{case.n / timing.median:,.0f}"]
-        OPTIONS.rows.append([*row, *takes, peaks[name]])
-
-
-def ratio(base: Timing | None, timing: Timing) -> str:
-    return "" if base is None else f"{base.median / timing.median:.2f} x"
+        OPTIONS.rows.append([*row, *takes, str(interleaved.rounds), peaks[name]])
 
 
 # --- an iteration of training ----------------------------------------------------------------------------------------
@@ -225,12 +224,13 @@ def measure_iteration(benchmark: Any, case: Case, precision: str, options: dict[
     calls = {f"{k}, {name}": trainer(case, k, precision, **options[name]) for k, name in rows}
     for name, call in calls.items():
         first_calls(ITERATIONS, f"{case}, {precision}, k = {name}", call)
-    timings = timed(benchmark, calls)
-    clean = min(timings[f"0, {name}"].median for name in options)
+    interleaved = timed(benchmark, calls)
+    timings = interleaved.timings()
+    clean = min((f"0, {name}" for name in options), key=lambda call: timings[call].median)
     for k, name in rows:
-        timing = timings[f"{k}, {name}"]
+        timing, cost = timings[f"{k}, {name}"], interleaved.ratio(f"{k}, {name}", clean)
         what = [case.network, str(case.n), str(k), precision, name, timing.text, f"{case.n / timing.median:,.0f}"]
-        ITERATIONS.rows.append([*what, f"{timing.median / clean:.2f}", f"{1 + 2 * k / (3 * case.n):.2f}"])
+        ITERATIONS.rows.append([*what, cost.text, f"{1 + 2 * k / (3 * case.n):.2f}", str(interleaved.rounds)])
 
 
 # --- compiled, which comes last: what is left of the time is for it ---------------------------------------------------

@@ -162,7 +162,7 @@ def write(part: Part, findings: Findings, folder: Path) -> Path:
     machine = importlib.import_module("benchmarks.machine")  # which needs the extension that was built
     path: Path = folder / f"{machine.slug()}{part.suffix}.md"
     checks = "\n".join(f"- {check}" for check in findings.checks)
-    text = [f"# {part.title}", machine.describe(), "## Checks", checks, *findings.tables]
+    text = [f"# {part.title}", machine.describe(machine.COMPARED), "## Checks", checks, *findings.tables]
     if findings.figure is not None:
         path.with_suffix(".svg").write_text(findings.figure)
         text.append(f"![{part.title}]({path.stem}.svg)")

@@ -47,7 +47,7 @@ def test_parts_run_in_their_order_each_with_a_time_and_a_file_of_its_own(
 
 
 def test_a_report_has_the_machine_the_checks_and_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "describe", lambda: "- date: today")
+    monkeypatch.setattr(machine, "describe", lambda packages: "- date: today")
     findings = Findings(["tests: 3 passed (1 s)", "generation: not run: no time was left"], ["## A\n\na", "## B\n\nb"])
     path = command.write(command.Part("Title", "-part", Findings), findings, tmp_path)  # type: ignore[arg-type]
     checks = "- tests: 3 passed (1 s)\n- generation: not run: no time was left"
@@ -218,7 +218,10 @@ def test_what_is_wrong(code: int | None, must_end: bool, right: bool) -> None:
 # --- a benchmark's tables --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("report", [None, "# Benchmarks\n\n- date: today\n\n## T\n\nrows\n\n## U\n\nrows\n"])
+HEAD = "# Benchmarks\n\n- date: today\n- command: `pytest`\n- not measured: T: ResNet-50"
+
+
+@pytest.mark.parametrize("report", [None, f"{HEAD}\n\n## T\n\nrows\n\n## U\n\nrows\n"])
 def test_a_benchmarks_tables_are_kept_without_their_head(report: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(name: str, words: list[str], limit: float, **environment: str) -> Done:
         assert "benchmarks/test_x.py" in words and limit == 900 and environment == {"FASTADV_TEST_DEVICE": "cpu"}
@@ -230,7 +233,7 @@ def test_a_benchmarks_tables_are_kept_without_their_head(report: str | None, mon
     findings = Findings()
     part.benchmark(findings, Setting(HOUR, rehearsal=True), "x", "benchmarks/test_x.py", 60)
     stopped = "x: stopped at its limit of time (5 s)"
-    assert findings.checks == ([stopped, "x: it wrote no tables"] if report is None else [stopped])
+    assert findings.checks == [stopped, "x: it wrote no tables" if report is None else "not measured: T: ResNet-50"]
     assert findings.tables == ([] if report is None else ["## T\n\nrows\n\n## U\n\nrows"])
 
 
