@@ -43,5 +43,5 @@ def _written(setting: Setting, module: str, words: list[str], report: Path) -> F
         shown = shlex.join(["python", *command[1:]]).replace(str(report.parent), "DIR")
         findings.tables += [f"```bash\n{shown}\n```", sections(report.read_text())]
     else:
-        findings.missing(module, "it wrote no table")
+        findings.lacks(module, "table")
     return findings

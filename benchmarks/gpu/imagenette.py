@@ -217,4 +217,4 @@ def _evaluate(findings: Findings, job: Job, runs: list[str]) -> None:
     if table.exists():
         findings.tables += ["## Accuracy", f"```bash\n{job.shown(words)}\n```", table.read_text().strip()]
     else:
-        findings.missing("evaluation", "it wrote no table")
+        findings.lacks("evaluation", "table")

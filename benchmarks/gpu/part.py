@@ -44,7 +44,7 @@ class Findings:
         checks: a line for each command, or for what else is to be known beforehand.
         tables: sections of Markdown.
         figure: SVG.
-        right: whether nothing failed. What was stopped at its limit has not.
+        right: whether nothing failed. What was stopped at its limit has not, if it wrote what it had.
     """
 
     checks: list[str] = field(default_factory=list)
@@ -61,8 +61,13 @@ class Findings:
         """Something that did not run."""
         self.checks.append(f"{name}: {why}")
 
+    def lacks(self, name: str, what: str) -> None:
+        """Something that a command should have written, however short its time was."""
+        self.missing(name, f"it wrote no {what}")
+        self.right = False
 
-def benchmark(findings: Findings, setting: Setting, name: str, file: str, seconds: float, **environment: str) -> None:
+
+def benchmark(findings: Findings, setting: Setting, name: str, file: str, seconds: float) -> None:
     """Run one file of the benchmarks for so many seconds; the tables that it has by then are among the findings."""
     limit = setting.limit(seconds)
     if limit <= 0:
@@ -71,13 +76,13 @@ def benchmark(findings: Findings, setting: Setting, name: str, file: str, second
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.md"
         command = [*PYTEST, file, "--benchmark-quiet", "--report", str(report)]
-        findings.add(run(name, command, limit, FASTADV_TEST_DEVICE=setting.device, **environment))
+        findings.add(run(name, command, limit, FASTADV_TEST_DEVICE=setting.device))
         if report.exists():
             text = report.read_text()
             findings.checks += re.findall(r"^- (not measured: .*)$", text, re.MULTILINE)
             findings.tables.append(sections(text))
         else:
-            findings.missing(name, "it wrote no tables")
+            findings.lacks(name, "tables")
 
 
 def sections(report: str) -> str:

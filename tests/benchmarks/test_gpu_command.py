@@ -234,6 +234,7 @@ def test_a_benchmarks_tables_are_kept_without_their_head(report: str | None, mon
     part.benchmark(findings, Setting(HOUR, rehearsal=True), "x", "benchmarks/test_x.py", 60)
     stopped = "x: stopped at its limit of time (5 s)"
     assert findings.checks == [stopped, "x: it wrote no tables" if report is None else "not measured: T: ResNet-50"]
+    assert findings.right == (report is not None)
     assert findings.tables == ([] if report is None else ["## T\n\nrows\n\n## U\n\nrows"])
 
 

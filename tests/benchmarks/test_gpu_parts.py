@@ -295,7 +295,7 @@ def test_methods_take_what_data_there_are(
 
     monkeypatch.setattr(costs, "run", run)
     findings = costs.methods(setting)
-    assert findings.right and len(read) == 1
+    assert findings.right == written and len(read) == 1
     if written:
         shown, table = findings.tables
         assert table == "## Digits\n\nrows" and f"--device {setting.device} --out DIR/methods.md" in shown
