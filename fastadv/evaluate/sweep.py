@@ -18,7 +18,7 @@ import fastadv
 from fastadv import attacks
 from fastadv.data import BadImage, ImageLoader, ImageSet, ImageSource, create_loader, fingerprint_of_files, spread
 from fastadv.evaluate.attack_text import parse_attack
-from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile
+from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.evaluate.robustness import Counts, evaluate_each, summed
 from fastadv.evaluate.statistics import proportion
 from fastadv.extras import require
@@ -248,7 +248,13 @@ def _measure(
     counts = [summed(of_one) for of_one in zip(*filter(None, parts), strict=True)]
     seconds = (time.perf_counter() - start) / len(evaluations)
     return [
-        Record(**vars(evaluation), top1=count.top1, top5=count.top5, **provenance(sweep.device, seconds))
+        Record(
+            **vars(evaluation),
+            top1=count.top1,
+            top5=count.top5,
+            correct=packed(count.correct.numpy()),
+            **provenance(sweep.device, seconds),
+        )
         for evaluation, count in zip(evaluations, counts, strict=True)
     ]
 
