@@ -48,6 +48,7 @@ class TorchvisionLoader(ImageLoader):
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # of its own: it draws once an iterator, and dropout from the default one
         )
         for pixels, mirrored, indices, bad in loader:
             yield Loaded(self._images(pixels, mirrored), indices, bad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,17 @@ def test_an_epoch_resumes_in_the_middle(kind: type[ImageLoader], train: data.Ima
             assert all(
                 torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(rest, whole[start:], strict=True)
             )
+
+
+@each_loader
+@pytest.mark.parametrize("workers", [1, 2])
+def test_global_generators_are_not_moved(kind: type[ImageLoader], workers: int, train: data.ImageSource) -> None:
+    """Dropout draws from torch's: a resumption begins an epoch once more."""
+    workers -= kind is TorchvisionLoader  # 0 is this process itself
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    list(create(kind, train, workers=workers).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
 
 
 @each_loader

@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 def run_config(root: Path, **given: Any) -> TrainConfig:
     return TrainConfig(
         data=DataConfig(name="imagenet", root=str(root), size=16, flip=True, colour=True, workers=1, **given),
-        model=ModelConfig(options={"width": 0.25}),
+        model=ModelConfig(options={"width": 0.25, "dropout": 0.5}),
         attack=AttackConfig(k=3),
         optimizer=OptimizerConfig(name="sgd", lr=0.01),
         m=6,
