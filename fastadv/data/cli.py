@@ -20,17 +20,17 @@ from fastadv.extras import require
 
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
-unreadable, or no images. The data set is a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/
-and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is there, it is checked alone: for an evaluation
-val/ is enough.
+unreadable, no images, of more than 179 megapixels (Pillow's limit), or of 32 bits a channel. The data set is a folder
+with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's *.tar, or TFRecord files).
+Where one of the two is there, it is checked alone: for an evaluation val/ is enough.
 """
 
 _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
-it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale
-when files came, went or were mended since: run the command again. Files in class folders that are no images by their
-names, such as .gif or .txt, are counted, and never read.
+it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
+result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
+that are no images by their names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet
