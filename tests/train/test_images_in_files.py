@@ -195,6 +195,45 @@ def test_the_command_line_says_which_loader_and_why_it_stopped(
     assert "--resume" in lines[-1]
 
 
+def training_images_vanish(root: Path) -> None:
+    (root / "train").rename(root / "elsewhere")
+
+
+def val_images_break(root: Path) -> None:
+    for image in (root / "val").glob("*/*"):
+        image.write_bytes(b"")
+
+
+@pytest.mark.filterwarnings("ignore::fastadv.data.BadImageWarning")
+@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@pytest.mark.parametrize(
+    ("happens", "said"),
+    [
+        (training_images_vanish, "24 images in a row cannot be used, from "),
+        (val_images_break, "there is no test accuracy: no image of the test set could be used"),
+    ],
+)
+def test_a_data_set_that_fails_in_a_run_ends_it_by_a_line(
+    root: Path,
+    tmp_path: Path,
+    loader: str,
+    happens: Callable[[Path], None],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train_step = Trainer.train_step
+
+    def and_it_happens(trainer: Trainer, *minibatch: Any) -> None:
+        train_step(trainer, *minibatch)
+        if trainer.step == 1:
+            happens(root)
+
+    monkeypatch.setattr(Trainer, "train_step", and_it_happens)
+    assert main([*arguments(root, tmp_path / "run"), "--epochs", "2", "--data.loader", loader]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"fastadv train: {said}")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
