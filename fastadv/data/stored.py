@@ -48,7 +48,8 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
 def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     for pattern, entries in _KINDS.items():
-        files = {split: list((root / split).glob(pattern)) for split in SPLITS}
+        # A class folder may be called jack-of-spades1.
+        files = {split: [path for path in (root / split).glob(pattern) if path.is_file()] for split in SPLITS}
         if all(files[split] for split in splits):
             return _scan_shards(root, files, entries, splits)
         if any(files[split] for split in splits):
