@@ -16,6 +16,7 @@ from fastadv.data.shards import Entry, open_shards
 from fastadv.data.tar_shards import tar_entries
 from fastadv.data.tfrecord_shards import tfrecord_entries
 from fastadv.patience import said_if_slow
+from fastadv.wording import few
 
 CLASSES_FILE = "classes.txt"
 _KINDS: dict[str, Callable[[Path], list[Entry]]] = {
@@ -114,13 +115,9 @@ def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> di
     for name, source in sources.items():
         if left_out := checked[name].left_out:
             replaced = ": the next image takes the place of each" if name == "train" else ""
+            keys = few([image.key for image in left_out], most=3)
             warnings.warn(
-                f"{path} leaves out {len(left_out)} of {len(source)} {name} images ({_few(left_out)}){replaced}",
+                f"{path} leaves out {len(left_out)} of {len(source)} {name} images ({keys}){replaced}",
                 stacklevel=caller_level(),
             )
     return used
-
-
-def _few(left_out: Sequence[manifest.LeftOut], most: int = 3) -> str:
-    shown = ", ".join(image.key for image in left_out[:most])
-    return shown + (f" and {len(left_out) - most} more" if len(left_out) > most else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastadv.data.image_folder import EXTENSIONS
 from fastadv.data.shards import Entry
+from fastadv.wording import few
 
 
 def tar_entries(file: Path) -> list[Entry]:
@@ -32,5 +33,5 @@ def tar_entries(file: Path) -> list[Entry]:
         raise ValueError(f"{file} is not a whole, uncompressed tar shard: {error}") from error
     lacking = [example for example in images if example not in labels]
     if lacking:
-        raise ValueError(f"{file}: no .cls file with the class of {', '.join(lacking[:5])}")
+        raise ValueError(f"{file}: no .cls file with the class of {few(lacking)}")
     return [Entry(image.name, image.offset_data, image.size, labels[key]) for key, image in images.items()]

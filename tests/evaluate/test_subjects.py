@@ -73,7 +73,7 @@ NAMES = tuple("0123456789")
             ("1", *NAMES[1:-3], "9", "8", "7"),
             "class 0 was '0' and is '1', class 7 was '7' and is '9', class 9 was '9' and is '7'. --data",
         ),
-        (NAMES, (*NAMES[1:], "0"), "class 2 was '2' and is '3', and 7 more. --data must"),
+        (NAMES, (*NAMES[1:], "0"), "class 2 was '2' and is '3' and 7 more. --data must"),
     ],
 )
 def test_classes(
