@@ -152,7 +152,7 @@ def test_a_folder_that_vanishes_is_not_searched_to_its_end(
         write_folder(tmp_path / name, {"all": [b"x"] * (300 if name == split else 1)})
     loader = create(kind, tmp_path, 64, train=split == "train", workers=workers - (kind is TorchvisionLoader))
     (tmp_path / split).rename(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="^256 images in a row .*No such file") as error:
+    with pytest.raises(OSError, match=r"^256 images in a row .*No such file") as error:
         run(loader)
     assert "\n" not in str(error.value)
 

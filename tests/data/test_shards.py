@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +194,30 @@ def test_validation_images_alone(folder: Path, kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ((0, 1, 2), (0, 1, 2), None),
+        ((1, 3), (1, 3), None),  # 0 as the background in TFRecords of ImageNet
+        ((0, 1, 2), (0, 2), "val/ lacks 1"),
+        ((0, 1, 2), (1, 2, 3), "train/ lacks 3; val/ lacks 0"),  # counted from 1
+        (tuple(range(9)), (0,), "val/ lacks 1, 2, 3, 4, 5 and 3 more"),
+    ],
+)
+def test_classes_of_one_split_alone_are_said(
+    kind: str, train: tuple[int, ...], val: tuple[int, ...], said: str | None, tmp_path: Path
+) -> None:
+    pattern, write = WRITERS[kind]
+    (tmp_path / "classes.txt").write_text("".join(f"{number}\n" for number in range(10)))
+    for split, labels in (("train", train), ("val", val)):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split / pattern.format(0), [(f"a{label}", b"image", label) for label in labels])
+    with nullcontext() if said is None else pytest.warns(UserWarning, match=f"images of other classes; {said}. Shards"):
+        data.scan(tmp_path)
+    data.scan(tmp_path, ("val",))
+
+
+@each_kind
 def test_a_shard_that_changes_is_indexed_again(folder: Path, kind: str) -> None:
     root = write_shards(folder, kind)
     data.scan(root)
@@ -215,6 +241,26 @@ def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
         (root / "train" / f"{number:06}.tar.fastadv-index.npz").mkdir()
     with pytest.warns(UserWarning, match="cannot be kept and is made at each start"):
         assert len(data.scan(root)["train"]) == 12
+    assert len(list((root / "train").iterdir())) == 4  # and nothing is left of the trial
+
+
+def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two containers with one storage: what one moves to its place, the other must not miss."""
+    root = write_shards(folder, "tar")
+    (root / "train" / "000001.tar").unlink()
+    replace, written = Path.replace, []
+
+    def after_another(path: Path, target: Path) -> Path:
+        written.append(path.name)
+        if len(written) == 1:
+            data.scan(root, ("train",))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", after_another)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(data.scan(root, ("train",))["train"]) == 7
+    assert len(written) == len(set(written)) == 2
 
 
 @pytest.mark.parametrize(
