@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
@@ -147,11 +148,13 @@ def _index(file: Path, entries: Callable[[Path], list[Entry]]) -> dict[str, NDAr
 
 
 def _keep(path: Path, index: dict[str, NDArray]) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.npz")  # savez would append the ending
+    # Every process of a run may be at it, on machines whose process numbers are the same; savez would append the ending.
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
     try:
         np.savez(beside, allow_pickle=False, **index)
         beside.replace(path)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         warnings.warn(f"the index {path} cannot be kept and is made at each start ({error.strerror})", stacklevel=2)
 
 
