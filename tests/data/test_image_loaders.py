@@ -32,7 +32,7 @@ class DaliAsOnAGpu(DaliLoader):
 
 LOADERS = {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu, "torchvision": TorchvisionLoader}
 SIZE = 48
-SMALL = Preprocessing(size=SIZE)
+SMALL = Preprocessing(size=SIZE, flip=True)
 each_loader = pytest.mark.parametrize("kind", LOADERS.values(), ids=LOADERS)
 
 
@@ -247,7 +247,7 @@ def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: d
 
 @each_dali
 def test_colours_are_the_same_in_both_and_change_the_images(kind: type[ImageLoader], train: data.ImageSource) -> None:
-    coloured = Preprocessing(size=SIZE, colour=True)
+    coloured = Preprocessing(size=SIZE, flip=True, colour=True)
     dali, torchvision = (examples(create(one, train, 24, preprocessing=coloured)) for one in (kind, TorchvisionLoader))
     plain = examples(create(kind, train, 24))
     assert max(float((dali[i][0] - torchvision[i][0]).abs().mean()) for i in dali) < 1

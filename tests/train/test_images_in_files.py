@@ -298,9 +298,7 @@ def test_data_that_are_not_as_they_should_be_are_a_mistake_before_the_first_step
         ({"loader": "pillow"}, r"data\.loader must be one of auto, dali, torchvision"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image must be one of skip, stop"),
         ({"prefetch": 0}, r"data\.prefetch must be an integer of at least 1"),
-        ({"least_area": 0}, r"data\.least_area must be a number at most 1 and above 0|above 0"),
-        ({"widest_aspect": 0.5}, r"data\.widest_aspect must be a number at least 1"),
-        ({"central": 2}, r"data\.central must be"),
+        ({"least_area": 0}, r"data\.least_area must be a number above 0 and at most 1, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(given: dict[str, Any], message: str) -> None:
