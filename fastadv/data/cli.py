@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastadv import data
 from fastadv.arguments import parse, whole
@@ -17,6 +16,7 @@ from fastadv.data.image_folder import SPLITS, ImageFolder, count_others
 from fastadv.data.loaders import cores
 from fastadv.data.stored import splits_in
 from fastadv.extras import require
+from fastadv.progress import progress_bar
 
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
@@ -77,19 +77,11 @@ def _mention_others(folder: Path, source: data.ImageSource) -> None:
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:
     """What is found in each split, with a bar on the terminal while it is sought."""
-    with _progress() as progress:
+    with progress_bar() as progress:
         tasks = {name: progress.add_task(name, total=len(source)) for name, source in sources.items()}
         return {
             name: check(source, workers, partial(progress.advance, tasks[name])) for name, source in sources.items()
         }
-
-
-def _progress() -> Any:
-    """A bar on the terminal; disabled where standard error is not one."""
-    rich = require("rich.progress", extra="train")
-    console = require("rich.console", extra="train").Console(stderr=True)
-    columns = (rich.TextColumn("{task.description:5}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    return rich.Progress(*columns, rich.TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def _parser() -> argparse.ArgumentParser:
