@@ -31,8 +31,8 @@ class Preprocessing:
 
     Training: a window of random area and aspect ratio at a random place, as in torchvision's RandomResizedCrop (ten
     tries, then the largest centred window of an allowed aspect), resized to size x size, bilinear with antialiasing;
-    optionally mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as for
-    Inception networks: the central part of both sides, resized to size x size in the same way, whatever the aspect.
+    optionally mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as
+    for Inception networks: the central part of both sides, resized in the same way, whatever the aspect.
 
     Args:
         size: side of the result in pixels.

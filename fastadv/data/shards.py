@@ -148,7 +148,7 @@ def _index(file: Path, entries: Callable[[Path], list[Entry]]) -> dict[str, NDAr
 
 
 def _keep(path: Path, index: dict[str, NDArray]) -> None:
-    # Every process of a run may be at it, on machines whose process numbers are the same; savez would append the ending.
+    # Each process of a run makes it, in containers of its own by a number that others have; savez appends the ending.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
     try:
         np.savez(beside, allow_pickle=False, **index)
