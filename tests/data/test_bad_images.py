@@ -171,6 +171,33 @@ def test_a_format_that_dali_does_not_know_is_said_so(root: Path) -> None:
     assert "a GIF that DALI refuses" in line
 
 
+@pytest.mark.parametrize(
+    ("content", "sought"),
+    [
+        (encoded(picture(30, 30), "GIF"), [1, 0]),
+        (b"not an image", [1, 0]),
+        (jpeg(64, 64)[:600], [1, 1]),  # of another epoch's window DALI may know
+    ],
+    ids=["GIF", "no image", "half"],
+)
+def test_what_dali_decodes_no_window_of_is_sought_once(
+    content: bytes, sought: list[int], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(root, {4: content})
+    loader, reasons, counts = create(DaliLoader, root), DaliLoader._reasons, []
+
+    def counted(self: DaliLoader, *arguments: Any) -> dict[int, str]:
+        counts[-1] += 1
+        return reasons(self, *arguments)
+
+    monkeypatch.setattr(DaliLoader, "_reasons", counted)
+    said = []
+    for epoch in range(2):
+        counts.append(0)
+        said.append(run(loader, epoch)[1])
+    assert counts == sought and said[0] == said[1] and len(said[0]) == 1
+
+
 def test_a_failure_that_is_of_no_image_is_not_hidden(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def run(self, stream: object) -> None:
