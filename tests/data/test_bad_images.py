@@ -15,10 +15,10 @@ from fastadv import data
 from fastadv.data import BadImageWarning, DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
 from fastadv.data.bad_images import TooManyBadImages, replaced
 from fastadv.pixels import PixelSpace
+from tests.data.loaders import each, needs_dali
 from tests.data.pictures import damaged, encoded, jpeg, picture, write_data_set, write_folder
 
-LOADERS = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
-each_loader = pytest.mark.parametrize("kind", LOADERS.values(), ids=LOADERS)
+each_loader = each("kind")
 PER_CLASS = 6
 
 
@@ -164,6 +164,7 @@ def test_workers_name_bad_files_too(root: Path) -> None:
     assert got == run(create(TorchvisionLoader, root))[0] and len(said) == 2
 
 
+@needs_dali
 def test_a_format_that_dali_does_not_know_is_said_so(root: Path) -> None:
     spoil(root, {4: encoded(picture(30, 30), "GIF")})
     assert run(create(TorchvisionLoader, root))[1] == []
@@ -171,6 +172,7 @@ def test_a_format_that_dali_does_not_know_is_said_so(root: Path) -> None:
     assert "a GIF that DALI refuses" in line
 
 
+@needs_dali
 @pytest.mark.parametrize(
     ("content", "sought"),
     [
@@ -198,6 +200,7 @@ def test_what_dali_decodes_no_window_of_is_sought_once(
     assert counts == sought and said[0] == said[1] and len(said[0]) == 1
 
 
+@needs_dali
 def test_a_failure_that_is_of_no_image_is_not_hidden(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def run(self, stream: object) -> None:

@@ -19,6 +19,7 @@ from fastadv import data
 from fastadv.data import DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
 from fastadv.data.preprocessing import NumPyArithmetic, central_window, random_window
 from fastadv.pixels import PixelSpace
+from tests.data.loaders import each, needs_dali
 from tests.data.pictures import real_world, write_data_set, write_folder
 
 
@@ -30,10 +31,10 @@ class DaliAsOnAGpu(DaliLoader):
         self._resize = True
 
 
-LOADERS = {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu, "torchvision": TorchvisionLoader}
 SIZE = 48
 SMALL = Preprocessing(size=SIZE, flip=True)
-each_loader = pytest.mark.parametrize("kind", LOADERS.values(), ids=LOADERS)
+each_loader = each("kind", {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu, "torchvision": TorchvisionLoader})
+each_dali = each("kind", {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu})
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_images_are_in_the_space(kind: type[ImageLoader], space: PixelSpace, odd
     assert torch.equal(images, space.from_pixels(pixels))  # to the last bit, and so within the bounds
 
 
-@pytest.mark.parametrize("kind", [DaliLoader, TorchvisionLoader])
+@each("kind")
 def test_a_batch_above_32_megabytes(kind: type[ImageLoader], train: data.ImageSource) -> None:
     """Its memory is taken otherwise; it holds what small ones do, and outlives the loader."""
     large = Preprocessing(size=384)
@@ -230,9 +231,6 @@ def test_real_world_files_are_decoded_as_they_should_be(
     assert difference.mean() < 0.5 and difference.max() <= 3
 
 
-each_dali = pytest.mark.parametrize("kind", [DaliLoader, DaliAsOnAGpu])
-
-
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 @each_dali
 def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: data.ImageSource) -> None:
@@ -282,6 +280,7 @@ def windows_of_numpy(source: data.ImageSource, preprocessing: Preprocessing, epo
         yield [int(value) for value in window]
 
 
+@needs_dali
 @pytest.mark.parametrize("options", [{}, {"least_area": 0.9}, {"widest_aspect": 1.0}, {"widest_aspect": 1.3}], ids=str)
 def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], coordinates: data.ImageSource) -> None:
     """The graph's own numbers; the fallback is met by the extreme shapes.
@@ -295,6 +294,7 @@ def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], co
         assert found == list(windows_of_numpy(coordinates, preprocessing, epoch))
 
 
+@needs_dali
 @pytest.mark.parametrize("central", [0.875, 0.9, 0.7, 1 / 3])
 def test_dali_computes_the_central_windows_that_numpy_does(central: float, coordinates: data.ImageSource) -> None:
     """In float32, 1 - 0.9 is above a tenth, and what is cut off of 200 pixels ten of them instead of nine."""
@@ -304,6 +304,7 @@ def test_dali_computes_the_central_windows_that_numpy_does(central: float, coord
     assert windows_of_dali(coordinates, Preprocessing(central=central), []) == expected
 
 
+@needs_dali
 @pytest.mark.parametrize(
     "value",
     [
@@ -389,6 +390,7 @@ def test_refusals(kind: type[ImageLoader], options: dict[str, Any], message: str
         create(kind, train, **options)
 
 
+@needs_dali
 def test_dali_needs_a_thread(train: data.ImageSource) -> None:
     with pytest.raises(ValueError, match="workers must be at least 1 for DALI, got 0"):
         create(DaliLoader, train, workers=0)
@@ -400,10 +402,10 @@ def test_repr_shows_the_settings(kind: type[ImageLoader], train: data.ImageSourc
     assert f"{kind.__name__}(24 images" in shown and "seed=9" in shown and "size=48" in shown
 
 
+@needs_dali
 @pytest.mark.gpu
 def test_dali_waits_for_a_stream_that_is_late(train: data.ImageSource) -> None:
     """The pixels are let go of when the batch is asked for, and read long after it."""
-    pytest.importorskip("nvidia.dali", reason="needs DALI")
     loader = create(DaliLoader, train, 4, device="cuda", prefetch=1)
     expected, late = [images.cpu() for images, _ in loader.epoch(0)], []
     batches = loader.epoch(0)
@@ -413,9 +415,9 @@ def test_dali_waits_for_a_stream_that_is_late(train: data.ImageSource) -> None:
     assert all(torch.equal(images.cpu(), before) for images, before in zip(late, expected, strict=True))
 
 
+@needs_dali
 @pytest.mark.gpu
 def test_the_gpu_shows_what_the_cpu_does(train: data.ImageSource) -> None:
-    pytest.importorskip("nvidia.dali", reason="needs DALI")
     cpu, gpu = (examples(create(DaliLoader, train, 8, device=device)) for device in ("cpu", "cuda"))
     assert cpu.keys() == gpu.keys()
     for index, (image, label) in gpu.items():

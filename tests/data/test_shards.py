@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from fastadv import data
-from fastadv.data import DaliLoader, Preprocessing, TorchvisionLoader
+from fastadv.data import Preprocessing, TorchvisionLoader
 from fastadv.data.tfrecord_shards import tfrecord_entries
 from fastadv.pixels import PixelSpace
+from tests.data.loaders import each, needs_dali
 from tests.data.pictures import jpeg, write_data_set
 
 Example = tuple[str, bytes, int]  # name, image, label
@@ -119,7 +120,7 @@ def test_shards_hold_what_the_folder_does(folder: Path, kind: str) -> None:
 
 
 @each_kind
-@pytest.mark.parametrize("loader", [DaliLoader, TorchvisionLoader])
+@each("loader")
 def test_training_sees_the_same_from_shards(folder: Path, kind: str, loader: type[data.ImageLoader]) -> None:
     batches = []
     for root in (folder, write_shards(folder, kind)):
@@ -130,6 +131,7 @@ def test_training_sees_the_same_from_shards(folder: Path, kind: str, loader: typ
         assert torch.equal(one, other) and torch.equal(labels, other_labels)
 
 
+@needs_dali
 def test_dali_reads_these_tfrecords_too(folder: Path) -> None:
     """The records that the tests write are what another reader takes them for."""
     from nvidia.dali import fn, tfrecord

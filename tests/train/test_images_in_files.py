@@ -25,8 +25,10 @@ from fastadv.train import (
     create_trainer,
 )
 from fastadv.train.trainer import Trainer
+from tests.data.loaders import LOADERS, each, needs_dali
 from tests.data.pictures import write_data_set
 
+each_loader = each("loader", {name: name for name in LOADERS})
 BAD = Path("train", "class0", "003.JPEG")
 
 
@@ -53,7 +55,7 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([tensor.flatten().double() for tensor in trainer.model.state_dict().values()])
 
 
-@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@each_loader
 def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
     root: Path, tmp_path: Path, loader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +85,7 @@ def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.filterwarnings("ignore::fastadv.data.BadImageWarning")
-@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@each_loader
 @pytest.mark.parametrize("checked", [(False, False), (False, True), (True, False)], ids=["never", "during", "before"])
 def test_a_data_set_may_be_checked_at_any_time(
     root: Path, tmp_path: Path, loader: str, checked: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
@@ -152,7 +154,7 @@ def test_a_run_goes_on_with_its_own_files_alone(
         create_trainer(config, tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@each_loader
 def test_a_bad_file_is_named_and_training_goes_on(root: Path, tmp_path: Path, loader: str) -> None:
     (root / BAD).write_bytes(b"not an image")
     trainer = create_trainer(run_config(root, loader=loader), tmp_path / "run")
@@ -161,7 +163,7 @@ def test_a_bad_file_is_named_and_training_goes_on(root: Path, tmp_path: Path, lo
     assert trainer.finished and trainer.stopped_because is None
 
 
-@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@each_loader
 def test_a_bad_file_ends_the_run_with_a_checkpoint_if_it_should(root: Path, tmp_path: Path, loader: str) -> None:
     (root / BAD).write_bytes(b"not an image")
     config = run_config(root, loader=loader, on_bad_image="stop")
@@ -180,6 +182,7 @@ def arguments(root: Path, out: Path) -> list[str]:
     return ["train", *options, "--m", "6", "--attack.k", "3", "--epochs", "1", "--device", "cpu", "--out", str(out)]
 
 
+@needs_dali
 def test_the_command_line_says_which_loader_and_why_it_stopped(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,7 +208,7 @@ def val_images_break(root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::fastadv.data.BadImageWarning")
-@pytest.mark.parametrize("loader", ["dali", "torchvision"])
+@each_loader
 @pytest.mark.parametrize(
     ("happens", "said"),
     [
