@@ -15,10 +15,11 @@ def tar_entries(file: Path) -> list[Entry]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not an uncompressed tar file, is cut off, or has an image without a class.
+        ValueError: it is not an uncompressed tar file, is cut off, or has an example without a class or with two images.
     """
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
+    second: list[str] = []
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
@@ -26,11 +27,14 @@ def tar_entries(file: Path) -> list[Entry]:
                 stem, _, extension = name.partition(".")
                 example = f"{folder}{slash}{stem}"
                 if f".{extension.lower()}" in EXTENSIONS:
+                    second += [member.name] if example in images else []
                     images[example] = member
                 elif extension == "cls" and (content := tar.extractfile(member)) is not None:
                     labels[example] = int(content.read())
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise ValueError(f"{file} is not a whole, uncompressed tar shard: {error}") from error
+    if second:
+        raise ValueError(f"{file}: an example is one image and one .cls file, and {few(second)} come second in theirs")
     lacking = [example for example in images if example not in labels]
     if lacking:
         raise ValueError(f"{file}: no .cls file with the class of {few(lacking)}")

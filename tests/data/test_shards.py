@@ -302,6 +302,15 @@ def test_an_image_without_a_class_is_named(folder: Path) -> None:
         data.scan(root)
 
 
+@pytest.mark.parametrize("name", ["image0.png", "image0.jpg"])
+def test_a_second_image_of_an_example_is_named(folder: Path, name: str) -> None:
+    root = write_shards(folder, "tar")
+    with tarfile.open(root / "train" / "000000.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(ValueError, match=rf"an example is one image and one \.cls file, and {name} come second"):
+        data.scan(root)
+
+
 def test_a_bad_image_in_a_shard_is_named_by_its_place(folder: Path) -> None:
     root = write_shards(folder, "tar")
     examples = examples_of(data.scan(folder)["train"])
