@@ -84,7 +84,7 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource]) -> No
     With folders that is an error, for it changes the numbers of the classes. The labels of shards stand, some of the
     shards may be meant to do for a trial, and class 0 of ImageNet's TFRecords has no image in either split.
     """
-    shown = {split: set(source.labels.unique().tolist()) for split, source in sources.items()}
+    shown = {split: set(source.labels.tolist()) for split, source in sources.items()}
     lacking = {split: sorted(set().union(*shown.values()) - labels) for split, labels in shown.items()}
     if any(lacking.values()):
         names = sources["train"].classes
