@@ -15,7 +15,8 @@ def tar_entries(file: Path) -> list[Entry]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not an uncompressed tar file, is cut off, or has an example without a class or with two images.
+        ValueError: it is not an uncompressed tar file, is cut off, or has an image without a class or a second in
+            an example.
     """
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
