@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastadv.data.dali_forks import kept_when_forked
 from fastadv.data.preprocessing import TRIES, Preprocessing, central_window, random_window
 from fastadv.extras import require
 
 # Of a batch, for a GPU's JPEG decoder; DALI's own is 0.65. Users of DALI report that with it the decoder waits for the
-# CPU, which decodes the rest; nobody has measured it here.
+# CPU, which decodes the rest; it has not been measured here.
 _HARDWARE_SHARE = 0.9
 _TINY = 2.0**-100  # far enough from the smallest float32 that is stored with all of its digits, 2^-126
 
@@ -68,7 +69,7 @@ def create_pipeline(
 def knows_format(encoded: NDArray[np.uint8]) -> bool:
     """Whether DALI makes out the size of an image: without it no window can be cut, with it some may be."""
     fn = require("nvidia.dali.fn", extra="dali")
-    pipeline = require("nvidia.dali.pipeline", extra="dali").Pipeline(1, 1, None, prefetch_queue_depth=1)
+    pipeline = kept_when_forked(require("nvidia.dali.pipeline", extra="dali").Pipeline(1, 1, None))
     with pipeline:
         (node,) = fn.external_source(source=iter([([encoded],)]), num_outputs=1, batch=True)
         pipeline.set_outputs(fn.peek_image_shape(node))

@@ -32,7 +32,7 @@ def decode(encoded: bytes) -> Tensor:  # [3, H, W] uint8, in channels_last order
 
 
 def _of_8_bits(image: Any) -> Any:
-    """The image, if it is grey of 16 bits with its 65,536 levels rounded to 256: Pillow would clip them.
+    """The image; of one in grey of 16 bits, the 65,536 levels rounded to 256, which Pillow would clip.
 
     Raises:
         ValueError: pixels of 32 bits, integers or floating point, whose black and white the file does not say.

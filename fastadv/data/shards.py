@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -148,13 +149,14 @@ def _index(file: Path, entries: Callable[[Path], list[Entry]]) -> dict[str, NDAr
 
 
 def _keep(path: Path, index: dict[str, NDArray]) -> None:
-    # Each process of a run makes it, in containers of its own by a number that others have; savez appends the ending.
+    # A name of its own: processes in two containers may have one number. savez would append the ending.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
     try:
         np.savez(beside, allow_pickle=False, **index)
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only file system even of a file that is not there
+            beside.unlink()
         warnings.warn(f"the index {path} cannot be kept and is made at each start ({error.strerror})", stacklevel=2)
 
 

@@ -90,7 +90,7 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource]) -> No
         names = sources["train"].classes
         where = "; ".join(f"{split}/ lacks {few([names[n] for n in one])}" for split, one in lacking.items() if one)
         warnings.warn(
-            f"{root}: train/ and val/ have images of other classes; {where}. Shards may be missing, or one of the two "
+            f"{root}: train/ and val/ show different classes: {where}. Shards may be missing, or one of the two "
             f"may count classes from 1",
             stacklevel=caller_level(),
         )

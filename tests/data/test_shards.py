@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import tarfile
@@ -214,7 +215,7 @@ def test_classes_of_one_split_alone_are_said(
     for split, labels in (("train", train), ("val", val)):
         (tmp_path / split).mkdir()
         write(tmp_path / split / pattern.format(0), [(f"a{label}", b"image", label) for label in labels])
-    with nullcontext() if said is None else pytest.warns(UserWarning, match=f"images of other classes; {said}. Shards"):
+    with nullcontext() if said is None else pytest.warns(UserWarning, match=f"show different classes: {said}. Shards"):
         data.scan(tmp_path)
     data.scan(tmp_path, ("val",))
 
@@ -244,6 +245,17 @@ def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
     with pytest.warns(UserWarning, match="cannot be kept and is made at each start"):
         assert len(data.scan(root)["train"]) == 12
     assert len(list((root / "train").iterdir())) == 4  # and nothing is left of the trial
+
+
+def test_shards_on_a_read_only_file_system(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    root = write_shards(folder, "tar")
+    monkeypatch.setattr(np, "savez", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.warns(UserWarning, match=r"made at each start \(Read-only file system\)"):
+        assert len(data.scan(root)["train"]) == 12
 
 
 def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
