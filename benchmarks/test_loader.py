@@ -32,6 +32,7 @@ from fastadv.data.image_folder import scan_class_folders
 WORKERS = len(os.sched_getaffinity(0))
 BATCH, SIZE, COUNT, ROUNDS = 32, 299, 1536, 5
 SPACE = PixelSpace.imagenet()
+PREPROCESSING = Preprocessing(size=SIZE, flip=True)
 BASELINES = ("TorchvisionLoader", "ImageFolder and transforms")
 LOADERS = Table(
     f"Loading for training: batches of {BATCH} x 3 x {SIZE} x {SIZE} float32, {WORKERS} threads or processes",
@@ -77,7 +78,7 @@ def read_all(batches: Iterable[object]) -> None:
 
 
 def variants(source: ImageSource, folder: Path) -> dict[str, Callable[[], object]]:
-    options = {"space": SPACE, "train": True, "preprocessing": Preprocessing(size=SIZE), "workers": WORKERS}
+    options = {"space": SPACE, "train": True, "preprocessing": PREPROCESSING, "workers": WORKERS}
     own = {kind.__name__: kind(source, BATCH, **options) for kind in (DaliLoader, TorchvisionLoader)}
     transform = v2.Compose(
         [
@@ -105,7 +106,7 @@ def variants(source: ImageSource, folder: Path) -> dict[str, Callable[[], object
 
 def difference(source: ImageSource) -> float:
     """Mean over the first images, in grey levels, between the two loaders' training images."""
-    options = {"space": PixelSpace.raw(), "train": True, "preprocessing": Preprocessing(size=SIZE)}
+    options = {"space": PixelSpace.raw(), "train": True, "preprocessing": PREPROCESSING}
     ours, theirs = (kind(source, BATCH, **options) for kind in (DaliLoader, TorchvisionLoader))
     return float((next(iter(ours.epoch(0)))[0] - next(iter(theirs.epoch(0)))[0]).abs().mean())
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from signal import Signals
 
 import torch
 
@@ -23,7 +22,7 @@ from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
-from fastadv.signals import exit_code, on_first_signal
+from fastadv.signals import exit_code, interrupt, on_first_signal
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.distributed import (
     FailedElsewhere,
@@ -89,7 +88,7 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
         with joined() as processes:
             out, measure = prepare(processes)
             mistakes, code = (ValueError, OSError), 1
-            with ExitStack() as stack, on_first_signal(_interrupt):
+            with ExitStack() as stack, on_first_signal(interrupt):
                 on_main(processes, lambda: stack.enter_context(only_writer(out)))
                 measure()
     except ProcessLost as error:
@@ -101,15 +100,11 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
         process = launched()
         print(f"{command}: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else code  # data that do not fit may show late
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as stopped:
         if launched().main:
             print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return exit_code(*interrupt.args)
+        return exit_code(*stopped.args)
     return 0
-
-
-def _interrupt(number: Signals) -> None:
-    raise KeyboardInterrupt(number)
 
 
 def _parser() -> argparse.ArgumentParser:

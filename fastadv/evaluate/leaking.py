@@ -16,8 +16,9 @@ from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import Evaluation, RecordFile, key_of
 from fastadv.evaluate.robustness import hits
-from fastadv.evaluate.sweep import Subject, Sweep, clean_evaluation, counted, loader_of, progress_bar, provenance
+from fastadv.evaluate.sweep import Subject, Sweep, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixels import PixelSpace
+from fastadv.progress import progress_bar
 
 
 @dataclass(frozen=True)

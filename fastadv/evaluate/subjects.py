@@ -136,9 +136,10 @@ def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> No
         ValueError: that, with the first classes that differ.
     """
     if run.num_classes != len(images.classes):
+        in_shards = "" if isinstance(images, data.ImageSet) else "; of shards, classes.txt names them all, a line each"
         raise ValueError(
             f"{name} tells {run.num_classes} classes apart, and {where} has {len(images.classes)}: --data must hold "
-            f"the classes that it was trained on"
+            f"the classes that it was trained on{in_shards}"
         )
     if run.classes is not None and (differ := data.other_classes(run.classes, images.classes)) is not None:
         raise ValueError(

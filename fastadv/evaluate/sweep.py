@@ -21,14 +21,12 @@ from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.evaluate.robustness import Counts, evaluate_each, summed
 from fastadv.evaluate.statistics import proportion
-from fastadv.extras import require
 from fastadv.pixels import PixelSpace
+from fastadv.progress import progress_bar
 from fastadv.train.config import DataConfig
 from fastadv.train.distributed import ALONE, Processes, gathered, on_all, on_main
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from fastadv.train.interfaces import Loader
 
 Images = ImageSet | ImageSource
@@ -293,17 +291,6 @@ def counted(
     for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):
         yield images, labels
         advance(len(labels))
-
-
-def progress_bar(*, shown: bool = True) -> Progress:
-    """A bar on the terminal; disabled where standard error is not one, or another process shows it."""
-    rich = require("rich.progress", extra="evaluate")
-    console = require("rich.console", extra="evaluate").Console(stderr=True)
-    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.MofNCompleteColumn())
-    bar: Progress = rich.Progress(
-        *columns, rich.TimeRemainingColumn(), console=console, disable=not (shown and console.is_terminal)
-    )
-    return bar
 
 
 def fingerprint_of_images(images: Images, config: DataConfig) -> str:

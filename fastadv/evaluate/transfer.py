@@ -21,18 +21,9 @@ from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import RecordFile, key_of
 from fastadv.evaluate.robustness import Hits, hits
 from fastadv.evaluate.statistics import Proportion, proportion
-from fastadv.evaluate.sweep import (
-    Images,
-    Subject,
-    Sweep,
-    counted,
-    fingerprint,
-    loader_of,
-    measured_on,
-    progress_bar,
-    provenance,
-)
+from fastadv.evaluate.sweep import Images, Subject, Sweep, counted, fingerprint, loader_of, measured_on, provenance
 from fastadv.pixels import PixelSpace
+from fastadv.progress import progress_bar
 
 TOPS = (1, 5)
 

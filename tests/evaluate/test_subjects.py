@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ NAMES = tuple("0123456789")
             ("1", *NAMES[1:-3], "9", "8", "7"),
             "class 0 was '0' and is '1', class 7 was '7' and is '9', class 9 was '9' and is '7'. --data",
         ),
-        (NAMES, (*NAMES[1:], "0"), "class 2 was '2' and is '3', and 7 more. --data must"),
+        (NAMES, (*NAMES[1:], "0"), "class 2 was '2' and is '3' and 7 more. --data must"),
     ],
 )
 def test_classes(
@@ -90,6 +91,14 @@ def test_classes(
         assert len(load_subjects([str(run)], options("--data", "DIR")).subjects) == 1
         return
     with pytest.raises(ValueError, match=re.escape(message)):
+        load_subjects([str(run)], options("--data", "DIR"))
+
+
+def test_shards_that_lack_the_last_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without names they are numbered up to the largest label of the validation images, if these are alone."""
+    run = save_run(tmp_path / "standard", classes=NAMES)
+    monkeypatch.setattr(data, "load_test", lambda *_: SimpleNamespace(classes=NAMES[:9]))
+    with pytest.raises(ValueError, match=r"has 9: .* trained on; of shards, classes\.txt names them all, a line each$"):
         load_subjects([str(run)], options("--data", "DIR"))
 
 
