@@ -124,8 +124,6 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
 def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> None:
     """Refuse images of other classes than a run was trained on, or of the same in another order.
 
-    Of a checkpoint that has no names, as earlier versions wrote it, the number counts alone.
-
     Args:
         name: of its row, for messages.
         run: the network.
@@ -135,12 +133,12 @@ def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> No
     Raises:
         ValueError: that, with the first classes that differ.
     """
-    if run.num_classes != len(images.classes):
+    if len(run.classes) != len(images.classes):
         raise ValueError(
-            f"{name} tells {run.num_classes} classes apart, and {where} has {len(images.classes)}: --data must hold "
+            f"{name} tells {len(run.classes)} classes apart, and {where} has {len(images.classes)}: --data must hold "
             f"the classes that it was trained on"
         )
-    if run.classes is not None and (differ := data.other_classes(run.classes, images.classes)) is not None:
+    if (differ := data.other_classes(run.classes, images.classes)) is not None:
         raise ValueError(
             f"{name} was trained on other classes than those of {where}: {differ}. --data must hold the classes that "
             f"it was trained on, by the same names (of folders, or in classes.txt) and in the same order"

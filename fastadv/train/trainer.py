@@ -330,7 +330,6 @@ class Trainer:
             meta=checkpoint.Meta(
                 step=self.step,
                 epoch=self.step // self.steps_per_epoch,
-                num_classes=len(self.classes),
                 in_channels=self.in_channels,
                 processes=self.processes.world_size,
             ),
@@ -369,7 +368,7 @@ class Trainer:
 
     def _check_training_set(self, saved: checkpoint.Saved, path: Path) -> None:
         differs = difference(saved.state["training_set"], self.training_set)
-        if differs is None and saved.classes is not None:
+        if differs is None:
             differs = other_classes(saved.classes, self.classes)
         if differs is not None:
             raise ValueError(
