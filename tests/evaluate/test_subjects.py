@@ -114,6 +114,8 @@ def test_spaces_that_are_none(text: str) -> None:
         (["timm/test_resnet@{w}"], ["--space", "unit"], "models from files need --dataset"),
         (["timm/test_resnet@{w}"], ["--dataset", "digits"], "--space is needed for w: how were its training images"),
         (["timm/test_resnet@{w}", "{run}"], [], "--space is needed for w"),
+        (["{run}"], ["--loader", "dali"], "--loader and --workers are for images in files, and digits is read into"),
+        (["{run}"], ["--workers", "1"], "--loader and --workers are for images in files"),
         (["{run}"], ["--space", "standard=unit"], "a run knows its own space"),
         (["{run}"], ["--dataset", "mnist"], "was trained on digits, and --dataset is mnist"),
         (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "B=unit"], "no model from a file is named 'B'"),
