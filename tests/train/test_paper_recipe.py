@@ -28,9 +28,9 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     def watched(*arguments: Any, **options: Any) -> Trainer:
         trainer = build.create_trainer(*arguments, **options)
-        trainer.model.register_forward_pre_hook(_noted(passes))
+        trainer.model.register_forward_pre_hook(lambda module, inputs: passes.append((module.training, len(inputs[0]))))
         first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
-        first.register_forward_hook(_in_bfloat16)
+        first.register_forward_hook(_check_layout_and_precision)
         trainer.optimizer.register_step_pre_hook(lambda *_: norms.append(_gradient_norm(trainer.model)))
         return trainer
 
@@ -62,15 +62,9 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert not torch.equal(weights["fc.weight"], averages["fc.weight"])
 
 
-def _noted(passes: list[tuple[bool, int]]) -> Any:
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        passes.append((module.training, len(inputs[0])))
-        assert inputs[0].is_contiguous(memory_format=torch.channels_last)
-
-    return note
-
-
-def _in_bfloat16(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _check_layout_and_precision(convolution: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    for tensor in (convolution.weight, *inputs, output):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
     assert output.dtype == torch.bfloat16
 
 
