@@ -21,8 +21,9 @@ T = TypeVar("T")
 class StepRecord:
     """One logged iteration: loss, learning rate, and the accuracies (None where no such example) of its last minibatch.
 
-    ``images_per_s`` and ``data_wait_share`` (see :class:`Pace`) are of the time since the record before, or since a
-    checkpoint after it. Of several processes ``data_wait_share`` and accuracies are the main one's, the rest is of all.
+    ``images_per_s`` and ``data_wait``, the share of the time that went into waiting for the loader (see :class:`Pace`),
+    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` and accuracies are
+    the main one's, the rest is of all.
     """
 
     step: int
@@ -32,7 +33,7 @@ class StepRecord:
     adversarial_accuracy: float | None
     lr: float
     images_per_s: float
-    data_wait_share: float
+    data_wait: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ class Progress:
         """Move the bar, or print the epoch's line."""
         if isinstance(record, StepRecord):
             self._speed = f"{record.images_per_s:,.0f} images/s  "
-            self._wait = f"data wait {record.data_wait_share:.0%}  "
+            self._wait = f"data wait {record.data_wait:.0%}  "
             figures = _figures(record.loss, record.clean_accuracy, record.adversarial_accuracy)
             self._bar.update(self._task, completed=record.step, description=self._speed + figures)
             return

@@ -249,7 +249,7 @@ class Trainer:
 
     def _log_step(self, epoch: int) -> None:
         clean, adversarial = self.task.accuracy()
-        images_per_s, data_wait_share = self._pace.read()
+        images_per_s, data_wait = self._pace.read()
         record = StepRecord(
             step=self.step,
             epoch=epoch + 1,
@@ -258,7 +258,7 @@ class Trainer:
             adversarial_accuracy=adversarial,
             lr=self._lr,
             images_per_s=images_per_s,
-            data_wait_share=data_wait_share,
+            data_wait=data_wait,
         )
         self._write(record)
         self._pace.restart()

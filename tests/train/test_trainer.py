@@ -56,7 +56,7 @@ def kill() -> None:
 def log_of(run: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     for record in records:
-        for timed in ("images_per_s", "data_wait_share"):
+        for timed in ("images_per_s", "data_wait"):
             record.pop(timed, None)
     return records
 
@@ -390,7 +390,7 @@ def test_tensorboard(config: TrainConfig, tmp_path: Path) -> None:
 
     create_trainer(config, tmp_path).fit()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s", "data_wait_share"}
+    expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s", "data_wait"}
     expected |= {"mean_loss", "mean_clean_accuracy", "mean_adversarial_accuracy"}
     assert set(events.Tags()["scalars"]) == {f"train/{name}" for name in expected} | {"test/accuracy"}
     losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]
@@ -402,7 +402,7 @@ def test_progress(terminal: bool) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=160)
     progress = Progress(step=0, total_steps=10, epochs=2, console=console)
-    pace = {"images_per_s": 1234.0, "data_wait_share": 0.071}
+    pace = {"images_per_s": 1234.0, "data_wait": 0.071}
     accuracies = {"clean_accuracy": 0.5, "adversarial_accuracy": None}
     progress.write(StepRecord(step=5, epoch=1, loss=0.25, lr=0.1, **accuracies, **pace))
     means = {"mean_loss": 0.75, "mean_clean_accuracy": 0.625, "mean_adversarial_accuracy": None}
@@ -470,7 +470,7 @@ def test_what_an_iteration_waits_for_data_is_logged(
     trainer.save = lambda: [clock.passes(100), save()][1]  # type: ignore[method-assign]
     trainer.fit()
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    paces = [(r["images_per_s"], r["data_wait_share"]) for r in records if "loss" in r]
+    paces = [(r["images_per_s"], r["data_wait"]) for r in records if "loss" in r]
     assert paces == [(64 / 8, 6 / 8)] * 4
 
 
