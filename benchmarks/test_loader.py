@@ -4,7 +4,8 @@ The images are made here, of ImageNet's usual size; FASTADV_BENCH_IMAGES names a
 instead. Each round reads them all by each loader, from the files to batches in memory, starting workers included. The
 target is twice torchvision's rate. Baselines: TorchvisionLoader, which ends in the same operator as DaliLoader, and
 torchvision's ImageFolder and transforms under PyTorch's DataLoader, as its reference training has them. Ceiling:
-decoding alone, by Pillow, in as many threads, which is no bound for DALI: it decodes no more than the window.
+decoding alone, by Pillow, in as many threads, which is no bound for DALI: it decodes no more than the window. ffcv
+1.0.2 is no baseline: pip could not install it (2026-11-24), without OpenCV's and libturbojpeg's headers in the system.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.subjects import HELP, Loaded, add_options, load_subjects
-from fastadv.evaluate.sweep import Subject, Sweep, run
+from fastadv.evaluate.sweep import Subject, Sweep, loader_of, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
@@ -187,12 +187,10 @@ def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device
     """What the models of a command go through.
 
     Raises:
-        ValueError: an option of an attack that one of the models does not go with.
+        ValueError: an option of an attack that one of the models does not go with, or of the loader.
+        ModuleNotFoundError: the loader needs a package that is not installed.
     """
-    for subject in loaded.subjects:
-        for attack in arguments.attacks:
-            parse_attack(attack, subject.model, fast=arguments.fast)
-    return Sweep(
+    sweep = Sweep(
         dataset=loaded.config.name,
         images=loaded.images,
         limit=arguments.limit,
@@ -204,6 +202,11 @@ def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device
         fast=arguments.fast,
         data=loaded.config,
     )
+    for subject in loaded.subjects:
+        for attack in arguments.attacks:
+            parse_attack(attack, subject.model, fast=arguments.fast)
+        loader_of(sweep, sweep.images, subject.space)  # refuses here what it would refuse at the first image
+    return sweep
 
 
 def _records(out: Path) -> RecordFile[Record]:

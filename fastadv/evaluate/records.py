@@ -66,7 +66,7 @@ class Record(Evaluation):
         correct: which images were classified correctly, as :func:`packed` makes it; :attr:`hits` unpacks it.
         seconds: how long it took.
         device: what it ran on.
-        versions: version of each package that the result depends on.
+        versions: version of each package that the result depends on; of images in files the loader's, too.
     """
 
     top1: int

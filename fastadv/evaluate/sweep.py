@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 import fastadv
 from fastadv import attacks
-from fastadv.data import BadImage, ImageLoader, ImageSet, ImageSource, create_loader, fingerprint_of_files, spread
+from fastadv.data import (
+    BadImage,
+    ImageLoader,
+    ImageSet,
+    ImageSource,
+    create_loader,
+    fingerprint_of_files,
+    loader_version,
+    spread,
+)
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.evaluate.robustness import Counts, evaluate_each, summed
@@ -251,7 +260,7 @@ def _measure(
             top1=count.top1,
             top5=count.top5,
             correct=packed(count.correct.numpy()),
-            **provenance(sweep.device, seconds),
+            **provenance(sweep.device, seconds, loader),
         )
         for evaluation, count in zip(evaluations, counts, strict=True)
     ]
@@ -273,13 +282,16 @@ def _refuse(bad: BadImage) -> None:
     )
 
 
-def provenance(device: torch.device | str, seconds: float) -> dict[str, Any]:
+def provenance(device: torch.device | str, seconds: float, loader: Loader) -> dict[str, Any]:
     """What a record says of how it was measured."""
     device = torch.device(device)
+    versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__)}
+    if isinstance(loader, ImageLoader):
+        versions["loader"] = loader_version(loader)
     return {
         "seconds": round(seconds, 3),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": {"fastadv": fastadv.__version__, "torch": str(torch.__version__)},
+        "versions": versions,
     }
 
 

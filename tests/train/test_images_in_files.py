@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -309,9 +311,15 @@ def test_options_out_of_range_are_refused(given: dict[str, Any], message: str) -
         DataConfig(**given)
 
 
-def evaluate(run: Path, out: Path, *options: str) -> int:
+def measure(command: str, run: Path, out: Path, *options: str) -> int:
+    """Evaluate a run, or show its images to itself."""
+    named = [str(run)] if command == "evaluate" else [f"A={run}", f"B={run}"]
     usual = ["--attacks", "step_ll", "--eps", "8", "--device", "cpu", "--batch-size", "5"]
-    return main(["evaluate", str(run), *usual, "--out", str(out), *options])
+    return main([command, *named, *usual, "--out", str(out), *options])
+
+
+def evaluate(run: Path, out: Path, *options: str) -> int:
+    return measure("evaluate", run, out, *options)
 
 
 def test_evaluation_measures_each_image_once_and_again_when_files_change(root: Path, tmp_path: Path) -> None:
@@ -342,6 +350,51 @@ def test_evaluation_does_not_count_what_it_did_not_see(
     assert evaluate(run, tmp_path / "out") == 0
     records = [json.loads(line) for line in (tmp_path / "out" / "robustness.jsonl").read_text().splitlines()]
     assert {(r["n"], r["total"]) for r in records} == {(23, 23)}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "transfer"])
+@pytest.mark.parametrize("trained_with", ["dali", "torchvision"])
+def test_evaluation_chooses_its_own_loader_and_says_which(
+    command: str,
+    trained_with: str,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run says how its network was trained; what is installed where it is evaluated may be something else."""
+    run = tmp_path / "run"
+    assert main([*arguments(root, run), "--data.loader", trained_with]) == 0
+    workers = []
+    created = data.ImageLoader.__init__
+
+    def create(loader: data.ImageLoader, *given: Any, **options: Any) -> None:
+        created(loader, *given, **options)
+        workers.append((type(loader).__name__, loader.workers))
+
+    monkeypatch.setattr(data.ImageLoader, "__init__", create)
+
+    def measured(out: str, *options: str) -> tuple[set[str], list[str]]:
+        """The loaders in the records, and the lines that name one."""
+        capsys.readouterr()
+        assert measure(command, run, tmp_path / out, *options) == 0
+        (file,) = (tmp_path / out).glob("*.jsonl")
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        said = [line for line in capsys.readouterr().err.splitlines() if "--loader" in line]
+        return {record["versions"]["loader"].split()[0] for record in records}, said
+
+    found, (line,) = measured("first")
+    assert found == {"dali"} and line.startswith("--loader auto: dali, because DALI ")
+    assert set(workers) == {("DaliLoader", len(os.sched_getaffinity(0)))}  # the machine's cores, not the run's one
+    assert measured("second", "--loader", "torchvision", "--workers", "0") == ({"torchvision"}, [])
+    assert workers[-1] == ("TorchvisionLoader", 0)
+
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as where it is not installed
+    found, (line,) = measured("third")
+    assert found == {"torchvision"} and line.startswith("--loader auto: torchvision, because the faster DALI is not")
+    assert measure(command, run, tmp_path / "none", "--loader", "dali") == 2
+    assert "pip install 'fastadv[dali]'" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_evaluation_reads_the_test_images_alone(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
