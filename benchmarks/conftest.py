@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,11 @@ from benchmarks.harness import TABLES
 from benchmarks.machine import describe, slug
 
 RESULTS = Path(__file__).parent / "results"
+# Whose attacks, networks and decoders the tables are about.
+COMPARED = (
+    *("torchattacks", "foolbox", "adversarial-robustness-toolbox", "cleverhans"),
+    *("torchvision", "pillow", "nvidia-dali-cuda130"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,10 +30,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     tables = [table.markdown() for table in TABLES if table.rows]
     if not tables:
         return
-    text = "\n\n".join(["# Benchmarks", describe(), *tables]) + "\n"
+    head = [describe(COMPARED), f"- command: `{command(config.invocation_params.args)}`"]
+    head += [f"- not measured: {table.title}: {'; '.join(table.missing)}" for table in TABLES if table.missing]
+    text = "\n\n".join(["# Benchmarks", "\n".join(head), *tables]) + "\n"
     terminalreporter.write_line("\n" + text)
     target = config.getoption("--report")
     if target:
         path = RESULTS / f"{slug()}.md" if target == "auto" else Path(target)
         path.write_text(text)
         terminalreporter.write_line(f"written to {path}")
+
+
+def command(arguments: Sequence[object]) -> str:
+    """What began this run, with the variables that choose what it measures."""
+    chosen = [
+        f"{name}={shlex.quote(value)}"
+        for name, value in os.environ.items()
+        if name.startswith(("FASTADV_BENCH_", "FASTADV_TEST_"))
+    ]
+    return " ".join([*sorted(chosen), "pytest", *(shlex.quote(str(argument)) for argument in arguments)])

@@ -5,20 +5,35 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 
 @dataclass
 class Table:
-    """Rows of a report, collected while the benchmarks run."""
+    """Rows of a report, collected while the benchmarks run.
+
+    Args:
+        title: of the table.
+        header: of its columns.
+        rows: a cell for each column.
+        notes: paragraphs below it.
+        wanted: rows that a complete table has, each by some of its cells.
+    """
 
     title: str
     header: list[str]
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    wanted: list[tuple[str, ...]] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[str]:
+        """The wanted rows that are not there."""
+        return [", ".join(cells) for cells in self.wanted if not any(set(cells) <= set(row) for row in self.rows)]
 
     def markdown(self) -> str:
         """The table with its notes below."""
@@ -33,18 +48,45 @@ TABLES: list[Table] = []
 ISSUING = 2e-3
 
 
+Kind = TypeVar("Kind", bound="Spread")
+
+
 @dataclass(frozen=True)
-class Timing:
-    """Seconds a call: the median over rounds, and the middle half's spread."""
+class Spread:
+    """The median over rounds, and the quartiles."""
 
     median: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls: type[Kind], values: Sequence[float]) -> Kind:
+        """That of one value a round."""
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+        return cls(statistics.median(values), low, high)
+
+
+class Timing(Spread):
+    """Seconds a call."""
+
     @property
     def text(self) -> str:
         """In milliseconds, with the quartiles."""
         return f"{1e3 * self.median:.3g} ({1e3 * self.low:.3g}-{1e3 * self.high:.3g})"
+
+
+class Ratio(Spread):
+    """How many times as long one piece of work takes as another."""
+
+    @property
+    def text(self) -> str:
+        """With the quartiles."""
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+    @property
+    def percent(self) -> str:
+        """The same as a share."""
+        return f"{100 * self.median:.3g} % ({100 * self.low:.3g}-{100 * self.high:.3g})"
 
 
 Work = Callable[[], object]
@@ -55,14 +97,14 @@ class Interleaved:
 
     Args:
         variants: name to a function that does the work once.
-        quantum: seconds that a variant's share of a round lasts at least.
+        quantum: seconds that a variant's share of a round lasts at least; 0 is one call.
         clock: seconds that so many calls of a function take.
         run_up: calls of each variant before any is timed.
     """
 
     def __init__(
         self,
-        variants: dict[str, Work],
+        variants: Mapping[str, Work],
         *,
         quantum: float = 0.02,
         clock: Callable[[Work, int], float] | None = None,
@@ -83,18 +125,29 @@ class Interleaved:
                 function()  # what its neighbour left in the caches is no part of a short call's time
             self.seconds[name].append(self._clock(function, self.calls[name]) / self.calls[name])
 
+    def run(self, seconds: float, *, least: int = 3, most: int = 15) -> None:
+        """Rounds until the time is over: ``most`` where they are short, ``least`` however long they are."""
+        end = time.perf_counter() + seconds
+        while self.rounds < least or (self.rounds < most and time.perf_counter() < end):
+            self.round()
+
+    @property
+    def rounds(self) -> int:
+        """How many there have been."""
+        return min(map(len, self.seconds.values()))
+
     def timings(self) -> dict[str, Timing]:
-        """Median and quartiles of each variant over the rounds so far."""
-        result = {}
-        for name, seconds in self.seconds.items():
-            low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
-            result[name] = Timing(statistics.median(seconds), low, high)
-        return result
+        """Of each variant, over the rounds so far."""
+        return {name: Timing.of(seconds) for name, seconds in self.seconds.items()}
+
+    def ratio(self, of: str, to: str) -> Ratio:
+        """How many times as long ``of`` takes as ``to``: a quotient a round, from which the machine's mood cancels."""
+        return Ratio.of([a / b for a, b in zip(self.seconds[of], self.seconds[to], strict=True)])
 
     def _calls_per_quantum(self, function: Work, quantum: float) -> int:
         for _ in range(self._run_up):  # compiles, allocates, warms caches
             function()
-        return max(1, round(quantum / max(self._clock(function, 1), 1e-7)))
+        return max(1, round(quantum / max(self._clock(function, 1), 1e-7))) if quantum else 1
 
 
 def host_seconds(function: Work, calls: int) -> float:
@@ -103,6 +156,21 @@ def host_seconds(function: Work, calls: int) -> float:
     for _ in range(calls):
         function()
     return time.perf_counter() - start
+
+
+def whole_seconds(function: Work, calls: int) -> float:
+    """By the host's clock until a GPU, if there is one, has no work left: what a caller waits for, launches and all."""
+    _wait_for_gpu()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    _wait_for_gpu()
+    return time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def device_seconds(function: Work, calls: int) -> float:

@@ -6,6 +6,8 @@ import datetime
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -35,8 +37,12 @@ def slug() -> str:
     return f"{datetime.date.today():%Y-%m}-{words}"
 
 
-def describe() -> str:
-    """Date, hardware and versions, as a Markdown list."""
+def describe(packages: Iterable[str] = ()) -> str:
+    """Date, hardware and versions, as a Markdown list.
+
+    Args:
+        packages: those that figures are compared with, or come from; named where they are installed.
+    """
     build = ops._C.build_info()
     lines = {
         "date": f"{datetime.date.today():%Y-%m-%d}",
@@ -45,9 +51,21 @@ def describe() -> str:
         "software": f"fastadv {build['version']}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.release().split('-')[0]}, {build['compiler']}",
     }
+    found = [f"{package} {version(package)}" for package in packages if installed(package)]
+    if found:
+        lines["beside it"] = ", ".join(found)
     if torch.cuda.is_available():
         lines["CUDA"] = f"{torch.version.cuda} (torch), {build['cuda']} (nvcc), driver {driver()}"
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
+
+
+def installed(package: str) -> bool:
+    """Whether an environment has it, by its name among packages."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def driver() -> str:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import cost_curves
+from benchmarks import cost_curves, harness
 from benchmarks import test_generation as generation
 from benchmarks import test_training as training
-from benchmarks.harness import Interleaved, Timing
+from benchmarks.harness import Interleaved, Table, Timing
+from benchmarks.operators import Operators
 from benchmarks.peers import PEERS
 from fastadv import models
 
-TINY = generation.Case(lambda: models.create("small_cnn", num_classes=5), 8, (2, 2), False)
+TINY = generation.Case(lambda: models.create("small_cnn", num_classes=5), 8, (2, 2), ())
 MODULES = {"torchattacks": "torchattacks", "foolbox": "foolbox", "ART": "art", "cleverhans": "cleverhans"}
 
 
@@ -27,6 +29,8 @@ def test_every_package_makes_the_same_images(attack: str, steps: int) -> None:
     made = {name: call() for name, call in bench.calls.items()}
     for name, adv in made.items():
         assert ((adv - made["fastadv, default"]).abs() > 1e-4).sum() <= 4, name
+        assert bench.agree(adv, made["fastadv, default"]), name
+    assert not bench.agree(bench.images, made["fastadv, default"])
     known = {"foolbox"} if attack == "step_ll" else set()
     for peer, module in MODULES.items():
         found = importlib.util.find_spec(module) is not None
@@ -35,17 +39,28 @@ def test_every_package_makes_the_same_images(attack: str, steps: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_passes_are_counted() -> None:
-    """One forward and one backward a gradient are ours; the weights' gradients that others make are seen."""
-    bench = generation.Bench(TINY, "step_ll", 1)
-    assert bench.counts("fastadv, fast=True")[:3] == ["1", "1", "0"]
-    assert bench.counts("torchattacks, default")[:3] == ["2", "1", "0"]
-    assert bench.counts("ART, default")[:3] == ["2", "1", "1"]
-    assert bench.counts("ART, best")[:3] == ["2", "1", "0"]
+@pytest.mark.parametrize(
+    ("attack", "name", "counts"),
+    [
+        # One forward and one backward a gradient; of the images' size the step and the copy that is returned.
+        ("step_ll", "fastadv, default", ["1", "1", "0", "2", "1"]),
+        ("step_ll", "fastadv, fast=True", ["1", "1", "0", "4", "2"]),  # and to channels_last and back
+        ("iter_basic", "fastadv, default", ["10", "10", "0", "1.2", "0.2"]),  # ten steps and two copies
+        # A forward for the class; zero the gradient, sign, scale, add, clamp.
+        ("step_ll", "torchattacks, default", ["2", "1", "0", "5", "5"]),
+        ("iter_basic", "torchattacks, default", ["10", "10", "0", "23.2", "23.2"]),
+        ("step_ll", "ART, default", ["2", "1", "1", "8", "8"]),  # weights' gradients that nobody reads
+        ("step_ll", "ART, best", ["2", "1", "0", "8", "8"]),
+    ],
+)
+def test_what_a_call_runs_is_counted(attack: str, name: str, counts: list[str]) -> None:
+    """Passes in a call, full-size operators and tensors in an iteration."""
+    bench = generation.Bench(TINY, attack, generation.ATTACKS[attack])
+    assert bench.first(name)[1] == counts
 
 
 def test_an_iteration_is_one_of_training() -> None:
-    case = training.Case("small_cnn", 4, 8)
+    case = training.Case("small_cnn", 4, 32, ())
     for attack in training.GRADIENTS:
         iteration = training.trainer(case, attack, 2, True)
         trainer = iteration.args[0]  # type: ignore[attr-defined]
@@ -53,6 +68,47 @@ def test_an_iteration_is_one_of_training() -> None:
         iteration()
         assert any((a != b).any() for a, b in zip(before, trainer.model.parameters(), strict=True))
         assert trainer.task.hits().examples == (2, 2)
+
+
+def test_a_hollow_network_costs_no_pass_and_moves_no_less() -> None:
+    """It is folded, its images move and its weights get gradients, and no layer of it runs."""
+    case = training.Case("small_cnn", 4, 32, ())
+    iteration = training.trainer(case, "step_ll", 2, True, hollow=True)
+    trainer = iteration.args[0]  # type: ignore[attr-defined]
+    iteration()  # in which layers to fold are looked for
+    with Operators(torch.empty(4, 3, 32, 32)) as counted:
+        iteration()
+    assert counted.names["convolution"] == counted.names["convolution_backward"] == 0
+    assert counted.names["rsqrt"] == 5  # BatchNorm layers, folded anew
+    assert counted.names["fastadv::sign_step_"] == 1
+    assert all((parameter.grad == 0).all() for parameter in trainer.model.parameters())
+
+
+def test_ratios_are_taken_in_each_round() -> None:
+    """The quotients 2, 3, 1 have the median 2, where the medians' quotient is 3 / 2; the quartiles are of quotients."""
+    interleaved = Interleaved({"a": int, "b": int}, quantum=0)
+    interleaved.seconds = {"a": [2.0, 9.0, 3.0], "b": [1.0, 3.0, 3.0]}
+    assert interleaved.ratio("a", "b").text == "2.00 (1.00-3.00)"
+    assert interleaved.ratio("b", "b").percent == "100 % (100-100)"
+    assert interleaved.rounds == 3
+
+
+@pytest.mark.parametrize(("round_takes", "rounds"), [(0.01, 15), (10.0, 5), (1000.0, 3)])
+def test_rounds_fill_their_time(monkeypatch: pytest.MonkeyPatch, round_takes: float, rounds: int) -> None:
+    now = [0.0]
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+
+    def work() -> None:
+        now[0] += round_takes
+
+    interleaved = Interleaved({"one": work}, quantum=0, run_up=0)
+    interleaved.run(45.0)
+    assert interleaved.rounds == rounds
+
+
+def test_rows_that_are_missing_are_named() -> None:
+    table = Table("a table", [], rows=[["net", "8", "fgsm"]], wanted=[("net", "fgsm"), ("net", "step_ll")])
+    assert table.missing == ["net, step_ll"]
 
 
 def test_a_long_call_is_not_run_twice_a_round() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,58 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, CLASSES]
         return self.head(self.features(images).flatten(1))
+
+
+class Heads(NamedTuple):
+    """What a network with an auxiliary head returns: [N, CLASSES] each."""
+
+    logits: Tensor
+    aux: Tensor
+
+
+class WithAux(ConvNet):
+    """ConvNet with auxiliary logits from the middle of it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + 1)
+            self.aux = nn.Linear(7 * 64, CLASSES)
+
+    def forward_with_aux(self, images: Tensor) -> Heads:  # [N, 3, 8, 8] -> [N, CLASSES] twice
+        middle = self.features[:3](images)  # [N, 7, 8, 8]
+        return Heads(self.head(self.features[3:](middle).flatten(1)), self.aux(middle.flatten(1)))
+
+
+class Residual(nn.Module):
+    """A block whose shortcut has a convolution and a BatchNorm, too; what is added has no activation yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.SiLU())
+            self.block = nn.Sequential(
+                *(nn.Conv2d(6, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.SiLU()),
+                *(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)),
+            )
+            self.shortcut = nn.Sequential(nn.Conv2d(6, 8, 1, stride=2, bias=False), nn.BatchNorm2d(8))
+            self.head = nn.Linear(8 * 16, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, CLASSES]
+        x = self.stem(images)  # [N, 6, 8, 8]
+        x = nn.functional.silu(self.block(x) + self.shortcut(x))  # [N, 8, 4, 4]
+        return self.head(x.flatten(1))
+
+
+def without_batch_norm() -> nn.Module:
+    """Convolutions, biases and an activation, from images [N, 3, 8, 8] to logits [N, CLASSES]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(3, 7, 3, padding=1), nn.SiLU(), nn.Conv2d(7, 9, 3, stride=2, padding=1), nn.SiLU()),
+            *(nn.Flatten(), nn.Linear(9 * 16, CLASSES)),
+        )
 
 
 def batch(

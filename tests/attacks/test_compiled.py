@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -70,27 +70,6 @@ def test_half_precision_by_autocast(calls: list[str], dtype: torch.dtype) -> Non
         compiled(images)
         differing = (compiled(images) != plain(images)).float().mean()
     assert calls and differing < (1e-3 if dtype == torch.float32 else 0.1)
-
-
-class Two(NamedTuple):
-    logits: Tensor
-    aux: Tensor
-
-
-class WithAux(ConvNet):
-    def forward_with_aux(self, images: Tensor) -> Two:
-        logits = self(images)
-        return Two(logits, logits.flip(1) * 0.5)
-
-
-def test_auxiliary_logits(calls: list[str]) -> None:
-    model = WithAux().double().eval()
-    compiled = attacks.create("iter_ll", model, eps=4, aux_weight=0.4, compile=True)
-    plain = attacks.create("iter_ll", model, eps=4, aux_weight=0.4)
-    images, _ = batch(6, UNIT, torch.float64)
-    for _ in range(2):
-        assert ((compiled(images) - plain(images)).abs() > 1e-9).sum() <= 2
-    assert calls
 
 
 def test_several_sizes_from_one_gradient(calls: list[str]) -> None:

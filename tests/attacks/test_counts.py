@@ -1,6 +1,7 @@
 """What an attack does besides the model's own passes, operator by operator: counts that no machine's mood can change.
 
-Times are for benchmarks. Here an operator that is added, a temporary of the images' size, or a wait fails by name.
+Times are for benchmarks. Here an operator that is added, a pass over the images, a temporary of their size, or a wait
+fails by name. tests/simt/on_a_device.py has the launches of kernels, tests/train/test_distributed.py the collectives.
 """
 
 from __future__ import annotations
@@ -38,22 +39,27 @@ def besides(counted: Counter[str], own: Counter[str], times: int) -> dict[str, i
 
 # Of one call at eps = 4: the gradients, and all that comes besides: one choice of target and one step a gradient, the
 # copy that is returned, and for several steps the clean images. detach makes no copy. The model's own pass has a
-# ones_like, which an attack has not.
-STEP, CHOICE = "fastadv::sign_step_", "fastadv::target_grad"
+# ones_like, which an attack has not. Momentum is PyTorch's own arithmetic, in place.
+STEP, CHOICE, NOISE = "fastadv::sign_step_", "fastadv::target_grad", "fastadv::noise_step_"
 ONE_STEP = {CHOICE: 1, "clone": 1, "ones_like": -1}
+OVER_ITS_MEAN = ("promote_types", "linalg_vector_norm", "select", "div", "gt", "scalar_tensor", "where", "div_")
+MOMENTUM = {**dict.fromkeys(OVER_ITS_MEAN, 10), "mul_": 9, "add_": 9}
 TABLE: dict[str, tuple[int, dict[str, int]]] = {
     **dict.fromkeys(
         ("fgsm", "fgsm_pred", "fast_entropy", "step_ll", "step_rnd"), (1, {**ONE_STEP, STEP: 1})
     ),
     **dict.fromkeys(("fast_grad_l2", "fast_grad_linf"), (1, {**ONE_STEP, "fastadv::normalized_step_": 1})),
     **dict.fromkeys(("iter_basic", "iter_ll"), (5, {CHOICE: 5, STEP: 5, "clone": 2, "ones_like": -5})),
-    "pgd": (10, {CHOICE: 10, STEP: 10, "fastadv::noise_step_": 1, "clone": 2, "ones_like": -10}),
+    "pgd": (10, {CHOICE: 10, STEP: 10, NOISE: 1, "clone": 2, "ones_like": -10}),
+    "mi_fgsm": (10, {CHOICE: 10, STEP: 10, "clone": 2, "ones_like": -10, **MOMENTUM}),
+    **dict.fromkeys(("random_sign", "random_normal"), (0, {NOISE: 1, "clone": 1})),
 }  # fmt: skip
+# Of these, what moves no images: that of logits, or of a number an example.
+SMALL = {CHOICE, "ones_like", *OVER_ITS_MEAN} - {"linalg_vector_norm", "div_"}
 
 
 def test_the_table_is_complete() -> None:
-    """But for noise, which asks no model, and mi_fgsm, whose accumulated gradient is PyTorch's own arithmetic."""
-    assert {*TABLE, "random_sign", "random_normal", "mi_fgsm"} == set(attacks.names())
+    assert set(TABLE) == set(attacks.names())
 
 
 def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
@@ -80,11 +86,13 @@ def test_operators_besides_the_models_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_full_size_tensors_besides_the_models_own(name: str) -> None:
-    """The result, and for several steps the clean images."""
-    gradients, _ = TABLE[name]
+def test_full_size_work_besides_the_models_own(name: str) -> None:
+    """Passes over images are those of the table; new images are the result, and for several steps the clean ones."""
+    gradients, expected = TABLE[name]
     counted, own = second_call(name)
-    assert besides(counted.full_size, own.full_size, gradients) == {"clone": 1 if gradients == 1 else 2}
+    passes_over_images = {operator: count for operator, count in expected.items() if operator not in SMALL}
+    assert besides(counted.moving, own.moving, gradients) == passes_over_images
+    assert besides(counted.full_size, own.full_size, gradients) == {"clone": 2 if gradients > 1 else 1}
 
 
 @pytest.mark.parametrize("name", [*attacks.names()])

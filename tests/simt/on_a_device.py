@@ -1,14 +1,20 @@
-"""What a GPU does where the CPU refuses or has nothing to say: values that are not read ahead, launches that fail.
+"""What a GPU does where the CPU refuses or has nothing to say: values that are not read ahead, launches, failures.
 
 Run by test_simt.py.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
-from fastadv import ops
+from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops
+from fastadv.train import AdversarialTask
+from tests.attacks.models import ConvNet, batch
 
 NAN, INF = float("nan"), float("inf")
 
@@ -83,3 +89,97 @@ def test_no_step_along_a_norm_that_was_not_computed(monkeypatch: pytest.MonkeyPa
     with pytest.raises(torch.OutOfMemoryError):
         ops.normalized_step_(adv, clean, torch.ones(2, 5), 3.0, 8.0, norm)
     assert (adv == 104.0).all()
+
+
+# --- how many launches -----------------------------------------------------------------------------------------------
+
+STEP, NOISE, DRAW = "step_kernel.cuh: kernel", "noise.cu: kernel", "noise.cu: truncated_normal_kernel<T>"
+ROWS, TOTAL = "logits.cu: kernel", "logits.cu: total_kernel<F>"
+PREPARE = "normalized_step.cu: prepare_kernel<F>"
+REDUCE = ["normalized_step.cu: kernel(term, join)", "normalized_step.cu: (finish_kernel<compute_t<T>, Join>)"]
+ADV, CLEAN, GRAD, WIDE = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.float64
+UNIT = PixelSpace.unit()
+
+# One launch an operator, but for the loss, whose rows are added by a second one, and for norms: a pass and its end for
+# each (of float64 one more, for its range), before the step, and for the L2 ball one for the distance.
+OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
+    "sign_step_, one step": (lambda: ops.sign_step_(ADV, ADV, GRAD, 1.0, 8.0, UNIT), [STEP]),
+    "sign_step_, eps for each": (lambda: ops.sign_step_(ADV, CLEAN, GRAD, 1.0, torch.ones(2), UNIT), [STEP]),
+    "normalized_step_, l2, one step": (
+        lambda: ops.normalized_step_(ADV, ADV, GRAD, 1.0, 8.0, "l2", UNIT), [PREPARE, *REDUCE, STEP]
+    ),
+    "normalized_step_, l2": (
+        lambda: ops.normalized_step_(ADV, CLEAN, GRAD, 1.0, 8.0, "l2", UNIT), [PREPARE, *REDUCE, *REDUCE, STEP]
+    ),
+    "normalized_step_, l2, float64": (
+        lambda: ops.normalized_step_(ADV.to(WIDE), CLEAN.to(WIDE), GRAD.to(WIDE), 1.0, 8.0, "l2", UNIT),
+        [PREPARE, *REDUCE, *REDUCE, *REDUCE, STEP],
+    ),
+    "normalized_step_, linf": (
+        lambda: ops.normalized_step_(ADV, CLEAN, GRAD, 1.0, 8.0, "linf", UNIT), [PREPARE, *REDUCE, STEP]
+    ),
+    "noise_step_": (lambda: ops.noise_step_(ADV, CLEAN, 8.0, "truncated_normal", 1, 0, UNIT), [NOISE]),
+    "from_pixels": (lambda: ops.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), ["from_pixels.cu: kernel"]),
+    "truncated_normal_": (lambda: ops.truncated_normal_(torch.empty(2), seed=1), [DRAW]),
+    "sample_eps": (lambda: ops.sample_eps(2, seed=1), [DRAW]),
+    "target_grad": (lambda: ops.target_grad(torch.randn(2, 5), "least_likely"), [ROWS]),
+    "target_grad, many classes": (lambda: ops.target_grad(torch.randn(2, 1025), "random", seed=1), [ROWS]),
+    "mixed_cross_entropy": (
+        lambda: ops.mixed_cross_entropy(torch.randn(2, 5), torch.ones(2, dtype=torch.int64), 1), [ROWS, TOTAL]
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], list[str]]:
+    """Kernels that a call launches, in order."""
+    log = tmp_path / "launches"
+
+    def launches(call: Callable[[], object]) -> list[str]:
+        log.write_text("")
+        with monkeypatch.context() as logging:
+            logging.setenv("FASTADV_SIMT_LOG", str(log))
+            call()
+        return log.read_text().splitlines()
+
+    return launches
+
+
+@pytest.mark.parametrize(("call", "expected"), OPERATORS.values(), ids=OPERATORS)
+def test_launches_of_an_operator(
+    launched: Callable[[Callable[[], object]], list[str]], call: Callable[[], object], expected: list[str]
+) -> None:
+    assert launched(call) == expected
+
+
+# Of one call at eps = 4: a choice of target and a step for each gradient. What else runs is counted by test_counts.py.
+ATTACKS: dict[str, dict[str, int]] = {
+    name: launches
+    for names, launches in (
+        ("fgsm fgsm_pred fast_entropy step_ll step_rnd", {ROWS: 1, STEP: 1}),
+        ("fast_grad_l2 fast_grad_linf", {ROWS: 1, PREPARE: 1, **dict.fromkeys(REDUCE, 1), STEP: 1}),
+        ("iter_basic iter_ll", {ROWS: 5, STEP: 5}),
+        ("mi_fgsm", {ROWS: 10, STEP: 10}),
+        ("pgd", {NOISE: 1, ROWS: 10, STEP: 10}),
+        ("random_sign random_normal", {NOISE: 1}),
+    )
+    for name in names.split()
+}
+
+
+def test_the_table_has_every_attack() -> None:
+    assert set(ATTACKS) == set(attacks.names())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_launches_of_an_attack(launched: Callable[[Callable[[], object]], list[str]], name: str) -> None:
+    attack = attacks.create(name, ConvNet().eval(), eps=4, space=UNIT, seed=1)
+    images, labels = batch(2)
+    assert Counter(launched(lambda: attack(images, labels))) == ATTACKS[name]
+
+
+def test_launches_of_a_training_step(launched: Callable[[Callable[[], object]], list[str]]) -> None:
+    """An eps drawn for each example, the choice, the step; the loss and its derivative, whose backward is PyTorch's."""
+    task = AdversarialTask(ConvNet(), attack="step_ll", k=2, eps=TruncatedNormalEps(), space=UNIT, seed=1)
+    images, labels = batch(4)
+    assert launched(lambda: task(images, labels).backward()) == [DRAW, ROWS, STEP, ROWS, TOTAL]

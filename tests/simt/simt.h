@@ -21,6 +21,7 @@
 //   FASTADV_SIMT_ENDS    run only so many of a grid's first and last blocks
 //   FASTADV_SIMT_ERROR   every launch fails with this error and runs nothing
 //   FASTADV_SIMT_FAILS   only launches of kernels whose name has this in it
+//   FASTADV_SIMT_LOG     a file that gets a line for each launch: the source file that launches, and the kernel
 #pragma once
 
 #include <condition_variable>
@@ -384,6 +385,16 @@ inline Pool& pool() {
 
 inline thread_local cudaError_t last_error = cudaSuccess;
 
+inline void log_launch(const char* name, const char* file) {
+  const char* path = std::getenv("FASTADV_SIMT_LOG");
+  if (path == nullptr) return;
+  std::FILE* const log = std::fopen(path, "a");
+  if (log == nullptr) std::abort();
+  const char* const folder = std::strrchr(file, '/');
+  std::fprintf(log, "%s: %s\n", folder == nullptr ? file : folder + 1, name);
+  std::fclose(log);
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const char* name, const char* file, int line, unsigned blocks, unsigned threads, cudaStream_t,
             void (*kernel)(Parameters...), const Arguments&... arguments) {
@@ -397,6 +408,7 @@ void launch(const char* name, const char* file, int line, unsigned blocks, unsig
     last_error = error;  // which a later launch that succeeds does not take back
     return;
   }
+  log_launch(name, file);
   const std::tuple<Parameters...> parameters(arguments...);
   const std::function<void()> call = [&] { std::apply(kernel, parameters); };
   pool().run({&call, blocks, threads}, std::string(name) + ", launched at " + file + ":" + std::to_string(line));

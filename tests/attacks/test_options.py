@@ -1,0 +1,99 @@
+"""Options that promise the same images, for every attack, on several kinds of network, while the weights change.
+
+In float64: the same up to rounding, which decides the sign where a gradient is zero up to it. CUDA graphs are replayed
+by a tape, as in test_capture.py. torch.compile traces and differentiates as ever and leaves the generation of code out
+(its backend aot_eager): it would take minutes, and test_compiled.py has it for the network with BatchNorm.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fastadv import PixelSpace, attacks
+from fastadv.attacks import recorder
+from fastadv.attacks.compiled import Compiled
+from fastadv.attacks.folding import FoldedModel
+from tests.attacks.models import ConvNet, Residual, WithAux, batch, without_batch_norm
+from tests.attacks.tape import Tape, TapeRecorder
+from tests.attacks.test_folding import set_up
+
+UNIT = PixelSpace.unit()
+NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+# What is asked for, and what of it does its work on a CPU.
+OPTIONS: dict[str, tuple[dict[str, bool], set[str]]] = {
+    "fold_bn": ({"fold_bn": True}, {"fold_bn"}),
+    "capture": ({"capture": True}, {"capture"}),
+    "fold_bn, capture": ({"fold_bn": True, "capture": True}, {"fold_bn", "capture"}),
+    "compile": ({"compile": True}, {"compile"}),
+    "fast": ({"fast": True}, {"fold_bn"}),
+}
+MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, float]]] = {
+    "BatchNorm": (ConvNet, {}),
+    "no BatchNorm": (without_batch_norm, {}),
+    "residual": (Residual, {}),
+    "auxiliary head": (WithAux, {"aux_weight": 0.4}),
+}
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each option did its work."""
+    seen = Counter[str]()
+    in_place, compiled, replay = FoldedModel.in_place, Compiled.__call__, Tape.replay
+
+    def counted_in_place(self: FoldedModel) -> Any:
+        seen["fold_bn"] += 1
+        return in_place(self)
+
+    def counted_compiled(self: Compiled, *call: Any) -> Any:
+        found = compiled(self, *call)
+        seen["compile"] += found is not None
+        return found
+
+    def counted_replay(self: Tape) -> None:
+        seen["capture"] += 1
+        replay(self)
+
+    monkeypatch.setattr(FoldedModel, "in_place", counted_in_place)
+    monkeypatch.setattr(Compiled, "__call__", counted_compiled)
+    monkeypatch.setattr(Tape, "replay", counted_replay)
+    monkeypatch.setattr(recorder, "create_recorder", TapeRecorder)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    return seen
+
+
+CASES = [
+    (name, option, model)
+    for name in NAMES
+    for option in OPTIONS
+    for model in MODELS
+    if (option, model) != ("compile", "BatchNorm")  # which test_compiled.py has
+]
+
+
+@pytest.mark.parametrize(("name", "option", "network"), CASES, ids=map(", ".join, CASES))
+def test_the_same_images(used: Counter[str], name: str, option: str, network: str) -> None:
+    asked, works = OPTIONS[option]
+    make, own = MODELS[network]
+    model = set_up(make()).double().train()
+    with_it, without = (attacks.create(name, model, eps=4, seed=3, **own, **options) for options in (asked, {}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for seed in range(3):
+            images, labels = batch(4, UNIT, torch.float64, seed=seed)
+            assert ((with_it(images, labels) - without(images, labels)).abs() > 1e-9).sum() <= 2
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(1.1)
+    misfits = works & {"fold_bn"} if network == "no BatchNorm" else set()
+    assert set(+used) == works - misfits
+    left_out = [text.partition(":")[0] for warning in said if " runs without " in (text := str(warning.message))]
+    assert left_out == [f"{name} runs without {misfit}=True" for misfit in misfits]
