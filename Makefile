@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+# What make gpu measures (python -m benchmarks.gpu --help), and more options for it, such as OPTIONS="--imagenette DIR".
+PARTS := kernels
+OPTIONS :=
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
 .PHONY: demo test lint bench gpu format clean
@@ -25,7 +28,7 @@ bench: $(VENV)/built
 	$(RUN) -m pytest benchmarks --report auto
 
 gpu: $(VENV)/built
-	$(RUN) -m benchmarks.gpu
+	$(RUN) -m benchmarks.gpu --parts $(PARTS) $(OPTIONS)
 
 format: $(VENV)/built
 	$(RUN) -m ruff check --fix .

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import TABLES
-from benchmarks.machine import describe, slug
+from benchmarks.machine import COMPARED, describe, slug
 
 RESULTS = Path(__file__).parent / "results"
-# Whose attacks, networks and decoders the tables are about.
-COMPARED = (
-    *("torchattacks", "foolbox", "adversarial-robustness-toolbox", "cleverhans"),
-    *("torchvision", "pillow", "nvidia-dali-cuda130"),
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,26 +19,37 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.harness import Interleaved, Table, Timing, device_seconds
+from benchmarks.device import DEVICE, TIMES
+from benchmarks.harness import Interleaved, Table, Timing, device_seconds, whole_seconds
 from benchmarks.machine import describe
 from benchmarks.trainers import CLASSES, random_trainer, step
 from fastadv import models, ops
 from fastadv.evaluate.figures import COLOURS, SVG_STYLE, panels_of
 from fastadv.train import AttackConfig, TrainConfig
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-M, SIDE, ROUNDS = 64, 32, 9
+M, SIDE, ROUNDS = 64 * TIMES, 32, 9
 Work = Callable[[], object]
+Clock = Callable[[Work, int], float]
+KERNEL: Clock | None = device_seconds if DEVICE.type == "cuda" else None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A piece of work for several amounts of something."""
+    """A piece of work for several amounts of something.
+
+    Args:
+        title: what it is.
+        amount: of what.
+        amounts: that are measured.
+        work: for an amount.
+        clock: a caller's, launches included, but for operators alone on a GPU.
+    """
 
     title: str
     amount: str
     amounts: tuple[int, ...]
     work: Callable[[int], Work]
+    clock: Clock | None = whole_seconds
 
 
 @dataclass(frozen=True)
@@ -66,51 +77,65 @@ def choice(classes: int) -> Work:
     return lambda: ops.target_grad(logits, "least_likely", None)
 
 
+def times(*amounts: int) -> tuple[int, ...]:
+    """As many as this device takes."""
+    return tuple(TIMES * amount for amount in amounts)
+
+
 CURVES = [
-    Curve("step_ll, m = 64", "k", (0, 16, 32, 48, 64), lambda k: training(k=k)),
-    Curve("iter_ll, k = 32, m = 64", "iterations", (1, 2, 4, 8, 16), lambda n: training(attack="iter_ll", steps=n)),
-    Curve("step_ll, k = m / 2", "m", (16, 32, 64, 128, 256), lambda m: training(m=m)),
+    Curve(f"step_ll, m = {M}", "k", times(0, 16, 32, 48, 64), lambda k: training(k=k)),
     Curve(
-        "step_ll, m = 16, k = 8", "pixels of an image", (32**2, 48**2, 64**2, 96**2, 128**2),
-        lambda pixels: training(m=16, side=round(pixels**0.5)),
+        f"iter_ll, k = {M // 2}, m = {M}", "iterations", (1, 2, 4, 8, 16),
+        lambda n: training(attack="iter_ll", steps=n),
     ),
-    Curve("target_grad, 32 examples", "classes", (10, 100, 1000, 10_000, 21_841), choice),
+    Curve("step_ll, k = m / 2", "m", times(16, 32, 64, 128, 256), lambda m: training(m=m)),
+    Curve(
+        f"step_ll, m = {M // 4}, k = {M // 8}", "pixels of an image", (32**2, 48**2, 64**2, 96**2, 128**2),
+        lambda pixels: training(m=M // 4, side=round(pixels**0.5)),
+    ),
+    Curve("target_grad, 32 examples", "classes", (10, 100, 1000, 10_000, 21_841), choice, KERNEL),
     Curve(
         "sample_eps", "examples", (100, 1000, 10_000, 100_000, 1_000_000),
-        lambda n: lambda: ops.sample_eps(n, 8.0, 16.0, 0, 0, DEVICE),
+        lambda n: lambda: ops.sample_eps(n, 8.0, 16.0, 0, 0, DEVICE), KERNEL,
     ),
 ]  # fmt: skip
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure all curves, write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_curves", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for curve in CURVES:
+        measured.append((curve, measure(curve, options.rounds)))
+        (options.out / "cost.md").write_text(report(measured))  # what there is, should the time be cut short
+    with rc_context(SVG_STYLE):
+        draw(measured, options.out)
+
+
+def report(measured: Sequence[tuple[Curve, list[Timing]]]) -> str:
+    """The table, and each curve's slope."""
     table = Table("Cost against work", ["work", "of", "amount", "ms (quartiles)", "a straight line"])
-    measured = [(curve, measure(curve, options.rounds)) for curve in CURVES]
+    notes = []
     for curve, timings in measured:
         line = straight(curve.amounts, timings)
         for amount, timing in zip(curve.amounts, timings, strict=True):
             fitted = f"{line.constant + line.slope * amount:.3g}"
             table.rows.append([curve.title, curve.amount, f"{amount:,}", timing.text, fitted])
-        table.notes.append(
+        notes.append(
             f"- {curve.title}: {_short(line.slope)} for each of {curve.amount}, {_short(line.constant)} besides; "
             f"no point is more than {100 * line.worst:.0f} % off"
         )
-    notes, table.notes = "\n".join(table.notes), []
-    (options.out / "cost.md").write_text("\n\n".join([describe(), table.markdown(), notes]) + "\n")
-    with rc_context(SVG_STYLE):
-        draw(measured, options.out)
+    return "\n\n".join([describe(), table.markdown(), "\n".join(notes)]) + "\n"
 
 
 def measure(curve: Curve, rounds: int) -> list[Timing]:
     """One timing for each amount, in turns."""
-    clock = device_seconds if DEVICE.type == "cuda" else None
     work = {str(amount): curve.work(amount) for amount in curve.amounts}
-    interleaved = Interleaved(work, quantum=0.05, clock=clock)
+    interleaved = Interleaved(work, quantum=0.05, clock=curve.clock)
     for _ in range(rounds):
         interleaved.round()
     timings = interleaved.timings()

@@ -14,6 +14,12 @@ import torch
 
 from fastadv import ops
 
+# Whose attacks, networks and decoders the tables are about.
+COMPARED = (
+    *("torchattacks", "foolbox", "adversarial-robustness-toolbox", "cleverhans"),
+    *("torchvision", "pillow", "nvidia-dali-cuda130"),
+)
+
 
 def cpu_name() -> str:
     """The processor as the kernel names it."""

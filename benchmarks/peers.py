@@ -8,7 +8,7 @@ are not used: the class is asked of the model, as each package does or, where it
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 from collections.abc import Callable
 
@@ -19,9 +19,18 @@ Generate = Callable[[Tensor, Tensor], Tensor]
 EPS, ALPHA = 8 / 255, 1 / 255
 
 
+def reason_against(package: str) -> str | None:
+    """Why a package is not compared with: it cannot be imported. None where it can."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        return str(error)
+    return None
+
+
 def installed(package: str) -> bool:
     """Whether it can be imported."""
-    return importlib.util.find_spec(package) is not None
+    return reason_against(package) is None
 
 
 def torchattacks(model: nn.Module, attack: str, steps: int, images: Tensor) -> Generate | None:

@@ -7,16 +7,15 @@ rehearses it all at small sizes where there is no GPU; its figures mean nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.harness import TABLES, Interleaved, Ratio, Table, device_seconds, host_seconds
+from benchmarks.launches import launches
 from benchmarks.test_ops import ALPHA, EPS, compiled_first, compiled_step, compiled_step_
 from fastadv import PixelSpace, ops, reference
 from tests.gpu.device import DEVICE, REHEARSAL
@@ -341,15 +340,9 @@ def test_mixed_cross_entropy(benchmark, shape: tuple[int, int], dtype: torch.dty
 # --- launches --------------------------------------------------------------------------------------------------------
 
 
-def kernels_of(trace: Path) -> list[str]:
-    """Names of the kernels in a profiler's trace: not copies, not what the profiler itself does."""
-    return [event["name"] for event in json.loads(trace.read_text())["traceEvents"] if event.get("cat") == "kernel"]
-
-
 @pytest.mark.skipif(REHEARSAL, reason="a rehearsal on the CPU launches nothing")
 @pytest.mark.parametrize("what", ["kernels of a CIFAR-size step", "kernels of target_grad"])
-def test_one_launch(what: str, tmp_path: Path) -> None:
-    """None is as wrong as two: then the profiler saw nothing."""
+def test_one_launch(what: str) -> None:
     adv, clean, grad = (random_images((128, 3, 32, 32), torch.float32) for _ in range(3))
     logits = torch.randn(256, 1000, device=DEVICE)
     work = {
@@ -357,11 +350,6 @@ def test_one_launch(what: str, tmp_path: Path) -> None:
         "kernels of target_grad": lambda: ops.target_grad(logits, "least_likely"),
     }[what]
     work()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        work()
-        torch.cuda.synchronize()
-    profile.export_chrome_trace(str(tmp_path / "trace.json"))
-    kernels = kernels_of(tmp_path / "trace.json")
+    kernels = launches(work).kernels
     TARGETS.rows.append([what, str(len(kernels)), "1", "1", "target" if len(kernels) == 1 else "no"])
     assert len(kernels) == 1, kernels

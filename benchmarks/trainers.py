@@ -11,6 +11,7 @@ from torch import nn
 
 from fastadv import PixelSpace, data
 from fastadv.train import AdversarialTask, TrainConfig, Trainer
+from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.distributed import ALONE, Processes, data_parallel
 
 CLASSES = 1000
@@ -23,7 +24,7 @@ def random_trainer(
 
     Args:
         model: from images [m, 3, size, size] to logits [m, CLASSES].
-        config: m, accumulate, attack, precision, fast; the optimiser is SGD, whatever it says.
+        config: m, accumulate, attack, precision, fast, channels_last, compile; the optimiser is SGD, whatever it says.
         size: side of the images.
         device: where they and the model are.
         processes: that train together.
@@ -39,8 +40,9 @@ def random_trainer(
     parallel = None if processes.alone else data_parallel(model, device, static_graph=False)
     local = nullcontext if parallel is None else parallel.no_sync
     attack = config.attack
+    wrapped = parallel or model
     task = AdversarialTask(
-        parallel or model,
+        CompiledOrEager(wrapped) if config.compile else wrapped,
         attack=attack.name,
         k=attack.k,
         eps=attack.size,

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Interleaved, Table, Timing, device_seconds, host_seconds
+from benchmarks.harness import Interleaved, Table, Timing, whole_seconds
 from benchmarks.machine import describe
 from fastadv import PixelSpace, TruncatedNormalEps, data, devices, models
 from fastadv.evaluate import evaluate, proportion
@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> None:
         ],
         notes=[_notes(options, bench)],
     )
+    command = shlex.join(["python", "-m", "benchmarks.training_methods", *(sys.argv[1:] if argv is None else argv)])
+    head = f"# Ways of training: cost and robustness\n\n{describe()}\n\n```bash\n{command}\n```"
     for way in ways:
         print(way.name, file=sys.stderr)
         passes = [f"{share:.3g}" for share in count_passes(bench, way)]
@@ -62,9 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         times = costs.ratio(way.name, ways[0].name).text
         seen = [_epochs(options.epochs, way.replays), f"{updates:,}", f"{updates * options.m:,}"]
         table.rows.append([way.name, *seen, *passes, seconds, times, *accuracies(bench, model, options.eps)])
-    command = shlex.join(["python", "-m", "benchmarks.training_methods", *(sys.argv[1:] if argv is None else argv)])
-    text = f"# Ways of training: cost and robustness\n\n{describe()}\n\n```bash\n{command}\n```\n\n{table.markdown()}\n"
-    options.out.write_text(text)
+        options.out.write_text(f"{head}\n\n{table.markdown()}\n")  # what there is, should the time be cut short
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,8 +203,7 @@ def timed(bench: Bench, ways: list[Method], rounds: int) -> Interleaved:
         task, optimizer = way.task(model), bench.optimizer(model)
         return lambda: way.step(task, optimizer, images.clone(), labels)
 
-    clock = device_seconds if bench.device.type == "cuda" else host_seconds
-    interleaved = Interleaved({way.name: iteration(way) for way in ways}, clock=clock)
+    interleaved = Interleaved({way.name: iteration(way) for way in ways}, clock=whole_seconds)
     for _ in range(rounds):
         interleaved.round()
     return interleaved

@@ -1,0 +1,1 @@
+"""What a GPU can show, in parts: ``python -m benchmarks.gpu``."""

@@ -1,0 +1,47 @@
+"""How cost grows with work, and what each way of training costs and is worth."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.gpu.part import Findings, Setting, sections
+from benchmarks.gpu.processes import run
+
+TINY = ["--limit", "64", "--test-limit", "16", "--minibatch", "16", "--epochs", "4", "--rounds", "2", "--width", "0.1"]
+FASHION_MNIST = ["--limit", "10000", "--epochs", "4"]
+
+
+def curves(setting: Setting) -> Findings:
+    """The curves of benchmarks.cost_curves."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rounds = ["--rounds", "2"] if setting.rehearsal else []
+        findings = _written(setting, "cost_curves", [*rounds, "--out", name], folder / "cost.md")
+        drawn = folder / "cost.svg"
+        findings.figure = drawn.read_text() if drawn.exists() else None
+        return findings
+
+
+def methods(setting: Setting) -> Findings:
+    """The table of benchmarks.training_methods: Fashion-MNIST's where its folder is given, else digits'."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "methods.md"
+        data = ["--data-set", "fashion_mnist", "--data", str(setting.fashion_mnist), *FASHION_MNIST]
+        words = TINY if setting.rehearsal else data if setting.fashion_mnist else []
+        return _written(setting, "training_methods", [*words, "--device", setting.device, "--out", str(table)], table)
+
+
+def _written(setting: Setting, module: str, words: list[str], report: Path) -> Findings:
+    """Of a module of the benchmarks: the report that it writes, with as much as it had by its limit."""
+    findings = Findings()
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
+    findings.add(run(module, command, setting.limit(480), FASTADV_TEST_DEVICE=setting.device))
+    if report.exists():
+        shown = shlex.join(["python", *command[1:]]).replace(str(report.parent), "DIR")
+        findings.tables += [f"```bash\n{shown}\n```", sections(report.read_text())]
+    else:
+        findings.missing(module, "it wrote no table")
+    return findings
