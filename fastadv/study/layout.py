@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.evaluate.statistics import Proportion, proportion, wilson
 from fastadv.evaluate.tables import Cell, Table
 from fastadv.study import paper
 from fastadv.study.plan import Network, Shown
@@ -171,9 +171,9 @@ def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, 
     figure, all_axes = panels_of(len(panels), lines=len(panels[0].lines))
     for panel, axes in zip(panels, all_axes, strict=True):
         for index, (label, network, attack) in enumerate(panel.lines):
-            points = [(0.0, fraction(results.clean(network, top, beside=attack, eps=scale.eps[0])))]
-            points += [(eps, fraction(results.accuracy(network, attack, eps, top))) for eps in scale.eps]
-            draw_line(axes, label, points, index)
+            shares = [(0.0, results.clean(network, top, beside=attack, eps=scale.eps[0]))]
+            shares += [(eps, results.accuracy(network, attack, eps, top)) for eps in scale.eps]
+            draw_line(axes, label, [(eps, wilson(found.successes, found.n)) for eps, found in shares], index)
         eps_axis(axes, scale.eps)
         axes.set(title=panel.title, ylim=(-3, 103))
     all_axes[0].set_ylabel(f"top-{top} accuracy (%)")

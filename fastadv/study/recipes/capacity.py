@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
-from fastadv.evaluate.statistics import Proportion, quantile
+from fastadv.evaluate.statistics import quantile
 from fastadv.evaluate.tables import Cell, Table
 from fastadv.study.comparisons import Quantity, quotient
 from fastadv.study.layout import TITLES, fraction, images_note, tops_of
@@ -56,10 +56,9 @@ def _figure(scale: Scale, results: Results, top: int) -> Figure:
     places = [(attack, training) for attack in ATTACKS for training in ("standard", "adversarial")]
     for (attack, training), axes in zip(places, panels, strict=True):
         for index, eps in enumerate(scale.eps):
-            points = []
-            for rho in scale.widths:
-                found = accuracy_ratio(results, networks(scale)[training, rho], attack, eps, top)(quantile())
-                points.append((rho, Proportion(found.value, (found.high - found.low) / 2)))
+            subjects = {rho: networks(scale)[training, rho] for rho in scale.widths}
+            ratios = {rho: accuracy_ratio(results, subject, attack, eps, top) for rho, subject in subjects.items()}
+            points = [(rho, found(quantile())) for rho, found in ratios.items()]
             draw_line(axes, f"eps = {eps:g}", points, index)
         axes.set(title=f"{TITLES[attack]}, {training} training", ylim=(-3, 113))
         axes.set_xticks(scale.widths, labels=[f"{rho:g}" for rho in scale.widths])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
-from fastadv.evaluate.statistics import proportion
+from fastadv.evaluate.statistics import proportion, wilson
 from fastadv.evaluate.tables import Cell, Table
 from fastadv.study import paper
 from fastadv.study.layout import TITLES, Panel, Row, accuracy_figure, accuracy_table, tops_of
@@ -100,7 +100,7 @@ def _leak_figure(scale: Scale, results: Results, network: Network) -> Figure:
     figure, [axes] = panels_of(1, lines=len(PAIRS))
     for index, (attack, without) in enumerate(PAIRS):
         records = [results.leaking(network, attack, without, eps) for eps in leak_eps(scale)]
-        points = [(record.eps, proportion(record.leaked, record.n)) for record in records]
+        points = [(record.eps, wilson(record.leaked, record.n)) for record in records]
         draw_line(axes, f"FGSM against {TITLES[without]}", points, index)
     axes.set(title=TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
     axes.grid(alpha=0.3)
