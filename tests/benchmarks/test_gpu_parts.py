@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import cost_curves, launches
+from benchmarks import cost_curves, launches, training_methods
 from benchmarks import test_options as options
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import attacks, costs, imagenette
@@ -52,7 +52,8 @@ def rows_of(report: str, title: str) -> list[list[str]]:
 def test_attacks_are_rehearsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(attacks, "PACKAGES", ())  # importing them all is most of a rehearsal
+    monkeypatch.setattr(attacks, "PACKAGES", ())  # which takes seconds to import, here and in each command
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k 'not fgsm and not iter_basic and not iter_ll'")  # which go the same way
     code = command.main(["--rehearse", "--parts", "attacks", "--out", str(tmp_path)])
     assert code == 0, capfd.readouterr().out[-4000:]
     [report] = tmp_path.iterdir()
@@ -60,7 +61,7 @@ def test_attacks_are_rehearsed(
     for name in ("training", "generation", "options"):
         assert f"\n- {name}: " in text
     assert {row[0] for row in rows_of(text, "Generation of adversarial examples")} == {"small_cnn"}
-    assert {"none", "step_ll", "iter_ll"} <= {row[2] for row in rows_of(text, "An iteration of training")}
+    assert {row[2] for row in rows_of(text, "An iteration of training")} == {"none", "step_ll"}
     variants = rows_of(text, options.OPTIONS.title)
     assert {row[2] for row in variants} == {"float32", "bfloat16"}
     assert {row[3] for row in variants} >= {*options.ATTACK_OPTIONS, "fastadv, channels_last, fast"}
@@ -255,32 +256,48 @@ def test_images_of_a_folder_or_of_an_archive(top: str, packed: bool, tmp_path: P
 # --- curves and methods ----------------------------------------------------------------------------------------------
 
 
-def test_curves_and_methods_are_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_are_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work: Callable[[int], Callable[[], object]] = lambda n: lambda: torch.ones(n)  # noqa: E731
     monkeypatch.setattr(cost_curves, "CURVES", [cost_curves.Curve("nothing", "of it", (1, 2), work)])
     monkeypatch.setattr(costs, "run", here)
-    assert command.main(["--rehearse", "--parts", "curves,methods", "--out", str(tmp_path)]) == 0
-    reports = {path.stem.rsplit("-", 1)[1]: path.read_text() for path in tmp_path.glob("*.md")}
-    assert [row[0] for row in rows_of(reports["curves"], "Cost against work")] == ["nothing"] * 2
-    assert "python -m benchmarks.cost_curves --rounds 2 --out DIR" in reports["curves"]
+    assert command.main(["--rehearse", "--parts", "curves", "--out", str(tmp_path)]) == 0
+    report = next(tmp_path.glob("*-curves.md")).read_text()
+    assert [row[0] for row in rows_of(report, "Cost against work")] == ["nothing"] * 2
+    assert "python -m benchmarks.cost_curves --rounds 2 --out DIR" in report
     assert next(tmp_path.glob("*-curves.svg")).read_text().rstrip().endswith("</svg>")
-    assert "| standard | 4 |" in reports["methods"] and "--device cpu --out DIR/methods.md" in reports["methods"]
 
 
 @pytest.mark.parametrize(
-    ("folder", "words"),
-    [(None, ["--device", "cuda"]), (Path("F"), ["--data-set", "fashion_mnist", "--data", "F", *costs.FASHION_MNIST])],
+    ("setting", "words"),
+    [
+        (Setting(REHEARSAL.deadline), []),
+        (
+            Setting(REHEARSAL.deadline, fashion_mnist=Path("F")),
+            ["--data-set", "fashion_mnist", "--data", "F", *costs.FASHION_MNIST],
+        ),
+        (REHEARSAL, costs.TINY),
+    ],
 )
+@pytest.mark.parametrize("written", [True, False])
 def test_methods_take_what_data_there_are(
-    folder: Path | None, words: list[str], monkeypatch: pytest.MonkeyPatch
+    setting: Setting, words: list[str], written: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands: list[list[str]] = []
+    """The benchmark itself has its own test: here its options are read."""
+    read: list[Any] = []
 
-    def run(name: str, words: list[str], limit: float, **environment: str) -> Done:
-        commands.append(words)
-        return Done(name, words, 480, None, "")
+    def run(name: str, command: list[str], limit: float, **environment: str) -> Done:
+        assert command[1:3] == ["-m", "benchmarks.training_methods"]
+        read.append(training_methods._parser().parse_args(command[3:]))
+        assert command[3 : 3 + len(words)] == words and read[0].device == setting.device
+        if written:
+            read[0].out.write_text("# Ways\n\n- date\n\n## Digits\n\nrows\n")
+        return Done(name, command, 480, None, "")
 
     monkeypatch.setattr(costs, "run", run)
-    findings = costs.methods(Setting(REHEARSAL.deadline, fashion_mnist=folder))
-    assert commands[0][3 : 3 + len(words)] == words
-    assert findings.checks[1] == "training_methods: it wrote no table" and findings.right
+    findings = costs.methods(setting)
+    assert findings.right and len(read) == 1
+    if written:
+        shown, table = findings.tables
+        assert table == "## Digits\n\nrows" and f"--device {setting.device} --out DIR/methods.md" in shown
+    else:
+        assert findings.checks[1] == "training_methods: it wrote no table"
