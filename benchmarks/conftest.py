@@ -38,5 +38,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def command(arguments: Sequence[object]) -> str:
     """What began this run, with the variables that choose what it measures."""
-    chosen = [f"{name}={shlex.quote(value)}" for name, value in os.environ.items() if name.startswith("FASTADV_BENCH_")]
+    chosen = [
+        f"{name}={shlex.quote(value)}"
+        for name, value in os.environ.items()
+        if name.startswith(("FASTADV_BENCH_", "FASTADV_TEST_"))
+    ]
     return " ".join([*sorted(chosen), "pytest", *(shlex.quote(str(argument)) for argument in arguments)])

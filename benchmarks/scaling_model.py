@@ -10,7 +10,7 @@ Prints Markdown. Nothing here was measured by this package: the figures are othe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.harness import Table
 
@@ -57,6 +57,13 @@ def step_seconds(work: Work, gpus: int, network: Network) -> float:
     """Of an iteration on so many GPUs."""
     exchange = all_reduce_seconds(work.gradient_bytes, gpus, network)
     return work.seconds + max(0.0, exchange - work.overlap) + network.stragglers * (gpus > 1)
+
+
+def hiding_bandwidth(work: Work, gpus: int, latency: float) -> float:
+    """Bytes a second out of a machine from which on no iteration waits for gradients; infinite where latencies alone
+    are longer than what they may hide behind."""
+    left = work.overlap - latency * math.log2(gpus)
+    return 2 * (gpus - 1) / gpus * work.gradient_bytes / left if left > 0 else math.inf
 
 
 # --- against public figures ------------------------------------------------------------------------------------------
@@ -142,6 +149,8 @@ GPUS = (8, 64, 512)
 INTERCONNECTS = {
     "8 x 400 Gbit/s": Network(),
     "1 x 400 Gbit/s": Network(bandwidth=50e9),
+    "1 x 200 Gbit/s": Network(bandwidth=25e9),
+    "1 x 100 Gbit/s": Network(bandwidth=12.5e9),
     "1 x 25 Gbit/s": Network(bandwidth=25e9 / 8, latency=50e-6),
 }
 
@@ -158,7 +167,10 @@ def paper_run() -> Table:
     table = Table(
         "Modelled: Inception v3, k = m / 2, on machines of 8 H100",
         ["m", "passes, ms", "network cards of a machine", *(f"{gpus} GPUs" for gpus in GPUS)],
-        notes=["Milliseconds of an iteration, and in brackets the share that waits for gradients."],
+        notes=[
+            "Milliseconds of an iteration, and in brackets the share that waits for gradients. Stragglers are 0: no "
+            "public figure says by how much the slowest of all is later than the mean.",
+        ],
     )
     for minibatch in (32, 128):
         work = inception(minibatch, speed)
@@ -169,5 +181,21 @@ def paper_run() -> Table:
     return table
 
 
+def needed() -> Table:
+    """Modelled: what the network cards of a machine must carry."""
+    speed = fitted(*MLPERF[:2])
+    table = Table(
+        "Modelled: Gbit/s out of a machine from which on no iteration waits for gradients",
+        ["m", *(f"{gpus} GPUs" for gpus in GPUS[1:])],
+        notes=["In brackets for gradients of half the bytes. Stragglers are 0 here, too."],
+    )
+    for minibatch in (25, 32, 64, 128):
+        work = inception(minibatch, speed)
+        half = replace(work, gradient_bytes=work.gradient_bytes / 2)
+        gigabits = [[8e-9 * hiding_bandwidth(w, gpus, Network().latency) for w in (work, half)] for gpus in GPUS[1:]]
+        table.rows.append([str(minibatch), *(f"{float32:.0f} ({bfloat16:.0f})" for float32, bfloat16 in gigabits)])
+    return table
+
+
 if __name__ == "__main__":
-    print(back_test().markdown(), paper_run().markdown(), sep="\n\n")
+    print(back_test().markdown(), paper_run().markdown(), needed().markdown(), sep="\n\n")

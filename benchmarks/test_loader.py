@@ -4,7 +4,8 @@ The images are made here, of ImageNet's usual size; FASTADV_BENCH_IMAGES names a
 instead. Each round reads them all by each loader, from the files to batches in memory, starting workers included. The
 target is twice torchvision's rate. Baselines: TorchvisionLoader, which ends in the same operator as DaliLoader, and
 torchvision's ImageFolder and transforms under PyTorch's DataLoader, as its reference training has them. Ceiling:
-decoding alone, by Pillow, in as many threads, which is no bound for DALI: it decodes no more than the window.
+decoding alone, by Pillow, in as many threads, which is no bound for DALI: it decodes no more than the window. ffcv
+1.0.2 is no baseline: pip could not install it (2026-11-24), without OpenCV's and libturbojpeg's headers in the system.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fastadv.data.image_folder import scan_class_folders
 WORKERS = len(os.sched_getaffinity(0))
 BATCH, SIZE, COUNT, ROUNDS = 32, 299, 1536, 5
 SPACE = PixelSpace.imagenet()
+PREPROCESSING = Preprocessing(size=SIZE, flip=True)
 BASELINES = ("TorchvisionLoader", "ImageFolder and transforms")
 LOADERS = Table(
     f"Loading for training: batches of {BATCH} x 3 x {SIZE} x {SIZE} float32, {WORKERS} threads or processes",
@@ -77,7 +79,7 @@ def read_all(batches: Iterable[object]) -> None:
 
 
 def variants(source: ImageSource, folder: Path) -> dict[str, Callable[[], object]]:
-    options = {"space": SPACE, "train": True, "preprocessing": Preprocessing(size=SIZE), "workers": WORKERS}
+    options = {"space": SPACE, "train": True, "preprocessing": PREPROCESSING, "workers": WORKERS}
     own = {kind.__name__: kind(source, BATCH, **options) for kind in (DaliLoader, TorchvisionLoader)}
     transform = v2.Compose(
         [
@@ -105,7 +107,7 @@ def variants(source: ImageSource, folder: Path) -> dict[str, Callable[[], object
 
 def difference(source: ImageSource) -> float:
     """Mean over the first images, in grey levels, between the two loaders' training images."""
-    options = {"space": PixelSpace.raw(), "train": True, "preprocessing": Preprocessing(size=SIZE)}
+    options = {"space": PixelSpace.raw(), "train": True, "preprocessing": PREPROCESSING}
     ours, theirs = (kind(source, BATCH, **options) for kind in (DaliLoader, TorchvisionLoader))
     return float((next(iter(ours.epoch(0)))[0] - next(iter(theirs.epoch(0)))[0]).abs().mean())
 

@@ -31,6 +31,11 @@ def on_first_signal(then: Callable[[signal.Signals], None]) -> Iterator[None]:
         restore()
 
 
+def interrupt(number: signal.Signals) -> None:
+    """Raise KeyboardInterrupt for any signal, with its number for :func:`exit_code`."""
+    raise KeyboardInterrupt(number)
+
+
 def exit_code(number: signal.Signals = signal.SIGINT) -> int:
     """What a shell reports for a program that this signal ended: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + number

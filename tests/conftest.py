@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fastadv.evaluate import Record
+from fastadv.evaluate.records import packed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def make_record() -> Callable[..., Record]:
-    """Records of 1,000 of 10,000 images; what is not given is the same in all of them."""
+    """Records of 1,000 of 10,000 images, the first ``top1`` correct; what is not given is the same in all of them."""
 
     def make(model: str, attack: str, eps: float, top1: int, top5: int | None = None, **given: Any) -> Record:
         constant = {
@@ -40,6 +42,8 @@ def make_record() -> Callable[..., Record]:
             "device": "cpu",
             "versions": {"fastadv": "0.1.0"},
         }
-        return Record(model=model, attack=attack, eps=eps, top1=top1, top5=top5, **{**constant, **given})
+        values = {**constant, **given}
+        values.setdefault("correct", packed(np.arange(values["n"]) < top1))
+        return Record(model=model, attack=attack, eps=eps, top1=top1, top5=top5, **values)
 
     return make

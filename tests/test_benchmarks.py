@@ -29,6 +29,8 @@ def test_every_package_makes_the_same_images(attack: str, steps: int) -> None:
     made = {name: call() for name, call in bench.calls.items()}
     for name, adv in made.items():
         assert ((adv - made["fastadv, default"]).abs() > 1e-4).sum() <= 4, name
+        assert bench.agree(adv, made["fastadv, default"]), name
+    assert not bench.agree(bench.images, made["fastadv, default"])
     known = {"foolbox"} if attack == "step_ll" else set()
     for peer, module in MODULES.items():
         found = importlib.util.find_spec(module) is not None

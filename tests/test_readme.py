@@ -20,11 +20,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines() if line]
+def commands(text: str) -> list[str]:
+    return [line for block in blocks("bash", text) for line in block.replace("\\\n", "").splitlines() if line]
+
+
+COMMANDS = commands(README)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,17 @@ def test_every_command_has_somebody_who_runs_it() -> None:
             assert command in integration
         if program == "pip":
             assert command in (test_install.TOOLS, test_install.INSTALL)
+
+
+def test_the_recorded_run_is_the_readmes() -> None:
+    """With the same options, in folders of its own."""
+    results = ROOT / "benchmarks" / "results" / "2026-11-imagenette-two-processes.md"
+
+    def options(text: str) -> list[str]:
+        (command,) = [line for line in commands(text) if "inception_v3" in line]
+        return shlex.split(re.sub(r"--(data|out) \S+", r"--\1 DIR", command))
+
+    assert options(results.read_text()) == options(README)
 
 
 @pytest.mark.timeout(900)

@@ -7,7 +7,7 @@ from fastadv.data.identity import identity_of, other_classes
 from fastadv.data.image_loader import ImageLoader
 from fastadv.data.image_set import ImageData, ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_files, spread
-from fastadv.data.loaders import create_loader, shape_of
+from fastadv.data.loaders import create_loader, loader_version, resolve_loader, shape_of
 from fastadv.data.manifest import check_command
 from fastadv.data.preprocessing import Preprocessing
 from fastadv.data.stored import scan
@@ -31,8 +31,10 @@ __all__ = [
     "identity_of",
     "load",
     "load_test",
+    "loader_version",
     "names",
     "other_classes",
+    "resolve_loader",
     "scan",
     "shape_of",
     "spread",

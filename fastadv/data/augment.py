@@ -1,4 +1,4 @@
-"""Random crops and flips of a batch of small images, from draws that are made beforehand for the whole data set."""
+"""Random crops of a batch of small images, and which are mirrored: draws that are made beforehand for all images."""
 
 from __future__ import annotations
 
@@ -30,8 +30,3 @@ def shifted(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, 2p + 1, 2p + 1, H, W], a view
     top, left = shifts  # [N], [N]
     return windows[torch.arange(len(images), device=images.device), :, top, left]  # [N, C, H, W]
-
-
-def mirrored(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror those images [N, C, H, W] left to right that ``which`` [N] bool says."""
-    return torch.where(which[:, None, None, None], images.flip(-1), images)

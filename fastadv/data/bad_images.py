@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from fastadv.callers import caller_level
 from fastadv.data.image_source import ImageSource
+
+MOST_IN_A_ROW = 256  # bad images: so many do not break by themselves, and to try each of a million takes hours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,19 @@ class BadImageWarning(UserWarning):
     """A file of the data set cannot be used."""
 
 
+class TooManyBadImages(OSError):
+    """So many images in a row cannot be used that it is not the files: their folder is gone, or the disk."""
+
+
+def too_many(bad: Sequence[BadImage]) -> TooManyBadImages:
+    """The error for these images in a row, with the reason against the first and the last."""
+    first, last = (f"{image.name} ({image.reason})" for image in (bad[0], bad[-1]))
+    return TooManyBadImages(
+        f"{len(bad)} images in a row cannot be used, from {first} to {last}: if their folder is still there, "
+        f"fastadv data check DIR finds all such files and has training leave them out"
+    )
+
+
 def warn_of_bad_image(bad: BadImage) -> None:
     """What loaders do with a bad image unless told otherwise."""
     warnings.warn(str(bad), BadImageWarning, stacklevel=caller_level())
@@ -60,9 +75,12 @@ def replaced(
         The index, None for an empty place; and every image that was found to be bad.
 
     Raises:
-        ValueError: no image of the data set can be used.
+        TooManyBadImages: for training, :data:`MOST_IN_A_ROW` images that are not left out, or all that there are.
     """
     refused: list[tuple[int, str]] = []
+
+    def bad(replacement: str | None) -> list[BadImage]:
+        return [BadImage(name=source.name(i), reason=reason, replacement=replacement) for i, reason in refused]
 
     def usable(candidate: int) -> bool:
         if candidate in source.left_out:
@@ -70,12 +88,12 @@ def replaced(
         reason = reason_against(candidate)
         if reason is not None:
             refused.append((candidate, reason))
+        if len(refused) == MOST_IN_A_ROW:
+            raise too_many(bad(None))
         return reason is None
 
     candidates = chain(range(index, len(source)), range(index)) if train else [index]
     found = next(filter(usable, candidates), None)
     if train and found is None:
-        bad, reason = refused[0]
-        raise ValueError(f"none of the {len(source)} images can be used; the first: {source.name(bad)}: {reason}")
-    replacement = None if found is None else source.name(found)
-    return found, [BadImage(name=source.name(bad), reason=reason, replacement=replacement) for bad, reason in refused]
+        raise too_many(bad(None))
+    return found, bad(None if found is None else source.name(found))

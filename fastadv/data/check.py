@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from fastadv.data.decoding import reason_against
 from fastadv.data.image_source import ImageSource, fingerprint_of_keys
@@ -23,6 +25,9 @@ def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> 
         source: the images.
         workers: processes; 1 for this one alone, which also does where there are few images.
         advance: called with a number of images when so many more are done.
+
+    Raises:
+        BrokenExecutor: one of the processes died.
     """
     if len(source) <= _FEW:
         workers = 1
@@ -37,13 +42,24 @@ def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> 
 
 @contextmanager
 def _mapping(workers: int) -> Iterator[Callable[..., Iterable[dict[int, str]]]]:
-    """A function like ``map`` that runs in so many processes; in this one if that is enough."""
+    """A function like ``map`` that runs in so many processes, which this one ends; in this one if that is enough."""
     if workers == 1:
         yield map
         return
     # Spawned: a fork of a process with threads, as PyTorch and the progress bar start them, can hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield pool.map
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def mapped(*arguments: Any) -> Iterator[dict[int, str]]:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which those inherit that are started now
+        try:
+            return pool.map(*arguments)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    try:
+        yield mapped
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _reasons(source: ImageSource, indices: range) -> dict[int, str]:

@@ -5,54 +5,71 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastadv import data
-from fastadv.arguments import parse, whole
+from fastadv.arguments import create_parser, parse, whole
 from fastadv.data import manifest
 from fastadv.data.check import check
 from fastadv.data.image_folder import SPLITS, ImageFolder, count_others
 from fastadv.data.loaders import cores
 from fastadv.data.stored import splits_in
+from fastadv.devices import MOST_THREADS
 from fastadv.extras import require
+from fastadv.progress import progress_bar
+from fastadv.signals import exit_code, interrupt, on_first_signal
 
+_CHECK = "fastadv data check"
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
-unreadable, or no images. The data set is a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/
-and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is there, it is checked alone: for an evaluation
-val/ is enough.
+unreadable, no images, of more than 179 megapixels (Pillow's limit), or of 32 bits a channel. The data set is a folder
+with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's *.tar, or TFRecord files).
+Where one of the two is there, it is checked alone: for an evaluation val/ is enough.
 """
 
 _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
-it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale
-when files came, went or were mended since: run the command again. Files in class folders that are no images by their
-names, such as .gif or .txt, are counted, and never read.
+it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
+result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
+that are no images by their names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet
 
-exit codes: 0 all images decode; 1 some do not, or the manifest could not be written; 2 a mistake in the command or the
-data set.
+exit codes: 0 all images decode; 1 some do not, the manifest could not be written, or a process was killed; 2 a mistake
+in the command or the data set; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv data`` with these arguments; returns the exit code."""
-    arguments = parse(_parser(), argv)
-    root: Path = arguments.folder
+    _parser().parse_args(argv[:1])
+    arguments = parse(_check_parser(), argv[1:])
+    try:
+        with on_first_signal(interrupt):
+            return _check(arguments.folder, arguments.workers)
+    except BrokenExecutor:
+        said = "a process that decodes was killed, for want of memory perhaps: fewer --workers take less of it"
+        print(f"{_CHECK}: {said}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stopped:
+        print(f"{_CHECK}: interrupted; the same command begins anew", file=sys.stderr)
+        return exit_code(*stopped.args)
+
+
+def _check(root: Path, workers: int) -> int:
     try:
         require("PIL.Image", extra="train")
         sources = data.scan(root, splits_in(root))
     except (ValueError, OSError) as error:
-        print(f"fastadv data check: {error}", file=sys.stderr)
+        print(f"{_CHECK}: {error}", file=sys.stderr)
         return 2
     for name in set(SPLITS) - sources.keys():
         print(f"{root} has no {name}/: {' and '.join(sources)}/ is checked alone")
-    splits = _checked(sources, arguments.workers)
+    splits = _checked(sources, workers)
     for name, split in splits.items():
         for image in split.left_out:
             print(f"{sources[name].name(image.index)}: {image.reason}")
@@ -60,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         manifest.write_manifest(root / manifest.FILE, splits)
     except OSError as error:
-        print(f"fastadv data check: {error}", file=sys.stderr)
+        print(f"{_CHECK}: {error}", file=sys.stderr)
         return 1
     bad = sum(len(split.left_out) for split in splits.values())
     print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {root / manifest.FILE}")
@@ -77,34 +94,29 @@ def _mention_others(folder: Path, source: data.ImageSource) -> None:
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:
     """What is found in each split, with a bar on the terminal while it is sought."""
-    with _progress() as progress:
+    with progress_bar() as progress:
         tasks = {name: progress.add_task(name, total=len(source)) for name, source in sources.items()}
         return {
             name: check(source, workers, partial(progress.advance, tasks[name])) for name, source in sources.items()
         }
 
 
-def _progress() -> Any:
-    """A bar on the terminal; disabled where standard error is not one."""
-    rich = require("rich.progress", extra="train")
-    console = require("rich.console", extra="train").Console(stderr=True)
-    columns = (rich.TextColumn("{task.description:5}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    return rich.Progress(*columns, rich.TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastadv data", allow_abbrev=False, description="Look after a data set.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    checker = commands.add_parser(
-        "check",
-        allow_abbrev=False,
-        help="find the images that do not decode, and have training leave them out",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    checker.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
-    checker.add_argument(
-        "--workers", type=whole, default=cores(), metavar="N", help="processes that decode (default: %(default)s)"
+    summary = "find the images that do not decode, and have training leave them out"
+    commands.add_parser("check", add_help=False, help=summary)
+    return parser
+
+
+def _check_parser() -> argparse.ArgumentParser:
+    parser = create_parser(_CHECK, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the data set's folder")
+    parser.add_argument(
+        "--workers",
+        type=partial(whole, most=MOST_THREADS),
+        default=cores(),
+        metavar="N",
+        help="processes that decode (default: %(default)s)",
     )
     return parser

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from fastadv.data.dali_forks import kept_when_forked
 from fastadv.data.preprocessing import TRIES, Preprocessing, central_window, random_window
 from fastadv.extras import require
 
-# Of a batch, for a GPU's JPEG decoder. Given DALI's own 0.65, it waits for the CPU to decode the rest.
+# Of a batch, for a GPU's JPEG decoder; DALI's own is 0.65. Users of DALI report that with it the decoder waits for the
+# CPU, which decodes the rest; it has not been measured here.
 _HARDWARE_SHARE = 0.9
 _TINY = 2.0**-100  # far enough from the smallest float32 that is stored with all of its digits, 2^-126
 
@@ -61,6 +64,21 @@ def create_pipeline(
         pipeline.set_outputs(images)
     pipeline.build()
     return pipeline
+
+
+def knows_format(encoded: NDArray[np.uint8]) -> bool:
+    """Whether DALI makes out the size of an image: without it no window can be cut, with it some may be."""
+    fn = require("nvidia.dali.fn", extra="dali")
+    pipeline = kept_when_forked(require("nvidia.dali.pipeline", extra="dali").Pipeline(1, 1, None))
+    with pipeline:
+        (node,) = fn.external_source(source=iter([([encoded],)]), num_outputs=1, batch=True)
+        pipeline.set_outputs(fn.peek_image_shape(node))
+    pipeline.build()
+    try:
+        pipeline.run()
+    except RuntimeError:
+        return False
+    return True
 
 
 def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessing, train: bool) -> tuple[Any, Any]:

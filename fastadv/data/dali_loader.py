@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastadv.data.batch_memory import empty_images
 from fastadv.data.dali_forks import kept_when_forked
-from fastadv.data.dali_graph import create_pipeline
+from fastadv.data.dali_graph import create_pipeline, knows_format
 from fastadv.data.decoding import format_of, reason_against
 from fastadv.data.encoded_batches import Encoded, EncodedBatches
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
@@ -55,12 +55,13 @@ class DaliLoader(ImageLoader):
         require("nvidia.dali", extra="dali")
         if self.workers < 1:
             raise ValueError(f"workers must be at least 1 for DALI, got {self.workers}")
+        self._unknown: dict[int, str] = {}  # why DALI decodes no window of an image, in any epoch
         self._resize = self.device.type == "cuda"  # by DALI: on the CPU torchvision is several times as fast
         if not self._resize:
             require("torchvision.transforms.v2.functional", extra="train")  # imported here, before threads want it
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
-        refused: dict[int, str] = {}  # why DALI does not decode an image, in this epoch
+        refused = dict(self._unknown)  # why DALI does not decode an image, in this epoch
         done = 0
         while done < len(batches):
             # A pipeline that failed is of no more use: another goes on from the batch that it failed at.
@@ -151,6 +152,9 @@ class DaliLoader(ImageLoader):
     def _reasons(self, epoch: int, failure: _UndecodableError) -> dict[int, str]:
         """Which images of a batch DALI does not decode, and why: it fails as a whole and names none.
 
+        Those of a format that it does not know are kept in mind. Of another image it may decode the window of a later
+        epoch: if that followed from what was seen before, a resumed run would see other images.
+
         Raises:
             RuntimeError: each can be decoded, so that something else is wrong.
         """
@@ -163,6 +167,8 @@ class DaliLoader(ImageLoader):
                 pipeline.run()
             except RuntimeError as error:
                 reasons[int(index)] = reason_against(file) or f"a {format_of(file)} that DALI refuses: {_told(error)}"
+                if not knows_format(np.frombuffer(file, np.uint8)):
+                    self._unknown[int(index)] = reasons[int(index)]
         if not reasons:
             raise RuntimeError(
                 f"DALI failed, though it decodes each image of the batch: {failure.__cause__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,18 +16,33 @@ def decode(encoded: bytes) -> Tensor:  # [3, H, W] uint8, in channels_last order
     """The whole image in RGB, turned as its EXIF orientation says; grey, CMYK and palettes become RGB.
 
     Raises:
-        ValueError: it is not an image that Pillow reads, or damaged; the message has the reason.
+        ValueError: it is not an image that Pillow reads, or damaged; it has more pixels than Pillow takes, or pixels of
+            32 bits; the message has the reason.
     """
     pillow, turn = require("PIL.Image", extra="train"), require("PIL.ImageOps", extra="train").exif_transpose
     try:
         with pillow.open(io.BytesIO(encoded)) as image:
-            array = require("numpy", extra="train").array(turn(image).convert("RGB"))  # [H, W, 3]
+            array = np.array(_of_8_bits(turn(image)).convert("RGB"))  # [H, W, 3]
     except pillow.UnidentifiedImageError as error:
         raise ValueError(_what(encoded)) from error
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise ValueError(str(error) or type(error).__name__) from error
     pixels: Tensor = torch.from_numpy(array).permute(2, 0, 1)
     return pixels
+
+
+def _of_8_bits(image: Any) -> Any:
+    """The image; of one in grey of 16 bits, the 65,536 levels rounded to 256, which Pillow would clip.
+
+    Raises:
+        ValueError: pixels of 32 bits, integers or floating point, whose black and white the file does not say.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels have 32 bits (Pillow's mode {image.mode}) and no range that is known")
+    if not image.mode.startswith("I;16"):
+        return image
+    levels = np.asarray(image).astype(np.uint32)  # [H, W] in 0..65535
+    return require("PIL.Image", extra="train").fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
 def reason_against(encoded: bytes) -> str | None:

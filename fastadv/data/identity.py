@@ -8,8 +8,7 @@ from typing import Any
 
 from fastadv.data.image_set import ImageSet
 from fastadv.data.image_source import ImageSource, fingerprint_of_names
-
-_SHOWN = 3
+from fastadv.wording import few
 
 
 def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
@@ -49,5 +48,4 @@ def other_classes(before: Sequence[str], now: Sequence[str]) -> str | None:
     changed = [number for number, (one, other) in enumerate(zip(before, now, strict=True)) if one != other]
     if not changed:
         return None
-    first = ", ".join(f"class {number} was {before[number]!r} and is {now[number]!r}" for number in changed[:_SHOWN])
-    return first + (f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else "")
+    return few([f"class {number} was {before[number]!r} and is {now[number]!r}" for number in changed], most=3)

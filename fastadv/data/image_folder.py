@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastadv.data.image_source import Stamp
+from fastadv.wording import few
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
 SPLITS = ("train", "val")
@@ -85,7 +86,7 @@ def scan_image_folder(root: Path, splits: Sequence[str] = SPLITS) -> dict[str, I
     every = {name for source in found.values() for name in source.classes}
     lacking = {name: sorted(every - set(source.classes)) for name, source in found.items()}
     if any(lacking.values()):
-        where = "; ".join(f"{name}/ lacks {_few(classes)}" for name, classes in lacking.items() if classes)
+        where = "; ".join(f"{name}/ lacks {few(classes)}" for name, classes in lacking.items() if classes)
         raise ValueError(f"{root}: train/ and val/ must have the same class folders; {where}")
     return found
 
@@ -104,7 +105,7 @@ def scan_class_folders(root: Path) -> ImageFolder:
     empty = [name for name, files in zip(classes, images, strict=True) if not files]
     if empty:
         raise ValueError(
-            f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {_few(empty)}: put images there, or "
+            f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {few(empty)}: put images there, or "
             f"delete the folders, in train/ and val/ alike"
         )
     paths = np.array([f for name, files in zip(classes, images, strict=True) for f in _below(name, files)])  # [N]
@@ -139,7 +140,3 @@ def _is_image(file: str) -> bool:
 
 def _below(name: str, files: list[str]) -> list[bytes]:
     return [os.fsencode(os.path.join(name, file)) for file in files]
-
-
-def _few(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

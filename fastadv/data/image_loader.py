@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fastadv.data.bad_images import BadImage, warn_of_bad_image
+from fastadv.data.bad_images import MOST_IN_A_ROW, BadImage, too_many, warn_of_bad_image
 from fastadv.data.batch_memory import empty_images
 from fastadv.data.batches import Batches, check_at_least
 from fastadv.data.image_source import ImageSource
@@ -118,7 +118,8 @@ class ImageLoader(ABC):
             start: the first batch to yield, in 0..len(self): where an interrupted epoch continues.
 
         Raises:
-            ValueError: epoch or start out of range; later, a data set of which no image can be used.
+            ValueError: epoch or start out of range.
+            TooManyBadImages: later, an OSError; so many images in a row cannot be used that their folder must be gone.
 
         Warns:
             BadImageWarning: of each image that cannot be used, unless ``on_bad_image`` is another function.
@@ -126,11 +127,16 @@ class ImageLoader(ABC):
         return self._yielded(self._load(epoch, list(self.batches.of_epoch(epoch, start))))
 
     def _yielded(self, batches: Iterator[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
+        in_a_row: list[BadImage] = []
         for batch in batches:
             for bad in batch.bad:
                 self.on_bad_image(bad)
             if len(batch.indices) == 0:  # evaluation, where no image of the batch can be used
+                in_a_row += batch.bad
+                if len(in_a_row) >= MOST_IN_A_ROW:
+                    raise too_many(in_a_row)
                 continue
+            in_a_row.clear()
             self.indices = batch.indices
             labels = self.source.labels[batch.indices]  # [m]
             yield batch.images, labels.to(self.device, non_blocking=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,10 +19,11 @@ from fastadv.pixels import PixelSpace
 from fastadv.remarks import remarks
 
 if TYPE_CHECKING:
-    from fastadv.train.config import DataConfig
+    from fastadv.train.config import DataConfig, LoaderName
     from fastadv.train.interfaces import Loader
 
 _KINDS: dict[str, type[ImageLoader]] = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
+_PACKAGES = {"dali": "nvidia.dali", "torchvision": "torchvision"}
 
 
 def create_loader(
@@ -67,7 +69,8 @@ def create_loader(
             world_size=world_size,
             device=device,
         )
-    return _kind(config.loader, say=train and rank == 0)(
+    name = resolve_loader(config.loader, option="data.loader", say=train and rank == 0)
+    return _KINDS[name](
         images,
         batch_size,
         space=space,
@@ -90,18 +93,30 @@ def shape_of(images: ImageSet | ImageSource, config: DataConfig) -> tuple[int, i
     return CHANNELS, config.size, config.size
 
 
-def _kind(loader: str, say: bool) -> type[ImageLoader]:
-    """The loader of this name; with "auto" DALI's where it is installed, and a remark that says which it is."""
-    if loader != "auto":
-        return _KINDS[loader]
+def resolve_loader(name: LoaderName, *, option: str, say: bool) -> LoaderName:
+    """The loader that a name stands for: with "auto" DALI's where it is installed, and a remark that says which it is.
+
+    Args:
+        name: auto, dali or torchvision.
+        option: that it is the value of, for the remark.
+        say: whether to make it.
+    """
+    if name != "auto":
+        return name
     try:
         version = require("nvidia.dali", extra="dali").__version__
-        loader, why = "dali", f"DALI {version} is installed"
+        name, why = "dali", f"DALI {version} is installed"
     except ModuleNotFoundError as error:
-        loader, why = "torchvision", f"the faster DALI is not installed: {error}"
+        name, why = "torchvision", f"the faster DALI is not installed: {error}"
     if say:
-        remarks.info("data.loader auto: %s, because %s", loader, why)
-    return _KINDS[loader]
+        remarks.info("%s auto: %s, because %s", option, name, why)
+    return name
+
+
+def loader_version(loader: ImageLoader) -> str:
+    """Name and version of what decodes, as in "dali 2.4.0"."""
+    name = next(name for name, kind in _KINDS.items() if isinstance(loader, kind))
+    return f"{name} {import_module(_PACKAGES[name]).__version__}"
 
 
 def cores() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastadv.data.image_source import ImageSource, Selection, Stamp, fingerprint_of_keys, indices_left
+from fastadv.wording import few
 
 FILE = "fastadv-manifest.json"
 _FORMAT = 1
@@ -117,7 +118,7 @@ def without_left_out(source: ImageSource, split: SplitManifest, path: Path, trai
         )
     changed = [i.key for i in split.left_out if stamp_of(source, i.index) != (i.size, i.changed)]
     if changed:
-        raise ValueError(f"{path} is stale: {', '.join(changed[:5])} changed since it was written: {remedy(path)}")
+        raise ValueError(f"{path} is stale: {few(changed)} changed since it was written: {remedy(path)}")
     left_out = [image.index for image in split.left_out]
     if len(left_out) == len(source):
         raise ValueError(f"{path} leaves out every image, such as {source.name(0)}: none of them decodes")

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastadv.options import check_switches, is_number
+
 TRIES = 10
 _NUMBERS = 4 * TRIES + 5  # uniform numbers an example: four a try, one for the mirror, four for the colours
 
@@ -29,15 +31,15 @@ class Preprocessing:
 
     Training: a window of random area and aspect ratio at a random place, as in torchvision's RandomResizedCrop (ten
     tries, then the largest centred window of an allowed aspect), resized to size x size, bilinear with antialiasing;
-    mirrored with probability 1/2; optionally with random brightness, saturation, hue and contrast. Evaluation, as for
-    Inception networks: the central part of both sides, resized to size x size in the same way, whatever the aspect.
+    optionally mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as
+    for Inception networks: the central part of both sides, resized in the same way, whatever the aspect.
 
     Args:
         size: side of the result in pixels.
         least_area: the smallest share of an image's area that a training window covers; all up to 1 are equally likely.
         widest_aspect: the largest aspect ratio of a training window, and the smallest is its inverse; the logarithm is
             uniform in between.
-        flip: mirror half of the training images.
+        flip: mirror half of the training images; for data whose classes survive it.
         colour: distort the colours of training images.
         central: the share of each side that evaluation keeps.
 
@@ -48,19 +50,20 @@ class Preprocessing:
     size: int = 299
     least_area: float = 0.05
     widest_aspect: float = 4 / 3
-    flip: bool = True
+    flip: bool = False
     colour: bool = False
     central: float = 0.875
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
-        if not 0 < self.least_area <= 1:
-            raise ValueError(f"least_area must be above 0 and at most 1, got {self.least_area}")
-        if not 1 <= self.widest_aspect < math.inf:
-            raise ValueError(f"widest_aspect must be at least 1, got {self.widest_aspect}")
-        if not 0 < self.central <= 1:
-            raise ValueError(f"central must be above 0 and at most 1, got {self.central}")
+        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
+            raise ValueError(f"size must be an integer of at least 1, got {self.size!r}")
+        for name in ("least_area", "central"):
+            share = getattr(self, name)
+            if not is_number(share) or not 0 < share <= 1:
+                raise ValueError(f"{name} must be a number above 0 and at most 1, got {share!r}")
+        if not is_number(self.widest_aspect) or self.widest_aspect < 1:
+            raise ValueError(f"widest_aspect must be a number of at least 1, got {self.widest_aspect!r}")
+        check_switches(flip=self.flip, colour=self.colour)
 
     def draw(self, seed: int, epoch: int, indices: Sequence[int]) -> Draws:
         """The random numbers of some examples in one epoch.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -147,11 +149,14 @@ def _index(file: Path, entries: Callable[[Path], list[Entry]]) -> dict[str, NDAr
 
 
 def _keep(path: Path, index: dict[str, NDArray]) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.npz")  # savez would append the ending
+    # A name of its own: processes in two containers may have one number. savez would append the ending.
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
     try:
         np.savez(beside, allow_pickle=False, **index)
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):  # on a read-only file system even of a file that is not there
+            beside.unlink()
         warnings.warn(f"the index {path} cannot be kept and is made at each start ({error.strerror})", stacklevel=2)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fastadv.callers import caller_level
@@ -16,6 +16,7 @@ from fastadv.data.shards import Entry, open_shards
 from fastadv.data.tar_shards import tar_entries
 from fastadv.data.tfrecord_shards import tfrecord_entries
 from fastadv.patience import said_if_slow
+from fastadv.wording import few
 
 CLASSES_FILE = "classes.txt"
 _KINDS: dict[str, Callable[[Path], list[Entry]]] = {
@@ -31,7 +32,7 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
     Either ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or shards in ``train/`` and ``val/``: ``*.tar`` of images and
     ``.cls`` files, or TFRecord files, named ``*.tfrecord`` or as in ``train-00000-of-01024``. ``classes.txt`` beside
     them names the classes of shards, a line each; without it they are numbered up to the largest label, of the training
-    images if there are any.
+    images if there are any, which are indexed for that even if ``val`` alone is wanted.
 
     Args:
         root: the folder.
@@ -40,6 +41,9 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
     Raises:
         FileNotFoundError: no such folder, or a split is not in it.
         ValueError: whatever else is not as it should be; the message says what.
+
+    Warns:
+        UserWarning: shards of one split with images of other classes than those of the other.
     """
     root = Path(root)
     with said_if_slow(f"listing the images in {root}"):
@@ -48,7 +52,8 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
 def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     for pattern, entries in _KINDS.items():
-        files = {split: list((root / split).glob(pattern)) for split in SPLITS}
+        # A class folder may be called jack-of-spades1.
+        files = {split: [path for path in (root / split).glob(pattern) if path.is_file()] for split in SPLITS}
         if all(files[split] for split in splits):
             return _scan_shards(root, files, entries, splits)
         if any(files[split] for split in splits):
@@ -69,7 +74,26 @@ def _scan_shards(
     for split in splits:  # train before val
         found[split] = open_shards(files[split], entries, classes)
         classes = classes or found[split].classes
+    _mention_other_classes(root, found)
     return found
+
+
+def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource]) -> None:
+    """Warn of classes that one split has images of and another has not.
+
+    With folders that is an error, for it changes the numbers of the classes. The labels of shards stand, some of the
+    shards may be meant to do for a trial, and class 0 of ImageNet's TFRecords has no image in either split.
+    """
+    shown = {split: set(source.labels.tolist()) for split, source in sources.items()}
+    lacking = {split: sorted(set().union(*shown.values()) - labels) for split, labels in shown.items()}
+    if any(lacking.values()):
+        names = sources["train"].classes
+        where = "; ".join(f"{split}/ lacks {few([names[n] for n in one])}" for split, one in lacking.items() if one)
+        warnings.warn(
+            f"{root}: train/ and val/ show different classes: {where}. Shards may be missing, or one of the two "
+            f"may count classes from 1",
+            stacklevel=caller_level(),
+        )
 
 
 def splits_in(root: Path) -> tuple[str, ...]:
@@ -113,13 +137,9 @@ def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> di
     for name, source in sources.items():
         if left_out := checked[name].left_out:
             replaced = ": the next image takes the place of each" if name == "train" else ""
+            keys = few([image.key for image in left_out], most=3)
             warnings.warn(
-                f"{path} leaves out {len(left_out)} of {len(source)} {name} images ({_few(left_out)}){replaced}",
+                f"{path} leaves out {len(left_out)} of {len(source)} {name} images ({keys}){replaced}",
                 stacklevel=caller_level(),
             )
     return used
-
-
-def _few(left_out: Sequence[manifest.LeftOut], most: int = 3) -> str:
-    shown = ", ".join(image.key for image in left_out[:most])
-    return shown + (f" and {len(left_out) - most} more" if len(left_out) > most else "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastadv.data.image_folder import EXTENSIONS
 from fastadv.data.shards import Entry
+from fastadv.wording import few
 
 
 def tar_entries(file: Path) -> list[Entry]:
@@ -14,10 +15,12 @@ def tar_entries(file: Path) -> list[Entry]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not an uncompressed tar file, is cut off, or has an image without a class.
+        ValueError: it is not an uncompressed tar file, is cut off, or has an image without a class or a second in
+            an example.
     """
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
+    second: list[str] = []
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
@@ -25,12 +28,15 @@ def tar_entries(file: Path) -> list[Entry]:
                 stem, _, extension = name.partition(".")
                 example = f"{folder}{slash}{stem}"
                 if f".{extension.lower()}" in EXTENSIONS:
+                    second += [member.name] if example in images else []
                     images[example] = member
                 elif extension == "cls" and (content := tar.extractfile(member)) is not None:
                     labels[example] = int(content.read())
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise ValueError(f"{file} is not a whole, uncompressed tar shard: {error}") from error
+    if second:
+        raise ValueError(f"{file}: an example is one image and one .cls file, and {few(second)} come second in theirs")
     lacking = [example for example in images if example not in labels]
     if lacking:
-        raise ValueError(f"{file}: no .cls file with the class of {', '.join(lacking[:5])}")
+        raise ValueError(f"{file}: no .cls file with the class of {few(lacking)}")
     return [Entry(image.name, image.offset_data, image.size, labels[key]) for key, image in images.items()]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from fastadv.data.augment import draw_mirrored, draw_shifts, mirrored, shifted
+from fastadv.data.augment import draw_mirrored, draw_shifts, shifted
 from fastadv.data.batches import Batches, check_at_least, generator_of
 from fastadv.data.image_set import ImageSet
+from fastadv.ops import from_pixels
 from fastadv.options import check_switches
 from fastadv.pixels import PixelSpace
 
@@ -103,27 +104,23 @@ class TensorLoader:
         return self._loaded(epoch, self.batches.of_epoch(epoch, start))
 
     def _loaded(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        augment = self._augmentation(epoch)
+        shifts, mirrored = self._draw(epoch)
         for indices in batches:
             self.indices = indices.to(self.device)  # [m]
-            pixels = augment(self._images[self.indices], self.indices)  # [m, C, H, W] uint8
-            yield self.space.from_pixels(pixels), self._labels[self.indices]
+            pixels = self._images[self.indices]  # [m, C, H, W] uint8
+            if self.crop_padding:
+                pixels = shifted(pixels, self.crop_padding, shifts[:, self.indices])
+            images = from_pixels(pixels, mirrored[self.indices] if self.flip else None, space=self.space)
+            yield images, self._labels[self.indices]
 
-    def _augmentation(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """For (pixels [m, C, H, W] uint8, indices [m]), the pixels augmented as this epoch augments these images.
+    def _draw(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Where each image is cut out in this epoch [2, N], and whether it is mirrored [N].
 
-        The draws are made for every image at once, on the CPU: each device, process and resumed run gets the same.
+        Drawn for every image at once, on the CPU: each device, process and resumed run gets the same.
         """
-        count, padding = len(self._images), self.crop_padding
-        generator = generator_of(self.batches.seed, epoch, 0)
-        shifts = draw_shifts(count, padding, generator).to(self.device)  # [2, N]
-        which = draw_mirrored(count, generator).to(self.device)  # [N]
-
-        def augment(pixels: Tensor, indices: Tensor) -> Tensor:
-            pixels = shifted(pixels, padding, shifts[:, indices]) if padding else pixels
-            return mirrored(pixels, which[indices]) if self.flip else pixels
-
-        return augment
+        count, generator = len(self._images), generator_of(self.batches.seed, epoch, 0)
+        shifts = draw_shifts(count, self.crop_padding, generator)
+        return shifts.to(self.device), draw_mirrored(count, generator).to(self.device)
 
     def __repr__(self) -> str:
         return (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastadv.data.bad_images import BadImage, replaced
+from fastadv.data.bad_images import BadImage, TooManyBadImages, replaced
 from fastadv.data.decoding import decode
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.image_source import ImageSource
@@ -41,21 +41,24 @@ class TorchvisionLoader(ImageLoader):
             require(module, extra="train")
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
-        loader: DataLoader[_Batch] = DataLoader(
+        loader: DataLoader[_Batch | TooManyBadImages] = DataLoader(
             _Examples(self.source, self.preprocessing, self.train, self.batches.seed, epoch),
             batch_sampler=[indices.tolist() for indices in batches],
             collate_fn=_as_it_is,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # of its own: it draws once an iterator, and dropout from the default one
         )
-        for pixels, mirrored, indices, bad in loader:
+        for batch in loader:
+            if isinstance(batch, TooManyBadImages):
+                raise batch
+            pixels, mirrored, indices, bad = batch
             yield Loaded(self._images(pixels, mirrored), indices, bad)
 
 
-def _as_it_is(batch: Any) -> _Batch:
-    whole: _Batch = batch
-    return whole
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,13 @@ class _Examples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitems__(self, indices: Sequence[int]) -> _Batch:
+    def __getitems__(self, indices: Sequence[int]) -> _Batch | TooManyBadImages:
+        try:
+            return self._batch(indices)
+        except TooManyBadImages as error:  # DataLoader would make a traceback of the message
+            return error
+
+    def _batch(self, indices: Sequence[int]) -> _Batch:
         decoded: list[Tensor] = []  # [3, H, W] uint8 each
         used: list[int] = []
         passed_over: list[BadImage] = []

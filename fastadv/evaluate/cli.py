@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from signal import Signals
 
 import torch
 
@@ -19,11 +18,11 @@ from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.subjects import HELP, Loaded, add_options, load_subjects
-from fastadv.evaluate.sweep import Subject, Sweep, run
+from fastadv.evaluate.sweep import Subject, Sweep, loader_of, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
 from fastadv.extras import require
 from fastadv.outputs import make_folder, only_writer
-from fastadv.signals import exit_code, on_first_signal
+from fastadv.signals import exit_code, interrupt, on_first_signal
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.distributed import (
     FailedElsewhere,
@@ -89,7 +88,7 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
         with joined() as processes:
             out, measure = prepare(processes)
             mistakes, code = (ValueError, OSError), 1
-            with ExitStack() as stack, on_first_signal(_interrupt):
+            with ExitStack() as stack, on_first_signal(interrupt):
                 on_main(processes, lambda: stack.enter_context(only_writer(out)))
                 measure()
     except ProcessLost as error:
@@ -101,15 +100,11 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
         process = launched()
         print(f"{command}: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else code  # data that do not fit may show late
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as stopped:
         if launched().main:
             print(f"{command}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return exit_code(*interrupt.args)
+        return exit_code(*stopped.args)
     return 0
-
-
-def _interrupt(number: Signals) -> None:
-    raise KeyboardInterrupt(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,12 +187,10 @@ def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device
     """What the models of a command go through.
 
     Raises:
-        ValueError: an option of an attack that one of the models does not go with.
+        ValueError: an option of an attack that one of the models does not go with, or of the loader.
+        ModuleNotFoundError: the loader needs a package that is not installed.
     """
-    for subject in loaded.subjects:
-        for attack in arguments.attacks:
-            parse_attack(attack, subject.model, fast=arguments.fast)
-    return Sweep(
+    sweep = Sweep(
         dataset=loaded.config.name,
         images=loaded.images,
         limit=arguments.limit,
@@ -209,6 +202,11 @@ def sweep_of(arguments: argparse.Namespace, loaded: Loaded, device: torch.device
         fast=arguments.fast,
         data=loaded.config,
     )
+    for subject in loaded.subjects:
+        for attack in arguments.attacks:
+            parse_attack(attack, subject.model, fast=arguments.fast)
+        loader_of(sweep, sweep.images, subject.space)  # refuses here what it would refuse at the first image
+    return sweep
 
 
 def _records(out: Path) -> RecordFile[Record]:

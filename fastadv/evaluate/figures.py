@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.evaluate.statistics import Estimate, wilson
 from fastadv.evaluate.tables import check_same_images
 from fastadv.extras import require
 
@@ -71,28 +71,41 @@ def panels_of(panels: int, *, lines: int, columns: int = PANELS_PER_ROW) -> tupl
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
 
 
-def eps_axis(axes: Axes, levels: Sequence[float]) -> None:
-    """Logarithmic from the smallest eps on and linear from there down to 0: 0, 2, 4, 8, 16 are evenly spaced."""
-    axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
-    axes.set_xticks([0.0, *levels], labels=[f"{level:g}" for level in (0.0, *levels)])
+def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None:
+    """Logarithmic from the smallest eps on and, if there are ``clean`` images, linear from there down to 0.
+
+    0, 2, 4, 8, 16 are evenly spaced.
+    """
+    shown = [0.0, *levels] if clean else list(levels)
+    if clean:
+        axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
+    else:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(shown, labels=[f"{level:g}" for level in shown])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("eps (pixel values, log scale; 0 is clean)")
+    axes.set_xlabel(f"eps (pixel values, log scale{'; 0 is clean' if clean else ''})")
     axes.grid(alpha=0.3)
 
 
-def _accuracies(records: Sequence[Record], top: int) -> list[tuple[float, Proportion]]:
+def _accuracies(records: Sequence[Record], top: int) -> list[tuple[float, Estimate]]:
     """(eps, accuracy) of each record."""
     if top == 5 and any(record.top5 is None for record in records):
         raise ValueError("top 5 was not measured: the data set has fewer than six classes")
-    return [(r.eps, proportion(r.top1 if top == 1 else r.top5 or 0, r.n)) for r in records]
+    return [(r.eps, wilson(r.top1 if top == 1 else r.top5 or 0, r.n)) for r in records]
 
 
-def draw_line(axes: Axes, label: str, points: Sequence[tuple[float, Proportion]], index: int) -> None:
-    """One line of fractions in percent with their intervals, at the given places, in the index-th style."""
+def draw_line(axes: Axes, label: str, points: Sequence[tuple[float, Estimate]], index: int) -> None:
+    """One line of fractions in percent with their intervals, at the given places, in the index-th style.
+
+    Wilson's interval suits a fraction, unlike the symmetric one of the tables, which of 1 image of 1 says ±0.
+    """
     axes.errorbar(
         [x for x, _ in points],
-        [100 * fraction.value for _, fraction in points],
-        yerr=[100 * fraction.half_width for _, fraction in points],
+        [100 * found.value for _, found in points],
+        yerr=[
+            [100 * (found.value - found.low) for _, found in points],
+            [100 * (found.high - found.value) for _, found in points],
+        ],
         label=label,
         color=COLOURS[index % len(COLOURS)],
         marker=MARKERS[index % len(MARKERS)],

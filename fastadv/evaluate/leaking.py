@@ -16,8 +16,9 @@ from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import Evaluation, RecordFile, key_of
 from fastadv.evaluate.robustness import hits
-from fastadv.evaluate.sweep import Subject, Sweep, clean_evaluation, counted, loader_of, progress_bar, provenance
+from fastadv.evaluate.sweep import Subject, Sweep, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixels import PixelSpace
+from fastadv.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -143,17 +144,17 @@ def run_leaking(
             if pending:
                 what = f"{subject.name}: labels leaked by {pending[0].attack} against {pending[0].without}"
                 progress.update(task, description=what)
-                start = time.perf_counter()
+                start, loader = time.perf_counter(), loader_of(sweep, images, subject.space)
                 counts = leaking(
                     subject.model.to(sweep.device),
-                    counted(loader_of(sweep, images, subject.space), lambda m: progress.advance(task, m)),
+                    counted(loader, lambda m: progress.advance(task, m)),
                     attack=pending[0].attack,
                     without=pending[0].without,
                     eps=[evaluation.eps for evaluation in pending],
                     space=subject.space,
                     seed=sweep.seed,
                 )
-                about = provenance(sweep.device, (time.perf_counter() - start) / len(pending))
+                about = provenance(sweep.device, (time.perf_counter() - start) / len(pending), loader)
                 for evaluation, found in zip(pending, counts, strict=True):
                     numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}
                     file.append(LeakRecord(**vars(evaluation), **numbers, **about))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 CLEAN = "clean"
 
@@ -59,16 +63,29 @@ class Record(Evaluation):
     Args:
         top1: how many images were classified correctly.
         top5: how many images had their class among the five likeliest; None with fewer than six classes.
+        correct: which images were classified correctly, as :func:`packed` makes it; :attr:`hits` unpacks it.
         seconds: how long it took.
         device: what it ran on.
-        versions: version of each package that the result depends on.
+        versions: version of each package that the result depends on; of images in files the loader's, too.
     """
 
     top1: int
     top5: int | None
+    correct: str
     seconds: float
     device: str
     versions: Mapping[str, str]
+
+    @property
+    def hits(self) -> npt.NDArray[np.bool_]:  # [n]
+        """Which of the ``n`` images were classified correctly, in the order of the data set."""
+        packed = np.frombuffer(base64.b64decode(self.correct), dtype=np.uint8)  # [n / 8, rounded up]
+        return np.unpackbits(packed, count=self.n).astype(bool)
+
+
+def packed(hits: npt.NDArray[np.bool_]) -> str:
+    """Yes or no for each of n images as text: a bit each, the first image's the highest of its byte, in base64."""
+    return base64.b64encode(np.packbits(hits).tobytes()).decode()
 
 
 def key_of(evaluation: Any, kind: type[Any], *, names: set[str]) -> str:

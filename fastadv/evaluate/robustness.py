@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,17 +24,23 @@ FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every image is among the five
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of ``n`` images were classified correctly; ``top5`` is None with fewer than six classes."""
+    """How many of ``n`` images were classified correctly; ``top5`` is None with fewer than six classes.
+
+    ``correct`` says which were at top 1, in the order of the batches: two sets of counts on the same images can be
+    compared image by image.
+    """
 
     n: int
     top1: int
     top5: int | None
+    correct: Tensor = field(compare=False, repr=False)  # [n] bool
 
 
 def summed(counts: Sequence[Counts]) -> Counts:
     """Those of disjoint parts of the images, together."""
     top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
-    return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5)
+    correct = torch.cat([count.correct for count in counts])  # [n]
+    return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5, correct)
 
 
 def evaluate(
@@ -130,9 +136,10 @@ def evaluate_each(
             candidates = [images] if perturb is None else perturb.at_each(images, labels, eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
                 tally.add(hits(model, candidate, labels))
-    if tallies and tallies[0].n == 0:
+    counts = [tally.counts() for tally in tallies]
+    if counts and counts[0].n == 0:
         raise ValueError("there are no images to evaluate")
-    return [tally.counts() for tally in tallies]
+    return counts
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
@@ -153,17 +160,18 @@ class _Tally:
     """Counts that grow."""
 
     def __init__(self) -> None:
-        self.n = self.top1 = self.top5 = 0
+        self.top1 = [torch.empty(0, dtype=torch.bool)]  # of each batch [m]
+        self.top5 = 0
         self.has_top5 = True
 
     def add(self, found: Hits) -> None:
-        self.n += len(found.top1)
-        self.top1 += int(found.top1.sum())
+        self.top1.append(found.top1.cpu())
         self.top5 += int(found.top5.sum()) if found.top5 is not None else 0
         self.has_top5 = found.top5 is not None
 
     def counts(self) -> Counts:
-        return Counts(self.n, self.top1, self.top5 if self.has_top5 else None)
+        correct = torch.cat(self.top1)  # [n]
+        return Counts(len(correct), int(correct.sum()), self.top5 if self.has_top5 else None, correct)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 Z_95 = 1.96  # 97.5 % quantile of the standard normal distribution
 
@@ -62,6 +63,9 @@ class Estimate:
     high: float
 
 
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)  # of nothing
+
+
 def wilson(successes: int, n: int, z: float = Z_95) -> Estimate:
     """The fraction ``successes / n`` with Wilson's score interval, which holds at 0 and 1, too (Wilson, 1927).
 
@@ -80,34 +84,68 @@ def wilson(successes: int, n: int, z: float = Z_95) -> Estimate:
     return Estimate(p, 0.0 if successes == 0 else centre - reach, 1.0 if successes == n else centre + reach)
 
 
-def combination(terms: Sequence[tuple[float, Estimate]]) -> Estimate:
-    """The sum of weighted independent estimates, such as a difference, with an interval made of theirs.
+def quantile(comparisons: int = 1) -> float:
+    """Of the standard normal distribution, for two-sided intervals that all hold together at 95 % (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - 0.025 / comparisons)
 
-    Of two fractions with Wilson's intervals and the weights 1 and -1 it is Newcombe's (1998); for any number of terms,
-    Zou and Donner's (2008). Accuracies on the same images are not independent but rise and fall together: the interval
-    of their difference is then wider than it need be.
+
+def phi(both: int, one: int, other: int, n: int) -> float:
+    """The correlation of two answers, yes or no, to each of n examples: the phi coefficient.
+
+    A positive one is made smaller by Newcombe's (1998, paired data, method 10) correction for continuity, and may
+    become 0; it is 0 where an answer is always the same.
+
+    Args:
+        both: examples with yes in both.
+        one: with yes in the first.
+        other: with yes in the second.
+        n: examples.
+    """
+    variances = one * (n - one) * other * (n - other)
+    if variances == 0:
+        return 0.0
+    excess = n * both - one * other
+    return (max(excess - n / 2, 0) if excess > 0 else excess) / math.sqrt(variances)
+
+
+def combination(terms: Sequence[tuple[float, Estimate]], correlations: Sequence[Sequence[float]] = ()) -> Estimate:
+    """The sum of weighted estimates, such as a difference, with an interval made of theirs (Zou and Donner, 2008).
+
+    Of two fractions with Wilson's intervals and the weights 1 and -1 it is method 10 of Newcombe (1998): of his paper
+    on independent samples and, with :func:`phi` as their correlation, of the one on paired samples.
+
+    Args:
+        terms: weights and estimates.
+        correlations: between each two of the estimates [terms, terms]; none if they are independent.
     """
     value = sum(weight * term.value for weight, term in terms)
-    below = [(term.value - term.low) if weight > 0 else (term.high - term.value) for weight, term in terms]
-    above = [(term.high - term.value) if weight > 0 else (term.value - term.low) for weight, term in terms]
-    weights = [weight for weight, _ in terms]
-    low, high = (math.hypot(*(w * reach for w, reach in zip(weights, side, strict=True))) for side in (below, above))
-    return Estimate(value, value - low, value + high)
+    # How far each term alone can move the sum down and up, with the sign of its weight.
+    below = [weight * (term.value - term.low if weight > 0 else term.high - term.value) for weight, term in terms]
+    above = [weight * (term.high - term.value if weight > 0 else term.value - term.low) for weight, term in terms]
+    return Estimate(value, value - _reach(below, correlations), value + _reach(above, correlations))
 
 
-def ratio(above: Estimate, below: Estimate) -> Estimate:
-    """The quotient of two independent estimates with an interval made of theirs (Donner and Zou, 2012).
+def _reach(moves: Sequence[float], correlations: Sequence[Sequence[float]]) -> float:
+    """How far the sum goes: the root of the sum of ``rho_ij a_i a_j``."""
+    square = sum(a * a for a in moves)
+    for i, row in enumerate(correlations):
+        square += sum(rho * moves[i] * moves[j] for j, rho in enumerate(row) if j != i)
+    return math.sqrt(max(0.0, square))  # estimated one by one, correlations need not fit each other
 
-    Raises:
-        ValueError: a denominator whose interval reaches 0.
+
+def ratio(above: Estimate, below: Estimate, correlation: float = 0.0) -> Estimate:
+    """The quotient of two estimates with an interval made of theirs (Donner and Zou, 2012).
+
+    Of a denominator whose interval reaches 0, nothing is known: :data:`UNKNOWN`.
     """
-    if below.low <= 0:
-        raise ValueError(f"a ratio needs a denominator that is not 0, got the interval [{below.low}, {below.high}]")
+    if not below.low > 0:
+        return UNKNOWN
     product = above.value * below.value
 
     def end(one: float, other: float, sign: int) -> float:
+        middle = product - correlation * (above.value - one) * (other - below.value)
         denominator = other * (2 * below.value - other)
-        root = math.sqrt(max(0.0, product**2 - one * (2 * above.value - one) * denominator))
-        return (product + sign * root) / denominator
+        root = math.sqrt(max(0.0, middle**2 - one * (2 * above.value - one) * denominator))
+        return (middle + sign * root) / denominator
 
     return Estimate(above.value / below.value, end(above.low, below.high, -1), end(above.high, below.low, 1))

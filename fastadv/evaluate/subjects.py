@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from fastadv import data, models
+from fastadv import data, devices, models
+from fastadv.arguments import whole
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.trial import check_takes
 from fastadv.models.weights import load_weights
 from fastadv.pixels import PixelSpace
 from fastadv.train.checkpoint import LoadedModel, load_model
-from fastadv.train.config import DataConfig, SpaceName
+from fastadv.train.config import DataConfig, LoaderName, SpaceName
+from fastadv.train.distributed import launched
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
@@ -87,6 +90,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help=f"imagenet: the share of an image's sides that these are shown (default: the runs', or {default.central})",
     )
+    add(
+        "--loader",
+        choices=get_args(LoaderName),
+        default="auto",
+        help="imagenet: what decodes images; auto is dali where it is installed (default: auto, whatever the runs had)",
+    )
+    add(
+        "--workers",
+        type=partial(whole, least=0, most=devices.MOST_THREADS),
+        metavar="N",
+        help="imagenet: threads (dali) or processes (torchvision) that decode (default: the cores of this machine, "
+        "shared by the processes that torchrun starts on it)",
+    )
     add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
 
 
@@ -118,13 +134,11 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
         else _from_file(one, names[one], images, config, spaces)
         for one in named
     ]
-    return Loaded(subjects, config, images)
+    return Loaded(subjects, _with_loader(config, images, options), images)
 
 
 def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> None:
     """Refuse images of other classes than a run was trained on, or of the same in another order.
-
-    Of a checkpoint that has no names, as earlier versions wrote it, the number counts alone.
 
     Args:
         name: of its row, for messages.
@@ -135,12 +149,13 @@ def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> No
     Raises:
         ValueError: that, with the first classes that differ.
     """
-    if run.num_classes != len(images.classes):
+    if len(run.classes) != len(images.classes):
+        in_shards = "" if isinstance(images, data.ImageSet) else "; of shards, classes.txt names them all, a line each"
         raise ValueError(
-            f"{name} tells {run.num_classes} classes apart, and {where} has {len(images.classes)}: --data must hold "
-            f"the classes that it was trained on"
+            f"{name} tells {len(run.classes)} classes apart, and {where} has {len(images.classes)}: --data must hold "
+            f"the classes that it was trained on{in_shards}"
         )
-    if run.classes is not None and (differ := data.other_classes(run.classes, images.classes)) is not None:
+    if (differ := data.other_classes(run.classes, images.classes)) is not None:
         raise ValueError(
             f"{name} was trained on other classes than those of {where}: {differ}. --data must hold the classes that "
             f"it was trained on, by the same names (of folders, or in classes.txt) and in the same order"
@@ -200,6 +215,16 @@ def _data_of(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], opti
     if options.dataset not in (None, one.name):
         raise ValueError(f"{names[first]} was trained on {one.name}, and --dataset is {options.dataset}")
     return one
+
+
+def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace) -> DataConfig:
+    """With the loader and workers of this command: a run's own are of the machine that it was trained on."""
+    if not isinstance(images, data.ImageSet):
+        loader = data.resolve_loader(options.loader, option="--loader", say=launched().main)
+        return replace(config, loader=loader, workers=options.workers)
+    if options.loader != "auto" or options.workers is not None:
+        raise ValueError(f"--loader and --workers are for images in files, and {config.name} is read into memory")
+    return config
 
 
 def _spaces(texts: Sequence[str], names: Sequence[str]) -> dict[str, PixelSpace]:

@@ -16,19 +16,26 @@ from torch import Tensor, nn
 
 import fastadv
 from fastadv import attacks
-from fastadv.data import BadImage, ImageLoader, ImageSet, ImageSource, create_loader, fingerprint_of_files, spread
+from fastadv.data import (
+    BadImage,
+    ImageLoader,
+    ImageSet,
+    ImageSource,
+    create_loader,
+    fingerprint_of_files,
+    loader_version,
+    spread,
+)
 from fastadv.evaluate.attack_text import parse_attack
-from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile
+from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.evaluate.robustness import Counts, evaluate_each, summed
 from fastadv.evaluate.statistics import proportion
-from fastadv.extras import require
 from fastadv.pixels import PixelSpace
+from fastadv.progress import progress_bar
 from fastadv.train.config import DataConfig
 from fastadv.train.distributed import ALONE, Processes, gathered, on_all, on_main
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from fastadv.train.interfaces import Loader
 
 Images = ImageSet | ImageSource
@@ -248,7 +255,13 @@ def _measure(
     counts = [summed(of_one) for of_one in zip(*filter(None, parts), strict=True)]
     seconds = (time.perf_counter() - start) / len(evaluations)
     return [
-        Record(**vars(evaluation), top1=count.top1, top5=count.top5, **provenance(sweep.device, seconds))
+        Record(
+            **vars(evaluation),
+            top1=count.top1,
+            top5=count.top5,
+            correct=packed(count.correct.numpy()),
+            **provenance(sweep.device, seconds, loader),
+        )
         for evaluation, count in zip(evaluations, counts, strict=True)
     ]
 
@@ -269,13 +282,16 @@ def _refuse(bad: BadImage) -> None:
     )
 
 
-def provenance(device: torch.device | str, seconds: float) -> dict[str, Any]:
+def provenance(device: torch.device | str, seconds: float, loader: Loader) -> dict[str, Any]:
     """What a record says of how it was measured."""
     device = torch.device(device)
+    versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__)}
+    if isinstance(loader, ImageLoader):
+        versions["loader"] = loader_version(loader)
     return {
         "seconds": round(seconds, 3),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": {"fastadv": fastadv.__version__, "torch": str(torch.__version__)},
+        "versions": versions,
     }
 
 
@@ -287,17 +303,6 @@ def counted(
     for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):
         yield images, labels
         advance(len(labels))
-
-
-def progress_bar(*, shown: bool = True) -> Progress:
-    """A bar on the terminal; disabled where standard error is not one, or another process shows it."""
-    rich = require("rich.progress", extra="evaluate")
-    console = require("rich.console", extra="evaluate").Console(stderr=True)
-    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.MofNCompleteColumn())
-    bar: Progress = rich.Progress(
-        *columns, rich.TimeRemainingColumn(), console=console, disable=not (shown and console.is_terminal)
-    )
-    return bar
 
 
 def fingerprint_of_images(images: Images, config: DataConfig) -> str:

@@ -21,18 +21,9 @@ from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.records import RecordFile, key_of
 from fastadv.evaluate.robustness import Hits, hits
 from fastadv.evaluate.statistics import Proportion, proportion
-from fastadv.evaluate.sweep import (
-    Images,
-    Subject,
-    Sweep,
-    counted,
-    fingerprint,
-    loader_of,
-    measured_on,
-    progress_bar,
-    provenance,
-)
+from fastadv.evaluate.sweep import Images, Subject, Sweep, counted, fingerprint, loader_of, measured_on, provenance
 from fastadv.pixels import PixelSpace
+from fastadv.progress import progress_bar
 
 TOPS = (1, 5)
 
@@ -119,7 +110,7 @@ class TransferRecord(TransferEvaluation):
         top5: the same where wrong means not among the five likeliest; None with fewer than six classes.
         seconds: its share of the time that its source took with this attack.
         device: what it ran on.
-        versions: version of each package that the result depends on.
+        versions: version of each package that the result depends on; of images in files the loader's, too.
     """
 
     top1: Sequence[int]
@@ -306,7 +297,7 @@ def _measure(
     for evaluation, counts in zip(evaluations, itertools.chain.from_iterable(table), strict=True):
         numbers = {top: [c.fooled, c.transferred, c.wrong] for top, c in counts.items()}
         yield TransferRecord(
-            **vars(evaluation), top1=numbers[1], top5=numbers.get(5), **provenance(sweep.device, seconds)
+            **vars(evaluation), top1=numbers[1], top5=numbers.get(5), **provenance(sweep.device, seconds, loader)
         )
 
 

@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
-from fastadv.evaluate.statistics import Proportion
+from fastadv.evaluate.statistics import Proportion, proportion, wilson
 from fastadv.evaluate.tables import Table
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEASURES: dict[str, tuple[str, Callable[[TransferCounts], Proportion | None]]] = {
-    "rate": ("Transfer rate", lambda counts: counts.rate),
-    "error": ("Error rate", lambda counts: counts.error),
+# Title, and how many of how many images.
+MEASURES: dict[str, tuple[str, Callable[[TransferCounts], tuple[int, int]]]] = {
+    "rate": ("Transfer rate", lambda counts: (counts.transferred, counts.fooled)),
+    "error": ("Error rate", lambda counts: (counts.wrong, counts.n)),
 }
 _WHAT = {
     "rate": "Of the images that the source classifies correctly when clean and wrongly when adversarial: those that "
@@ -40,7 +41,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
     if not chosen:
         raise ValueError(f"there are no records of eps = {eps:g}")
     sources, targets, attacks = (list(dict.fromkeys(names)) for names in zip(*chosen, strict=True))
-    title, figure_of = MEASURES[measure]
+    title, share_of = MEASURES[measure]
     rows = []
     for top in tops_of(records):
         for source in sources:
@@ -49,7 +50,8 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
                 for target in targets:
                     record = chosen.get((source, target, attack))
                     counts = None if record is None else record.counts(top)
-                    cells.append(None if counts is None else figure_of(counts))
+                    found, n = (0, 0) if counts is None else share_of(counts)
+                    cells.append(proportion(found, n) if n else None)
             rows.append((f"top {top}", source, *cells))
     header = ("Metric", "Source", *(f"{attack}: {target}" for attack in attacks for target in targets))
     first = records[0]
@@ -78,19 +80,14 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
     if not own:
         raise ValueError(f"there are no records of images made with {source} and shown to {target}")
     attacks = list(dict.fromkeys(r.attack for r in own))
-    title, figure_of = MEASURES[measure]
+    title, share_of = MEASURES[measure]
     tops = tops_of(own)
     figure, panels = panels_of(len(tops), lines=len(attacks))
     for top, axes in zip(tops, panels, strict=True):
         for index, attack in enumerate(attacks):
-            points = []
-            for record in own:
-                counts = record.counts(top)
-                value = None if record.attack != attack or counts is None else figure_of(counts)
-                if value is not None:
-                    points.append((record.eps, value))
-            draw_line(axes, attack, points, index)
-        eps_axis(axes, sorted({r.eps for r in own}))
+            shares = [(r.eps, share_of(counts)) for r in own if r.attack == attack and (counts := r.counts(top))]
+            draw_line(axes, attack, [(eps, wilson(found, n)) for eps, (found, n) in shares if n], index)
+        eps_axis(axes, sorted({r.eps for r in own}), clean=False)
         axes.set(title=f"{source} to {target}, top {top}", ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
     legend_below(figure, panels[0])
     return figure

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv.extras import require
+from fastadv.wording import few
 
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")  # what training scripts call the weights among other things
@@ -77,9 +78,7 @@ def _unwrapped(content: Any) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        got = (
-            f"the keys {', '.join(map(str, list(content)[:_SHOWN]))}" if isinstance(content, Mapping) else type(content)
-        )
+        got = f"the keys {few(list(map(str, content)), _SHOWN)}" if isinstance(content, Mapping) else type(content)
         raise ValueError(f"the file must hold a state dictionary, names and tensors, got {got}")
     weights = {str(name): tensor for name, tensor in content.items()}
     for wrapper in _WRAPPERS * 2:  # in either order
@@ -89,7 +88,4 @@ def _unwrapped(content: Any) -> dict[str, Tensor]:
 
 
 def _some(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{what} {', '.join(names[:_SHOWN])}{more}".strip()]
+    return [f"{what} {few(names, _SHOWN)}".strip()] if names else []

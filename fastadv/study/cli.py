@@ -18,7 +18,7 @@ from fastadv.outputs import make_folder, only_writer
 from fastadv.signals import exit_code
 from fastadv.study import manifest
 from fastadv.study.cost import Speeds, hours, seconds_of, training_seconds
-from fastadv.study.plan import Study
+from fastadv.study.plan import Network, Study
 from fastadv.study.recipes import STUDIES
 from fastadv.study.report import write_report
 from fastadv.study.runner import Machine, Place, Runner, Work, plan
@@ -46,8 +46,8 @@ examples:
   fastadv study all --data DIR --out runs/study --dry-run
   fastadv study transfer --scale imagenet --data DIR --processes 8 --out runs/imagenet
 
-exit codes: 0 done; 1 a training failed or a file could not be written; 2 a mistake in the command or the data; 130 or
-143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
+exit codes: 0 done; 1 a training failed, and what does not need it is done, or a file could not be written; 2 a mistake
+in the command or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
 """
 
 
@@ -72,11 +72,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         with only_writer(arguments.out):
             manifest.update(place.folder, about, [one.name for one in studies], shlex.join(["fastadv", "study", *argv]))
-            _run(studies, scale, place, machine, plan(studies, scale, speeds))
+            failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
     except ValueError as error:
         print(f"fastadv study: {error}", file=sys.stderr)
         return 2
-    except (OSError, CheckpointError, NonFiniteLoss) as error:
+    except (OSError, CheckpointError) as error:
         print(f"fastadv study: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -86,13 +86,18 @@ def main(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return exit_code(*interrupt.args)
-    return 0
+    for network, reason in failed:
+        print(f"fastadv study: the training of {network.name} failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _run(studies: Sequence[Study], scale: Scale, place: Place, machine: Machine, work: dict[str, list[Work]]) -> None:
-    Runner(place, machine, scale).run(studies, work)
+def _run(
+    studies: Sequence[Study], scale: Scale, place: Place, machine: Machine, work: dict[str, list[Work]]
+) -> list[tuple[Network, NonFiniteLoss]]:
+    failed = Runner(place, machine, scale).run(studies, work)
     for path in write_report(place.folder):
         print(path)
+    return failed
 
 
 def _parser() -> argparse.ArgumentParser:

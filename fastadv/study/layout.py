@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
-from fastadv.evaluate.statistics import Proportion, proportion
+from fastadv.evaluate.records import Record
+from fastadv.evaluate.statistics import Proportion, proportion, wilson
 from fastadv.evaluate.tables import Cell, Table
 from fastadv.study import paper
-from fastadv.study.plan import Network
+from fastadv.study.plan import Network, Shown
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
 
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE, PAPER = "here", "paper"
+
+# Of the attacks, in every table, figure and claim.
+TITLES = {
+    "fgsm": "FGSM",
+    "fgsm_pred": "FGSM-pred",
+    "fast_entropy": "fast entropy",
+    "fast_grad_l2": "fast grad. L2",
+    "fast_grad_linf": "fast grad. Linf",
+    "step_ll": "step l.l.",
+    "step_rnd": "step rnd.",
+    "random_sign": "sign of random perturbation",
+    "random_normal": "random normal perturbation",
+    "iter_ll": "iter. l.l.",
+    "iter_basic": "iter. basic",
+}
 
 
 @dataclass(frozen=True)
@@ -103,11 +119,19 @@ def _eps_heads(scale: Scale) -> list[str]:
     return [f"eps = {eps:g} ({theirs:g})" for eps, theirs in zip(scale.eps, paper.EPS, strict=True)]
 
 
+def images_note(records: Iterable[Record]) -> str:
+    """On how many images the attacks of these records were measured."""
+    attacks: dict[int, list[str]] = {}
+    for record in records:
+        if TITLES[record.attack] not in attacks.setdefault(record.n, []):
+            attacks[record.n].append(TITLES[record.attack])
+    counts = [f"{n:,}" + (f" ({', '.join(names)})" if len(attacks) > 1 else "") for n, names in attacks.items()]
+    return f"First {' and '.join(counts)} of {record.total:,} {record.split} images of {record.dataset}"
+
+
 def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
-    counts = {results.record(row.network, row.attack, scale.eps[0]).n for row in rows}
-    record = results.record(rows[0].network, rows[0].attack, scale.eps[0])
-    images = " and ".join(f"{n:,}" for n in sorted(counts))
-    notes = [f"First {images} of {record.total:,} {record.split} images of {record.dataset}; ±: 95 % interval."]
+    records = [results.record(row.network, row.attack, scale.eps[0]) for row in rows]
+    notes = [f"{images_note(records)}; ±: 95 % interval."]
     if tuple(scale.eps) != paper.EPS:
         notes.append("eps in pixel values; in brackets the paper's, in whose place it stands.")
     return notes
@@ -147,14 +171,63 @@ def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, 
     figure, all_axes = panels_of(len(panels), lines=len(panels[0].lines))
     for panel, axes in zip(panels, all_axes, strict=True):
         for index, (label, network, attack) in enumerate(panel.lines):
-            points = [(0.0, fraction(results.clean(network, top, beside=attack, eps=scale.eps[0])))]
-            points += [(eps, fraction(results.accuracy(network, attack, eps, top))) for eps in scale.eps]
-            draw_line(axes, label, points, index)
+            shares = [(0.0, results.clean(network, top, beside=attack, eps=scale.eps[0]))]
+            shares += [(eps, results.accuracy(network, attack, eps, top)) for eps in scale.eps]
+            draw_line(axes, label, [(eps, wilson(found.successes, found.n)) for eps, found in shares], index)
         eps_axis(axes, scale.eps)
         axes.set(title=panel.title, ylim=(-3, 103))
     all_axes[0].set_ylabel(f"top-{top} accuracy (%)")
     legend_below(figure, all_axes[0])
     return figure
+
+
+def table_and_curves(
+    scale: Scale,
+    results: Results,
+    networks: Mapping[Any, Network],
+    attacks: Sequence[str],
+    *,
+    name: str,
+    caption: str,
+    label: str,
+    table: str = "",
+    tops: Sequence[int] = (1,),
+    notes: Sequence[str] = (),
+) -> Shown:
+    """Every network under each attack: a table, and a panel of curves for each attack.
+
+    Args:
+        scale: the scale.
+        results: what was measured.
+        networks: by the paper's rows: a key, or with several attacks attack and key.
+        attacks: on each.
+        name: of both files.
+        caption: of the table.
+        label: heading of the networks' names.
+        table: of the paper, as for :class:`Row`, "" for none.
+        tops: as for :func:`accuracy_table`, like notes.
+
+    Raises:
+        NotMeasured: a record is missing.
+    """
+    several = len(attacks) > 1
+    rows = [
+        Row(
+            (TITLES[attack], network.name) if several else (network.name,),
+            network,
+            attack,
+            table,
+            f"{attack} {key}" if several else key,
+        )
+        for attack in attacks
+        for key, network in networks.items()
+    ]
+    labels = ("Adv. method", label) if several else (label,)
+    panels = [Panel(TITLES[attack], [(one.name, one, attack) for one in networks.values()]) for attack in attacks]
+    return Shown(
+        {name: accuracy_table(scale, results, rows, caption=caption, labels=labels, tops=tops, notes=notes)},
+        {name: accuracy_figure(scale, results, panels)},
+    )
 
 
 def tops_of(scale: Scale) -> tuple[int, ...]:

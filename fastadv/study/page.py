@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
 from fastadv.extras import require
+from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, RULE, UNCLEAR, Finding, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fastadv.study.report import Report, Section
-    from fastadv.study.verdicts import Finding
 
 # Verdicts differ by mark, word and weight, not by colour alone; bars at the left are told apart in grey.
 _STYLE = """
@@ -41,7 +41,8 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 .claim p { margin: .2rem 0; } .claim summary { cursor: pointer; font-size: .86rem; }
 .claim ul { margin: .2rem 0; font-size: .86rem; }
 .holds { border-color: #1b6e3c; } .fails { border-color: #c05a00; border-left-style: double; }
-.unclear { border-color: #8a8a8a; border-left-style: dotted; } .missing { border-color: #d5d5d5; }
+.unclear { border-color: #8a8a8a; border-left-style: dotted; }
+.absent { border-color: #b5b5b5; border-left-style: dashed; } .missing { border-color: #d5d5d5; }
 .verdict { font-weight: 700; }
 @media (max-width: 40rem) { body { padding: .6rem; font-size: 15px; } }
 @media print { nav { display: none; } details > * { display: block; } }
@@ -50,47 +51,42 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 
 def page(report: Report) -> str:
     """The whole page."""
-    from fastadv.study.report import INTERVALS, configuration, summary, title
-
-    found = [finding for section in report.sections for finding in section.findings]
+    found = report.findings
     links = [(section.study.name, section.study.name) for section in report.sections]
     links = [("claims", "claims"), *links, ("networks", "networks"), ("machine", "machine and commands")]
     body = [
-        f"<h1>{escape(title(report))}</h1>",
+        f"<h1>{escape(report.title)}</h1>",
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
         f"<p>{escape(report.scale.why)}</p>",
-        f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(INTERVALS)}</p>',
+        f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(RULE)}</p>',
         *(_claim(finding, report.remarks.get(finding.claim.name, "")) for finding in found),
         *(_section(section) for section in report.sections),
         f'<h2 id="networks">Networks</h2>{_table(report.networks)}',
-        f"<p>The base network:</p><pre>{escape(configuration(report.scale))}</pre>",
+        f"<p>The base network:</p><pre>{escape(report.configuration)}</pre>",
         f'<h2 id="machine">Machine and versions</h2><pre>{escape(report.about.machine)}</pre>',
+        _table(report.times) if report.times else "",
         f"<h2>Commands</h2><pre>{escape(chr(10).join(report.about.commands))}</pre>",
     ]
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title(report))}</title><style>{_STYLE}</style>"
+        f"<title>{escape(report.title)}</title><style>{_STYLE}</style>"
     )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
 def _claim(finding: Finding, remark: str) -> str:
-    from fastadv.study.report import MARKS
-    from fastadv.study.verdicts import FAILS, HOLDS, UNCLEAR
-
-    kind = {HOLDS: "holds", FAILS: "fails", UNCLEAR: "unclear"}.get(finding.verdict, "missing")
+    kind = {HOLDS: "holds", FAILS: "fails", UNCLEAR: "unclear", ABSENT: "absent"}.get(finding.verdict, "missing")
     claim = finding.claim
-    figures = [f"{escape(str(check))} {MARKS[check.verdict]}" for check in finding.checks]
-    shown = "".join(
-        f'<p class="note">{escape(str(check))}</p>' for check in finding.checks if check is finding.deciding
-    )
+    figures = [f"{escape(str(check))} {MARKS[verdict]}" for check, verdict in finding.checks]
+    shown = "" if finding.deciding is None else f'<p class="note">{escape(str(finding.deciding))}</p>'
     if len(figures) > 1:
         items = "".join(f"<li>{figure}</li>" for figure in figures)
         shown += f"<details><summary>all {len(figures)} figures</summary><ul>{items}</ul></details>"
     said = f"<p>{escape(remark)}</p>" if remark else ""
     return (
-        f'<div class="claim {kind}"><p>{escape(claim.text)} '
-        f'<span class="note">{escape(claim.source)}; <a href="#{claim.study}">{claim.study}</a></span></p>'
+        f'<div class="claim {kind}"><p>{escape(claim.stated)} '
+        f'<span class="note">{claim.name}: {escape(claim.source)}, '
+        f'<a href="#{claim.study}">{claim.study}</a></span></p>'
         f'<p class="verdict">{MARKS[finding.verdict]} {escape(finding.verdict)}</p>{said}{shown}</div>'
     )
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.tables import Table, save_table, to_markdown
 from fastadv.extras import require
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
+from fastadv.study.cost import hours
 from fastadv.study.page import page
 from fastadv.study.plan import Network, Shown, Study
 from fastadv.study.recipes import STUDIES
 from fastadv.study.results import NotMeasured
-from fastadv.study.runner import Place
+from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
-from fastadv.study.verdicts import FAILS, HOLDS, MISSING, UNCLEAR, Finding
+from fastadv.study.verdicts import MARKS, RULE, Check, Finding, summary
 from fastadv.train.parsing import flat
-
-MARKS = {HOLDS: "✓", FAILS: "✗", UNCLEAR: "?", MISSING: "-"}
-INTERVALS = (
-    "A claim holds if the 95 % interval of every figure lies within what is claimed, and does not if one lies wholly "
-    "outside. Intervals are of the draw of test images alone: a training with another seed moves most accuracies by "
-    "some tenths of a point, so that differences of that size are of these networks and not of the methods."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +51,7 @@ class Report:
         scale: its scale.
         sections: one for each study.
         networks: the configurations, by what differs from the base network.
+        times: what the studies took; None if that was not noted.
         remarks: words on claims, by their names.
     """
 
@@ -62,7 +59,25 @@ class Report:
     scale: Scale
     sections: Sequence[Section]
     networks: Table
+    times: Table | None
     remarks: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """Of the page."""
+        about = self.about
+        return f"Adversarial Machine Learning at Scale: the paper's study, {about.scale} scale ({about.dataset})"
+
+    @property
+    def configuration(self) -> str:
+        """The base network's, as YAML."""
+        text: str = require("yaml", extra="train").safe_dump(asdict(self.scale.base), sort_keys=False)
+        return text.rstrip()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """On the claims of all sections."""
+        return [finding for section in self.sections for finding in section.findings]
 
 
 def _write(shown: Shown, folder: Path) -> None:
@@ -82,10 +97,9 @@ def write_report(folder: Path) -> list[Path]:
         OSError: a file could not be written.
     """
     report = gather(folder)
-    found = [finding for section in report.sections for finding in section.findings]
     texts = {
-        "claims.md": claims_markdown(found, report.remarks),
-        "claims.json": claims_json(found),
+        "claims.md": claims_markdown(report.findings, report.remarks),
+        "claims.json": claims_json(report.findings),
         "report.md": markdown(report),
         "report.html": page(report),
     }
@@ -117,7 +131,14 @@ def gather(folder: Path) -> Report:
         except NotMeasured as missing:
             sections.append(Section(study, None, str(missing), found))
     studies = [STUDIES[name] for name in about.studies]
-    return Report(about, scale, sections, network_table(studies, scale), _remarks(folder))
+    return Report(
+        about,
+        scale,
+        sections,
+        network_table(studies, scale),
+        time_table(Place(folder).times().records),
+        _remarks(folder),
+    )
 
 
 def _remarks(folder: Path) -> dict[str, str]:
@@ -155,14 +176,24 @@ def network_table(studies: Sequence[Study], scale: Scale) -> Table:
     return Table("Networks", ("Id", "Names", "Differs from the base network in"), tuple(rows), labels=3)
 
 
+def time_table(times: Sequence[Time]) -> Table | None:
+    """The time that each study took, and all of them; None if nothing was noted."""
+    taken: dict[str, list[float]] = {}
+    for one in times:
+        taken.setdefault(one.study, []).append(one.seconds)
+    rows = [(name, str(len(taken[name])), hours(sum(taken[name]))) for name in STUDIES if name in taken]
+    if not rows:
+        return None
+    everything = [seconds for one in taken.values() for seconds in one]
+    rows.append(("all", str(len(everything)), hours(sum(everything))))
+    notes = (
+        "Trainings and evaluations, each counted for the study that it was first done for; what was interrupted is not "
+        "counted.",
+    )
+    return Table("Time taken", ("Study", "Pieces of work", "Time"), tuple(rows), notes=notes)
+
+
 # --- claims as text --------------------------------------------------------------------------------------------------
-
-
-def summary(found: Sequence[Finding]) -> str:
-    """How many claims there are of each verdict."""
-    counts = {verdict: sum(finding.verdict == verdict for finding in found) for verdict in MARKS}
-    parts = [f"{MARKS[verdict]} {count} {verdict}" for verdict, count in counts.items() if count]
-    return f"{len(found)} claims: {', '.join(parts)}."
 
 
 def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str:
@@ -170,40 +201,48 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
     lines = [
         summary(found),
         "",
-        INTERVALS,
+        RULE,
         "",
         "| | claim | paper | verdict | figures |",
         "| --- | --- | --- | --- | --- |",
     ]
     for finding in found:
         claim = finding.claim
-        figures = "<br>".join(str(check).replace("|", "\\|") for check in finding.checks)
-        remark = f"<br>{remarks[claim.name]}" if claim.name in remarks else ""
-        cells = (MARKS[finding.verdict], f"`{claim.name}` {claim.text}{remark}", claim.source, finding.verdict, figures)
+        figures = "<br>".join(f"{check} {MARKS[verdict]}" for check, verdict in finding.checks).replace("|", "\\|")
+        said = [f"`{claim.name}` {claim.stated}", *([remarks[claim.name]] if claim.name in remarks else [])]
+        cells = (MARKS[finding.verdict], "<br>".join(said), claim.source, finding.verdict, figures)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def claims_json(found: Sequence[Finding]) -> str:
-    """The same for a program to read; figures are fractions."""
+    """The same for a program to read; figures are fractions with their 95 % intervals, null if of nothing."""
     rows = [
         {
             "name": finding.claim.name,
             "study": finding.claim.study,
             "source": finding.claim.source,
             "text": finding.claim.text,
+            "one_is_enough": finding.claim.any_suffices,
+            "premise": finding.claim.premise and finding.claim.premise.name,
             "verdict": finding.verdict,
-            "figures": [{**asdict(check), "verdict": check.verdict} for check in finding.checks],
+            "figures": [_figure_json(check, verdict) for check, verdict in finding.checks],
         }
         for finding in found
     ]
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _figure_json(check: Check, verdict: str) -> dict[str, Any]:
+    found = {name: None if math.isnan(value) else value for name, value in asdict(check.estimate()).items()}
+    bounds = {"above": check.above, "below": check.below, "unit": check.unit}
+    return {"what": check.what, "estimate": found, **bounds, "verdict": verdict}
 
 
 def markdown(report: Report) -> str:
     """The whole report as Markdown; its figures are the files in figures/."""
-    found = [finding for section in report.sections for finding in section.findings]
-    parts = [f"# {title(report)}", report.scale.why, f"## Claims\n\n{claims_markdown(found, report.remarks)}"]
+    claims = claims_markdown(report.findings, report.remarks)
+    parts = [f"# {report.title}", report.scale.why, f"## Claims\n\n{claims}"]
     for section in report.sections:
         parts.append(f"## {section.study.title} ({section.study.source})")
         if section.shown is None:
@@ -214,20 +253,8 @@ def markdown(report: Report) -> str:
         parts += [to_markdown(table) for table in section.shown.tables.values()]
         parts += [f"![{name}](figures/{name}.svg)" for name in section.shown.figures]
     parts.append(f"## Networks\n\n{to_markdown(report.networks)}")
-    parts.append(f"Base network:\n\n```\n{configuration(report.scale)}\n```")
+    parts.append(f"Base network:\n\n```\n{report.configuration}\n```")
     parts.append(f"## Machine and versions\n\n```\n{report.about.machine}\n```")
+    parts += [to_markdown(report.times)] if report.times else []
     parts.append("## Commands\n\n```bash\n" + "\n".join(report.about.commands) + "\n```")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
-
-
-def title(report: Report) -> str:
-    """Of the page."""
-    return (
-        f"Adversarial Machine Learning at Scale: the paper's study, {report.about.scale} scale ({report.about.dataset})"
-    )
-
-
-def configuration(scale: Scale) -> str:
-    """The base network's, as YAML."""
-    text: str = require("yaml", extra="train").safe_dump(asdict(scale.base), sort_keys=False)
-    return text.rstrip()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from fastadv.evaluate.leaking import LeakRecord
 from fastadv.evaluate.records import CLEAN, Record
@@ -17,15 +20,24 @@ class NotMeasured(LookupError):
 
 @dataclass(frozen=True)
 class Share:
-    """``successes`` of ``n``."""
+    """``successes`` of ``n``.
+
+    Args:
+        successes: how many.
+        n: of how many.
+        hits: which of the n, [n] bool; None if that is not known.
+        images: what the n are: hits of the same images belong together.
+    """
 
     successes: int
     n: int
+    hits: npt.NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    images: str = field(default="", compare=False, repr=False)
 
     @property
     def wrong(self) -> Share:
         """The others."""
-        return Share(self.n - self.successes, self.n)
+        return Share(self.n - self.successes, self.n, None if self.hits is None else ~self.hits, self.images)
 
 
 class Results:
@@ -70,11 +82,10 @@ class Results:
         Raises:
             NotMeasured: there is no record, or no top 5.
         """
-        record = self.record(network, attack, eps)
-        correct = record.top1 if top == 1 else record.top5
-        if correct is None:
+        found = _share(self.record(network, attack, eps), top)
+        if found is None:
             raise NotMeasured(f"top {top} of {network.name}")
-        return Share(correct, record.n)
+        return found
 
     def clean(self, network: Network, top: int = 1, *, beside: str = CLEAN, eps: float = 0) -> Share:
         """Clean images classified correctly, of those that an attack ``beside`` was measured on.
@@ -84,10 +95,10 @@ class Results:
         """
         n = self.record(network, beside, eps).n
         record = self._accuracy.get((network.id, CLEAN, 0.0, n))
-        correct = None if record is None else record.top1 if top == 1 else record.top5
-        if correct is None:
+        found = None if record is None else _share(record, top)
+        if found is None:
             raise NotMeasured(f"clean accuracy of {network.name} on {n} images, top {top}")
-        return Share(correct, n)
+        return found
 
     def transfer(self, source: Network, target: Network, attack: str, eps: float) -> TransferRecord:
         """Images made with one network and shown to another.
@@ -110,3 +121,10 @@ class Results:
         if found is None:
             raise NotMeasured(f"labels that {network.name} leaks under {attack}, eps = {eps:g}")
         return found
+
+
+def _share(record: Record, top: int) -> Share | None:
+    """Images classified correctly; None if top 5 was not measured. Which they are is recorded for top 1 alone."""
+    if top == 1:
+        return Share(record.top1, record.n, record.hits, record.images)
+    return None if record.top5 is None else Share(record.top5, record.n)

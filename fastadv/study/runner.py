@@ -6,18 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 import torch
 
 from fastadv import data
 from fastadv.evaluate.leaking import LeakRecord, run_leaking
-from fastadv.evaluate.records import Record, RecordFile
+from fastadv.evaluate.records import CLEAN, Record, RecordFile
 from fastadv.evaluate.subjects import check_classes
-from fastadv.evaluate.sweep import Images, Subject, Sweep, run
+from fastadv.evaluate.sweep import Images, Subject, Sweep, fingerprint, run
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.signals import on_first_signal
 from fastadv.study.cost import Speeds, evaluation_seconds, hours, training_seconds
@@ -28,11 +29,31 @@ from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
 from fastadv.train.parsing import dump_config
-from fastadv.train.trainer import Trainer
+from fastadv.train.trainer import NonFiniteLoss, Trainer
 
 BATCH = 100
 SEED = 0
 _TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Time:
+    """What a piece of work took that was not interrupted.
+
+    Args:
+        study: that it was done for.
+        what: as the progress line has it.
+        seconds: of this run alone, if the piece was begun in an earlier one.
+    """
+
+    study: str
+    what: str
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """Of the piece."""
+        return f"{self.study}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,10 @@ class Place:
     def leaking(self) -> RecordFile[LeakRecord]:
         """The leaked labels."""
         return RecordFile(self.folder / "records" / "leaking.jsonl", LeakRecord)
+
+    def times(self) -> RecordFile[Time]:
+        """What each piece of work took."""
+        return RecordFile(self.folder / "times.jsonl", Time)
 
     def results(self) -> Results:
         """What was measured so far."""
@@ -130,6 +155,12 @@ class Work:
     network: Network | None = None
     part: Robustness | Transfer | Leaking | None = None
 
+    @property
+    def needs(self) -> set[str]:
+        """Ids of the networks that it is about."""
+        networks = () if self.part is None else self.part.networks
+        return {network.id for network in (*networks, *([self.network] if self.network else []))}
+
 
 def plan(studies: Sequence[Study], scale: Scale, speeds: Speeds) -> dict[str, list[Work]]:
     """The work of each study in order. A network that several need is trained for the first of them."""
@@ -176,20 +207,35 @@ class Runner:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped_by: Signals | None = None
 
-    def run(self, studies: Sequence[Study], work: dict[str, list[Work]]) -> None:
+    def run(self, studies: Sequence[Study], work: dict[str, list[Work]]) -> list[tuple[Network, NonFiniteLoss]]:
         """Train and measure all that the studies need.
+
+        Returns:
+            Networks whose training failed. What needs them is left out, and all else is done.
 
         Raises:
             KeyboardInterrupt: a signal, its argument, came; what was done is on disk.
-            NonFiniteLoss: a training failed.
             OSError: a file could not be written.
         """
         progress = _Progress(work)
+        failed: list[tuple[Network, NonFiniteLoss]] = []
         with on_first_signal(self._stop):
             for study in studies:
                 for piece in work[study.name]:
-                    with progress.doing(study, piece, idle=self._is_done(piece)):
+                    if piece.needs & {network.id for network, _ in failed} or self._is_done(piece):
+                        progress.skip(piece)
+                        continue
+                    progress.announce(study, piece)
+                    start = time.perf_counter()
+                    try:
                         self._do(piece)
+                    except NonFiniteLoss as error:
+                        assert piece.network is not None
+                        failed.append((piece.network, error))
+                    seconds = time.perf_counter() - start
+                    progress.done(piece, seconds)
+                    self.place.times().append(Time(study.name, piece.what, round(seconds, 3)))
+        return failed
 
     def _stop(self, number: Signals) -> None:
         self._stopped_by = number
@@ -202,7 +248,35 @@ class Runner:
         self._trainer.request_stop()
 
     def _is_done(self, piece: Work) -> bool:
-        return piece.network is not None and self.place.is_trained(piece.network)
+        if piece.network is not None:
+            return self.place.is_trained(piece.network)
+        return piece.part is not None and self._is_measured(piece.part)
+
+    def _is_measured(self, part: Robustness | Transfer | Leaking) -> bool:
+        """Whether there are records of all of a part, of the weights that there are now."""
+        n = self.scale.test_images if part.limit is None else min(part.limit, self.scale.test_images)
+        sizes = [float(eps) for eps in part.eps]
+        networks = [(network.id, self._checkpoint(network)) for network in part.networks]
+        have: set[Any]
+        want: set[Any]
+        if isinstance(part, Robustness):
+            have = {((r.model, r.checkpoint), (r.attack, r.eps), r.n) for r in self.place.robustness().records}
+            want = set(product(networks, [(CLEAN, 0.0), *product(part.attacks, sizes)], [n]))
+        elif isinstance(part, Transfer):
+            have = {
+                ((r.source, r.source_checkpoint), (r.target, r.target_checkpoint), r.attack, r.eps, r.n)
+                for r in self.place.transfer().records
+            }
+            want = set(product(networks, networks, part.attacks, sizes, [n]))
+        else:
+            have = {((r.model, r.checkpoint), (r.attack, r.without), r.eps, r.n) for r in self.place.leaking().records}
+            want = set(product(networks, part.pairs, sizes, [n]))
+        return want <= have
+
+    def _checkpoint(self, network: Network) -> str:
+        """As the records name the network's weights."""
+        found = checkpoint.resolve(self.place.run(network))
+        return fingerprint(checkpoint.load_weights(found, averaged=_averaged(network)))
 
     def _do(self, piece: Work) -> None:
         if piece.network is not None:
@@ -275,12 +349,16 @@ class Runner:
         """The networks, with their averaged weights where they have such."""
         subjects = []
         for network in part.networks:
-            averaged = network.config.ema_decay is not None
-            loaded = checkpoint.load_model(self.place.run(network), averaged=averaged)
+            loaded = checkpoint.load_model(self.place.run(network), averaged=_averaged(network))
             where = self.machine.data or self.scale.base.data.name
             check_classes(network.name, loaded, self._test_images(), where)
             subjects.append(Subject(network.id, loaded.model, loaded.config.data.pixel_space))
         return subjects
+
+
+def _averaged(network: Network) -> bool:
+    """Whether the averaged weights are the network's."""
+    return network.config.ema_decay is not None
 
 
 class _Progress:
@@ -295,22 +373,23 @@ class _Progress:
         self._total = self._left = sum(piece.seconds for piece in pieces)
         self._expected = self._taken = 0.0
 
-    @contextmanager
-    def doing(self, study: Study, piece: Work, *, idle: bool) -> Iterator[None]:
-        """Around a piece; ``idle`` if there is nothing to be done for it."""
+    def announce(self, study: Study, piece: Work) -> None:
+        """Before a piece is done."""
+        done = 100 * (1 - self._left / self._total) if self._total else 0
+        left = hours(self._left * self._factor)
+        line = f"[{self._number + 1}/{self._count}] {done:.0f} %, {left} left  {study.name}: {piece.what}"
+        print(line, file=sys.stderr, flush=True)
+
+    def done(self, piece: Work, seconds: float) -> None:
+        """After it."""
+        self.skip(piece)
+        self._expected += piece.seconds
+        self._taken += seconds
+
+    def skip(self, piece: Work) -> None:
+        """A piece for which there is nothing to be done."""
         self._number += 1
-        if not idle:
-            done = 100 * (1 - self._left / self._total) if self._total else 0
-            left = hours(self._left * self._factor)
-            line = f"[{self._number}/{self._count}] {done:.0f} %, {left} left  {study.name}: {piece.what}"
-            print(line, file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        yield
         self._left -= piece.seconds
-        taken = time.perf_counter() - start
-        if not idle and taken > 0.2 * piece.seconds:  # found in the records, a piece takes next to nothing
-            self._expected += piece.seconds
-            self._taken += taken
 
     @property
     def _factor(self) -> float:

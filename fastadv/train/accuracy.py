@@ -22,6 +22,9 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], process
         batches: of (images, labels [m]); of several processes, each has its own, of any number, and each example is on
             one of them. They meet once, at the end.
         processes: that count together.
+
+    Raises:
+        OSError: there is no example, as where no file of the test set can be used.
     """
     device = next(model.parameters()).device
     counts = torch.zeros(2, dtype=torch.int64, device=device)  # [2] correct, all
@@ -32,6 +35,8 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], process
     if not processes.alone:
         dist.all_reduce(counts)
     correct, examples = counts.tolist()
+    if examples == 0:
+        raise OSError("there is no test accuracy: no image of the test set could be used; the warnings say why")
     share: float = correct / examples
     return share
 

@@ -31,7 +31,6 @@ from fastadv.train.parsing import dump_config, parse_config
 _FORMAT = 1
 _WEIGHTS, _CONFIG, _STATE, _META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
 _AVERAGED, _CLASSES = "averaged.safetensors", "classes.json"
-_OPTIONAL = (_AVERAGED, _CLASSES)  # earlier versions wrote no names of classes
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -46,14 +45,12 @@ class Meta:
     Args:
         step: iterations done.
         epoch: epochs done, whole ones.
-        num_classes: the network's.
         in_channels: of the network's input.
         processes: that trained it together.
     """
 
     step: int
     epoch: int
-    num_classes: int
     in_channels: int
     processes: int = 1
 
@@ -66,14 +63,14 @@ class Saved:
         meta: where the run stood.
         weights: parameters and buffers by name, on the CPU.
         averaged: the same, averaged over the iterations; None if the run averages nothing.
-        classes: as given to :func:`save`.
+        classes: their names, in the order of the logits.
         state: as given to :func:`save`.
     """
 
     meta: Meta
     weights: dict[str, torch.Tensor]
     averaged: dict[str, torch.Tensor] | None
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...]
     state: dict[str, Any]
 
 
@@ -86,16 +83,14 @@ class LoadedModel:
         config: of the run that trained it.
         step: iterations it was trained for.
         name: of the run.
-        num_classes: that it tells apart.
-        classes: their names; None where the checkpoint has none.
+        classes: the names of those that it tells apart, in the order of its logits.
     """
 
     model: nn.Module
     config: TrainConfig
     step: int
     name: str
-    num_classes: int
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -107,7 +102,7 @@ def save(
     model: nn.Module,
     averaged: nn.Module | None = None,
     config: TrainConfig,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str],
     state: Mapping[str, Any],
     meta: Meta,
     keep: int = 3,
@@ -119,7 +114,7 @@ def save(
         model: the raw module, not a wrapper.
         averaged: the same module with averaged weights, if the run keeps them.
         config: the run's.
-        classes: the names of the classes, in the order of the logits, if they have any.
+        classes: the names of the classes, in the order of the logits.
         state: what :func:`load_state` shall return; tensors, numbers, strings and containers of them.
         meta: where the run stands.
         keep: at least 1.
@@ -156,7 +151,7 @@ def _write_files(
     model: nn.Module,
     averaged: nn.Module | None,
     config: TrainConfig,
-    classes: Sequence[str] | None,
+    classes: Sequence[str],
     state: Mapping[str, Any],
     meta: Meta,
 ) -> None:
@@ -168,7 +163,7 @@ def _write_files(
         **({_AVERAGED: serialized(_plain_tensors(averaged))} if averaged is not None else {}),
         _CONFIG: dump_config(config).encode(),
         # In ASCII: a folder's name may hold bytes that are no UTF-8.
-        **({_CLASSES: json.dumps(list(classes)).encode("ascii")} if classes is not None else {}),
+        _CLASSES: json.dumps(list(classes)).encode("ascii"),
         _STATE: pickled.getvalue(),
     }
     about = {
@@ -257,11 +252,11 @@ def read_meta(path: Path) -> Meta:
         about = json.loads((path / _META).read_bytes())
         if not isinstance(about, dict) or about.get("format") != _FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of this version: {_META} has no format {_FORMAT}")
-        optional = [name for name in _OPTIONAL if name in about["sha256"]]
-        for name in (_WEIGHTS, _CONFIG, _STATE, *optional):
+        optional = [_AVERAGED] if _AVERAGED in about["sha256"] else []
+        for name in (_WEIGHTS, _CONFIG, _CLASSES, _STATE, *optional):
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != about["sha256"][name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
-        return Meta(**{field.name: about[field.name] for field in fields(Meta) if field.name in about})
+        return Meta(**{field.name: about[field.name] for field in fields(Meta)})
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -312,10 +307,9 @@ def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tenso
     return weights
 
 
-def load_classes(path: Path) -> tuple[str, ...] | None:
-    """The names of the classes of the checkpoint ``path``, in the order of the logits; None if it has none."""
-    file = path / _CLASSES
-    return tuple(json.loads(file.read_bytes())) if file.exists() else None
+def load_classes(path: Path) -> tuple[str, ...]:
+    """The names of the classes of the checkpoint ``path``, in the order of the logits."""
+    return tuple(json.loads((path / _CLASSES).read_bytes()))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -338,11 +332,11 @@ def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> Loade
     from fastadv import models
 
     found = resolve(path)
-    meta, config = read_meta(found), load_config(found)
+    meta, config, classes = read_meta(found), load_config(found), load_classes(found)
     model = models.create(
-        config.model.name, num_classes=meta.num_classes, in_channels=meta.in_channels, **config.model.options
+        config.model.name, num_classes=len(classes), in_channels=meta.in_channels, **config.model.options
     )
     model.load_state_dict(load_weights(found, averaged=averaged))
     folder = found.resolve()
     name = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
-    return LoadedModel(model.eval(), config, meta.step, name, meta.num_classes, load_classes(found))
+    return LoadedModel(model.eval(), config, meta.step, name, classes)

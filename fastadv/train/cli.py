@@ -41,9 +41,9 @@ scalars in a folder. A recipe sets fields; options on the command line override 
 and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
 option's name count as underscores. On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ..."""
 _EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written,
-by an image that cannot be used (--data.on_bad_image stop), or by the death of another process; 2 a mistake in the
-options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume. Processes that
-torchrun starts anew (--max-restarts) continue the run by themselves."""
+by an image that cannot be used (--data.on_bad_image stop) or 256 of them in a row, or by the death of another process;
+2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume.
+Processes that torchrun starts anew (--max-restarts) continue the run by themselves."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -51,22 +51,22 @@ class DataConfig:
     crop_padding: int = 0
     """Augment by random crops after padding by so many pixels on each side; 0 switches it off."""
 
-    flip: bool = False
+    flip: bool = Preprocessing.flip
     """Augment by mirroring half of the images; for data whose classes survive it, unlike digits."""
 
-    size: int = 299
+    size: int = Preprocessing.size
     """imagenet: side of the network's input in pixels."""
 
-    least_area: float = 0.05
+    least_area: float = Preprocessing.least_area
     """imagenet: the smallest share of an image's area that a training crop covers."""
 
-    widest_aspect: float = 4 / 3
+    widest_aspect: float = Preprocessing.widest_aspect
     """imagenet: the largest aspect ratio of a training crop; the smallest is its inverse."""
 
-    colour: bool = False
+    colour: bool = Preprocessing.colour
     """imagenet: augment by random brightness, contrast, saturation and hue."""
 
-    central: float = 0.875
+    central: float = Preprocessing.central
     """imagenet: the share of an image's sides that evaluation keeps, around the centre."""
 
     loader: LoaderName = "auto"
@@ -91,10 +91,10 @@ class DataConfig:
             _integer("data.workers", self.workers, least=0, most=MOST_THREADS)
         _integer("data.prefetch", self.prefetch, least=1)
         _one_of("data.on_bad_image", self.on_bad_image, get_args(BadImageChoice))
-        _integer("data.size", self.size, least=1)
-        _real("data.least_area", self.least_area, above=0, most=1)
-        _real("data.widest_aspect", self.widest_aspect, least=1)
-        _real("data.central", self.central, above=0, most=1)
+        try:
+            _ = self.preprocessing
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from error
 
     @property
     def pixel_space(self) -> PixelSpace:

@@ -6,20 +6,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastadv.extras import require
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
     """One logged iteration: loss, learning rate, and the accuracies (None where no such example) of its last minibatch.
 
-    Of several processes the accuracies are the main one's, the rest is of all.
+    ``images_per_s`` and ``data_wait``, the share of the time that went into waiting for the loader (see :class:`Pace`),
+    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` and accuracies are
+    the main one's, the rest is of all.
     """
 
     step: int
@@ -29,6 +33,7 @@ class StepRecord:
     adversarial_accuracy: float | None
     lr: float
     images_per_s: float
+    data_wait: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,7 @@ class Progress:
         rich = require("rich.progress", extra="train")
         self._console = console or require("rich.console", extra="train").Console(stderr=True)
         self._epochs = epochs
-        self._speed = ""
+        self._speed = self._wait = ""
         self._bar = rich.Progress(
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
@@ -157,11 +162,13 @@ class Progress:
         """Move the bar, or print the epoch's line."""
         if isinstance(record, StepRecord):
             self._speed = f"{record.images_per_s:,.0f} images/s  "
+            self._wait = f"data wait {record.data_wait:.0%}  "
             figures = _figures(record.loss, record.clean_accuracy, record.adversarial_accuracy)
             self._bar.update(self._task, completed=record.step, description=self._speed + figures)
             return
         means = _figures(record.mean_loss, record.mean_clean_accuracy, record.mean_adversarial_accuracy)
-        line = f"epoch {record.epoch}/{self._epochs}  {self._speed}mean {means}  test {record.test_accuracy:.1%}"
+        pace = self._speed + self._wait
+        line = f"epoch {record.epoch}/{self._epochs}  {pace}mean {means}  test {record.test_accuracy:.1%}"
         if record.test_accuracy_averaged is not None:
             line += f"  averaged {record.test_accuracy_averaged:.1%}"
         self._bar.console.print(line, highlight=False, soft_wrap=True)
@@ -177,8 +184,13 @@ def _figures(loss: float, clean: float | None, adversarial: float | None) -> str
     return f"loss {loss:.3f}{accuracies}"
 
 
-class Rate:
-    """Images per second since the last restart."""
+class Pace:
+    """Images per second since the last restart, and the share of that time in which the host waited for them.
+
+    Waiting is the time that the loader takes to hand over a minibatch: to make it, where no other thread or process
+    does, and at the beginning of an epoch to start those. The clock is the host's and waits for no device: a GPU may be
+    busy meanwhile, and stands still for want of data for no longer than this.
+    """
 
     def __init__(self) -> None:
         self.restart()
@@ -186,15 +198,25 @@ class Rate:
     def restart(self) -> None:
         """Begin anew: what took time until now does not count."""
         self._images = 0
+        self._waited = 0.0
         self._since = time.perf_counter()
 
     def count(self, images: int) -> None:
         """So many more were trained on."""
         self._images += images
 
-    def per_second(self) -> float:
-        """The rate."""
-        return self._images / (time.perf_counter() - self._since)
+    def awaited(self, minibatches: Iterable[T]) -> Iterator[T]:
+        """The minibatches; the time until each comes counts as waiting."""
+        since = time.perf_counter()
+        for minibatch in minibatches:
+            self._waited += time.perf_counter() - since
+            yield minibatch
+            since = time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        """Images per second, and the share of the time that was waiting."""
+        seconds = time.perf_counter() - self._since
+        return self._images / seconds, self._waited / seconds
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
 from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.means import RunningMeans
-from fastadv.train.monitor import EpochRecord, Monitor, Rate, Record, StepRecord, monitoring
+from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
 from fastadv.train.tally import Tally
 
 
@@ -116,7 +116,7 @@ class Trainer:
         self._loss = self._lr = math.nan
         self._asked_to_stop = self._agreed_to_stop = False
         self.stopped_because: str | None = None
-        self._rate = Rate()
+        self._pace = Pace()
         self._means = RunningMeans(self.device)
         self._monitors: list[Monitor] = []
 
@@ -166,8 +166,8 @@ class Trainer:
     def _train_epoch(self) -> None:
         """The rest of the current epoch, or as much of it as there is before a stop."""
         epoch, start = divmod(self.step, self.steps_per_epoch)
-        minibatches = self.train_loader.epoch(epoch, start=start * self.config.accumulate)
-        self._rate.restart()
+        minibatches = self._pace.awaited(self.train_loader.epoch(epoch, start=start * self.config.accumulate))
+        self._pace.restart()
         for _ in range(start, self.steps_per_epoch):
             self.train_step(islice(minibatches, self.config.accumulate))
             if self.step % self.config.log_every == 0:
@@ -175,7 +175,7 @@ class Trainer:
             stopping = self._stopping  # read once: a signal handler may set it between two lines
             if self.step % self.steps_per_epoch and (stopping or self._checkpoint_is_due()):
                 self.save()
-                self._rate.restart()
+                self._pace.restart()
             if stopping:
                 break
         if self.step % self.steps_per_epoch == 0:
@@ -199,7 +199,7 @@ class Trainer:
                 if last:
                     tally.share(stop=self._asked_to_stop)
                 (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
-            self._rate.count(len(images) * self.processes.world_size)
+            self._pace.count(len(images) * self.processes.world_size)
         totals = tally.wait()
         if not totals.finite:
             self._refuse_loss(seen)
@@ -249,6 +249,7 @@ class Trainer:
 
     def _log_step(self, epoch: int) -> None:
         clean, adversarial = self.task.accuracy()
+        images_per_s, data_wait = self._pace.read()
         record = StepRecord(
             step=self.step,
             epoch=epoch + 1,
@@ -256,10 +257,11 @@ class Trainer:
             clean_accuracy=clean,
             adversarial_accuracy=adversarial,
             lr=self._lr,
-            images_per_s=self._rate.per_second(),
+            images_per_s=images_per_s,
+            data_wait=data_wait,
         )
         self._write(record)
-        self._rate.restart()
+        self._pace.restart()
 
     def _log_epoch(self, epoch: int) -> None:
         means = self._means.read()
@@ -330,7 +332,6 @@ class Trainer:
             meta=checkpoint.Meta(
                 step=self.step,
                 epoch=self.step // self.steps_per_epoch,
-                num_classes=len(self.classes),
                 in_channels=self.in_channels,
                 processes=self.processes.world_size,
             ),
@@ -369,7 +370,7 @@ class Trainer:
 
     def _check_training_set(self, saved: checkpoint.Saved, path: Path) -> None:
         differs = difference(saved.state["training_set"], self.training_set)
-        if differs is None and saved.classes is not None:
+        if differs is None:
             differs = other_classes(saved.classes, self.classes)
         if differs is not None:
             raise ValueError(

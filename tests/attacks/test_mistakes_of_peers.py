@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastadv import PixelSpace, attacks
-from fastadv.evaluate import Counts, evaluate
+from fastadv.evaluate import evaluate
 from tests.attacks.models import ConvNet, PixelLogits, assert_in_range, batch
 
 RAW = PixelSpace.raw()
@@ -176,7 +176,7 @@ def test_14_success_is_counted_against_the_clean_prediction() -> None:
     """Step l.l. pushes a misclassified image over to its label: another prediction, and a correct one."""
     pixels = torch.tensor([100.0, 110.0]).view(1, 1, 1, 2)
     counts = evaluate(PixelLogits(RAW), [(pixels, torch.tensor([0]))], attack="step_ll", eps=8, space=RAW)
-    assert counts == Counts(n=1, top1=1, top5=None)
+    assert (counts.n, counts.top1) == (1, 1)
 
 
 @pytest.mark.parametrize("name", attacks.names())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,18 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     return file.getvalue()
 
 
+def png_of_16_bits(image: Image.Image) -> bytes:
+    """An RGB image as a PNG with 16 bits a channel, which Pillow reads and does not write."""
+    levels = (np.asarray(image, np.uint16) * 257).astype(">u2")  # [H, W, 3]
+    header = struct.pack(">IIBBBBB", image.width, image.height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    framed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
 def jpeg(height: int, width: int, seed: int = 0) -> bytes:
     return encoded(picture(height, width, seed))
 
@@ -39,6 +53,7 @@ def with_orientation(value: int) -> Image.Exif:
 def real_world() -> dict[str, bytes]:
     """What ImageNet and other collections hold besides RGB JPEGs of a usual size."""
     usual = picture(120, 160)
+    grey = np.asarray(usual.convert("L"), np.uint16)  # [120, 160]
     return {
         "usual": encoded(usual),
         "progressive": encoded(usual, progressive=True),
@@ -50,6 +65,8 @@ def real_world() -> dict[str, bytes]:
         "png, transparent": encoded(usual.convert("RGBA"), "PNG"),
         "png, palette": encoded(usual.convert("P"), "PNG"),
         "png, grey": encoded(usual.convert("L"), "PNG"),
+        "png, grey of 16 bits": encoded(Image.fromarray(grey * 256 + 200), "PNG"),
+        "png, colour of 16 bits": png_of_16_bits(usual),
         "webp": encoded(usual, "WEBP"),
         "bmp": encoded(usual, "BMP"),
         "tiff": encoded(usual, "TIFF"),

@@ -13,12 +13,12 @@ import torch
 
 from fastadv import data
 from fastadv.data import BadImageWarning, DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.bad_images import replaced
+from fastadv.data.bad_images import TooManyBadImages, replaced
 from fastadv.pixels import PixelSpace
-from tests.data.pictures import damaged, encoded, jpeg, picture, write_data_set
+from tests.data.loaders import each, needs_dali
+from tests.data.pictures import damaged, encoded, jpeg, picture, write_data_set, write_folder
 
-LOADERS = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
-each_loader = pytest.mark.parametrize("kind", LOADERS.values(), ids=LOADERS)
+each_loader = each("kind")
 PER_CLASS = 6
 
 
@@ -136,8 +136,25 @@ def test_evaluation_that_ends_with_an_empty_batch_still_names_it(kind: type[Imag
 @each_loader
 def test_a_data_set_without_one_usable_image_is_an_error(kind: type[ImageLoader], root: Path) -> None:
     spoil(root, dict.fromkeys(range(12), jpeg(64, 64)[:600]))
-    with pytest.raises(ValueError, match=r"none of the 12 images can be used; the first: .*JPEG: Truncated"):
+    said = r"^12 images in a row cannot be used, from .*JPEG \(Truncated.*\) to .*JPEG \(Truncated.*\): .* data check"
+    with pytest.raises(OSError, match=said):
         run(create(kind, root))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("split", ["train", "val"])
+@each_loader
+def test_a_folder_that_vanishes_is_not_searched_to_its_end(
+    kind: type[ImageLoader], split: str, workers: int, tmp_path: Path
+) -> None:
+    """Unmounted, say: a million files would be tried for each that is wanted."""
+    for name in ("train", "val"):
+        write_folder(tmp_path / name, {"all": [b"x"] * (300 if name == split else 1)})
+    loader = create(kind, tmp_path, 64, train=split == "train", workers=workers - (kind is TorchvisionLoader))
+    (tmp_path / split).rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"^256 images in a row .*No such file") as error:
+        run(loader)
+    assert "\n" not in str(error.value)
 
 
 def test_workers_name_bad_files_too(root: Path) -> None:
@@ -147,6 +164,7 @@ def test_workers_name_bad_files_too(root: Path) -> None:
     assert got == run(create(TorchvisionLoader, root))[0] and len(said) == 2
 
 
+@needs_dali
 def test_a_format_that_dali_does_not_know_is_said_so(root: Path) -> None:
     spoil(root, {4: encoded(picture(30, 30), "GIF")})
     assert run(create(TorchvisionLoader, root))[1] == []
@@ -154,6 +172,35 @@ def test_a_format_that_dali_does_not_know_is_said_so(root: Path) -> None:
     assert "a GIF that DALI refuses" in line
 
 
+@needs_dali
+@pytest.mark.parametrize(
+    ("content", "sought"),
+    [
+        (encoded(picture(30, 30), "GIF"), [1, 0]),
+        (b"not an image", [1, 0]),
+        (damaged()["half"], [1, 1]),  # of another epoch's window DALI may know
+    ],
+    ids=["GIF", "no image", "half"],
+)
+def test_what_dali_decodes_no_window_of_is_sought_once(
+    content: bytes, sought: list[int], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(root, {4: content})
+    loader, reasons, counts = create(DaliLoader, root), DaliLoader._reasons, []
+
+    def counted(self: DaliLoader, *arguments: Any) -> dict[int, str]:
+        counts[-1] += 1
+        return reasons(self, *arguments)
+
+    monkeypatch.setattr(DaliLoader, "_reasons", counted)
+    said = []
+    for epoch in range(2):
+        counts.append(0)
+        said.append(run(loader, epoch)[1])
+    assert counts == sought and said[0] == said[1] and len(said[0]) == 1
+
+
+@needs_dali
 def test_a_failure_that_is_of_no_image_is_not_hidden(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def run(self, stream: object) -> None:
@@ -189,6 +236,31 @@ def test_a_worker_that_is_killed_ends_the_run(root: Path) -> None:
     loader.source = Deadly(loader.source)
     with pytest.raises(RuntimeError, match="worker"):
         list(loader.epoch(0))
+
+
+def test_candidates_are_tried_256_at_most() -> None:
+    class Million:
+        left_out = frozenset(range(10))  # not tried
+
+        def __len__(self) -> int:
+            return 10**6
+
+        def name(self, index: int) -> str:
+            return str(index)
+
+    tried: list[int] = []
+
+    def gone(index: int) -> str:
+        tried.append(index)
+        return "gone"
+
+    said = r"^256 images in a row cannot be used, from 999900 \(gone\) to 165 \(gone\): "
+    with pytest.raises(TooManyBadImages, match=said):
+        replaced(Million(), 999_900, True, gone)
+    assert tried == [*range(999_900, 1_000_000), *range(10, 166)]
+    tried.clear()
+    index, bad = replaced(Million(), 500, True, lambda index: gone(index) if index < 755 else None)
+    assert index == 755 and len(bad) == len(tried) == 255
 
 
 def test_the_rule_by_hand(root: Path) -> None:

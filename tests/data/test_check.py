@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -159,12 +161,44 @@ def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPat
     assert (root / FILE).read_bytes() == alone
 
 
+class Deadly:
+    """A source whose reader dies as if it were out of memory."""
+
+    labels = torch.zeros(2, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return 2
+
+    def read(self, index: int) -> bytes:
+        os._exit(1)
+
+
+def test_a_worker_that_is_killed_is_told_in_a_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fastadv.data.check._FEW", 0)
+    monkeypatch.setattr(data, "scan", lambda *_: {"train": Deadly(), "val": Deadly()})
+    assert main(["data", "check", str(root), "--workers", "2"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fastadv data check: a process that decodes was killed") and not (root / FILE).exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_by_a_line(
+    root: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fastadv.data.check.reason_against", lambda content: os.kill(os.getpid(), number))
+    assert check(root) == code
+    assert capsys.readouterr().err.splitlines() == ["fastadv data check: interrupted; the same command begins anew"]
+    assert not (root / FILE).exists()
+
+
 def test_a_good_set_of_all_kinds_is_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "val"):
         write_folder(tmp_path / split, {"all": list(real_world().values())})
     assert check(tmp_path) == 0
-    assert capsys.readouterr().out.startswith("0 of 38 images do not decode")
-    assert len(data.load("imagenet", tmp_path).train) == 19
+    assert capsys.readouterr().out.startswith("0 of 42 images do not decode")
+    assert len(data.load("imagenet", tmp_path).train) == 21
 
 
 def test_every_damage_is_found(tmp_path: Path) -> None:
@@ -229,10 +263,26 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(tmp_path / "absent") == 2
     said = capsys.readouterr().err
     assert said.startswith(f"fastadv data check: {tmp_path / 'absent'} is not a folder: expected one that holds train/")
-    for arguments in ([], ["check"], ["check", str(tmp_path), "--workers", "0"]):
-        with pytest.raises(SystemExit) as left:
-            main(["data", *arguments])
-        assert left.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "said"),
+    [
+        ([], "fastadv data [-h] COMMAND", "required: COMMAND"),
+        (["chek", "DIR"], "fastadv data [-h] COMMAND", "invalid choice: 'chek'"),
+        (["check"], "fastadv data check ", "required: DIR"),
+        (["check", "DIR", "--worker", "2"], "fastadv data check ", "--worker 2 (did you mean --workers?)"),
+        (["check", "DIR", "--workers", "0"], "fastadv data check ", "a whole number of at least 1 and at most 1024"),
+        (["check", "DIR", "--workers", "2000"], "fastadv data check ", "at least 1 and at most 1024, got '2000'"),
+    ],
+)
+def test_mistakes_in_the_command(
+    arguments: list[str], usage: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["data", *arguments])
+    shown = capsys.readouterr().err
+    assert left.value.code == 2 and shown.startswith(f"usage: {usage}") and said in shown
 
 
 def test_a_manifest_that_cannot_be_written(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from fastadv import data
 from fastadv.pixels import PixelSpace
+from tests.data.loaders import needs_dali
 from tests.data.pictures import write_data_set
 
 
@@ -26,6 +27,7 @@ def ends(work: Callable[[], None], patience: float) -> bool:
     return ended
 
 
+@needs_dali
 @pytest.mark.parametrize("generations", [1, 2])
 def test_a_forked_process_may_collect_pipelines_as_garbage(generations: int, tmp_path: Path) -> None:
     """As workers of a DataLoader do at some moment, of an epoch that was not iterated to its end."""

@@ -46,6 +46,13 @@ def test_a_folder_of_links_and_of_names_that_are_not_unicode(root: Path, tmp_pat
     assert len(fingerprint_of_files(train)) == 64
 
 
+def test_class_folders_that_are_named_as_shards_are(root: Path) -> None:
+    names = ("ace.tar", "jack-of-spades1", "king.tfrecord")
+    for split in ("train", "val"):
+        write_folder(root / split, {name: [jpeg(8, 8)] for name in names})
+    assert data.scan(root)["val"].classes == ("ace.tar", "class0", "class1", "jack-of-spades1", "king.tfrecord")
+
+
 def no_train(root: Path) -> None:
     (root / "train").rename(root / "training")
 

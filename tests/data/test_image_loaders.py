@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fastadv import data
 from fastadv.data import DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
 from fastadv.data.preprocessing import NumPyArithmetic, central_window, random_window
 from fastadv.pixels import PixelSpace
+from tests.data.loaders import each, needs_dali
 from tests.data.pictures import real_world, write_data_set, write_folder
 
 
@@ -29,10 +31,10 @@ class DaliAsOnAGpu(DaliLoader):
         self._resize = True
 
 
-LOADERS = {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu, "torchvision": TorchvisionLoader}
 SIZE = 48
-SMALL = Preprocessing(size=SIZE)
-each_loader = pytest.mark.parametrize("kind", LOADERS.values(), ids=LOADERS)
+SMALL = Preprocessing(size=SIZE, flip=True)
+each_loader = each("kind", {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu, "torchvision": TorchvisionLoader})
+each_dali = each("kind", {"dali": DaliLoader, "dali as on a GPU": DaliAsOnAGpu})
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +108,12 @@ def test_labels_and_indices_are_of_the_images(kind: type[ImageLoader], train: da
 )
 @each_loader
 def test_images_are_in_the_space(kind: type[ImageLoader], space: PixelSpace, odd: data.ImageSource) -> None:
-    raw, own = (create(kind, odd, 19, train=False, space=s) for s in (PixelSpace.raw(), space))
+    raw, own = (create(kind, odd, len(odd), train=False, space=s) for s in (PixelSpace.raw(), space))
     ((pixels, _),), ((images, _),) = raw.epoch(0), own.epoch(0)
     assert torch.equal(images, space.from_pixels(pixels))  # to the last bit, and so within the bounds
 
 
-@pytest.mark.parametrize("kind", [DaliLoader, TorchvisionLoader])
+@each("kind")
 def test_a_batch_above_32_megabytes(kind: type[ImageLoader], train: data.ImageSource) -> None:
     """Its memory is taken otherwise; it holds what small ones do, and outlives the loader."""
     large = Preprocessing(size=384)
@@ -168,6 +170,17 @@ def test_an_epoch_resumes_in_the_middle(kind: type[ImageLoader], train: data.Ima
 
 
 @each_loader
+@pytest.mark.parametrize("workers", [1, 2])
+def test_global_generators_are_not_moved(kind: type[ImageLoader], workers: int, train: data.ImageSource) -> None:
+    """Dropout draws from torch's: a resumption begins an epoch once more."""
+    workers -= kind is TorchvisionLoader  # 0 is this process itself
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    list(create(kind, train, workers=workers).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+
+
+@each_loader
 def test_an_epoch_that_was_left_does_not_disturb_the_next(kind: type[ImageLoader], train: data.ImageSource) -> None:
     loader = create(kind, train)
     fresh = examples(create(kind, train), epoch=1)
@@ -184,17 +197,20 @@ def test_epochs_and_seeds_cut_differently(kind: type[ImageLoader], train: data.I
 
 @each_loader
 def test_evaluation_counts_every_image_once_over_all_processes(kind: type[ImageLoader], odd: data.ImageSource) -> None:
-    loaders = [create(kind, odd, 4, train=False, rank=rank, world_size=3) for rank in range(3)]
+    loaders = [create(kind, odd, 4, train=False, rank=rank, world_size=4) for rank in range(4)]
     counted = [[loader.indices.tolist() for _ in loader.epoch(0)] for loader in loaders]
-    assert sorted(index for batches in counted for batch in batches for index in batch) == list(range(19))
-    assert [[len(batch) for batch in batches] for batches in counted] == [[4, 2], [4, 2], [4, 3]]
+    assert sorted(index for batches in counted for batch in batches for index in batch) == list(range(21))
+    assert [[len(batch) for batch in batches] for batches in counted] == [[4, 1], [4, 1], [4, 1], [4, 2]]
 
 
 # --- what is seen ----------------------------------------------------------------------------------------------------
 
 
 def opened(source: data.ImageSource, index: int) -> Image.Image:
-    return ImageOps.exif_transpose(Image.open(io.BytesIO(source.read(index)))).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(source.read(index))))
+    if image.mode == "I;16":  # convert() would make white of all above 255
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 @pytest.mark.parametrize("index", range(len(real_world())), ids=real_world())
@@ -215,15 +231,12 @@ def test_real_world_files_are_decoded_as_they_should_be(
     assert difference.mean() < 0.5 and difference.max() <= 3
 
 
-each_dali = pytest.mark.parametrize("kind", [DaliLoader, DaliAsOnAGpu])
-
-
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 @each_dali
 def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: data.ImageSource) -> None:
     """Where DALI resizes: 0.17 grey levels on real photographs, measured; here it resizes smooth ones."""
-    dali, torchvision = (examples(create(one, odd, 19, train=train)) for one in (kind, TorchvisionLoader))
-    assert dali.keys() == torchvision.keys() and len(dali) == 19
+    dali, torchvision = (examples(create(one, odd, len(odd), train=train)) for one in (kind, TorchvisionLoader))
+    assert dali.keys() == torchvision.keys() and len(dali) == len(odd)
     differences = [(dali[index][0] - torchvision[index][0]).abs() for index in dali]
     assert max(float(difference.mean()) for difference in differences) < (0.5 if kind is DaliAsOnAGpu else 0.05)
     assert max(float(difference.max()) for difference in differences) <= (4 if kind is DaliAsOnAGpu else 2)
@@ -232,7 +245,7 @@ def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: d
 
 @each_dali
 def test_colours_are_the_same_in_both_and_change_the_images(kind: type[ImageLoader], train: data.ImageSource) -> None:
-    coloured = Preprocessing(size=SIZE, colour=True)
+    coloured = Preprocessing(size=SIZE, flip=True, colour=True)
     dali, torchvision = (examples(create(one, train, 24, preprocessing=coloured)) for one in (kind, TorchvisionLoader))
     plain = examples(create(kind, train, 24))
     assert max(float((dali[i][0] - torchvision[i][0]).abs().mean()) for i in dali) < 1
@@ -267,6 +280,7 @@ def windows_of_numpy(source: data.ImageSource, preprocessing: Preprocessing, epo
         yield [int(value) for value in window]
 
 
+@needs_dali
 @pytest.mark.parametrize("options", [{}, {"least_area": 0.9}, {"widest_aspect": 1.0}, {"widest_aspect": 1.3}], ids=str)
 def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], coordinates: data.ImageSource) -> None:
     """The graph's own numbers; the fallback is met by the extreme shapes.
@@ -280,6 +294,7 @@ def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], co
         assert found == list(windows_of_numpy(coordinates, preprocessing, epoch))
 
 
+@needs_dali
 @pytest.mark.parametrize("central", [0.875, 0.9, 0.7, 1 / 3])
 def test_dali_computes_the_central_windows_that_numpy_does(central: float, coordinates: data.ImageSource) -> None:
     """In float32, 1 - 0.9 is above a tenth, and what is cut off of 200 pixels ten of them instead of nine."""
@@ -289,6 +304,7 @@ def test_dali_computes_the_central_windows_that_numpy_does(central: float, coord
     assert windows_of_dali(coordinates, Preprocessing(central=central), []) == expected
 
 
+@needs_dali
 @pytest.mark.parametrize(
     "value",
     [
@@ -374,6 +390,7 @@ def test_refusals(kind: type[ImageLoader], options: dict[str, Any], message: str
         create(kind, train, **options)
 
 
+@needs_dali
 def test_dali_needs_a_thread(train: data.ImageSource) -> None:
     with pytest.raises(ValueError, match="workers must be at least 1 for DALI, got 0"):
         create(DaliLoader, train, workers=0)
@@ -385,10 +402,10 @@ def test_repr_shows_the_settings(kind: type[ImageLoader], train: data.ImageSourc
     assert f"{kind.__name__}(24 images" in shown and "seed=9" in shown and "size=48" in shown
 
 
+@needs_dali
 @pytest.mark.gpu
 def test_dali_waits_for_a_stream_that_is_late(train: data.ImageSource) -> None:
     """The pixels are let go of when the batch is asked for, and read long after it."""
-    pytest.importorskip("nvidia.dali", reason="needs DALI")
     loader = create(DaliLoader, train, 4, device="cuda", prefetch=1)
     expected, late = [images.cpu() for images, _ in loader.epoch(0)], []
     batches = loader.epoch(0)
@@ -398,9 +415,9 @@ def test_dali_waits_for_a_stream_that_is_late(train: data.ImageSource) -> None:
     assert all(torch.equal(images.cpu(), before) for images, before in zip(late, expected, strict=True))
 
 
+@needs_dali
 @pytest.mark.gpu
 def test_the_gpu_shows_what_the_cpu_does(train: data.ImageSource) -> None:
-    pytest.importorskip("nvidia.dali", reason="needs DALI")
     cpu, gpu = (examples(create(DaliLoader, train, 8, device=device)) for device in ("cpu", "cuda"))
     assert cpu.keys() == gpu.keys()
     for index, (image, label) in gpu.items():

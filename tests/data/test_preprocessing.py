@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import colorsys
 import math
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fastadv.data import Preprocessing
 from fastadv.data.preprocessing import NumPyArithmetic, central_window, random_window
+from fastadv.train.config import DataConfig
 
 NUMPY = NumPyArithmetic()
 
@@ -76,13 +79,13 @@ def test_windows_are_of_the_distribution_of_torchvision() -> None:
 
 
 def test_mirrors() -> None:
-    mirrored = Preprocessing().draw(0, 0, range(2000)).mirrored
+    mirrored = Preprocessing(flip=True).draw(0, 0, range(2000)).mirrored
     assert 0.45 < mirrored.mean() < 0.55
-    assert not Preprocessing(flip=False).draw(0, 0, range(2000)).mirrored.any()
+    assert not Preprocessing().draw(0, 0, range(2000)).mirrored.any()
 
 
 def test_draws_belong_to_seed_epoch_and_example() -> None:
-    preprocessing = Preprocessing(colour=True)
+    preprocessing = Preprocessing(flip=True, colour=True)
     whole, part = preprocessing.draw(3, 1, range(10)), preprocessing.draw(3, 1, [7, 2])
     for name in ("windows", "mirrored", "colours"):
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[[7, 2]])
@@ -116,13 +119,25 @@ def test_colours() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size must be at least 1, got 0"),
-        ({"least_area": 0.0}, "least_area must be above 0 and at most 1"),
-        ({"least_area": 1.5}, "least_area must be above 0 and at most 1"),
-        ({"widest_aspect": 0.75}, "widest_aspect must be at least 1"),
-        ({"central": 0.0}, "central must be above 0"),
+        ({"size": 0}, "size must be an integer of at least 1, got 0"),
+        ({"size": 299.5}, "size must be an integer of at least 1, got 299.5"),
+        ({"least_area": 0.0}, "least_area must be a number above 0 and at most 1, got 0.0"),
+        ({"least_area": 1.5}, "least_area must be a number above 0 and at most 1, got 1.5"),
+        ({"widest_aspect": 0.75}, "widest_aspect must be a number of at least 1, got 0.75"),
+        ({"widest_aspect": math.inf}, "widest_aspect must be a number of at least 1, got inf"),
+        ({"central": 0.0}, "central must be a number above 0 and at most 1, got 0.0"),
+        ({"central": "0.5"}, "central must be a number above 0 and at most 1, got '0.5'"),
+        ({"flip": "false"}, "flip must be true or false, got 'false'"),
+        ({"colour": 1}, "colour must be true or false, got 1"),
     ],
 )
-def test_refusals(options: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    """Of the loaders' options and, by the name that they have there, of a run's."""
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         Preprocessing(**options)
+    with pytest.raises(ValueError, match=rf"^data\.{re.escape(message)}"):
+        DataConfig(**options)
+
+
+def test_a_runs_images_are_preprocessed_as_the_loaders_do_it() -> None:
+    assert DataConfig().preprocessing == Preprocessing()

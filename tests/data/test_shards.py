@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import tarfile
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,10 @@ import pytest
 import torch
 
 from fastadv import data
-from fastadv.data import DaliLoader, Preprocessing, TorchvisionLoader
+from fastadv.data import Preprocessing, TorchvisionLoader
 from fastadv.data.tfrecord_shards import tfrecord_entries
 from fastadv.pixels import PixelSpace
+from tests.data.loaders import each, needs_dali
 from tests.data.pictures import jpeg, write_data_set
 
 Example = tuple[str, bytes, int]  # name, image, label
@@ -117,7 +121,7 @@ def test_shards_hold_what_the_folder_does(folder: Path, kind: str) -> None:
 
 
 @each_kind
-@pytest.mark.parametrize("loader", [DaliLoader, TorchvisionLoader])
+@each("loader")
 def test_training_sees_the_same_from_shards(folder: Path, kind: str, loader: type[data.ImageLoader]) -> None:
     batches = []
     for root in (folder, write_shards(folder, kind)):
@@ -128,6 +132,7 @@ def test_training_sees_the_same_from_shards(folder: Path, kind: str, loader: typ
         assert torch.equal(one, other) and torch.equal(labels, other_labels)
 
 
+@needs_dali
 def test_dali_reads_these_tfrecords_too(folder: Path) -> None:
     """The records that the tests write are what another reader takes them for."""
     from nvidia.dali import fn, tfrecord
@@ -192,6 +197,30 @@ def test_validation_images_alone(folder: Path, kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ((0, 1, 2), (0, 1, 2), None),
+        ((1, 3), (1, 3), None),  # 0 as the background in TFRecords of ImageNet
+        ((0, 1, 2), (0, 2), "val/ lacks 1"),
+        ((0, 1, 2), (1, 2, 3), "train/ lacks 3; val/ lacks 0"),  # counted from 1
+        (tuple(range(9)), (0,), "val/ lacks 1, 2, 3, 4, 5 and 3 more"),
+    ],
+)
+def test_classes_of_one_split_alone_are_said(
+    kind: str, train: tuple[int, ...], val: tuple[int, ...], said: str | None, tmp_path: Path
+) -> None:
+    pattern, write = WRITERS[kind]
+    (tmp_path / "classes.txt").write_text("".join(f"{number}\n" for number in range(10)))
+    for split, labels in (("train", train), ("val", val)):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split / pattern.format(0), [(f"a{label}", b"image", label) for label in labels])
+    with nullcontext() if said is None else pytest.warns(UserWarning, match=f"show different classes: {said}. Shards"):
+        data.scan(tmp_path)
+    data.scan(tmp_path, ("val",))
+
+
+@each_kind
 def test_a_shard_that_changes_is_indexed_again(folder: Path, kind: str) -> None:
     root = write_shards(folder, kind)
     data.scan(root)
@@ -215,6 +244,37 @@ def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
         (root / "train" / f"{number:06}.tar.fastadv-index.npz").mkdir()
     with pytest.warns(UserWarning, match="cannot be kept and is made at each start"):
         assert len(data.scan(root)["train"]) == 12
+    assert len(list((root / "train").iterdir())) == 4  # and nothing is left of the trial
+
+
+def test_shards_on_a_read_only_file_system(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    root = write_shards(folder, "tar")
+    monkeypatch.setattr(np, "savez", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.warns(UserWarning, match=r"made at each start \(Read-only file system\)"):
+        assert len(data.scan(root)["train"]) == 12
+
+
+def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two containers with one storage: what one moves to its place, the other must not miss."""
+    root = write_shards(folder, "tar")
+    (root / "train" / "000001.tar").unlink()
+    replace, written = Path.replace, []
+
+    def after_another(path: Path, target: Path) -> Path:
+        written.append(path.name)
+        if len(written) == 1:
+            data.scan(root, ("train",))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", after_another)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(data.scan(root, ("train",))["train"]) == 7
+    assert len(written) == len(set(written)) == 2
 
 
 @pytest.mark.parametrize(
@@ -251,6 +311,15 @@ def test_an_image_without_a_class_is_named(folder: Path) -> None:
         member.size = 3
         tar.addfile(member, io.BytesIO(b"abc"))
     with pytest.raises(ValueError, match=r"no \.cls file with the class of folder/lonely"):
+        data.scan(root)
+
+
+@pytest.mark.parametrize("name", ["image0.png", "image0.jpg"])
+def test_a_second_image_of_an_example_is_named(folder: Path, name: str) -> None:
+    root = write_shards(folder, "tar")
+    with tarfile.open(root / "train" / "000000.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(ValueError, match=rf"an example is one image and one \.cls file, and {name} come second"):
         data.scan(root)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastadv.data import ImageSet, TensorLoader
-from fastadv.data.augment import draw_mirrored, draw_shifts, mirrored, shifted
+from fastadv.data.augment import draw_mirrored, draw_shifts, shifted
 from fastadv.pixels import PixelSpace
 
 Batch = tuple[Tensor, Tensor]
@@ -222,12 +222,13 @@ def test_shifts_cut_windows_of_the_padded_image() -> None:
 
 
 def test_half_of_the_images_are_mirrored() -> None:
-    images = noise_set(200).images
+    source = noise_set(200)
     which = draw_mirrored(200, torch.Generator().manual_seed(0))
-    flipped = mirrored(images, which)
-    assert torch.equal((flipped == images.flip(-1)).flatten(1).all(1), which)
-    assert torch.equal((flipped == images).flatten(1).all(1), ~which)
     assert 70 <= int(which.sum()) <= 130
+    ((images, _),) = TensorLoader(source, 200, space=PixelSpace.raw(), shuffle=False, flip=True).epoch(0)
+    mirrored = (images == source.images.flip(-1)).flatten(1).all(1)  # [N]
+    assert 70 <= int(mirrored.sum()) <= 130
+    assert torch.equal(images[~mirrored], source.images[~mirrored].float())
 
 
 @pytest.mark.parametrize(

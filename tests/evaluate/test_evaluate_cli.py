@@ -22,16 +22,19 @@ TABLE_FILES = [f"tables/robustness-{attack}.{kind}" for attack in ("fgsm", "step
 FIGURE_FILES = [f"figures/robustness-{top}.{kind}" for top in ("top1", "top5") for kind in ("png", "svg")]
 
 
-def save_run(folder: Path, seed: int = 0, classes: Sequence[str] | None = None, **config: str) -> Path:
+DIGITS = tuple("0123456789")
+
+
+def save_run(folder: Path, seed: int = 0, classes: Sequence[str] = DIGITS, **config: str) -> Path:
     """The folder of a run with one checkpoint of an untrained network."""
     torch.manual_seed(seed)
     checkpoint.save(
         folder,
-        model=models.create("small_cnn", num_classes=10, in_channels=1),
+        model=models.create("small_cnn", num_classes=len(classes), in_channels=1),
         config=TrainConfig(data=DataConfig(**config)),  # type: ignore[arg-type]
         classes=classes,
         state={},
-        meta=checkpoint.Meta(step=1, epoch=1, num_classes=10, in_channels=1),
+        meta=checkpoint.Meta(step=1, epoch=1, in_channels=1),
     )
     return folder
 
@@ -115,9 +118,9 @@ def test_averaged_weights(run_folder: Path, tmp_path: Path, capsys: pytest.Captu
     for seed in range(2):
         torch.manual_seed(seed)
         networks.append(models.create("small_cnn", num_classes=10, in_channels=1))
-    meta = checkpoint.Meta(step=1, epoch=1, num_classes=10, in_channels=1)
-    both = tmp_path / "both"
-    checkpoint.save(both, model=networks[0], averaged=networks[1], config=TrainConfig(), state={}, meta=meta)
+    meta = checkpoint.Meta(step=1, epoch=1, in_channels=1)
+    both, about = tmp_path / "both", {"config": TrainConfig(), "classes": DIGITS, "state": {}, "meta": meta}
+    checkpoint.save(both, model=networks[0], averaged=networks[1], **about)
     options = ("--attacks", "step_ll", "--eps", "4", "--out", tmp_path / "out")
     assert evaluate(both, *options) == evaluate(f"averaged={both}", "--averaged", *options) == 0
     records = read_records(tmp_path / "out/robustness.jsonl", Record)

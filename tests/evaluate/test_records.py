@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastadv.evaluate import Record, RecordFile, read_records
+from fastadv.evaluate.records import packed
 
 MakeRecord = Callable[..., Record]
 
@@ -24,6 +26,21 @@ def test_a_record_is_one_line_of_its_fields(make_record: MakeRecord, path: Path)
     text = path.read_text()
     assert text.count("\n") == 1
     assert json.loads(text) == vars(record)
+
+
+@pytest.mark.parametrize(
+    ("hits", "text"),
+    [
+        ([True], "gA=="),
+        ([False], "AA=="),
+        ([True] * 7 + [False, True], "/oA="),
+        ([False] * 16, "AAA="),
+    ],
+)
+def test_which_images_were_correct_is_a_bit_each(make_record: MakeRecord, hits: list[bool], text: str) -> None:
+    assert packed(np.array(hits)) == text
+    record = make_record("adv", "clean", 0.0, sum(hits), n=len(hits), correct=text)
+    assert record.hits.tolist() == hits
 
 
 def test_records_come_back_in_order(make_record: MakeRecord, path: Path) -> None:

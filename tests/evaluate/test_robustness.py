@@ -59,7 +59,17 @@ def batched(images: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, Ten
 )
 def test_counts_by_hand(attack: str, eps: float, top1: int, batch_size: int) -> None:
     batches = batched(*two_pixels(), batch_size)
-    assert evaluate(Pixels(), batches, attack=attack, eps=eps, space=RAW) == Counts(n=7, top1=top1, top5=None)
+    counts = evaluate(Pixels(), batches, attack=attack, eps=eps, space=RAW)
+    assert (counts.n, counts.top1, counts.top5) == (7, top1, None)
+
+
+@pytest.mark.parametrize(
+    ("attack", "eps", "correct"),
+    [("clean", 0, [lead > 0 for lead in LEADS]), ("fgsm", 8, [lead > 16 for lead in LEADS])],
+)
+def test_which_images_are_correct(attack: str, eps: float, correct: list[bool]) -> None:
+    counts = evaluate(Pixels(), batched(*two_pixels(), 3), attack=attack, eps=eps, space=RAW)
+    assert counts.correct.tolist() == correct
 
 
 @pytest.mark.parametrize(
@@ -80,12 +90,14 @@ def test_counts_by_hand(attack: str, eps: float, top1: int, batch_size: int) -> 
 )
 def test_ranks_by_hand(logits: list[float], label: int, top1: int, top5: int | None) -> None:
     batch = (torch.zeros(1, 1, 1, 1), torch.tensor([label]))
-    assert evaluate(Fixed(torch.tensor([logits])), [batch], space=RAW) == Counts(1, top1, top5)
+    counts = evaluate(Fixed(torch.tensor([logits])), [batch], space=RAW)
+    assert (counts.n, counts.top1, counts.top5) == (1, top1, top5)
 
 
 def test_any_loader_and_its_uneven_last_batch() -> None:
     loader = DataLoader(TensorDataset(*two_pixels()), batch_size=4)
-    assert evaluate(Pixels(), loader, attack="step_ll", eps=2, space=RAW) == Counts(7, 4, None)
+    counts = evaluate(Pixels(), loader, attack="step_ll", eps=2, space=RAW)
+    assert (counts.n, counts.top1) == (7, 4)
 
 
 def test_the_seed_alone_decides_and_not_the_batches() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from fastadv.evaluate import read_records, transfer_cli
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.subjects import add_options, load_subjects, parse_space
 from fastadv.evaluate.transfer import TransferRecord
-from tests.evaluate.test_evaluate_cli import save_run
+from tests.evaluate.test_evaluate_cli import DIGITS, save_run
 
 
 def save_weights(path: Path, seed: int = 0, classes: int = 10, name: str = "timm/test_resnet") -> Path:
@@ -49,35 +50,31 @@ def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path)
     assert not any(subject.model.training for subject in loaded.subjects)
 
 
-NAMES = tuple("0123456789")
-
-
 @pytest.mark.parametrize(
     ("kept", "found", "message"),
     [
-        (NAMES, NAMES, None),
-        (None, tuple("abcdefghij"), None),  # by an earlier version: the number is all that is known
+        (DIGITS, DIGITS, None),
         (
-            None,
-            (*NAMES, "another"),
+            DIGITS,
+            (*DIGITS, "another"),
             "standard tells 10 classes apart, and digits in DIR has 11: --data must hold the classes that",
         ),
         (
-            NAMES,
-            (*NAMES[:8], "9", "8"),
+            DIGITS,
+            (*DIGITS[:8], "9", "8"),
             "standard was trained on other classes than those of digits in DIR: class 8 was '8' and is '9', class 9 "
             "was '9' and is '8'. --data must hold the classes that it was trained on, by the same names",
         ),
         (
-            NAMES,
-            ("1", *NAMES[1:-3], "9", "8", "7"),
+            DIGITS,
+            ("1", *DIGITS[1:-3], "9", "8", "7"),
             "class 0 was '0' and is '1', class 7 was '7' and is '9', class 9 was '9' and is '7'. --data",
         ),
-        (NAMES, (*NAMES[1:], "0"), "class 2 was '2' and is '3', and 7 more. --data must"),
+        (DIGITS, (*DIGITS[1:], "0"), "class 2 was '2' and is '3' and 7 more. --data must"),
     ],
 )
 def test_classes(
-    kept: tuple[str, ...] | None,
+    kept: tuple[str, ...],
     found: tuple[str, ...],
     message: str | None,
     tmp_path: Path,
@@ -90,6 +87,14 @@ def test_classes(
         assert len(load_subjects([str(run)], options("--data", "DIR")).subjects) == 1
         return
     with pytest.raises(ValueError, match=re.escape(message)):
+        load_subjects([str(run)], options("--data", "DIR"))
+
+
+def test_shards_that_lack_the_last_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without names they are numbered up to the largest label of the validation images, if these are alone."""
+    run = save_run(tmp_path / "standard", classes=DIGITS)
+    monkeypatch.setattr(data, "load_test", lambda *_: SimpleNamespace(classes=DIGITS[:9]))
+    with pytest.raises(ValueError, match=r"has 9: .* trained on; of shards, classes\.txt names them all, a line each$"):
         load_subjects([str(run)], options("--data", "DIR"))
 
 
@@ -118,6 +123,8 @@ def test_spaces_that_are_none(text: str) -> None:
         (["timm/test_resnet@{w}"], ["--space", "unit"], "models from files need --dataset"),
         (["timm/test_resnet@{w}"], ["--dataset", "digits"], "--space is needed for w: how were its training images"),
         (["timm/test_resnet@{w}", "{run}"], [], "--space is needed for w"),
+        (["{run}"], ["--loader", "dali"], "--loader and --workers are for images in files, and digits is read into"),
+        (["{run}"], ["--workers", "1"], "--loader and --workers are for images in files"),
         (["{run}"], ["--space", "standard=unit"], "a run knows its own space"),
         (["{run}"], ["--dataset", "mnist"], "was trained on digits, and --dataset is mnist"),
         (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "B=unit"], "no model from a file is named 'B'"),

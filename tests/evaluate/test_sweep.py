@@ -63,6 +63,7 @@ def test_clean_then_every_attack_at_every_eps_for_each_model(images: ImageSet, p
     for record in records:
         assert (record.dataset, record.split, record.n, record.total, record.classes) == ("made_up", "test", 10, 10, 6)
         assert record.top5 is not None and 0 <= record.top1 <= record.top5 <= 10
+        assert len(record.hits) == 10 and record.hits.sum() == record.top1
         assert record.device == "cpu" and set(record.versions) == {"fastadv", "torch"}
 
 

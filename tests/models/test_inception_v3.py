@@ -347,8 +347,9 @@ def test_a_checkpoint_brings_it_back(tmp_path: Path) -> None:
         tmp_path,
         model=model,
         config=config,
+        classes="abcdefg",
         state={},
-        meta=checkpoint.Meta(step=1, epoch=0, num_classes=7, in_channels=1),
+        meta=checkpoint.Meta(step=1, epoch=0, in_channels=1),
     )
     loaded = checkpoint.load_model(tmp_path)
     assert loaded.config == config and loaded.model.dropout.p == 0.3

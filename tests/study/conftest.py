@@ -1,4 +1,4 @@
-"""A scale at which the twelve studies take seconds: 160 digits, narrow networks, 20 test images."""
+"""A scale at which the studies take seconds: 160 digits, narrow networks, 20 test images."""
 
 from __future__ import annotations
 

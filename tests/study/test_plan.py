@@ -6,7 +6,8 @@ import pytest
 
 from fastadv.study import paper
 from fastadv.study.plan import Leaking, Network, Robustness, Transfer, vary
-from fastadv.study.recipes import STUDIES
+from fastadv.study.recipes import STUDIES, transfer
+from fastadv.study.recipes.seeds import networks as seed_networks
 from fastadv.study.scales import SMALL, Scale, imagenet
 from fastadv.train import TrainConfig
 
@@ -51,7 +52,7 @@ def test_standard_training_has_no_attack() -> None:
 def test_every_study_at_every_scale(scale: Scale) -> None:
     assert list(STUDIES) == [
         *("table1", "table2", "table3", "capacity", "transfer", "one_step", "activations", "k_sweep"),
-        *("delay", "fixed_eps", "iterative_training", "regularizers"),
+        *("delay", "fixed_eps", "iterative_training", "regularizers", "seeds"),
     ]
     for study in STUDIES.values():
         names = [network.name for network in study.networks(scale)]
@@ -63,10 +64,25 @@ def test_every_study_at_every_scale(scale: Scale) -> None:
 def test_networks_are_shared_between_studies() -> None:
     scale = SMALL["fashion_mnist"]()
     every = [network.id for study in STUDIES.values() for network in study.networks(scale)]
-    assert len(every) == 61 and len(set(every)) == 44
+    assert len(every) == 63 and len(set(every)) == 43
     base = scale.adversarial("").id
     sharing = {name for name, study in STUDIES.items() if base in {n.id for n in study.networks(scale)}}
     assert sharing == set(STUDIES) - {"transfer"}
+
+
+def test_another_seed_is_network_b_of_the_transfer_study() -> None:
+    scale = SMALL["fashion_mnist"]()
+    seeds, others = seed_networks(scale), transfer.networks(scale)
+    assert seeds["standard", 0].id == others["A"].id and seeds["standard", 1].id == others["B"].id
+    assert seeds["adversarial", 0].id == scale.adversarial("").id != seeds["adversarial", 1].id
+
+
+def test_iterative_methods_are_shown_fewer_images() -> None:
+    scale = SMALL["fashion_mnist"]()
+    one_step, iterative = scale.sweep([scale.adversarial("")], ["iter_ll", "step_ll", "iter_basic", "fgsm"])
+    assert (one_step.attacks, one_step.limit) == (("step_ll", "fgsm"), None)
+    assert (iterative.attacks, iterative.limit) == (("iter_ll", "iter_basic"), 1000)
+    assert [part.attacks for part in scale.sweep([scale.adversarial("")], ["step_ll"])] == [("step_ll",)]
 
 
 def test_imagenet_is_the_papers_setting() -> None:
@@ -84,7 +100,7 @@ def test_imagenet_is_the_papers_setting() -> None:
     assert by_name["D: another architecture"].model.name == "inception_v4"
     assert by_name["C: ELU"].model.options["activation"] == "elu" and by_name["C: ELU"].attack.k == 0
     assert by_name["Trained on FGSM"].optimizer.lr == 0.0225
-    assert by_name["Fast entropy"].epochs * 800 == pytest.approx(90_000, rel=0.01)
+    assert by_name["fast entropy"].epochs * 800 == pytest.approx(90_000, rel=0.01)
     [late] = [config for name, config in by_name.items() if name.endswith("(40,000)")]
     assert late.attack.start_after == pytest.approx(40_000, rel=0.01)
     assert by_name["Adv., k = 24 of 32"].attack.k == 24

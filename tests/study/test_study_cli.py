@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from fastadv.evaluate import Record, read_records
 from fastadv.study import cli, report_cli
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import Scale
-from fastadv.train.trainer import Trainer
+from fastadv.train.trainer import NonFiniteLoss, Trainer
+from tests.study.conftest import tiny
 
 pytestmark = pytest.mark.usefixtures("scale")
 
@@ -55,8 +57,13 @@ def test_all_of_them(
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     markdown = (tmp_path / "report.md").read_text()
-    for part in ("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000"):
+    for part in ("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000", "Time taken"):
         assert part in page and part in markdown
+    seeds = (tmp_path / "tables/seeds.md").read_text()
+    assert seeds.count("1 over 0") == 6 and "First 20 (step l.l.) and 10 (iter. l.l., iter. basic) of 20 test" in seeds
+    times = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
+    assert {time["study"] for time in times} == set(STUDIES) and all(time["seconds"] > 0 for time in times)
+    assert sum(time["what"].startswith("train ") for time in times) == len(networks)
 
     # The same command again finds all of it done.
     capsys.readouterr()
@@ -64,7 +71,46 @@ def test_all_of_them(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     assert study("all", "--out", tmp_path) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
-    assert ": train" not in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert ": train" not in shown and ": evaluate" not in shown and ": transfer" not in shown
+
+
+def test_what_was_measured_of_other_weights_is_measured_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study("fixed_eps", "--out", tmp_path) == 0
+    small, large = (tmp_path / "networks" / network.id for network in STUDIES["fixed_eps"].networks(tiny())[1:])
+    for run in (small, large):
+        shutil.rmtree(run / "checkpoints")
+    large.rename(tmp_path / "gone")
+    shutil.copytree(tmp_path / "networks" / STUDIES["fixed_eps"].networks(tiny())[0].id, small, dirs_exist_ok=True)
+    capsys.readouterr()
+    assert study("fixed_eps", "--out", tmp_path) == 0
+    shown = capsys.readouterr().err
+    assert "evaluate eps = 4" in shown  # whose weights have become those of another
+    assert "train eps = 8" in shown and "evaluate eps = 8" not in shown  # trained to the same weights
+    assert "evaluate Random eps" not in shown
+
+
+def test_a_training_that_fails_leaves_the_others_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Trainer.train_step
+
+    def step(self: Trainer, minibatches: Any) -> None:
+        if self.config.attack.eps == 4:
+            raise NonFiniteLoss("the loss", iteration=1, indices=[3], checkpoint=None)
+        original(self, minibatches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        assert study("fixed_eps", "--out", tmp_path) == 1
+    shown = capsys.readouterr().err
+    assert "the training of eps = 4 failed: the loss at iteration 1" in shown
+    assert "evaluate eps = 8" in shown and "evaluate eps = 4" not in shown
+    assert "Not complete: eps = 4 under step_ll" in (tmp_path / "report.html").read_text()
+    assert study("fixed_eps", "--out", tmp_path) == 0
+    assert "Not complete" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -124,9 +170,14 @@ def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.Capt
     assert report_cli.main([str(tmp_path)]) == 0
     assert "Not complete: eps = 8 under step_ll, eps = 8 is not measured" in (tmp_path / "report.html").read_text()
 
-    (tmp_path / "remarks.yaml").write_text("no_such_claim: x\n")
-    assert report_cli.main([str(tmp_path)]) == 2
-    assert "['no_such_claim']" in capsys.readouterr().err
+    for remarks, message in (
+        ("no_such_claim: x\n", "['no_such_claim']"),
+        ("- robust\n", "must map names of claims to words, got list"),
+        ("robust: [\n", "remarks.yaml is not YAML"),
+    ):
+        (tmp_path / "remarks.yaml").write_text(remarks)
+        assert report_cli.main([str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +204,14 @@ def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert study("fixed_eps", "--out", tmp_path, "--limit", "5") == 0
     assert study("fixed_eps", "--out", tmp_path) == 2
     assert "holds a study with limit 5, and this one has as the scale has it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"scale": "small", "speed": 1}', "not JSON"])
+def test_a_folder_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "study.json").write_text(content)
+    for code in (study("fixed_eps", "--out", tmp_path), report_cli.main([str(tmp_path)])):
+        assert code == 2
+    assert capsys.readouterr().err.count("study.json is not of this version of fastadv") == 2
 
 
 def test_a_report_of_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> N
 
 
 def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
-    """What travels in a generation, in an iteration, and in a test."""
+    """What travels in a generation, in an iteration, in a test, at the end of an epoch, and for a checkpoint."""
     trainer, _ = trainer_of(processes, config, run)
     settle(trainer)
     images, labels = next(trainer.train_loader.epoch(0))
@@ -145,10 +145,17 @@ def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> d
     unchanged = all(torch.equal(p.grad, g) for p, g in zip(trainer.model.parameters(), gradients, strict=True))
     with Collectives() as test:
         trainer._test(trainer.model)
+    with Collectives() as statistics:
+        average_buffers(trainer.model, processes)
+    with Collectives() as saved:
+        trainer.save()
     return {
         "generation": generation.counts,
         "unchanged": unchanged,
         "test": test.counts,
+        "statistics": statistics.counts,
+        "values": sum(buffer.numel() for buffer in trainer.model.buffers() if buffer.is_floating_point()),
+        "checkpoint": of_each_kind(saved.counts),
         **count_in_an_iteration(trainer),
     }
 
@@ -158,6 +165,11 @@ def count_of_iteration(processes: Processes, config: TrainConfig, run: Path) -> 
     trainer, _ = trainer_of(processes, config, run)
     settle(trainer)
     return count_in_an_iteration(trainer)
+
+
+def of_each_kind(counts: Counter[tuple[str, int]]) -> Counter[str]:
+    """How many collectives of each name, whatever they carry."""
+    return sum((Counter({name: n}) for (name, _), n in counts.items()), Counter())
 
 
 def settle(trainer: Trainer) -> None:
@@ -181,6 +193,24 @@ def count_of_unwrapped_generation(processes: Processes) -> Counter[tuple[str, in
     with Collectives() as generation:
         nn.functional.cross_entropy(model(images), labels).backward()
     return generation.counts
+
+
+def count_of_sync_bn(processes: Processes) -> Counter[tuple[str, int]]:
+    """What SyncBatchNorm of three and of five channels sends in a forward and a backward pass.
+
+    PyTorch has its arithmetic for GPUs alone. Here that is stood in for, and what is sent is by PyTorch's own code.
+    """
+    torch.batch_norm_stats = lambda x, eps: (x.mean((0, 2, 3)), x.var((0, 2, 3)))
+    torch.batch_norm_gather_stats_with_counts = lambda x, mean, invstd, *_: (mean.mean(0), invstd.mean(0))
+    torch.batch_norm_elemt = lambda x, *_: x.clone()
+    torch.batch_norm_backward_reduce = lambda grad, x, mean, *_: (mean, mean, mean, mean)
+    torch.batch_norm_backward_elemt = lambda grad, *_: grad
+    torch._C._get_privateuse1_backend_name = lambda: "cpu"  # the layer refuses other tensors than a GPU's
+    layers = [nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5)]
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(*layers))
+    with Collectives() as passes:
+        model(torch.rand(4, 1, 2, 2)).sum().backward()
+    return passes.counts
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------

@@ -209,11 +209,25 @@ def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path
         # The gradients, once, in DDP's one bucket; and the tally.
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
         assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
+        assert seen["statistics"] == Counter({("gloo:all_reduce", seen["values"]): 1})
+        # Objects, each as its length and its content: whether weights are finite; generators and statistics; the path.
+        assert seen["checkpoint"] == Counter({"gloo:all_gather": 3, "gloo:gather": 1, "gloo:broadcast": 2})
 
 
 def test_the_count_would_see_a_generation_through_the_wrapper() -> None:
     for counts in succeeded(together(2, runs.count_of_unwrapped_generation)):
         assert sum(counts.values()) >= 1
+
+
+def test_sync_bn_sends_twice_a_layer() -> None:
+    for counts in succeeded(together(2, runs.count_of_sync_bn)):
+        # Forward the mean, the deviation and the number of values of C channels, backward two sums of each.
+        assert counts == Counter(
+            {
+                **{("gloo:all_gather", 2 * channels + 1): 1 for channels in (3, 5)},
+                **{("gloo:all_reduce", 2 * channels): 1 for channels in (3, 5)},
+            }
+        )
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,9 +25,10 @@ from fastadv.train import (
     Trainer,
     checkpoint,
     create_trainer,
+    monitor,
 )
 from fastadv.train.accuracy import accuracy
-from fastadv.train.monitor import EpochRecord, Progress, StepRecord
+from fastadv.train.monitor import EpochRecord, Pace, Progress, StepRecord
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -54,7 +56,8 @@ def kill() -> None:
 def log_of(run: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     for record in records:
-        record.pop("images_per_s", None)
+        for timed in ("images_per_s", "data_wait"):
+            record.pop(timed, None)
     return records
 
 
@@ -387,7 +390,7 @@ def test_tensorboard(config: TrainConfig, tmp_path: Path) -> None:
 
     create_trainer(config, tmp_path).fit()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s"}
+    expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s", "data_wait"}
     expected |= {"mean_loss", "mean_clean_accuracy", "mean_adversarial_accuracy"}
     assert set(events.Tags()["scalars"]) == {f"train/{name}" for name in expected} | {"test/accuracy"}
     losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]
@@ -399,19 +402,76 @@ def test_progress(terminal: bool) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=160)
     progress = Progress(step=0, total_steps=10, epochs=2, console=console)
-    progress.write(
-        StepRecord(
-            step=5, epoch=1, loss=0.25, clean_accuracy=0.5, adversarial_accuracy=None, lr=0.1, images_per_s=1234.0
-        )
-    )
+    pace = {"images_per_s": 1234.0, "data_wait": 0.071}
+    accuracies = {"clean_accuracy": 0.5, "adversarial_accuracy": None}
+    progress.write(StepRecord(step=5, epoch=1, loss=0.25, lr=0.1, **accuracies, **pace))
     means = {"mean_loss": 0.75, "mean_clean_accuracy": 0.625, "mean_adversarial_accuracy": None}
     progress.write(EpochRecord(step=5, epoch=1, test_accuracy=0.875, **means))
     progress.close()
-    line = "epoch 1/2  1,234 images/s  mean loss 0.750  clean 62.5%  test 87.5%"
+    line = "epoch 1/2  1,234 images/s  data wait 7%  mean loss 0.750  clean 62.5%  test 87.5%"
     assert line in output.getvalue()
     assert ("5/10" in output.getvalue()) is terminal
     if not terminal:
         assert output.getvalue() == line + "\n"
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(monitor, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def loaded() -> Iterator[int]:
+        for seconds in (4, 1, 1):  # the first with the start of the workers
+            clock.passes(seconds)
+            yield seconds
+
+    pace = Pace()
+    for _ in pace.awaited(loaded()):
+        clock.passes(2)
+        pace.count(30)
+    assert pace.read() == (90 / 12, 6 / 12)
+    pace.restart()
+    clock.passes(5)
+    pace.count(10)
+    assert pace.read() == (2.0, 0.0)
+
+
+def test_what_an_iteration_waits_for_data_is_logged(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seconds of four are the loader's; a checkpoint, which takes a hundred, counts as nothing."""
+    trainer = create_trainer(replace(config, accumulate=2, epochs=2, log_every=1, checkpoint_every=1), tmp_path)
+    clock = Clock(monkeypatch)
+    epoch, task, save = trainer.train_loader.epoch, trainer.task, trainer.save
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task, name)
+
+        def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+            clock.passes(1)
+            return task(images, labels)
+
+    def slow(number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for minibatch in epoch(number, start):
+            clock.passes(3)
+            yield minibatch
+
+    trainer.train_loader.epoch, trainer.task = slow, Slow()  # type: ignore[method-assign]
+    trainer.save = lambda: [clock.passes(100), save()][1]  # type: ignore[method-assign]
+    trainer.fit()
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    paces = [(r["images_per_s"], r["data_wait"]) for r in records if "loss" in r]
+    assert paces == [(64 / 8, 6 / 8)] * 4
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

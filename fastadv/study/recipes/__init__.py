@@ -1,4 +1,4 @@
-"""The twelve studies, one module each."""
+"""The studies, one module each: twelve of the paper, and one of seeds."""
 
 from fastadv.study.plan import Study
 from fastadv.study.recipes import (
@@ -10,6 +10,7 @@ from fastadv.study.recipes import (
     k_sweep,
     one_step,
     regularizers,
+    seeds,
     table1,
     table2,
     table3,
@@ -18,6 +19,6 @@ from fastadv.study.recipes import (
 
 _MODULES = (
     *(table1, table2, table3, capacity, transfer, one_step, activations, k_sweep),
-    *(delay, fixed_eps, iterative_training, regularizers),
+    *(delay, fixed_eps, iterative_training, regularizers, seeds),
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

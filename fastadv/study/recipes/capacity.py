@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
-from fastadv.evaluate.statistics import Estimate, Proportion, ratio, wilson
+from fastadv.evaluate.statistics import quantile
 from fastadv.evaluate.tables import Cell, Table
-from fastadv.study.layout import fraction, tops_of
+from fastadv.study.comparisons import Quantity, quotient
+from fastadv.study.layout import TITLES, fraction, images_note, tops_of
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -15,7 +17,7 @@ from fastadv.study.scales import Scale
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ATTACKS = {"step_ll": "step l.l.", "iter_ll": "iter. l.l.", "iter_basic": "basic iter."}
+ATTACKS = ("step_ll", "iter_ll", "iter_basic")
 
 
 def networks(scale: Scale) -> dict[tuple[str, float], Network]:
@@ -29,23 +31,17 @@ def networks(scale: Scale) -> dict[tuple[str, float], Network]:
 
 
 def evaluations(scale: Scale) -> list[Robustness]:
-    """The method of one step on more images."""
-    every = tuple(networks(scale).values())
-    return [
-        Robustness(every, ("step_ll",), scale.eps, scale.limit),
-        Robustness(every, ("iter_ll", "iter_basic"), scale.eps, scale.iterative_limit),
-    ]
+    """One sweep."""
+    return scale.sweep(networks(scale).values(), ATTACKS)
 
 
-def accuracy_ratio(results: Results, network: Network, attack: str, eps: float, top: int = 1) -> Estimate:
+def accuracy_ratio(results: Results, network: Network, attack: str, eps: float, top: int = 1) -> Quantity:
     """Accuracy on adversarial images by that on the same images when clean.
 
     Raises:
         NotMeasured: a record is missing.
     """
-    adversarial = results.accuracy(network, attack, eps, top)
-    clean = results.clean(network, top, beside=attack, eps=eps)
-    return ratio(wilson(adversarial.successes, adversarial.n), wilson(clean.successes, clean.n))
+    return quotient(results.accuracy(network, attack, eps, top), results.clean(network, top, beside=attack, eps=eps))
 
 
 def show(scale: Scale, results: Results) -> Shown:
@@ -60,12 +56,11 @@ def _figure(scale: Scale, results: Results, top: int) -> Figure:
     places = [(attack, training) for attack in ATTACKS for training in ("standard", "adversarial")]
     for (attack, training), axes in zip(places, panels, strict=True):
         for index, eps in enumerate(scale.eps):
-            points = []
-            for rho in scale.widths:
-                found = accuracy_ratio(results, networks(scale)[training, rho], attack, eps, top)
-                points.append((rho, Proportion(found.value, (found.high - found.low) / 2)))
+            subjects = {rho: networks(scale)[training, rho] for rho in scale.widths}
+            ratios = {rho: accuracy_ratio(results, subject, attack, eps, top) for rho, subject in subjects.items()}
+            points = [(rho, found(quantile())) for rho, found in ratios.items()]
             draw_line(axes, f"eps = {eps:g}", points, index)
-        axes.set(title=f"{ATTACKS[attack]}, {training} training", ylim=(-3, 113))
+        axes.set(title=f"{TITLES[attack]}, {training} training", ylim=(-3, 113))
         axes.set_xticks(scale.widths, labels=[f"{rho:g}" for rho in scale.widths])
         axes.grid(alpha=0.3)
     for axes in panels[::2]:
@@ -78,16 +73,19 @@ def _figure(scale: Scale, results: Results, top: int) -> Figure:
 
 def _table(scale: Scale, results: Results) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for attack, title in ATTACKS.items():
+    for attack in ATTACKS:
         for (training, rho), network in networks(scale).items():
             cells: list[Cell] = [fraction(results.clean(network, beside=attack, eps=scale.eps[0]))]
             for eps in scale.eps:
-                found = accuracy_ratio(results, network, attack, eps)
-                cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
-            rows.append((title, training, f"{rho:g}", *cells))
+                found = accuracy_ratio(results, network, attack, eps)(quantile())
+                known = not math.isnan(found.value)  # of a network that gets no clean image right it is not
+                cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if known else None)
+            rows.append((TITLES[attack], training, f"{rho:g}", *cells))
     header = ("Adv. method", "Training", "rho", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
-    notes = ("Ratio of top-1 accuracy on adversarial to that on clean images, with its 95 % interval.",)
-    return Table("Capacity and robustness", header, tuple(rows), labels=3, notes=notes)
+    network = networks(scale)["standard", scale.widths[0]]
+    images = images_note(results.record(network, attack, scale.eps[0]) for attack in ATTACKS)
+    ratios = "Ratio of top-1 accuracy on adversarial to that on the same images when clean, with its 95 % interval."
+    return Table("Capacity and robustness", header, tuple(rows), labels=3, notes=(ratios, f"{images}."))
 
 
 STUDY = Study("capacity", "Influence of model capacity", "Figures 1 and 4", evaluations, show)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import table_and_curves
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -21,19 +21,21 @@ def networks(scale: Scale) -> dict[int, Network]:
 
 def evaluations(scale: Scale) -> list[Robustness]:
     """One sweep."""
-    return [Robustness(tuple(networks(scale).values()), ("step_ll",), scale.eps, scale.limit)]
+    return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
 def show(scale: Scale, results: Results) -> Shown:
     """A table, of which the paper has words alone, and its curves."""
-    found = networks(scale)
-    rows = [Row((network.name,), network, "step_ll") for network in found.values()]
-    note = "In brackets the paper's delay, of 150,000 iterations; it gives no table of this."
-    table = accuracy_table(
-        scale, results, rows, caption="Delayed start, step l.l.", labels=("Start",), tops=(1,), notes=(note,)
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="delay",
+        caption="Delayed start, step l.l.",
+        label="Start",
+        notes=["In brackets the paper's delay, of 150,000 iterations; it gives no table of this."],
     )
-    lines = [(network.name, network, "step_ll") for network in found.values()]
-    return Shown({"delay": table}, {"delay": accuracy_figure(scale, results, [Panel("step l.l.", lines)])})
 
 
 STUDY = Study("delay", "Delayed adversarial training", "Section 4", evaluations, show)

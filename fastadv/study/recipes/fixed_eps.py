@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import table_and_curves
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -20,19 +20,21 @@ def networks(scale: Scale) -> dict[str, Network]:
 
 def evaluations(scale: Scale) -> list[Robustness]:
     """One sweep."""
-    return [Robustness(tuple(networks(scale).values()), ("step_ll",), scale.eps, scale.limit)]
+    return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
 def show(scale: Scale, results: Results) -> Shown:
     """A table, of which the paper has words alone, and its curves."""
-    found = networks(scale)
-    rows = [Row((network.name,), network, "step_ll") for network in found.values()]
-    note = "The paper gives no table of this."
-    table = accuracy_table(
-        scale, results, rows, caption="Fixed and random eps, step l.l.", labels=("Training",), tops=(1,), notes=(note,)
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="fixed_eps",
+        caption="Fixed and random eps, step l.l.",
+        label="Training",
+        notes=["The paper gives no table of this."],
     )
-    lines = [(network.name, network, "step_ll") for network in found.values()]
-    return Shown({"fixed_eps": table}, {"fixed_eps": accuracy_figure(scale, results, [Panel("step l.l.", lines)])})
 
 
 STUDY = Study("fixed_eps", "Fixed and random eps in training", "Section 3", evaluations, show)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import table_and_curves
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import PAPER_M, Scale
@@ -21,18 +21,21 @@ def networks(scale: Scale) -> dict[int, Network]:
 
 def evaluations(scale: Scale) -> list[Robustness]:
     """One sweep."""
-    return [Robustness(tuple(networks(scale).values()), ("step_ll",), scale.eps, scale.limit)]
+    return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
 def show(scale: Scale, results: Results) -> Shown:
     """The table, and its curves."""
-    found = networks(scale)
-    rows = [Row((network.name,), network, "step_ll", "table8", k) for k, network in found.items()]
-    table = accuracy_table(
-        scale, results, rows, caption="Adversarial examples per minibatch, step l.l.", labels=("Training",), tops=(1,)
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="k_sweep",
+        caption="Adversarial examples per minibatch, step l.l.",
+        label="Training",
+        table="table8",
     )
-    lines = [(network.name, network, "step_ll") for network in found.values()]
-    return Shown({"k_sweep": table}, {"k_sweep": accuracy_figure(scale, results, [Panel("step l.l.", lines)])})
 
 
 STUDY = Study("k_sweep", "Number of adversarial examples", "Table 8", evaluations, show)

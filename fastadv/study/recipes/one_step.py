@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import TITLES, Panel, Row, accuracy_figure, accuracy_table
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 
-METHODS = {
-    "none": "No adversarial training",
-    "fgsm": "FGSM",
-    "fgsm_pred": "Fast with predicted class",
-    "fast_entropy": "Fast entropy",
-    "step_rnd": "Step rnd.",
-    "step_ll": "Step l.l.",
-    "fast_grad_l2": "Fast grad. L2*",
-    "fast_grad_linf": "Fast grad. Linf*",
-    "random_sign": "Sign of random perturbation",
-    "random_normal": "Random normal perturbation",
-}
 EVALUATED = ("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd")
 NOISE = ("random_sign", "random_normal")
+# In the order of the table.
+TRAINED = ("fgsm", "fgsm_pred", "fast_entropy", "step_rnd", "step_ll", "fast_grad_l2", "fast_grad_linf", *NOISE)
 
 
 def networks(scale: Scale) -> dict[str, Network]:
     """By the method that each is trained with."""
-    made = {"none": scale.standard(METHODS["none"], scale.of_table5)}
-    for method in list(METHODS)[1:]:
-        made[method] = scale.adversarial(METHODS[method], {"attack.name": method, **scale.of_table5})
+    made = {"none": scale.standard("no adversarial training", scale.of_table5)}
+    for method in TRAINED:
+        star = "*" if judge(method) == "step_ll" else ""
+        made[method] = scale.adversarial(TITLES[method] + star, {"attack.name": method, **scale.of_table5})
     return made
 
 
@@ -56,17 +47,25 @@ def show(scale: Scale, results: Results) -> Shown:
         labels=("Training",),
         tops=(1,),
         notes=(
-            "Evaluated under FGSM, and (*) under step l.l.; with FGSM in both, accuracy is too high by label leaking. "
+            "Evaluated under FGSM, and (*) under step l.l.; with FGSM in both, label leaking can make it too high. "
             "Bold: the best of a column, and those whose 95 % interval reaches its own.",
+            _note_on_l2(scale),
         ),
         bold_ties=True,
     )
-    titles = {method: title.rstrip("*") for method, title in METHODS.items()}
     panels = [
-        Panel(f"trained: {name}", [(titles[method], found[row], method) for method in (*EVALUATED, *NOISE)])
+        Panel(f"trained: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATED, *NOISE)])
         for row, name in (("step_ll", "step l.l."), ("none", "as usual"))
     ]
     return Shown({"one_step": table}, {"one_step": accuracy_figure(scale, results, panels)})
+
+
+def _note_on_l2(scale: Scale) -> str:
+    values, eps = scale.channels * scale.image_size**2, scale.eps[-1]
+    return (
+        f"For {TITLES['fast_grad_l2']} eps is the L2 norm of the whole perturbation, in training, too: {eps:g} spread "
+        f"over {values:,} values is {eps / values**0.5:.2g} each."
+    )
 
 
 STUDY = Study("one_step", "Comparison of one-step methods", "Table 5, Figure 3", evaluations, show)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import table_and_curves
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -24,24 +24,26 @@ def networks(scale: Scale) -> dict[str, Network]:
 
 def evaluations(scale: Scale) -> list[Robustness]:
     """One sweep."""
-    return [Robustness(tuple(networks(scale).values()), ("step_ll",), scale.eps, scale.limit)]
+    return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
 def show(scale: Scale, results: Results) -> Shown:
     """A table, of which the paper has words alone, and its curves."""
-    found = networks(scale)
-    rows = [Row((network.name,), network, "step_ll") for network in found.values()]
     base = scale.base
     note = (
         f"All three: dropout {base.model.options['dropout']:g}, label smoothing {base.label_smoothing:g}, weight decay "
         f"{base.optimizer.weight_decay:g}. The paper gives no table of this, and speaks of reduced weight decay."
     )
-    table = accuracy_table(
-        scale, results, rows, caption="Regularisers, step l.l.", labels=("Training",), tops=(1,), notes=(note,)
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="regularizers",
+        caption="Regularisers, step l.l.",
+        label="Training",
+        notes=[note],
     )
-    lines = [(network.name, network, "step_ll") for network in found.values()]
-    panel = Panel("step l.l.", lines)
-    return Shown({"regularizers": table}, {"regularizers": accuracy_figure(scale, results, [panel])})
 
 
 STUDY = Study("regularizers", "Other regularisers", "Section 4", evaluations, show)

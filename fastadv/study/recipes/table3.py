@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
-from fastadv.evaluate.statistics import proportion
+from fastadv.evaluate.statistics import proportion, wilson
 from fastadv.evaluate.tables import Cell, Table
 from fastadv.study import paper
-from fastadv.study.layout import Panel, Row, accuracy_figure, accuracy_table, tops_of
+from fastadv.study.layout import TITLES, Panel, Row, accuracy_figure, accuracy_table, tops_of
 from fastadv.study.plan import Leaking, Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -59,8 +59,7 @@ def show(scale: Scale, results: Results) -> Shown:
         labels=("Network",),
         tops=tops_of(scale),
     )
-    methods = {"fgsm": "FGSM", "fgsm_pred": "FGSM-pred", "step_ll": "step l.l.", "iter_basic": "iter. basic"}
-    lines = [(title, found["fgsm"], attack) for attack, title in methods.items()]
+    lines = [(TITLES[attack], found["fgsm"], attack) for attack in ("fgsm", "fgsm_pred", "step_ll", "iter_basic")]
     return Shown(
         {"table3": table, "table3-leaking": _leak_table(scale, results, found["fgsm"])},
         {
@@ -83,15 +82,16 @@ def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
         rows.append((f"{size:g}", f"{eps:g}", *cells, *(str(record.leaked) for record in pair)))
     theirs = paper.numbers()["leaking"]
     header = (
-        *("eps of the range", "eps", "Error, clean", "FGSM", "FGSM-pred", "step l.l."),
-        *("Leaked against FGSM-pred", "against step l.l."),
+        *("eps of the range", "eps", "Error, clean", "FGSM", *(TITLES[without] for _, without in PAIRS)),
+        *(f"Leaked against {TITLES[without]}" for _, without in PAIRS),
     )
-    n = results.leaking(network, *PAIRS[0], leak_eps(scale)[0]).n
+    measured = results.leaking(network, *PAIRS[0], leak_eps(scale)[0])
     notes = (
-        f"{TRAINED}; {n:,} images. Leaked: classified correctly on the FGSM example and wrongly on the one made "
-        "without the true label. FGSM-pred and FGSM differ only for images that are misclassified when clean.",
-        f"The paper counts {theirs['leaked']} of {theirs['n']:,} for a network trained on MNIST by others, at "
-        f"{theirs['eps_of_range']:g} of the range.",
+        f"{TRAINED}; {measured.n:,} images. Leaked: classified correctly on the FGSM example and wrongly on the one "
+        f"made without the true label. FGSM and {TITLES['fgsm_pred']} differ only for images that are misclassified "
+        "when clean.",
+        f"The paper counts {theirs['leaked']} of {theirs['n']:,} at {theirs['eps_of_range']:g} of the range, for a "
+        f"network that others trained on MNIST. Here its sizes are tried on this network and on {measured.dataset}.",
     )
     return Table("Labels leaked, by the definition of section 4.2", header, tuple(rows), labels=2, notes=notes)
 
@@ -100,8 +100,8 @@ def _leak_figure(scale: Scale, results: Results, network: Network) -> Figure:
     figure, [axes] = panels_of(1, lines=len(PAIRS))
     for index, (attack, without) in enumerate(PAIRS):
         records = [results.leaking(network, attack, without, eps) for eps in leak_eps(scale)]
-        points = [(record.eps, proportion(record.leaked, record.n)) for record in records]
-        draw_line(axes, f"FGSM against {'FGSM-pred' if without == 'fgsm_pred' else 'step l.l.'}", points, index)
+        points = [(record.eps, wilson(record.leaked, record.n)) for record in records]
+        draw_line(axes, f"FGSM against {TITLES[without]}", points, index)
     axes.set(title=TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
     axes.grid(alpha=0.3)
     legend_below(figure, axes)

@@ -8,6 +8,7 @@ from fastadv.evaluate.tables import Cell, Table
 from fastadv.evaluate.transfer import TransferRecord
 from fastadv.evaluate.transfer_tables import MEASURES, tops_of, transfer_figure, transfer_table
 from fastadv.study import paper
+from fastadv.study.layout import TITLES
 from fastadv.study.plan import Network, Shown, Study, Transfer
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -35,7 +36,12 @@ def show(scale: Scale, results: Results) -> Shown:
     """Tables at the largest eps, in the place of the paper's 16, and curves from A to B."""
     found = networks(scale)
     records = [
-        replace(results.transfer(found[source], found[target], attack, eps), source=source, target=target)
+        replace(
+            results.transfer(found[source], found[target], attack, eps),
+            source=source,
+            target=target,
+            attack=TITLES[attack],
+        )
         for attack in ATTACKS
         for eps in scale.eps
         for source in found

@@ -1,0 +1,100 @@
+"""Appendix D, Table 7: activation functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastadv.study.claims.common import POINT, at, clean_gain, over_eps
+from fastadv.study.comparisons import gain
+from fastadv.study.layout import TITLES
+from fastadv.study.recipes import activations
+from fastadv.study.results import Results
+from fastadv.study.scales import Scale
+from fastadv.study.verdicts import Check, Claim
+
+
+def _lossy_activations(scale: Scale, results: Results) -> list[Check]:
+    found = activations.networks(scale)
+    checks = []
+    for name in ("tanh", "relu_decay:0.1"):
+        checks.append(clean_gain(results, found["relu"], found[name], f"relu over {name}", above=0))
+        one, other = (found["relu"], "step_ll"), (found[name], "step_ll")
+        checks += over_eps(scale, results, f"step l.l., relu over {name}", one, other, above=0)
+    return checks
+
+
+def _similar_activations(scale: Scale, results: Results) -> list[Check]:
+    found = activations.networks(scale)
+    return [
+        clean_gain(results, found[name], found["relu"], f"{name} over relu", above=-POINT, below=POINT)
+        for name in ("relu6", "relu_decay:0.01", "relu_decay:0.001")
+    ]
+
+
+def _slightly_lossy(scale: Scale, results: Results) -> list[Check]:
+    found = activations.networks(scale)
+    return [
+        check
+        for name in ("relu6", "relu_decay:0.01", "relu_decay:0.001")
+        for check in over_eps(
+            scale,
+            results,
+            f"step l.l., relu over {name}",
+            (found["relu"], "step_ll"),
+            (found[name], "step_ll"),
+            above=0,
+            below=3 * POINT,
+        )
+    ]
+
+
+def _iterative_defence(name: str) -> Callable[[Scale, Results], list[Check]]:
+    def checks(scale: Scale, results: Results) -> list[Check]:
+        found = activations.networks(scale)
+        return [
+            Check(
+                f"{TITLES[attack]}, {name} over relu {at(eps)}",
+                gain(results.accuracy(found[name], attack, eps), results.accuracy(found["relu"], attack, eps)),
+                above=0,
+            )
+            for attack in ("iter_ll", "iter_basic")
+            for eps in scale.eps
+        ]
+
+    return checks
+
+
+CLAIMS = (
+    Claim(
+        "lossy_activations",
+        "activations",
+        "Appendix D",
+        "Tanh and ReluDecay 0.1 lose accuracy on clean (2 to 3 points) and on step l.l. images (7 to 13).",
+        _lossy_activations,
+    ),
+    Claim(
+        "similar_activations",
+        "activations",
+        "Appendix D",
+        "Relu6 and ReluDecay 0.01 and 0.001 are within 1 point of relu on clean images.",
+        _similar_activations,
+    ),
+    Claim(
+        "slightly_lossy_activations",
+        "activations",
+        "Appendix D",
+        "Relu6 and ReluDecay 0.01 and 0.001 lose a few percent under step l.l., less than 3 points (0.2 to 2.8).",
+        _slightly_lossy,
+    ),
+    *(
+        Claim(
+            f"iterative_defence_{name.replace(':', '_')}",
+            "activations",
+            "Appendix D",
+            f"{name} is more accurate than relu on some iterative examples.",
+            _iterative_defence(name),
+            any_suffices=True,
+        )
+        for name in ("relu6", "relu_decay:0.001", "relu_decay:0.01", "relu_decay:0.1", "tanh")
+    ),
+)

@@ -1,0 +1,65 @@
+"""Not in the paper: how much another seed moves accuracies, which no interval of a claim covers."""
+
+from __future__ import annotations
+
+from fastadv.evaluate.statistics import quantile
+from fastadv.evaluate.tables import Cell, Table
+from fastadv.study.comparisons import gain
+from fastadv.study.layout import TITLES, fraction, images_note
+from fastadv.study.plan import Network, Robustness, Shown, Study
+from fastadv.study.results import Results, Share
+from fastadv.study.scales import Scale
+
+ATTACKS = ("step_ll", "iter_ll", "iter_basic")
+SEEDS = (0, 1)
+
+
+def networks(scale: Scale) -> dict[tuple[str, int], Network]:
+    """By training, "standard" or "adversarial", and seed; 0 is the base network's."""
+    made = {}
+    for seed in SEEDS:
+        changes = {"seed": seed} if seed else {}
+        made["standard", seed] = scale.standard(f"standard, seed {seed}", changes)
+        made["adversarial", seed] = scale.adversarial(f"adversarial, seed {seed}", changes)
+    return made
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """One sweep."""
+    return scale.sweep(networks(scale).values(), ATTACKS)
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """One table: the accuracies of both seeds, and how far they are apart."""
+    found = networks(scale)
+    rows: list[tuple[Cell, ...]] = []
+    for attack in ATTACKS:
+        for training in ("standard", "adversarial"):
+            one, other = (_accuracies(scale, results, found[training, seed], attack) for seed in SEEDS)
+            for seed, shares in zip(SEEDS, (one, other), strict=True):
+                rows.append((TITLES[attack], training, f"{seed}", *map(fraction, shares)))
+            apart = (_points(after, before) for before, after in zip(one, other, strict=True))
+            rows.append((TITLES[attack], training, "1 over 0", *apart))
+    header = ("Adv. method", "Training", "Seed", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
+    images = images_note(results.record(found["standard", 0], attack, scale.eps[0]) for attack in ATTACKS)
+    notes = (
+        f"{images}; ±, and in brackets for the differences in points: 95 % intervals of the draw of test images.",
+        "A seed gives the weights that training starts from and the order of the images. Two seeds show the size of "
+        "what a seed changes, and do not measure it.",
+    )
+    return Shown({"seeds": Table("Another seed", header, tuple(rows), labels=3, notes=notes)}, {})
+
+
+def _accuracies(scale: Scale, results: Results, network: Network, attack: str) -> list[Share]:
+    """Clean, then at each eps, on the same images."""
+    clean = results.clean(network, beside=attack, eps=scale.eps[0])
+    return [clean, *(results.accuracy(network, attack, eps) for eps in scale.eps)]
+
+
+def _points(one: Share, other: Share) -> str:
+    found = gain(one, other)(quantile())
+    value, low, high = (f"{100 * x:+.1f}" for x in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+STUDY = Study("seeds", "How much another seed moves", "not in the paper", evaluations, show)

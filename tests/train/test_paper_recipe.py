@@ -1,0 +1,72 @@
+"""The paper's recipe, started: all that it switches on, together, on a few small photographs and a narrow network."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastadv.cli import main
+from fastadv.train import Trainer, build, checkpoint
+from fastadv.train import cli as train_cli
+from tests.data.pictures import write_data_set
+
+SMALL = ["--data.size", "75", "--data.loader", "torchvision", "--data.workers", "0", "--model.options.width", "0.0625"]
+SMALL += ["--minibatch", "4", "--attack.k", "2", "--accumulate", "2", "--attack.start_after", "1"]
+SMALL += ["--epochs", "1", "--log_every", "1", "--device", "cpu"]
+
+
+def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data_set(tmp_path / "images", per_class=4, classes=4)  # four minibatches of four
+    passes: list[tuple[bool, int]] = []  # whether in training mode, and of how many images
+    norms: list[float] = []  # of the gradients that the optimiser was given
+
+    def watched(*arguments: Any, **options: Any) -> Trainer:
+        trainer = build.create_trainer(*arguments, **options)
+        trainer.model.register_forward_pre_hook(lambda module, inputs: passes.append((module.training, len(inputs[0]))))
+        first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
+        first.register_forward_hook(_check_layout_and_precision)
+        trainer.optimizer.register_step_pre_hook(lambda *_: norms.append(_gradient_norm(trainer.model)))
+        return trainer
+
+    monkeypatch.setattr(train_cli, "create_trainer", watched)
+    images, run = str(tmp_path / "images"), tmp_path / "run"
+    assert main(["train", "--recipe", "inception_v3_step_ll", "--data", images, *SMALL, "--out", str(run)]) == 0
+
+    # Two minibatches an iteration; in the second one each is preceded by the generation of two examples.
+    training, generation, test = (True, 4), (False, 2), (False, 4)
+    assert passes == [training] * 2 + [generation, training] * 2 + [test] * 4
+    assert len(norms) == 2 and max(norms) == pytest.approx(2.0, rel=1e-3)  # clipped
+
+    first, second, end = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
+    assert (first["step"], first["adversarial_accuracy"], first["lr"]) == (1, None, 0.045)
+    assert second["step"] == 2 and 0 <= second["adversarial_accuracy"] <= 1
+    assert math.isfinite(first["loss"]) and math.isfinite(second["loss"])
+    assert 0 <= end["test_accuracy"] <= 1 and 0 <= end["test_accuracy_averaged"] <= 1
+
+    begun, ended = (run / "checkpoints" / f"step-{step:08d}" for step in (0, 2))
+    weights, averages, before = (
+        checkpoint.load_weights(ended),
+        checkpoint.load_weights(ended, averaged=True),
+        checkpoint.load_weights(begun),
+    )
+    for name, tensor in weights.items():
+        if tensor.is_floating_point():
+            assert tensor.dtype == torch.float32 and tensor.isfinite().all(), name
+    assert not torch.equal(weights["fc.weight"], before["fc.weight"])
+    assert not torch.equal(weights["fc.weight"], averages["fc.weight"])
+
+
+def _check_layout_and_precision(convolution: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    for tensor in (convolution.weight, *inputs, output):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert output.dtype == torch.bfloat16
+
+
+def _gradient_norm(model: nn.Module) -> float:
+    return float(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm())
