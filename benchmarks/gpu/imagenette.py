@@ -191,12 +191,8 @@ def speed(log: list[dict[str, Any]]) -> list[str]:
         return [str(done), "", ""]
     # As many images each, so the time of a record is as its inverse rate.
     seconds = [1 / record["images_per_s"] for record in steady]
-    waits = [record.get("data_wait") for record in steady]
-    if any(wait is None for wait in waits):
-        wait = "not recorded"
-    else:
-        wait = f"{sum(w * s for w, s in zip(waits, seconds, strict=True)) / sum(seconds):.1%}"
-    return [str(done), f"{len(seconds) / sum(seconds):,.0f}", wait]
+    waited = sum(record["data_wait"] * time for record, time in zip(steady, seconds, strict=True))
+    return [str(done), f"{len(seconds) / sum(seconds):,.0f}", f"{waited / sum(seconds):.1%}"]
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
