@@ -112,7 +112,9 @@ def images(setting: Setting, folder: Path) -> Path:
     if given.is_dir():
         return given
     with tarfile.open(given) as archive:
-        archive.extractall(folder, filter="data")
+        # Not an argument: Python before 3.11.4, or 3.10.12, does not know of filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     return folder if (folder / "train").is_dir() else next(folder.iterdir())
 
 
