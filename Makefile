@@ -16,7 +16,7 @@ demo: $(VENV)/built
 	$(RUN) -m fastadv.demo
 
 test: $(VENV)/built
-	$(RUN) -m pytest
+	$(RUN) -m pytest --durations=30 --durations-min=3
 
 lint: $(VENV)/built
 	$(RUN) -m ruff check .

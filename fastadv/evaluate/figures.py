@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without its yellow, which is faint on white: told apart by colour-blind readers, and in grey
-# by marker and line. Seven markers and four lines, so that no combination comes back before the 28th model.
+# by marker and line: ten markers, so that those of as many models differ. No combination comes back before the 140th.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
 LINES = ("-", "--", "-.", ":")
 
 PANELS_PER_ROW = 3
@@ -59,7 +59,7 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
 def legend_below(figure: Figure, axes: Axes) -> None:
     """The legend of one panel's lines, below all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = int(figure.get_figwidth() / (0.8 + 0.09 * max(map(len, labels))))  # inches: key and letters
+    columns = int(figure.get_figwidth() / (0.8 + 0.075 * max(map(len, labels))))  # inches: key and letters
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), frameon=False)
 
 

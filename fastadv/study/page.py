@@ -33,6 +33,7 @@ caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; vertical-align: top; }
 th { border-bottom: 2px solid #444; } td { border-bottom: 1px solid #e4e4e4; }
 th.text, td.text { text-align: left; } td.wide { white-space: normal; min-width: 16rem; }
+.broad table { font-size: .72rem; } .broad th, .broad td { padding: .2rem; } .broad th { white-space: normal; }
 tr.paper td { color: #5c5c5c; font-style: italic; }
 .note { color: #444; font-size: .86rem; margin: .3rem 0; }
 figure { margin: 1.2rem 0; } figure svg { max-width: 100%; height: auto; }
@@ -47,6 +48,9 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 @media (max-width: 40rem) { body { padding: .6rem; font-size: 15px; } }
 @media print { nav { display: none; } details > * { display: block; } }
 """
+
+# Columns beyond which a table is set smaller to fit the page, as Tables 4 and 6 are, with their column per target.
+_BROAD = 10
 
 
 def page(report: Report) -> str:
@@ -110,9 +114,10 @@ def _table(table: Table) -> str:
         cells = [f"<b>{escape(cell)}</b>" if (number, i) in table.bold else escape(cell) for i, cell in enumerate(row)]
         rows.append(f"<tr{kind}>{_cells('td', cells, texts)}</tr>")
     head = _cells("th", [escape(name) for name in table.header], texts)
+    box = "scroll broad" if len(table.header) > _BROAD else "scroll"
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
     return (
-        f'<div class="scroll"><table><caption>{escape(table.caption)}</caption>'
+        f'<div class="{box}"><table><caption>{escape(table.caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{notes}"
     )
 

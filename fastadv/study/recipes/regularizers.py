@@ -17,7 +17,7 @@ def networks(scale: Scale) -> dict[str, Network]:
         "none": scale.adversarial("All three"),
         "dropout": scale.adversarial("No dropout", _NO_DROPOUT),
         "smoothing": scale.adversarial("No label smoothing", _NO_SMOOTHING),
-        "both": scale.adversarial("Neither of the two", {**_NO_DROPOUT, **_NO_SMOOTHING}),
+        "both": scale.adversarial("No dropout or smoothing", {**_NO_DROPOUT, **_NO_SMOOTHING}),
         "decay": scale.adversarial("No weight decay", {"optimizer.weight_decay": 0.0}),
     }
 
