@@ -197,10 +197,7 @@ def imagenet() -> Scale:
     per_epoch = _IMAGENET_TRAIN // PAPER_M // _MACHINES
     return Scale(
         name="imagenet",
-        base=vary(
-            parse_config(read_recipe("inception_v3_step_ll")),
-            {"accumulate": _MACHINES, "model.options.dropout": 0.2},
-        ),
+        base=vary(parse_config(read_recipe("inception_v3_step_ll")), {"accumulate": _MACHINES}),
         train_images=_IMAGENET_TRAIN,
         test_images=_IMAGENET_TEST,
         classes=1000,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,33 +12,21 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastadv import data, devices, models
+from fastadv import data
 from fastadv.extras import require
-from fastadv.models.trial import check_takes
-from fastadv.train import checkpoint
 from fastadv.train.accuracy import chance
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import ALONE, Processes, data_parallel, device_name, on_all, on_main, seed_draws
+from fastadv.train.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
 from fastadv.train.fast import fast_task
 from fastadv.train.free import FreeTask
-from fastadv.train.interfaces import Averages, Loader, Task
-from fastadv.train.mistakes import check_used
-from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length
-from fastadv.train.parsing import flat
+from fastadv.train.interfaces import Averages, Task
+from fastadv.train.optim import create_optimizer, create_schedule
+from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming
 from fastadv.train.replays import Replayed
+from fastadv.train.resume import starting_point
 from fastadv.train.task import AdversarialTask
 from fastadv.train.trainer import Trainer
-
-_TEST_BATCH = 256  # of images in memory, which are small
-_FREE_ON_RESUME = {
-    *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
-    *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
-    # What computes the same up to rounding.
-    *("fast", "channels_last", "compile"),
-    *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
-}
-_ABSENT = object()
 
 
 def create_trainer(
@@ -73,11 +59,15 @@ def create_trainer(
             made for.
     """
     run_dir = Path(run_dir)
-    config, start, remark = on_main(processes, lambda: _start(config, run_dir, resume, processes))
+    config, start, remark = on_main(processes, lambda: starting_point(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    trainer = on_all(processes, lambda: _assemble(config, run_dir, processes))
+    on_main(processes, lambda: download(config))
+    parts = on_all(processes, lambda: create_parts(config, processes))
+    check_same_images(parts, processes)
+    wrapped, parallel = _wrapped(parts.model, config, parts.device, processes)
+    trainer = on_all(processes, lambda: _assemble(config, run_dir, parts, wrapped, parallel, processes))
     seed_draws(config.seed, processes)
     if start is not None:
         trainer.load(start)
@@ -89,27 +79,20 @@ def create_trainer(
     return trainer
 
 
-def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Trainer:
-    device = devices.resolve(device_name(config.device, processes))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL and the operators take the current one
-    with _naming("data"):
-        images = _images(config, processes)
-        train_loader, test_loader = _loaders(images, config, device, processes)
-        classes, shape = images.train.classes, data.shape_of(images.train, config.data)
-        if len(train_loader) < config.accumulate:
-            raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
-        if config.attack.training == "free":
-            train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
-    with _naming("model"):
-        model = models.create(config.model.name, num_classes=len(classes), in_channels=shape[0], **config.model.options)
-        model = _placed(model, config, device, processes)
-        _check_fits(model, config, shape)
-        averages = _averages(model, config)
-        wrapped, parallel = _wrapped(model, config, device, processes)
-    with _naming("attack"):
+def _assemble(
+    config: TrainConfig,
+    run_dir: Path,
+    parts: Parts,
+    wrapped: nn.Module,
+    parallel: DistributedDataParallel | None,
+    processes: Processes,
+) -> Trainer:
+    model, train_loader = parts.model, parts.train_loader
+    if config.attack.training == "free":
+        train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
+    with naming("attack"):
         task = _task(wrapped, config)
-    with _naming("optimizer"):
+    with naming("optimizer"):
         optimizer = create_optimizer(model, config.optimizer)
     steps = len(train_loader) // config.accumulate
     schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
@@ -121,43 +104,18 @@ def _assemble(config: TrainConfig, run_dir: Path, processes: Processes) -> Train
         optimizer=optimizer,
         schedule=schedule,
         train_loader=train_loader,
-        test_loader=test_loader,
-        classes=classes,
-        in_channels=shape[0],
-        training_set=data.identity_of(images.train),
-        chance=chance(images.test.labels),
+        test_loader=parts.test_loader,
+        classes=parts.images.train.classes,
+        in_channels=parts.shape[0],
+        training_set=parts.training_set,
+        chance=chance(parts.images.test.labels),
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
-        averages=averages,
+        averages=_averages(model, config),
     )
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
     return trainer
-
-
-def _images(config: TrainConfig, processes: Processes) -> data.ImageData:
-    source = config.data.name, config.data.root
-
-    def download() -> None:
-        data.load(*source, True)
-
-    if config.data.download:
-        on_main(processes, download)
-    return data.load(*source, False)
-
-
-def _loaders(
-    images: data.ImageData, config: TrainConfig, device: torch.device, processes: Processes
-) -> tuple[Loader, Loader]:
-    """Loaders of this process's share of the training and of the test images."""
-    options: dict[str, Any] = {
-        **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
-        **{"rank": processes.rank, "world_size": processes.world_size},
-    }
-    train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
-    test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
-    test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
-    return train_loader, test_loader
 
 
 def _stop_at_bad_images(trainer: Trainer) -> None:
@@ -176,26 +134,6 @@ def _stop_at_bad_images(trainer: Trainer) -> None:
             loader.on_bad_image = stop
 
 
-def _placed(model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes) -> nn.Module:
-    """The model where, and as, it is trained."""
-    if config.sync_bn and not processes.alone:
-        if device.type == "cpu":
-            raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
-    placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    return placed
-
-
-def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> None:
-    """Refuse what would end in the first iteration, images [C, H, W] that are too small for the network, say."""
-    try:
-        check_takes(model, shape, count=min(2, config.m))
-    except ValueError as error:
-        size = "data.size or " if config.data.name == "imagenet" else ""
-        raise ValueError(f"{config.model.name}: {error}; choose another {size}model.name, or model.options") from error
-
-
 def _wrapped(
     model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes
 ) -> tuple[nn.Module, DistributedDataParallel | None]:
@@ -210,7 +148,10 @@ def _wrapped(
 def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
     if config.ema_decay is None:
         return None
-    averages: Averages = require("timm.utils", extra="train").ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
+    # As TensorFlow averages: the decay of the n-th update is n / (9 + n), counted from 0, until that reaches ema_decay.
+    averages: Averages = require("timm.utils", extra="train").ModelEmaV3(
+        model, decay=config.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1
+    )
     return averages
 
 
@@ -236,83 +177,3 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         attack_options=attack_options,
         **options,
     )
-
-
-@contextmanager
-def _naming(section: str) -> Iterator[None]:
-    """Say which section of the configuration a value was that a builder refused."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{section}: {error}") from error
-
-
-def _start(
-    config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes
-) -> tuple[TrainConfig, Path | None, str | None]:
-    """The run's configuration, the checkpoint that it goes on from, and what to warn of once it does."""
-    if not resume:
-        _check_new(run_dir)
-    start = checkpoint.latest(run_dir) if resume else None
-    if start is None and resume is not True:
-        check_used(config.data)
-        return config, None, None
-    if start is None:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
-    stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
-    config = _with_as_many_examples(config, stored, before, processes.world_size)
-    _check_same(config, stored, run_dir)
-    if config.data != stored.data:
-        check_used(config.data)
-    if processes.world_size == before:
-        return config, start, None
-    remark = (
-        f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
-        f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
-        f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
-        f"from its perturbations), and sums differ in their last bits"
-    )
-    return config, start, remark
-
-
-def _check_new(run_dir: Path) -> None:
-    log = run_dir / "log.jsonl"  # empty if the run ended before its first checkpoint
-    if any((run_dir / "checkpoints").glob("step-*")) or (log.exists() and log.stat().st_size > 0):
-        raise FileExistsError(f"{run_dir} already holds a run: continue it with --resume, or choose another --out")
-
-
-def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int, now: int) -> TrainConfig:
-    """The configuration with as many minibatches in an iteration as ``stored`` had, for ``now`` processes.
-
-    Raises:
-        ValueError: that is not possible, or not what ``config`` asks for.
-    """
-    wanted = before * stored.accumulate
-    if now != before and config.accumulate == stored.accumulate and wanted % now == 0:
-        config = replace(config, accumulate=wanted // now)
-    if now * config.accumulate != wanted:
-        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
-        raise ValueError(
-            f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
-            f"{before} processes; with {now} processes and accumulate {config.accumulate} it would be "
-            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
-            f"processes that fit, with their accumulate: {fitting}"
-        )
-    return config
-
-
-def _check_same(config: TrainConfig, stored_config: TrainConfig, run_dir: Path) -> None:
-    stored, wanted = flat(asdict(stored_config)), flat(asdict(config))
-    free = _FREE_ON_RESUME - ({"epochs"} if depends_on_length(config.schedule) else set())
-    names = [name for name in stored | wanted if name not in free]
-    differing = [name for name in names if stored.get(name, _ABSENT) != wanted.get(name, _ABSENT)]
-    if differing:
-        changes = "; ".join(
-            f"{name} was {_shown(stored, name)} and is now {_shown(wanted, name)}" for name in differing
-        )
-        why = f"; a {config.schedule.name} schedule depends on the number of epochs" if "epochs" in differing else ""
-        raise ValueError(f"{run_dir} cannot be resumed with another configuration: {changes}{why}")
-
-
-def _shown(values: dict[str, Any], name: str) -> str:
-    return repr(values[name]) if name in values else "not given"

@@ -187,7 +187,10 @@ def _add_run_options(parser: Any) -> None:
 def _take(run_dir: Path) -> None:
     """Make the run's folder, and note in it which torchrun it belongs to: see :func:`_was_taken`."""
     make_folder(run_dir)
-    (run_dir / _LAUNCH).write_text(launch_name() or "")
+    # Replaced at once: who is killed meanwhile leaves the note of before or this one, no part of it.
+    whole = run_dir / f"{_LAUNCH}.new"
+    whole.write_text(launch_name() or "")
+    whole.replace(run_dir / _LAUNCH)
 
 
 def _was_taken(run_dir: Path) -> bool:

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.collectives import Collectives
 from fastadv import data
+from fastadv.data import dali_loader, loaders
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
@@ -81,6 +82,70 @@ def train(
         "accumulate": trainer.config.accumulate,
         "rng": torch.get_rng_state(),
     }
+
+
+def fail_at_the_start(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
+    """A run for which process ``rank`` finds no data; the others are there, with a network to share."""
+    use_few_digits()
+    if processes.rank == rank:
+
+        def missing(name: str, root: str | None, download: bool) -> data.ImageData:
+            raise FileNotFoundError("there is no such folder here")
+
+        data.load = missing
+    create_trainer(config, run, processes=processes)
+
+
+def fail_to_download(processes: Processes, config: TrainConfig, run: Path) -> None:
+    """A run whose images the main process cannot fetch."""
+    use_few_digits()
+    few = data.load
+
+    def offline(name: str, root: str | None, download: bool) -> data.ImageData:
+        if download:
+            raise OSError("cannot be reached")
+        return few(name, root, download)
+
+    data.load = offline
+    create_trainer(config, run, processes=processes)
+
+
+def read_other_images(
+    processes: Processes, config: TrainConfig, run: Path, rank: int, which: str, resume: bool
+) -> None:
+    """A run that begins or goes on while one process reads fewer test images, or other labels."""
+    use_few_digits()
+    few = data.load("digits", None, False)
+    if processes.rank == rank:
+        fewer = data.ImageSet(few.test.images[:60], few.test.labels[:60], few.test.classes)
+        other = data.ImageSet(few.train.images, few.train.labels.roll(1), few.train.classes)
+        sets = data.ImageData(few.train, fewer) if which == "test" else data.ImageData(other, few.test)
+        data.load = lambda name, root, download: sets
+    create_trainer(config, run, resume=resume, processes=processes)
+
+
+def leave_one_out(processes: Processes, config: TrainConfig, run: Path) -> None:
+    """A run of images in files of which process 1 alone is told to leave one out."""
+    read = data.load(config.data.name, config.data.root, False)
+    if processes.rank == 1:
+        sets = data.ImageData(replace(read.train, left_out=frozenset({3})), read.test)  # type: ignore[type-var]
+        data.load = lambda name, root, download: sets
+    create_trainer(config, run, processes=processes)
+
+
+def loader_where_one_lacks_dali(processes: Processes, config: TrainConfig, run: Path, rank: int) -> str:
+    """The loader of a run whose process ``rank`` finds no DALI."""
+    if processes.rank == rank:
+        found = loaders.require
+
+        def without_dali(module: str, *, extra: str) -> Any:
+            if module == "nvidia.dali":
+                raise ModuleNotFoundError("no DALI here")
+            return found(module, extra=extra)
+
+        for place in (loaders, dali_loader):
+            place.require = without_dali
+    return create_trainer(config, run, processes=processes).config.data.loader
 
 
 def resume_with_other_labels(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:

@@ -15,8 +15,10 @@ from torch import nn
 
 from fastadv import models
 from fastadv.streams import RandomStream
-from fastadv.train import AttackConfig, TrainConfig, checkpoint, create_trainer
+from fastadv.train import AttackConfig, DataConfig, TrainConfig, checkpoint, create_trainer
 from fastadv.train.distributed import ALONE, Processes, device_name, launch_name, launched
+from tests.data.loaders import needs_dali
+from tests.data.pictures import write_data_set
 from tests.train import runs
 from tests.train.group import Raised, succeeded, together
 from tests.train.test_trainer import log_of, same
@@ -303,12 +305,56 @@ def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_pa
     assert [other.kind for other in others] == ["FailedElsewhere"] * 2
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_fails_at_the_start_is_not_waited_for(rank: int, config: TrainConfig, tmp_path: Path) -> None:
+    results = together(2, runs.fail_at_the_start, config, tmp_path, rank)
+    assert (results[rank].kind, results[rank].text) == ("FileNotFoundError", "there is no such folder here")
+    assert (results[1 - rank].kind, results[1 - rank].text) == ("FailedElsewhere", f"process {rank} failed")
+
+
+def test_images_that_cannot_be_fetched_end_all(config: TrainConfig, tmp_path: Path) -> None:
+    data = replace(config.data, name="mnist", root=str(tmp_path), download=True)
+    main, other = together(2, runs.fail_to_download, replace(config, data=data), tmp_path)
+    assert (main.kind, main.text, other.kind) == ("OSError", "cannot be reached", "FailedElsewhere")
+
+
 @pytest.mark.parametrize("other", [0, 1])
-def test_one_process_with_another_training_set_ends_all(other: int, run_config: TrainConfig, tmp_path: Path) -> None:
-    succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
-    results = together(2, runs.resume_with_other_labels, run_config, tmp_path, other)
-    assert results[other].kind == "ValueError" and "its 160 images have other labels" in results[other].text
-    assert results[1 - other].kind == "FailedElsewhere"
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(("which", "said"), [("training", "of 160 images and 160"), ("test", "of {1} images and {0}")])
+def test_all_processes_read_the_same_images(
+    which: str, said: str, resume: bool, other: int, run_config: TrainConfig, tmp_path: Path
+) -> None:
+    if resume:
+        succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
+    main, second = together(2, runs.read_other_images, run_config, tmp_path, other, which, resume)
+    counts = [60, 61] if other == 0 else [61, 60]
+    assert main.kind == "ValueError" and second.kind == "FailedElsewhere"
+    assert f"process 1 reads another {which} set than process 0, {said.format(*counts)}" in main.text
+
+
+def test_a_manifest_of_one_process_alone_is_refused(images_config: TrainConfig, tmp_path: Path) -> None:
+    main, second = together(2, runs.leave_one_out, images_config, tmp_path / "run")
+    assert main.kind == "ValueError" and "reads another training set than process 0, of 24 images" in main.text
+    assert second.kind == "FailedElsewhere"
+
+
+@needs_dali
+@pytest.mark.parametrize("rank", [0, 1])
+def test_auto_is_the_same_loader_for_all(rank: int, images_config: TrainConfig, tmp_path: Path) -> None:
+    """What the main process finds: another one that lacks it ends all, rather than train at another speed."""
+    results = together(2, runs.loader_where_one_lacks_dali, images_config, tmp_path / "run", rank)
+    if rank == 0:
+        assert results == ["torchvision"] * 2
+    else:
+        assert (results[1].kind, results[0].kind) == ("ModuleNotFoundError", "FailedElsewhere")
+
+
+@pytest.fixture
+def images_config(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """24 small photographs in files."""
+    write_data_set(tmp_path / "images", per_class=8, classes=3)
+    images = DataConfig(name="imagenet", root=str(tmp_path / "images"), size=16, workers=1)
+    return replace(config, m=4, attack=AttackConfig(k=2), data=images)
 
 
 @pytest.mark.parametrize(
@@ -351,6 +397,15 @@ def test_a_full_disk_stops_all_and_leaves_the_last_checkpoint(config: TrainConfi
     assert main.kind == "CheckpointError" and "No space left" in main.text
     assert other.kind == "FailedElsewhere"
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000000"
+
+
+def test_sync_bn_and_generation_by_batch_are_refused_at_once(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16, attack=replace(config.attack, bn="batch"))
+    main, _ = together(2, runs.sync_bn_on_cpu, config, tmp_path)
+    assert (main.kind, main.text) == (
+        "ValueError",
+        "model: sync_bn needs attack.bn eval: by batch, each generation would wait for all processes",
+    )
 
 
 def test_sync_bn_needs_gpus(config: TrainConfig, tmp_path: Path) -> None:

@@ -105,14 +105,15 @@ def test_clipping(limit: float, clipped: bool, config: TrainConfig, tmp_path: Pa
 
 
 def test_averages_by_hand(config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(config, ema_decay=0.6, epochs=1)
+    config = replace(config, ema_decay=0.3, epochs=1)
     trainer = create_trainer(config, tmp_path)
+    assert trainer.total_steps == 5
     expected: dict[str, Tensor] = {}
 
     def follow(train_step: Callable[[Iterable[tuple[Tensor, Tensor]]], None], minibatches: Any) -> None:
         train_step(minibatches)
-        # The decay of iteration n is 1 - n^(-2/3), from 0, and 0.6 at most.
-        decay = min(0.6, 1 - trainer.step ** (-2 / 3))
+        # TensorFlow's: the first iteration's weights, then (1 + n) / (10 + n) for n = 0, 1, ..., and 0.3 at most.
+        decay = [0.0, 1 / 10, 2 / 11, 3 / 12, 0.3][trainer.step - 1]
         for name, value in weights(trainer).items():
             expected[name] = decay * expected.get(name, value) + (1 - decay) * value
 

@@ -1,0 +1,169 @@
+"""What a process makes by itself before it joins the others: its images, loaders and network.
+
+Nothing here waits for another process, so that one that fails can tell the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastadv import data, devices, models
+from fastadv.models.trial import check_takes
+from fastadv.train.config import TrainConfig
+from fastadv.train.distributed import Processes, device_name, gathered, on_main
+from fastadv.train.interfaces import Loader
+
+_TEST_BATCH = 256  # of images in memory, which are small
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One process's.
+
+    Args:
+        device: where it trains.
+        images: all of them; each process reads its share.
+        train_loader: of its share of the training images.
+        test_loader: of its share of the test images.
+        shape: [C, H, W] of an image.
+        model: on ``device``, with the weights that all processes draw alike.
+        training_set: what tells it from others.
+    """
+
+    device: torch.device
+    images: data.ImageData
+    train_loader: Loader
+    test_loader: Loader
+    shape: tuple[int, int, int]
+    model: nn.Module
+    training_set: dict[str, Any]
+
+
+def download(config: TrainConfig) -> None:
+    """Fetch the images that are missing, if the configuration says so: a task for one process."""
+    if config.data.download:
+        with naming("data"):
+            data.load(config.data.name, config.data.root, True)
+
+
+def create_parts(config: TrainConfig, processes: Processes) -> Parts:
+    """This process's parts.
+
+    Raises:
+        ValueError: a configuration that cannot be built; the message begins with the section.
+        OSError: no data.
+    """
+    device = devices.resolve(device_name(config.device, processes))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL and the operators take the current one
+    with naming("data"):
+        images = data.load(config.data.name, config.data.root, False)
+        train_loader, test_loader = _loaders(images, config, device, processes)
+        shape = data.shape_of(images.train, config.data)
+        if len(train_loader) < config.accumulate:
+            raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
+    with naming("model"):
+        model = models.create(
+            config.model.name, num_classes=len(images.train.classes), in_channels=shape[0], **config.model.options
+        )
+        model = _placed(model, config, shape, device, processes)
+    return Parts(
+        device=device,
+        images=images,
+        train_loader=train_loader,
+        test_loader=test_loader,
+        shape=shape,
+        model=model,
+        training_set=data.identity_of(images.train),
+    )
+
+
+def check_same_images(parts: Parts, processes: Processes) -> None:
+    """Refuse processes that read different data sets: each would train on its share of something else.
+
+    Raises:
+        ValueError: on the main process.
+        FailedElsewhere: on the others.
+    """
+    if processes.alone:
+        return
+    images = parts.images
+    mine = {
+        "training": (parts.training_set, images.train.classes, _left_out(images.train)),
+        "test": (data.identity_of(images.test), images.test.classes, _left_out(images.test)),
+    }
+    all_sets = gathered(processes, mine)
+
+    def check() -> None:
+        for rank, sets in enumerate(all_sets):
+            for name, found in sets.items():
+                if found != all_sets[0][name]:
+                    counts = f"{found[0]['images']} images and {all_sets[0][name][0]['images']}"
+                    raise ValueError(
+                        f"data: process {rank} reads another {name} set than process 0, of {counts}: all need the "
+                        f"same files, of the same names and labels, and the same manifest if there is one"
+                    )
+
+    on_main(processes, check)
+
+
+def _left_out(images: data.ImageSet | data.ImageSource) -> list[int]:
+    return [] if isinstance(images, data.ImageSet) else sorted(images.left_out)
+
+
+def _loaders(
+    images: data.ImageData, config: TrainConfig, device: torch.device, processes: Processes
+) -> tuple[Loader, Loader]:
+    """Loaders of this process's share of the training and of the test images."""
+    options: dict[str, Any] = {
+        **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
+        **{"rank": processes.rank, "world_size": processes.world_size},
+    }
+    train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
+    test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
+    test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
+    return train_loader, test_loader
+
+
+def _placed(
+    model: nn.Module, config: TrainConfig, shape: tuple[int, int, int], device: torch.device, processes: Processes
+) -> nn.Module:
+    """The model where, and as, it is trained."""
+    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
+    placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    _check_fits(placed, config, shape)
+    if config.sync_bn and not processes.alone:
+        _check_sync_bn(config, device)
+        placed = nn.SyncBatchNorm.convert_sync_batchnorm(placed)  # type: ignore[no-untyped-call]
+    return placed
+
+
+def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> None:
+    """Refuse what would end in the first iteration, images [C, H, W] that are too small for the network, say."""
+    try:
+        check_takes(model, shape, count=min(2, config.m))
+    except ValueError as error:
+        size = "data.size or " if config.data.name == "imagenet" else ""
+        raise ValueError(f"{config.model.name}: {error}; choose another {size}model.name, or model.options") from error
+
+
+def _check_sync_bn(config: TrainConfig, device: torch.device) -> None:
+    if config.attack.bn == "batch":
+        raise ValueError("sync_bn needs attack.bn eval: by batch, each generation would wait for all processes")
+    if device.type == "cpu":
+        raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
+
+
+@contextmanager
+def naming(section: str) -> Iterator[None]:
+    """Say which section of the configuration a value was that a builder refused."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{section}: {error}") from error

@@ -1,0 +1,116 @@
+"""Whether a run begins or goes on, from where, and with which configuration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fastadv import data
+from fastadv.train import checkpoint
+from fastadv.train.config import LoaderName, TrainConfig
+from fastadv.train.distributed import Processes
+from fastadv.train.mistakes import check_used
+from fastadv.train.optim import depends_on_length
+from fastadv.train.parsing import flat
+
+_FREE_ON_RESUME = {
+    *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
+    *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
+    # What computes the same up to rounding.
+    *("fast", "channels_last", "compile"),
+    *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
+}
+_ABSENT = object()
+
+
+def starting_point(
+    config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes
+) -> tuple[TrainConfig, Path | None, str | None]:
+    """The run's configuration, the checkpoint that it goes on from, and what to warn of once it does.
+
+    Raises:
+        ValueError: the configuration is not that of the run to be resumed.
+        FileExistsError: the folder holds a run, and ``resume`` is False.
+        FileNotFoundError: there is nothing to resume.
+        CheckpointError: no checkpoint is usable.
+    """
+    if not resume:
+        _check_new(run_dir)
+    start = checkpoint.latest(run_dir) if resume else None
+    if start is None and resume is not True:
+        check_used(config.data)
+        return _with_loader(config), None, None
+    if start is None:
+        raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
+    stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
+    if config.data.loader == "auto":
+        config = _with_loader(config, stored.data.loader)
+    config = _with_as_many_examples(config, stored, before, processes.world_size)
+    _check_same(config, stored, run_dir)
+    if config.data != stored.data:
+        check_used(config.data)
+    if processes.world_size == before:
+        return config, start, None
+    remark = (
+        f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
+        f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
+        f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
+        f"from its perturbations), and sums differ in their last bits"
+    )
+    return config, start, remark
+
+
+def _with_loader(config: TrainConfig, name: LoaderName | None = None) -> TrainConfig:
+    """The configuration with a loader of images in files that is the same for all processes and after each restart.
+
+    Where DALI is missing on one of several machines, or gone after a restart, ``auto`` would let the run go on, with
+    other roundings and at another speed.
+    """
+    if config.data.name != "imagenet":
+        return config
+    loader = name or data.resolve_loader(config.data.loader, option="data.loader", say=True)
+    return replace(config, data=replace(config.data, loader=loader))
+
+
+def _check_new(run_dir: Path) -> None:
+    log = run_dir / "log.jsonl"  # empty if the run ended before its first checkpoint
+    if any((run_dir / "checkpoints").glob("step-*")) or (log.exists() and log.stat().st_size > 0):
+        raise FileExistsError(f"{run_dir} already holds a run: continue it with --resume, or choose another --out")
+
+
+def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int, now: int) -> TrainConfig:
+    """The configuration with as many minibatches in an iteration as ``stored`` had, for ``now`` processes.
+
+    Raises:
+        ValueError: that is not possible, or not what ``config`` asks for.
+    """
+    wanted = before * stored.accumulate
+    if now != before and config.accumulate == stored.accumulate and wanted % now == 0:
+        config = replace(config, accumulate=wanted // now)
+    if now * config.accumulate != wanted:
+        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
+        raise ValueError(
+            f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
+            f"{before} processes; with {now} processes and accumulate {config.accumulate} it would be "
+            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
+            f"processes that fit, with their accumulate: {fitting}"
+        )
+    return config
+
+
+def _check_same(config: TrainConfig, stored_config: TrainConfig, run_dir: Path) -> None:
+    stored, wanted = flat(asdict(stored_config)), flat(asdict(config))
+    free = _FREE_ON_RESUME - ({"epochs"} if depends_on_length(config.schedule) else set())
+    names = [name for name in stored | wanted if name not in free]
+    differing = [name for name in names if stored.get(name, _ABSENT) != wanted.get(name, _ABSENT)]
+    if differing:
+        changes = "; ".join(
+            f"{name} was {_shown(stored, name)} and is now {_shown(wanted, name)}" for name in differing
+        )
+        why = f"; a {config.schedule.name} schedule depends on the number of epochs" if "epochs" in differing else ""
+        raise ValueError(f"{run_dir} cannot be resumed with another configuration: {changes}{why}")
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "not given"
