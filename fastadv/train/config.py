@@ -70,7 +70,8 @@ class DataConfig:
     """imagenet: the share of an image's sides that evaluation keeps, around the centre."""
 
     loader: LoaderName = "auto"
-    """imagenet: what decodes images: dali, torchvision, or auto for dali where it is installed."""
+    """imagenet: what decodes images: dali, torchvision, or auto for dali where it is installed. What the main process
+    finds when the run begins is every process's, to the end of the run."""
 
     workers: int | None = None
     """imagenet: threads (dali) or processes (torchvision) that decode, for each training process; null is the cores of
@@ -311,7 +312,8 @@ class TrainConfig:
 
     ema_decay: float | None = None
     """Average the weights over the iterations with this decay, such as 0.9999, and test and save the averages beside
-    the weights. The decay begins at 0 and rises: the first iterations leave no trace. null is no averaging."""
+    the weights. As in TensorFlow, the decay begins at 0 and is n / (9 + n) after n iterations until it reaches this:
+    the first iterations leave no trace. null is no averaging."""
 
     precision: PrecisionName = "float32"
     """bfloat16 computes the network's passes in autocast, in training, generation and the test after each epoch. The

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim import RMSpropTF
 from torch import Tensor, nn
 
 from fastadv.cli import main
-from fastadv.train import Trainer, build, checkpoint
+from fastadv.eps import TruncatedNormalEps
+from fastadv.train import AdversarialTask, Trainer, build, checkpoint
 from fastadv.train import cli as train_cli
 from tests.data.pictures import write_data_set
 
@@ -29,6 +31,7 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def watched(*arguments: Any, **options: Any) -> Trainer:
         trainer = build.create_trainer(*arguments, **options)
         trainer.model.register_forward_pre_hook(lambda module, inputs: passes.append((module.training, len(inputs[0]))))
+        _check_constants(trainer)
         first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
         first.register_forward_hook(_check_layout_and_precision)
         trainer.optimizer.register_step_pre_hook(lambda *_: norms.append(_gradient_norm(trainer.model)))
@@ -60,6 +63,20 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert tensor.dtype == torch.float32 and tensor.isfinite().all(), name
     assert not torch.equal(weights["fc.weight"], before["fc.weight"])
     assert not torch.equal(weights["fc.weight"], averages["fc.weight"])
+
+
+def _check_constants(trainer: Trainer) -> None:
+    """What was built of the recipe: the paper's constants, and Inception's where the paper gives none."""
+    optimizer, task = trainer.optimizer, trainer.task
+    assert isinstance(optimizer, RMSpropTF) and isinstance(task, AdversarialTask)
+    for group, decay in zip(optimizer.param_groups, (0.00004, 0.0), strict=True):
+        constants = {name: group[name] for name in ("alpha", "momentum", "eps", "weight_decay")}
+        assert constants == {"alpha": 0.9, "momentum": 0.9, "eps": 1.0, "weight_decay": decay}
+        assert group["lr_in_momentum"]
+    assert [module.p for module in trainer.model.modules() if isinstance(module, nn.Dropout)] == [0.2]
+    assert (task.attack.name, task.lambda_, task.label_smoothing) == ("step_ll", 0.3, 0.1)
+    assert task.attack.eps == TruncatedNormalEps(sigma=8, upper=16)
+    assert trainer.averages is not None and trainer.averages.decay == 0.9999
 
 
 def _check_layout_and_precision(convolution: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
