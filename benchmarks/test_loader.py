@@ -42,7 +42,8 @@ LOADERS = Table(
         "loader",
         "images/s (quartiles)",
         *(f"times {name} (quartiles)" for name in BASELINES),
-        "mean of a pixel's difference",
+        "mean of a pixel's difference in training",
+        "in evaluation",
     ],
     notes=["Crops of 5 to 100 % of the area, mirrored, normalised. Differences in grey levels, on the same windows."],
 )
@@ -105,9 +106,9 @@ def variants(source: ImageSource, folder: Path) -> dict[str, Callable[[], object
     }
 
 
-def difference(source: ImageSource) -> float:
-    """Mean over the first images, in grey levels, between the two loaders' training images."""
-    options = {"space": PixelSpace.raw(), "train": True, "preprocessing": PREPROCESSING}
+def difference(source: ImageSource, *, train: bool) -> float:
+    """Mean over the first images, in grey levels, between what the two loaders make of them."""
+    options = {"space": PixelSpace.raw(), "train": train, "preprocessing": PREPROCESSING}
     ours, theirs = (kind(source, BATCH, **options) for kind in (DaliLoader, TorchvisionLoader))
     return float((next(iter(ours.epoch(0)))[0] - next(iter(theirs.epoch(0)))[0]).abs().mean())
 
@@ -123,6 +124,6 @@ def test_loading(benchmark, folder: Path) -> None:
         rate, slow, fast = (images / seconds for seconds in (timing.median, timing.high, timing.low))
         ratios = {baseline: interleaved.ratio(baseline, name) for baseline in BASELINES}
         benchmark.extra_info[name] = {"images/s": rate, **{baseline: r.median for baseline, r in ratios.items()}}
-        apart = f"{difference(source):.2f}" if name == "DaliLoader" else ""
-        shown = [f"{rate:.0f} ({slow:.0f}-{fast:.0f})", *(ratio.text for ratio in ratios.values()), apart]
+        apart = [f"{difference(source, train=train):.2f}" if name == "DaliLoader" else "" for train in (True, False)]
+        shown = [f"{rate:.0f} ({slow:.0f}-{fast:.0f})", *(ratio.text for ratio in ratios.values()), *apart]
         LOADERS.rows.append([f"{len(source)} {where}", name, *shown])

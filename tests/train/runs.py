@@ -308,6 +308,22 @@ def gradients(processes: Processes, m: int, accumulate: int, options: dict[str, 
     return [parameter.grad for parameter in model.parameters()]  # type: ignore[misc]
 
 
+def gradients_of_sync_bn(processes: Processes, m: int, k: int) -> list[Tensor]:
+    """On GPUs, in float64: the averaged gradient of m examples of each process, with BatchNorm over all of them."""
+    device = torch.device("cuda", processes.rank)
+    torch.cuda.set_device(device)
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 9, 10)]
+    model: nn.Module = nn.Sequential(*layers).double().to(device)
+    if not processes.alone:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    wrapped = model if processes.alone else DistributedDataParallel(model, device_ids=[device])
+    task = AdversarialTask(wrapped, space=UNIT, seed=4, k=k, eps=16)
+    images, labels = batch(m * processes.rank, m * (processes.rank + 1))
+    task(images.to(device), labels.to(device)).backward()
+    return [parameter.grad.cpu() for parameter in model.parameters()]  # type: ignore[union-attr]
+
+
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 

@@ -423,6 +423,16 @@ def test_sync_bn_needs_gpus(config: TrainConfig, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("k", [0, 8])
+def test_sync_bn_of_two_gpus_is_batch_norm_of_one(k: int) -> None:
+    whole = runs.gradients_of_sync_bn(ALONE, 16, 2 * k)
+    for gradients in succeeded(together(2, runs.gradients_of_sync_bn, 8, k)):
+        for got, expected in zip(gradients, whole, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize("sync_bn", [False, True])
 def test_two_gpus(sync_bn: bool, config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, m=16, device="auto", precision="bfloat16", channels_last=True, sync_bn=sync_bn)
