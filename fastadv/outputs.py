@@ -31,13 +31,16 @@ def make_folder(folder: Path) -> None:
 def only_writer(folder: Path) -> Iterator[None]:
     """Within the block, another process that asks for the same folder is refused.
 
+    The lock is this process's own and ends with it, whatever it has forked: a loader's workers may outlive it for some
+    seconds. The same process is not refused, and must not ask twice: whatever first closes the file gives the lock up.
+
     Raises:
         OSError: another process has it; the message names the folder.
     """
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's would be shared with what is forked
+        except (BlockingIOError, PermissionError):  # POSIX allows either
             raise OSError(f"another process writes to the folder {folder}: wait for it, or take another") from None
         except OSError as error:  # some network file systems
             warnings.warn(f"{folder} cannot be locked against other processes ({error.strerror})", stacklevel=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ from fastadv.cli import main
 from fastadv.outputs import make_folder, only_writer
 
 HOLD = """
-import sys
+import os, sys
 from pathlib import Path
 from fastadv.outputs import only_writer
 with only_writer(Path(sys.argv[1])):
-    print("held", flush=True)
+    if sys.argv[2:] != ["fork"] or os.fork() > 0:
+        print("held", flush=True)
     sys.stdin.read()
 """
 
@@ -45,3 +47,17 @@ def test_one_process_writes_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixt
         holder.communicate()
     with only_writer(tmp_path):
         pass
+
+
+def test_what_a_dead_process_has_forked_holds_nothing(tmp_path: Path) -> None:
+    """As workers of a loader, which notice some seconds later that they are alone."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path), "fork"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(OSError, match="another process writes to the folder"), only_writer(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        assert select.select([holder.stdout], [], [], 0)[0] == []  # the forked one still has the other end
+        with only_writer(tmp_path):
+            pass

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from fastadv.data.decoding import reason_against
 from fastadv.data.image_source import ImageSource, fingerprint_of_keys
@@ -16,6 +15,9 @@ from fastadv.data.manifest import LeftOut, SplitManifest, stamp_of
 
 _FEW = 1024  # images that are read in less time than other processes take to start
 _CHUNK = 64  # images a task: enough that handing it out costs nothing, few enough for a bar that moves
+
+_Mapped = Callable[[Iterable[range]], Iterator[dict[int, str]]]
+_taken: ImageSource  # in a process of several, what all its tasks are of
 
 
 def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> SplitManifest:
@@ -33,26 +35,27 @@ def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> 
         workers = 1
     chunks = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
     left_out: list[LeftOut] = []
-    with _mapping(workers) as mapped:
-        for chunk, reasons in zip(chunks, mapped(partial(_reasons, source), chunks), strict=True):
+    with _mapping(source, workers) as mapped:
+        for chunk, reasons in zip(chunks, mapped(chunks), strict=True):
             left_out += [_left_out(source, index, reason) for index, reason in reasons.items()]
             advance(len(chunk))
     return SplitManifest(images=len(source), keys=fingerprint_of_keys(source), left_out=tuple(left_out))
 
 
 @contextmanager
-def _mapping(workers: int) -> Iterator[Callable[..., Iterable[dict[int, str]]]]:
-    """A function like ``map`` that runs in so many processes, which this one ends; in this one if that is enough."""
+def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
+    """:func:`_reasons` of each range, in so many processes, which this one ends; in this one if that is enough."""
     if workers == 1:
-        yield map
+        yield partial(map, partial(_reasons, source))
         return
-    # Spawned: a fork of a process with threads, as PyTorch and the progress bar start them, can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    # Spawned: a fork of a process with threads, as PyTorch and the progress bar start them, can hang. The source, with
+    # the name of every file, goes to each process once.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _take, (source,))
 
-    def mapped(*arguments: Any) -> Iterator[dict[int, str]]:
+    def mapped(chunks: Iterable[range]) -> Iterator[dict[int, str]]:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which those inherit that are started now
         try:
-            return pool.map(*arguments)
+            return pool.map(_reasons_of_taken, chunks)
         finally:
             signal.signal(signal.SIGINT, before)
 
@@ -60,6 +63,15 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[dict[int, str]]]]:
         yield mapped
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _take(source: ImageSource) -> None:
+    global _taken
+    _taken = source
+
+
+def _reasons_of_taken(indices: range) -> dict[int, str]:
+    return _reasons(_taken, indices)
 
 
 def _reasons(source: ImageSource, indices: range) -> dict[int, str]:

@@ -3,7 +3,9 @@
 ``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), their averages if the run
 keeps any (``averaged.safetensors``), the run's configuration (``config.yaml``), the names of the classes in the order
 of the logits (``classes.json``; a file of its own, for there may be tens of thousands), what training needs besides
-(``state.pt``), and ``meta.json`` with the sha256 of the others.
+(``state.pt``), and where the run stood (``meta.json``). ``SHA256SUMS`` has the hash of each, in the form of
+``sha256sum --check``. It needs no hash of its own: whatever is changed in it, a name or a hash no longer fits. A
+checkpoint of format 1, which had the hashes in ``meta.json`` and none of that file itself, is refused.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from fastadv.extras import require
 from fastadv.train.config import TrainConfig
 from fastadv.train.parsing import dump_config, parse_config
 
-_FORMAT = 1
+_FORMAT = 2
 _WEIGHTS, _CONFIG, _STATE, _META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
-_AVERAGED, _CLASSES = "averaged.safetensors", "classes.json"
+_AVERAGED, _CLASSES, _SUMS = "averaged.safetensors", "classes.json", "SHA256SUMS"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -157,6 +159,7 @@ def _write_files(
 ) -> None:
     pickled = io.BytesIO()
     torch.save(dict(state), pickled)
+    about = {"format": _FORMAT, **asdict(meta), "fastadv": fastadv.__version__, "torch": torch.__version__}
     serialized = require("safetensors.torch", extra="train").save
     files = {
         _WEIGHTS: serialized(_plain_tensors(model)),
@@ -165,16 +168,11 @@ def _write_files(
         # In ASCII: a folder's name may hold bytes that are no UTF-8.
         _CLASSES: json.dumps(list(classes)).encode("ascii"),
         _STATE: pickled.getvalue(),
+        _META: json.dumps(about, indent=2).encode(),
     }
-    about = {
-        "format": _FORMAT,
-        **asdict(meta),
-        "fastadv": fastadv.__version__,
-        "torch": torch.__version__,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-    }
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
     folder.mkdir()
-    for name, data in {**files, _META: json.dumps(about, indent=2).encode()}.items():
+    for name, data in {**files, _SUMS: sums.encode()}.items():
         _write(folder / name, data)
     _flush(folder)
 
@@ -248,19 +246,30 @@ def read_meta(path: Path) -> Meta:
     Raises:
         CheckpointError: anything else; the message has the path and the reason.
     """
+    _verify(path)
     try:
         about = json.loads((path / _META).read_bytes())
         if not isinstance(about, dict) or about.get("format") != _FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of this version: {_META} has no format {_FORMAT}")
-        optional = [_AVERAGED] if _AVERAGED in about["sha256"] else []
-        for name in (_WEIGHTS, _CONFIG, _CLASSES, _STATE, *optional):
-            if hashlib.sha256((path / name).read_bytes()).hexdigest() != about["sha256"][name]:
-                raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
         return Meta(**{field.name: about[field.name] for field in fields(Meta)})
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {_META} cannot be read ({error})") from error
+
+
+def _verify(path: Path) -> None:
+    """See that the files of a checkpoint are all there and have the hashes that were written with them."""
+    if not (path / _SUMS).exists():
+        raise CheckpointError(f"{path} is not a whole checkpoint, or one of an earlier version: no {_SUMS}")
+    try:
+        lines = (path / _SUMS).read_bytes().decode("ascii").removesuffix("\n").split("\n")
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+        for name in dict.fromkeys((_WEIGHTS, _CONFIG, _CLASSES, _STATE, _META, *sums)):
+            if hashlib.sha256((path / name).read_bytes()).hexdigest() != sums[name]:
+                raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {_SUMS} cannot be read ({error})") from error
 
 
 def _folders(run_dir: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import torch
 from fastadv import data, patience
 from fastadv.cli import main
 from fastadv.data import stored
+from fastadv.data.image_folder import ImageFolder
 from fastadv.data.manifest import FILE
 from fastadv.pixels import PixelSpace
 from fastadv.remarks import remarks_shown
@@ -154,11 +155,22 @@ def test_a_scan_that_takes_long_says_what_it_does(
 
 
 def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are told of the files once each, not with each task: there may be a million names."""
+    sent: list[ImageFolder] = []
+    reduced = ImageFolder.__reduce_ex__
+
+    def and_count(source: ImageFolder, protocol: Any) -> Any:
+        sent.append(source)
+        return reduced(source, protocol)
+
+    monkeypatch.setattr(ImageFolder, "__reduce_ex__", and_count)
     monkeypatch.setattr("fastadv.data.check._FEW", 0)
+    monkeypatch.setattr("fastadv.data.check._CHUNK", 1)
     check(root)
     alone = (root / FILE).read_bytes()
     assert main(["data", "check", str(root), "--workers", "2"]) == 1
     assert (root / FILE).read_bytes() == alone
+    assert len(sent) == 2 * 2  # of each of the two splits, to each of the two
 
 
 class Deadly:

@@ -22,7 +22,7 @@ from fastadv.train.checkpoint import CheckpointError, Meta
 
 CONFIG = TrainConfig(model=ModelConfig(options={"width": 0.1}))
 CLASSES = (*"abcde", "f\n", "\udcff")  # what a file system allows in names
-FILES = ["model.safetensors", "config.yaml", "state.pt", "classes.json", "meta.json"]
+FILES = ["model.safetensors", "config.yaml", "state.pt", "classes.json", "meta.json", "SHA256SUMS"]
 
 
 def network(seed: int = 0) -> torch.nn.Module:
@@ -74,7 +74,12 @@ def test_meta_says_what_wrote_it(tmp_path: Path) -> None:
     meta = json.loads((save(tmp_path, 1) / "meta.json").read_text())
     assert meta["torch"] == torch.__version__
     assert meta["fastadv"]
-    assert set(meta["sha256"]) == set(FILES) - {"meta.json"}
+
+
+def test_hashes_are_what_sha256sum_takes(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    said = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=path, capture_output=True, text=True, check=True)
+    assert sorted(said.stdout.splitlines()) == sorted(f"{name}: OK" for name in FILES[:-1])
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
@@ -159,29 +164,47 @@ def test_the_system_refuses_to_write(tmp_path: Path) -> None:
 # --- checkpoints that are not what was written -----------------------------------------------------------------------
 
 
-def flip_a_bit(path: Path) -> None:
+def flip_a_bit(path: Path, at: float = 0.5) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[int(at * (len(data) - 1))] ^= 1
     path.write_bytes(data)
 
 
-def forget(path: Path, key: str, name: str | None = None) -> None:
-    """Take a key, or a name below it, out of meta.json."""
-    about = json.loads((path / "meta.json").read_text())
-    about.pop(key) if name is None else about[key].pop(name)
-    (path / "meta.json").write_text(json.dumps(about))
+def sign(path: Path, *, without: str = "") -> None:
+    """Write the hashes of the files that are there."""
+    names = [name for name in FILES[:-1] if name != without]
+    lines = [f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (path / "SHA256SUMS").write_text("".join(lines))
+
+
+def say(path: Path, meta: str) -> None:
+    """Let meta.json be something else that has its right hash."""
+    (path / "meta.json").write_text(meta)
+    sign(path)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """A change of meta.json that leaves it as good to read as it was."""
+    text = (path / "meta.json").read_text()
+    assert old in text
+    (path / "meta.json").write_text(text.replace(old, new))
 
 
 DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     *((lambda p, name=name: os.truncate(p / name, 20), name) for name in FILES),
     *((lambda p, name=name: (p / name).unlink(), f"no {name}") for name in FILES),
     *((lambda p, name=name: flip_a_bit(p / name), name) for name in FILES[:-1]),
-    *((lambda p, name=name: forget(p, "sha256", name), name) for name in FILES[:-1]),
-    (lambda p: forget(p, "processes"), "meta.json cannot be read ('processes')"),
-    (lambda p: (p / "meta.json").write_text('{"name": "another program"}'), "not a checkpoint of this version"),
-    (lambda p: (p / "meta.json").write_text("[]"), "not a checkpoint of this version"),
-    (lambda p: (p / "meta.json").write_text('{"format": 1}'), "meta.json cannot be read"),
-    (lambda p: [file.unlink() for file in p.iterdir()], "no meta.json"),
+    *((lambda p, name=name: sign(p, without=name), f"SHA256SUMS cannot be read ('{name}')") for name in FILES[:-1]),
+    *((lambda p, at=at: flip_a_bit(p / "meta.json", at), "meta.json") for at in (0, 0.1, 0.3, 0.7, 0.9, 1)),
+    *((lambda p, at=at: flip_a_bit(p / "SHA256SUMS", at), "") for at in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)),
+    (lambda p: edit(p, '"step": 2', '"step": 3'), "meta.json is not what was written"),
+    (lambda p: edit(p, "\n}", "\n }"), "meta.json is not what was written"),
+    (lambda p: say(p, '{"format": 2, "step": 2, "epoch": 0, "in_channels": 2}'), "cannot be read ('processes')"),
+    (lambda p: say(p, '{"name": "another program"}'), "not a checkpoint of this version"),
+    (lambda p: say(p, '{"format": 1}'), "not a checkpoint of this version"),
+    (lambda p: say(p, "[]"), "not a checkpoint of this version"),
+    (lambda p: say(p, "{"), "meta.json cannot be read"),
+    (lambda p: [file.unlink() for file in p.iterdir()], "or one of an earlier version: no SHA256SUMS"),
 ]
 
 
@@ -221,9 +244,7 @@ def test_state_is_not_unpickled_blindly(tmp_path: Path) -> None:
 
     path = save(tmp_path, 1)
     torch.save({"step": Harmful()}, path / "state.pt")
-    about = json.loads((path / "meta.json").read_text())
-    about["sha256"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
-    (path / "meta.json").write_text(json.dumps(about))
+    sign(path)
     with pytest.raises(pickle.UnpicklingError):
         checkpoint.load_state(checkpoint.resolve(path))
     assert not (tmp_path / "harm").exists()
