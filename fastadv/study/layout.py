@@ -81,16 +81,16 @@ def accuracy_table(
         labels: headings of the first cells.
         tops: 1, or 1 and 5.
         notes: below the table, before what all tables say.
-        bold_ties: set the best of each column in bold, and what is tied with it (Table 5).
+        bold_ties: set the best of each column in bold, and what is tied with it (Table 5), among rows of one attack.
 
     Raises:
         NotMeasured: a record is missing.
     """
     lines: list[tuple[Cell, ...]] = []
-    ours: list[int] = []
+    ours: dict[str, list[int]] = {}  # by attack
     for row in rows:
         for top in tops:
-            ours.append(len(lines))
+            ours.setdefault(row.attack, []).append(len(lines))
             shares = [_clean(results, row, scale, top)]
             shares += [results.accuracy(row.network, row.attack, eps, top) for eps in scale.eps]
             lines.append((*row.labels, f"top {top}", HERE, *map(fraction, shares)))
@@ -98,7 +98,7 @@ def accuracy_table(
             if published:
                 lines.append((*row.labels, f"top {top}", PAPER, *(f"{value:.1f}%" for value in published)))
     header = (*labels, "Metric", "", "Clean", *_eps_heads(scale))
-    bold = _ties(lines, ours, start=len(labels) + 2) if bold_ties else frozenset()
+    bold = _ties(lines, ours, clean=len(labels) + 2) if bold_ties else frozenset()
     return Table(
         caption,
         header,
@@ -137,11 +137,16 @@ def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _ties(lines: Sequence[Sequence[Cell]], ours: Sequence[int], start: int) -> frozenset[tuple[int, int]]:
-    """Per column the best and those whose 95 % intervals reach its own, the paper's footnote to Table 5."""
+def _ties(lines: Sequence[Sequence[Cell]], ours: Mapping[str, list[int]], clean: int) -> frozenset[tuple[int, int]]:
+    """Per column the best and those whose 95 % intervals reach its own, the paper's footnote to Table 5.
+
+    Accuracies under different attacks do not compare: after the column ``clean``, rows of each attack by themselves.
+    """
+    alike = [(clean, [index for indices in ours.values() for index in indices])]
+    alike += [(column, indices) for column in range(clean + 1, len(lines[0])) for indices in ours.values()]
     bold = set()
-    for column in range(start, len(lines[0])):
-        cells = {index: cell for index in ours if isinstance(cell := lines[index][column], Proportion)}
+    for column, indices in alike:
+        cells = {index: cell for index in indices if isinstance(cell := lines[index][column], Proportion)}
         best = max(cells.values(), key=lambda cell: cell.value)
         for index, cell in cells.items():
             if cell.value + cell.half_width >= best.value - best.half_width:
