@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.statistics import Proportion, proportion, wilson
-from fastadv.evaluate.tables import Cell, Table
+from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study import paper
 from fastadv.study.plan import Network, Shown
 from fastadv.study.results import Results, Share
@@ -104,7 +104,7 @@ def accuracy_table(
         header,
         tuple(lines),
         labels=len(labels) + 2,
-        notes=(*notes, *_notes(scale, results, rows)),
+        notes=(*notes, *_notes(scale, results, rows, lines)),
         bold=bold,
     )
 
@@ -129,9 +129,9 @@ def images_note(records: Iterable[Record]) -> str:
     return f"First {' and '.join(counts)} of {record.total:,} {record.split} images of {record.dataset}"
 
 
-def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
+def _notes(scale: Scale, results: Results, rows: Sequence[Row], lines: Sequence[Sequence[Cell]]) -> list[str]:
     records = [results.record(row.network, row.attack, scale.eps[0]) for row in rows]
-    notes = [f"{images_note(records)}; ±: 95 % interval."]
+    notes = [f"{images_note(records)}; ±: 95 % interval.", *note_on_ends(lines, [record.n for record in records])]
     if tuple(scale.eps) != paper.EPS:
         notes.append("eps in pixel values; in brackets the paper's, in whose place it stands.")
     return notes
