@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.statistics import Proportion, proportion, wilson
 from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study import paper
-from fastadv.study.plan import Network, Shown
+from fastadv.study.plan import Network, Plot, Shown
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HERE, PAPER = "here", "paper"
 
@@ -167,8 +164,14 @@ class Panel:
     lines: Sequence[tuple[str, Network, str]]
 
 
-def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, top: int = 1) -> Figure:
-    """Accuracy against eps with its 95 % interval; clean at eps = 0.
+def accuracy_plot(scale: Scale, results: Results, panels: Sequence[Panel], *, of: str) -> Plot:
+    """Top-1 accuracy against eps with its 95 % interval; clean at eps = 0.
+
+    Args:
+        scale: the scale.
+        results: what was measured.
+        panels: what to show.
+        of: what that is, as the caption says it.
 
     Raises:
         NotMeasured: a record is missing.
@@ -176,14 +179,14 @@ def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, 
     figure, all_axes = panels_of(len(panels), lines=len(panels[0].lines))
     for panel, axes in zip(panels, all_axes, strict=True):
         for index, (label, network, attack) in enumerate(panel.lines):
-            shares = [(0.0, results.clean(network, top, beside=attack, eps=scale.eps[0]))]
-            shares += [(eps, results.accuracy(network, attack, eps, top)) for eps in scale.eps]
+            shares = [(0.0, results.clean(network, beside=attack, eps=scale.eps[0]))]
+            shares += [(eps, results.accuracy(network, attack, eps)) for eps in scale.eps]
             draw_line(axes, label, [(eps, wilson(found.successes, found.n)) for eps, found in shares], index)
         eps_axis(axes, scale.eps)
         axes.set(title=panel.title, ylim=(-3, 103))
-    all_axes[0].set_ylabel(f"top-{top} accuracy (%)")
+    all_axes[0].set_ylabel("top-1 accuracy (%)")
     legend_below(figure, all_axes[0])
-    return figure
+    return Plot(figure, f"{of}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images.")
 
 
 def table_and_curves(
@@ -231,7 +234,7 @@ def table_and_curves(
     panels = [Panel(TITLES[attack], [(one.name, one, attack) for one in networks.values()]) for attack in attacks]
     return Shown(
         {name: accuracy_table(scale, results, rows, caption=caption, labels=labels, tops=tops, notes=notes)},
-        {name: accuracy_figure(scale, results, panels)},
+        {name: accuracy_plot(scale, results, panels, of=f"{caption}, the rows of the table")},
     )
 
 

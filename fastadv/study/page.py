@@ -16,6 +16,7 @@ from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, RULE, UNCLEAR, F
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fastadv.study.plan import Plot
     from fastadv.study.report import Report, Section
 
 # Verdicts differ by mark, word and weight, not by colour alone; bars at the left are told apart in grey.
@@ -101,8 +102,12 @@ def _section(section: Section) -> str:
     if section.shown is None:
         return f"{head}<p>Not complete: {escape(section.missing)} is not measured.</p>"
     tables = "".join(_table(table) for table in section.shown.tables.values())
-    figures = "".join(f"<figure>{inline_svg(figure, name)}</figure>" for name, figure in section.shown.figures.items())
-    return head + tables + figures
+    return head + tables + "".join(_figure(name, plot) for name, plot in section.shown.plots.items())
+
+
+def _figure(name: str, plot: Plot) -> str:
+    caption = f'<figcaption class="note">{escape(plot.caption)}</figcaption>'
+    return f"<figure>{inline_svg(plot.figure, name)}{caption}</figure>"
 
 
 def _table(table: Table) -> str:

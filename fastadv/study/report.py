@@ -84,8 +84,8 @@ def _write(shown: Shown, folder: Path) -> None:
     """Tables and figures as files."""
     for name, table in shown.tables.items():
         save_table(table, folder / "tables" / name)
-    for name, figure in shown.figures.items():
-        save_figure(figure, folder / "figures" / name)
+    for name, plot in shown.plots.items():
+        save_figure(plot.figure, folder / "figures" / name)
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -251,7 +251,7 @@ def markdown(report: Report) -> str:
             )
             continue
         parts += [to_markdown(table) for table in section.shown.tables.values()]
-        parts += [f"![{name}](figures/{name}.svg)" for name in section.shown.figures]
+        parts += [f"![{name}](figures/{name}.svg)\n\n{plot.caption}" for name, plot in section.shown.plots.items()]
     parts.append(f"## Networks\n\n{to_markdown(report.networks)}")
     parts.append(f"Base network:\n\n```\n{report.configuration}\n```")
     parts.append(f"## Machine and versions\n\n```\n{report.about.machine}\n```")

@@ -56,12 +56,15 @@ def test_all_of_them(
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert "not measured" not in {claim["verdict"] for claim in claims} and all(claim["figures"] for claim in claims)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<svg") == len(figures) and "Not complete" not in page
+    assert page.count("<svg") == page.count("</figcaption>") == len(figures) and "Not complete" not in page
     assert not re.search(r'(src|href)="(?!#)', page)  # it needs no other file
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     markdown = (tmp_path / "report.md").read_text()
-    for part in ("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000", "Time taken"):
+    for part in (
+        *("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000", "Time taken"),
+        *("Transfer rate of images made with A and shown to B, against eps", "at eps = 0 on clean images."),
+    ):
         assert part in page and part in markdown
     seeds = (tmp_path / "tables/seeds.md").read_text()
     assert seeds.count("1 over 0") == 6 and "First 20 (step l.l.) and 10 (iter. l.l., iter. basic) of 20 test" in seeds

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
 from fastadv.evaluate.statistics import quantile
 from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study.comparisons import Quantity, quotient
 from fastadv.study.layout import TITLES, fraction, images_note, tops_of
-from fastadv.study.plan import Network, Robustness, Shown, Study
+from fastadv.study.plan import Network, Plot, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ATTACKS = ("step_ll", "iter_ll", "iter_basic")
 
@@ -49,11 +45,11 @@ def show(scale: Scale, results: Results) -> Shown:
     tops = tops_of(scale)
     return Shown(
         {f"capacity-top{top}": _table(scale, results, top) for top in tops},
-        {f"capacity-top{top}": _figure(scale, results, top) for top in tops},
+        {f"capacity-top{top}": _plot(scale, results, top) for top in tops},
     )
 
 
-def _figure(scale: Scale, results: Results, top: int) -> Figure:
+def _plot(scale: Scale, results: Results, top: int) -> Plot:
     """Rows are methods and columns kinds of training, as in the paper; two panels a row."""
     figure, panels = panels_of(2 * len(ATTACKS), lines=len(scale.eps), columns=2)
     places = [(attack, training) for attack in ATTACKS for training in ("standard", "adversarial")]
@@ -71,7 +67,8 @@ def _figure(scale: Scale, results: Results, top: int) -> Figure:
     for axes in panels[-2:]:
         axes.set_xlabel("rho (number of filters)")
     legend_below(figure, panels[0])
-    return figure
+    what = f"Adversarial by clean accuracy, top {top}, against the number of filters: the ratios of the table"
+    return Plot(figure, f"{what}, with 95 % intervals.")
 
 
 def _table(scale: Scale, results: Results, top: int) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import TITLES, Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -58,7 +58,8 @@ def show(scale: Scale, results: Results) -> Shown:
         Panel(f"trained: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATED, *NOISE)])
         for row, name in (("step_ll", "step l.l."), ("none", "as usual"))
     ]
-    return Shown({"one_step": table}, {"one_step": accuracy_figure(scale, results, panels)})
+    of = "A network trained on step l.l. and one trained as usual, each under every one-step method and under noise"
+    return Shown({"one_step": table}, {"one_step": accuracy_plot(scale, results, panels, of=of)})
 
 
 def _note_on_l2(scale: Scale) -> str:
