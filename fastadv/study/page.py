@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
 from fastadv.extras import require
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, RULE, UNCLEAR, Finding, summary
+from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, REASONS, RULE, UNCLEAR, Finding, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +64,7 @@ def page(report: Report) -> str:
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
         f"<p>{escape(report.scale.why)}</p>",
         f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(RULE)}</p>',
+        f'<p class="note">{escape(REASONS)}</p>' if report.remarks else "",
         *(_claim(finding, report.remarks.get(finding.claim.name, "")) for finding in found),
         *(_section(section) for section in report.sections),
         f'<h2 id="networks">Networks</h2>{_table(report.networks)}',

@@ -21,7 +21,7 @@ from fastadv.study.recipes import STUDIES
 from fastadv.study.results import NotMeasured
 from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
-from fastadv.study.verdicts import MARKS, RULE, Check, Finding, summary
+from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.parsing import flat
 
 
@@ -52,7 +52,7 @@ class Report:
         sections: one for each study.
         networks: the configurations, by what differs from the base network.
         times: what the studies took; None if that was not noted.
-        remarks: words on claims, by their names.
+        remarks: likely reasons for verdicts, by the names of their claims; each says that it is one.
     """
 
     about: manifest.Manifest
@@ -156,7 +156,7 @@ def _remarks(folder: Path) -> dict[str, str]:
         raise ValueError(
             f"{path} must map names of claims to words, got {unknown}; known are {', '.join(sorted(known))}"
         )
-    return {str(name): str(text).strip() for name, text in content.items()}
+    return {str(name): f"Likely reason: {str(text).strip()}" for name, text in content.items()}
 
 
 def network_table(studies: Sequence[Study], scale: Scale) -> Table:
@@ -203,6 +203,7 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
         "",
         RULE,
         "",
+        *([REASONS, ""] if remarks else []),
         "| | claim | paper | verdict | figures |",
         "| --- | --- | --- | --- | --- |",
     ]

@@ -30,6 +30,10 @@ RULE = (
     "much, and differences of that size are of these networks and not of the methods."
 )
 
+REASONS = (
+    "A likely reason was written when the verdict was known, and nothing was measured to confirm it but what it names."
+)
+
 
 @dataclass(frozen=True)
 class Check:

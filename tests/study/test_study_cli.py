@@ -15,6 +15,7 @@ from fastadv.evaluate import Record, read_records
 from fastadv.study import cli, report_cli
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import Scale
+from fastadv.study.verdicts import REASONS
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 from tests.study.conftest import tiny
 
@@ -168,8 +169,13 @@ def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "remarks.yaml").write_text("fixed_is_narrow: Three iterations <teach> little.\n")
     assert report_cli.main([str(tmp_path)]) == 0
     after = (tmp_path / "report.html").read_text()
-    assert after.replace("<p>Three iterations &lt;teach&gt; little.</p>", "") == before
-    assert "Three iterations" in (tmp_path / "claims.md").read_text()
+    note = f'<p class="note">{REASONS}</p>'
+    assert note in after and note not in before
+    reason = "<p>Likely reason: Three iterations &lt;teach&gt; little.</p>"
+    assert after.replace(reason, "").replace(note, "") == before
+    for name in ("claims.md", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert REASONS in text and "<br>Likely reason: Three iterations <teach> little. |" in text
     assert (tmp_path / "tables/fixed_eps.md").exists() and (tmp_path / "figures/fixed_eps.svg").exists()
 
     records = (tmp_path / "records/robustness.jsonl").read_text().splitlines(True)
