@@ -226,6 +226,7 @@ def claims_json(found: Sequence[Finding]) -> str:
             "text": finding.claim.text,
             "one_is_enough": finding.claim.any_suffices,
             "premise": finding.claim.premise and finding.claim.premise.name,
+            "added": finding.claim.added,
             "verdict": finding.verdict,
             "figures": [_figure_json(check, verdict) for check, verdict in finding.checks],
         }
