@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +80,7 @@ def _robustness_table(attack: str, records: Sequence[Record]) -> Table:
         for top in tops
     ]
     header = ("Model", "Metric", "Clean", *(f"eps = {eps:g}" for _, eps in columns[1:]))
-    return Table(f"Accuracy on {attack} adversarial images", header, tuple(rows), labels=2, notes=_notes(records))
+    return Table(f"Accuracy on {attack} adversarial images", header, tuple(rows), labels=2, notes=_notes(records, rows))
 
 
 def _by_cell(records: Sequence[Record]) -> dict[tuple[str, str, float], Record]:
@@ -101,20 +101,32 @@ def _accuracy(record: Record | None, top: int) -> Proportion | None:
     return None if record is None or correct is None else proportion(correct, record.n)
 
 
-def _notes(records: Sequence[Record]) -> tuple[str, ...]:
+def _notes(records: Sequence[Record], rows: Sequence[Sequence[Cell]]) -> tuple[str, ...]:
     first = records[0]
     images = f"the {first.n:,}" if first.n == first.total else f"{first.n:,} of the {first.total:,}"
     notes = [
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
         "±: half the width of the 95 % confidence interval from the standard error of the mean.",
+        *note_on_ends(rows, [first.n]),
     ]
-    if any(count in (0, record.n) for record in records for count in (record.top1, record.top5)):
-        bound = 100 * rule_of_three(first.n)
-        notes.append(f"At 0 % and 100 % that error is 0; the 95 % bound is then 3 / n = {bound:.3g} % away.")
     if all(record.top5 is None for record in records):
         notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
     options = {json.dumps(dict(record.options), sort_keys=True) for record in records if record.options}
     return (*notes, *(f"Options of the attack: {text}." for text in sorted(options)))
+
+
+def note_on_ends(rows: Sequence[Sequence[Cell]], counts: Iterable[int] = ()) -> tuple[str, ...]:
+    """What a ± of 0 tells, as a note below a table; no note if no cell has one.
+
+    Args:
+        rows: of the table.
+        counts: of how many images its cells are; none if each is of its own number.
+    """
+    if all(not isinstance(cell, Proportion) or cell.half_width > 0 for row in rows for cell in row):
+        return ()
+    bounds = ", ".join(f"{100 * rule_of_three(n):.3g} % with n = {n:,}" for n in dict.fromkeys(counts))
+    away = f"3 / n away ({bounds})" if bounds else "3 / n away"
+    return (f"At 0 % and 100 % the ± is 0; the 95 % bound is then {away}.",)
 
 
 # --- tables to text --------------------------------------------------------------------------------------------------

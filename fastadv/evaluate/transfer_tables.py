@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.statistics import Proportion, proportion, wilson
-from fastadv.evaluate.tables import Table
+from fastadv.evaluate.tables import Table, note_on_ends
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ MEASURES: dict[str, tuple[str, Callable[[TransferCounts], tuple[int, int]]]] = {
     "error": ("Error rate", lambda counts: (counts.wrong, counts.n)),
 }
 _WHAT = {
-    "rate": "Of the images that the source classifies correctly when clean and wrongly when adversarial: those that "
-    "the target misclassifies.",
+    "rate": "Of the n images that the source classifies correctly when clean and wrongly when adversarial: those that "
+    "the target misclassifies; if it is the source itself all, by definition.",
     "error": "Of all candidate images: those that the target misclassifies.",
 }
 
@@ -59,6 +59,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
         f"{_WHAT[measure]} Columns: the attack, and the target. eps in pixel values of [0, 255].",
         f"{first.n:,} of the {first.total:,} {first.split} images of {first.dataset}, drawn at random by seed "
         f"{first.seed}. ±: half the width of the 95 % confidence interval.",
+        *note_on_ends(rows, [first.n] if measure == "error" else []),
     )
     return Table(f"{title}, eps = {eps:g}", header, tuple(rows), labels=2, notes=notes)
 

@@ -38,8 +38,8 @@ _EPILOG = """\
 At the small scale the data are Fashion-MNIST, read from --data DIR, or scikit-learn's digits without it; at the
 imagenet scale ImageNet in --data DIR, with the paper's networks, sizes and iterations. OUT holds networks/ (shared by
 the studies), records/ (what was measured), tables/, figures/, claims.md, report.html and report.md. Run the same
-command again after an interruption and it goes on where it stopped. To add a remark on a claim, write
-OUT/remarks.yaml, from names of claims to words, and run fastadv report OUT.
+command again after an interruption and it goes on where it stopped. To add the likely reason for a verdict,
+write OUT/remarks.yaml, from names of claims to words, and run fastadv report OUT.
 
 examples:
   fastadv study table1 --out runs/table1

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.statistics import Proportion, proportion, wilson
-from fastadv.evaluate.tables import Cell, Table
+from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study import paper
-from fastadv.study.plan import Network, Shown
+from fastadv.study.plan import Network, Plot, Shown
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HERE, PAPER = "here", "paper"
 
@@ -81,16 +78,16 @@ def accuracy_table(
         labels: headings of the first cells.
         tops: 1, or 1 and 5.
         notes: below the table, before what all tables say.
-        bold_ties: set the best of each column in bold, and what is tied with it (Table 5).
+        bold_ties: set the best of each column in bold, and what is tied with it (Table 5), among rows of one attack.
 
     Raises:
         NotMeasured: a record is missing.
     """
     lines: list[tuple[Cell, ...]] = []
-    ours: list[int] = []
+    ours: dict[str, list[int]] = {}  # by attack
     for row in rows:
         for top in tops:
-            ours.append(len(lines))
+            ours.setdefault(row.attack, []).append(len(lines))
             shares = [_clean(results, row, scale, top)]
             shares += [results.accuracy(row.network, row.attack, eps, top) for eps in scale.eps]
             lines.append((*row.labels, f"top {top}", HERE, *map(fraction, shares)))
@@ -98,13 +95,13 @@ def accuracy_table(
             if published:
                 lines.append((*row.labels, f"top {top}", PAPER, *(f"{value:.1f}%" for value in published)))
     header = (*labels, "Metric", "", "Clean", *_eps_heads(scale))
-    bold = _ties(lines, ours, start=len(labels) + 2) if bold_ties else frozenset()
+    bold = _ties(lines, ours, clean=len(labels) + 2) if bold_ties else frozenset()
     return Table(
         caption,
         header,
         tuple(lines),
         labels=len(labels) + 2,
-        notes=(*notes, *_notes(scale, results, rows)),
+        notes=(*notes, *_notes(scale, results, rows, lines)),
         bold=bold,
     )
 
@@ -129,19 +126,24 @@ def images_note(records: Iterable[Record]) -> str:
     return f"First {' and '.join(counts)} of {record.total:,} {record.split} images of {record.dataset}"
 
 
-def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
+def _notes(scale: Scale, results: Results, rows: Sequence[Row], lines: Sequence[Sequence[Cell]]) -> list[str]:
     records = [results.record(row.network, row.attack, scale.eps[0]) for row in rows]
-    notes = [f"{images_note(records)}; ±: 95 % interval."]
+    notes = [f"{images_note(records)}; ±: 95 % interval.", *note_on_ends(lines, [record.n for record in records])]
     if tuple(scale.eps) != paper.EPS:
         notes.append("eps in pixel values; in brackets the paper's, in whose place it stands.")
     return notes
 
 
-def _ties(lines: Sequence[Sequence[Cell]], ours: Sequence[int], start: int) -> frozenset[tuple[int, int]]:
-    """Per column the best and those whose 95 % intervals reach its own, the paper's footnote to Table 5."""
+def _ties(lines: Sequence[Sequence[Cell]], ours: Mapping[str, list[int]], clean: int) -> frozenset[tuple[int, int]]:
+    """Per column the best and those whose 95 % intervals reach its own, the paper's footnote to Table 5.
+
+    Accuracies under different attacks do not compare: after the column ``clean``, rows of each attack by themselves.
+    """
+    alike = [(clean, [index for indices in ours.values() for index in indices])]
+    alike += [(column, indices) for column in range(clean + 1, len(lines[0])) for indices in ours.values()]
     bold = set()
-    for column in range(start, len(lines[0])):
-        cells = {index: cell for index in ours if isinstance(cell := lines[index][column], Proportion)}
+    for column, indices in alike:
+        cells = {index: cell for index in indices if isinstance(cell := lines[index][column], Proportion)}
         best = max(cells.values(), key=lambda cell: cell.value)
         for index, cell in cells.items():
             if cell.value + cell.half_width >= best.value - best.half_width:
@@ -162,8 +164,14 @@ class Panel:
     lines: Sequence[tuple[str, Network, str]]
 
 
-def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, top: int = 1) -> Figure:
-    """Accuracy against eps with its 95 % interval; clean at eps = 0.
+def accuracy_plot(scale: Scale, results: Results, panels: Sequence[Panel], *, of: str) -> Plot:
+    """Top-1 accuracy against eps with its 95 % interval; clean at eps = 0.
+
+    Args:
+        scale: the scale.
+        results: what was measured.
+        panels: what to show.
+        of: what that is, as the caption says it.
 
     Raises:
         NotMeasured: a record is missing.
@@ -171,14 +179,14 @@ def accuracy_figure(scale: Scale, results: Results, panels: Sequence[Panel], *, 
     figure, all_axes = panels_of(len(panels), lines=len(panels[0].lines))
     for panel, axes in zip(panels, all_axes, strict=True):
         for index, (label, network, attack) in enumerate(panel.lines):
-            shares = [(0.0, results.clean(network, top, beside=attack, eps=scale.eps[0]))]
-            shares += [(eps, results.accuracy(network, attack, eps, top)) for eps in scale.eps]
+            shares = [(0.0, results.clean(network, beside=attack, eps=scale.eps[0]))]
+            shares += [(eps, results.accuracy(network, attack, eps)) for eps in scale.eps]
             draw_line(axes, label, [(eps, wilson(found.successes, found.n)) for eps, found in shares], index)
         eps_axis(axes, scale.eps)
         axes.set(title=panel.title, ylim=(-3, 103))
-    all_axes[0].set_ylabel(f"top-{top} accuracy (%)")
+    all_axes[0].set_ylabel("top-1 accuracy (%)")
     legend_below(figure, all_axes[0])
-    return figure
+    return Plot(figure, f"{of}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images.")
 
 
 def table_and_curves(
@@ -226,7 +234,7 @@ def table_and_curves(
     panels = [Panel(TITLES[attack], [(one.name, one, attack) for one in networks.values()]) for attack in attacks]
     return Shown(
         {name: accuracy_table(scale, results, rows, caption=caption, labels=labels, tops=tops, notes=notes)},
-        {name: accuracy_figure(scale, results, panels)},
+        {name: accuracy_plot(scale, results, panels, of=f"{caption}, the rows of the table")},
     )
 
 

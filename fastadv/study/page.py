@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
 from fastadv.extras import require
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, RULE, UNCLEAR, Finding, summary
+from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, REASONS, RULE, UNCLEAR, Finding, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fastadv.study.plan import Plot
     from fastadv.study.report import Report, Section
 
 # Verdicts differ by mark, word and weight, not by colour alone; bars at the left are told apart in grey.
@@ -63,6 +64,7 @@ def page(report: Report) -> str:
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
         f"<p>{escape(report.scale.why)}</p>",
         f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(RULE)}</p>',
+        f'<p class="note">{escape(REASONS)}</p>' if report.remarks else "",
         *(_claim(finding, report.remarks.get(finding.claim.name, "")) for finding in found),
         *(_section(section) for section in report.sections),
         f'<h2 id="networks">Networks</h2>{_table(report.networks)}',
@@ -101,8 +103,12 @@ def _section(section: Section) -> str:
     if section.shown is None:
         return f"{head}<p>Not complete: {escape(section.missing)} is not measured.</p>"
     tables = "".join(_table(table) for table in section.shown.tables.values())
-    figures = "".join(f"<figure>{inline_svg(figure, name)}</figure>" for name, figure in section.shown.figures.items())
-    return head + tables + figures
+    return head + tables + "".join(_figure(name, plot) for name, plot in section.shown.plots.items())
+
+
+def _figure(name: str, plot: Plot) -> str:
+    caption = f'<figcaption class="note">{escape(plot.caption)}</figcaption>'
+    return f"<figure>{inline_svg(plot.figure, name)}{caption}</figure>"
 
 
 def _table(table: Table) -> str:

@@ -99,11 +99,19 @@ Evaluations = Sequence[Robustness | Transfer | Leaking]
 
 
 @dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure and, in a sentence, what it shows."""
+
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
 class Shown:
     """A study's tables and figures, by the names of their files."""
 
     tables: Mapping[str, Table]
-    figures: Mapping[str, Figure]
+    plots: Mapping[str, Plot]
 
 
 @dataclass(frozen=True)

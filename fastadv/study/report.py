@@ -21,7 +21,7 @@ from fastadv.study.recipes import STUDIES
 from fastadv.study.results import NotMeasured
 from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
-from fastadv.study.verdicts import MARKS, RULE, Check, Finding, summary
+from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.parsing import flat
 
 
@@ -52,7 +52,7 @@ class Report:
         sections: one for each study.
         networks: the configurations, by what differs from the base network.
         times: what the studies took; None if that was not noted.
-        remarks: words on claims, by their names.
+        remarks: likely reasons for verdicts, by the names of their claims; each says that it is one.
     """
 
     about: manifest.Manifest
@@ -84,8 +84,8 @@ def _write(shown: Shown, folder: Path) -> None:
     """Tables and figures as files."""
     for name, table in shown.tables.items():
         save_table(table, folder / "tables" / name)
-    for name, figure in shown.figures.items():
-        save_figure(figure, folder / "figures" / name)
+    for name, plot in shown.plots.items():
+        save_figure(plot.figure, folder / "figures" / name)
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -156,7 +156,7 @@ def _remarks(folder: Path) -> dict[str, str]:
         raise ValueError(
             f"{path} must map names of claims to words, got {unknown}; known are {', '.join(sorted(known))}"
         )
-    return {str(name): str(text).strip() for name, text in content.items()}
+    return {str(name): f"Likely reason: {str(text).strip()}" for name, text in content.items()}
 
 
 def network_table(studies: Sequence[Study], scale: Scale) -> Table:
@@ -203,6 +203,7 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
         "",
         RULE,
         "",
+        *([REASONS, ""] if remarks else []),
         "| | claim | paper | verdict | figures |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -225,6 +226,7 @@ def claims_json(found: Sequence[Finding]) -> str:
             "text": finding.claim.text,
             "one_is_enough": finding.claim.any_suffices,
             "premise": finding.claim.premise and finding.claim.premise.name,
+            "added": finding.claim.added,
             "verdict": finding.verdict,
             "figures": [_figure_json(check, verdict) for check, verdict in finding.checks],
         }
@@ -251,7 +253,7 @@ def markdown(report: Report) -> str:
             )
             continue
         parts += [to_markdown(table) for table in section.shown.tables.values()]
-        parts += [f"![{name}](figures/{name}.svg)" for name in section.shown.figures]
+        parts += [f"![{name}](figures/{name}.svg)\n\n{plot.caption}" for name, plot in section.shown.plots.items()]
     parts.append(f"## Networks\n\n{to_markdown(report.networks)}")
     parts.append(f"Base network:\n\n```\n{report.configuration}\n```")
     parts.append(f"## Machine and versions\n\n```\n{report.about.machine}\n```")

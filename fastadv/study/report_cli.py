@@ -13,8 +13,8 @@ from fastadv.study.report import write_report
 _DESCRIPTION = """\
 Write report.html and report.md into the folder of a study, from its records alone: tables beside the paper's numbers,
 figures, claims with their verdicts, configurations, hardware, versions and commands. The page needs no other file.
-Words on a claim, such as the likely reason why it does not hold, are taken from DIR/remarks.yaml: names of claims, as
-claims.md has them, to text.
+Likely reasons for verdicts, such as why a claim does not hold, are taken from DIR/remarks.yaml, names of claims, as
+claims.md has them, to text, and are called that.
 """
 
 

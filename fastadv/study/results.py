@@ -93,12 +93,29 @@ class Results:
         Raises:
             NotMeasured: there is no record.
         """
-        n = self.record(network, beside, eps).n
-        record = self._accuracy.get((network.id, CLEAN, 0.0, n))
-        found = None if record is None else _share(record, top)
+        found = _share(self._clean_record(network, self.record(network, beside, eps).n), top)
         if found is None:
-            raise NotMeasured(f"clean accuracy of {network.name} on {n} images, top {top}")
+            raise NotMeasured(f"top {top} of {network.name}, clean")
         return found
+
+    def _clean_record(self, network: Network, n: int) -> Record:
+        found = self._accuracy.get((network.id, CLEAN, 0.0, n))
+        if found is None:
+            raise NotMeasured(f"clean accuracy of {network.name} on {n} images")
+        return found
+
+    def accuracy_beside(self, network: Network, attack: str, eps: float, *, beside: str) -> Share:
+        """Images classified correctly at top 1, of those that an attack ``beside`` was measured on: the first so many.
+
+        Raises:
+            NotMeasured: there is no record, or none of which images were hit, or ``beside`` is of other images.
+        """
+        found, n = self.record(network, attack, eps), self.record(network, beside, eps).n
+        every, few = self._clean_record(network, found.n), self._clean_record(network, n)
+        if not np.array_equal(every.hits[:n], few.hits):
+            raise NotMeasured(f"{network.name} under {attack} on the images of {beside}")
+        hits = found.hits[:n]  # [n]
+        return Share(int(np.count_nonzero(hits)), n, hits, few.images)
 
     def transfer(self, source: Network, target: Network, attack: str, eps: float) -> TransferRecord:
         """Images made with one network and shown to another.

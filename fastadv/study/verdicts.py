@@ -30,6 +30,10 @@ RULE = (
     "much, and differences of that size are of these networks and not of the methods."
 )
 
+REASONS = (
+    "A likely reason was written when the verdict was known, and nothing was measured to confirm it but what it names."
+)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -95,6 +99,7 @@ class Claim:
         checks: the figures that decide.
         any_suffices: one check that holds is enough; otherwise all must.
         premise: another claim, of the effect that this one is about: where it does not hold, there is nothing to judge.
+        added: when results had been measured already, so that its bounds were not fixed before all figures were known.
     """
 
     name: str
@@ -104,12 +109,14 @@ class Claim:
     checks: Callable[[Scale, Results], Sequence[Check]]
     any_suffices: bool = False
     premise: Claim | None = None
+    added: bool = False
 
     @property
     def stated(self) -> str:
         """The text, and what is special about how it is judged."""
         parts = [self.text, "One figure is enough." if self.any_suffices else ""]
         parts.append(f"Premise: {self.premise.name}." if self.premise else "")
+        parts.append("Added after the first results." if self.added else "")
         return " ".join(part for part in parts if part)
 
 

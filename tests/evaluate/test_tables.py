@@ -44,7 +44,7 @@ def test_markdown_is_the_layout_of_table_1(records: list[Record]) -> None:
         "\n"
         "±: half the width of the 95 % confidence interval from the standard error of the mean.\n"
         "\n"
-        "At 0 % and 100 % that error is 0; the 95 % bound is then 3 / n = 0.3 % away.\n"
+        "At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away (0.3 % with n = 1,000).\n"
     )
 
 
@@ -101,10 +101,10 @@ def test_notes_state_a_whole_split_and_the_options(make_record: MakeRecord) -> N
 @pytest.mark.parametrize(
     ("top1", "top5", "n", "note"),
     [
-        (0, 5, 20, "3 / n = 15 % away"),
-        (20, None, 20, "3 / n = 15 % away"),
-        (9, 10_000, 10_000, "3 / n = 0.03 % away"),
-        (0, None, 2, "3 / n = 100 % away"),
+        (0, 5, 20, "15 % with n = 20"),
+        (20, None, 20, "15 % with n = 20"),
+        (9, 10_000, 10_000, "0.03 % with n = 10,000"),
+        (0, None, 2, "100 % with n = 2"),
         (1, 19, 20, None),
     ],
 )
@@ -112,8 +112,8 @@ def test_an_interval_of_no_width_has_a_note(
     make_record: MakeRecord, top1: int, top5: int | None, n: int, note: str | None
 ) -> None:
     [table] = robustness_tables([make_record("a", "fgsm", 2.0, top1, top5, n=n)]).values()
-    assert [note for note in table.notes if "that error is 0" in note] == (
-        [f"At 0 % and 100 % that error is 0; the 95 % bound is then {note}."] if note else []
+    assert [note for note in table.notes if "the ± is 0" in note] == (
+        [f"At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away ({note})."] if note else []
     )
 
 

@@ -164,6 +164,9 @@ def test_tables_in_the_papers_layout(images: ImageSet, file: RecordFile[Transfer
     by_cell = {(r.source, r.attack, r.target): r for r in records if r.eps == 16}
     assert error.rows[1][4] == by_cell["40", "iter_ll", "0"].counts(1).error
     assert "30 of the 40 test images of made_up, drawn at random by seed 0" in to_markdown(rate)
+    # A rate is of as many images as fool its source; that on the source itself is 100 % whatever they are.
+    assert rate.notes[-1] == "At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away."
+    assert "3 / n" not in to_markdown(error)
 
 
 def test_curves(images: ImageSet, file: RecordFile[TransferRecord]) -> None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastadv.evaluate import LeakRecord, Record, TransferRecord
+from fastadv.evaluate.records import packed
 from fastadv.study import paper
 from fastadv.study.claims import CLAIMS
 from fastadv.study.plan import Network
@@ -28,7 +30,7 @@ from fastadv.study.recipes import (
     table3,
     transfer,
 )
-from fastadv.study.results import Results
+from fastadv.study.results import NotMeasured, Results
 from fastadv.study.scales import imagenet
 from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MISSING, UNCLEAR, judge
 
@@ -85,6 +87,7 @@ OF_PAPER = {
     "iterative_defence_tanh": (HOLDS, HOLDS),
     "more_k_more_robust": (HOLDS, HOLDS),
     "more_k_less_clean": (HOLDS, HOLDS),
+    "more_than_half_costs": (UNCLEAR, HOLDS),  # 0.5 and 1.3 of less than 1.5, ± 0.5
     "half_is_enough": (HOLDS, HOLDS),
     # Of 1,000 images, at the largest eps alone; which were hit is not recorded.
     "order_of_transfer": (HOLDS, HOLDS),
@@ -187,6 +190,13 @@ FIXED = {
     ("large", "step_ll"): (80, 60, 60, 60, 75),
 }
 ITERATED = {**each(["standard", "step_ll"], ITERATIVE, 80, 30), **each(ITERATIVE, ITERATIVE, 78, 31)}
+HARMFUL = {
+    ("baseline", "iter_ll"): (80, 25),
+    ("baseline", "iter_basic"): (80, 25),
+    **each(["baseline"], ["step_ll", "fgsm"], 80, 30),
+}
+ALL = [(kind, rho) for kind in ("standard", "adversarial") for rho in WIDTHS]
+SLOWING = {rho: 80 - 2 / rho for rho in WIDTHS}
 INSIDE = {
     **each([("standard", rho) for rho in INNER], ["step_ll"], 80, 60),
     **each([("standard", NARROW), ("standard", WIDE)], ["step_ll"], 80, 50),
@@ -221,6 +231,9 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
     ),
     ("iter_ll_fools", table2, {("baseline", "iter_ll"): (80, 30, 10, 5, 0.5)}, HOLDS),
     ("iter_ll_fools", table2, {("baseline", "iter_ll"): (80, 0, 0, 0, 3)}, FAILS),
+    ("iterative_more_harmful", table2, HARMFUL, HOLDS),
+    ("iterative_more_harmful", table2, {**HARMFUL, ("baseline", "fgsm"): (80, 30, 30, 30, 20)}, FAILS),
+    ("iterative_more_harmful", table2, {**HARMFUL, ("baseline", "step_ll"): (80, 24)}, FAILS),
     ("leaks", table3, leaks_and([], 0), HOLDS),
     ("leaks", table3, leaks_and([], 0, leaking=70), FAILS),
     ("does_not_leak", table3, {("step_ll", "step_ll"): (77, 72)}, HOLDS),
@@ -268,6 +281,15 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
         )
         for narrow, wide, expected in ((NARROW, WIDE, HOLDS), (WIDE, NARROW, FAILS))
     ),
+    *(
+        (
+            "growth_slows",
+            capacity,
+            {((kind, rho), "step_ll"): (SLOWING[rho] + 3 * (rho == faster), 0) for kind, rho in ALL},
+            v,
+        )
+        for faster, v in ((None, HOLDS), (WIDE, FAILS))
+    ),
     ("optimum_inside", capacity, INSIDE, HOLDS),
     ("optimum_inside", capacity, {**INSIDE, (("standard", WIDE), "step_ll"): (80, 70)}, FAILS),
     ("near_one", capacity, {(("adversarial", WIDE), "step_ll"): (80, 76)}, HOLDS),
@@ -303,6 +325,9 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
         )
         for other, expected in (({}, FAILS), ({("step_ll", "fgsm"): (80, 70, 75, 60, 55)}, HOLDS))
     ),
+    ("fgsm_error", one_step, {("none", "fgsm"): (80, 34)}, HOLDS),
+    ("fgsm_error", one_step, {("none", "fgsm"): (80, 34, 34, 34, 28)}, FAILS),
+    ("fgsm_error", one_step, {("none", "fgsm"): (80, 40, 34, 34, 34)}, FAILS),
     *(
         (
             "lossy_activations",
@@ -340,6 +365,15 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
     ("more_k_less_clean", k_sweep, pair(32, 4, "step_ll", (80, 0), (78, 0)), FAILS),
     ("half_is_enough", k_sweep, pair(32, 16, "step_ll", (80, 70.5), (80, 70)), HOLDS),
     ("half_is_enough", k_sweep, pair(32, 16, "step_ll", (80, 72), (80, 70)), FAILS),
+    *(
+        (
+            "more_than_half_costs",
+            k_sweep,
+            {(k, "step_ll"): (clean, 0) for k, clean in zip((16, 24, 32), cleans, strict=True)},
+            v,
+        )
+        for cleans, v in (((80, 79.5, 79), HOLDS), ((80, 79.5, 78), FAILS), ((80, 80.5, 79), FAILS))
+    ),
     *(
         ("delay_leaves_clean", delay, {(0, "step_ll"): (80, 0), **each(DELAYED, ["step_ll"], clean, 0)}, expected)
         for clean, expected in ((80.1, HOLDS), (79.9, HOLDS), (80.5, FAILS), (79.5, FAILS))
@@ -444,24 +478,67 @@ def test_transfer_of_made_up_numbers(
     ],
 )
 def test_leaked_labels(with_label: int, leaked: int, expected: str) -> None:
+    made = [leak_record(eps, with_label, leaked) for eps in table3.leak_eps(SCALE)]
+    assert verdict("leak_is_small", Results([], [], made)) == expected
+
+
+@pytest.mark.parametrize(
+    ("at_most", "elsewhere", "expected"),
+    [(79, 40, HOLDS), (79, 70, UNCLEAR), (40, 79, FAILS)],
+)
+def test_where_most_labels_leak(at_most: int, elsewhere: int, expected: str) -> None:
+    made = [leak_record(eps, 2000, at_most if eps == 76.5 else elsewhere) for eps in table3.leak_eps(SCALE)]
+    assert verdict("most_at_0.3", Results([], [], made)) == expected
+
+
+def leak_record(eps: float, with_label: int, leaked: int) -> LeakRecord:
+    """Of 10,000 images, 9,000 of them classified correctly when clean."""
     network = table3.networks(SCALE)["fgsm"]
     attack, without = table3.PAIRS[0]
     constant = {"checkpoint": "", "space": "", "dataset": "", "split": "", "images": "", "options": {}, "seed": 0}
     sizes = {"n": 10_000, "total": 10_000, "classes": 10, "seconds": 0.0, "device": "", "versions": {}}
     counts = {"clean": 9000, "with_label": with_label, "without_label": with_label - leaked, "leaked": leaked}
     names = {"model": network.id, "attack": attack, "without": without}
-    made = [LeakRecord(eps=eps, **names, **constant, **sizes, **counts) for eps in table3.leak_eps(SCALE)]  # type: ignore[arg-type]
-    assert verdict("leak_is_small", Results([], [], made)) == expected
+    return LeakRecord(eps=eps, **names, **constant, **sizes, **counts)  # type: ignore[arg-type]
 
 
 def test_every_claim_is_tried_in_both_directions() -> None:
     [of_transfer] = [mark for mark in test_transfer_of_made_up_numbers.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     [of_leaks] = [mark for mark in test_leaked_labels.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
+    [of_most] = [mark for mark in test_where_most_labels_leak.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     tried = {(name, expected) for name, _, _, expected in CASES}
     tried |= {(case[0], case[-1]) for case in of_transfer.args[1]}
     tried |= {("leak_is_small", case[-1]) for case in of_leaks.args[1]}
+    tried |= {("most_at_0.3", case[-1]) for case in of_most.args[1]}
     for claim in CLAIMS:
         assert {(claim.name, HOLDS), (claim.name, FAILS)} <= tried
+
+
+@pytest.mark.parametrize(
+    ("clean", "expected"),
+    [
+        ([True] * 6 + [False] * 2, 2),  # of the first four, 0 and 3
+        ([True, True, False, True] * 2, "under fgsm on the images of iter_basic"),
+    ],
+)
+def test_the_first_images(make_record: MakeRecord, clean: list[bool], expected: int | str) -> None:
+    """Of eight that one attack was measured on, the four of the other."""
+    network, eps = table2.networks(SCALE)["baseline"], SCALE.eps[0]
+
+    def record(attack: str, size: float, hits: list[bool], n: int) -> Record:
+        found = make_record(network.id, attack, size, sum(hits), n=n, images=f"{n} images")
+        return replace(found, correct=packed(np.array(hits)))
+
+    under_fgsm = [True, False, False, True, True, True, False, False]
+    made = [record("clean", 0, clean, 8), record("fgsm", eps, under_fgsm, 8)]
+    made += [record("clean", 0, [True] * 4, 4), record("iter_basic", eps, [True] * 4, 4)]
+    if isinstance(expected, str):
+        with pytest.raises(NotMeasured, match=expected):
+            Results(made).accuracy_beside(network, "fgsm", eps, beside="iter_basic")
+        return
+    found = Results(made).accuracy_beside(network, "fgsm", eps, beside="iter_basic")
+    assert (found.successes, found.n, found.images) == (expected, 4, "4 images")
+    assert found.hits is not None and found.hits.tolist() == under_fgsm[:4]
 
 
 def test_what_is_not_measured_is_no_verdict() -> None:

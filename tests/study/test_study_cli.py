@@ -15,6 +15,7 @@ from fastadv.evaluate import Record, read_records
 from fastadv.study import cli, report_cli
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import Scale
+from fastadv.study.verdicts import REASONS
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 from tests.study.conftest import tiny
 
@@ -37,7 +38,11 @@ def test_all_of_them(
     networks = {network.id for one in STUDIES.values() for network in one.networks(scale)}
     trained = {path.name for path in (tmp_path / "networks").iterdir()}
     assert trained == networks  # each once
-    assert all((tmp_path / "tables" / f"{name}.md").exists() for name in STUDIES if name != "transfer")
+    tables = {path.stem for path in (tmp_path / "tables").glob("*.md")}
+    assert tables == {
+        *(set(STUDIES) - {"capacity", "transfer"}),
+        *("capacity-top1", "capacity-top5", "transfer-error", "transfer-rate", "table3-leaking"),
+    }
     figures = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert figures >= {
         "capacity-top1",
@@ -52,12 +57,15 @@ def test_all_of_them(
     claims = json.loads((tmp_path / "claims.json").read_text())
     assert "not measured" not in {claim["verdict"] for claim in claims} and all(claim["figures"] for claim in claims)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<svg") == len(figures) and "Not complete" not in page
+    assert page.count("<svg") == page.count("</figcaption>") == len(figures) and "Not complete" not in page
     assert not re.search(r'(src|href)="(?!#)', page)  # it needs no other file
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     markdown = (tmp_path / "report.md").read_text()
-    for part in ("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000", "Time taken"):
+    for part in (
+        *("fastadv study all", "processor:", "Table 5, Figure 3", "base network", "79 of 10,000", "Time taken"),
+        *("Transfer rate of images made with A and shown to B, against eps", "at eps = 0 on clean images."),
+    ):
         assert part in page and part in markdown
     seeds = (tmp_path / "tables/seeds.md").read_text()
     assert seeds.count("1 over 0") == 6 and "First 20 (step l.l.) and 10 (iter. l.l., iter. basic) of 20 test" in seeds
@@ -161,8 +169,13 @@ def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "remarks.yaml").write_text("fixed_is_narrow: Three iterations <teach> little.\n")
     assert report_cli.main([str(tmp_path)]) == 0
     after = (tmp_path / "report.html").read_text()
-    assert after.replace("<p>Three iterations &lt;teach&gt; little.</p>", "") == before
-    assert "Three iterations" in (tmp_path / "claims.md").read_text()
+    note = f'<p class="note">{REASONS}</p>'
+    assert note in after and note not in before
+    reason = "<p>Likely reason: Three iterations &lt;teach&gt; little.</p>"
+    assert after.replace(reason, "").replace(note, "") == before
+    for name in ("claims.md", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert REASONS in text and "<br>Likely reason: Three iterations <teach> little. |" in text
     assert (tmp_path / "tables/fixed_eps.md").exists() and (tmp_path / "figures/fixed_eps.svg").exists()
 
     records = (tmp_path / "records/robustness.jsonl").read_text().splitlines(True)

@@ -121,17 +121,20 @@ def test_a_figure_in_words() -> None:
 def test_claims_in_words() -> None:
     effect = Claim("effect", "table1", "Table 1", "There is.", lambda scale, results: [NO])
     some = Claim("some", "table1", "Table 2", "It vanishes.", lambda s, r: [YES], any_suffices=True, premise=effect)
-    nothing = Claim("none", "table1", "Table 3", "Some.", lambda s, r: [Check("x", lambda z: UNKNOWN, above=0)])
+    unknown = Check("x", lambda z: UNKNOWN, above=0)
+    nothing = Claim("none", "table1", "Table 3", "Some.", lambda scale, results: [unknown], added=True)
     found = [judge(claim, SCALE, Results()) for claim in (effect, some, nothing)]
     assert summary(found) == (
         "3 claims: ✗ 1 does not hold at this scale, ? 1 too small to tell, ○ 1 does not arise at this scale."
     )
     text = claims_markdown(found, {"some": "For a reason."})
     assert "| ○ | `some` It vanishes. One figure is enough. Premise: effect.<br>For a reason. | Table 2 |" in text
+    assert "| ? | `none` Some. Added after the first results. | Table 3 |" in text
     assert "1 - 0.05 / N" in text and "x: +5.0 [+4.0, +6.0] points, claimed > 0 ✓ |" in text
     first, second, third = json.loads(claims_json(found))
     assert (first["premise"], first["one_is_enough"], first["verdict"]) == (None, False, FAILS)
     assert (second["premise"], second["one_is_enough"], second["verdict"]) == ("effect", True, ABSENT)
+    assert [one["added"] for one in (first, second, third)] == [False, False, True]
     assert second["figures"][0]["estimate"] == pytest.approx({"value": 0.05, "low": 0.04, "high": 0.06})
     assert third["figures"][0]["estimate"] == {"value": None, "low": None, "high": None}
 

@@ -11,8 +11,9 @@ by image, that claims have premises, the correction for the number of figures, a
 errors that the attack adds. So did the claims never_near_one, order_of_error, fgsm_fools_least, error_grows,
 numerator_grows, rises_with_eps, slightly_lossy_activations and short_delay_is_harmless.
 
-One claim has no row, for no study measures it: that label leaking occurs to a lesser degree with the other one-step
-methods that use the true label (section 4.2). The networks trained on them are measured as in Table 5, by step l.l.
+Claims that say that they were added came after the results of docs/results: their bounds come from the paper's words,
+too, but the records could be read by then. What the paper says and no claim judges is listed beside those results, with
+the reasons.
 """
 
 from __future__ import annotations

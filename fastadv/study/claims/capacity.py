@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastadv.evaluate.statistics import quantile
 from fastadv.study.claims.common import at, clean_gain
-from fastadv.study.comparisons import difference
+from fastadv.study.comparisons import difference, total
 from fastadv.study.layout import TITLES
 from fastadv.study.recipes import capacity
 from fastadv.study.results import Results
@@ -18,6 +18,20 @@ def _clean_grows(scale: Scale, results: Results) -> list[Check]:
     found, narrow, wide = capacity.networks(scale), scale.widths[0], scale.widths[-1]
     return [
         clean_gain(results, found[kind, wide], found[kind, narrow], f"{kind}, widest over narrowest", above=0)
+        for kind in ("standard", "adversarial")
+    ]
+
+
+def _growth_slows(scale: Scale, results: Results) -> list[Check]:
+    found, narrow, wide = capacity.networks(scale), scale.widths[0], scale.widths[-1]
+    return [
+        Check(
+            f"clean, {kind}, rho = {narrow:g} to 1 over 1 to {wide:g}",
+            total(
+                [(2, results.clean(found[kind, 1])), *((-1, results.clean(found[kind, end])) for end in (narrow, wide))]
+            ),
+            above=0,
+        )
         for kind in ("standard", "adversarial")
     ]
 
@@ -103,6 +117,15 @@ CLAIMS = (
         "Section 4.3",
         "Clean accuracy grows with the number of filters; judged by the widest against the narrowest network.",
         _clean_grows,
+    ),
+    Claim(
+        "growth_slows",
+        "capacity",
+        "Section 4.3",
+        "The growth of clean accuracy slows down with the number of filters; judged by one doubling, to rho = 1, "
+        "against the next.",
+        _growth_slows,
+        added=True,
     ),
     Claim(
         "robustness_grows",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastadv.evaluate.records import CLEAN
 from fastadv.study.comparisons import gain
 from fastadv.study.plan import Network
 from fastadv.study.results import Results, Share
@@ -43,8 +44,12 @@ def clean_gain(
     *,
     above: float | None = None,
     below: float | None = None,
+    beside: str = CLEAN,
+    eps: float = 0,
 ) -> Check:
-    return Check(f"clean, {what}", gain(results.clean(one), results.clean(other)), above, below)
+    """By how much the clean accuracy of one network exceeds that of another, on the images of an attack ``beside``."""
+    shares = (results.clean(network, beside=beside, eps=eps) for network in (one, other))
+    return Check(f"clean, {what}", gain(*shares), above, below)
 
 
 def below_clean(results: Results, network: Network, attack: str, eps: float) -> tuple[Share, Share]:

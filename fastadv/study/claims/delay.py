@@ -11,9 +11,9 @@ from fastadv.study.verdicts import Check, Claim
 
 def _delay_leaves_clean(scale: Scale, results: Results) -> list[Check]:
     found = delay.networks(scale)
-    bounds = {"above": -0.2 * POINT, "below": 0.2 * POINT}
+    bound = 0.2 * POINT
     return [
-        clean_gain(results, found[later], found[0], f"{later:,} over no delay", **bounds)
+        clean_gain(results, found[later], found[0], f"{later:,} over no delay", above=-bound, below=bound)
         for later in delay.OF_PAPER[1:]
     ]
 

@@ -13,7 +13,15 @@ from fastadv.study.verdicts import Check, Claim
 def _iterative_costs(scale: Scale, results: Results) -> list[Check]:
     found = iterative_training.networks(scale)
     return [
-        clean_gain(results, found["standard"], found[kind], f"standard over training on {TITLES[kind]}", above=POINT)
+        clean_gain(
+            results,
+            found["standard"],
+            found[kind],
+            f"standard over training on {TITLES[kind]}",
+            above=POINT,
+            beside=kind,
+            eps=scale.eps[0],
+        )
         for kind in iterative_training.ATTACKS
     ]
 

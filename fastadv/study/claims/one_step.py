@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastadv.study.claims.common import POINT, over_eps
-from fastadv.study.comparisons import gain
+from fastadv.study.claims.common import POINT, at, over_eps
+from fastadv.study.comparisons import gain, share
 from fastadv.study.layout import TITLES
 from fastadv.study.recipes import one_step
 from fastadv.study.results import Results
@@ -93,6 +93,20 @@ def _rises_with_eps(scale: Scale, results: Results) -> list[Check]:
     ]
 
 
+def _fgsm_error(scale: Scale, results: Results) -> list[Check]:
+    network = one_step.networks(scale)["none"]
+    return [
+        Check(
+            f"error of the standard network under FGSM {at(eps)}",
+            share(results.accuracy(network, "fgsm", eps).wrong),
+            above=0.63,
+            below=0.69,
+            unit="%",
+        )
+        for eps in scale.eps
+    ]
+
+
 CLAIMS = (
     Claim(
         "any_method_helps",
@@ -135,5 +149,13 @@ CLAIMS = (
         "curve (FGSM, from 72.9 % at eps 2 to 76.2 % at 8).",
         _rises_with_eps,
         any_suffices=True,
+    ),
+    Claim(
+        "fgsm_error",
+        "one_step",
+        "Section 2.2",
+        "The top-1 error of a standard network under FGSM is about 63 to 69 % at all sizes from 2 to 32 (on ImageNet).",
+        _fgsm_error,
+        added=True,
     ),
 )

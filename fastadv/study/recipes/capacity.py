@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
 from fastadv.evaluate.statistics import quantile
-from fastadv.evaluate.tables import Cell, Table
+from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study.comparisons import Quantity, quotient
 from fastadv.study.layout import TITLES, fraction, images_note, tops_of
-from fastadv.study.plan import Network, Robustness, Shown, Study
+from fastadv.study.plan import Network, Plot, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ATTACKS = ("step_ll", "iter_ll", "iter_basic")
 
@@ -45,12 +41,15 @@ def accuracy_ratio(results: Results, network: Network, attack: str, eps: float, 
 
 
 def show(scale: Scale, results: Results) -> Shown:
-    """Six panels for top 1 and for top 5, and what they show as a table."""
-    figures = {f"capacity-top{top}": _figure(scale, results, top) for top in tops_of(scale)}
-    return Shown({"capacity": _table(scale, results)}, figures)
+    """Six panels for top 1 and for top 5, and what each six show as a table."""
+    tops = tops_of(scale)
+    return Shown(
+        {f"capacity-top{top}": _table(scale, results, top) for top in tops},
+        {f"capacity-top{top}": _plot(scale, results, top) for top in tops},
+    )
 
 
-def _figure(scale: Scale, results: Results, top: int) -> Figure:
+def _plot(scale: Scale, results: Results, top: int) -> Plot:
     """Rows are methods and columns kinds of training, as in the paper; two panels a row."""
     figure, panels = panels_of(2 * len(ATTACKS), lines=len(scale.eps), columns=2)
     places = [(attack, training) for attack in ATTACKS for training in ("standard", "adversarial")]
@@ -68,24 +67,28 @@ def _figure(scale: Scale, results: Results, top: int) -> Figure:
     for axes in panels[-2:]:
         axes.set_xlabel("rho (number of filters)")
     legend_below(figure, panels[0])
-    return figure
+    what = f"Adversarial by clean accuracy, top {top}, against the number of filters: the ratios of the table"
+    return Plot(figure, f"{what}, with 95 % intervals.")
 
 
-def _table(scale: Scale, results: Results) -> Table:
+def _table(scale: Scale, results: Results, top: int) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for attack in ATTACKS:
         for (training, rho), network in networks(scale).items():
-            cells: list[Cell] = [fraction(results.clean(network, beside=attack, eps=scale.eps[0]))]
+            cells: list[Cell] = [fraction(results.clean(network, top, beside=attack, eps=scale.eps[0]))]
             for eps in scale.eps:
-                found = accuracy_ratio(results, network, attack, eps)(quantile())
+                found = accuracy_ratio(results, network, attack, eps, top)(quantile())
                 known = not math.isnan(found.value)  # of a network that gets no clean image right it is not
                 cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if known else None)
             rows.append((TITLES[attack], training, f"{rho:g}", *cells))
     header = ("Adv. method", "Training", "rho", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
     network = networks(scale)["standard", scale.widths[0]]
-    images = images_note(results.record(network, attack, scale.eps[0]) for attack in ATTACKS)
-    ratios = "Ratio of top-1 accuracy on adversarial to that on the same images when clean, with its 95 % interval."
-    return Table("Capacity and robustness", header, tuple(rows), labels=3, notes=(ratios, f"{images}."))
+    records = [results.record(network, attack, scale.eps[0]) for attack in ATTACKS]
+    ratios = f"Ratio of top-{top} accuracy on adversarial to that on the same images when clean, with its 95 % interval"
+    if top > 1:
+        ratios += ", wider than need be: which images are right at top 5 is not recorded"
+    notes = (f"{ratios}.", f"{images_note(records)}.", *note_on_ends(rows, [record.n for record in records]))
+    return Table(f"Capacity and robustness, top {top}", header, tuple(rows), labels=3, notes=notes)
 
 
 STUDY = Study("capacity", "Influence of model capacity", "Figures 1 and 4", evaluations, show)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadv.study.layout import TITLES, Panel, Row, accuracy_figure, accuracy_table
+from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -36,7 +36,7 @@ def evaluations(scale: Scale) -> list[Robustness]:
 
 
 def show(scale: Scale, results: Results) -> Shown:
-    """Table 5 with the best of each column in bold, and the two panels."""
+    """Table 5 with the best of comparable rows in bold, and the two panels."""
     found = networks(scale)
     rows = [Row((network.name,), network, judge(method), "table5", method) for method, network in found.items()]
     table = accuracy_table(
@@ -48,7 +48,8 @@ def show(scale: Scale, results: Results) -> Shown:
         tops=(1,),
         notes=(
             "Evaluated under FGSM, and (*) under step l.l.; with FGSM in both, label leaking can make it too high. "
-            "Bold: the best of a column, and those whose 95 % interval reaches its own.",
+            "Bold: the best of a column, and those whose 95 % interval reaches its own; on adversarial images among "
+            "rows under the same method, those with and those without (*).",
             _note_on_l2(scale),
         ),
         bold_ties=True,
@@ -57,7 +58,8 @@ def show(scale: Scale, results: Results) -> Shown:
         Panel(f"trained: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATED, *NOISE)])
         for row, name in (("step_ll", "step l.l."), ("none", "as usual"))
     ]
-    return Shown({"one_step": table}, {"one_step": accuracy_figure(scale, results, panels)})
+    of = "A network trained on step l.l. and one trained as usual, each under every one-step method and under noise"
+    return Shown({"one_step": table}, {"one_step": accuracy_plot(scale, results, panels, of=of)})
 
 
 def _note_on_l2(scale: Scale) -> str:

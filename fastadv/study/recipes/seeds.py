@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastadv.evaluate.statistics import quantile
-from fastadv.evaluate.tables import Cell, Table
+from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study.comparisons import gain
 from fastadv.study.layout import TITLES, fraction, images_note
 from fastadv.study.plan import Network, Robustness, Shown, Study
@@ -41,9 +41,11 @@ def show(scale: Scale, results: Results) -> Shown:
             apart = (_points(after, before) for before, after in zip(one, other, strict=True))
             rows.append((TITLES[attack], training, "1 over 0", *apart))
     header = ("Adv. method", "Training", "Seed", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
-    images = images_note(results.record(found["standard", 0], attack, scale.eps[0]) for attack in ATTACKS)
+    records = [results.record(found["standard", 0], attack, scale.eps[0]) for attack in ATTACKS]
     notes = (
-        f"{images}; ±, and in brackets for the differences in points: 95 % intervals of the draw of test images.",
+        f"{images_note(records)}; ±, and in brackets for the differences in points: 95 % intervals of the draw of test "
+        "images.",
+        *note_on_ends(rows, [record.n for record in records]),
         "A seed gives the weights that training starts from and the order of the images. Two seeds show the size of "
         "what a seed changes, and do not measure it.",
     )

@@ -8,6 +8,7 @@ from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 
 ATTACKS = ("iter_ll", "iter_basic")
+ONE_STEP = {"iter_ll": "step_ll", "iter_basic": "fgsm"}
 
 
 def networks(scale: Scale) -> dict[str, Network]:
@@ -16,8 +17,9 @@ def networks(scale: Scale) -> dict[str, Network]:
 
 
 def evaluations(scale: Scale) -> list[Robustness]:
-    """One sweep."""
-    return scale.sweep(networks(scale).values(), ATTACKS)
+    """The table, and the baseline under the methods of one step that the iterative ones repeat."""
+    found = networks(scale)
+    return [*scale.sweep(found.values(), ATTACKS), *scale.sweep([found["baseline"]], tuple(ONE_STEP.values()))]
 
 
 def show(scale: Scale, results: Results) -> Shown:

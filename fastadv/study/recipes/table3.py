@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
 from fastadv.evaluate.statistics import proportion, wilson
-from fastadv.evaluate.tables import Cell, Table
+from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study import paper
-from fastadv.study.layout import TITLES, Panel, Row, accuracy_figure, accuracy_table, tops_of
-from fastadv.study.plan import Leaking, Network, Robustness, Shown, Study
+from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table, tops_of
+from fastadv.study.plan import Leaking, Network, Plot, Robustness, Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Of the range: the sizes of section 4.2's check on MNIST, completed.
 LEAK_SIZES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -59,12 +54,13 @@ def show(scale: Scale, results: Results) -> Shown:
         labels=("Network",),
         tops=tops_of(scale),
     )
+    of = "The network trained on FGSM, under methods with and without the true label"
     lines = [(TITLES[attack], found["fgsm"], attack) for attack in ("fgsm", "fgsm_pred", "step_ll", "iter_basic")]
     return Shown(
         {"table3": table, "table3-leaking": _leak_table(scale, results, found["fgsm"])},
         {
-            "table3": accuracy_figure(scale, results, [Panel(TRAINED, lines)]),
-            "table3-leaking": _leak_figure(scale, results, found["fgsm"]),
+            "table3": accuracy_plot(scale, results, [Panel(TRAINED, lines)], of=of),
+            "table3-leaking": _leak_plot(scale, results, found["fgsm"]),
         },
     )
 
@@ -92,11 +88,12 @@ def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
         "when clean.",
         f"The paper counts {theirs['leaked']} of {theirs['n']:,} at {theirs['eps_of_range']:g} of the range, for a "
         f"network that others trained on MNIST. Here its sizes are tried on this network and on {measured.dataset}.",
+        *note_on_ends(rows, [measured.n]),
     )
     return Table("Labels leaked, by the definition of section 4.2", header, tuple(rows), labels=2, notes=notes)
 
 
-def _leak_figure(scale: Scale, results: Results, network: Network) -> Figure:
+def _leak_plot(scale: Scale, results: Results, network: Network) -> Plot:
     figure, [axes] = panels_of(1, lines=len(PAIRS))
     for index, (attack, without) in enumerate(PAIRS):
         records = [results.leaking(network, attack, without, eps) for eps in leak_eps(scale)]
@@ -105,7 +102,7 @@ def _leak_figure(scale: Scale, results: Results, network: Network) -> Figure:
     axes.set(title=TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
     axes.grid(alpha=0.3)
     legend_below(figure, axes)
-    return figure
+    return Plot(figure, "Labels leaked, the counts of the table, as a share of all images with its 95 % interval.")
 
 
 STUDY = Study("table3", "Label leaking", "Table 3, section 4.2", evaluations, show)

@@ -9,7 +9,7 @@ from fastadv.evaluate.transfer import TransferRecord
 from fastadv.evaluate.transfer_tables import MEASURES, tops_of, transfer_figure, transfer_table
 from fastadv.study import paper
 from fastadv.study.layout import TITLES
-from fastadv.study.plan import Network, Shown, Study, Transfer
+from fastadv.study.plan import Network, Plot, Shown, Study, Transfer
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 
@@ -49,11 +49,14 @@ def show(scale: Scale, results: Results) -> Shown:
     ]
     return Shown(
         {f"transfer-{measure}": _beside_the_papers(records, measure, scale) for measure in MEASURES},
-        {
-            f"transfer-{measure}": transfer_figure(records, source="A", target="B", measure=measure)
-            for measure in MEASURES
-        },
+        {f"transfer-{measure}": _plot(records, measure) for measure in MEASURES},
     )
+
+
+def _plot(records: list[TransferRecord], measure: str) -> Plot:
+    figure = transfer_figure(records, source="A", target="B", measure=measure)
+    title, _ = MEASURES[measure]
+    return Plot(figure, f"{title} of images made with A and shown to B, against eps, with 95 % intervals.")
 
 
 def _beside_the_papers(records: list[TransferRecord], measure: str, scale: Scale) -> Table:
