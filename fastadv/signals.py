@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -39,3 +42,38 @@ def interrupt(number: signal.Signals) -> None:
 def exit_code(number: signal.Signals = signal.SIGINT) -> int:
     """What a shell reports for a program that this signal ended: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + number
+
+
+# --- in the processes that a command starts --------------------------------------------------------------------------
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within the block, this thread gets no SIGINT or SIGTERM, nor do, ever, threads and forks that begin in it.
+
+    What is sent to this process meanwhile comes after the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def heed_parent_alone() -> None:
+    """Let this process, one of :mod:`multiprocessing`'s, end by a SIGTERM or SIGINT of its parent and of no other.
+
+    torchrun and terminals send their signals to all processes of a command at once. The parent decides what follows: it
+    may need this one for an iteration more, and ends it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    Thread(target=_end_when_told, args=(parent.pid,), daemon=True).start()
+
+
+def _end_when_told(by: int | None) -> None:
+    # Handlers do not learn who has sent a signal; who waits for it does.
+    while signal.sigwaitinfo(_ENDING).si_pid != by:
+        pass
+    os._exit(0)

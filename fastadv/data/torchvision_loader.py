@@ -18,6 +18,7 @@ from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Draws, NumPyArithmetic, Preprocessing, central_window, random_window
 from fastadv.data.resizing import prepared
 from fastadv.extras import require
+from fastadv.signals import heed_parent_alone, held_back
 
 # Pixels [m, 3, size, size] uint8; which are to be mirrored [m]; indices [m]; what was passed over.
 _Batch = tuple[Tensor, Tensor | None, Tensor, list[BadImage]]
@@ -47,14 +48,24 @@ class TorchvisionLoader(ImageLoader):
             collate_fn=_as_it_is,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
+            # Whatever Python's usual way is: those that a server forks have the server as their parent, and stay when
+            # this process is killed.
+            multiprocessing_context="fork" if self.workers else None,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # of its own: it draws once an iterator, and dropout from the default one
+            worker_init_fn=_at_the_start,
         )
-        for batch in loader:
+        with held_back():  # which the workers are started in: a signal may come before they are ready
+            loaded = iter(loader)
+        for batch in loaded:
             if isinstance(batch, TooManyBadImages):
                 raise batch
             pixels, mirrored, indices, bad = batch
             yield Loaded(self._images(pixels, mirrored), indices, bad)
+
+
+def _at_the_start(worker: int) -> None:
+    heed_parent_alone()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that form a group, as torchrun would start them.
+"""Runs a function in several processes that form a group, as torchrun would start them, or a command in one.
 
 They are forked from a server that has imported PyTorch already: a group is there in a fraction of a second.
 """
@@ -9,14 +9,18 @@ import multiprocessing
 import os
 import pickle
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastadv.cli import main
 from fastadv.train.distributed import Processes, joined
 
 _SECONDS = 60
@@ -26,6 +30,7 @@ _context.set_forkserver_preload(
     [
         *("tests.train.runs", "jsonargparse", "rich.progress", "safetensors.torch", "sklearn.datasets"),
         *("sklearn.model_selection", "timm.optim", "timm.utils", "torch.utils.tensorboard", "yaml"),
+        *("PIL.Image", "torchvision.transforms.v2.functional", "nvidia.dali.fn"),
     ]
 )
 
@@ -59,6 +64,22 @@ def together(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
         for member in members:
             member.kill()
             member.join()
+
+
+def command(argv: list[str], said: Path) -> BaseProcess:
+    """``fastadv ARGV`` in a process that leads a session, as torchrun's do; what it prints is added to a file."""
+    process = _context.Process(target=_command, args=(argv, said))
+    process.start()
+    return process
+
+
+def _command(argv: list[str], said: Path) -> None:
+    os.setsid()
+    with said.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.exit(main(argv))
 
 
 def succeeded(results: list[Any]) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Runs under torchrun that are killed, or told to end, and that end with the weights of a run left in peace.
+"""Runs that are killed, or told to end, and that end with the weights of a run left in peace: digits under torchrun,
+and images in files, whose loader has processes of its own.
 
 FASTADV_KILLS says how often the soak test kills; FASTADV_KILL_SEED when.
 """
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,10 @@ import pytest
 
 from fastadv.train import TrainConfig, checkpoint
 from fastadv.train.parsing import parse_config, read_recipe
+from tests.data.loaders import LOADERS, each
+from tests.data.pictures import write_data_set
 from tests.train import runs
-from tests.train.group import succeeded, together
+from tests.train.group import command, succeeded, together
 from tests.train.test_trainer import log_of, same
 
 KILLS = int(os.environ.get("FASTADV_KILLS", "3"))
@@ -179,3 +184,50 @@ def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., 
     code, printed = torchrun(run, "--resume", "auto").end()
     assert code == 0, printed
     assert_same_run(run, undisturbed)
+
+
+# --- images in files -------------------------------------------------------------------------------------------------
+
+
+def session_of(leader: int) -> set[int]:
+    """The processes of a session that have not ended."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            found |= {int(stat.parent.name)} if int(session) == leader and state not in "ZX" else set()
+    return found
+
+
+def on_images(run: Path, images: Path, loader: str) -> BaseProcess:
+    options = ["--data.name", "imagenet", "--data", str(images), "--data.size", "16", "--data.loader", loader]
+    options += ["--data.workers", "2", "--m", "6", "--attack.k", "3", "--epochs", "3", "--log_every", "1"]
+    options += ["--checkpoint_every", "5", "--model.options.dropout", "0.5", "--model.options.width", "0.25"]
+    options += ["--device", "cpu", "--resume", "auto"]
+    return command(["train", *options, "--out", str(run)], run.with_name(run.name + ".txt"))
+
+
+@each("loader", {name: name for name in LOADERS})
+def test_images_in_files(loader: str, tmp_path: Path) -> None:
+    """The workers of the loader get the signals, too, and are needed until the checkpoint; none stays without its run.
+
+    The run begins anew while those of the killed one may still be there.
+    """
+    images, run, leaders = tmp_path / "images", tmp_path / "run", []
+    write_data_set(images, per_class=32, classes=3)
+    undisturbed = on_images(tmp_path / "undisturbed", images, loader)
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
+        before, process = last_step(run), on_images(run, images, loader)
+        leaders.append(process.pid)
+        wait_for(lambda before=before: last_step(run) > before)
+        (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
+        process.join(PATIENCE)
+        assert process.exitcode == code, run.with_name("run.txt").read_text()
+        stopped = checkpoint.latest(run)
+        assert stopped is not None
+        assert number == signal.SIGKILL or checkpoint.read_meta(stopped).step >= last_step(run) > before
+    for process in (undisturbed, on_images(run, images, loader)):
+        process.join(PATIENCE)
+        assert process.exitcode == 0, run.with_name("run.txt").read_text()
+    assert_same_run(run, tmp_path / "undisturbed")
+    wait_for(lambda: not any(map(session_of, leaders)))
