@@ -40,8 +40,10 @@ class GradientAttack(Attack):
             the model's place: hooks of the whole model do not run.
         fold_bn: while examples are generated, fold each BatchNorm layer that follows a convolution into it: the same
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
-            call; layers must not be connected differently from call to call. Needs ``bn="eval"``. A model without such
-            layers runs as it is, and a warning says so. On a CPU the model's passes are in channels_last then.
+            call; layers must not be connected differently from call to call. Layers with hooks, a forward of their own
+            or a weight that is computed (pruning, weight normalisation) stay as they are. Needs ``bn="eval"``. A model
+            without layers to fold, or whose logits are others then, runs as it is, and a warning says so. On a CPU the
+            model's passes are in channels_last then.
         compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
             second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
             the attack runs without, and a warning says why.
