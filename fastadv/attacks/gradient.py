@@ -48,10 +48,10 @@ class GradientAttack(Attack):
             second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
             the attack runs without, and a warning says why.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
-            it from then on: for models whose kernels are shorter than their launches. Kept for the last four shapes,
-            with the memory of an iteration and of the images each. Weights may change, in place; what else the model
-            reads from Python is as it was when captured. A model that cannot be captured runs without, and a warning
-            says why.
+            it from then on: for models whose kernels are shorter than their launches. Kept for the four shapes that
+            were used last, with the memory of an iteration and of the images each; a warning says once that more come.
+            Weights may change, in place; what else the model reads from Python is as it was when captured. A model that
+            cannot be captured runs without, and a warning says why, as does :meth:`at_each` of a one-step attack.
 
     Attributes:
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
@@ -100,7 +100,10 @@ class GradientAttack(Attack):
         return self.fold_bn or (self.fast and self.bn == "eval")
 
     def _capturing(self, images: Tensor) -> bool:
-        return self.capture or (self.fast and images.is_cuda and not self.compile)
+        by_fast = self.fast and images.is_cuda
+        if by_fast and self.compile:
+            self._captures.leave_out(self, "compile=True is another way of the same")
+        return self.capture or (by_fast and not self.compile)
 
     @abstractmethod
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:
