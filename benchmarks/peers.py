@@ -1,9 +1,10 @@
 """The same attacks by other packages, as their users would write them.
 
-Each maker takes a model of images [N, C, H, W] in [0, 1], the name of an attack, the number of steps and an example of
-the images, and returns a function from (images, labels [N]) to adversarial images; None where the package is not
-installed, or has no such attack. Sizes are 8 and 1 of 255. For step l.l., which none of them has by that name, labels
-are not used: the class is asked of the model, as each package does or, where it does not, as its caller would.
+Each maker takes a model of images [N, C, H, W] in [0, 1], the name of an attack, the number of steps, an example of the
+images, and whether the call is to be the package's cheapest or the one that its documentation shows, where it has two.
+It returns a function from (images, labels [N]) to adversarial images; None where the package is not installed, or has
+no such attack. Sizes are 8 and 1 of 255. For step l.l., which none of them has by that name, labels are not used: the
+class is asked of the model, as each package does or, where it does not, as its caller would.
 """
 
 from __future__ import annotations
@@ -33,8 +34,18 @@ def installed(package: str) -> bool:
     return reason_against(package) is None
 
 
-def torchattacks(model: nn.Module, attack: str, steps: int, images: Tensor) -> Generate | None:
-    """FGSM, targeted at the least likely class for step l.l., and BIM."""
+@torch.no_grad()
+def least_likely(model: nn.Module, images: Tensor) -> Tensor:
+    """The class [N] of each of the images [N, C, H, W], as a caller asks for it."""
+    classes: Tensor = model(images).argmin(dim=1)
+    return classes
+
+
+def torchattacks(model: nn.Module, attack: str, steps: int, images: Tensor, best: bool) -> Generate | None:
+    """FGSM, for step l.l. targeted at the least likely class, and BIM.
+
+    Its own mode for that class looks for it in a Python loop over the examples; at best the caller gives the class.
+    """
     if not installed("torchattacks"):
         return None
     import torchattacks as peer
@@ -42,13 +53,19 @@ def torchattacks(model: nn.Module, attack: str, steps: int, images: Tensor) -> G
     if attack == "iter_basic":
         return peer.BIM(model, eps=EPS, alpha=ALPHA, steps=steps)
     made = peer.FGSM(model, eps=EPS)
+    if attack == "step_ll" and best:
+        made.set_mode_targeted_by_label(quiet=True)
+        return lambda images, _: made(images, least_likely(model, images))
     if attack == "step_ll":
         made.set_mode_targeted_least_likely(quiet=True)
     return made
 
 
-def foolbox(model: nn.Module, attack: str, steps: int, images: Tensor) -> Generate | None:
-    """FGSM, and its basic iterative attack without a random start; its FGSM has no targets."""
+def foolbox(model: nn.Module, attack: str, steps: int, images: Tensor, best: bool) -> Generate | None:
+    """FGSM, and its basic iterative attack without a random start; its FGSM has no targets.
+
+    A call of an attack asks the model once more, whether it succeeded; at best its method ``run`` is called alone.
+    """
     if not installed("foolbox") or attack == "step_ll":
         return None
     import foolbox as peer
@@ -58,10 +75,12 @@ def foolbox(model: nn.Module, attack: str, steps: int, images: Tensor) -> Genera
         made = peer.attacks.LinfFastGradientAttack()
     else:
         made = peer.attacks.LinfBasicIterativeAttack(abs_stepsize=ALPHA, steps=steps, random_start=False)
+    if best:
+        return lambda images, labels: made.run(wrapped, images, labels, epsilon=EPS)
     return lambda images, labels: made(wrapped, images, labels, epsilons=EPS)[1]
 
 
-def art(model: nn.Module, attack: str, steps: int, images: Tensor) -> Generate | None:
+def art(model: nn.Module, attack: str, steps: int, images: Tensor, best: bool) -> Generate | None:
     """The Adversarial Robustness Toolbox, which takes and returns NumPy arrays."""
     if not installed("art"):
         return None
@@ -89,21 +108,17 @@ def art(model: nn.Module, attack: str, steps: int, images: Tensor) -> Generate |
     return generate
 
 
-def cleverhans(model: nn.Module, attack: str, steps: int, images: Tensor) -> Generate | None:
+def cleverhans(model: nn.Module, attack: str, steps: int, images: Tensor, best: bool) -> Generate | None:
     """Its functions for PyTorch."""
     if not installed("cleverhans"):
         return None
     from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
     from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
 
-    def least_likely(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return model(images).argmin(dim=1)
-
     common = {"norm": math.inf, "clip_min": 0, "clip_max": 1}
     return {
         "fgsm": lambda x, labels: fast_gradient_method(model, x, EPS, y=labels, **common),
-        "step_ll": lambda x, _: fast_gradient_method(model, x, EPS, y=least_likely(x), targeted=True, **common),
+        "step_ll": lambda x, _: fast_gradient_method(model, x, EPS, y=least_likely(model, x), targeted=True, **common),
         "iter_basic": lambda x, labels: projected_gradient_descent(
             model, x, EPS, ALPHA, steps, y=labels, rand_init=False, **common
         ),

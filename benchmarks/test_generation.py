@@ -1,6 +1,7 @@
 """Whole attacks, the network's passes included: ours beside other packages', in their default and in their best use.
 
-Default: a model in evaluation mode, as it was made. Best: its parameters frozen by the caller, and in channels_last.
+Default: a model in evaluation mode, as it was made. Best: its parameters frozen by the caller, in channels_last, and
+called in the package's cheapest way.
 Everything is in one precision, float32, and on one device, a GPU where there is one. All make the same images: a test
 looks at that, too: at the pixels after one step; after ten, in which a rounding can grow to half of an untrained
 network's pixels, at what the attack gained. Rounds go on for 45 seconds, but for 3 rounds at least and 15 at most.
@@ -104,7 +105,7 @@ class Bench:
         self.calls: dict[str, Callable[[], Tensor]] = {}
         for peer, make in PEERS.items():
             for use, model, x in (("default", plain, self.images), ("best", best, last)):
-                self._add(f"{peer}, {use}", make(model, attack, steps, x), x, labels)
+                self._add(f"{peer}, {use}", make(model, attack, steps, x, use == "best"), x, labels)
         self._add("fastadv, default", ours(plain, attack, steps), self.images, labels)
         self._add("fastadv, fast=True", ours(plain, attack, steps, fast=True), self.images, labels)
         self._add("fastadv, best", ours(best, attack, steps), last, labels)

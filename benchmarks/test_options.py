@@ -41,14 +41,15 @@ LAUNCHES = Table(
     ],
 )
 OPTIONS = Table(
-    "Options of an attack: step l.l.",
+    "Options of an attack",
     [
-        *("network", "N", "precision", "variant", "ms (quartiles)", "images/s"),
+        *("network", "N", "attack, steps", "precision", "variant", "ms (quartiles)", "images/s"),
         *("torchattacks' default takes (quartiles)", "fastadv's default takes (quartiles)", "rounds", "peak MB"),
     ],
     notes=[
         "Takes: so many times as long, in the same precision and round. channels_last: of weights and images, with "
-        "parameters frozen by the caller; for torchattacks that is its best use. Precision: float32 is PyTorch's "
+        "parameters frozen by the caller; for torchattacks that is its best use, with step l.l.'s class given to it. "
+        "Precision: float32 is PyTorch's "
         "default, in which a GPU's convolutions may use TF32; bfloat16 is autocast around the whole attack. Peak: of "
         "the first three calls, in which graphs are recorded, above what was allocated before."
     ],
@@ -91,6 +92,7 @@ if REHEARSAL:
 # Inception v3 takes minutes to compile.
 COMPILED = [case for case in CASES if case.network != "inception_v3"]
 PRECISIONS = ("float32", "bfloat16")
+STEPS = {"step_ll": 1, "fgsm": 1, "iter_basic": 10}
 WITHOUT = re.compile("(runs|goes on) without")
 
 
@@ -117,7 +119,7 @@ def timed(benchmark: Any, calls: dict[str, Callable[[], object]]) -> Interleaved
 
 
 def ours(model: nn.Module, attack: str, **options: Any) -> Generate:
-    steps = {"steps": 10, "alpha": 1} if attack.startswith("iter") else {}
+    steps = {"steps": STEPS[attack], "alpha": 1} if STEPS[attack] > 1 else {}
     return attacks.create(attack, model, eps=8, validate="never", **steps, **options)
 
 
@@ -135,7 +137,7 @@ class Variants:
         """A variant; one of a package that is not installed is left out."""
         generate = make(self.best if best else self.plain)
         images = self.last if best else self.images
-        labels = torch.zeros(len(images), dtype=torch.int64, device=DEVICE)  # [N], which step l.l. does not use
+        labels = torch.zeros(len(images), dtype=torch.int64, device=DEVICE)  # [N], not used by step l.l.
 
         def call() -> Tensor:
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self._half):
@@ -144,18 +146,19 @@ class Variants:
         if generate is not None:
             self.calls[name] = call
 
-    def peers(self, attack: str, steps: int) -> None:
+    def peers(self, attack: str) -> None:
         """torchattacks in its default and in its best use."""
+        of_images = {"attack": attack, "steps": STEPS[attack], "images": self.images}
         for name, best in (("torchattacks, default", False), ("torchattacks, channels_last", True)):
-            self.add(name, lambda model: torchattacks(model, attack, steps, self.images), best=best)
+            self.add(name, partial(torchattacks, best=best, **of_images), best=best)
 
 
 @pytest.mark.skipif(REHEARSAL, reason="a rehearsal on the CPU launches nothing")
-@pytest.mark.parametrize("attack", ["step_ll", "iter_basic"])
+@pytest.mark.parametrize(("attack", "steps"), STEPS.items(), ids=STEPS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_launches(case: Case, attack: str) -> None:
-    variants, steps = Variants(case), 10 if attack.startswith("iter") else 1
-    variants.peers(attack, steps)
+def test_launches(case: Case, attack: str, steps: int) -> None:
+    variants = Variants(case)
+    variants.peers(attack)
     for name, options in ATTACK_OPTIONS.items():
         variants.add(name, partial(ours, attack=attack, **options))
     for name, call in variants.calls.items():
@@ -176,23 +179,29 @@ ATTACK_OPTIONS: dict[str, dict[str, bool]] = {
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attack(benchmark: Any, case: Case, precision: str) -> None:
+    measure_options(benchmark, case, "step_ll", precision)
+
+
+def measure_options(benchmark: Any, case: Case, attack: str, precision: str) -> None:
     variants = Variants(case, precision)
-    variants.peers("step_ll", 1)
+    variants.peers(attack)
     for name, options in ATTACK_OPTIONS.items():
-        variants.add(name, partial(ours, attack="step_ll", **options))
-    variants.add("fastadv, channels_last", partial(ours, attack="step_ll"), best=True)
-    variants.add("fastadv, channels_last, fast", partial(ours, attack="step_ll", fast=True), best=True)
-    measure_attack(benchmark, case, precision, variants)
+        variants.add(name, partial(ours, attack=attack, **options))
+    variants.add("fastadv, channels_last", partial(ours, attack=attack), best=True)
+    variants.add("fastadv, channels_last, fast", partial(ours, attack=attack, fast=True), best=True)
+    measure_attack(benchmark, case, attack, precision, variants)
 
 
-def measure_attack(benchmark: Any, case: Case, precision: str, variants: Variants) -> None:
-    peaks = {name: first_calls(OPTIONS, f"{case}, {precision}, {name}", call) for name, call in variants.calls.items()}
+def measure_attack(benchmark: Any, case: Case, attack: str, precision: str, variants: Variants) -> None:
+    what = f"{case}, {attack}, {precision}"
+    peaks = {name: first_calls(OPTIONS, f"{what}, {name}", call) for name, call in variants.calls.items()}
     interleaved = timed(benchmark, variants.calls)
     bases = ("torchattacks, default", "fastadv, default")
     for name, timing in interleaved.timings().items():
         takes = [f"{interleaved.ratio(base, name).text} x" if base in variants.calls else "" for base in bases]
-        row = [case.network, str(case.n), precision, name, timing.text, f"{case.n / timing.median:,.0f}"]
-        OPTIONS.rows.append([*row, *takes, str(interleaved.rounds), peaks[name]])
+        row = [case.network, str(case.n), f"{attack}, {STEPS[attack]}", precision, name, timing.text]
+        speed = [f"{case.n / timing.median:,.0f}", *takes, str(interleaved.rounds), peaks[name]]
+        OPTIONS.rows.append([*row, *speed])
 
 
 # --- an iteration of training ----------------------------------------------------------------------------------------
@@ -233,6 +242,16 @@ def measure_iteration(benchmark: Any, case: Case, precision: str, options: dict[
         ITERATIONS.rows.append([*what, cost.text, f"{1 + 2 * k / (3 * case.n):.2f}", str(interleaved.rounds)])
 
 
+# --- further attacks, after what training by step l.l. needs ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("attack", [attack for attack in STEPS if attack != "step_ll"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_further_attack(benchmark: Any, case: Case, attack: str, precision: str) -> None:
+    measure_options(benchmark, case, attack, precision)
+
+
 # --- compiled, which comes last: what is left of the time is for it ---------------------------------------------------
 
 too_long = pytest.mark.skipif(REHEARSAL, reason="a rehearsal compiles nothing: it would take minutes")
@@ -243,12 +262,12 @@ too_long = pytest.mark.skipif(REHEARSAL, reason="a rehearsal compiles nothing: i
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_compiled(benchmark: Any, case: Case, precision: str) -> None:
     variants = Variants(case, precision)
-    variants.peers("step_ll", 1)
+    variants.peers("step_ll")
     variants.add("fastadv, default", partial(ours, attack="step_ll"))
     for options in ({"fast": True}, {"fast": True, "compile": True}):
         name = f"fastadv, channels_last, {', '.join(options)}"
         variants.add(name, partial(ours, attack="step_ll", **options), best=True)
-    measure_attack(benchmark, case, precision, variants)
+    measure_attack(benchmark, case, "step_ll", precision, variants)
 
 
 @too_long

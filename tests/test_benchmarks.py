@@ -48,7 +48,12 @@ def test_every_package_makes_the_same_images(attack: str, steps: int) -> None:
         ("iter_basic", "fastadv, default", ["10", "10", "0", "1.2", "0.2"]),  # ten steps and two copies
         # A forward for the class; zero the gradient, sign, scale, add, clamp.
         ("step_ll", "torchattacks, default", ["2", "1", "0", "5", "5"]),
+        ("step_ll", "torchattacks, best", ["2", "1", "0", "5", "5"]),
         ("iter_basic", "torchattacks, default", ["10", "10", "0", "23.2", "23.2"]),
+        # At best without the forward pass that shows whether the attack succeeded.
+        ("fgsm", "foolbox, default", ["2", "1", "1", "16", "12"]),
+        ("fgsm", "foolbox, best", ["1", "1", "0", "11", "9"]),
+        ("iter_basic", "foolbox, best", ["10", "10", "0", "9.2", "9"]),
         ("step_ll", "ART, default", ["2", "1", "1", "8", "8"]),  # weights' gradients that nobody reads
         ("step_ll", "ART, best", ["2", "1", "0", "8", "8"]),
     ],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastadv.attacks import recorder
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
+from fastadv.remarks import remarks
 
 if TYPE_CHECKING:
     from fastadv.attacks.folding import FoldedModel
@@ -39,7 +40,7 @@ class Captures:
     """The captured iterations of one attack."""
 
     def __init__(self) -> None:
-        self._shapes: dict[Hashable, _Shape] = {}
+        self._shapes: dict[Hashable, _Shape] = {}  # in the order in which they were used
         self._reasons: set[str] = set()
 
     def run_(
@@ -88,10 +89,11 @@ class Captures:
                 f"a {type(model).__name__} is no nn.Module: pass the module itself, whose weights can be watched"
             )
         fixed = _fixed(attack, model, at.adv, apart)
-        if fixed not in self._shapes or not attack.outputs_seen:
-            self._remember(fixed, _Shape(recorder.create_recorder(at.adv.device)))
+        known = fixed in self._shapes
+        shape = self._used(attack, fixed, at.adv.device)
+        if not known or not attack.outputs_seen:
             return None
-        shape, weights = self._shapes[fixed], _addresses(model, folded)
+        weights = _addresses(model, folded)
         if shape.refused or (shape.captured is not None and shape.captured.weights == weights):
             return shape.captured
         if shape.captured is not None:
@@ -105,10 +107,22 @@ class Captures:
         shape.refused = False
         return shape.captured
 
-    def _remember(self, fixed: Hashable, shape: _Shape) -> None:
-        self._shapes.setdefault(fixed, shape)
+    def leave_out(self, attack: GradientAttack, reason: str) -> None:
+        """Say once why iterations are not captured: in a warning, or in a remark where fast=True alone asks for it."""
+        if attack.capture:
+            self._warn(attack, reason)
+        elif reason not in self._reasons:
+            self._reasons.add(reason)
+            remarks.info("%s: fast=True leaves capture out: %s", attack.name, reason)
+
+    def _used(self, attack: GradientAttack, fixed: Hashable, device: torch.device) -> _Shape:
+        """The shape, known from now on; the one that was used longest ago makes room for it."""
+        shape = self._shapes.pop(fixed, None) or _Shape(recorder.create_recorder(device))
+        self._shapes[fixed] = shape  # last
         if len(self._shapes) > _MOST_SHAPES:
             self._drop(self._shapes.pop(next(iter(self._shapes))))
+            self._warn(attack, f"more than {_MOST_SHAPES} shapes of images come, and those used last alone are kept")
+        return shape
 
     def _drop(self, shape: _Shape) -> None:
         if shape.captured is not None and shape.captured.calls > _FEW_CALLS:

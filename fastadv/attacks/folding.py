@@ -8,7 +8,6 @@ fastest, in channels_last, and so are the images.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
 
+from fastadv.attacks.foldable import BATCH_NORMS, CONVOLUTIONS, Search, is_plain
 from fastadv.callers import caller_level
 
 if TYPE_CHECKING:
     from fastadv.attacks.gradient import GradientAttack
 
-# Exactly these: a subclass may do something else in its forward.
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _IMAGES = 4  # dimensions of a batch of images, and of a convolution's weights for them
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# How far logits may be apart by rounding alone, over their norm. Convolutions in float32 may run in TF32.
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 0.03, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 
 class NotFoldable(RuntimeError):
@@ -46,7 +44,9 @@ class _Pair:
     bias: Tensor  # [F]
 
     def fits(self, dtype: torch.dtype | None) -> bool:
-        """Whether the layers' weights are still on the device, and of the dtype, that the folded ones were made for."""
+        """Whether the layers are still plain, their weights on the device, and of the dtype, of the folded ones."""
+        if not (is_plain(self.convolution) and is_plain(self.batch_norm)):
+            return False
         own: Tensor = self.convolution.weight  # type: ignore[assignment]
         return self.weight.device == own.device and self.weight.dtype == (dtype or own.dtype)
 
@@ -79,7 +79,7 @@ class FoldedModel:
         dtype: of the folded weights, that of autocast where it is on; None is the weights' own.
 
     Raises:
-        NotFoldable: nothing can be folded.
+        NotFoldable: nothing can be folded, or the example's logits are others then.
     """
 
     def __init__(
@@ -87,11 +87,24 @@ class FoldedModel:
     ) -> None:
         self._modules = list(model.modules())
         self._dtype = dtype
-        found = _pairs(model, forward, images)
-        if not found:
-            raise NotFoldable("the model has no BatchNorm layer that alone reads what a convolution makes")
-        self._channels_last = images.device.type == "cpu" and _most_of_the_weights(model, found)
-        self._pairs = [_folded(*pair, dtype, self._channels_last) for pair in found]
+        search = Search(model, forward, images)
+        if not search.pairs:
+            raise NotFoldable(_nothing_found(search.left_out))
+        self._channels_last = images.device.type == "cpu" and _most_of_the_weights(model, search.pairs)
+        self._pairs = [_folded(*pair, dtype, self._channels_last) for pair in search.pairs]
+        self.refresh()
+        with torch.no_grad(), self.in_place():
+            self._compare(forward(self.arranged(images)), search.output)
+
+    def _compare(self, output: Any, plain: Any) -> None:
+        """Refuse to fold where it shows: what a model reads without a gradient, the search for layers does not see."""
+        tolerance = max(_ROUNDING[tensor.dtype] for tensor in self.tensors())
+        for one, other in zip(tree_leaves(output), tree_leaves(plain), strict=True):
+            if not isinstance(one, Tensor) or not one.is_floating_point():
+                continue
+            apart, size = float((one - other).norm()), float(other.norm())
+            if not apart <= tolerance * size:  # nor where either is NaN
+                raise NotFoldable(f"folded, its logits are others, by {apart:.2g} of a norm of {size:.2g}")
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the model still consists of the layers that it was found to have, where and as they were."""
@@ -115,19 +128,15 @@ class FoldedModel:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within the block, the model runs folded."""
-        modules = [module for pair in self._pairs for module in (pair.convolution, pair.batch_norm)]
-        before = [module.__dict__.get("forward") for module in modules]
         try:
             for pair in self._pairs:
                 pair.convolution.forward = pair.forward  # type: ignore[method-assign]
                 pair.batch_norm.forward = _behind_batch_norm(pair.batch_norm)  # type: ignore[method-assign]
             yield
         finally:
-            for module, forward in zip(modules, before, strict=True):
-                if forward is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.forward = forward  # type: ignore[method-assign]
+            for pair in self._pairs:  # plain layers, which had none of their own
+                for module in (pair.convolution, pair.batch_norm):
+                    vars(module).pop("forward", None)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -135,7 +144,7 @@ class FoldedModel:
 
 def _behind_batch_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """What a BatchNorm layer does besides: nothing, or an activation in one of timm's."""
-    if type(module) in _BATCH_NORMS:
+    if type(module) in BATCH_NORMS:
         return _unchanged
     return lambda x: module.act(module.drop(x))  # type: ignore[operator]
 
@@ -144,10 +153,11 @@ def _unchanged(x: Tensor) -> Tensor:
     return x
 
 
-def _is_batch_norm(module: nn.Module) -> bool:
-    timm = sys.modules.get("timm.layers")  # where it is not loaded, the model has none of its layers
-    known = (*_BATCH_NORMS, timm.BatchNormAct2d) if timm is not None else _BATCH_NORMS
-    return type(module) in known and module.running_mean is not None
+def _nothing_found(left_out: int) -> str:
+    reason = "the model has no BatchNorm layer that alone reads what a convolution makes"
+    if left_out:
+        reason += f"; layers left out for hooks, a computed weight or a forward of their own: {left_out}"
+    return reason
 
 
 def _most_of_the_weights(model: nn.Module, found: list[tuple[nn.Module, nn.Module]]) -> bool:
@@ -156,7 +166,7 @@ def _most_of_the_weights(model: nn.Module, found: list[tuple[nn.Module, nn.Modul
     def count(convolutions: Iterable[Any]) -> int:
         return sum(int(module.weight.numel()) for module in convolutions)
 
-    every = (module for module in model.modules() if type(module) in _CONVOLUTIONS)
+    every = (module for module in model.modules() if type(module) in CONVOLUTIONS)
     return 2 * count(convolution for convolution, _ in found) > count(every)
 
 
@@ -167,56 +177,6 @@ def _folded(convolution: nn.Module, batch_norm: nn.Module, dtype: torch.dtype | 
         bias = like.new_empty(len(like), dtype=dtype or like.dtype)
         weight = torch.empty_like(like, dtype=dtype, requires_grad=False, memory_format=layout)
     return _Pair(convolution, batch_norm, weight, bias)
-
-
-def _pairs(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Convolutions and the BatchNorm layers that alone read what they make, by one call of the model."""
-    made: dict[Node, nn.Module] = {}  # what a convolution's output comes from
-    read: list[tuple[Node, nn.Module]] = []
-    calls: dict[nn.Module, int] = {}
-
-    def after_convolution(module: nn.Module, _: Any, output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if output.grad_fn is not None:
-            made[output.grad_fn] = module
-
-    def before_batch_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if inputs and inputs[0].grad_fn in made:
-            read.append((inputs[0].grad_fn, module))
-
-    handles = []
-    for module in model.modules():
-        if type(module) in _CONVOLUTIONS and module.padding_mode == "zeros":
-            handles.append(module.register_forward_hook(after_convolution))
-        elif _is_batch_norm(module):
-            handles.append(module.register_forward_pre_hook(before_batch_norm))
-    try:
-        with torch.enable_grad():
-            output = forward(images.detach().requires_grad_())
-    finally:
-        for handle in handles:
-            handle.remove()
-    readers = _readers(output)
-    return [
-        (made[node], batch_norm)
-        for node, batch_norm in read
-        if readers.get(node) == 1 and calls[made[node]] == 1 and calls[batch_norm] == 1
-    ]
-
-
-def _readers(output: Any) -> dict[Node, int]:
-    """How many operators read the result of each node that the output comes from."""
-    waiting = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
-    readers: dict[Node, int] = dict.fromkeys(waiting, 1)
-    while waiting:
-        for node, _ in waiting.pop().next_functions:
-            if node is None:
-                continue
-            if node not in readers:
-                waiting.append(node)
-            readers[node] = readers.get(node, 0) + 1
-    return readers
 
 
 class Folds:

@@ -40,16 +40,18 @@ class GradientAttack(Attack):
             the model's place: hooks of the whole model do not run.
         fold_bn: while examples are generated, fold each BatchNorm layer that follows a convolution into it: the same
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
-            call; layers must not be connected differently from call to call. Needs ``bn="eval"``. A model without such
-            layers runs as it is, and a warning says so. On a CPU the model's passes are in channels_last then.
+            call; layers must not be connected differently from call to call. Layers with hooks, a forward of their own
+            or a weight that is computed (pruning, weight normalisation) stay as they are. Needs ``bn="eval"``. A model
+            without layers to fold, or whose logits are others then, runs as it is, and a warning says so. On a CPU the
+            model's passes are in channels_last then.
         compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
             second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
             the attack runs without, and a warning says why.
         capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
-            it from then on: for models whose kernels are shorter than their launches. Kept for the last four shapes,
-            with the memory of an iteration and of the images each. Weights may change, in place; what else the model
-            reads from Python is as it was when captured. A model that cannot be captured runs without, and a warning
-            says why.
+            it from then on: for models whose kernels are shorter than their launches. Kept for the four shapes that
+            were used last, with the memory of an iteration and of the images each; a warning says once that more come.
+            Weights may change, in place; what else the model reads from Python is as it was when captured. A model that
+            cannot be captured runs without, and a warning says why, as does :meth:`at_each` of a one-step attack.
 
     Attributes:
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
@@ -98,7 +100,10 @@ class GradientAttack(Attack):
         return self.fold_bn or (self.fast and self.bn == "eval")
 
     def _capturing(self, images: Tensor) -> bool:
-        return self.capture or (self.fast and images.is_cuda and not self.compile)
+        by_fast = self.fast and images.is_cuda
+        if by_fast and self.compile:
+            self._captures.leave_out(self, "compile=True is another way of the same")
+        return self.capture or (by_fast and not self.compile)
 
     @abstractmethod
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:

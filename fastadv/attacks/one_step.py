@@ -24,10 +24,12 @@ class OneStepAttack(GradientAttack):
     def _run_each(
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int, offset: int
     ) -> Iterator[Tensor]:
-        """One gradient for all sizes: eps only scales the step. Never captured: there is no iteration to replay."""
+        """One gradient for all sizes: eps only scales the step. Never captured, for no iteration is run twice."""
         if self.starts_elsewhere:  # and so has another gradient for another size
             yield from super()._run_each(clean, labels, sizes, seed, offset)
             return
+        if self._capturing(clean):
+            self._captures.leave_out(self, "one gradient serves all sizes of at_each, and is not replayed")
         model = raw_module(self.model)
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
             folded = self._folds.of(self, model, clean) if self._folding else None

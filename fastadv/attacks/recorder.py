@@ -130,7 +130,7 @@ class _RefusingWaits(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = _tensors((args, kwargs))
-        if any(tensor.device.type == self._kind for tensor in tensors) and _waits(func, tensors):
+        if any(tensor.device.type == self._kind for tensor in tensors) and waits(func, tensors):
             raise NotCapturable(f"the model waits for the device, in {func}")
         result = func(*args, **(kwargs or {}))
         tensors += _tensors(result)
@@ -144,7 +144,8 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _waits(func: Any, tensors: list[Tensor]) -> bool:
+def waits(func: Any, tensors: list[Tensor]) -> bool:
+    """Whether the host waits for the device of an operator's tensors, if that is a GPU; copies are not looked at."""
     name = func._schema.name
     if name == "aten::lift_fresh":  # torch.tensor of Python's numbers, copied to the device
         return tensors[0].device.type != "cpu"

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._functorch import config
 
 from fastadv.compilation import is_refusal, reason_of
 
 
 class CompiledOrEager(nn.Module):
     """``model`` by torch.compile, which compiles at the first call; if that fails, ``model`` itself from then on.
+
+    Both passes are compiled then. Left to itself, torch.compile makes the backward pass when that first runs, and a
+    failure there would end the run: it would be too late to go without.
 
     Args:
         model: wrapped by DistributedDataParallel or not.
@@ -28,7 +32,8 @@ class CompiledOrEager(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         try:
-            return self._call(*inputs)
+            with config.patch(force_non_lazy_backward_lowering=True):
+                return self._call(*inputs)
         except Exception as error:
             if not is_refusal(error):
                 raise

@@ -137,10 +137,11 @@ class AttackConfig:
     """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
 
     training: TrainingName = "algorithm1"
-    """algorithm1 is the paper's. Two cheaper ones make all examples adversarial, at one fixed eps, for the true label:
-    free (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of the weights and of
-    the images; fast (Wong et al., 2020; not the option --fast) takes one step from a random start. Their step is
-    attack.options.alpha: eps unless given, and 1.25 eps for fast. What only another training uses is refused."""
+    """algorithm1 is the paper's. Two others make all examples adversarial, at one fixed eps, for the true label: free
+    (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of the weights and of the
+    images, for little more than an ordinary iteration; fast (Wong et al., 2020) takes one step from a random start, and
+    costs what algorithm1 does with k = m. It is not the option --fast, which computes any of them faster. Their step
+    is attack.options.alpha: eps unless given, and 1.25 eps for fast. What only another training uses is refused."""
 
     replays: int = 1
     """free: how often each minibatch comes in turn, each time an iteration; the authors take 8 for CIFAR-10 and 4 for
@@ -322,7 +323,7 @@ class TrainConfig:
     fast: bool = False
     """All that makes training faster at once and changes results by no more than rounding: channels_last and
     attack.options.fast. What does change results, precision bfloat16, is not among it, nor is compile, which takes
-    minutes first."""
+    minutes first. The way of training that is called fast is attack.training fast, and goes with or without this."""
 
     channels_last: bool = False
     """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -136,13 +136,71 @@ def test_weights_that_moved_are_captured_again_and_not_for_ever(recorders: list[
     assert torch.equal(captured(images), eager(images))
 
 
-def test_each_shape_has_its_own_and_the_oldest_goes(recorders: list[TapeRecorder]) -> None:
+MORE_SHAPES = "step_ll runs without capture=True: more than 4 shapes of images come, and those used last alone are kept"
+
+
+@pytest.mark.filterwarnings("ignore:step_ll runs without capture=True")
+@pytest.mark.parametrize(
+    ("sizes", "recorded", "replayed"),
+    [
+        ((1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 1, 1), 6, 6),  # the first had to go, and is captured again
+        ((1, 1, 2, 1, 3, 1, 4, 1, 5, 1, 6, 1), 1, 6),  # one that comes again and again stays
+        ((1, 2, 3, 4, 5) * 2, 0, 0),  # each has gone before it comes again
+        ((1, 2, 3, 4) * 2, 4, 4),
+    ],
+)
+def test_shapes_that_were_used_last_are_kept(
+    recorders: list[TapeRecorder], sizes: tuple[int, ...], recorded: int, replayed: int
+) -> None:
     captured, eager = both("step_ll", ConvNet(), eps=4)
-    for n in (1, 2, 3, 4, 5, 1):
+    for n in sizes:
+        images, _ = batch(n)
+        assert torch.equal(captured(images), eager(images))
+    assert replays(recorders) == replayed and recordings(recorders) == recorded
+
+
+@pytest.mark.parametrize(("shapes", "said"), [(4, 0), (7, 1)])
+def test_more_shapes_than_are_kept_are_said_once(recorders: list[TapeRecorder], shapes: int, said: int) -> None:
+    captured, _ = both("step_ll", ConvNet(), eps=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in range(1, shapes + 1):
+            captured(batch(n)[0])
+    assert [str(one.message) for one in caught] == [MORE_SHAPES] * said
+
+
+def test_several_sizes_of_one_step_are_not_captured_and_that_is_said(recorders: list[TapeRecorder]) -> None:
+    captured, eager = both("step_ll", ConvNet(), eps=4)
+    images, _ = batch()
+    why = "step_ll runs without capture=True: one gradient serves all sizes of at_each, and is not replayed"
+    with pytest.warns(UserWarning, match=why) as caught:
         for _ in range(2):
-            images, _ = batch(n)
-            assert torch.equal(captured(images), eager(images))
-    assert replays(recorders) == 6 and recordings(recorders) == 6
+            assert all(map(torch.equal, captured.at_each(images, eps=[2, 8]), eager.at_each(images, eps=[2, 8])))
+    assert len(caught) == 1 and recordings(recorders) == 0
+
+
+class OnAGpu(NamedTuple):
+    """What an attack asks of images before it captures."""
+
+    is_cuda: bool = True
+
+
+def test_what_fast_leaves_out_is_remarked_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fastadv")
+    compiled: Any = attacks.create("step_ll", ConvNet(), fast=True, compile=True)
+    alone: Any = attacks.create("step_ll", ConvNet(), fast=True)
+    assert [attack._capturing(OnAGpu()) for attack in (compiled, compiled, alone)] == [False, False, True]
+    assert caplog.messages == ["step_ll: fast=True leaves capture out: compile=True is another way of the same"]
+
+
+def test_fast_sizes_of_one_step_are_remarked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level("INFO", "fastadv")
+    attack = attacks.create("step_ll", ConvNet(), fast=True)
+    monkeypatch.setattr(attack, "_capturing", lambda images: True)  # as on a GPU
+    for _ in range(2):
+        list(attack.at_each(batch()[0], eps=[2, 8]))
+    why = "one gradient serves all sizes of at_each, and is not replayed"
+    assert caplog.messages == [f"step_ll: fast=True leaves capture out: {why}"]
 
 
 def test_no_trace_on_the_model(recorders: list[TapeRecorder]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.operators import Operators
 from fastadv import PixelSpace, attacks
@@ -50,7 +50,25 @@ def pair(name: str, model: Any, **options: Any) -> tuple[attacks.Attack, attacks
 def test_every_attack(calls: list[str], name: str, fold_bn: bool) -> None:
     """While the weights change, for another size of the batch as well, in float64 and in training mode."""
     model = ConvNet().double().train()
-    compiled, plain = pair(name, model, fold_bn=fold_bn)
+    check_the_same_images(calls, name, model, *pair(name, model, fold_bn=fold_bn))
+
+
+@pytest.mark.parametrize("name", ["step_ll", "iter_ll"])
+def test_with_the_statistics_of_the_batch(calls: list[str], name: str) -> None:
+    """BatchNorm in training mode, which leaves its buffers as they were; a frozen layer has its running statistics."""
+    model = ConvNet().double().train()
+    model.features[4].eval()
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    compiled, plain = (
+        attacks.create(name, model, eps=4, seed=3, bn="batch", compile=compile) for compile in (True, False)
+    )
+    check_the_same_images(calls, name, model, compiled, plain)
+    assert all(map(torch.equal, model.buffers(), buffers)) and not model.features[4].training
+
+
+def check_the_same_images(
+    calls: list[str], name: str, model: nn.Module, compiled: attacks.Attack, plain: attacks.Attack
+) -> None:
     for seed, n in enumerate((6, 6, 6, 4)):
         images, labels = batch(n, UNIT, torch.float64, seed=seed)
         assert ((compiled(images, labels) - plain(images, labels)).abs() > 1e-9).sum() <= 2

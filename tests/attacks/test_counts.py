@@ -1,21 +1,25 @@
 """What an attack does besides the model's own passes, operator by operator: counts that no machine's mood can change.
 
 Times are for benchmarks. Here an operator that is added, a pass over the images, a temporary of their size, or a wait
-fails by name. tests/simt/on_a_device.py has the launches of kernels, tests/train/test_distributed.py the collectives.
+fails by name; benchmarks/operators.py says which waits are counted. tests/train/test_counts.py has iterations of
+training, tests/simt/on_a_device.py the launches of kernels, tests/train/test_distributed.py the collectives.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.operators import Operators
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
-from fastadv.train import AdversarialTask, FreeTask, fast_task
+from fastadv.attacks.folding import FoldedModel
+from fastadv.attacks.recorder import refusing_waits
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
@@ -62,117 +66,144 @@ def test_the_table_is_complete() -> None:
     assert set(TABLE) == set(attacks.names())
 
 
+# Two more ways of a call: what they add to the table. fast=True folds two layers anew, and turns the images to
+# channels_last and back. An eps drawn for each example is one operator more; steps that go down are turned around as
+# tensors, and a number of iterations that depends on eps asks for the same draw on the host.
+FOLDING = dict.fromkeys(("add", "rsqrt", "mul_", "neg", "addcmul", "mul", "view"), 2)
+FAST = {**FOLDING, "clone": 1, "copy_": 2 * 2 + 1}
+DRAW = {"fastadv::sample_eps": 1}
+SCHEDULE = {
+    **{"fastadv::sample_eps": 2, "add": 2, "mul": 3, "minimum": 2, "_to_copy": 3, "clamp_": 2, "max": 1, "lt": 1},
+    **dict.fromkeys(("_local_scalar_dense", "arange", "unsqueeze", "unbind"), 1),
+}
+DRAWN: dict[str, dict[str, int]] = {
+    **{name: DRAW for name in TABLE},
+    **{name: {**DRAW, "neg": 1} for name in ("step_ll", "step_rnd")},
+    "pgd": {**DRAW, "mul": 1, "div": 1},
+    "mi_fgsm": {**DRAW, "div": 1},
+    "iter_basic": SCHEDULE,
+    "iter_ll": {**SCHEDULE, "neg": 5},
+}
+FIVE = TruncatedNormalEps(sigma=8, upper=10)  # the largest of the six drawn is 4.6: five iterations, as for 4
+FOLLOWING = [name for name, (gradients, _) in TABLE.items() if gradients]
+ROWS = [
+    *((name, {}, {}) for name in TABLE),
+    *((name, {"fast": True}, FAST) for name in FOLLOWING),
+    *((name, {"eps": FIVE}, DRAWN[name]) for name in TABLE),
+]
+each_row = pytest.mark.parametrize(
+    ("name", "options", "added"), ROWS, ids=[f"{name}, {', '.join(options)}" for name, options, _ in ROWS]
+)
+
+
 def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
-    """(what a call runs once everything has been looked at, the model's own passes)."""
+    """(what a call runs once everything has been looked at, the passes of the model, folded if the attack folds it)."""
     model = ConvNet().eval()
     images, labels = batch(6)
-    attack = attacks.create(name, model, eps=4, space=UNIT, seed=1, **options)
+    attack = attacks.create(name, model, **{"eps": 4, **options}, space=UNIT, seed=1)
     attack(images, labels)
     with Operators(images) as counted:
         attack(images, labels)
-    return counted, passes(model, images)
+    if not options.get("fast"):
+        return counted, passes(model, images)
+    folded = FoldedModel(model, model, images[:1], None)
+    with folded.in_place():
+        return counted, passes(model, folded.arranged(images))
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_operators_besides_the_models_own(name: str) -> None:
+def added_to(table: dict[str, int], added: dict[str, int]) -> dict[str, int]:
+    total = Counter(table)
+    total.update(added)
+    return dict(total)
+
+
+@each_row
+def test_operators_besides_the_models_own(name: str, options: dict[str, Any], added: dict[str, int]) -> None:
     gradients, expected = TABLE[name]
-    counted, own = second_call(name)
+    counted, own = second_call(name, **options)
     found = besides(counted.names, own.names, gradients)
     found.pop("detach", None)
-    assert found == expected
+    assert found == added_to(expected, added)
     assert counted.names["convolution"] == gradients * own.names["convolution"]
     assert counted.names["convolution_backward"] == gradients * own.names["convolution_backward"]
     assert counted.weight_gradients == 0
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_full_size_work_besides_the_models_own(name: str) -> None:
-    """Passes over images are those of the table; new images are the result, and for several steps the clean ones."""
+@each_row
+def test_full_size_work_besides_the_models_own(name: str, options: dict[str, Any], added: dict[str, int]) -> None:
+    """Passes over images are those of the table; new images are the result, and for several steps the clean ones.
+
+    With fast=True they are in channels_last once more, and copied back.
+    """
     gradients, expected = TABLE[name]
-    counted, own = second_call(name)
+    fast = bool(options.get("fast"))
+    counted, own = second_call(name, **options)
     passes_over_images = {operator: count for operator, count in expected.items() if operator not in SMALL}
-    assert besides(counted.moving, own.moving, gradients) == passes_over_images
-    assert besides(counted.full_size, own.full_size, gradients) == {"clone": 2 if gradients > 1 else 1}
+    moved = added_to(passes_over_images, {"clone": 1, "copy_": 1} if fast else {})
+    assert besides(counted.moving, own.moving, gradients) == moved
+    assert besides(counted.full_size, own.full_size, gradients) == {"clone": (2 if gradients > 1 else 1) + fast}
 
 
-@pytest.mark.parametrize("name", [*attacks.names()])
-def test_nothing_is_waited_for(name: str) -> None:
-    counted, _ = second_call(name)
-    assert +counted.waits == {}
+@each_row
+def test_nothing_is_waited_for(name: str, options: dict[str, Any], added: dict[str, int]) -> None:
+    """But on the host alone: the largest of a drawn eps is read from numbers that were drawn there."""
+    counted, _ = second_call(name, **options)
+    assert +counted.waits == {operator: n for operator, n in added.items() if operator == "_local_scalar_dense"}
 
 
-def test_a_drawn_eps_waits_for_its_largest_on_the_host_alone() -> None:
-    """The number of iterations: read from numbers that were drawn on the host, wherever the images are."""
-    model, (images, _) = ConvNet().eval(), batch(6)
-    for name, reads in (("step_ll", 0), ("iter_ll", 1)):
-        attack = attacks.create(name, model, eps=TruncatedNormalEps(), space=UNIT, seed=1)
-        attack(images)
-        with Operators(images) as counted:
-            attack(images)
-        assert counted.waits["_local_scalar_dense"] == reads
+META = torch.device("meta")
+
+
+@pytest.fixture
+def steps_that_do_nothing() -> Iterator[None]:
+    """The operators that work in place, on a device that computes nothing."""
+    with torch.library._scoped_library("fastadv", "IMPL") as library:
+        for name in ("sign_step_", "normalized_step_", "noise_step_"):
+            library.impl(name, lambda *arguments: None, "Meta")
+        yield
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.usefixtures("steps_that_do_nothing")
+def test_nothing_leaves_the_device(name: str) -> None:
+    """A device that computes nothing stands for one that is waited for: no value of it is read, and no tensor moves."""
+    model = ConvNet().eval().to(META)
+    images, labels = (tensor.to(META) for tensor in batch(6))
+    attack = attacks.create(name, model, eps=4, space=UNIT, seed=1, validate="never")
+    with refusing_waits(META):
+        assert attack(images, labels).shape == images.shape
+
+
+T = torch.arange(3.0)
+WAITS: dict[str, tuple[Callable[[], object], dict[str, int]]] = {
+    "item": (lambda: T[0].item(), {"_local_scalar_dense": 1}),
+    "float": (lambda: float(T[0]), {"_local_scalar_dense": 1}),
+    "bool": (lambda: bool(T[0] > 0), {"_local_scalar_dense": 1}),
+    "tolist": (lambda: T.tolist(), {"tolist": 1}),
+    "cpu": (lambda: T.cpu(), {"cpu": 1}),
+    "numpy": (lambda: T.numpy(), {"numpy": 1}),
+    "asarray": (lambda: np.asarray(T), {"__array__": 1}),
+    "nonzero": (lambda: T.nonzero(), {"nonzero": 1}),
+    "where": (lambda: torch.where(T > 0), {"nonzero": 1}),
+    "a mask": (lambda: T[T > 0], {"index": 1}),
+    "equal": (lambda: torch.equal(T, T), {"equal": 1}),
+    "an index": (lambda: T[torch.tensor([0, 2])], {}),
+    "in place by a mask": (lambda: torch.zeros(3).masked_fill_(T > 0, 1.0), {}),
+}
+
+
+@pytest.mark.parametrize(("work", "expected"), WAITS.values(), ids=WAITS)
+def test_what_is_counted_as_a_wait(work: Callable[[], object], expected: dict[str, int]) -> None:
+    with Operators(T) as counted:
+        work()
+    assert +counted.waits == expected
 
 
 @pytest.mark.parametrize("fold_bn", [False, True], ids=["as it is", "folded"])
 def test_folding_takes_the_batch_norms_out_of_every_pass(fold_bn: bool) -> None:
-    counted, own = second_call("iter_ll", fold_bn=fold_bn)
+    model, (images, _) = ConvNet().eval(), batch(6)
+    own = passes(model, images)
+    counted, _ = second_call("iter_ll", fold_bn=fold_bn)
     (batch_norm,) = (name for name in own.names if name.endswith("batch_norm"))
     assert counted.names[batch_norm] == (0 if fold_bn else 5 * own.names[batch_norm])
     assert counted.names[f"{batch_norm}_backward"] == (0 if fold_bn else 5 * own.names[f"{batch_norm}_backward"])
-
-
-def second_step(task: Any, model: torch.nn.Module, shown: Tensor, images: Tensor, labels: Tensor) -> Operators:
-    """What a call and its backward pass run, once everything has been looked at; counted are tensors like ``shown``."""
-    for _ in range(2):
-        model.zero_grad()
-        copy = images.clone()
-        with Operators(shown) as counted:
-            task(copy, labels).backward()
-    return counted
-
-
-def test_one_training_step() -> None:
-    """Algorithm 1 costs the attack on k examples, one pass of the loss, and nothing else; the copy is not made."""
-    model, (images, labels) = ConvNet().train(), batch(6)
-    adversarial, plain = (
-        second_step(
-            AdversarialTask(model, attack="step_ll", k=k, eps=4, space=UNIT, seed=1), model, images[:3], images, labels
-        )
-        for k in (3, 0)
-    )
-    own = passes(model.eval(), images[:3])
-    found = besides(adversarial.names - plain.names, own.names, 1)
-    found.pop("detach", None)
-    found.pop("slice", None)
-    assert found == {CHOICE: 1, STEP: 1, "ones_like": -1}
-    assert besides(adversarial.full_size, plain.full_size + own.full_size, 1) == {}
-
-
-def test_one_step_of_fast_training() -> None:
-    """One forward and one backward to the images alone, and from the random start the clean images once more."""
-    model, (images, labels) = ConvNet().train(), batch(6)
-    plain = second_step(AdversarialTask(model, k=0, space=UNIT), model, images, images, labels)
-    fast = second_step(fast_task(model, eps=4, space=UNIT, seed=1), model, images, images, labels)
-    own = passes(model.eval(), images)
-    found = besides(fast.names - plain.names, own.names, 1)
-    found.pop("detach", None)
-    found.pop("slice", None)
-    assert found == {CHOICE: 1, STEP: 1, "fastadv::noise_step_": 1, "clone": 1, "ones_like": -1}
-    assert besides(fast.full_size, plain.full_size + own.full_size, 1) == {"clone": 1}
-    assert +fast.waits == {}
-
-
-def test_one_step_of_free_training() -> None:
-    """Not one pass more than training on clean images, whose backward pass now gives the images' gradient, too.
-
-    Of the images' size there are what is shown and that gradient; the perturbation is there from the first call on.
-    """
-    model, (images, labels) = ConvNet().train(), batch(6)
-    plain = second_step(AdversarialTask(model, k=0, space=UNIT), model, images, images, labels)
-    free = second_step(FreeTask(model, eps=4, space=UNIT), model, images, images, labels)
-    found = besides(free.names, plain.names, 1)
-    found.pop("detach", None)
-    found.pop("slice", None)
-    assert found == {"add": 1, "sub": 1, STEP: 2}
-    assert besides(free.full_size, plain.full_size, 1) == {"add": 1, "convolution_backward": 1}
-    assert +free.waits == {}
-    assert model.features[0].weight.grad is not None

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 from torchvision import models as torchvision_models
 
 from fastadv import PixelSpace, attacks, models
@@ -144,6 +145,78 @@ def test_layers_that_were_replaced_are_found_again() -> None:
     assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
 
 
+def own_forward(layer: nn.Module) -> None:
+    """A forward of the instance's own, as some libraries put in place."""
+    forward = layer.forward
+    layer.forward = lambda x: 2 * forward(x)  # type: ignore[method-assign]
+
+
+# What makes a layer another function than its class and parameters say, or shows what it makes to somebody else.
+NOT_PLAIN: dict[str, Callable[[nn.Module], object]] = {
+    "forward pre-hook": lambda layer: layer.register_forward_pre_hook(lambda _, args: (2 * args[0],)),
+    "forward hook": lambda layer: layer.register_forward_hook(lambda _, args, output: 2 * output),
+    "hook that reads": lambda layer: layer.register_forward_hook(lambda _, args, output: None),
+    "backward pre-hook": lambda layer: layer.register_full_backward_pre_hook(lambda _, grad: (grad[0].roll(1, 1),)),
+    "backward hook": lambda layer: layer.register_full_backward_hook(lambda _, into, out: (into[0].roll(1, 1),)),
+    "own forward": own_forward,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 3),
+    "pruned bias": lambda layer: prune.random_unstructured(layer, "bias", 3),
+    "weight norm": lambda layer: nn.utils.weight_norm(layer),
+    "parametrization": lambda layer: parametrize.register_parametrization(layer, "weight", nn.Tanh()),
+}
+
+
+@pytest.mark.parametrize("when", ["before the first call", "after it"])
+@pytest.mark.parametrize("layer", [0, 1], ids=["convolution", "BatchNorm"])
+@pytest.mark.parametrize("change", NOT_PLAIN.values(), ids=NOT_PLAIN)
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_layers_that_are_not_plain_stay_as_they_are(change: Callable[[Any], object], layer: int, when: str) -> None:
+    """The same images while the weights change, whatever computes them; the other pair of layers is folded."""
+    model = ConvNet().double()
+    model.features[0] = nn.Conv2d(3, 7, 3, padding=1).double()  # with a bias
+    set_up(model)
+    folded, plain = (attacks.create("step_ll", model, eps=8, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    if when == "after it":
+        folded(images)
+    change(model.features[layer])
+    for _ in range(2):
+        assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.1)
+    assert len(FoldedModel(model.eval(), model, images[:1], None)) == 1
+
+
+class Gated(nn.Module):
+    """Reads what the convolution makes without a gradient, which the autograd graph does not show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
+        x = self.conv(x)
+        gate = x.detach().mean(dim=(2, 3), keepdim=True)  # [N, 4, 1, 1]
+        return self.head((self.bn(x) * gate).flatten(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_other_logits_are_noticed(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = set_up(Gated()).to(dtype)
+    folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), dtype)
+    with pytest.warns(UserWarning, match="step_ll runs without fold_bn=True: folded, its logits are others, by"):
+        result = folded(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        assert torch.equal(folded(images), result)
+    assert torch.equal(result, plain(images))
+    assert "forward" not in vars(model.conv) and "forward" not in vars(model.bn)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_half_precision_and_autocast(dtype: torch.dtype) -> None:
     """Nearly all signs agree: where they do not, rounding decides."""
@@ -183,8 +256,12 @@ def test_a_call_that_fails_leaves_the_model_as_it_was() -> None:
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), "no BatchNorm layer that alone reads"),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 8), nn.Flatten()), "no BatchNorm layer that alone reads"),
+        (
+            nn.Sequential(prune.identity(nn.Conv2d(3, 5, 8), "weight"), nn.BatchNorm2d(5), nn.Flatten()),
+            "layers left out for hooks, a computed weight or a forward of their own: 1",
+        ),
     ],
-    ids=["no BatchNorm", "before the convolution"],
+    ids=["no BatchNorm", "before the convolution", "pruned"],
 )
 def test_nothing_to_fold(model: nn.Module, reason: str) -> None:
     folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))

@@ -63,14 +63,14 @@ def test_attacks_are_rehearsed(
     assert {row[0] for row in rows_of(text, "Generation of adversarial examples")} == {"small_cnn"}
     assert {row[2] for row in rows_of(text, "An iteration of training")} == {"none", "step_ll"}
     variants = rows_of(text, options.OPTIONS.title)
-    assert {row[2] for row in variants} == {"float32", "bfloat16"}
-    assert {row[3] for row in variants} >= {*options.ATTACK_OPTIONS, "fastadv, channels_last, fast"}
+    assert {row[3] for row in variants} == {"float32", "bfloat16"}
+    assert {row[4] for row in variants} >= {*options.ATTACK_OPTIONS, "fastadv, channels_last, fast"}
     iterations = rows_of(text, options.ITERATIONS.title)
     assert {(row[2], row[4], row[-2]) for row in iterations} == {
         (k, name, floor) for k, floor in (("0", "1.00"), ("1", "1.33")) for name in options.TRAINING_OPTIONS
     }
     # What an option did not do here is said below the table.
-    assert "float32, fastadv, capture: step_ll runs without capture=True: CUDA graphs need a GPU" in text
+    assert "step_ll, float32, fastadv, capture: step_ll runs without capture=True: CUDA graphs need a GPU" in text
 
 
 def test_attacks_that_are_slow_leave_the_others_their_time(monkeypatch: pytest.MonkeyPatch) -> None:

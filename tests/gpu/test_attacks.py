@@ -52,9 +52,10 @@ def test_the_same_on_cpu_and_gpu(name: str, eps: Any, dtype: torch.dtype) -> Non
     assert differing <= (3 if dtype == torch.float64 else 8)
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["as it is", "fast"])
 @pytest.mark.parametrize("name", attacks.names())
-def test_half_precision(name: str) -> None:
-    adv = run(name, DEVICE, torch.bfloat16, 8)
+def test_half_precision(name: str, fast: bool) -> None:
+    adv = run(name, DEVICE, torch.bfloat16, 8, fast=fast)
     clean, _ = batch(16, UNIT, torch.bfloat16)
     assert adv.dtype == torch.bfloat16 and adv.min() >= 0 and adv.max() <= 1
     if name != "fast_grad_l2":
@@ -74,6 +75,11 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
     return seen
+
+
+def of_gradients_alone(name: str, option: str) -> dict[str, bool]:
+    """An option as the attack takes it: noise has no iteration to capture, and takes fast for all that."""
+    return {} if option == "eager" or (option == "capture" and name not in GRADIENT_ATTACKS) else {option: True}
 
 
 captures = pytest.mark.filterwarnings("error:.*runs without capture=True")
@@ -102,11 +108,11 @@ def test_captured_is_eager(replays: list[int], name: str, eps: Any, bn: str) -> 
 
 @captures
 @needs_streams
-@pytest.mark.parametrize("capture", [False, True], ids=["eager", "captured"])
+@pytest.mark.parametrize("option", ["eager", "capture", "fast"])
 @pytest.mark.parametrize("name", attacks.names())
-def test_a_call_waits_for_nothing(replays: list[int], name: str, capture: bool) -> None:
+def test_a_call_waits_for_nothing(replays: list[int], name: str, option: str) -> None:
     """With PyTorch's own check of synchronisation set to raise, from the third call on."""
-    options = {"capture": capture} if name in GRADIENT_ATTACKS else {}
+    options = of_gradients_alone(name, option)
     attack = attacks.create(name, ConvNet().to(DEVICE), eps=TruncatedNormalEps(), space=UNIT, seed=7, **options)
     images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT))
     for _ in range(2):
@@ -118,7 +124,7 @@ def test_a_call_waits_for_nothing(replays: list[int], name: str, capture: bool) 
         attack(images, labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert bool(replays) == (capture and name in GRADIENT_ATTACKS)
+    assert bool(replays) == (option != "eager" and name in GRADIENT_ATTACKS)
 
 
 @captures
@@ -264,14 +270,15 @@ def test_a_recording_that_fails_leaves_everything_as_it_was() -> None:
 
 
 @needs_two_gpus
-@pytest.mark.parametrize("capture", [False, True], ids=["eager", "captured"])
+@pytest.mark.parametrize("option", ["eager", "capture", "fast"])
 @pytest.mark.parametrize("name", attacks.names())
-def test_runs_on_the_device_of_its_images(name: str, capture: bool) -> None:
+def test_runs_on_the_device_of_its_images(name: str, option: str) -> None:
     """On cuda:1 while cuda:0 is current, as where cuda:1 is; the last calls are replays."""
     model = ConvNet().to("cuda:1")
-    options = {"capture": capture} if name in GRADIENT_ATTACKS else {}
+    plain = {"fast": True} if option == "fast" else {}  # what is folded is rounded in another place
     attack, expected = (
-        attacks.create(name, model, eps=TruncatedNormalEps(), space=UNIT, seed=7, **each) for each in (options, {})
+        attacks.create(name, model, eps=TruncatedNormalEps(), space=UNIT, seed=7, **each)
+        for each in (of_gradients_alone(name, option), plain)
     )
     for seed in range(4):
         images, labels = (tensor.to("cuda:1") for tensor in batch(16, UNIT, seed=seed))

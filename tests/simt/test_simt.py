@@ -44,7 +44,7 @@ RUNS = {
         "simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=100
     ),
     "properties": Run("simt_plain", "tests/ops/test_properties.py", "sign or noise", at_least=30),
-    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=80),
+    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=100),
     "boundaries": Run("simt_plain", BOUNDARIES, at_least=80),
     "one item a thread": Run(
         "simt_plain",

@@ -62,6 +62,7 @@ def test_the_papers_recipe() -> None:
     assert (optimizer.name, optimizer.lr, optimizer.options) == ("rmsprop_tf", 0.045, {})
     assert config.data.preprocessing == Preprocessing(size=299, least_area=0.05, flip=True)
     assert (config.schedule.name, config.schedule.decay, config.schedule.decay_every) == ("exponential", 0.94, 2)
+    assert config.fast and config.precision == "bfloat16"
     assert config.epochs * (1_281_167 // 1_600) == pytest.approx(150_000, rel=0.005)
 
 

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.testing
+from functorch.compile import nop
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 
-from fastadv import data
+from fastadv import PixelSpace, data
 from fastadv.train import (
+    AdversarialTask,
     AttackConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -25,6 +28,8 @@ from fastadv.train import (
     create_trainer,
 )
 from fastadv.train.checkpoint import CheckpointError
+from fastadv.train.compiled import CompiledOrEager
+from tests.attacks.models import ConvNet, batch
 from tests.train.test_trainer import at_step, log_of, same
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -214,6 +219,33 @@ def test_fast_goes_with_every_attack(config: TrainConfig, tmp_path: Path, name: 
     assert fit(config, tmp_path / "run").finished
 
 
+@pytest.mark.filterwarnings("error:compile")
+@pytest.mark.parametrize("option", ["channels_last", "compile"])
+def test_the_same_gradients(option: str) -> None:
+    """In float64: of Algorithm 1's loss, with its examples, with respect to every weight, up to rounding."""
+    images, labels = batch(6, PixelSpace.unit(), torch.float64)
+
+    def gradients(model: nn.Module, trained: nn.Module, images: Tensor) -> list[Tensor]:
+        space = PixelSpace.unit()
+        task = AdversarialTask(trained, attack="iter_ll", k=3, eps=4, space=space, label_smoothing=0.1)
+        task(images, labels).backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    plain, other = (ConvNet().double() for _ in range(2))
+    plain.features[-1].p = other.features[-1].p = 0.0  # compiled code draws other numbers for dropout
+    trained, layout = other, torch.contiguous_format
+    if option == "compile":
+        trained = CompiledOrEager(other)
+    else:
+        layout = torch.channels_last
+        other.to(memory_format=layout)  # type: ignore[call-overload]
+    expected = gradients(plain, plain, images.clone())
+    found = gradients(other, trained, images.clone(memory_format=layout))
+    assert len(found) == len(expected) == len(list(plain.parameters()))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(list(other.buffers()), list(plain.buffers()), rtol=1e-9, atol=1e-12)
+
+
 def compile_with(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
 
@@ -229,13 +261,21 @@ def test_compiled(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.Monke
     assert compiled.model.state_dict().keys() == usual.model.state_dict().keys()
 
 
-def test_compilation_that_fails(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("there is no compiler")
+def broken(*_: Any) -> Any:
+    raise RuntimeError("there is no compiler")
 
+
+# At once, or where nothing but the backward pass cannot be compiled.
+BROKEN = {"forward": broken, "backward": aot_autograd(fw_compiler=nop, bw_compiler=broken)}
+
+
+@pytest.mark.parametrize("backend", BROKEN.values(), ids=BROKEN)
+def test_compilation_that_fails(
+    backend: Any, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(config, epochs=1)
     usual = fit(config, tmp_path / "usual")
-    compile_with(broken, monkeypatch)
+    compile_with(backend, monkeypatch)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer = fit(replace(config, compile=True), tmp_path / "failed")
