@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from threading import Thread
 from types import FrameType
 
@@ -49,10 +51,11 @@ def exit_code(number: signal.Signals = signal.SIGINT) -> int:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Within the block, this thread gets no SIGINT or SIGTERM, nor do, ever, threads and forks that begin in it.
+    """Within the block, this thread gets no SIGINT or SIGTERM, nor do, ever, threads and processes that begin in it.
 
     What is sent to this process meanwhile comes after the block.
     """
+    resource_tracker.ensure_running()  # which multiprocessing starts when it needs it, and then lets both signals in
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -61,19 +64,26 @@ def held_back() -> Iterator[None]:
 
 
 def heed_parent_alone() -> None:
-    """Let this process, one of :mod:`multiprocessing`'s, end by a SIGTERM or SIGINT of its parent and of no other.
+    """Let this process, one of :mod:`multiprocessing`'s, end by a SIGTERM or SIGINT of its parent, or with it.
 
     torchrun and terminals send their signals to all processes of a command at once. The parent decides what follows: it
-    may need this one for an iteration more, and ends it.
+    may need this one for an iteration more, and ends it. A parent that is killed ends nothing, and who waits for its
+    next order would wait for ever: DataLoader's workers do, where a server forks them, which stays as long as they do.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    Thread(target=_end_when_told, args=(parent.pid,), daemon=True).start()
+    for target, argument in ((_end_when_told, parent.pid), (_end_with, parent)):
+        Thread(target=target, args=(argument,), daemon=True).start()
 
 
 def _end_when_told(by: int | None) -> None:
     # Handlers do not learn who has sent a signal; who waits for it does.
     while signal.sigwaitinfo(_ENDING).si_pid != by:
         pass
+    os._exit(0)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
     os._exit(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from functools import partial
 from fastadv.data.decoding import reason_against
 from fastadv.data.image_source import ImageSource, fingerprint_of_keys
 from fastadv.data.manifest import LeftOut, SplitManifest, stamp_of
+from fastadv.signals import heed_parent_alone, held_back
 
 _FEW = 1024  # images that are read in less time than other processes take to start
 _CHUNK = 64  # images a task: enough that handing it out costs nothing, few enough for a bar that moves
@@ -53,11 +53,8 @@ def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _take, (source,))
 
     def mapped(chunks: Iterable[range]) -> Iterator[dict[int, str]]:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which those inherit that are started now
-        try:
+        with held_back():  # those processes, that is, which start now
             return pool.map(_reasons_of_taken, chunks)
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     try:
         yield mapped
@@ -68,6 +65,7 @@ def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
 def _take(source: ImageSource) -> None:
     global _taken
     _taken = source
+    heed_parent_alone()
 
 
 def _reasons_of_taken(indices: range) -> dict[int, str]:
