@@ -129,6 +129,7 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert log_of(run) == log_of(other)
 
 
+@pytest.mark.timeout(600 + 120 * KILLS)
 def test_killed_at_random_moments(
     undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun], capsys: pytest.CaptureFixture[str]
 ) -> None:
