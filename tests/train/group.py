@@ -23,7 +23,7 @@ import torch
 from fastadv.cli import main
 from fastadv.train.distributed import Processes, joined
 
-_SECONDS = 60
+_SECONDS = 500
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
