@@ -117,8 +117,8 @@ def last_step(run: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
-def has_left(run: Path, step: int) -> bool:
-    return last_step(run) != step
+def has_reached(run: Path, step: int) -> bool:
+    return last_step(run) >= step
 
 
 def assert_same_run(run: Path, other: Path) -> None:
@@ -136,6 +136,7 @@ def test_killed_at_random_moments(
     """Any of the two, while it starts, trains, tests or saves: torchrun starts both anew, and they find their run."""
     run, choice = tmp_path / "run", random.Random(SEED)
     launched = torchrun(run, restarts=KILLS)
+    between = last_step(undisturbed) // (2 * KILLS + 2)  # half of the run, for it goes on until the kill
     seen: set[int] = set()
     killed_at = []
     for _ in range(KILLS):
@@ -143,7 +144,7 @@ def test_killed_at_random_moments(
         if choice.random() < 0.3:
             time.sleep(choice.uniform(0, 5))  # while it starts, most likely
         else:
-            wait_for(partial(has_left, run, last_step(run)))
+            wait_for(partial(has_reached, run, last_step(run) + choice.randrange(1, between)))
             time.sleep(choice.uniform(0, 0.4))
         killed_at.append(last_step(run))
         os.kill(choice.choice(sorted(workers)), signal.SIGKILL)
