@@ -108,7 +108,7 @@ def _fit(trainer: Trainer) -> Signals | None:
 
     try:
         with ExitStack() as stack, on_first_signal(stop):
-            on_main(trainer.processes, lambda: stack.enter_context(only_writer(trainer.run_dir)))
+            on_main(trainer.processes, lambda: _take(trainer.run_dir, stack))
             trainer.fit()
     except KeyboardInterrupt:
         return stopped_by or SIGINT
@@ -147,7 +147,7 @@ def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
     """The Trainer that the arguments ask for. Recipes and runs are read by the main process alone."""
     config, run_dir, resume = on_main(processes, lambda: _parse(argv))
     trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
-    on_main(processes, lambda: _take(run_dir))
+    on_main(processes, lambda: make_folder(run_dir))
     return trainer
 
 
@@ -184,13 +184,16 @@ def _add_run_options(parser: Any) -> None:
     )
 
 
-def _take(run_dir: Path) -> None:
-    """Make the run's folder, and note in it which torchrun it belongs to: see :func:`_was_taken`."""
-    make_folder(run_dir)
-    # Replaced at once: who is killed meanwhile leaves the note of before or this one, no part of it.
-    whole = run_dir / f"{_LAUNCH}.new"
-    whole.write_text(launch_name() or "")
-    whole.replace(run_dir / _LAUNCH)
+def _take(run_dir: Path, stack: ExitStack) -> None:
+    """Lock the run's folder until the stack ends, and note in it which torchrun it belongs to: see :func:`_was_taken`.
+
+    The note is that of who has the lock: another torchrun, which is refused, must not keep a restart from its run. It
+    is whole at any time, or a process that is killed here would leave a run that belongs to nobody.
+    """
+    stack.enter_context(only_writer(run_dir))
+    beside = run_dir / f"{_LAUNCH}.partial"
+    beside.write_text(launch_name() or "")
+    beside.replace(run_dir / _LAUNCH)
 
 
 def _was_taken(run_dir: Path) -> bool:

@@ -139,6 +139,41 @@ def test_started_again_without_a_word(
         assert main([*SMALL, "--out", str(tmp_path)]) == expected
 
 
+def refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another torchrun is, because the folder is locked."""
+
+    def locked(folder: Path) -> None:
+        raise OSError("another process writes to it")
+
+    monkeypatch.setattr("fastadv.train.cli.only_writer", locked)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_b/attempt_0/0/error.json")
+    assert main([*SMALL, "--out", str(run), "--resume"]) == 1
+
+
+def killed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same torchrun's next process is, where it writes its note."""
+
+    def write(path: Path, text: str) -> None:
+        path.open("w").close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", write)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_a/attempt_1/0/error.json")
+    assert main([*SMALL, "--out", str(run)]) == 130
+
+
+@pytest.mark.parametrize("happens", [refused, killed])
+def test_a_run_stays_that_of_its_torchrun(
+    happens: Callable[[Path, pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_a/attempt_0/0/error.json")
+    assert main([*SMALL, "--out", str(tmp_path)]) == 0
+    with monkeypatch.context() as patched:
+        happens(tmp_path, patched)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_a/attempt_2/0/error.json")
+    assert main([*SMALL, "--out", str(tmp_path)]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "attacks_and_sizes"),
     [
