@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def counted(number: int, one: str) -> str:
+    """``1 process``, ``2 processes``; ``1 file``, ``1,000 files``."""
+    return f"{number:,} {one}" + ("" if number == 1 else "es" if one.endswith("s") else "s")
+
+
 def few(names: Sequence[str], most: int = 5) -> str:
     """The first of them, and how many more there are: ``a, b, c, d, e and 7 more``."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

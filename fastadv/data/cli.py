@@ -20,17 +20,20 @@ from fastadv.devices import MOST_THREADS
 from fastadv.extras import require
 from fastadv.progress import progress_bar
 from fastadv.signals import exit_code, interrupt, on_first_signal
+from fastadv.wording import counted
 
 _CHECK = "fastadv data check"
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
-unreadable, no images, of more than 179 megapixels (Pillow's limit), or of 32 bits a channel. The data set is a folder
-with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's *.tar, or TFRecord files).
-Where one of the two is there, it is checked alone: for an evaluation val/ is enough.
+unreadable, no images, of more than 179 megapixels (Pillow's limit), or of 32 bits a channel. Damage that decoders
+tolerate, such as wrong pixels in the middle of a JPEG, is not found. The data set is a folder with train/CLASS/IMAGE
+and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is
+there, it is checked alone: for an evaluation val/ is enough.
 """
 
 _EPILOG = f"""\
-The result is written to DIR/{manifest.FILE}. Training and evaluation on DIR then leave out the files that it lists,
+The result is written to DIR/{manifest.FILE}; where DIR is read-only, name a folder of links to its train and val
+instead, here and in training. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
 it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
 result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
@@ -64,6 +67,7 @@ def _check(root: Path, workers: int) -> int:
     try:
         require("PIL.Image", extra="train")
         sources = data.scan(root, splits_in(root))
+        manifest.check_place(root)  # before the hours that decoding may take
     except (ValueError, OSError) as error:
         print(f"{_CHECK}: {error}", file=sys.stderr)
         return 2
@@ -89,7 +93,7 @@ def _mention_others(folder: Path, source: data.ImageSource) -> None:
     others = count_others(source) if isinstance(source, ImageFolder) else {}
     if others:
         counts = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in sorted(others.items()))
-        print(f"{folder}: {sum(others.values()):,} files left out that are no images by their names: {counts}")
+        print(f"{folder}: {counted(sum(others.values()), 'file')} left out that are no images by their names: {counts}")
 
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:

@@ -63,6 +63,9 @@ class ImageFolder:
         return self.root / self.key(index)
 
 
+SHARDS = "shards named *.tar, *.tfrecord or NAME-00000-of-00010"
+
+
 def expected(splits: Sequence[str] = SPLITS) -> str:
     """What a folder of images must hold of these splits."""
     folders = " and ".join(f"{name}/CLASS/IMAGE" for name in splits)
@@ -91,6 +94,12 @@ def scan_image_folder(root: Path, splits: Sequence[str] = SPLITS) -> dict[str, I
     return found
 
 
+def _instead(root: Path) -> str:
+    """What lies in a folder that was to hold others."""
+    files = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    return f"; there are {few(files, most=3)}" if files else "; it is empty"
+
+
 def scan_class_folders(root: Path) -> ImageFolder:
     """The images in the folders of ``root``, one for each class.
 
@@ -100,7 +109,7 @@ def scan_class_folders(root: Path) -> ImageFolder:
     with os.scandir(root) as entries:
         classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE")
+        raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE, or {SHARDS}{_instead(root)}")
     images = [_images(root / name) for name in classes]
     empty = [name for name, files in zip(classes, images, strict=True) if not files]
     if empty:

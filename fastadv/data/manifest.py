@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastadv.data.image_source import ImageSource, Selection, Stamp, fingerprint_of_keys, indices_left
+from fastadv.outputs import make_folder
 from fastadv.wording import few
 
 FILE = "fastadv-manifest.json"
@@ -71,6 +72,21 @@ def write_manifest(path: Path, splits: Mapping[str, SplitManifest]) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", errors="surrogateescape")
     beside.replace(path)
+
+
+def check_place(root: Path) -> None:
+    """See that a manifest can be written to ``root``.
+
+    Raises:
+        OSError: it cannot; the message says what to do.
+    """
+    try:
+        make_folder(root)
+    except OSError as error:
+        raise OSError(
+            f"{error}. The result is written there: name a folder of links to its train and val instead, here and in "
+            f"training"
+        ) from error
 
 
 def read_manifest(path: Path) -> dict[str, SplitManifest]:

@@ -31,12 +31,22 @@ def tar_entries(file: Path) -> list[Entry]:
                     second += [member.name] if example in images else []
                     images[example] = member
                 elif extension == "cls" and (content := tar.extractfile(member)) is not None:
-                    labels[example] = int(content.read())
-    except (tarfile.TarError, EOFError, ValueError) as error:
+                    labels[example] = _number(content.read(), f"{file}: {member.name}")
+    except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{file} is not a whole, uncompressed tar shard: {error}") from error
     if second:
         raise ValueError(f"{file}: an example is one image and one .cls file, and {few(second)} come second in theirs")
     lacking = [example for example in images if example not in labels]
     if lacking:
-        raise ValueError(f"{file}: no .cls file with the class of {few(lacking)}")
+        raise ValueError(
+            f"{file}: no .cls file with the class of {few(lacking)}. If it is the archive of one class, as ImageNet is "
+            f"downloaded, unpack it into a folder CLASS beside it and remove it"
+        )
     return [Entry(image.name, image.offset_data, image.size, labels[key]) for key, image in images.items()]
+
+
+def _number(content: bytes, name: str) -> int:
+    try:
+        return int(content)
+    except ValueError:
+        raise ValueError(f"{name} must hold the number of a class, got {content[:20]!r}") from None

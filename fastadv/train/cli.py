@@ -29,6 +29,7 @@ from fastadv.train.distributed import (
 )
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.wording import counted
 
 _MISTAKES = (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError)
 _FAILURES = (NonFiniteLoss, checkpoint.CheckpointError, OSError)
@@ -73,7 +74,7 @@ def _run(trainer: Trainer) -> int:
         # Of one-channel images: their first layer's gradients, a few hundred numbers, are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         stopped_by = _fit(trainer)
-    if trainer.stopped_because is not None:
+    if trainer.stopped_because is not None and not trainer.finished:
         _say(trainer, f"fastadv train: stopped, because {trainer.stopped_because}; {_how_to_continue(trainer)}")
         return 1
     if stopped_by is not None:
@@ -121,7 +122,8 @@ def _standing(trainer: Trainer) -> str:
     config, processes = trainer.config, trainer.processes.world_size
     if config.accumulate * processes > 1:
         examples = config.m * config.accumulate * processes
-        text += f"; {examples:,} examples each: m {config.m} x accumulate {config.accumulate} x {processes} processes"
+        text += f"; {examples:,} examples each: m {config.m} x accumulate {config.accumulate}"
+        text += f" x {counted(processes, 'process')}"
     epochs = trainer.config.epochs
     before = checkpoint.load_config(trainer.last_checkpoint).epochs if trainer.last_checkpoint else epochs
     return text if before == epochs else f"{text}; epochs was {before} and is now {epochs}"

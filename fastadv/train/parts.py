@@ -138,8 +138,9 @@ def _placed(
     layout = torch.channels_last if config.in_channels_last else torch.preserve_format
     placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     _check_fits(placed, config, shape)
-    if config.sync_bn and not processes.alone:
+    if config.sync_bn:
         _check_sync_bn(config, device)
+    if config.sync_bn and not processes.alone:
         placed = nn.SyncBatchNorm.convert_sync_batchnorm(placed)  # type: ignore[no-untyped-call]
     return placed
 

@@ -13,6 +13,7 @@ from fastadv.train.distributed import Processes
 from fastadv.train.mistakes import check_used
 from fastadv.train.optim import depends_on_length
 from fastadv.train.parsing import flat
+from fastadv.wording import counted
 
 _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
@@ -46,14 +47,16 @@ def starting_point(
     stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
     if config.data.loader == "auto":
         config = _with_loader(config, stored.data.loader)
+    asked = config.accumulate
     config = _with_as_many_examples(config, stored, before, processes.world_size)
     _check_same(config, stored, run_dir)
     if config.data != stored.data:
         check_used(config.data)
     if processes.world_size == before:
-        return config, start, None
+        other = f"this run goes on with accumulate {config.accumulate}, not {asked}, as its iterations have been"
+        return config, start, None if asked == config.accumulate else other
     remark = (
-        f"this run goes on with {processes.world_size} processes instead of {before}, and accumulate "
+        f"this run goes on with {counted(processes.world_size, 'process')} instead of {before}, and accumulate "
         f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
         f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
         f"from its perturbations), and sums differ in their last bits"
@@ -82,18 +85,20 @@ def _check_new(run_dir: Path) -> None:
 def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int, now: int) -> TrainConfig:
     """The configuration with as many minibatches in an iteration as ``stored`` had, for ``now`` processes.
 
+    The command that began the run has the ``accumulate`` of the processes that there were then, and may be given again.
+
     Raises:
-        ValueError: that is not possible, or not what ``config`` asks for.
+        ValueError: that is not possible, or ``config`` is of no number of processes that fits.
     """
     wanted = before * stored.accumulate
-    if now != before and config.accumulate == stored.accumulate and wanted % now == 0:
-        config = replace(config, accumulate=wanted // now)
+    if wanted % config.accumulate == 0 and wanted % now == 0:
+        return replace(config, accumulate=wanted // now)
     if now * config.accumulate != wanted:
         fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
         raise ValueError(
             f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
-            f"{before} processes; with {now} processes and accumulate {config.accumulate} it would be "
-            f"{now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
+            f"{counted(before, 'process')}; with {counted(now, 'process')} and accumulate {config.accumulate} it would "
+            f"be {now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
             f"processes that fit, with their accumulate: {fitting}"
         )
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -295,6 +296,32 @@ def test_mistakes_in_the_command(
         main(["data", *arguments])
     shown = capsys.readouterr().err
     assert left.value.code == 2 and shown.startswith(f"usage: {usage}") and said in shown
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def decoded(content: bytes) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr("fastadv.outputs.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("fastadv.data.check.reason_against", decoded)
+    assert check(root) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fastadv data check: cannot write to the folder {root}: Read-only file system. ")
+    assert line.endswith("name a folder of links to its train and val instead, here and in training")
+
+
+def test_a_folder_of_links_is_checked_and_used(root: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    for split in ("train", "val"):
+        (links / split).symlink_to(root / split)
+    assert check(links) == check(root)
+    assert (links / FILE).read_text() == (root / FILE).read_text()
 
 
 def test_a_manifest_that_cannot_be_written(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def no_classes(root: Path) -> None:
         folder.rename(root / folder.name)
 
 
+def flat(root: Path) -> None:
+    """As ImageNet's validation images come."""
+    shutil.rmtree(root / "val")
+    (root / "val").mkdir()
+    for number in range(4):
+        (root / "val" / f"{number}.JPEG").touch()
+
+
 def shards_on_one_side(root: Path) -> None:
     (root / "val" / "000.tar").touch()
 
@@ -92,7 +101,8 @@ def shards_on_one_side(root: Path) -> None:
             r"train: no images \(\*\.jpeg.*\) in the class folders a: put images there, or delete",
         ),
         (other_classes, ValueError, r"the same class folders; train/ lacks c, d; val/ lacks b$"),
-        (no_classes, ValueError, r"val has no class folders: it must hold CLASS/IMAGE"),
+        (no_classes, ValueError, r"val has no class folders: it must hold CLASS/IMAGE, or shards named .*; it is"),
+        (flat, ValueError, r"val has no class folders: .*; there are 0\.JPEG, 1\.JPEG, 2\.JPEG and 1 more$"),
         (shards_on_one_side, ValueError, r"val/ holds shards \(\*\.tar\) and train/ does not: both must"),
     ],
 )

@@ -291,11 +291,14 @@ def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_pa
     (alone,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
     assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
     (said,) = alone["warned"]
-    assert "1 processes instead of 2, and accumulate 2 instead of 1: the examples of each iteration stay" in said
+    assert "1 process instead of 2, and accumulate 2 instead of 1: the examples of each iteration stay" in said
     for name, tensor in whole[0]["weights"].items():
         if "running" not in name and "tracked" not in name:
             torch.testing.assert_close(alone["weights"][name], tensor, rtol=1e-4, atol=1e-6)
-    # And back again.
+    # By the same command once more, which stored another accumulate meanwhile; and back again.
+    (again,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
+    assert (again["begun_at"], again["accumulate"]) == (15, 2)
+    assert again["warned"] == ["this run goes on with accumulate 2, not 1, as its iterations have been"]
     resumed = succeeded(together(2, runs.train, run_config, tmp_path / "parts", True))
     assert [result["accumulate"] for result in resumed] == [1, 1]
 
@@ -361,7 +364,7 @@ def images_config(config: TrainConfig, tmp_path: Path) -> TrainConfig:
     ("changed", "said"),
     [
         ({"m": 8}, "m was 16 and is now 8"),
-        ({"accumulate": 3}, "with 1 processes and accumulate 3 it would be 3, .* accumulate: 1 with 2, 2 with 1"),
+        ({"accumulate": 3}, "with 1 process and accumulate 3 it would be 3, .* accumulate: 1 with 2, 2 with 1"),
     ],
 )
 def test_what_is_refused_is_not_warned_of(
@@ -406,6 +409,11 @@ def test_sync_bn_and_generation_by_batch_are_refused_at_once(config: TrainConfig
         "ValueError",
         "model: sync_bn needs attack.bn eval: by batch, each generation would wait for all processes",
     )
+
+
+def test_sync_bn_needs_gpus_for_one_process_too(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model: sync_bn needs GPUs"):
+        create_trainer(replace(config, sync_bn=True), tmp_path)
 
 
 def test_sync_bn_needs_gpus(config: TrainConfig, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_the_command_line_says_which_loader_and_why_it_stopped(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (root / BAD).write_bytes(b"not an image")
-    assert main([*arguments(root, tmp_path / "run"), "--data.on_bad_image", "stop"]) == 1
+    assert main([*arguments(root, tmp_path / "run"), "--epochs", "2", "--data.on_bad_image", "stop"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("data.loader auto: dali, because DALI ")]
     assert [line for line in lines if line.startswith(f"fastadv train: warning: {root / BAD} cannot be used")]
@@ -198,6 +198,19 @@ def test_the_command_line_says_which_loader_and_why_it_stopped(
         f"fastadv data check {root} finds all such files"
     )
     assert "--resume" in lines[-1]
+
+
+def test_a_bad_file_in_the_last_iteration_does_not_make_a_failure_of_the_run(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_on = create_trainer(run_config(root, loader="torchvision"), tmp_path / "other").train_loader
+    *_, (last, *_) = trained_on.batches.of_epoch(0)  # type: ignore[attr-defined]
+    bad = root / "train" / data.scan(root)["train"].key(int(last))
+    bad.write_bytes(b"not an image")
+    options = ["--data.on_bad_image", "stop", "--data.flip", "--data.loader", "torchvision"]
+    assert main([*arguments(root, tmp_path / "run"), *options]) == 0
+    said = capsys.readouterr().err
+    assert f"{bad} cannot be used" in said and "next: fastadv evaluate" in said and "stopped, because" not in said
 
 
 def training_images_vanish(root: Path) -> None:
