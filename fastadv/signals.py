@@ -53,7 +53,7 @@ def exit_code(number: signal.Signals = signal.SIGINT) -> int:
 def held_back() -> Iterator[None]:
     """Within the block, this thread gets no SIGINT or SIGTERM, nor do, ever, threads and processes that begin in it.
 
-    What is sent to this process meanwhile comes after the block.
+    What is sent to this thread meanwhile comes after the block.
     """
     resource_tracker.ensure_running()  # which multiprocessing starts when it needs it, and then lets both signals in
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)

@@ -32,7 +32,7 @@ there, it is checked alone: for an evaluation val/ is enough.
 """
 
 _EPILOG = f"""\
-The result is written to DIR/{manifest.FILE}; where DIR is read-only, name a folder of links to its train and val
+The result is written to DIR/{manifest.FILE}; where DIR is read-only, name a folder of links to all that lies in it
 instead, here and in training. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
 it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
@@ -43,7 +43,7 @@ example:
   fastadv data check /data/imagenet
 
 exit codes: 0 all images decode; 1 some do not, the manifest could not be written, or a process was killed; 2 a mistake
-in the command or the data set; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM.
+in the command or the data set, or DIR cannot be written to; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM.
 """
 
 

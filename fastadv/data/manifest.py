@@ -84,8 +84,8 @@ def check_place(root: Path) -> None:
         make_folder(root)
     except OSError as error:
         raise OSError(
-            f"{error}. The result is written there: name a folder of links to its train and val instead, here and in "
-            f"training"
+            f"{error}. The result is written there: name a folder of links to all that lies in it instead, here and "
+            f"in training"
         ) from error
 
 

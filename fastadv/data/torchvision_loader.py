@@ -48,8 +48,7 @@ class TorchvisionLoader(ImageLoader):
             collate_fn=_as_it_is,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
-            # Whatever Python's usual way is: those that a server forks have the server as their parent, and stay when
-            # this process is killed.
+            # Whatever Python's usual way is: what is imported here, and a million names, they inherit in each epoch.
             multiprocessing_context="fork" if self.workers else None,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # of its own: it draws once an iterator, and dropout from the default one

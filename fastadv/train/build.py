@@ -148,7 +148,7 @@ def _wrapped(
 def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
     if config.ema_decay is None:
         return None
-    # As TensorFlow averages: the decay of the n-th update is n / (9 + n), counted from 0, until that reaches ema_decay.
+    # TensorFlow's (1 + n) / (10 + n), n from 0, from the second iteration on; the first one's weights are taken whole.
     averages: Averages = require("timm.utils", extra="train").ModelEmaV3(
         model, decay=config.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1
     )

@@ -263,7 +263,8 @@ def _verify(path: Path) -> None:
     try:
         lines = (path / _SUMS).read_bytes().decode("ascii").removesuffix("\n").split("\n")
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-        for name in dict.fromkeys((_WEIGHTS, _CONFIG, _CLASSES, _STATE, _META, *sums)):
+        averaged = [_AVERAGED] if (path / _AVERAGED).exists() else []
+        for name in dict.fromkeys((_WEIGHTS, _CONFIG, _CLASSES, _STATE, _META, *averaged, *sums)):
             if hashlib.sha256((path / name).read_bytes()).hexdigest() != sums[name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
     except FileNotFoundError as error:

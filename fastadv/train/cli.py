@@ -69,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(trainer: Trainer) -> int:
-    _say(trainer, _standing(trainer))
+    if trainer.processes.main:  # the others need not see the folder, which it reads
+        _say(trainer, _standing(trainer))
     with warnings.catch_warnings():
         # Of one-channel images: their first layer's gradients, a few hundred numbers, are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")

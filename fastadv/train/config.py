@@ -313,8 +313,8 @@ class TrainConfig:
 
     ema_decay: float | None = None
     """Average the weights over the iterations with this decay, such as 0.9999, and test and save the averages beside
-    the weights. As in TensorFlow, the decay begins at 0 and is n / (9 + n) after n iterations until it reaches this:
-    the first iterations leave no trace. null is no averaging."""
+    the weights. After the first iteration the decay is TensorFlow's (1 + n) / (10 + n), n from 0, until that reaches
+    this: the first iterations leave no trace. null is no averaging."""
 
     precision: PrecisionName = "float32"
     """bfloat16 computes the network's passes in autocast, in training, generation and the test after each epoch. The

@@ -1,6 +1,6 @@
 """What a process makes by itself before it joins the others: its images, loaders and network.
 
-Nothing here waits for another process, so that one that fails can tell the others.
+Nothing in :func:`create_parts` waits for another process, so that one that fails can tell the others.
 """
 
 from __future__ import annotations

@@ -91,9 +91,7 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
         ValueError: that is not possible, or ``config`` is of no number of processes that fits.
     """
     wanted = before * stored.accumulate
-    if wanted % config.accumulate == 0 and wanted % now == 0:
-        return replace(config, accumulate=wanted // now)
-    if now * config.accumulate != wanted:
+    if wanted % config.accumulate or wanted % now:
         fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
         raise ValueError(
             f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
@@ -101,7 +99,7 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
             f"be {now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
             f"processes that fit, with their accumulate: {fitting}"
         )
-    return config
+    return replace(config, accumulate=wanted // now)
 
 
 def _check_same(config: TrainConfig, stored_config: TrainConfig, run_dir: Path) -> None:

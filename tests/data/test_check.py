@@ -312,7 +312,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
     assert check(root) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fastadv data check: cannot write to the folder {root}: Read-only file system. ")
-    assert line.endswith("name a folder of links to its train and val instead, here and in training")
+    assert line.endswith("name a folder of links to all that lies in it instead, here and in training")
 
 
 def test_a_folder_of_links_is_checked_and_used(root: Path, tmp_path: Path) -> None:
