@@ -299,7 +299,8 @@ class TrainConfig:
     accumulate: int = 1
     """Minibatches of each process per iteration: their gradients are averaged before the weights change. 50 processes
     with 1 and 25 with 2 take the same examples, as each minibatch has its own m, k and batch statistics. An iteration
-    is one change of the weights, here and wherever iterations are counted."""
+    is one change of the weights, here and wherever iterations are counted. A resumed run keeps to as many minibatches
+    an iteration as it had: what divides them is adapted to the processes, and a warning says so."""
 
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes; 0 switches label smoothing off."""
@@ -334,7 +335,8 @@ class TrainConfig:
 
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
-    layer in each iteration. Unless m is small there is no need to: the paper's are of each machine's 32. GPUs only."""
+    layer in each iteration. Unless m is small there is no need to: the paper's are of each machine's 32. GPUs only, and
+    with attack.bn eval: generation must wait for nobody."""
 
     seed: int = 0
     """Fixes the initial weights, dropout, the order of the examples, and the attack's random draws."""

@@ -304,25 +304,24 @@ def test_damaged_shards_are_named(folder: Path, kind: str, content: bytes, messa
         data.scan(root)
 
 
-def test_an_image_without_a_class_is_named(folder: Path) -> None:
-    root = write_shards(folder, "tar")
-    with tarfile.open(root / "train" / "000000.tar", "w") as tar:
-        member = tarfile.TarInfo("folder/lonely.jpg")
-        member.size = 3
-        tar.addfile(member, io.BytesIO(b"abc"))
-    with pytest.raises(
-        ValueError, match=r"no \.cls file with the class of folder/lonely\. If it is the archive of one"
-    ):
-        data.scan(root)
-
-
-def test_a_class_that_is_no_number_is_named(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "folder/lonely.jpg",
+            b"abc",
+            r"no \.cls file with the class of folder/lonely\. If it is the archive of one class",
+        ),
+        ("other.cls", b"cat", r"000000\.tar: other\.cls must hold the number of a class, got b'cat'"),
+    ],
+)
+def test_a_class_that_is_not_told_is_named(folder: Path, name: str, content: bytes, message: str) -> None:
     root = write_shards(folder, "tar")
     with tarfile.open(root / "train" / "000000.tar", "a") as tar:
-        member = tarfile.TarInfo("other.cls")
-        member.size = 3
-        tar.addfile(member, io.BytesIO(b"cat"))
-    with pytest.raises(ValueError, match=r"000000\.tar: other\.cls must hold the number of a class, got b'cat'"):
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(ValueError, match=message):
         data.scan(root)
 
 

@@ -113,7 +113,8 @@ def fail_to_download(processes: Processes, config: TrainConfig, run: Path) -> No
 def read_other_images(
     processes: Processes, config: TrainConfig, run: Path, rank: int, which: str, resume: bool
 ) -> None:
-    """A run that begins or goes on while one process reads fewer test images, or other labels."""
+    """A run that begins or goes on while one process reads fewer test images, or other labels; no word of going on."""
+    warnings.filterwarnings("error", "this run goes on")
     use_few_digits()
     few = data.load("digits", None, False)
     if processes.rank == rank:
@@ -146,17 +147,6 @@ def loader_where_one_lacks_dali(processes: Processes, config: TrainConfig, run: 
         for place in (loaders, dali_loader):
             place.require = without_dali
     return create_trainer(config, run, processes=processes).config.data.loader
-
-
-def resume_with_other_labels(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
-    """A run that goes on while one process reads another training set; what it is warned of is an error."""
-    warnings.filterwarnings("error", "this run goes on")
-    use_few_digits()
-    few = data.load("digits", None, False)
-    if processes.rank == rank:
-        other = data.ImageSet(few.train.images, few.train.labels.roll(1), few.train.classes)
-        data.load = lambda name, root, download: data.ImageData(other, few.test)
-    create_trainer(config, run, resume=True, processes=processes)
 
 
 def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, faulty: int) -> Any:
@@ -319,7 +309,7 @@ def gradients_of_sync_bn(processes: Processes, m: int, k: int) -> list[Tensor]:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     wrapped = model if processes.alone else DistributedDataParallel(model, device_ids=[device])
     task = AdversarialTask(wrapped, space=UNIT, seed=4, k=k, eps=16)
-    images, labels = batch(m * processes.rank, m * (processes.rank + 1))
+    images, labels = batch(m * processes.rank, m * (processes.rank + 1))  # [m, 1, 8, 8], [m]
     task(images.to(device), labels.to(device)).backward()
     return [parameter.grad.cpu() for parameter in model.parameters()]  # type: ignore[union-attr]
 

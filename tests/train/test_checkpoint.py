@@ -196,7 +196,7 @@ DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     *((lambda p, name=name: flip_a_bit(p / name), name) for name in FILES[:-1]),
     *((lambda p, name=name: sign(p, without=name), f"SHA256SUMS cannot be read ('{name}')") for name in FILES[:-1]),
     *((lambda p, at=at: flip_a_bit(p / "meta.json", at), "meta.json") for at in (0, 0.1, 0.3, 0.7, 0.9, 1)),
-    *((lambda p, at=at: flip_a_bit(p / "SHA256SUMS", at), "") for at in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)),
+    *((lambda p, at=at: flip_a_bit(p / "SHA256SUMS", at), "is damaged: ") for at in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1)),
     (lambda p: edit(p, '"step": 2', '"step": 3'), "meta.json is not what was written"),
     (lambda p: edit(p, "\n}", "\n }"), "meta.json is not what was written"),
     (lambda p: say(p, '{"format": 2, "step": 2, "epoch": 0, "in_channels": 2}'), "cannot be read ('processes')"),

@@ -380,7 +380,7 @@ def test_what_is_refused_is_not_warned_of(
 def test_an_error_leaves_nothing_to_warn_of(run_config: TrainConfig, tmp_path: Path) -> None:
     """Neither that the run would go on with another number of processes."""
     succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
-    (alone,) = together(1, runs.resume_with_other_labels, run_config, tmp_path, 0)
+    (alone,) = together(1, runs.read_other_images, run_config, tmp_path, 0, "training", True)
     assert alone.kind == "ValueError" and "its 160 images have other labels" in alone.text
 
 

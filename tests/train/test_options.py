@@ -159,6 +159,15 @@ def test_damaged_averages_are_refused(config: TrainConfig, tmp_path: Path) -> No
         checkpoint.read_meta(trainer.last_checkpoint)
 
 
+def test_averages_without_a_hash_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    path = fit(replace(config, epochs=1, ema_decay=0.9), tmp_path).last_checkpoint
+    assert path is not None
+    lines = (path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (path / "SHA256SUMS").write_text("".join(line for line in lines if "averaged" not in line))
+    with pytest.raises(CheckpointError, match=r"SHA256SUMS cannot be read \('averaged\.safetensors'\)"):
+        checkpoint.read_meta(path)
+
+
 # --- how it is computed ----------------------------------------------------------------------------------------------
 
 
