@@ -17,7 +17,7 @@ from fastadv import signals
 PATIENCE = 120  # seconds
 
 # The module alone: the package would import PyTorch, in each process.
-SCRIPT = """
+SCRIPT = r"""
 import importlib.util, multiprocessing, os, sys, threading, time
 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()  # as libraries do
 spec = importlib.util.spec_from_file_location("signals", os.environ["SIGNALS"])
@@ -26,7 +26,7 @@ spec.loader.exec_module(signals)
 
 def child():
     signals.heed_parent_alone()
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # at once: print may write the end of the line by itself
     time.sleep(600)
 
 if __name__ == "__main__":
