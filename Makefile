@@ -8,6 +8,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 # What make gpu measures (python -m benchmarks.gpu --help), and more options for it, such as OPTIONS="--imagenette DIR".
 PARTS := kernels
 OPTIONS :=
+# Processes that share the tests' files; each needs 2 GB.
+WORKERS := 2
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
 .PHONY: demo test lint bench gpu format clean
@@ -16,7 +18,7 @@ demo: $(VENV)/built
 	$(RUN) -m fastadv.demo
 
 test: $(VENV)/built
-	$(RUN) -m pytest --durations=30 --durations-min=3
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --durations=30 --durations-min=3
 
 lint: $(VENV)/built
 	$(RUN) -m ruff check .

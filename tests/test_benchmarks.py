@@ -144,4 +144,4 @@ def test_curves_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sys.argv", ["cost_curves", "--out", str(tmp_path / "out"), "--rounds", "2"])
     cost_curves.main()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"cost.md", "cost.svg", "cost.png"}
-    assert re.search(r": -?[\d.]+ (ms|us|ns) for each of of it, ", (tmp_path / "out" / "cost.md").read_text())
+    assert re.search(r": -?[\d.]+(e[+]\d+)? (ms|us|ns) for each of of it, ", (tmp_path / "out" / "cost.md").read_text())

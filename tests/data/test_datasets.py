@@ -160,6 +160,7 @@ def test_mnist_layout_of_torchvision_comes_first(tmp_path: Path) -> None:
 
 
 IMAGE_BYTES, LABEL_BYTES = map(idx_bytes, mnist_arrays()[:2])
+IMAGES_GZ = gzip.compress(IMAGE_BYTES, mtime=0)  # the same in each process, as names of tests must be
 
 
 @pytest.mark.parametrize(
@@ -172,11 +173,11 @@ IMAGE_BYTES, LABEL_BYTES = map(idx_bytes, mnist_arrays()[:2])
         ("train-images-idx3-ubyte", b"<html>404 Not Found</html>"),
         ("t10k-labels-idx1-ubyte", bytes([0, 0, 13, 1]) + LABEL_BYTES[4:]),  # float32
         ("t10k-labels-idx1-ubyte", bytes([0, 0, 10, 1]) + LABEL_BYTES[4:]),  # no such type
-        ("train-images-idx3-ubyte.gz", gzip.compress(IMAGE_BYTES)[:-9]),
-        ("train-images-idx3-ubyte.gz", gzip.compress(IMAGE_BYTES)[:-8] + bytes(8)),
-        ("train-images-idx3-ubyte.gz", gzip.compress(IMAGE_BYTES)[:10] + b"\xff" * 40),
+        ("train-images-idx3-ubyte.gz", IMAGES_GZ[:-9]),
+        ("train-images-idx3-ubyte.gz", IMAGES_GZ[:-8] + bytes(8)),
+        ("train-images-idx3-ubyte.gz", IMAGES_GZ[:10] + b"\xff" * 40),
         ("t10k-labels-idx1-ubyte.gz", LABEL_BYTES),
-        ("t10k-labels-idx1-ubyte.gz", gzip.compress(b"")),
+        ("t10k-labels-idx1-ubyte.gz", gzip.compress(b"", mtime=0)),
     ],
 )
 def test_damaged_idx_file_is_named(tmp_path: Path, file: str, content: bytes) -> None:
