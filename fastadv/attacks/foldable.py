@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 # Exactly these: a subclass may do something else in its forward.
@@ -53,13 +53,14 @@ class Search:
         batch_norms = [m for m in model.modules() if _is_batch_norm(m)]
         plain = {layer for layer in (*convolutions, *batch_norms) if is_plain(layer)}
         self.left_out = len(convolutions) + len(batch_norms) - len(plain)
-        self._made: dict[Node, nn.Module] = {}  # what a convolution's output comes from
-        self._read: list[tuple[Node, nn.Module]] = []
+        self._made: list[tuple[Tensor, nn.Module]] = []  # what convolutions returned, and by which of them
+        self._read: list[tuple[nn.Module, nn.Module]] = []
         self._calls: Counter[nn.Module] = Counter()
+        self._reads = _Reads()
         handles = [m.register_forward_hook(self._after_convolution) for m in convolutions if m in plain]
         handles += [m.register_forward_pre_hook(self._before_batch_norm) for m in batch_norms if m in plain]
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), self._reads:
                 self.output = forward(images.detach().requires_grad_())
         finally:
             for handle in handles:
@@ -68,32 +69,47 @@ class Search:
 
     def _after_convolution(self, module: nn.Module, _: Any, output: Tensor) -> None:
         self._calls[module] += 1
-        if output.grad_fn is not None:
-            self._made[output.grad_fn] = module
+        self._made.append((output, module))
+        self._reads.watch(output)
 
     def _before_batch_norm(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._calls[module] += 1
-        if inputs and inputs[0].grad_fn in self._made:
-            self._read.append((inputs[0].grad_fn, module))
+        self._read += [(convolution, module) for output, convolution in self._made if inputs and inputs[0] is output]
 
     def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        readers = _readers(self.output)
+        read_once = {convolution for output, convolution in self._made if self._reads.of(output) == 1}
         return [
-            (self._made[node], batch_norm)
-            for node, batch_norm in self._read
-            if readers.get(node) == 1 and self._calls[self._made[node]] == self._calls[batch_norm] == 1
+            (convolution, batch_norm)
+            for convolution, batch_norm in self._read
+            if convolution in read_once and self._calls[convolution] == self._calls[batch_norm] == 1
         ]
 
 
-def _readers(output: Any) -> dict[Node, int]:
-    """How many operators read the result of each node that the output comes from."""
-    waiting = [leaf.grad_fn for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
-    readers: dict[Node, int] = dict.fromkeys(waiting, 1)
-    while waiting:
-        for node, _ in waiting.pop().next_functions:
-            if node is None:
-                continue
-            if node not in readers:
-                waiting.append(node)
-            readers[node] = readers.get(node, 0) + 1
-    return readers
+class _Reads(TorchDispatchMode):
+    """Within the block, how many operators read each tensor that is watched, or a view of it.
+
+    Autograd's graph would not do: who reads with torch.no_grad or behind a detach is not in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._count: dict[int, int] = {}  # by memory, which is not given to others while its tensor is kept
+
+    def watch(self, tensor: Tensor) -> None:
+        self._count[_memory(tensor)] = 0
+
+    def of(self, tensor: Tensor) -> int:
+        return self._count[_memory(tensor)]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for memory in set(map(_memory, _strided(args, kwargs))) & self._count.keys():
+            self._count[memory] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _strided(*arguments: Any) -> Iterator[Tensor]:
+    return (x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.layout == torch.strided)
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

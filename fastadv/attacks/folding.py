@@ -97,7 +97,7 @@ class FoldedModel:
             self._compare(forward(self.arranged(images)), search.output)
 
     def _compare(self, output: Any, plain: Any) -> None:
-        """Refuse to fold where it shows: what a model reads without a gradient, the search for layers does not see."""
+        """Refuse to fold where it shows: what a model reads past all operators, the search for layers does not see."""
         tolerance = max(_ROUNDING[tensor.dtype] for tensor in self.tensors())
         for one, other in zip(tree_leaves(output), tree_leaves(plain), strict=True):
             if not isinstance(one, Tensor) or not one.is_floating_point():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -52,12 +53,12 @@ def test_by_hand() -> None:
 
 
 class Branches(nn.Module):
-    """Of five convolutions only two have a BatchNorm that alone reads them, one of which has no affine constants."""
+    """Of six convolutions only two have a BatchNorm that alone reads them, one of which has no affine constants."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1, groups=g) for g in (1, 3, 1, 1, 1))
-        self.bns = nn.ModuleList(nn.BatchNorm2d(3, affine=i != 1) for i in range(5))
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1, groups=g) for g in (1, 3, 1, 1, 1, 1))
+        self.bns = nn.ModuleList(nn.BatchNorm2d(3, affine=i != 1) for i in range(6))
         self.head = nn.Linear(3 * 64, 5)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
@@ -67,7 +68,9 @@ class Branches(nn.Module):
         x = self.bns[2](read_twice) + read_twice
         x = self.bns[3](self.convs[3](x) * 2)  # something is in between
         x = self.convs[4](self.convs[4](x))  # called twice
-        return self.head(self.bns[4](x).flatten(1))
+        x = self.convs[5](self.bns[4](x))
+        # Read without a gradient, and so little that no output tells.
+        return self.head(self.bns[5](x).flatten(1)) * (1 + 1e-3 * x.detach().mean().sigmoid())
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # how many are folded, and pixels a side
@@ -189,7 +192,7 @@ def test_layers_that_are_not_plain_stay_as_they_are(change: Callable[[Any], obje
 
 
 class Gated(nn.Module):
-    """Reads what the convolution makes without a gradient, which the autograd graph does not show."""
+    """Reads what the convolution makes by its address, as a kernel of one's own does, which no operator shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,8 +201,9 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
         x = self.conv(x)
-        gate = x.detach().mean(dim=(2, 3), keepdim=True)  # [N, 4, 1, 1]
-        return self.head((self.bn(x) * gate).flatten(1))
+        memory = ctypes.string_at(x.data_ptr(), x.numel() * x.element_size())
+        seen = torch.frombuffer(bytearray(memory), dtype=x.dtype)  # [N * 4 * 8 * 8]
+        return self.head((self.bn(x) * seen.mean()).flatten(1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
