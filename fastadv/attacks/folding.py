@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from fastadv.attacks.foldable import BATCH_NORMS, CONVOLUTIONS, Search, is_plain
 from fastadv.callers import caller_level
+from fastadv.remarks import remarks
 
 if TYPE_CHECKING:
     from fastadv.attacks.gradient import GradientAttack
@@ -184,6 +185,7 @@ class Folds:
 
     def __init__(self) -> None:
         self._found: dict[torch.dtype | None, FoldedModel | None] = {}
+        self._left_out = False
 
     def of(self, attack: GradientAttack, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
         """The folded form of a model in evaluation mode, up to date; None, and a warning once, if there is none."""
@@ -206,6 +208,12 @@ class Folds:
         if folded is not None:
             folded.refresh()
         return folded
+
+    def leave_out(self, attack: GradientAttack, reason: str) -> None:
+        """Remark once why fast=True folds nothing."""
+        if not self._left_out:
+            remarks.info("%s: fast=True leaves fold_bn out: %s", attack.name, reason)
+            self._left_out = True
 
     def _refuse(self, attack: GradientAttack, dtype: torch.dtype | None, reason: str) -> None:
         if dtype not in self._found or self._found[dtype] is not None:

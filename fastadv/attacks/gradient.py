@@ -16,7 +16,7 @@ from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
 from fastadv.attacks.compiled import Compiled
-from fastadv.attacks.folding import Folds
+from fastadv.attacks.folding import FoldedModel, Folds
 from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
@@ -95,9 +95,13 @@ class GradientAttack(Attack):
         self._compiled = Compiled()
         self._captures = Captures()
 
-    @property
-    def _folding(self) -> bool:
-        return self.fold_bn or (self.fast and self.bn == "eval")
+    def _folded(self, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
+        """What is to run in place of the model's BatchNorm layers, where that is asked for and possible."""
+        if self.fold_bn or (self.fast and self.bn == "eval"):
+            return self._folds.of(self, model, images)
+        if self.fast:
+            self._folds.leave_out(self, "bn='batch' takes the statistics from the images")
+        return None
 
     def _capturing(self, images: Tensor) -> bool:
         by_fast = self.fast and images.is_cuda
@@ -132,7 +136,7 @@ class GradientAttack(Attack):
         apart = len(alphas) > 1 or self.starts_elsewhere
         at = Iterate(adv, adv, size.eps, alphas[0], labels, seed, offset)
         with isolated(model, self.bn):
-            folded = self._folds.of(self, model, adv) if self._folding else None
+            folded = self._folded(model, adv)
             if folded is not None:
                 at.adv = at.clean = folded.arranged(adv)
             with nullcontext() if folded is None else folded.in_place():

@@ -32,7 +32,7 @@ class OneStepAttack(GradientAttack):
             self._captures.leave_out(self, "one gradient serves all sizes of at_each, and is not replayed")
         model = raw_module(self.model)
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
-            folded = self._folds.of(self, model, clean) if self._folding else None
+            folded = self._folded(model, clean)
             with nullcontext() if folded is None else folded.in_place():
                 seen = clean if folded is None else folded.arranged(clean)
                 _, grad = self._input_gradient(model, seen, self.rule, labels, seed, offset)

@@ -71,3 +71,12 @@ def test_without_anything_to_fold_it_says_so_once_and_keeps_the_layout() -> None
         warnings.simplefilter("error")
         attack(images)
     assert seen == [True]
+
+
+def test_statistics_of_the_batch_cannot_be_folded_and_a_remark_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fastadv")
+    attack = attacks.create("step_ll", ConvNet(), eps=4, fast=True, bn="batch")
+    images, _ = batch(6)
+    for _ in range(2):
+        attack(images)
+    assert caplog.messages == ["step_ll: fast=True leaves fold_bn out: bn='batch' takes the statistics from the images"]
