@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-REMEDIES = "Name its folder with --data DIR (root); --download (download=True) fetches the files into it"
+REMEDIES = (
+    "Name its folder with --data DIR (root); fastadv train, evaluate and transfer fetch the files into it with "
+    "--download (download=True)"
+)
 
 
 def missing_files(name: str, files: Sequence[str], lacking: Mapping[Path, Sequence[str]]) -> FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,10 +64,12 @@ def _read(path: Path) -> Any:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of any kind: what a damaged file is taken for is chance
         raise ValueError(
-            f"{path} does not hold plain tensors (torch.load with weights_only: {str(error).splitlines()[0]}); "
-            f"save the model's state_dict()"
+            f"{path} does not hold plain tensors: it is damaged, no file of torch.save, or needs code of its own to be "
+            f"read, as a whole model does, of which save the state_dict()"
         ) from error
 
 

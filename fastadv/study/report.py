@@ -248,9 +248,8 @@ def markdown(report: Report) -> str:
     for section in report.sections:
         parts.append(f"## {section.study.title} ({section.study.source})")
         if section.shown is None:
-            parts.append(
-                f"Not complete: {section.missing} is not measured. `fastadv study {section.study.name}` goes on."
-            )
+            command = f"`fastadv study {section.study.name}` goes on, with the other options of the commands below"
+            parts.append(f"Not complete: {section.missing} is not measured. {command}.")
             continue
         parts += [to_markdown(table) for table in section.shown.tables.values()]
         parts += [f"![{name}](figures/{name}.svg)\n\n{plot.caption}" for name, plot in section.shown.plots.items()]

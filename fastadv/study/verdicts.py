@@ -161,4 +161,4 @@ def summary(found: Sequence[Finding]) -> str:
     """How many claims there are of each verdict."""
     counts = {verdict: sum(finding.verdict == verdict for finding in found) for verdict in MARKS}
     parts = [f"{MARKS[verdict]} {count} {verdict}" for verdict, count in counts.items() if count]
-    return f"{len(found)} claims: {', '.join(parts)}."
+    return f"{len(found)} {'claim' if len(found) == 1 else 'claims'}: {', '.join(parts)}."
