@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,11 +40,11 @@ class Search:
     Args:
         model: in evaluation mode.
         forward: how it is called, with images [N, C, ...].
-        images: an example of them.
+        images: a batch of them.
 
     Attributes:
         pairs: of a convolution and a BatchNorm each.
-        left_out: how many layers were not looked at because they are not plain.
+        left_out: how many layers are not plain, or have weights that the model writes in the call.
         output: what the model returned.
     """
 
@@ -52,11 +52,11 @@ class Search:
         convolutions = [m for m in model.modules() if type(m) in CONVOLUTIONS and m.padding_mode == "zeros"]
         batch_norms = [m for m in model.modules() if _is_batch_norm(m)]
         plain = {layer for layer in (*convolutions, *batch_norms) if is_plain(layer)}
-        self.left_out = len(convolutions) + len(batch_norms) - len(plain)
         self._made: list[tuple[Tensor, nn.Module]] = []  # what convolutions returned, and by which of them
         self._read: list[tuple[nn.Module, nn.Module]] = []
         self._calls: Counter[nn.Module] = Counter()
-        self._reads = _Reads()
+        before = {layer: _tensors(layer) for layer in plain}
+        self._reads = _Reads(memory for tensors in before.values() for memory in tensors)
         handles = [m.register_forward_hook(self._after_convolution) for m in convolutions if m in plain]
         handles += [m.register_forward_pre_hook(self._before_batch_norm) for m in batch_norms if m in plain]
         try:
@@ -65,6 +65,8 @@ class Search:
         finally:
             for handle in handles:
                 handle.remove()
+        self._still = {m for m in plain if _tensors(m) == before[m] and not self._reads.written & set(before[m])}
+        self.left_out = len(convolutions) + len(batch_norms) - len(self._still)
         self.pairs = self._pairs()
 
     def _after_convolution(self, module: nn.Module, _: Any, output: Tensor) -> None:
@@ -81,18 +83,21 @@ class Search:
         return [
             (convolution, batch_norm)
             for convolution, batch_norm in self._read
-            if convolution in read_once and self._calls[convolution] == self._calls[batch_norm] == 1
+            if convolution in read_once and {convolution, batch_norm} <= self._still
+            if self._calls[convolution] == self._calls[batch_norm] == 1
         ]
 
 
 class _Reads(TorchDispatchMode):
-    """Within the block, how many operators read each tensor that is watched, or a view of it.
+    """Within the block, how many operators read each tensor that is watched, or a view of it, and who writes weights.
 
     Autograd's graph would not do: who reads with torch.no_grad or behind a detach is not in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Iterable[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.written: set[int] = set()
+        self._weights = set(weights)
         self._count: dict[int, int] = {}  # by memory, which is not given to others while its tensor is kept
 
     def watch(self, tensor: Tensor) -> None:
@@ -102,13 +107,21 @@ class _Reads(TorchDispatchMode):
         return self._count[_memory(tensor)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for memory in set(map(_memory, _strided(args, kwargs))) & self._count.keys():
+        touched = set(map(_memory, _strided(args, kwargs)))
+        for memory in touched & self._count.keys():
             self._count[memory] += 1
+        if func._schema.is_mutable:
+            self.written |= touched & self._weights
         return func(*args, **(kwargs or {}))
 
 
 def _strided(*arguments: Any) -> Iterator[Tensor]:
     return (x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.layout == torch.strided)
+
+
+def _tensors(layer: nn.Module) -> list[int]:
+    """Where the layer's weights and statistics lie."""
+    return [_memory(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))]
 
 
 def _memory(tensor: Tensor) -> int:

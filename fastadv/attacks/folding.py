@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from fastadv.remarks import remarks
 if TYPE_CHECKING:
     from fastadv.attacks.gradient import GradientAttack
 
+T = TypeVar("T")
 _IMAGES = 4  # dimensions of a batch of images, and of a convolution's weights for them
 # How far logits may be apart by rounding alone, over their norm. Convolutions in float32 may run in TF32.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.03, torch.float16: 0.03, torch.bfloat16: 0.1}
@@ -35,7 +36,7 @@ class NotFoldable(RuntimeError):
     """A model none of whose BatchNorm layers can be folded; the message is the reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Pair:
     """A convolution, the BatchNorm that alone reads its output, and the folded weight and bias."""
 
@@ -43,6 +44,8 @@ class _Pair:
     batch_norm: nn.Module
     weight: Tensor  # [F, C / groups, ...]
     bias: Tensor  # [F]
+    made: Tensor | None = None  # by the convolution, until its BatchNorm reads it
+    astray: bool = False
 
     def fits(self, dtype: torch.dtype | None) -> bool:
         """Whether the layers are still plain, their weights on the device, and of the dtype, of the folded ones."""
@@ -64,9 +67,22 @@ class _Pair:
         per_filter = scale.view(-1, *[1] * (self.weight.dim() - 1))  # [F, 1, ...]
         self.weight.copy_(conv.weight * per_filter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         """The convolution's forward, with the BatchNorm's in it."""
         result: Tensor = self.convolution._conv_forward(x, self.weight, self.bias)  # type: ignore[operator]
+        if not torch.compiler.is_compiling():
+            self.astray |= self.made is not None
+            self.made = result
+        return result
+
+    def pass_on(self, x: Tensor) -> Tensor:
+        """The BatchNorm's forward: what it does besides, nothing or, in one of timm's, an activation."""
+        if not torch.compiler.is_compiling():
+            self.astray |= x is not self.made
+            self.made = None
+        if type(self.batch_norm) in BATCH_NORMS:
+            return x
+        result: Tensor = self.batch_norm.act(self.batch_norm.drop(x))  # type: ignore[operator]
         return result
 
 
@@ -76,11 +92,11 @@ class FoldedModel:
     Args:
         model: in evaluation mode.
         forward: how it is called, with images [N, C, ...].
-        images: an example of them: pairs are found by what the model does with it.
+        images: a batch: pairs are found by what the model does with it.
         dtype: of the folded weights, that of autocast where it is on; None is the weights' own.
 
     Raises:
-        NotFoldable: nothing can be folded, or the example's logits are others then.
+        NotFoldable: nothing can be folded, or the batch's logits are others then.
     """
 
     def __init__(
@@ -95,7 +111,18 @@ class FoldedModel:
         self._pairs = [_folded(*pair, dtype, self._channels_last) for pair in search.pairs]
         self.refresh()
         with torch.no_grad(), self.in_place():
-            self._compare(forward(self.arranged(images)), search.output)
+            output = forward(self.arranged(images))
+            self.check()
+        self._compare(output, search.output)
+
+    def check(self) -> None:
+        """After a forward pass in place: the layers were connected as they were when they were found.
+
+        Raises:
+            NotFoldable: a convolution's output went elsewhere than to its BatchNorm, or that read another's.
+        """
+        if any(pair.astray or pair.made is not None for pair in self._pairs):
+            raise NotFoldable("its layers are not connected in the same way in each call")
 
     def _compare(self, output: Any, plain: Any) -> None:
         """Refuse to fold where it shows: what a model reads past all operators, the search for layers does not see."""
@@ -103,7 +130,7 @@ class FoldedModel:
         for one, other in zip(tree_leaves(output), tree_leaves(plain), strict=True):
             if not isinstance(one, Tensor) or not one.is_floating_point():
                 continue
-            apart, size = float((one - other).norm()), float(other.norm())
+            apart, size = float((one - other).detach().norm()), float(other.detach().norm())
             if not apart <= tolerance * size:  # nor where either is NaN
                 raise NotFoldable(f"folded, its logits are others, by {apart:.2g} of a norm of {size:.2g}")
 
@@ -131,27 +158,17 @@ class FoldedModel:
         """Within the block, the model runs folded."""
         try:
             for pair in self._pairs:
-                pair.convolution.forward = pair.forward  # type: ignore[method-assign]
-                pair.batch_norm.forward = _behind_batch_norm(pair.batch_norm)  # type: ignore[method-assign]
+                pair.convolution.forward = pair.convolve  # type: ignore[method-assign]
+                pair.batch_norm.forward = pair.pass_on  # type: ignore[method-assign]
             yield
         finally:
             for pair in self._pairs:  # plain layers, which had none of their own
                 for module in (pair.convolution, pair.batch_norm):
                     vars(module).pop("forward", None)
+                pair.made, pair.astray = None, False
 
     def __len__(self) -> int:
         return len(self._pairs)
-
-
-def _behind_batch_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a BatchNorm layer does besides: nothing, or an activation in one of timm's."""
-    if type(module) in BATCH_NORMS:
-        return _unchanged
-    return lambda x: module.act(module.drop(x))  # type: ignore[operator]
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    return x
 
 
 def _nothing_found(left_out: int) -> str:
@@ -180,12 +197,39 @@ def _folded(convolution: nn.Module, batch_norm: nn.Module, dtype: torch.dtype | 
     return _Pair(convolution, batch_norm, weight, bias)
 
 
+def _dtype(images: Tensor) -> torch.dtype | None:
+    """That of the folded weights: autocast's where it is on; None is the weights' own."""
+    device = images.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
 class Folds:
     """The folded forms of one attack's model, by the dtype of the weights."""
 
     def __init__(self) -> None:
         self._found: dict[torch.dtype | None, FoldedModel | None] = {}
+        self._in_place: FoldedModel | None = None
         self._left_out = False
+
+    def run(
+        self, attack: GradientAttack, model: Callable[..., Any], images: Tensor, run: Callable[[FoldedModel | None], T]
+    ) -> T:
+        """What run makes with the model folded, if that can be; as it is, if not, or once :meth:`check` finds so."""
+        self._in_place = self.of(attack, model, images)
+        if self._in_place is not None:
+            try:
+                with self._in_place.in_place():
+                    return run(self._in_place)
+            except NotFoldable as error:
+                self._refuse(attack, _dtype(images), str(error))
+            finally:
+                self._in_place = None
+        return run(None)
+
+    def check(self) -> None:
+        """After a forward pass: raise what ends :meth:`run` with the folded model, if it has run as another one."""
+        if self._in_place is not None:
+            self._in_place.check()
 
     def of(self, attack: GradientAttack, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
         """The folded form of a model in evaluation mode, up to date; None, and a warning once, if there is none."""
@@ -196,12 +240,11 @@ class Folds:
                 f"a {type(model).__name__} is no nn.Module: pass the module itself, whose layers can be folded",
             )
             return None
-        device = images.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        dtype = _dtype(images)
         folded = self._found.get(dtype)
         if dtype not in self._found or (folded is not None and not folded.fits(model)):
             try:
-                folded = self._found[dtype] = FoldedModel(model, partial(attack.heads, model), images[:1], dtype)
+                folded = self._found[dtype] = FoldedModel(model, partial(attack.heads, model), images, dtype)
             except NotFoldable as error:
                 self._refuse(attack, dtype, str(error))
                 return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from fastadv.heads import split_heads
 from fastadv.misfits import batch_hint, explaining
 from fastadv.options import check_aux_weight, check_switches
 
+T = TypeVar("T")
 _READ_ANEW = ("eps", "alpha", "steps")
 
 
@@ -40,10 +40,11 @@ class GradientAttack(Attack):
             the model's place: hooks of the whole model do not run.
         fold_bn: while examples are generated, fold each BatchNorm layer that follows a convolution into it: the same
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
-            call; layers must not be connected differently from call to call. Layers with hooks, a forward of their own
-            or a weight that is computed (pruning, weight normalisation) stay as they are. Needs ``bn="eval"``. A model
-            without layers to fold, or whose logits are others then, runs as it is, and a warning says so. On a CPU the
-            model's passes are in channels_last then.
+            call; the first runs the model twice more, to find the layers. Layers with hooks, a forward of their own or
+            a weight that is computed or written by the model (pruning, weight normalisation) stay as they are. Needs
+            ``bn="eval"``. A model without layers to fold, whose logits are others then, or which connects its layers in
+            another way in a later call, runs as it is, and a warning says so; with ``compile`` and ``capture`` such a
+            later call is not noticed. On a CPU the model's passes are in channels_last then.
         compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
             second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
             the attack runs without, and a warning says why.
@@ -95,13 +96,13 @@ class GradientAttack(Attack):
         self._compiled = Compiled()
         self._captures = Captures()
 
-    def _folded(self, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
-        """What is to run in place of the model's BatchNorm layers, where that is asked for and possible."""
+    def _run_folded(self, model: Callable[..., Any], images: Tensor, run: Callable[[FoldedModel | None], T]) -> T:
+        """What run makes with the model folded, where that is asked for and possible, and else as it is."""
         if self.fold_bn or (self.fast and self.bn == "eval"):
-            return self._folds.of(self, model, images)
+            return self._folds.run(self, model, images, run)
         if self.fast:
             self._folds.leave_out(self, "bn='batch' takes the statistics from the images")
-        return None
+        return run(None)
 
     def _capturing(self, images: Tensor) -> bool:
         by_fast = self.fast and images.is_cuda
@@ -134,17 +135,18 @@ class GradientAttack(Attack):
         model = raw_module(self.model)
         # A single step from the clean image needs no second copy of it.
         apart = len(alphas) > 1 or self.starts_elsewhere
-        at = Iterate(adv, adv, size.eps, alphas[0], labels, seed, offset)
+
+        def run(folded: FoldedModel | None) -> Tensor:
+            start = adv if folded is None else folded.arranged(adv)  # [N, C, ...]
+            at = Iterate(start, start, size.eps, alphas[0], labels, seed, offset)
+            if not (self._capturing(adv) and self._captures.run_(self, model, at, alphas, apart, folded)):
+                self._run_eagerly_(model, at, alphas, apart)
+            return at.adv
+
         with isolated(model, self.bn):
-            folded = self._folded(model, adv)
-            if folded is not None:
-                at.adv = at.clean = folded.arranged(adv)
-            with nullcontext() if folded is None else folded.in_place():
-                captured = self._capturing(adv) and self._captures.run_(self, model, at, alphas, apart, folded)
-                if not captured:
-                    self._run_eagerly_(model, at, alphas, apart)
-        if at.adv is not adv:
-            adv.copy_(at.adv)
+            made = self._run_folded(model, adv, run)  # [N, C, ...]
+        if made is not adv:
+            adv.copy_(made)
 
     def _run_eagerly_(
         self, model: Callable[..., Any], at: Iterate, alphas: Sequence[float | Tensor], apart: bool
@@ -188,6 +190,7 @@ class GradientAttack(Attack):
         images = adv.detach().requires_grad_()
         with torch.enable_grad(), explaining(model, images, user=self.name):
             logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
+        self._folds.check()
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(

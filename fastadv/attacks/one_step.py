@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from fastadv.attacks.amounts import Size
+from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.gradient import GradientAttack
 from fastadv.attacks.isolation import isolated, raw_module
 
@@ -31,11 +31,13 @@ class OneStepAttack(GradientAttack):
         if self._capturing(clean):
             self._captures.leave_out(self, "one gradient serves all sizes of at_each, and is not replayed")
         model = raw_module(self.model)
+
+        def gradient(folded: FoldedModel | None) -> Tensor:  # [N, C, ...]
+            seen = clean if folded is None else folded.arranged(clean)
+            return self._input_gradient(model, seen, self.rule, labels, seed, offset)[1]
+
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
-            folded = self._folded(model, clean)
-            with nullcontext() if folded is None else folded.in_place():
-                seen = clean if folded is None else folded.arranged(clean)
-                _, grad = self._input_gradient(model, seen, self.rule, labels, seed, offset)
+            grad = self._run_folded(model, clean, gradient)
             direction = self._direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():

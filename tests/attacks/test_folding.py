@@ -221,6 +221,83 @@ def test_other_logits_are_noticed(dtype: torch.dtype) -> None:
     assert "forward" not in vars(model.conv) and "forward" not in vars(model.bn)
 
 
+class Switched(nn.Module):
+    """One convolution and two BatchNorm layers, of which one reads it: the first in bright batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bns = nn.Conv2d(3, 4, 3, padding=1), nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
+        self.head = nn.Linear(4 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
+        return self.head(self.bns[int(x.mean() < 0.5)](self.conv(x)).relu().flatten(1))
+
+
+@pytest.mark.parametrize("name", ["step_ll", "iter_ll", "at_each"])
+def test_layers_connected_in_another_way_are_noticed(name: str) -> None:
+    """In the call that connects them so, whose images are what they are without folding."""
+    torch.manual_seed(0)
+    model = set_up(Switched().double())
+    method = "step_ll" if name == "at_each" else name
+    folded, plain = (attacks.create(method, model, eps=4, fold_bn=fold) for fold in (True, False))
+
+    def made(attack: Any, images: Tensor) -> Tensor:
+        if name == "at_each":
+            return torch.stack(list(attack.at_each(images, eps=[2, 4])))
+        return attack(images)
+
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    bright, dark = 0.6 + images / 4, images / 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ((made(folded, bright) - made(plain, bright)).abs() > 1e-9).sum() <= 2
+    with pytest.warns(UserWarning, match="runs without fold_bn=True: its layers are not connected in the same way"):
+        result = made(folded, dark)
+    assert torch.equal(result, made(plain, dark))
+    assert torch.equal(made(folded, bright), made(plain, bright))  # as it is from then on
+
+
+class Binary(ConvNet):
+    """Writes a convolution's weight in each call, anew from another that is trained."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.trained = by, nn.Parameter(torch.randn_like(self.features[0].weight))
+
+    def forward(self, images: Tensor) -> Tensor:
+        conv, weight = self.features[0], self.trained.detach().sign()
+        if self.by == "copy":
+            conv.weight.data.copy_(weight)
+        else:
+            conv.weight.data = weight
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("by", ["copy", "assignment"])
+def test_weights_that_the_model_writes_are_its_own(by: str) -> None:
+    model = set_up(Binary(by).double())
+    folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    for _ in range(2):
+        assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+        with torch.no_grad():
+            model.trained.neg_()
+    assert len(FoldedModel(model.eval(), model, images, None)) == 1  # the other pair of layers
+
+
+def test_a_model_of_one_size_of_batches() -> None:
+    class Fixed(ConvNet):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.view(6, 3, 8, 8))
+
+    model = set_up(Fixed().double())
+    folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_half_precision_and_autocast(dtype: torch.dtype) -> None:
     """Nearly all signs agree: where they do not, rounding decides."""
