@@ -77,14 +77,15 @@ OUTSIDE.wanted += [(network,) for network in CASES]
 
 
 class Hollow(nn.Module):
-    """All layers of a network, none of which is called; logits [N, CLASSES] are the first pixels."""
+    """All layers of a network, none of which is called once emptied; logits [N, CLASSES] are the first pixels then."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.emptied = False
 
     def forward(self, images: Tensor) -> Tensor:  # [N, C, H, W]
-        if len(images) == 1:  # the search for layers to fold, which is no part of an iteration
+        if not self.emptied:
             return self.network(images)
         pixels = images.flatten(1)[:, :CLASSES]
         return _WithZeros.apply(pixels, *self.parameters()) if self.training else pixels
@@ -109,7 +110,11 @@ def trainer(case: Case, attack: str, k: int, fast: bool, *, hollow: bool = False
     options = {"steps": 10} if attack == "iter_ll" else {}
     config = TrainConfig(m=case.m, attack=AttackConfig(name=attack, k=k, options=options), fast=fast)
     network = models.create(case.name, num_classes=CLASSES)
-    made, _ = random_trainer(Hollow(network) if hollow else network, config, size=case.side, device=DEVICE)
+    model = Hollow(network) if hollow else network
+    made, _ = random_trainer(model, config, size=case.side, device=DEVICE)
+    if isinstance(model, Hollow):
+        step(made)  # in which layers to fold are looked for, by what the network does
+        model.emptied = True
     return partial(step, made)
 
 

@@ -80,7 +80,6 @@ def test_a_hollow_network_costs_no_pass_and_moves_no_less() -> None:
     case = training.Case("small_cnn", 4, 32, ())
     iteration = training.trainer(case, "step_ll", 2, True, hollow=True)
     trainer = iteration.args[0]  # type: ignore[attr-defined]
-    iteration()  # in which layers to fold are looked for
     with Operators(torch.empty(4, 3, 32, 32)) as counted:
         iteration()
     assert counted.names["convolution"] == counted.names["convolution_backward"] == 0

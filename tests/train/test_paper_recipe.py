@@ -42,9 +42,10 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert main(["train", "--recipe", "inception_v3_step_ll", "--data", images, *SMALL, "--out", str(run)]) == 0
 
     # Two minibatches an iteration; in the second one each is preceded by the generation of two examples, and the first
-    # of these by a look at one, for layers to fold.
-    training, search, generation, test = (True, 4), (False, 1), (False, 2), (False, 4)
-    assert passes == [training] * 2 + [search] * 2 + [generation, training] * 2 + [test] * 4
+    # of these by two looks at them, for layers to fold and at what the folded layers make.
+    training, generation, test = (True, 4), (False, 2), (False, 4)
+    search = [generation] * 2
+    assert passes == [training] * 2 + search + [generation, training] * 2 + [test] * 4
     assert len(norms) == 2 and max(norms) == pytest.approx(2.0, rel=1e-3)  # clipped
 
     first, second, end = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
