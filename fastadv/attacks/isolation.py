@@ -33,7 +33,7 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     """Evaluation mode for the time of the block; every module's own mode afterwards, even if the block raises.
 
     Args:
-        model: a module; any other callable is left as it is.
+        model: a module, or a bound method of one; any other callable is left as it is.
         bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
             that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
             counters are not updated in either.
@@ -41,6 +41,7 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     Raises:
         ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
     """
+    model = getattr(model, "__self__", model)  # a method's module
     if not isinstance(model, nn.Module):
         yield
         return

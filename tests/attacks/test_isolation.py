@@ -192,6 +192,16 @@ def test_all_is_as_it_was_when_the_model_raises(name: str, make: Callable[[], nn
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
+def test_a_method_stands_for_its_module(name: str) -> None:
+    images, labels = batch()
+    model = ConvNet().train()
+    expected = attacks.create(name, model, eps=4, seed=0)(images, labels)
+    before = everything(model)
+    assert torch.equal(attacks.create(name, model.forward, eps=4, seed=0)(images, labels), expected)
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_two_models_sharing_weights(name: str) -> None:
     """A student in training mode and its teacher in evaluation mode share a trunk, its BatchNorm and a parameter."""
     student, teacher = ConvNet().train(), ConvNet(seed=1).eval()
