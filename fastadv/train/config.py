@@ -199,9 +199,15 @@ class AttackConfig:
     def _check_training(self) -> None:
         """Refuse what the training would ignore, and what it lacks."""
         defaults = {option.name: option.default for option in fields(self)}
-        for name in _NOT_OF_TRAINING[self.training]:
-            if getattr(self, name) != defaults[name]:
-                raise ValueError(f"attack.{name} has no effect with attack.training {self.training}: leave it out")
+        unused = [name for name in _NOT_OF_TRAINING[self.training] if getattr(self, name) != defaults[name]]
+        if unused:
+            has, it = ("has", "it") if len(unused) == 1 else ("have", "them")
+            given = " and ".join(f"attack.{name}" for name in unused)
+            back = " ".join(f"--attack.{name} {defaults[name]}" for name in unused)
+            raise ValueError(
+                f"{given} {has} no effect with attack.training {self.training}: leave {it} out, or, where the recipe "
+                f"sets {it}, go back to the default by {back}"
+            )
         if self.training == "algorithm1":
             return
         with_it = f"with attack.training {self.training},"
