@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
+
+_CONTEXT = re.compile(r"^\s*Developer debug context: (.+)$", re.MULTILINE)
+_FRAME = re.compile(r'^\s*File "(.+)", line (\d+), in .+\n\s*(.+)$', re.MULTILINE)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -12,5 +17,11 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """The error's first paragraph, on one line."""
-    return " ".join(str(error).strip().partition("\n\n")[0].split())
+    """The line of code that could not be compiled, if the compiler names it, and what it found there; on one line."""
+    text = str(error).strip()
+    frames, context = _FRAME.findall(text), _CONTEXT.search(text)
+    finding = f"{text.partition(chr(10))[0]}, {context[1]}" if context else " ".join(text.partition("\n\n")[0].split())
+    if not frames:
+        return finding
+    file, line, code = frames[-1]  # the innermost
+    return f"at {file}:{line}, `{code}`: {finding}"

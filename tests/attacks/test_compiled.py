@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -118,10 +119,30 @@ class Reads(ConvNet):
         return scale * super().forward(images)
 
 
-def test_a_model_that_cannot_be_compiled(calls: list[str]) -> None:
-    compiled, plain = pair("iter_ll", Reads())
+class Counts(ConvNet):
+    """Writes a tensor of its own, which a function that is differentiated as a whole must not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = torch.zeros(())
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Reads, r"scale = 2\.0 if images\.mean\(\)\.item\(\) > 0\.25 else 1\.0`: [^\n]+ data-dependent [^\n]+"),
+        (Counts, r"self\.calls \+= 1`: [^\n]+ in-place operation [^\n]+"),
+    ],
+)
+def test_a_model_that_cannot_be_compiled(calls: list[str], model: type[ConvNet], reason: str) -> None:
+    compiled, plain = pair("iter_ll", model())
     images, _ = batch(6)
-    with pytest.warns(UserWarning, match=r"^iter_ll runs without compile=True: [^\n]+$"):
+    said = rf"^iter_ll runs without compile=True: at {re.escape(__file__)}:\d+, `{reason}$"
+    with pytest.warns(UserWarning, match=said):
         result = compiled(images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
