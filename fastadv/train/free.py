@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,11 @@ from fastadv import ops
 from fastadv.attacks.amounts import checked_alpha, checked_eps, checked_number
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.train.task import MinibatchTask, check_minibatch, check_state
+
+_STANDS_STILL = (
+    "the backward pass of an earlier call has not arrived at the images, whose perturbation has not moved: call "
+    "backward() on what the task returns, without inputs=, and not torch.autograd.grad"
+)
 
 
 class FreeTask(MinibatchTask):
@@ -57,7 +63,8 @@ class FreeTask(MinibatchTask):
         TypeError: an eps that is not a number, a model that cannot be called, or a space that is none.
 
     Warns:
-        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected.
+        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected. Also, once, that a
+            perturbation comes again and has not moved.
     """
 
     def __init__(
@@ -86,10 +93,12 @@ class FreeTask(MinibatchTask):
         radius = self.eps / self._unit
         self._ball = PixelSpace(0.0, [std / self._unit for std in space.std], -radius, radius)
         self._perturbations: list[Tensor | None] = [None] * accumulate  # [m, C, H, W] each
+        self._waiting: set[int] = set()  # which of them have not moved since they were shown
+        self._stood_still = False
         self._range_seen = False
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of one minibatch; call ``backward()`` on it, which also moves the perturbations.
+        """The loss of one minibatch; call ``backward()`` on it, for all inputs, which also moves the perturbations.
 
         Args:
             images: [m, C, H, W], clean; they are left as they are, and may come again as they are.
@@ -99,31 +108,38 @@ class FreeTask(MinibatchTask):
             TypeError: images that are not floating point, labels that are not int64, a model that returns neither
                 logits nor a named tuple that begins with them.
             ValueError: images that require a gradient, that lie outside the space (looked for in the first minibatch)
-                or have another shape than those before, or as many labels as there are not images.
+                or have another shape than those before, none at all, or as many labels as there are not images.
         """
         check_minibatch(images, labels)
         if not self._range_seen:
             self.space.check(images)
             self._range_seen = True
-        delta = self._perturbation(images)  # [m, C, H, W]
+        place = self.iteration % self.accumulate
+        if place in self._waiting and not self._stood_still:
+            warnings.warn(_STANDS_STILL, stacklevel=2)
+            self._stood_still = True
+        delta = self._perturbation(place, images)  # [m, C, H, W]
         shown = images + delta  # [m, C, H, W]
         ops.sign_step_(shown, images, delta, 0.0, self.eps, self.space)  # a step of no length: ball and range alone
         torch.sub(shown, images, out=delta)
         shown.requires_grad_()
-        shown.register_post_accumulate_grad_hook(partial(self._step_, delta))  # type: ignore[no-untyped-call]
-        return self._loss(shown, labels, k=len(images), lambda_=1.0)
+        shown.register_post_accumulate_grad_hook(partial(self._step_, place, delta))  # type: ignore[no-untyped-call]
+        loss = self._loss(shown, labels, k=len(images), lambda_=1.0)
+        if loss.requires_grad:
+            self._waiting.add(place)
+        return loss
 
-    def _step_(self, delta: Tensor, shown: Tensor) -> None:  # [m, C, H, W] each
+    def _step_(self, place: int, delta: Tensor, shown: Tensor) -> None:  # [m, C, H, W] each
         """The perturbation's step, once the backward pass has arrived at the images."""
         assert shown.grad is not None
+        self._waiting.discard(place)
         # From delta itself, in a ball around 0 that is the range of its space.
         alpha = self.alpha / self._unit
         ops.sign_step_(delta, delta, shown.grad, alpha, alpha, self._ball)
         shown.grad = None
 
-    def _perturbation(self, images: Tensor) -> Tensor:
+    def _perturbation(self, place: int, images: Tensor) -> Tensor:
         """Where the perturbations of images [m, C, H, W] are kept, [m, C, H, W]: zeros at first."""
-        place = self.iteration % self.accumulate
         kept = self._perturbations[place]
         if kept is None:
             kept = torch.zeros_like(images)
@@ -151,6 +167,7 @@ class FreeTask(MinibatchTask):
         """
         check_state("a FreeTask", ("iteration", "perturbations"), state)
         self.iteration = state["iteration"]
+        self._waiting.clear()
         kept = [None if delta is None else delta.clone() for delta in state["perturbations"]]
         self._perturbations = (kept + [None] * self.accumulate)[: self.accumulate]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_loss_is_the_mean_cross_entropy_of_what_is_shown() -> None:
     task = FreeTask(Pixels(), eps=1, space=RAW, label_smoothing=0.5)
     images, labels = pixels((8, 8 + math.log(3))), torch.tensor([1])
     smooth = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)  # targets 3/4 and 1/4 against p = 3/4 and 1/4
-    assert task(images, labels).item() == pytest.approx(smooth, rel=1e-12)
+    with torch.no_grad():
+        assert task(images, labels).item() == pytest.approx(smooth, rel=1e-12)
     train(task, images, labels)
     one_closer = math.log1p(math.exp(2 - math.log(3)))  # class 1's logit fell by 1 and class 0's rose
     other = math.log1p(math.exp(math.log(3) - 2))
@@ -246,8 +248,9 @@ def test_a_call_without_a_backward_pass_moves_nothing() -> None:
     task, shown = FreeTask(model, eps=6, space=UNIT), shown_to(model)
     images, labels = batch()
     train(task, images, labels)
-    for _ in range(2):
-        task(images, labels)
+    with torch.no_grad():
+        for _ in range(2):
+            task(images, labels)
     assert not torch.equal(shown[1], images) and torch.equal(shown[1], shown[2])
 
 
@@ -345,6 +348,7 @@ def test_options_that_are_refused(options: dict[str, Any], kind: type[Exception]
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
         (lambda x, y: (x, y.int()), TypeError, "labels must be an int64 tensor"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[6\], got \[5\]"),
+        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 3, 8, 8\]"),
         (lambda x, y: (300 * x, y), ValueError, "outside the pixel range"),
     ],
 )
@@ -353,6 +357,28 @@ def test_data_that_is_refused(change: Any, kind: type[Exception], said: str) -> 
     with pytest.raises(kind, match=said):
         task(*change(*batch()))
     assert task.iteration == 0 and task.state_dict()["perturbations"] == [None]
+
+
+BACKWARDS: dict[str, tuple[int, Callable[[Tensor, nn.Module], object]]] = {
+    "whole": (0, lambda loss, model: loss.backward()),
+    "of a multiple": (0, lambda loss, model: (8 * loss).backward()),
+    "for weights alone": (1, lambda loss, model: loss.backward(inputs=list(model.parameters()))),
+    "torch.autograd.grad": (1, lambda loss, model: torch.autograd.grad(loss, list(model.parameters()))),
+    "none": (1, lambda loss, model: None),
+}
+
+
+@pytest.mark.parametrize(("warned", "backward"), BACKWARDS.values(), ids=BACKWARDS)
+def test_a_perturbation_that_stands_still_warns_once(warned: int, backward: Callable[[Tensor, nn.Module], Any]) -> None:
+    task = FreeTask(ConvNet(), eps=8, space=UNIT, accumulate=2)
+    images, labels = batch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            backward(task(images, labels) + task(images, labels), task.model)
+    assert [warning.filename for warning in caught] == [__file__] * warned
+    assert all("has not moved: call backward() on what" in str(warning.message) for warning in caught)
+    assert any(bool(delta.any()) for delta in task.state_dict()["perturbations"]) == (not warned)
 
 
 def test_images_of_another_shape_are_refused() -> None:
