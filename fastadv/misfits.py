@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +55,14 @@ def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, 
     if weights.dtype == images.dtype or torch.is_autocast_enabled(images.device.type):
         return None
     return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
+
+
+def tensor_hint(images: object) -> str:
+    """What was given in the place of floating images, and what makes such a tensor of it."""
+    if isinstance(images, Tensor):
+        return f"got {images.dtype}; PixelSpace.from_pixels makes one from uint8 pixels"
+    hint = "; torch.from_numpy makes a tensor of it" if isinstance(images, np.ndarray) else ""
+    return f"got {type(images).__name__}{hint}"
 
 
 def batch_hint(images: Tensor) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from fastadv.attacks.amounts import Size
-from fastadv.attacks.base import Attack
+from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.fast_entropy import FastEntropy
 from fastadv.attacks.fast_grad import FastGradL2, FastGradLinf
 from fastadv.attacks.fgsm import FGSM
@@ -91,10 +90,7 @@ def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) 
     if isinstance(name, Attack):
         raise TypeError(f"an attack is a name or a class, such as {type(name).__name__}, not an object of it")
     attack = name if isinstance(name, type) and issubclass(name, Attack) else get(name)  # type: ignore[arg-type]
-    known = set(inspect.signature(attack).parameters) - {"model"}
-    unknown = sorted(set(options) - known)
+    unknown = set(options) - options_of(attack)
     if unknown:
-        raise ValueError(
-            f"{attack.name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}"
-        )
+        raise ValueError(no_such_option(attack, unknown))
     return attack(model, **options)

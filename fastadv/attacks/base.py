@@ -14,7 +14,7 @@ from fastadv.attacks.amounts import Eps, Size, checked_eps
 from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
-from fastadv.misfits import labels_hint
+from fastadv.misfits import labels_hint, tensor_hint
 from fastadv.options import check_label_smoothing, check_model, check_switches
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.streams import RandomStream
@@ -30,12 +30,13 @@ class Attack(ABC):
     """Makes a candidate adversarial image of each clean image, by the current weights of a model.
 
     Call it for a new tensor, or :meth:`perturb_` to mutate the images in place. It works under ``no_grad``,
-    ``inference_mode`` and autocast, and leaves the model's modes, buffers and gradients as they were. Meanwhile the
-    model is in evaluation mode: no other thread may use it.
+    ``inference_mode`` and autocast, and leaves a module's modes, buffers and gradients as they were. Meanwhile the
+    module is in evaluation mode: no other thread may use it.
 
     Args:
-        model: a module (wrapped by DistributedDataParallel or torch.compile, or not) or any callable, from images
-            [N, C, ...] to logits [N, K].
+        model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one or any callable,
+            from images [N, C, ...] to logits [N, K]. What lies behind another callable, or was traced by torch.jit, is
+            not seen: it runs in the modes that it is in, and BatchNorm in training mode moves its statistics.
         eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
             drawn from anew for each example.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
@@ -52,6 +53,7 @@ class Attack(ABC):
 
     Raises:
         ValueError: an eps that is negative or not finite, or another option outside its values.
+        TypeError: an option that the attack does not have.
 
     Attributes:
         name: the attack's, in the paper's words.
@@ -87,7 +89,10 @@ class Attack(ABC):
         fast: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
+        **unknown: object,
     ) -> None:
+        if unknown:
+            raise TypeError(no_such_option(type(self), unknown))
         check_model(model)
         _check_choice("validate", validate, VALIDATE)
         _check_choice("bn", bn, BN_MODES)
@@ -209,10 +214,9 @@ class Attack(ABC):
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         if not isinstance(images, Tensor) or images.dtype not in DTYPES:
-            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(
                 f"{self.name}: images must be a float32, float64, bfloat16 or float16 tensor in the model's input "
-                f"space, got {kind}; PixelSpace.from_pixels makes one from uint8 pixels"
+                f"space, {tensor_hint(images)}"
             )
         if images.dim() < 2:
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
@@ -242,6 +246,17 @@ def _signature(kind: type[Any]) -> inspect.Signature:
         if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
     }
     return inspect.Signature(list(merged.values()))
+
+
+def options_of(attack: type[Attack]) -> set[str]:
+    """The names of an attack's options."""
+    return set(inspect.signature(attack).parameters) - {"model"}
+
+
+def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
+    """What to say of options that an attack does not have."""
+    name, known = getattr(attack, "name", attack.__name__), ", ".join(sorted(options_of(attack)))
+    return f"{name} has no option {', '.join(sorted(unknown))}; its options are {known}"
 
 
 Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # not that of __new__

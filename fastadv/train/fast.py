@@ -19,8 +19,11 @@ def fast_task(
     eps: float,
     space: PixelSpace,
     alpha: float | None = None,
+    start_after: int = 0,
+    label_smoothing: float = 0.0,
+    aux_weight: float = 0.4,
+    seed: int | None = None,
     attack_options: dict[str, Any] | None = None,
-    **options: Any,
 ) -> AdversarialTask:
     """One step from a random start, for all examples: "Fast is better than free" (Wong, Rice and Kolter, 2020).
 
@@ -35,8 +38,11 @@ def fast_task(
         eps: radius of the ball in pixel values; one number for all examples.
         space: how the images were normalised.
         alpha: length of the step in pixel values; None takes 1.25 eps, as the paper does.
+        start_after: as for :class:`AdversarialTask`, like the next three.
+        label_smoothing: of the loss and of the cost that the attack follows.
+        aux_weight: of the loss at auxiliary logits.
+        seed: of the random starts.
         attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.
-        options: of :class:`AdversarialTask`: ``start_after``, ``label_smoothing``, ``aux_weight`` and ``seed``.
 
     Raises:
         ValueError: an eps or alpha that is not positive and finite, an attack option that makes it another method, or
@@ -54,8 +60,11 @@ def fast_task(
         lambda_=1.0,
         eps=eps,
         space=space,
+        start_after=start_after,
+        label_smoothing=label_smoothing,
+        aux_weight=aux_weight,
+        seed=seed,
         attack_options={"steps": 1, "alpha": alpha, **given},
-        **options,
     )
     number = checked_number(task.attack.eps)
     if alpha is None:  # as an option of the attack, a wrong eps would be warned of twice

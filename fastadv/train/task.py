@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastadv import attacks, ops
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
-from fastadv.misfits import explaining, labels_hint
+from fastadv.misfits import explaining, labels_hint, tensor_hint
 from fastadv.options import check_aux_weight, check_label_smoothing, check_model, is_number
 from fastadv.pixels import PixelSpace
 from fastadv.train.distributed import current
@@ -23,8 +23,9 @@ from fastadv.train.reuse import overwriting
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
 _AGAIN = (
-    "this minibatch was made adversarial by an earlier call and has not been filled anew: the perturbations add up. "
-    "Pass a copy, images.clone(), of images that are used more than once"
+    "this minibatch was made adversarial by an earlier call, and no operator of PyTorch has filled it anew: the "
+    "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
+    "is filled past PyTorch, such as by NumPy"
 )
 
 
@@ -173,9 +174,9 @@ class AdversarialTask(MinibatchTask):
         Raises:
             TypeError: images that are not floating point, labels that are not int64, a model that returns neither
                 logits nor a named tuple that begins with them.
-            ValueError: images that require a gradient or that the model does not take, or as many labels as there are
-                not images. Also labels that are none of the model's classes, which shows when the first k images are
-                adversarial already.
+            ValueError: images that require a gradient or that the model does not take, none at all, or as many labels
+                as there are not images. Also labels that are none of the model's classes, which shows when the first k
+                images are adversarial already.
         """
         check_minibatch(images, labels)
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
@@ -187,7 +188,10 @@ class AdversarialTask(MinibatchTask):
         return self._loss(images, labels, k, self.lambda_)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: where the delayed start and the attack's random draws stand."""
+        """What a checkpoint needs: where the delayed start and the attack's random draws stand.
+
+        Without a ``seed`` draws follow PyTorch's default generator, which is not in it: save ``torch.get_rng_state()``.
+        """
         return {"iteration": self.iteration, "stream": self.attack.stream.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -243,8 +247,9 @@ def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
 def check_minibatch(images: Tensor, labels: Tensor) -> None:
     """Raise for images [m, C, H, W] and labels [m] that no task takes; see :meth:`AdversarialTask.__call__`."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
-        got = str(images.dtype) if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be floating point, as PixelSpace.from_pixels makes them, got {got}")
+        raise TypeError(f"images must be floating point, {tensor_hint(images)}")
+    if len(images) == 0:
+        raise ValueError(f"the minibatch must have an image or more, got images {list(images.shape)}")
     if images.requires_grad:
         raise ValueError("images must not require a gradient, which a task works with itself: pass images.detach()")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:

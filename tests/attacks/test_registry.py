@@ -80,6 +80,11 @@ def test_create_says_what_it_knows(name: str, options: dict[str, object], messag
         attacks.create(name, ConvNet(), **options)
 
 
+def test_a_class_says_what_it_knows_as_python_does() -> None:
+    with pytest.raises(TypeError, match=r"^fgsm has no option fold_nb; its options are aux_weight, bn, .*fold_bn"):
+        attacks.FGSM(ConvNet(), fold_nb=True)
+
+
 def test_create_with_its_arguments_in_the_other_order() -> None:
     with pytest.raises(TypeError, match=r"a name or a class, got ConvNet; in create\(name, model\) it comes first"):
         attacks.create(ConvNet(), "fgsm")  # type: ignore[arg-type]

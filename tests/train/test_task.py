@@ -311,13 +311,14 @@ def test_minibatches_made_in_inference_mode() -> None:
     [
         (lambda x, y: (x.requires_grad_(), y), ValueError, "must not require a gradient"),
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
-        (lambda x, y: (x.numpy(), y), TypeError, "images must be floating point, .* got ndarray"),
-        (lambda x, y: (x.tolist(), y), TypeError, "images must be floating point, .* got list"),
+        (lambda x, y: (x.numpy(), y), TypeError, "images must be floating point, got ndarray; torch.from_numpy"),
+        (lambda x, y: (x.tolist(), y), TypeError, "images must be floating point, got list$"),
         (lambda x, y: (x[0], y[:1]), ValueError, r"\[2\], got \[1\]; make a batch of a single image by images\[None\]"),
         (lambda x, y: (x, torch.eye(4).long()), ValueError, r"got \[4, 4\]; pass labels.argmax\(dim=1\), of one-hot"),
         (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
         (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
+        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 2, 1, 1\]"),
         (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]; pass labels.squeeze\(1\)"),
     ],
 )
