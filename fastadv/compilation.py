@@ -7,7 +7,7 @@ import re
 import torch
 
 _CONTEXT = re.compile(r"^\s*Developer debug context: (.+)$", re.MULTILINE)
-_FRAME = re.compile(r'^\s*File "(.+)", line (\d+), in .+\n\s*(.+)$', re.MULTILINE)
+_FRAME = re.compile(r'^[ \t]*File "(.+)", line (\d+), in .+(?:\n[ \t]+(?!File ")(\S.*))?$', re.MULTILINE)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -24,4 +24,4 @@ def reason_of(error: BaseException) -> str:
     if not frames:
         return finding
     file, line, code = frames[-1]  # the innermost
-    return f"at {file}:{line}, `{code}`: {finding}"
+    return f"at {file}:{line}{code and f', `{code}`'}: {finding}"

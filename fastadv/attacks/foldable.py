@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -55,28 +55,43 @@ class Search:
         self._made: list[tuple[Tensor, nn.Module]] = []  # what convolutions returned, and by which of them
         self._read: list[tuple[nn.Module, nn.Module]] = []
         self._calls: Counter[nn.Module] = Counter()
-        before = {layer: _tensors(layer) for layer in plain}
-        self._reads = _Reads(memory for tensors in before.values() for memory in tensors)
+        self._before = {layer: _tensors(layer) for layer in plain}
+        self._swapped: set[nn.Module] = set()  # had other tensors when they ran
+        self._reads = _Reads(memory for tensors in self._before.values() for memory in tensors)
         handles = [m.register_forward_hook(self._after_convolution) for m in convolutions if m in plain]
-        handles += [m.register_forward_pre_hook(self._before_batch_norm) for m in batch_norms if m in plain]
+        handles += [
+            m.register_forward_pre_hook(self._before_batch_norm, with_kwargs=True) for m in batch_norms if m in plain
+        ]
         try:
-            with torch.enable_grad(), self._reads:
-                self.output = forward(images.detach().requires_grad_())
+            with torch.no_grad(), self._reads:
+                self.output = forward(images.detach())
         finally:
             for handle in handles:
                 handle.remove()
-        self._still = {m for m in plain if _tensors(m) == before[m] and not self._reads.written & set(before[m])}
+        self._still = {layer for layer in plain if self._is_still(layer)}
         self.left_out = len(convolutions) + len(batch_norms) - len(self._still)
         self.pairs = self._pairs()
+        self._made.clear()  # activations
 
     def _after_convolution(self, module: nn.Module, _: Any, output: Tensor) -> None:
-        self._calls[module] += 1
-        self._made.append((output, module))
-        self._reads.watch(output)
+        self._called(module)
+        if _has_memory(output):
+            self._made.append((output, module))
+            self._reads.watch(output)
 
-    def _before_batch_norm(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _before_batch_norm(self, module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        self._called(module)
+        given = next(iter((*inputs, *named.values())), None)
+        self._read += [(convolution, module) for output, convolution in self._made if given is output]
+
+    def _called(self, module: nn.Module) -> None:
         self._calls[module] += 1
-        self._read += [(convolution, module) for output, convolution in self._made if inputs and inputs[0] is output]
+        if _tensors(module) != self._before[module]:
+            self._swapped.add(module)
+
+    def _is_still(self, layer: nn.Module) -> bool:
+        before = self._before[layer]
+        return layer not in self._swapped and _tensors(layer) == before and not self._reads.written & set(before)
 
     def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         read_once = {convolution for output, convolution in self._made if self._reads.of(output) == 1}
@@ -94,6 +109,8 @@ class _Reads(TorchDispatchMode):
     Autograd's graph would not do: who reads with torch.no_grad or behind a detach is not in it.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, weights: Iterable[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.written: set[int] = set()
@@ -101,28 +118,31 @@ class _Reads(TorchDispatchMode):
         self._count: dict[int, int] = {}  # by memory, which is not given to others while its tensor is kept
 
     def watch(self, tensor: Tensor) -> None:
-        self._count[_memory(tensor)] = 0
+        self._count[memory_of(tensor)] = 0
 
     def of(self, tensor: Tensor) -> int:
-        return self._count[_memory(tensor)]
+        return self._count[memory_of(tensor)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        touched = set(map(_memory, _strided(args, kwargs)))
+        touched = {memory_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_memory(x)}
         for memory in touched & self._count.keys():
             self._count[memory] += 1
-        if func._schema.is_mutable:
+        schema = getattr(func, "_schema", None)  # an operator of functions, such as torch.cond, has none
+        if schema is not None and schema.is_mutable:
             self.written |= touched & self._weights
         return func(*args, **(kwargs or {}))
 
 
-def _strided(*arguments: Any) -> Iterator[Tensor]:
-    return (x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.layout == torch.strided)
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether it has a memory of its own: not inside torch.func.vmap and the like, and not if it is sparse."""
+    return tensor.layout == torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _tensors(layer: nn.Module) -> list[int]:
     """Where the layer's weights and statistics lie."""
-    return [_memory(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))]
+    return [memory_of(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))]
 
 
-def _memory(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
+    """Which memory a tensor, or a view of it, lies in."""
     return int(tensor.untyped_storage()._cdata)

@@ -15,7 +15,8 @@ from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
 from fastadv.attacks.compiled import Compiled
-from fastadv.attacks.folding import FoldedModel, Folds
+from fastadv.attacks.folding import FoldedModel
+from fastadv.attacks.folds import Folds
 from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
@@ -42,9 +43,10 @@ class GradientAttack(Attack):
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
             call; the first runs the model twice more, to find the layers. Layers with hooks, a forward of their own or
             a weight that is computed or written by the model (pruning, weight normalisation) stay as they are. Needs
-            ``bn="eval"``. A model without layers to fold, whose logits are others then, or which connects its layers in
-            another way in a later call, runs as it is, and a warning says so; with ``compile`` and ``capture`` such a
-            later call is not noticed. On a CPU the model's passes are in channels_last then.
+            ``bn="eval"``. A model without layers to fold, which fails or whose logits are others then, or which
+            connects its layers in another way or with other weights in a later call, runs as it is, and a warning says
+            so. Not noticed is such a later call with ``compile`` and ``capture``, and one that writes through
+            ``.data``. On a CPU the model's passes are in channels_last then, where it takes that.
         compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
             second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
             the attack runs without, and a warning says why.
@@ -188,9 +190,8 @@ class GradientAttack(Attack):
             if found is not None:
                 return found
         images = adv.detach().requires_grad_()
-        with torch.enable_grad(), explaining(model, images, user=self.name):
+        with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name):
             logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
-        self._folds.check()
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(

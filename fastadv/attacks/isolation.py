@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -41,18 +42,18 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     Raises:
         ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
     """
-    model = getattr(model, "__self__", model)  # a method's module
-    if not isinstance(model, nn.Module):
+    whole = model.__self__ if isinstance(model, MethodType) else model
+    if not isinstance(whole, nn.Module):
         yield
         return
-    if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+    if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
         raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in whole.modules()]
     tracking: list[_BatchNorm] = []
-    whole_model_trains = model.training
+    whole_trains = whole.training
     try:
         for module, training in modes:
-            frozen = whole_model_trains and not training
+            frozen = whole_trains and not training
             batch_norm = module if isinstance(module, _BatchNorm) else None
             use_batch = bn == "batch" and batch_norm is not None and not frozen
             if training != use_batch:

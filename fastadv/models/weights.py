@@ -64,7 +64,7 @@ def _read(path: Path) -> Any:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # of any kind: what a damaged file is taken for is chance
         raise ValueError(

@@ -202,7 +202,7 @@ class AttackConfig:
         unused = [name for name in _NOT_OF_TRAINING[self.training] if getattr(self, name) != defaults[name]]
         if unused:
             has, it = ("has", "it") if len(unused) == 1 else ("have", "them")
-            given = " and ".join(f"attack.{name}" for name in unused)
+            given = ", ".join(f"attack.{name}" for name in unused)
             back = " ".join(f"--attack.{name} {defaults[name]}" for name in unused)
             raise ValueError(
                 f"{given} {has} no effect with attack.training {self.training}: leave {it} out, or, where the recipe "

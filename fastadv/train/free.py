@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,11 @@ from fastadv.attacks.amounts import checked_alpha, checked_eps, checked_number
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.train.task import MinibatchTask, check_minibatch, check_state
 
+_PATIENCE = 2  # calls
 _STANDS_STILL = (
-    "the backward pass of an earlier call has not arrived at the images, whose perturbation has not moved: call "
-    "backward() on what the task returns, without inputs=, and not torch.autograd.grad"
+    "a perturbation has not moved between two calls, for the second time: no backward pass has arrived at the images. "
+    "Call backward() on what the task returns before its next call, without inputs=, and not torch.autograd.grad; for "
+    "several minibatches at once give the task their number, accumulate="
 )
 
 
@@ -64,7 +67,7 @@ class FreeTask(MinibatchTask):
 
     Warns:
         UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected. Also, once, that a
-            perturbation comes again and has not moved.
+            perturbation has not moved in two calls running; after one alone, a loss may have been looked at or skipped.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class FreeTask(MinibatchTask):
         radius = self.eps / self._unit
         self._ball = PixelSpace(0.0, [std / self._unit for std in space.std], -radius, radius)
         self._perturbations: list[Tensor | None] = [None] * accumulate  # [m, C, H, W] each
-        self._waiting: set[int] = set()  # which of them have not moved since they were shown
+        self._waiting: Counter[int] = Counter()  # how often each was shown and has not moved
         self._stood_still = False
         self._range_seen = False
 
@@ -115,7 +118,7 @@ class FreeTask(MinibatchTask):
             self.space.check(images)
             self._range_seen = True
         place = self.iteration % self.accumulate
-        if place in self._waiting and not self._stood_still:
+        if self._waiting[place] == _PATIENCE and not self._stood_still:
             warnings.warn(_STANDS_STILL, stacklevel=2)
             self._stood_still = True
         delta = self._perturbation(place, images)  # [m, C, H, W]
@@ -126,13 +129,13 @@ class FreeTask(MinibatchTask):
         shown.register_post_accumulate_grad_hook(partial(self._step_, place, delta))  # type: ignore[no-untyped-call]
         loss = self._loss(shown, labels, k=len(images), lambda_=1.0)
         if loss.requires_grad:
-            self._waiting.add(place)
+            self._waiting[place] += 1
         return loss
 
     def _step_(self, place: int, delta: Tensor, shown: Tensor) -> None:  # [m, C, H, W] each
         """The perturbation's step, once the backward pass has arrived at the images."""
         assert shown.grad is not None
-        self._waiting.discard(place)
+        self._waiting[place] = 0
         # From delta itself, in a ball around 0 that is the range of its space.
         alpha = self.alpha / self._unit
         ops.sign_step_(delta, delta, shown.grad, alpha, alpha, self._ball)

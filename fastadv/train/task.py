@@ -248,7 +248,7 @@ def check_minibatch(images: Tensor, labels: Tensor) -> None:
     """Raise for images [m, C, H, W] and labels [m] that no task takes; see :meth:`AdversarialTask.__call__`."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         raise TypeError(f"images must be floating point, {tensor_hint(images)}")
-    if len(images) == 0:
+    if images.dim() == 0 or len(images) == 0:
         raise ValueError(f"the minibatch must have an image or more, got images {list(images.shape)}")
     if images.requires_grad:
         raise ValueError("images must not require a gradient, which a task works with itself: pass images.detach()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,12 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
+from torch.utils.checkpoint import checkpoint
 from torchvision import models as torchvision_models
 
 from fastadv import PixelSpace, attacks, models
 from fastadv.attacks import recorder
+from fastadv.attacks.foldable import Search
 from fastadv.attacks.folding import FoldedModel
 from tests.attacks.models import ConvNet, batch
 from tests.attacks.tape import TapeRecorder
@@ -191,7 +194,7 @@ def test_layers_that_are_not_plain_stay_as_they_are(change: Callable[[Any], obje
     assert len(FoldedModel(model.eval(), model, images[:1], None)) == 1
 
 
-class Gated(nn.Module):
+class ByAddress(nn.Module):
     """Reads what the convolution makes by its address, as a kernel of one's own does, which no operator shows."""
 
     def __init__(self) -> None:
@@ -206,13 +209,30 @@ class Gated(nn.Module):
         return self.head((self.bn(x) * seen.mean()).flatten(1))
 
 
+class ByHand(nn.Module):
+    """Makes something else of the BatchNorm's input than the BatchNorm, by a forward that is not the layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
+        folded = "forward" in vars(self.bn)
+        return self.head(self.bn(self.conv(x)).flatten(1)) * (2 if folded else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(ByAddress, "what a convolution makes does not go to its BatchNorm alone"), (ByHand, "its logits are others, by")],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_other_logits_are_noticed(dtype: torch.dtype) -> None:
+def test_another_function_is_noticed(kind: type[nn.Module], reason: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = set_up(Gated()).to(dtype)
+    model: Any = set_up(kind()).to(dtype)
     folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
     images, _ = batch(6, PixelSpace.unit(), dtype)
-    with pytest.warns(UserWarning, match="step_ll runs without fold_bn=True: folded, its logits are others, by"):
+    with pytest.warns(UserWarning, match=f"step_ll runs without fold_bn=True: .*{reason}"):
         result = folded(images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
@@ -222,22 +242,62 @@ def test_other_logits_are_noticed(dtype: torch.dtype) -> None:
 
 
 class Switched(nn.Module):
-    """One convolution and two BatchNorm layers, of which one reads it: the first in bright batches."""
+    """A convolution and its BatchNorm, and in dark batches something else that is done with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, else_done: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
         self.conv, self.bns = nn.Conv2d(3, 4, 3, padding=1), nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
         self.head = nn.Linear(4 * 64, 5)
+        self.else_done = else_done
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
-        return self.head(self.bns[int(x.mean() < 0.5)](self.conv(x)).relu().flatten(1))
+        dark = x.mean() < 0.5
+        x = self.else_done(self, x) if dark else self.bns[0](self.conv(x))
+        return self.head(x.relu().flatten(1))
 
 
+def and_the_sum(model: Any, x: Tensor) -> Tensor:
+    x = model.conv(x)
+    return model.bns[0](x) + x
+
+
+def and_the_mean_without_a_gradient(model: Any, x: Tensor) -> Tensor:
+    x = model.conv(x)
+    return model.bns[0](x) * x.detach().mean((2, 3), keepdim=True)
+
+
+def in_place(model: Any, x: Tensor) -> Tensor:
+    return model.bns[0](model.conv(x).mul_(2))
+
+
+def with_a_written_weight(model: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        model.conv.weight.abs_()
+    return model.bns[0](model.conv(x))
+
+
+def with_another_weight(model: Any, x: Tensor) -> Tensor:
+    return model.bns[0](torch.func.functional_call(model.conv, {"weight": -model.conv.weight}, (x,)))
+
+
+def with_other_statistics(model: Any, x: Tensor) -> Tensor:
+    variance = {"running_var": 2 * model.bns[0].running_var}
+    return torch.func.functional_call(model.bns[0], variance, (model.conv(x),))
+
+
+@pytest.mark.parametrize(
+    "else_done",
+    [
+        lambda model, x: model.bns[1](model.conv(x)),
+        *(and_the_sum, and_the_mean_without_a_gradient, in_place),
+        *(with_a_written_weight, with_another_weight, with_other_statistics),
+    ],
+)
 @pytest.mark.parametrize("name", ["step_ll", "iter_ll", "at_each"])
-def test_layers_connected_in_another_way_are_noticed(name: str) -> None:
-    """In the call that connects them so, whose images are what they are without folding."""
+def test_a_call_that_does_something_else_is_noticed(name: str, else_done: Callable[[Any, Tensor], Tensor]) -> None:
+    """In that call, whose images are what they are without folding."""
     torch.manual_seed(0)
-    model = set_up(Switched().double())
+    model = set_up(Switched(else_done).double())
     method = "step_ll" if name == "at_each" else name
     folded, plain = (attacks.create(method, model, eps=4, fold_bn=fold) for fold in (True, False))
 
@@ -251,7 +311,9 @@ def test_layers_connected_in_another_way_are_noticed(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ((made(folded, bright) - made(plain, bright)).abs() > 1e-9).sum() <= 2
-    with pytest.warns(UserWarning, match="runs without fold_bn=True: its layers are not connected in the same way"):
+    with pytest.warns(
+        UserWarning, match="runs without fold_bn=True: what a convolution makes does not go to its BatchNorm alone"
+    ):
         result = made(folded, dark)
     assert torch.equal(result, made(plain, dark))
     assert torch.equal(made(folded, bright), made(plain, bright))  # as it is from then on
@@ -285,17 +347,126 @@ def test_weights_that_the_model_writes_are_its_own(by: str) -> None:
     assert len(FoldedModel(model.eval(), model, images, None)) == 1  # the other pair of layers
 
 
-def test_a_model_of_one_size_of_batches() -> None:
-    class Fixed(ConvNet):
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images.view(6, 3, 8, 8))
+class Average(nn.Module):
+    """Of another network's weights, as a teacher or its smoothed copy runs, which are not those of its layers."""
 
-    model = set_up(Fixed().double())
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ConvNet()
+        self.averages = {name: value.clone() for name, value in self.net.double().state_dict().items()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.functional_call(self.net, self.averages, (x,))
+
+
+class Quantised(ConvNet):
+    """Computes with rounded weights, and puts the exact ones back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.features[0]
+        exact = conv.weight.data
+        conv.weight.data = (exact * 64).round() / 64
+        try:
+            return super().forward(x)
+        finally:
+            conv.weight.data = exact
+
+
+@pytest.mark.parametrize(("make", "folds"), [(Average, 0), (Quantised, 1)])
+def test_weights_put_in_place_for_the_call(make: Callable[[], nn.Module], folds: int) -> None:
+    model = set_up(make().double())
     folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
     images, _ = batch(6, PixelSpace.unit(), torch.float64)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+        warnings.simplefilter("error" if folds else "ignore")
+        folded(images)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.neg_()
+    assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+    assert bool(folds) == any(module is not None for module in folded._folds._found.values())
+
+
+class Fixed(ConvNet):
+    """Takes batches of one size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.view(6, 3, 8, 8))
+
+
+class Viewed(ConvNet):
+    """Takes what its layers make to lie in memory as the images do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)
+        return self.head(x.view(x.size(0), -1))
+
+
+class ByName(ConvNet):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.features:
+            known = isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))
+            x = layer(input=x) if known else layer(x)
+        return self.head(x.flatten(1))
+
+
+class LooksAtShapes(ConvNet):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features[0](x)
+        assert x.dim() == 4 and len(x) == x.shape[0] and x.is_floating_point() and x.device.type == "cpu"
+        return self.head(self.features[1:](x).flatten(1))
+
+
+class WithConditions(ConvNet):
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return torch.cond(logits.sum() > 0, lambda y: 2 * y, lambda y: y.sin(), (logits,))
+
+
+class Vectorised(ConvNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.vmap(super().forward)(x[:, None])[:, 0]
+
+
+class Checkpointed(ConvNet):
+    """Computes anew what the backward pass reads, and of the last layers no more than that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.features, x, use_reentrant=False).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["step_ll", "iter_ll"])
+@pytest.mark.parametrize("make", [Fixed, Viewed, ByName, LooksAtShapes, WithConditions, Vectorised, Checkpointed])
+def test_models_that_run_run_folded(make: Callable[[], nn.Module], name: str) -> None:
+    """Or, inside torch.func.vmap, as they are."""
+    model = set_up(make().double())
+    folded, plain = (attacks.create(name, model, eps=4, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore" if make is Vectorised else "error", message=".* runs without")
+        for _ in range(2):
+            assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
+
+
+def test_a_search_keeps_no_activations() -> None:
+    """Nor a graph of them: the first call needs no more memory than the others."""
+    model, made = ConvNet(), []
+    model.features[1].register_forward_pre_hook(lambda _, inputs: made.append(weakref.ref(inputs[0])))
+    search = Search(model.eval(), model, batch(6)[0])
+    assert not search.output.requires_grad
+    assert len(made) == 1 and made[0]() is None
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.rand(2, 8, 8, 3), r"pass images.permute\(0, 3, 1, 2\)"),
+        (torch.rand(2, 3, 8, 8, dtype=torch.float64), r"convert one by .to\(dtype\)"),
+    ],
+)
+def test_images_that_do_not_fit_are_explained(images: Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=f"step_ll: the model fails on these images: .*{said}"):
+        attacks.create("step_ll", ConvNet(), eps=4, fold_bn=True)(images)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -339,7 +510,7 @@ def test_a_call_that_fails_leaves_the_model_as_it_was() -> None:
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 8), nn.Flatten()), "no BatchNorm layer that alone reads"),
         (
             nn.Sequential(prune.identity(nn.Conv2d(3, 5, 8), "weight"), nn.BatchNorm2d(5), nn.Flatten()),
-            "layers left out for hooks, a computed weight or a forward of their own: 1",
+            "layers left out for hooks, a computed or written weight or a forward of their own: 1",
         ),
     ],
     ids=["no BatchNorm", "before the convolution", "pruned"],

@@ -201,6 +201,20 @@ def test_a_method_stands_for_its_module(name: str) -> None:
     assert_untouched(model, before)
 
 
+def test_a_module_that_has_every_attribute_is_itself() -> None:
+    class Lenient(ConvNet):
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return None
+
+    model = Lenient().train()
+    before = everything(model)
+    attacks.create("step_ll", model, eps=4)(batch()[0])
+    assert_untouched(model, before)
+
+
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_two_models_sharing_weights(name: str) -> None:
     """A student in training mode and its teacher in evaluation mode share a trunk, its BatchNorm and a parameter."""

@@ -187,7 +187,7 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: free(eps_sigma=16.0), "attack.eps_sigma has no effect"),
         (
             lambda: free(eps_sigma=16.0, k=3),
-            "attack.k and attack.eps_sigma have no effect with attack.training free: leave them out, or, where the "
+            "attack.k, attack.eps_sigma have no effect with attack.training free: leave them out, or, where the "
             "recipe sets them, go back to the default by --attack.k 16 --attack.eps_sigma 8.0",
         ),
         (lambda: free(eps_upper=32.0), "attack.eps_upper has no effect"),

@@ -377,8 +377,17 @@ def test_a_perturbation_that_stands_still_warns_once(warned: int, backward: Call
         for _ in range(3):
             backward(task(images, labels) + task(images, labels), task.model)
     assert [warning.filename for warning in caught] == [__file__] * warned
-    assert all("has not moved: call backward() on what" in str(warning.message) for warning in caught)
+    assert all("Call backward() on what the task returns before" in str(warning.message) for warning in caught)
     assert any(bool(delta.any()) for delta in task.state_dict()["perturbations"]) == (not warned)
+
+
+def test_a_loss_that_is_looked_at_or_skipped_now_and_then_does_not_warn() -> None:
+    task = FreeTask(ConvNet(), eps=8, space=UNIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            task(*batch())
+            train(task, *batch(), replays=2)
 
 
 def test_images_of_another_shape_are_refused() -> None:

@@ -318,6 +318,7 @@ def test_minibatches_made_in_inference_mode() -> None:
         (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
         (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
+        (lambda x, y: (x[0, 0, 0, 0], y), ValueError, r"must have an image or more, got images \[\]"),
         (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 2, 1, 1\]"),
         (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]; pass labels.squeeze\(1\)"),
     ],
