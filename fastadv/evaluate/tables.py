@@ -142,13 +142,21 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV, for a program to read: numbers in percent, each with its ``±`` in the column after it."""
+    """The table as CSV, for a program to read: numbers in percent, each with its ``±`` in the column after it.
+
+    Columns of text alone, such as counts, have no such column.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names, numbers = table.header[: table.labels], table.header[table.labels :]
-    writer.writerow([*names, *(text for number in numbers for text in (number, f"{number} ±"))])
-    for row in table.rows:
-        writer.writerow([*row[: table.labels], *(text for cell in row[table.labels :] for text in _percent(cell))])
+    columns: list[list[Cell]] = []
+    for index, (name, *cells) in enumerate(zip(table.header, *table.rows, strict=True)):
+        if index < table.labels:
+            columns.append([name, *cells])
+            continue
+        columns.append([name, *(_percent(cell)[0] for cell in cells)])
+        if not _is_text(cells):
+            columns.append([f"{name} ±", *(_percent(cell)[1] for cell in cells)])
+    writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
 
 
@@ -192,6 +200,12 @@ def display_rows(table: Table) -> list[tuple[str, ...]]:
         ("" if row[0] == first else str(row[0]), *("-" if cell is None else str(cell) for cell in row[1:]))
         for first, row in zip(above, table.rows, strict=False)
     ]
+
+
+def _is_text(cells: Sequence[Cell]) -> bool:
+    """Whether a column, of which something was measured, holds text alone."""
+    measured = [cell for cell in cells if cell is not None]
+    return bool(measured) and all(isinstance(cell, str) for cell in measured)
 
 
 def _percent(cell: Cell) -> tuple[str, str]:

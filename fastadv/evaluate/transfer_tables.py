@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
-from fastadv.evaluate.statistics import Proportion, proportion, wilson
-from fastadv.evaluate.tables import Table, note_on_ends
+from fastadv.evaluate.statistics import proportion, wilson
+from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ _WHAT = {
     "error": "Of all candidate images: those that the target misclassifies.",
 }
 
+FEWEST = 10  # images of which a figure shows a share: that of one alone is 0 or 100 %, and looks like a finding
+
 
 def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: float) -> Table:
-    """Sources by targets for each attack, laid out as the paper's Table 4 ("rate") or 6 ("error").
+    """Sources by targets for each attack, laid out as the paper's Table 4 ("rate") or 6 ("error"), with n.
 
     Args:
         records: of any number of models and attacks on the same images.
@@ -41,31 +43,40 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
     if not chosen:
         raise ValueError(f"there are no records of eps = {eps:g}")
     sources, targets, attacks = (list(dict.fromkeys(names)) for names in zip(*chosen, strict=True))
-    title, share_of = MEASURES[measure]
+    first = records[0]
+    of_images = [str(first.n)] if measure == "error" else []  # once; a rate's n is another for each source and attack
     rows = []
     for top in tops_of(records):
         for source in sources:
-            cells: list[Proportion | None] = []
-            for attack in attacks:
-                for target in targets:
-                    record = chosen.get((source, target, attack))
-                    counts = None if record is None else record.counts(top)
-                    found, n = (0, 0) if counts is None else share_of(counts)
-                    cells.append(proportion(found, n) if n else None)
-            rows.append((f"top {top}", source, *cells))
-    header = ("Metric", "Source", *(f"{attack}: {target}" for attack in attacks for target in targets))
-    first = records[0]
+            found = [[chosen.get((source, target, attack)) for target in targets] for attack in attacks]
+            cells = [cell for of_attack in found for cell in _cells(of_attack, top, measure)]
+            rows.append((f"top {top}", source, *of_images, *cells))
+    columns = targets if of_images else ["n", *targets]
+    heads = [f"{attack}: {column}" for attack in attacks for column in columns]
+    header = ("Metric", "Source", *(["n"] if of_images else []), *heads)
     notes = (
         f"{_WHAT[measure]} Columns: the attack, and the target. eps in pixel values of [0, 255].",
         f"{first.n:,} of the {first.total:,} {first.split} images of {first.dataset}, drawn at random by seed "
         f"{first.seed}. ±: half the width of the 95 % confidence interval.",
         *note_on_ends(rows, [first.n] if measure == "error" else []),
     )
-    return Table(f"{title}, eps = {eps:g}", header, tuple(rows), labels=2, notes=notes)
+    caption = f"{MEASURES[measure][0]}, eps = {eps:g}"
+    return Table(caption, header, tuple(rows), labels=2 + len(of_images), notes=notes)
+
+
+def _cells(records: Sequence[TransferRecord | None], top: int, measure: str) -> list[Cell]:
+    """Of one source and attack: each target's share and, before those of a rate, their n."""
+    _, share_of = MEASURES[measure]
+    counts = [None if record is None else record.counts(top) for record in records]
+    shares = [None if found is None else share_of(found) for found in counts]
+    cells: list[Cell] = [proportion(*share) if share and share[1] else None for share in shares]
+    return cells if measure == "error" else [next((str(share[1]) for share in shares if share), None), *cells]
 
 
 def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: str, measure: str) -> Figure:
     """Transfer rate or error rate against eps: a panel for top 1 and top 5, a line per attack (Figures 2 and 5).
+
+    A panel's title says of how many images its points are; those of fewer than :data:`FEWEST` are left out.
 
     Args:
         records: of any number of models and attacks on the same images.
@@ -85,13 +96,22 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
     tops = tops_of(own)
     figure, panels = panels_of(len(tops), lines=len(attacks))
     for top, axes in zip(tops, panels, strict=True):
+        counted = [(r, share_of(counts)) for r in own if (counts := r.counts(top))]
         for index, attack in enumerate(attacks):
-            shares = [(r.eps, share_of(counts)) for r in own if r.attack == attack and (counts := r.counts(top))]
-            draw_line(axes, attack, [(eps, wilson(found, n)) for eps, (found, n) in shares if n], index)
+            points = [(r.eps, wilson(*share)) for r, share in counted if r.attack == attack and share[1] >= FEWEST]
+            draw_line(axes, attack, points, index)
         eps_axis(axes, sorted({r.eps for r in own}), clean=False)
-        axes.set(title=f"{source} to {target}, top {top}", ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
+        head = f"{source} to {target}, top {top}\n{_range_of([n for _, (_, n) in counted])}"
+        axes.set(title=head, ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
     legend_below(figure, panels[0])
     return figure
+
+
+def _range_of(counts: Sequence[int]) -> str:
+    """Of how many images the points of a panel are, and that some are left out."""
+    shown = [n for n in counts if n >= FEWEST]
+    parts = [f"n = {min(shown):,}" + (f" to {max(shown):,}" if max(shown) > min(shown) else "")] if shown else []
+    return "; ".join(parts + ([f"n < {FEWEST} left out"] if len(shown) < len(counts) else []))
 
 
 def tops_of(records: Sequence[TransferRecord]) -> tuple[int, ...]:

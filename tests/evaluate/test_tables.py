@@ -58,6 +58,11 @@ def test_csv_is_numbers(records: list[Record]) -> None:
     )
 
 
+def test_csv_has_no_intervals_of_counts() -> None:
+    table = Table("c", ("Model", "n", "Rate"), (("a", "30", proportion(1, 2)), ("b", None, "50%")))
+    assert to_csv(table) == "Model,n,Rate,Rate ±\na,30,50.0000,69.2965\nb,,50,\n"
+
+
 def test_json_is_numbers(records: list[Record]) -> None:
     parsed = json.loads(to_json(robustness_tables(records)["step_ll"]))
     assert parsed["header"] == ["Model", "Metric", "Clean", "eps = 2", "eps = 16"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from fastadv import PixelSpace
 from fastadv.data import ImageSet
 from fastadv.evaluate import RecordFile, Subject, Sweep, read_records
-from fastadv.evaluate.tables import to_markdown
+from fastadv.evaluate.tables import to_csv, to_markdown
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord, draw, run_transfer, transfer
 from fastadv.evaluate.transfer_tables import transfer_figure, transfer_table
 
@@ -158,11 +159,18 @@ def test_images_are_drawn_by_the_seed(images: ImageSet) -> None:
 def test_tables_in_the_papers_layout(images: ImageSet, file: RecordFile[TransferRecord]) -> None:
     records = run_transfer(sweep(images), subjects(0, 40), file)
     rate, error = (transfer_table(records, measure=measure, eps=16) for measure in ("rate", "error"))
-    assert rate.header == ("Metric", "Source", "fgsm: 0", "fgsm: 40", "iter_ll: 0", "iter_ll: 40")
+    columns = [("n", "0", "40"), ("0", "40")]
+    for table, first, names in zip((rate, error), ((), ("n",)), columns, strict=True):
+        heads = [f"{attack}: {name}" for attack in ("fgsm", "iter_ll") for name in names]
+        assert table.header == ("Metric", "Source", *first, *heads)
     assert [row[:2] for row in rate.rows] == [("top 1", "0"), ("top 1", "40")]
-    assert rate.rows[0][2].value == rate.rows[1][3].value == 1.0
+    assert rate.rows[0][3].value == rate.rows[1][4].value == 1.0
     by_cell = {(r.source, r.attack, r.target): r for r in records if r.eps == 16}
-    assert error.rows[1][4] == by_cell["40", "iter_ll", "0"].counts(1).error
+    assert error.rows[1][5] == by_cell["40", "iter_ll", "0"].counts(1).error
+    # Of a rate n is what fooled the source, of an error rate all images; a program reads it, too.
+    assert [row[5] for row in rate.rows] == [str(by_cell[name, "iter_ll", "0"].top1[0]) for name in ("0", "40")]
+    assert [row[2] for row in error.rows] == ["30", "30"]
+    assert to_csv(rate).partition("\n")[0].startswith("Metric,Source,fgsm: n,fgsm: 0,fgsm: 0 ±,")
     assert "30 of the 40 test images of made_up, drawn at random by seed 0" in to_markdown(rate)
     # A rate is of as many images as fool its source; that on the source itself is 100 % whatever they are.
     assert rate.notes[-1] == "At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away."
@@ -178,6 +186,32 @@ def test_curves(images: ImageSet, file: RecordFile[TransferRecord]) -> None:
     assert drawn.get_ydata().tolist() == [100 * r.counts(1).error.value for r in own]
     with pytest.raises(ValueError, match="made with 0 and shown to 1"):
         transfer_figure(records, source="0", target="1", measure="rate")
+
+
+@pytest.mark.parametrize(
+    ("fooled", "drawn", "head"),
+    [
+        ([1, 9, 10, 300], [16, 32], "n = 10 to 300; n < 10 left out"),
+        ([70, 70, 70, 70], [4, 8, 16, 32], "n = 70"),
+        ([0, 1, 2, 9], [], "n < 10 left out"),
+    ],
+)
+def test_curves_are_of_enough_images_and_say_of_how_many(
+    images: ImageSet, file: RecordFile[TransferRecord], fooled: list[int], drawn: list[float], head: str
+) -> None:
+    [record] = run_transfer(sweep(images, attacks=["fgsm"], eps=[8]), subjects(0), file)
+    records = [
+        replace(record, eps=eps, n=1000, top1=[n, n, n]) for eps, n in zip([4.0, 8.0, 16.0, 32.0], fooled, strict=True)
+    ]
+    [axes] = transfer_figure(records, source="0", target="0", measure="rate").axes
+    assert axes.containers[0].lines[0].get_xdata().tolist() == drawn
+    assert axes.get_title() == f"0 to 0, top 1\n{head}"
+
+
+def test_a_source_that_none_fools_has_no_rate(images: ImageSet, file: RecordFile[TransferRecord]) -> None:
+    [record] = run_transfer(sweep(images, attacks=["fgsm"], eps=[8]), subjects(0), file)
+    table = transfer_table([replace(record, top1=[0, 0, 3])], measure="rate", eps=8)
+    assert table.rows == (("top 1", "0", "0", None),)
 
 
 def test_records_of_different_images_do_not_mix(images: ImageSet, file: RecordFile[TransferRecord]) -> None:

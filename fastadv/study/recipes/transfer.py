@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fastadv.evaluate.tables import Cell, Table
 from fastadv.evaluate.transfer import TransferRecord
-from fastadv.evaluate.transfer_tables import MEASURES, tops_of, transfer_figure, transfer_table
+from fastadv.evaluate.transfer_tables import FEWEST, MEASURES, tops_of, transfer_figure, transfer_table
 from fastadv.study import paper
 from fastadv.study.layout import TITLES
 from fastadv.study.plan import Network, Plot, Shown, Study, Transfer
@@ -56,19 +56,28 @@ def show(scale: Scale, results: Results) -> Shown:
 def _plot(records: list[TransferRecord], measure: str) -> Plot:
     figure = transfer_figure(records, source="A", target="B", measure=measure)
     title, _ = MEASURES[measure]
-    return Plot(figure, f"{title} of images made with A and shown to B, against eps, with 95 % intervals.")
+    caption = (
+        f"{title} of images made with A and shown to B, against eps, with 95 % intervals. n, the images that a point "
+        f"is of, is above each panel; points of fewer than {FEWEST} are left out."
+    )
+    return Plot(figure, caption)
 
 
 def _beside_the_papers(records: list[TransferRecord], measure: str, scale: Scale) -> Table:
     table = transfer_table(records, measure=measure, eps=scale.eps[-1])
+    of_images: list[Cell] = ["1000"] if measure == "error" else []  # n, as in transfer_table; of rates it is unknown
     rows: list[tuple[Cell, ...]] = []
     tops = [top for top in tops_of(records) for _ in "ABCD"]
     for index, (row, top) in enumerate(zip(table.rows, tops, strict=True)):
-        theirs = [f"{cell}%" for attack in ATTACKS for cell in paper.transfer(TABLES[measure], attack, top)[index % 4]]
+        theirs = [*of_images]
+        for attack in ATTACKS:
+            percents = paper.transfer(TABLES[measure], attack, top)[index % 4]
+            theirs += [*([] if of_images else [None]), *(f"{percent}%" for percent in percents)]
         rows += [(*row[:2], "here", *row[2:]), (*row[:2], "paper", *theirs)]
     names = "; ".join(network.name for name, network in networks(scale).items() if name != "A")
     notes = (*table.notes, f"A: the base network; {names}. The paper's numbers are at eps = 16.")
-    return replace(table, header=(*table.header[:2], "", *table.header[2:]), rows=tuple(rows), labels=3, notes=notes)
+    header = (*table.header[:2], "", *table.header[2:])
+    return replace(table, header=header, rows=tuple(rows), labels=table.labels + 1, notes=notes)
 
 
 STUDY = Study("transfer", "Transferability", "Tables 4 and 6, Figures 2 and 5", evaluations, show)
