@@ -168,7 +168,7 @@ def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Spe
         f"{len(networks)} networks; {hours(total)} in all, {hours(left)} of them left if no evaluation is done; "
         f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
         f"Estimated from passes of each architecture over random images on this machine just now; reading images and "
-        f"writing checkpoints come on top.\n\n{scale.why}"
+        f"writing checkpoints come on top.\n\n{scale.account}"
     )
 
 

@@ -62,7 +62,7 @@ def page(report: Report) -> str:
     body = [
         f"<h1>{escape(report.title)}</h1>",
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
-        f"<p>{escape(report.scale.why)}</p>",
+        f"<p>{escape(report.scale.account)}</p>",
         f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(RULE)}</p>',
         f'<p class="note">{escape(REASONS)}</p>' if report.remarks else "",
         *(_claim(finding, report.remarks.get(finding.claim.name, "")) for finding in found),

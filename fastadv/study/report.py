@@ -65,8 +65,8 @@ class Report:
     @property
     def title(self) -> str:
         """Of the page."""
-        about = self.about
-        return f"Adversarial Machine Learning at Scale: the paper's study, {about.scale} scale ({about.dataset})"
+        about, cut = self.about, f", {self.scale.cut}" if self.scale.cut else ""
+        return f"Adversarial Machine Learning at Scale: the paper's study, {about.scale} scale ({about.dataset}){cut}"
 
     @property
     def configuration(self) -> str:
@@ -97,8 +97,9 @@ def write_report(folder: Path) -> list[Path]:
         OSError: a file could not be written.
     """
     report = gather(folder)
+    head = f"{report.title}\n\n" if report.scale.cut else ""
     texts = {
-        "claims.md": claims_markdown(report.findings, report.remarks),
+        "claims.md": head + claims_markdown(report.findings, report.remarks),
         "claims.json": claims_json(report.findings),
         "report.md": markdown(report),
         "report.html": page(report),
@@ -244,7 +245,7 @@ def _figure_json(check: Check, verdict: str) -> dict[str, Any]:
 def markdown(report: Report) -> str:
     """The whole report as Markdown; its figures are the files in figures/."""
     claims = claims_markdown(report.findings, report.remarks)
-    parts = [f"# {report.title}", report.scale.why, f"## Claims\n\n{claims}"]
+    parts = [f"# {report.title}", report.scale.account, f"## Claims\n\n{claims}"]
     for section in report.sections:
         parts.append(f"## {section.study.title} ({section.study.source})")
         if section.shown is None:

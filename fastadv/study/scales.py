@@ -22,6 +22,7 @@ from fastadv.train.config import (
     TrainConfig,
 )
 from fastadv.train.parsing import parse_config, read_recipe
+from fastadv.wording import counted
 
 PAPER_ITERATIONS = 150_000
 PAPER_M = 32
@@ -52,6 +53,7 @@ class Scale:
         of_table3: what differs for Table 3.
         of_table5: what differs for Table 5.
         why: the reasons for these numbers.
+        cut: what was changed for a quick look, as a phrase that a reader sees first; "" if nothing was.
     """
 
     name: str
@@ -73,6 +75,12 @@ class Scale:
     of_table3: Mapping[str, Any] = field(default_factory=dict)
     of_table5: Mapping[str, Any] = field(default_factory=dict)
     why: str
+    cut: str = ""
+
+    @property
+    def account(self) -> str:
+        """What was chosen and why, after what was cut from it."""
+        return f"This study was {self.cut}. Of the scale as a whole: {self.why}" if self.cut else self.why
 
     def adversarial(self, name: str, changes: Mapping[str, Any] | None = None) -> Network:
         """The paper's main network with some changes."""
@@ -105,9 +113,11 @@ class Scale:
             limit: None leaves them.
         """
         scale = self
+        cut: list[str] = []
         if epochs is not None:
             scale = replace(scale, base=vary(scale.base, {"epochs": epochs}), of_table5={})
             scale = replace(scale, base=vary(scale.base, {"attack.start_after": scale.iterations(10_000)}))
+            cut += _epochs_cut(self, epochs)
         if limit is not None:
             scale = replace(
                 scale,
@@ -115,7 +125,25 @@ class Scale:
                 iterative_limit=_least(scale.iterative_limit, limit),
                 transfer_limit=_least(scale.transfer_limit, limit),
             )
-        return scale
+            cut += _images_cut(self, limit)
+        word = "cut short" if scale.base.epochs <= self.base.epochs else "changed"
+        return replace(scale, cut=f"{word}: {'; '.join(cut)}") if cut else scale
+
+
+def _epochs_cut(scale: Scale, epochs: int) -> list[str]:
+    whole = {"": scale.base.epochs, " in Table 5": scale.of_table5.get("epochs", epochs)}
+    cut = [f"{number}{where}" for where, number in whole.items() if number != epochs]
+    return [f"{counted(epochs, 'epoch')} instead of {' and '.join(cut)}"] if cut else []
+
+
+def _images_cut(scale: Scale, limit: int) -> list[str]:
+    whole = {
+        "for methods of one step": scale.limit or scale.test_images,
+        "for iterative ones": scale.iterative_limit or scale.test_images,
+        "for transfer": scale.transfer_limit,
+    }
+    cut = [f"{number:,} {where}" for where, number in whole.items() if number > limit]
+    return [f"{counted(limit, 'test image')} instead of {', '.join(cut)}"] if cut else []
 
 
 def _least(one: int | None, other: int) -> int:

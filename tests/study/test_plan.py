@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,6 +121,34 @@ def test_a_quick_look() -> None:
     assert (scale.base.epochs, scale.base.attack.start_after) == (1, round(468 / 15))
     assert (scale.limit, scale.iterative_limit, scale.transfer_limit) == (200, 200, 200)
     assert SMALL["fashion_mnist"]().shortened(epochs=None, limit=None) == SMALL["fashion_mnist"]()
+
+
+@pytest.mark.parametrize(
+    ("make", "epochs", "limit", "cut"),
+    [
+        (SMALL["fashion_mnist"], 1, None, "cut short: 1 epoch instead of 3"),
+        (SMALL["fashion_mnist"], 5, None, "changed: 5 epochs instead of 3"),
+        (SMALL["fashion_mnist"], 3, 10_000, ""),
+        (
+            SMALL["fashion_mnist"],
+            2,
+            200,
+            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for methods of one step, 1,000 for "
+            "iterative ones, 1,000 for transfer",
+        ),
+        (
+            SMALL["fashion_mnist"],
+            None,
+            1000,
+            "cut short: 1,000 test images instead of 10,000 for methods of one step",
+        ),
+        (imagenet, 2, None, "cut short: 2 epochs instead of 187 and 112 in Table 5"),
+    ],
+)
+def test_what_was_cut_is_said(make: Callable[[], Scale], epochs: int | None, limit: int | None, cut: str) -> None:
+    scale = make().shortened(epochs=epochs, limit=limit)
+    assert scale.cut == cut
+    assert scale.account == (f"This study was {cut}. Of the scale as a whole: {make().why}" if cut else make().why)
 
 
 # --- the paper's numbers ---------------------------------------------------------------------------------------------

@@ -153,6 +153,7 @@ def test_interrupted_in_a_training_and_in_an_evaluation(
 def test_studies_share_networks_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("fixed_eps", "--out", tmp_path) == 0
     assert study("delay", "--out", tmp_path) == 0
+    assert "cut short" not in (tmp_path / "report.md").read_text()
     shown = capsys.readouterr().err
     assert len(re.findall(r"fixed_eps: train", shown)) == 3 and len(re.findall(r"delay: train", shown)) < 4
     manifest = json.loads((tmp_path / "study.json").read_text())
@@ -215,6 +216,10 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments:
 
 def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("fixed_eps", "--out", tmp_path, "--limit", "5") == 0
+    cut = "cut short: 5 test images instead of 20 for methods of one step"
+    for name, head in (("report.html", "<h1>"), ("report.md", "# "), ("claims.md", "")):
+        beginning = f"{head}Adversarial Machine Learning at Scale: the paper's study, small scale (digits), {cut}"
+        assert beginning.replace("'", "&#x27;" if head == "<h1>" else "'") in (tmp_path / name).read_text()
     assert study("fixed_eps", "--out", tmp_path) == 2
     assert "holds a study with limit 5, and this one has as the scale has it" in capsys.readouterr().err
 
