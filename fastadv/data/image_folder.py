@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastadv.data.image_source import Stamp
-from fastadv.wording import few
+from fastadv.wording import counted, few
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
 SPLITS = ("train", "val")
+CLASSES_FILE = "classes.txt"  # beside the splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class ImageFolder:
         paths: [N] of bytes, relative to it, sorted: a list of a million strings would take ten times the memory, and
             be copied by each worker process as it is used.
         labels: [N] int64.
-        classes: the names of the classes' folders, sorted.
+        classes: the names of the classes' folders, sorted or as in classes.txt, which may name more.
         left_out: indices of images that are known to be bad.
     """
 
@@ -72,25 +73,35 @@ def expected(splits: Sequence[str] = SPLITS) -> str:
     return f"{folders}, or shards (*.tar, TFRecord) in {' and '.join(f'{name}/' for name in splits)}"
 
 
-def scan_image_folder(root: Path, splits: Sequence[str] = SPLITS) -> dict[str, ImageFolder]:
+def scan_image_folder(
+    root: Path, splits: Sequence[str] = SPLITS, classes: Sequence[str] = ()
+) -> dict[str, ImageFolder]:
     """The images of these splits below ``root``, in the order of their paths, as torchvision has them.
+
+    Args:
+        root: the folder.
+        splits: those that are wanted.
+        classes: all of them, in order, of which a split may lack some; empty for the folders that there are.
 
     Raises:
         FileNotFoundError: no such folder, or a split is not in it.
-        ValueError: no classes, a class without an image, or other classes in one split than in another; the message
-            names them.
+        ValueError: no classes, a class without an image, or other classes in one split than in another or than in
+            ``classes``; the message names them.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder: expected one that holds {expected(splits)}")
     missing = [f"{name}/" for name in splits if not (root / name).is_dir()]
     if missing:
         raise FileNotFoundError(f"{root} has no {' and no '.join(missing)}: it must hold {expected(splits)}")
-    found = {name: scan_class_folders(root / name) for name in splits}
+    found = {name: scan_class_folders(root / name, classes) for name in splits}
     every = {name for source in found.values() for name in source.classes}
     lacking = {name: sorted(every - set(source.classes)) for name, source in found.items()}
     if any(lacking.values()):
-        where = "; ".join(f"{name}/ lacks {few(classes)}" for name, classes in lacking.items() if classes)
-        raise ValueError(f"{root}: train/ and val/ must have the same class folders; {where}")
+        where = "; ".join(f"{name}/ lacks {few(names)}" for name, names in lacking.items() if names)
+        raise ValueError(
+            f"{root}: train/ and val/ must have the same class folders, unless {CLASSES_FILE} beside them names all "
+            f"classes, a line each; {where}"
+        )
     return found
 
 
@@ -100,27 +111,46 @@ def _instead(root: Path) -> str:
     return f"; there are {few(files, most=3)}" if files else "; it is empty"
 
 
-def scan_class_folders(root: Path) -> ImageFolder:
+def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
     """The images in the folders of ``root``, one for each class.
 
+    Args:
+        root: the folder.
+        classes: all of them, in order; empty for the folders that there are.
+
     Raises:
-        ValueError: no classes, or a class without an image.
+        ValueError: no classes, a class without an image, or a folder that is none of ``classes``.
     """
     with os.scandir(root) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
+        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not folders:
         raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE, or {SHARDS}{_instead(root)}")
-    images = [_images(root / name) for name in classes]
-    empty = [name for name, files in zip(classes, images, strict=True) if not files]
+    classes = tuple(classes or folders)
+    _check_named(root, folders, classes)
+    images = [_images(root / name) for name in folders]
+    empty = [name for name, files in zip(folders, images, strict=True) if not files]
     if empty:
         raise ValueError(
             f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {few(empty)}: put images there, or "
             f"delete the folders, in train/ and val/ alike"
         )
-    paths = np.array([f for name, files in zip(classes, images, strict=True) for f in _below(name, files)])  # [N]
+    paths = np.array([f for name, files in zip(folders, images, strict=True) for f in _below(name, files)])  # [N]
     counts = torch.tensor([len(files) for files in images])  # [K]
-    labels = torch.arange(len(classes)).repeat_interleave(counts)  # [N]
-    return ImageFolder(root, paths, labels, tuple(classes))
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = torch.tensor([numbers[name] for name in folders]).repeat_interleave(counts)  # [N]
+    return ImageFolder(root, paths, labels, classes)
+
+
+def _check_named(root: Path, folders: Sequence[str], classes: Sequence[str]) -> None:
+    """Refuse folders that are not among the classes, or stand for two of them."""
+    file = root.parent / CLASSES_FILE
+    if unknown := sorted(set(folders) - set(classes)):
+        raise ValueError(
+            f"{root}: the class folders {few(unknown)} are not among the {counted(len(classes), 'class')} that {file} "
+            f"names: it must have the name of every class folder, a line each"
+        )
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise ValueError(f"{file} names {few(twice)} twice: a folder can be of one class only")
 
 
 def _images(folder: Path) -> list[str]:

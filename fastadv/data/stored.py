@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastadv.callers import caller_level
 from fastadv.data import manifest
-from fastadv.data.image_folder import SPLITS, scan_image_folder
+from fastadv.data.image_folder import CLASSES_FILE, SPLITS, scan_image_folder
 from fastadv.data.image_set import ImageData
 from fastadv.data.image_source import ImageSource
 from fastadv.data.shards import Entry, open_shards
@@ -18,7 +18,6 @@ from fastadv.data.tfrecord_shards import tfrecord_entries
 from fastadv.patience import said_if_slow
 from fastadv.wording import few
 
-CLASSES_FILE = "classes.txt"
 _KINDS: dict[str, Callable[[Path], list[Entry]]] = {
     "*.tar": tar_entries,
     "*.tfrecord": tfrecord_entries,
@@ -31,8 +30,9 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
     Either ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or shards in ``train/`` and ``val/``: ``*.tar`` of images and
     ``.cls`` files, or TFRecord files, named ``*.tfrecord`` or as in ``train-00000-of-01024``. ``classes.txt`` beside
-    them names the classes of shards, a line each; without it they are numbered up to the largest label, of the training
-    images if there are any, which are indexed for that even if ``val`` alone is wanted.
+    them names all classes in order, a line each, of which a split may lack some. Without it those of folders are the
+    folders, and those of shards are numbered up to the largest label, of the training images if there are any, which
+    are indexed for that even if ``val`` alone is wanted.
 
     Args:
         root: the folder.
@@ -43,7 +43,7 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
         ValueError: whatever else is not as it should be; the message says what.
 
     Warns:
-        UserWarning: shards of one split with images of other classes than those of the other.
+        UserWarning: one split has images of other classes than the other, which only shards and classes.txt allow.
     """
     root = Path(root)
     with said_if_slow(f"listing the images in {root}"):
@@ -51,38 +51,50 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
 
 def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
+    classes = _named_classes(root)
     for pattern, entries in _KINDS.items():
         # A class folder may be called jack-of-spades1.
         files = {split: [path for path in (root / split).glob(pattern) if path.is_file()] for split in SPLITS}
         if all(files[split] for split in splits):
-            return _scan_shards(root, files, entries, splits)
+            return _scan_shards(root, files, entries, classes, splits)
         if any(files[split] for split in splits):
             one, other = sorted(splits, key=lambda split: not files[split])
             raise ValueError(f"{root}: {one}/ holds shards ({pattern}) and {other}/ does not: both must")
-    return dict(scan_image_folder(root, splits))
+    found: dict[str, ImageSource] = dict(scan_image_folder(root, splits, classes))
+    _mention_other_classes(root, found, "Class folders may be missing")
+    return found
+
+
+def _named_classes(root: Path) -> tuple[str, ...]:
+    """Those in classes.txt; none if it is not there."""
+    file = root / CLASSES_FILE
+    lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+    return tuple(name for name in lines if name)
 
 
 def _scan_shards(
-    root: Path, files: dict[str, list[Path]], entries: Callable[[Path], list[Entry]], splits: Sequence[str]
+    root: Path,
+    files: dict[str, list[Path]],
+    entries: Callable[[Path], list[Entry]],
+    classes: tuple[str, ...],
+    splits: Sequence[str],
 ) -> dict[str, ImageSource]:
-    named = root / CLASSES_FILE
-    classes = tuple(named.read_text(encoding="utf-8").split("\n")) if named.exists() else ()
-    classes = tuple(name for name in classes if name)
     if not classes and files["train"] and "train" not in splits:
         classes = open_shards(files["train"], entries, ()).classes  # all of them; the others may lack the last ones
     found: dict[str, ImageSource] = {}
     for split in splits:  # train before val
         found[split] = open_shards(files[split], entries, classes)
         classes = classes or found[split].classes
-    _mention_other_classes(root, found)
+    _mention_other_classes(root, found, "Shards may be missing, or one of the two may count classes from 1")
     return found
 
 
-def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource]) -> None:
+def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: str) -> None:
     """Warn of classes that one split has images of and another has not.
 
-    With folders that is an error, for it changes the numbers of the classes. The labels of shards stand, some of the
-    shards may be meant to do for a trial, and class 0 of ImageNet's TFRecords has no image in either split.
+    With folders that nothing names it is an error, for it changes the numbers of the classes. The labels of shards and
+    of named folders stand, some of them may be meant to do for a trial, and class 0 of ImageNet's TFRecords has no
+    image in either split.
     """
     shown = {split: set(source.labels.tolist()) for split, source in sources.items()}
     lacking = {split: sorted(set().union(*shown.values()) - labels) for split, labels in shown.items()}
@@ -90,8 +102,7 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource]) -> No
         names = sources["train"].classes
         where = "; ".join(f"{split}/ lacks {few([names[n] for n in one])}" for split, one in lacking.items() if one)
         warnings.warn(
-            f"{root}: train/ and val/ show different classes: {where}. Shards may be missing, or one of the two "
-            f"may count classes from 1",
+            f"{root}: train/ and val/ show different classes: {where}. {why}",
             stacklevel=caller_level(),
         )
 

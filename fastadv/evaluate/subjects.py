@@ -14,16 +14,22 @@ from fastadv import data, devices, models
 from fastadv.arguments import whole
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.trial import check_takes
-from fastadv.models.weights import load_weights
+from fastadv.models.weights import WeightsDoNotFitError, load_weights
 from fastadv.pixels import PixelSpace
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.train.config import DataConfig, LoaderName, SpaceName
 from fastadv.train.distributed import launched
+from fastadv.wording import counted
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
     "torchvision with a .safetensors, .pth or .pt file of its weights, as in timm/resnet50@weights.safetensors; "
     "NAME is the name of its row"
+)
+
+_OF_FILES = (
+    "; the classes of images in files are the folders in val/, or the labels of shards, unless classes.txt beside val/ "
+    "names them all, a line each"
 )
 
 
@@ -150,10 +156,10 @@ def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> No
         ValueError: that, with the first classes that differ.
     """
     if len(run.classes) != len(images.classes):
-        in_shards = "" if isinstance(images, data.ImageSet) else "; of shards, classes.txt names them all, a line each"
+        whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
         raise ValueError(
             f"{name} tells {len(run.classes)} classes apart, and {where} has {len(images.classes)}: --data must hold "
-            f"the classes that it was trained on{in_shards}"
+            f"the classes that it was trained on{whence}"
         )
     if (differ := data.other_classes(run.classes, images.classes)) is not None:
         raise ValueError(
@@ -275,7 +281,11 @@ def _number(text: str) -> float:
 def _from_file(one: Named, name: str, images: Images, config: DataConfig, spaces: Mapping[str, PixelSpace]) -> Subject:
     shape = data.shape_of(images, config)
     model = models.create(one.network or "", num_classes=len(images.classes), in_channels=shape[0])
-    load_weights(model, one.path)
+    try:
+        load_weights(model, one.path)
+    except WeightsDoNotFitError as error:
+        whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
+        raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
     try:
         check_takes(model.eval(), shape)
     except ValueError as error:

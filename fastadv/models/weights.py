@@ -18,6 +18,10 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _SHOWN = 4
 
 
+class WeightsDoNotFitError(ValueError):
+    """Weights of another model, or of one with another number of classes."""
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a state dictionary into a model, all of it and nothing besides.
 
@@ -28,7 +32,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             those of a module wrapped by DistributedDataParallel or torch.compile.
 
     Raises:
-        ValueError: a file that is none of these, or weights that do not fit; the message names the first that differ.
+        WeightsDoNotFitError: a ValueError; the message names the first weights that differ.
+        ValueError: a file that is none of these.
         OSError: the file cannot be read.
     """
     weights = _unwrapped(_read(path))
@@ -44,7 +49,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         *_some("", sorted(shapes)),
     ]
     if problems:
-        raise ValueError(
+        raise WeightsDoNotFitError(
             f"{path} does not fit the model {type(model).__name__}: {'; '.join(problems)}. Name the model that the "
             f"weights were trained as, and the data set whose number of classes it had"
         )

@@ -100,7 +100,11 @@ def shards_on_one_side(root: Path) -> None:
             ValueError,
             r"train: no images \(\*\.jpeg.*\) in the class folders a: put images there, or delete",
         ),
-        (other_classes, ValueError, r"the same class folders; train/ lacks c, d; val/ lacks b$"),
+        (
+            other_classes,
+            ValueError,
+            r"the same class folders, unless classes\.txt beside them names all .*; train/ lacks c, d; val/ lacks b$",
+        ),
         (no_classes, ValueError, r"val has no class folders: it must hold CLASS/IMAGE, or shards named .*; it is"),
         (flat, ValueError, r"val has no class folders: .*; there are 0\.JPEG, 1\.JPEG, 2\.JPEG and 1 more$"),
         (shards_on_one_side, ValueError, r"val/ holds shards \(\*\.tar\) and train/ does not: both must"),
@@ -110,6 +114,46 @@ def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error:
     spoil(root)
     with pytest.raises(error, match=message):
         data.load("imagenet", root)
+
+
+@pytest.mark.parametrize(
+    ("named", "labels"),
+    [
+        ("class0\nclass1\nclass2\n", [1, 1, 1]),
+        ("class1\nclass0", [0, 0, 0]),
+        ("\nabsent\r\n\nclass0\r\nclass1\r\n", [2, 2, 2]),
+        ("", [0, 0, 0]),  # names nothing
+        (None, [0, 0, 0]),
+    ],
+)
+def test_classes_by_name(root: Path, named: str | None, labels: list[int]) -> None:
+    """A part of the validation images keeps the numbers that its classes have among all."""
+    shutil.rmtree(root / "val" / "class0")
+    if named is not None:
+        (root / "classes.txt").write_bytes(named.encode())
+    val = data.load_test("imagenet", root)
+    assert val.labels.tolist() == labels
+    assert val.classes == (tuple(named.split()) if named else ("class1",))
+    if named:
+        with pytest.warns(UserWarning, match=r"different classes: val/ lacks class0\. Class folders may be missing$"):
+            train = data.load("imagenet", root).train
+        assert {train.key(i).partition("/")[0]: train.classes[train.labels[i]] for i in range(len(train))} == {
+            "class0": "class0",
+            "class1": "class1",
+        }
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("class1\ncat\n", r"val: the class folders class0 are not among the 2 classes that .*/classes\.txt names: it"),
+        ("class0\nclass1\nclass0\n", r"classes\.txt names class0 twice: a folder can be of one class only"),
+    ],
+)
+def test_classes_by_name_that_do_not_fit(root: Path, named: str, message: str) -> None:
+    (root / "classes.txt").write_text(named)
+    with pytest.raises(ValueError, match=message):
+        data.load_test("imagenet", root)
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from fastadv.evaluate import read_records, transfer_cli
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.subjects import add_options, load_subjects, parse_space
 from fastadv.evaluate.transfer import TransferRecord
+from tests.data.pictures import write_data_set
 from tests.evaluate.test_evaluate_cli import DIGITS, save_run
 
 
@@ -94,8 +96,26 @@ def test_shards_that_lack_the_last_class(tmp_path: Path, monkeypatch: pytest.Mon
     """Without names they are numbered up to the largest label of the validation images, if these are alone."""
     run = save_run(tmp_path / "standard", classes=DIGITS)
     monkeypatch.setattr(data, "load_test", lambda *_: SimpleNamespace(classes=DIGITS[:9]))
-    with pytest.raises(ValueError, match=r"has 9: .* trained on; of shards, classes\.txt names them all, a line each$"):
+    whence = (
+        r"the folders in val/, or the labels of shards, unless classes\.txt beside val/ names them all, a line each$"
+    )
+    with pytest.raises(ValueError, match=rf"has 9: .* trained on; the classes of images in files are {whence}"):
         load_subjects([str(run)], options("--data", "DIR"))
+
+
+def test_folders_that_lack_a_class(tmp_path: Path) -> None:
+    torch.save(models.create("timm/test_resnet", num_classes=3).state_dict(), tmp_path / "w.pth")
+    write_data_set(tmp_path, per_class=2, classes=3)
+    shutil.rmtree(tmp_path / "val" / "class1")
+    given = options("--dataset", "imagenet", "--data", str(tmp_path), "--space", "imagenet", "--size", "32")
+    texts = [f"timm/test_resnet@{tmp_path / 'w.pth'}"]
+    with pytest.raises(
+        ValueError, match=r"is \[3\] in .*\. imagenet has 2 classes; .* the folders in val/,.* classes\.txt"
+    ):
+        load_subjects(texts, given)
+    (tmp_path / "classes.txt").write_text("class0\nclass1\nclass2\n")
+    loaded = load_subjects(texts, given)
+    assert loaded.images.labels.tolist() == [0, 0, 2, 2] and len(loaded.subjects) == 1
 
 
 @pytest.mark.parametrize(
