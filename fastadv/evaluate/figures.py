@@ -14,14 +14,16 @@ from fastadv.extras import require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
-# Okabe and Ito's palette without its yellow, which is faint on white: told apart by colour-blind readers, and in grey
-# by marker and line: ten markers, so that those of as many models differ. No combination comes back before the 140th.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Seven levels of grey as well as seven hues: neighbours are far apart in both, for print and for colour-blind readers,
+# and none is too faint on white. Ten markers and four dashes: no combination comes back before the 140th.
+COLOURS = ("#0080C0", "#E69A00", "#000000", "#AA1144", "#2FAE7A", "#332288", "#7FC4F0")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
 LINES = ("-", "--", "-.", ":")
 
 PANELS_PER_ROW = 3
+_APART, _WIDEST = 3.0, 15.0  # points between lines that would cover each other, and between the outermost at most
 
 # Text stays text, and ids are the same in each run: an SVG can be searched, and compared with the one before.
 SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fastadv"}
@@ -46,7 +48,7 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
             own = [r for r in records if r.model == model and r.attack in (CLEAN, attack)]
-            draw_line(axes, model, _accuracies(sorted(own, key=lambda r: r.eps), top), index)
+            draw_line(axes, model, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
         eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
         axes.set(title=attack, ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
@@ -94,26 +96,58 @@ def _accuracies(records: Sequence[Record], top: int) -> list[tuple[float, Estima
     return [(r.eps, wilson(r.top1 if top == 1 else r.top5 or 0, r.n)) for r in records]
 
 
-def draw_line(axes: Axes, label: str, points: Sequence[tuple[float, Estimate]], index: int) -> None:
-    """One line of fractions in percent with their intervals, at the given places, in the index-th style.
+def draw_line(
+    axes: Axes,
+    label: str,
+    points: Sequence[tuple[float, Estimate]],
+    place: int,
+    of: int,
+    *,
+    style: int | None = None,
+    factor: float = 100,
+) -> None:
+    """One of some lines of fractions with their intervals, each set a little aside lest they cover each other.
 
     Wilson's interval suits a fraction, unlike the symmetric one of the tables, which of 1 image of 1 says ±0.
+
+    Args:
+        axes: the panel.
+        label: for the legend.
+        points: where, and what is there.
+        place: which of the lines it is.
+        of: how many there are.
+        style: which colour, marker and dash, if not those of its place.
+        factor: 100 shows fractions in percent, 1 as they are.
     """
-    axes.errorbar(
+    style = place if style is None else style
+    colour = COLOURS[style % len(COLOURS)]
+    drawn = axes.errorbar(
         [x for x, _ in points],
-        [100 * found.value for _, found in points],
+        [factor * found.value for _, found in points],
         yerr=[
-            [100 * (found.value - found.low) for _, found in points],
-            [100 * (found.high - found.value) for _, found in points],
+            [factor * (found.value - found.low) for _, found in points],
+            [factor * (found.high - found.value) for _, found in points],
         ],
         label=label,
-        color=COLOURS[index % len(COLOURS)],
-        marker=MARKERS[index % len(MARKERS)],
-        linestyle=LINES[index % len(LINES)],
+        color=colour,
+        marker=MARKERS[style % len(MARKERS)],
+        markerfacecolor="white" if style % 2 else colour,
+        linestyle=LINES[style % len(LINES)],
         markersize=5,
         linewidth=1.4,
-        capsize=3,
+        capsize=2,
     )
+    axes.margins(x=0.08)  # room for the outermost of the lines
+    for part in drawn.get_children():  # after the limits of the axes were found from the data
+        part.set_transform(axes.transData + _aside(axes, place, of))
+
+
+def _aside(axes: Axes, place: int, of: int) -> Transform:
+    """By points of the paper, which leaves the data what they are, whatever the axis."""
+    transforms = require("matplotlib.transforms", extra="evaluate")
+    inches = (place - (of - 1) / 2) * min(_APART, _WIDEST / of) / 72
+    moved: Transform = transforms.ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
+    return moved
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

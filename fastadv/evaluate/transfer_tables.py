@@ -99,7 +99,7 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
         counted = [(r, share_of(counts)) for r in own if (counts := r.counts(top))]
         for index, attack in enumerate(attacks):
             points = [(r.eps, wilson(*share)) for r, share in counted if r.attack == attack and share[1] >= FEWEST]
-            draw_line(axes, attack, points, index)
+            draw_line(axes, attack, points, index, len(attacks))
         eps_axis(axes, sorted({r.eps for r in own}), clean=False)
         head = f"{source} to {target}, top {top}\n{_range_of([n for _, (_, n) in counted])}"
         axes.set(title=head, ylim=(-3, 103), ylabel=f"{title.lower()} (%)")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.statistics import Proportion, proportion, wilson
+from fastadv.evaluate.statistics import Proportion, proportion, quantile, wilson
 from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study import paper
+from fastadv.study.comparisons import gain
 from fastadv.study.plan import Network, Plot, Shown
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HERE, PAPER = "here", "paper"
 
@@ -164,7 +168,9 @@ class Panel:
     lines: Sequence[tuple[str, Network, str]]
 
 
-def accuracy_plot(scale: Scale, results: Results, panels: Sequence[Panel], *, of: str) -> Plot:
+def accuracy_plot(
+    scale: Scale, results: Results, panels: Sequence[Panel], *, of: str, against: Network | None = None
+) -> Plot:
     """Top-1 accuracy against eps with its 95 % interval; clean at eps = 0.
 
     Args:
@@ -172,21 +178,60 @@ def accuracy_plot(scale: Scale, results: Results, panels: Sequence[Panel], *, of
         results: what was measured.
         panels: what to show.
         of: what that is, as the caption says it.
+        against: one of the networks, to which the others are so near that each panel has another of the differences.
 
     Raises:
         NotMeasured: a record is missing.
     """
-    figure, all_axes = panels_of(len(panels), lines=len(panels[0].lines))
-    for panel, axes in zip(panels, all_axes, strict=True):
-        for index, (label, network, attack) in enumerate(panel.lines):
-            shares = [(0.0, results.clean(network, beside=attack, eps=scale.eps[0]))]
-            shares += [(eps, results.accuracy(network, attack, eps)) for eps in scale.eps]
-            draw_line(axes, label, [(eps, wilson(found.successes, found.n)) for eps, found in shares], index)
+    number = len(panels) * (1 if against is None else 2)
+    figure, all_axes = panels_of(number, lines=len(panels[0].lines))
+    for panel, axes in zip(panels, all_axes, strict=False):
+        styles = _styles(scale, panel)
+        for place, (label, network, attack) in enumerate(panel.lines):
+            shares = _shares(scale, results, network, attack)
+            points = [(eps, wilson(found.successes, found.n)) for eps, found in shares]
+            draw_line(axes, label, points, place, len(styles), style=styles[place])
         eps_axis(axes, scale.eps)
         axes.set(title=panel.title, ylim=(-3, 103))
     all_axes[0].set_ylabel("top-1 accuracy (%)")
     legend_below(figure, all_axes[0])
-    return Plot(figure, f"{of}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images.")
+    caption = f"{of}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images."
+    if against is not None:
+        for panel, axes in zip(panels, all_axes[len(panels) :], strict=True):
+            _draw_differences(scale, results, panel, against, axes)
+        all_axes[len(panels)].set_ylabel("difference (points)")
+        caption += " Beside or below, differences of accuracy, compared image by image."
+    return Plot(figure, f"{caption} Points at one eps are drawn side by side.")
+
+
+def _draw_differences(scale: Scale, results: Results, panel: Panel, against: Network, axes: Axes) -> None:
+    """By how much the accuracy of each line but that of one network exceeds it."""
+    styles = _styles(scale, panel)
+    for place, (label, network, attack) in enumerate(panel.lines):
+        if network == against:
+            continue
+        both = zip(*(_shares(scale, results, one, attack) for one in (network, against)), strict=True)
+        points = [(eps, gain(found, reference)(quantile())) for (eps, found), (_, reference) in both]
+        draw_line(axes, label, points, place, len(styles), style=styles[place])
+    eps_axis(axes, scale.eps)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_title(f"{panel.title}, less {against.name}")
+
+
+def _shares(scale: Scale, results: Results, network: Network, attack: str) -> list[tuple[float, Share]]:
+    """Top-1 accuracy on clean images, at 0, and at each eps."""
+    clean = results.clean(network, beside=attack, eps=scale.eps[0])
+    return [(0.0, clean), *((eps, results.accuracy(network, attack, eps)) for eps in scale.eps)]
+
+
+def _styles(scale: Scale, panel: Panel) -> list[int]:
+    """How each line looks: the two base networks alike in every figure, others by their order."""
+    networks = [network.id for _, network, _ in panel.lines]
+    if len(set(networks)) < len(networks):  # one network under several attacks
+        return list(range(len(networks)))
+    order = [scale.standard("").id, scale.adversarial("").id]
+    order += [one for one in networks if one not in order]
+    return [order.index(one) for one in networks]
 
 
 def table_and_curves(
@@ -201,6 +246,7 @@ def table_and_curves(
     table: str = "",
     tops: Sequence[int] = (1,),
     notes: Sequence[str] = (),
+    against: Any = None,
 ) -> Shown:
     """Every network under each attack: a table, and a panel of curves for each attack.
 
@@ -214,6 +260,7 @@ def table_and_curves(
         label: heading of the networks' names.
         table: of the paper, as for :class:`Row`, "" for none.
         tops: as for :func:`accuracy_table`, like notes.
+        against: key of the network that the others are compared with in panels of their own; None for no such panels.
 
     Raises:
         NotMeasured: a record is missing.
@@ -232,9 +279,10 @@ def table_and_curves(
     ]
     labels = ("Adv. method", label) if several else (label,)
     panels = [Panel(TITLES[attack], [(one.name, one, attack) for one in networks.values()]) for attack in attacks]
+    reference = None if against is None else networks[against]
     return Shown(
         {name: accuracy_table(scale, results, rows, caption=caption, labels=labels, tops=tops, notes=notes)},
-        {name: accuracy_plot(scale, results, panels, of=f"{caption}, the rows of the table")},
+        {name: accuracy_plot(scale, results, panels, of=f"{caption}, the rows of the table", against=reference)},
     )
 
 

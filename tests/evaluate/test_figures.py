@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import matplotlib.image
 import pytest
 
 from fastadv.evaluate import Record, robustness_figure, save_figure
+from fastadv.evaluate.figures import COLOURS
 
 MakeRecord = Callable[..., Record]
 
@@ -43,6 +45,29 @@ def test_models_differ_without_colour(make_record: MakeRecord) -> None:
     records = [make_record(f"model {i}", "fgsm", 2.0, 900) for i in range(20)]
     lines = [container.lines[0] for container in robustness_figure(records).axes[0].containers]
     assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 20
+
+
+def test_colours_differ_in_grey() -> None:
+    greys = [
+        int(colour[1:3], 16) * 0.299 + int(colour[3:5], 16) * 0.587 + int(colour[5:], 16) * 0.114 for colour in COLOURS
+    ]
+    assert all(abs(one - other) > 15 for one, other in itertools.combinations(greys, 2))
+    assert all(abs(one - other) > 60 for one, other in itertools.pairwise(greys))
+    assert max(greys) < 190  # fainter ones are hard to see on white
+
+
+def test_lines_that_are_alike_do_not_cover_each_other(make_record: MakeRecord) -> None:
+    records = [make_record(f"model {i}", "fgsm", eps, 900) for i in range(3) for eps in (2.0, 4.0)]
+    figure = robustness_figure(records)
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    lines = [container.lines[0] for container in axes.containers]
+    assert [list(line.get_xdata()) for line in lines] == [[2, 4]] * 3  # which the data do not show
+    places = [line.get_transform().transform(line.get_xydata()) for line in lines]  # in pixels
+    assert [place[0][0] - places[0][0][0] for place in places] == pytest.approx(
+        [0, 3 / 72 * figure.dpi, 6 / 72 * figure.dpi]
+    )
+    assert all((axes.bbox.x0 < place[:, 0]).all() and (place[:, 0] < axes.bbox.x1).all() for place in places)
 
 
 def test_files_and_their_labels(records: list[Record], tmp_path: Path) -> None:

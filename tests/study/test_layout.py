@@ -1,8 +1,9 @@
-"""What tables of studies say beside their numbers, of records made up."""
+"""What tables of studies say beside their numbers and how figures look, of records made up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from fastadv.evaluate import Record
 from fastadv.evaluate.tables import Table
 from fastadv.study.layout import Row, accuracy_table
 from fastadv.study.plan import Network, vary
+from fastadv.study.recipes import STUDIES
 from fastadv.study.results import Results
 from tests.study.conftest import tiny
 
@@ -51,3 +53,52 @@ def test_none_of_so_many_is_not_shown_as_certain(
 ) -> None:
     found = [note for note in table(make_record, *measured).notes if "3 / n" in note]
     assert found == ([f"At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away ({bounds})."] if bounds else [])
+
+
+def of_all(make_record: MakeRecord, study: str) -> Results:
+    """Every network of a study right on 90 of 100 images when clean, and on fewer the later it is listed."""
+    records = []
+    for number, network in enumerate(STUDIES[study].networks(SCALE)):
+        for attack in ("clean", "step_ll", "fgsm", "iter_ll", "iter_basic"):
+            for eps in (0.0,) if attack == "clean" else SCALE.eps:
+                right = 90 if attack == "clean" else 80 - number
+                records.append(make_record(network.id, attack, eps, right, 95, n=100))
+    return Results(records)
+
+
+def test_a_network_looks_alike_in_all_figures(make_record: MakeRecord) -> None:
+    """The base networks, that is, whatever they are called and wherever they stand."""
+    looks: dict[str, set[tuple[Any, ...]]] = {}
+    bases = {SCALE.standard("").id: "standard", SCALE.adversarial("").id: "adversarial"}
+    for study in ("table1", "table2", "k_sweep", "delay", "regularizers", "activations", "fixed_eps"):
+        names = {network.name: bases.get(network.id, "") for network in STUDIES[study].networks(SCALE)}
+        [plot] = STUDIES[study].show(SCALE, of_all(make_record, study)).plots.values()
+        for drawn in [drawn for axes in plot.figure.axes for drawn in axes.containers]:
+            line = drawn.lines[0]
+            look = (line.get_color(), line.get_marker(), line.get_linestyle())
+            looks.setdefault(names[drawn.get_label()], set()).add(look)
+    assert len(looks["standard"]) == len(looks["adversarial"]) == 1 and looks["standard"] != looks["adversarial"]
+    assert not looks[""] & (looks["standard"] | looks["adversarial"])
+
+
+def test_differences_to_one_network(make_record: MakeRecord) -> None:
+    [plot] = STUDIES["regularizers"].show(SCALE, of_all(make_record, "regularizers")).plots.values()
+    accuracy, apart = plot.figure.axes
+    assert (accuracy.get_title(), apart.get_title()) == ("step l.l.", "step l.l., less All three")
+    assert len(accuracy.containers) == 5
+    found = {drawn.get_label(): drawn.lines[0].get_ydata() for drawn in apart.containers}
+    assert {name: list(values) for name, values in found.items()} == {
+        name: pytest.approx([0, *[-number] * 4])
+        for number, name in enumerate(
+            ["No dropout", "No label smoothing", "No dropout or smoothing", "No weight decay"], 1
+        )
+    }
+
+
+def test_ratios_are_drawn_as_the_table_has_them(make_record: MakeRecord) -> None:
+    shown = STUDIES["capacity"].show(SCALE, of_all(make_record, "capacity"))
+    axes = shown.plots["capacity-top1"].figure.axes[0]
+    drawn = axes.containers[0].lines[0].get_ydata()
+    cells = [row[4] for row in shown.tables["capacity-top1"].rows[: 2 * len(SCALE.widths) : 2]]
+    assert [f"{value:.3f}" for value in drawn] == [str(cell).partition(" ")[0] for cell in cells]
+    assert axes.get_ylim()[1] < 2 and "%" not in axes.get_ylabel()

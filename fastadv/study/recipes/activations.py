@@ -36,6 +36,7 @@ def show(scale: Scale, results: Results) -> Shown:
         caption="Activation functions",
         label="Activation",
         table="table7",
+        against="relu",
     )
 
 

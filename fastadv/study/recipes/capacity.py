@@ -58,12 +58,12 @@ def _plot(scale: Scale, results: Results, top: int) -> Plot:
             subjects = {rho: networks(scale)[training, rho] for rho in scale.widths}
             ratios = {rho: accuracy_ratio(results, subject, attack, eps, top) for rho, subject in subjects.items()}
             points = [(rho, found(quantile())) for rho, found in ratios.items()]
-            draw_line(axes, f"eps = {eps:g}", points, index)
-        axes.set(title=f"{TITLES[attack]}, {training} training", ylim=(-3, 113))
+            draw_line(axes, f"eps = {eps:g}", points, index, len(scale.eps), factor=1)
+        axes.set(title=f"{TITLES[attack]}, {training} training", ylim=(-0.03, 1.13))
         axes.set_xticks(scale.widths, labels=[f"{rho:g}" for rho in scale.widths])
         axes.grid(alpha=0.3)
     for axes in panels[::2]:
-        axes.set_ylabel(f"top-{top} adv. / clean (%)")
+        axes.set_ylabel(f"top-{top} adv. / clean")
     for axes in panels[-2:]:
         axes.set_xlabel("rho (number of filters)")
     legend_below(figure, panels[0])

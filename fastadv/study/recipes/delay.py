@@ -35,6 +35,7 @@ def show(scale: Scale, results: Results) -> Shown:
         caption="Delayed start, step l.l.",
         label="Start",
         notes=["In brackets the paper's delay, of 150,000 iterations; it gives no table of this."],
+        against=0,
     )
 
 

@@ -43,6 +43,7 @@ def show(scale: Scale, results: Results) -> Shown:
         caption="Regularisers, step l.l.",
         label="Training",
         notes=[note],
+        against="none",
     )
 
 

@@ -98,7 +98,7 @@ def _leak_plot(scale: Scale, results: Results, network: Network) -> Plot:
     for index, (attack, without) in enumerate(PAIRS):
         records = [results.leaking(network, attack, without, eps) for eps in leak_eps(scale)]
         points = [(record.eps, wilson(record.leaked, record.n)) for record in records]
-        draw_line(axes, f"FGSM against {TITLES[without]}", points, index)
+        draw_line(axes, f"FGSM against {TITLES[without]}", points, index, len(PAIRS))
     axes.set(title=TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
     axes.grid(alpha=0.3)
     legend_below(figure, axes)
