@@ -210,7 +210,7 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
     ]
     for finding in found:
         claim = finding.claim
-        figures = "<br>".join(f"{check} {MARKS[verdict]}" for check, verdict in finding.checks).replace("|", "\\|")
+        figures = "<br>".join(f"{check} {MARKS[verdict]}" for check, verdict in finding.listed).replace("|", "\\|")
         said = [f"`{claim.name}` {claim.stated}", *([remarks[claim.name]] if claim.name in remarks else [])]
         cells = (MARKS[finding.verdict], "<br>".join(said), claim.source, finding.verdict, figures)
         lines.append("| " + " | ".join(cells) + " |")

@@ -76,6 +76,35 @@ def test_claims_of_several_figures(checks: list[Check], every: str, any_suffices
         assert finding.deciding is not None and dict(finding.checks)[finding.deciding] == verdict
 
 
+@pytest.mark.parametrize(
+    ("intervals", "below", "nearest"),
+    [
+        ([(-0.010, 0.008), (-0.007, 0.037), (-0.02, 0.00)], None, 1),  # the second nearly excludes 0
+        ([(-0.02, 0.05), (-0.001, 0.009)], None, 1),  # by its interval, not by its size
+        ([(0.01, 0.02), (0.03, 0.05)], None, 1),
+        ([(-0.03, -0.02), (-0.05, -0.01), (-0.09, -0.08)], None, 1),  # of those that are outside
+        ([(-0.01, 0.05), (-0.005, 0.02)], 0.02, 1),  # of two bounds the nearer one counts
+    ],
+)
+def test_where_one_figure_is_enough_the_best_is_shown(
+    intervals: list[tuple[float, float]], below: float | None, nearest: int
+) -> None:
+    checks = [Check(f"x{number}", figure(*ends), 0, below) for number, ends in enumerate(intervals)]
+    claim = Claim("", "table1", "", "", lambda scale, results: checks)
+    finding = judge(replace(claim, any_suffices=True), SCALE, Results())
+    assert finding.deciding == checks[nearest]
+    shown = [check for check, _ in finding.listed]
+    assert shown == [checks[nearest], *(check for check in checks if check != checks[nearest])]
+    assert [check for check, _ in judge(claim, SCALE, Results()).listed] == checks
+    figures = claims_markdown([finding], {}).splitlines()[-1].split(" | ")[-1]
+    assert figures.startswith(f"x{nearest}: ")
+
+
+def test_a_figure_of_nothing_is_the_farthest_from_holding() -> None:
+    claim = Claim("", "table1", "", "", lambda s, r: [Check("x", lambda z: UNKNOWN, above=0), MAYBE], any_suffices=True)
+    assert judge(claim, SCALE, Results()).deciding == MAYBE
+
+
 def test_the_best_of_several_answers_for_all_of_them() -> None:
     assert BARELY_YES.verdict() == HOLDS and replace(BARELY_YES, among=3).verdict() == UNCLEAR
     assert BARELY_NO.verdict() == FAILS and replace(BARELY_NO, among=3).verdict() == UNCLEAR
