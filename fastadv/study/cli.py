@@ -50,6 +50,8 @@ exit codes: 0 done; 1 a training failed, and what does not need it is done, or a
 in the command or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
 """
 
+_BUSY = 0.8  # share of the asked processor time; alone on a machine a process gets 0.99 of it
+
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv study`` with these arguments; returns the exit code."""
@@ -168,7 +170,18 @@ def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Spe
         f"{len(networks)} networks; {hours(total)} in all, {hours(left)} of them left if no evaluation is done; "
         f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
         f"Estimated from passes of each architecture over random images on this machine just now; reading images and "
-        f"writing checkpoints come on top.\n\n{scale.account}"
+        f"writing checkpoints come on top.{_on_a_busy_machine(speeds.share, total)}\n\n{scale.account}"
+    )
+
+
+def _on_a_busy_machine(share: float | None, total: float) -> str:
+    """A line on an estimate that other work made too long; "" if none did."""
+    if share is None or share > _BUSY:
+        return ""
+    return (
+        f"\nThis process got {100 * share:.0f} % of the processor time it asked for: other work runs here, and makes "
+        f"this too much. On an idle machine it is {hours(total * share)} in all at most, and may be far less, as "
+        "threads wait for each other here."
     )
 
 

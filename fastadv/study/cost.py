@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -54,6 +55,18 @@ class Speeds:
         self._scale = scale
         self._device = device
         self._known: dict[str, Rates] = {}
+        self._wall = self._processor = 0.0  # of all passes that were the fastest of theirs
+
+    @property
+    def share(self) -> float | None:
+        """How much of the processor time that the passes asked for they got: less than 1 where other work runs, too.
+
+        None before any pass, and on a GPU, of whose time the processor's says nothing.
+        """
+        if self._device.type != "cpu" or self._wall == 0:
+            return None
+        threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
+        return min(1.0, self._processor / (self._wall * threads))
 
     def of(self, network: Network) -> Rates:
         """Measured the first time, which takes some passes."""
@@ -90,16 +103,17 @@ class Speeds:
     def _seconds(self, run: Callable[[], object]) -> float:
         """The fastest of some, after one to warm up."""
         run()
-        best, begin = float("inf"), time.perf_counter()
+        best, begin = (float("inf"), 0.0), time.perf_counter()
         for repetition in range(_MOST):
             if repetition >= _LEAST and time.perf_counter() - begin > _ENOUGH_S:
                 break
             self._wait()
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             run()
             self._wait()
-            best = min(best, time.perf_counter() - start)
-        return best
+            best = min(best, (time.perf_counter() - start, time.process_time() - processor))
+        self._wall, self._processor = self._wall + best[0], self._processor + best[1]
+        return best[0]
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

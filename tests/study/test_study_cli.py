@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fastadv.evaluate import Record, read_records
-from fastadv.study import cli, report_cli
+from fastadv.study import cli, cost, report_cli
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import REASONS
@@ -200,6 +202,28 @@ def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for part in ("networks;", "MiB of checkpoints", "Adv. training", "regularizers", "together"):
         assert part in shown
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.4, True), (0.75, True), (1.0, False)])
+def test_an_estimate_on_a_busy_machine_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: float, said: bool
+) -> None:
+    looks = itertools.count()
+    now = [0]
+
+    def look() -> int:  # a second passes between any two looks at the clock on the wall
+        now[0] = next(looks)
+        return now[0]
+
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=look, process_time=lambda: share * now[0]))
+    assert study("table1", "--out", tmp_path / "none", "--dry-run") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (f"got {100 * share:.0f} % of the processor time it asked for: other work runs here" in shown) is said
+
+
+def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
+    assert "On an idle machine it is 4.0 h in all at most" in cli._on_a_busy_machine(0.4, 36_000)
+    assert cli._on_a_busy_machine(None, 36_000) == ""  # a GPU
 
 
 @pytest.mark.parametrize(
