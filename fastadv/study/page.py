@@ -35,6 +35,7 @@ th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; vertical-
 th { border-bottom: 2px solid #444; } td { border-bottom: 1px solid #e4e4e4; }
 th.text, td.text { text-align: left; } td.wide { white-space: normal; min-width: 16rem; }
 .broad table { font-size: .72rem; } .broad th, .broad td { padding: .2rem; } .broad th { white-space: normal; }
+.broadest table { font-size: .62rem; }
 tr.paper td { color: #5c5c5c; font-style: italic; }
 .note { color: #444; font-size: .86rem; margin: .3rem 0; }
 figure { margin: 1.2rem 0; } figure svg { max-width: 100%; height: auto; }
@@ -50,8 +51,9 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 @media print { nav { display: none; } details > * { display: block; } }
 """
 
-# Columns beyond which a table is set smaller to fit the page, as Tables 4 and 6 are, with their column per target.
-_BROAD = 10
+# Columns beyond which a table is set smaller, and smaller still, to fit the page, as Tables 4 and 6 are with their
+# column per target.
+_BROAD, _BROADEST = 10, 15
 
 
 def page(report: Report) -> str:
@@ -120,7 +122,7 @@ def _table(table: Table) -> str:
         cells = [f"<b>{escape(cell)}</b>" if (number, i) in table.bold else escape(cell) for i, cell in enumerate(row)]
         rows.append(f"<tr{kind}>{_cells('td', cells, texts)}</tr>")
     head = _cells("th", [escape(name) for name in table.header], texts)
-    box = "scroll broad" if len(table.header) > _BROAD else "scroll"
+    box = "scroll" + " broad" * (len(table.header) > _BROAD) + " broadest" * (len(table.header) > _BROADEST)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
     return (
         f'<div class="{box}"><table><caption>{escape(table.caption)}</caption>'
