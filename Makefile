@@ -8,8 +8,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 # What make gpu measures (python -m benchmarks.gpu --help), and more options for it, such as OPTIONS="--imagenette DIR".
 PARTS := kernels
 OPTIONS :=
-# Processes that share the tests' files, each of 2 GB; with 0 there is one, without others to share with.
-WORKERS := 0
+# Processes that share the files of tests, each of 2 GB; with 0 there is one, as a debugger needs it.
+WORKERS := 2
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
 .PHONY: demo test lint bench gpu format clean
