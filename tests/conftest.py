@@ -13,7 +13,11 @@ from fastadv.evaluate.records import packed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, except for tests/gpu in a rehearsal on the CPU."""
+    """Slow files come first, for processes that share the files; what needs a GPU is skipped where there is none.
+
+    Not in a rehearsal of tests/gpu on the CPU.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if torch.cuda.is_available():
         return
     rehearsal = os.environ.get("FASTADV_TEST_DEVICE") == "cpu"

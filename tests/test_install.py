@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 TOOLS = 'pip install "setuptools>=77" cmake ninja pybind11'  # make does it, with versions pinned
 INSTALL = "pip install --no-build-isolation ."

@@ -16,6 +16,8 @@ import fastadv
 from tests import test_install
 from tests.data.pictures import write_data_set
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 

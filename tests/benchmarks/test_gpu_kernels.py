@@ -21,6 +21,8 @@ from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import PYTEST, ROOT, Deadline, Done
 from fastadv import info
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(1800)
 def test_a_rehearsal_runs_everything_and_reports(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ import pytest
 
 from tests.simt.build import build, operator_tests
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Run:

@@ -21,7 +21,7 @@ from fastadv.study.verdicts import REASONS
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 from tests.study.conftest import tiny
 
-pytestmark = pytest.mark.usefixtures("scale")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("scale")]
 
 
 def study(*arguments: str | Path) -> int:

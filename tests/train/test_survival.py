@@ -31,6 +31,8 @@ from tests.train import runs
 from tests.train.group import command, succeeded, together
 from tests.train.test_trainer import log_of, same
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("FASTADV_KILLS", "3"))
 SEED = int(os.environ.get("FASTADV_KILL_SEED", "0"))
 RECIPE = ["--recipe", "digits_step_ll", "--device", "cpu", "--epochs", str(max(5, 2 * KILLS))]
