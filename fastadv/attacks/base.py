@@ -47,7 +47,7 @@ class Attack(ABC):
         fast: switch on all that makes generation faster at once and changes results by no more than rounding: for the
             methods that follow a gradient ``fold_bn`` with ``bn="eval"``, and ``capture`` on CUDA, but not with
             ``compile``. What does not fit the model is left out, and a warning says why; what other options
-            exclude, a line of the log.
+            exclude, a line of the log. On a CPU one gradient of few small images is not faster for it.
         seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``.
         generator: a CPU generator to take the random numbers' seed from, instead of torch's default.
 
