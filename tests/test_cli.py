@@ -89,6 +89,23 @@ def test_what_several_processes_would_do_in_each_others_way_is_refused(
     assert capsys.readouterr().err == expected
 
 
+@pytest.mark.parametrize(("argv", "code", "said"), [(["--version"], 0, "0.1.0"), (["trian"], 2, "unknown command")])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_of_several_processes_ends_before_the_interpreter_is_dismantled(
+    argv: list[str], code: int, said: str, processes: int
+) -> None:
+    """Threads of gloo's are not done with Python then; what was printed arrives, and so does the exit code."""
+    program = (
+        "import atexit, runpy; atexit.register(print, 'dismantled'); runpy.run_module('fastadv', run_name='__main__')"
+    )
+    environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(processes)}
+    run = subprocess.run(
+        [sys.executable, "-c", program, *argv], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert run.returncode == code and said in run.stdout + run.stderr
+    assert ("dismantled" in run.stdout) == (processes == 1)
+
+
 def test_core_needs_torch_and_numpy_alone() -> None:
     """Importing the package, its operators, attacks and `fastadv info` loads no optional dependency."""
     script = (

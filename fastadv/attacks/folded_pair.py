@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from fastadv.attacks.foldable import BATCH_NORMS, is_plain, memory_of
 
 State: TypeAlias = tuple[tuple[int, int], ...]
-_IMAGES = 4  # dimensions of a batch of images, and of a convolution's weights for them
+IMAGES = 4  # dimensions of a batch of images, and of a convolution's weights for them
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class FoldedPair:
     ) -> FoldedPair:
         """Of two layers; the folded tensors have the dtype, or None for the layers' own, and are not filled yet."""
         like: Tensor = convolution.weight  # type: ignore[assignment]  # [F, C / groups, ...]
-        layout = torch.channels_last if channels_last and like.dim() == _IMAGES else torch.preserve_format
+        layout = torch.channels_last if channels_last and like.dim() == IMAGES else torch.preserve_format
         bias = like.new_empty(len(like), dtype=dtype or like.dtype)  # [F]
         weight = torch.empty_like(like, dtype=dtype, requires_grad=False, memory_format=layout)
         return cls(convolution, batch_norm, weight, bias)

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from fastadv.attacks.foldable import CONVOLUTIONS, Search
-from fastadv.attacks.folded_pair import FoldedPair
+from fastadv.attacks.folded_pair import IMAGES, FoldedPair
 
-_IMAGES = 4  # dimensions of a batch of images
 # How far logits may be apart by rounding alone, over their norm. Convolutions in float32 may run in TF32.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.03, torch.float16: 0.03, torch.bfloat16: 0.1}
 _ASTRAY = "what a convolution makes does not go to its BatchNorm alone in this call, or their weights are others"
@@ -105,7 +104,7 @@ class FoldedModel:
 
     def arranged(self, images: Tensor) -> Tensor:  # [N, C, ...]
         """The images in the layout of the folded weights; themselves where they are."""
-        last = self._channels_last and images.dim() == _IMAGES
+        last = self._channels_last and images.dim() == IMAGES
         return images.contiguous(memory_format=torch.channels_last) if last else images
 
     @torch.no_grad()
