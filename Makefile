@@ -9,7 +9,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 PARTS := kernels
 OPTIONS :=
 # Processes that share the files of tests, each of 2 GB; with 0 there is one, as a debugger needs it. Their threads wait
-# passively, for those that spin keep the others' from working: the tests take less than half the time.
+# passively, for those that spin keep the others' from working.
 WORKERS := 2
 SHARED := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml

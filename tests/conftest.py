@@ -13,9 +13,9 @@ from fastadv.evaluate.records import packed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files come first, for processes that share the files; what needs a GPU is skipped where there is none.
+    """Slow files come first, for processes that share the files.
 
-    Not in a rehearsal of tests/gpu on the CPU.
+    What needs a GPU is skipped where there is none, except for tests/gpu in a rehearsal on the CPU.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if torch.cuda.is_available():
