@@ -92,11 +92,11 @@ class Speeds:
         weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         model.eval()
         forward = self._seconds(lambda: _forward(model, images)) / m
-        gradient = self._seconds(lambda: _generate(model, images, fast=True)) / m
+        gradient = self._seconds(_generation(model, images, fast=True)) / m
         layout = torch.channels_last if config.in_channels_last else torch.contiguous_format
         model.train().to(memory_format=layout)
         images = images.contiguous(memory_format=layout)
-        generation = self._seconds(lambda: _generate(model, images, fast=config.fast)) / m
+        generation = self._seconds(_generation(model, images, fast=config.fast)) / m
         step = self._seconds(lambda: _backward(model, images)) / m
         return Rates(forward, gradient, generation, step, 3 * weights)
 
@@ -126,11 +126,16 @@ def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _generate(model: nn.Module, images: torch.Tensor, *, fast: bool) -> torch.Tensor:
-    """One step, for which an option that does not fit the model is not worth a warning here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return attacks.create("step_ll", model, eps=8, space=PixelSpace.unit(), fast=fast)(images)
+def _generation(model: nn.Module, images: torch.Tensor, *, fast: bool) -> Callable[[], torch.Tensor]:
+    """One step of an attack that is made once: what it finds out about a model in its first call is not paid again."""
+    attack = attacks.create("step_ll", model, eps=8, space=PixelSpace.unit(), fast=fast)
+
+    def step() -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an option that does not fit the model is not worth a warning here
+            return attack(images)
+
+    return step
 
 
 def _backward(model: nn.Module, images: torch.Tensor) -> None:
