@@ -30,10 +30,11 @@ class Rates:
 
     Args:
         forward: a pass without gradients.
-        gradient: a pass and the gradient of the image, in an evaluation, which has fast options.
-        generation: the same in training, which may have them.
-        step: a pass and the gradients of the weights.
-        bytes: of a checkpoint: weights, and twice as much for the optimiser.
+        gradient: a pass and the gradient of the image, in an evaluation, which has fast options; the counts of leaked
+            labels have none, and take somewhat longer.
+        generation: the same in training, which may have them, and in its precision.
+        step: a pass and the gradients of the weights, in training's precision.
+        bytes: of a checkpoint: weights, twice as much for the optimiser, and averaged weights where there are such.
     """
 
     forward: float
@@ -96,9 +97,11 @@ class Speeds:
         layout = torch.channels_last if config.in_channels_last else torch.contiguous_format
         model.train().to(memory_format=layout)
         images = images.contiguous(memory_format=layout)
-        generation = self._seconds(_generation(model, images, fast=config.fast)) / m
-        step = self._seconds(lambda: _backward(model, images)) / m
-        return Rates(forward, gradient, generation, step, 3 * weights)
+        half = config.precision == "bfloat16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+            generation = self._seconds(_generation(model, images, fast=config.fast)) / m
+            step = self._seconds(lambda: _backward(model, images)) / m
+        return Rates(forward, gradient, generation, step, (3 if config.ema_decay is None else 4) * weights)
 
     def _seconds(self, run: Callable[[], object]) -> float:
         """The fastest of some, after one to warm up."""
@@ -122,7 +125,7 @@ class Speeds:
 
 def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        logits: torch.Tensor = model(images)
+        logits: torch.Tensor = model(images)  # [m, K]
     return logits
 
 
@@ -133,14 +136,14 @@ def _generation(model: nn.Module, images: torch.Tensor, *, fast: bool) -> Callab
     def step() -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an option that does not fit the model is not worth a warning here
-            return attack(images)
+            return attack(images)  # [m, C, H, W]
 
     return step
 
 
 def _backward(model: nn.Module, images: torch.Tensor) -> None:
     model.zero_grad()
-    logits, auxiliary = split_heads(model(images))
+    logits, auxiliary = split_heads(model(images))  # [m, K], and a list of the same
     torch.stack([head.sum() for head in (logits, *auxiliary)]).sum().backward()  # type: ignore[no-untyped-call]
 
 
