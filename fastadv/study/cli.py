@@ -21,10 +21,9 @@ from fastadv.study.cost import Speeds, hours, seconds_of, training_seconds
 from fastadv.study.plan import Network, Study
 from fastadv.study.recipes import STUDIES
 from fastadv.study.report import write_report
-from fastadv.study.runner import Machine, Place, Runner, Work, plan
+from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
-from fastadv.train.trainer import NonFiniteLoss
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
@@ -95,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(
     studies: Sequence[Study], scale: Scale, place: Place, machine: Machine, work: dict[str, list[Work]]
-) -> list[tuple[Network, NonFiniteLoss]]:
+) -> list[tuple[Network, Failure]]:
     failed = Runner(place, machine, scale).run(studies, work)
     for path in write_report(place.folder):
         print(path)

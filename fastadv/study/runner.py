@@ -36,6 +36,14 @@ SEED = 0
 _TOLERANCE = 0.1
 
 
+class ProcessesFailed(RuntimeError):
+    """A training by several processes ended without its network; what they printed says why."""
+
+
+# What a training may end with while all that does not need its network is done.
+Failure = NonFiniteLoss | ProcessesFailed
+
+
 @dataclass(frozen=True)
 class Time:
     """What a piece of work took that was not interrupted.
@@ -59,6 +67,8 @@ class Time:
 @dataclass(frozen=True)
 class Place:
     """Where a study's files are.
+
+    What opens a file of records raises ValueError for a line that is none.
 
     Args:
         folder: given by ``--out``.
@@ -207,7 +217,7 @@ class Runner:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped_by: Signals | None = None
 
-    def run(self, studies: Sequence[Study], work: dict[str, list[Work]]) -> list[tuple[Network, NonFiniteLoss]]:
+    def run(self, studies: Sequence[Study], work: dict[str, list[Work]]) -> list[tuple[Network, Failure]]:
         """Train and measure all that the studies need.
 
         Returns:
@@ -218,7 +228,7 @@ class Runner:
             OSError: a file could not be written.
         """
         progress = _Progress(work)
-        failed: list[tuple[Network, NonFiniteLoss]] = []
+        failed: list[tuple[Network, Failure]] = []
         with on_first_signal(self._stop):
             for study in studies:
                 for piece in work[study.name]:
@@ -229,9 +239,11 @@ class Runner:
                     start = time.perf_counter()
                     try:
                         self._do(piece)
-                    except NonFiniteLoss as error:
+                    except (NonFiniteLoss, ProcessesFailed) as error:
                         assert piece.network is not None
                         failed.append((piece.network, error))
+                        progress.skip(piece)
+                        continue
                     seconds = time.perf_counter() - start
                     progress.done(piece, seconds)
                     self.place.times().append(Time(study.name, piece.what, round(seconds, 3)))
@@ -323,7 +335,7 @@ class Runner:
         if self._stopped_by is not None:
             raise KeyboardInterrupt(self._stopped_by)
         if code or not self.place.is_trained(network):
-            raise OSError(f"the training of {network.name} ended with exit code {code}; its run is {run_dir}")
+            raise ProcessesFailed(f"its processes ended with exit code {code}; its run is {run_dir}")
 
     def _sweep(self, part: Robustness | Transfer | Leaking, attacks: Sequence[str]) -> Sweep:
         name = self.scale.base.data.name

@@ -77,12 +77,15 @@ def test_a_signal_is_handed_on(tmp_path: Path, started: type[Started], monkeypat
     assert started.signals == [signal.SIGTERM] and len(started.commands) == 1
 
 
-def test_a_training_that_fails_is_named(
+def test_a_training_that_fails_is_named_and_the_others_go_on(
     tmp_path: Path, started: type[Started], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(started, "wait", lambda self: 1)
     assert study(tmp_path) == 1
-    assert "the training of Random eps ended with exit code 1; its run is" in capsys.readouterr().err
+    assert len(started.commands) == 3 and not (tmp_path / "times.jsonl").exists()
+    told = capsys.readouterr().err
+    assert "the training of Random eps failed: its processes ended with exit code 1; its run is" in told
+    assert (tmp_path / "report.md").exists()
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 50), (2, 25), (8, 6), (50, 1)])
