@@ -11,9 +11,9 @@ by image, that claims have premises, the correction for the number of figures, a
 errors that the attack adds. So did the claims never_near_one, order_of_error, fgsm_fools_least, error_grows,
 numerator_grows, rises_with_eps, slightly_lossy_activations and short_delay_is_harmless.
 
-Claims that say that they were added came after the results of docs/results: their bounds come from the paper's words,
-too, but the records could be read by then. What the paper says and no claim judges is listed beside those results, with
-the reasons.
+Claims that say that they were added came after the first results, which those of docs/results repeat: their bounds come
+from the paper's words, too, but the records could be read by then. What the paper says and no claim judges is listed
+beside those results, with the reasons.
 """
 
 from __future__ import annotations
