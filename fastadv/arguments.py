@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import takewhile
@@ -73,6 +74,14 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPU threads (default: PyTorch's own choice)",
     )
+
+
+def number(text: str) -> float:
+    """A number, or NaN if the text is none, which no range has."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:

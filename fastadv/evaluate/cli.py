@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fastadv import attacks, devices
-from fastadv.arguments import add_machine_options, create_parser, parse, whole
+from fastadv.arguments import add_machine_options, create_parser, number, parse, whole
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.records import Record, RecordFile
@@ -248,17 +247,10 @@ def attack_list(text: str) -> list[str]:
 
 def eps_list(text: str) -> list[float]:
     """Sizes in pixel values, sorted, each once."""
-    sizes = [_number(part) for part in text.split(",")]
+    sizes = [number(part) for part in text.split(",")]
     if not all(0 < size <= 255 for size in sizes):
         raise argparse.ArgumentTypeError(
             f"each eps must be a number above 0 and at most 255, in pixel values, got {text!r}"
             + (scale_remark(text.split(",")[0]) or "; clean accuracy is always measured")
         )
     return sorted(set(sizes))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

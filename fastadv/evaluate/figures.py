@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     Raises:
         ValueError: no adversarial records, records of different images, or top 5 where it was not measured.
     """
-    check_same_images(records)
+    check_same_images(records, attrgetter("model"))
     attacks = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
     models = list(dict.fromkeys(record.model for record in records))
     if not attacks:

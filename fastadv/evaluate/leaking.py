@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import Evaluation, RecordFile, key_of
 from fastadv.evaluate.robustness import hits
-from fastadv.evaluate.sweep import Subject, Sweep, clean_evaluation, counted, loader_of, provenance
+from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixels import PixelSpace
 from fastadv.progress import progress_bar
 
@@ -126,16 +126,19 @@ def run_leaking(
     """The record of every model, pair of attacks and eps: those that the file has are not measured again.
 
     Args:
-        sweep: the images and sizes; its attacks are not used.
+        sweep: the images and sizes; its attacks and ``fast`` are not used.
         pairs: (attack, without) as for :func:`leaking`.
         subjects: the models.
         file: where records are found and appended.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: as for :func:`leaking`.
     """
     images = sweep.shown()
-    plan = []
-    for subject, (attack, without) in itertools.product(subjects, pairs):
-        common = vars(clean_evaluation(sweep, subject, images)) | {"attack": attack, "without": without}
-        plan.append((subject, [LeakEvaluation(**common | {"eps": float(eps)}) for eps in sweep.eps]))
+    plan = [
+        (subject, _evaluations(sweep, subject, pair, images)) for subject, pair in itertools.product(subjects, pairs)
+    ]
     records: list[LeakRecord] = []
     with progress_bar() as progress:
         task = progress.add_task("", total=len(plan) * len(images))
@@ -144,27 +147,52 @@ def run_leaking(
             if pending:
                 what = f"{subject.name}: labels leaked by {pending[0].attack} against {pending[0].without}"
                 progress.update(task, description=what)
-                start, loader = time.perf_counter(), loader_of(sweep, images, subject.space)
-                counts = leaking(
-                    subject.model.to(sweep.device),
-                    counted(loader, lambda m: progress.advance(task, m)),
-                    attack=pending[0].attack,
-                    without=pending[0].without,
-                    eps=[evaluation.eps for evaluation in pending],
-                    space=subject.space,
-                    seed=sweep.seed,
-                )
-                about = provenance(sweep.device, (time.perf_counter() - start) / len(pending), loader)
-                for evaluation, found in zip(pending, counts, strict=True):
-                    numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}
-                    file.append(LeakRecord(**vars(evaluation), **numbers, **about))
+                for record in _measure(sweep, subject, pending, images, lambda m: progress.advance(task, m)):
+                    file.append(record)
                 if progress.disable:
                     print(what, file=sys.stderr, flush=True)
-            for evaluation in evaluations:
-                found_record = file.find(evaluation.key)
-                assert found_record is not None
-                record = replace(found_record, model=subject.name)
-                if record not in file.records:
-                    file.append(record)
-                records.append(record)
+            records += [_named(file, evaluation) for evaluation in evaluations]
     return records
+
+
+def _evaluations(sweep: Sweep, subject: Subject, pair: tuple[str, str], images: Images) -> list[LeakEvaluation]:
+    """One for each eps."""
+    attack, without = pair
+    common = vars(clean_evaluation(sweep, subject, images)) | {"attack": attack, "without": without}
+    return [LeakEvaluation(**common | {"eps": float(eps)}) for eps in sweep.eps]
+
+
+def _measure(
+    sweep: Sweep,
+    subject: Subject,
+    evaluations: Sequence[LeakEvaluation],
+    images: Images,
+    advance: Callable[[int], None],
+) -> list[LeakRecord]:
+    """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
+    start, loader = time.perf_counter(), loader_of(sweep, images, subject.space)
+    counts = leaking(
+        subject.model.to(sweep.device),
+        counted(loader, advance),
+        attack=evaluations[0].attack,
+        without=evaluations[0].without,
+        eps=[evaluation.eps for evaluation in evaluations],
+        space=subject.space,
+        seed=sweep.seed,
+    )
+    about = provenance(sweep.device, (time.perf_counter() - start) / len(evaluations), loader)
+    records = []
+    for evaluation, found in zip(evaluations, counts, strict=True):
+        numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}
+        records.append(LeakRecord(**vars(evaluation), **numbers, **about))
+    return records
+
+
+def _named(file: RecordFile[LeakRecord], evaluation: LeakEvaluation) -> LeakRecord:
+    """The record of an evaluation under the name of its model, which is then in the file too."""
+    found = file.find(evaluation.key)
+    assert found is not None
+    record = replace(found, model=evaluation.model)
+    if record not in file.records:
+        file.append(record)
+    return record

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from fastadv import data, devices, models
-from fastadv.arguments import whole
+from fastadv.arguments import number, whole
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.trial import check_takes
 from fastadv.models.weights import WeightsDoNotFitError, load_weights
@@ -262,20 +262,13 @@ def parse_space(text: str) -> PixelSpace:
         space: PixelSpace = getattr(PixelSpace, text)()
         return space
     mean, slash, std = text.partition("/")
-    constants = [[_number(part) for part in side.split(",")] for side in (mean, std)]
-    if not slash or not all(math.isfinite(number) for side in constants for number in side):
+    constants = [[number(part) for part in side.split(",")] for side in (mean, std)]
+    if not slash or not all(math.isfinite(value) for side in constants for value in side):
         raise ValueError(
             f"--space must be {', '.join(get_args(SpaceName))}, or mean/std on a [0, 1] scale, as in "
             f"0.485,0.456,0.406/0.229,0.224,0.225, got {text!r}"
         )
     return PixelSpace.normalized(*constants)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _from_file(one: Named, name: str, images: Images, config: DataConfig, spaces: Mapping[str, PixelSpace]) -> Subject:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Proportion, proportion, rule_of_three
@@ -17,6 +18,9 @@ from fastadv.extras import require
 if TYPE_CHECKING:
     import rich.table
 
+    from fastadv.evaluate.transfer import TransferRecord
+
+Measured = TypeVar("Measured", Record, "TransferRecord")
 Cell = str | Proportion | None  # None: not measured
 
 
@@ -50,22 +54,26 @@ def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
     Raises:
         ValueError: records of different images, or two records for one cell.
     """
-    check_same_images(records)
+    check_same_images(records, attrgetter("model"))
     attacks = dict.fromkeys(record.attack for record in records if record.attack != CLEAN)
     return {
         attack: _robustness_table(attack, [r for r in records if r.attack in (CLEAN, attack)]) for attack in attacks
     }
 
 
-def check_same_images(records: Sequence[Record]) -> None:
-    """Raise if accuracies in these records cannot be compared, because they are of different images.
+def check_same_images(records: Sequence[Measured], row: Callable[[Measured], str]) -> None:
+    """Raise if these records cannot be compared, because they are of different images.
+
+    Args:
+        records: accuracies, or transfers.
+        row: the name of a record's row.
 
     Raises:
         ValueError: naming two records that differ.
     """
     for record in records[1:]:
         if record.images != records[0].images:
-            names = [f"{r.model} ({r.dataset} {r.split}, {r.n} images)" for r in (records[0], record)]
+            names = [f"{row(r)} ({r.dataset} {r.split}, {r.n} images)" for r in (records[0], record)]
             raise ValueError(f"records of different images cannot share a table or a figure: {' and '.join(names)}")
 
 

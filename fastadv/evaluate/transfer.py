@@ -208,6 +208,10 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
         sweep: the images, of which ``limit`` are drawn at random by ``seed``; the attacks and sizes.
         subjects: the models, each of which is source and target.
         file: where records are found and appended.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: images that a model does not fit.
     """
     images = draw(sweep.images, sweep.limit, sweep.seed)
     plan = {

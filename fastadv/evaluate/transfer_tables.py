@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.statistics import proportion, wilson
-from fastadv.evaluate.tables import Cell, Table, note_on_ends
+from fastadv.evaluate.tables import Cell, Table, check_same_images, note_on_ends
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
     Raises:
         ValueError: no records of that size, or of different images.
     """
-    check_same_images(records)
+    _check(records)
     chosen = {(r.source, r.target, r.attack): r for r in records if r.eps == eps}
     if not chosen:
         raise ValueError(f"there are no records of eps = {eps:g}")
@@ -87,7 +87,7 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
     Raises:
         ValueError: no records of that pair, or of different images.
     """
-    check_same_images(records)
+    _check(records)
     own = sorted((r for r in records if (r.source, r.target) == (source, target)), key=lambda r: r.eps)
     if not own:
         raise ValueError(f"there are no records of images made with {source} and shown to {target}")
@@ -119,15 +119,7 @@ def tops_of(records: Sequence[TransferRecord]) -> tuple[int, ...]:
     return (1, 5) if all(record.top5 is not None for record in records) else (1,)
 
 
-def check_same_images(records: Sequence[TransferRecord]) -> None:
-    """Raise if these records cannot be compared, because they are of different images.
-
-    Raises:
-        ValueError: naming two records that differ, or none given.
-    """
+def _check(records: Sequence[TransferRecord]) -> None:
     if not records:
         raise ValueError("there are no records")
-    for record in records[1:]:
-        if record.images != records[0].images:
-            names = [f"{r.source} to {r.target} ({r.dataset} {r.split}, {r.n} images)" for r in (records[0], record)]
-            raise ValueError(f"records of different images cannot share a table or a figure: {' and '.join(names)}")
+    check_same_images(records, lambda record: f"{record.source} to {record.target}")

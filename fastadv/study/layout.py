@@ -92,8 +92,7 @@ def accuracy_table(
     for row in rows:
         for top in tops:
             ours.setdefault(row.attack, []).append(len(lines))
-            shares = [_clean(results, row, scale, top)]
-            shares += [results.accuracy(row.network, row.attack, eps, top) for eps in scale.eps]
+            shares = accuracies(scale, results, row.network, row.attack, top)
             lines.append((*row.labels, f"top {top}", HERE, *map(fraction, shares)))
             published = paper.accuracies(row.table, row.row, top) if row.table else None
             if published:
@@ -110,8 +109,14 @@ def accuracy_table(
     )
 
 
-def _clean(results: Results, row: Row, scale: Scale, top: int) -> Share:
-    return results.clean(row.network, top, beside=row.attack, eps=scale.eps[0])
+def accuracies(scale: Scale, results: Results, network: Network, attack: str, top: int = 1) -> list[Share]:
+    """Clean, then at each eps, on the same images.
+
+    Raises:
+        NotMeasured: a record is missing.
+    """
+    clean = results.clean(network, top, beside=attack, eps=scale.eps[0])
+    return [clean, *(results.accuracy(network, attack, eps, top) for eps in scale.eps)]
 
 
 def _eps_heads(scale: Scale) -> list[str]:
@@ -220,8 +225,7 @@ def _draw_differences(scale: Scale, results: Results, panel: Panel, against: Net
 
 def _shares(scale: Scale, results: Results, network: Network, attack: str) -> list[tuple[float, Share]]:
     """Top-1 accuracy on clean images, at 0, and at each eps."""
-    clean = results.clean(network, beside=attack, eps=scale.eps[0])
-    return [(0.0, clean), *((eps, results.accuracy(network, attack, eps)) for eps in scale.eps)]
+    return list(zip((0.0, *scale.eps), accuracies(scale, results, network, attack), strict=True))
 
 
 def _styles(scale: Scale, panel: Panel) -> list[int]:

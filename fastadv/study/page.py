@@ -85,7 +85,7 @@ def page(report: Report) -> str:
 def _claim(finding: Finding, remark: str) -> str:
     kind = {HOLDS: "holds", FAILS: "fails", UNCLEAR: "unclear", ABSENT: "absent"}.get(finding.verdict, "missing")
     claim = finding.claim
-    figures = [f"{escape(str(check))} {MARKS[verdict]}" for check, verdict in finding.checks]
+    figures = [f"{escape(str(check))} {MARKS[verdict]}" for check, verdict in finding.listed]
     shown = "" if finding.deciding is None else f'<p class="note">{escape(str(finding.deciding))}</p>'
     if len(figures) > 1:
         items = "".join(f"<li>{figure}</li>" for figure in figures)

@@ -55,7 +55,6 @@ class Results:
         transfer: Sequence[TransferRecord] = (),
         leaking: Sequence[LeakRecord] = (),
     ) -> None:
-        self.robustness = list(robustness)
         self._accuracy = {(r.model, r.attack, r.eps, r.n): r for r in robustness}
         self._most: dict[tuple[str, str, float], Record] = {}
         for record in robustness:

@@ -478,7 +478,7 @@ def test_transfer_of_made_up_numbers(
     ],
 )
 def test_leaked_labels(with_label: int, leaked: int, expected: str) -> None:
-    made = [leak_record(eps, with_label, leaked) for eps in table3.leak_eps(SCALE)]
+    made = [leak_record(eps, with_label, leaked) for eps in table3.LEAK_EPS]
     assert verdict("leak_is_small", Results([], [], made)) == expected
 
 
@@ -487,7 +487,7 @@ def test_leaked_labels(with_label: int, leaked: int, expected: str) -> None:
     [(79, 40, HOLDS), (79, 70, UNCLEAR), (40, 79, FAILS)],
 )
 def test_where_most_labels_leak(at_most: int, elsewhere: int, expected: str) -> None:
-    made = [leak_record(eps, 2000, at_most if eps == 76.5 else elsewhere) for eps in table3.leak_eps(SCALE)]
+    made = [leak_record(eps, 2000, at_most if eps == 76.5 else elsewhere) for eps in table3.LEAK_EPS]
     assert verdict("most_at_0.3", Results([], [], made)) == expected
 
 

@@ -15,6 +15,7 @@ POINT = 0.01
 
 
 def at(eps: float) -> str:
+    """How a check names a size, which is in pixel values."""
     return f"at eps = {eps:g}"
 
 

@@ -50,7 +50,7 @@ def _vanishes_iterated(scale: Scale, results: Results) -> list[Check]:
 def _leak_is_small(scale: Scale, results: Results) -> list[Check]:
     network = table3.networks(scale)["fgsm"]
     checks = []
-    for eps in table3.leak_eps(scale):
+    for eps in table3.LEAK_EPS:
         record = results.leaking(network, *table3.PAIRS[0], eps)
         checks.append(Check(f"added error over leaked labels {at(eps)}", _error_over_leaked(record), above=0))
     return checks
@@ -58,7 +58,7 @@ def _leak_is_small(scale: Scale, results: Results) -> list[Check]:
 
 def _most_at_0_3(scale: Scale, results: Results) -> list[Check]:
     network = table3.networks(scale)["fgsm"]
-    found = {eps: results.leaking(network, *table3.PAIRS[0], eps) for eps in table3.leak_eps(scale)}
+    found = {eps: results.leaking(network, *table3.PAIRS[0], eps) for eps in table3.LEAK_EPS}
     leaked = {eps: Share(record.leaked, record.n) for eps, record in found.items()}
     [most] = (eps for eps, size in zip(leaked, table3.LEAK_SIZES, strict=True) if size == 0.3)
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastadv.evaluate.statistics import quantile
 from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study.comparisons import gain
-from fastadv.study.layout import TITLES, fraction, images_note
+from fastadv.study.layout import TITLES, accuracies, fraction, images_note
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
@@ -35,7 +35,7 @@ def show(scale: Scale, results: Results) -> Shown:
     rows: list[tuple[Cell, ...]] = []
     for attack in ATTACKS:
         for training in ("standard", "adversarial"):
-            one, other = (_accuracies(scale, results, found[training, seed], attack) for seed in SEEDS)
+            one, other = (accuracies(scale, results, found[training, seed], attack) for seed in SEEDS)
             for seed, shares in zip(SEEDS, (one, other), strict=True):
                 rows.append((TITLES[attack], training, f"{seed}", *map(fraction, shares)))
             apart = (_points(after, before) for before, after in zip(one, other, strict=True))
@@ -50,12 +50,6 @@ def show(scale: Scale, results: Results) -> Shown:
         "what a seed changes, and do not measure it.",
     )
     return Shown({"seeds": Table("Another seed", header, tuple(rows), labels=3, notes=notes)}, {})
-
-
-def _accuracies(scale: Scale, results: Results, network: Network, attack: str) -> list[Share]:
-    """Clean, then at each eps, on the same images."""
-    clean = results.clean(network, beside=attack, eps=scale.eps[0])
-    return [clean, *(results.accuracy(network, attack, eps) for eps in scale.eps)]
 
 
 def _points(one: Share, other: Share) -> str:

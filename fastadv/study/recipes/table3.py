@@ -13,6 +13,7 @@ from fastadv.study.scales import Scale
 
 # Of the range: the sizes of section 4.2's check on MNIST, completed.
 LEAK_SIZES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+LEAK_EPS = tuple(round(255 * size, 2) for size in LEAK_SIZES)  # in pixel values
 PAIRS = (("fgsm", "fgsm_pred"), ("fgsm", "step_ll"))
 TRAINED = "Trained on FGSM"
 
@@ -25,11 +26,6 @@ def networks(scale: Scale) -> dict[str, Network]:
     }
 
 
-def leak_eps(scale: Scale) -> tuple[float, ...]:
-    """In pixel values."""
-    return tuple(round(255 * size, 2) for size in LEAK_SIZES)
-
-
 def evaluations(scale: Scale) -> list[Robustness | Leaking]:
     """The table; the FGSM-trained network under methods that show whether the effect vanishes; the counts."""
     found = networks(scale)
@@ -38,7 +34,7 @@ def evaluations(scale: Scale) -> list[Robustness | Leaking]:
         Robustness((without,), ("step_ll", "fgsm"), scale.eps, scale.limit),
         Robustness((by_label,), ("fgsm", "fgsm_pred", "step_ll"), scale.eps, scale.limit),
         Robustness((by_label,), ("iter_basic",), scale.eps, scale.iterative_limit),
-        Leaking((by_label,), PAIRS, leak_eps(scale), scale.limit),
+        Leaking((by_label,), PAIRS, LEAK_EPS, scale.limit),
     ]
 
 
@@ -67,7 +63,7 @@ def show(scale: Scale, results: Results) -> Shown:
 
 def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for size, eps in zip(LEAK_SIZES, leak_eps(scale), strict=True):
+    for size, eps in zip(LEAK_SIZES, LEAK_EPS, strict=True):
         pair = [results.leaking(network, *names, eps) for names in PAIRS]
         first = pair[0]
         cells: list[Cell] = [
@@ -81,7 +77,7 @@ def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
         *("eps of the range", "eps", "Error, clean", "FGSM", *(TITLES[without] for _, without in PAIRS)),
         *(f"Leaked against {TITLES[without]}" for _, without in PAIRS),
     )
-    measured = results.leaking(network, *PAIRS[0], leak_eps(scale)[0])
+    measured = results.leaking(network, *PAIRS[0], LEAK_EPS[0])
     notes = (
         f"{TRAINED}; {measured.n:,} images. Leaked: classified correctly on the FGSM example and wrongly on the one "
         f"made without the true label. FGSM and {TITLES['fgsm_pred']} differ only for images that are misclassified "
@@ -96,7 +92,7 @@ def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
 def _leak_plot(scale: Scale, results: Results, network: Network) -> Plot:
     figure, [axes] = panels_of(1, lines=len(PAIRS))
     for index, (attack, without) in enumerate(PAIRS):
-        records = [results.leaking(network, attack, without, eps) for eps in leak_eps(scale)]
+        records = [results.leaking(network, attack, without, eps) for eps in LEAK_EPS]
         points = [(record.eps, wilson(record.leaked, record.n)) for record in records]
         draw_line(axes, f"FGSM against {TITLES[without]}", points, index, len(PAIRS))
     axes.set(title=TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
