@@ -8,6 +8,7 @@ import sys
 
 import fastadv
 from fastadv.remarks import remarks_shown
+from fastadv.signals import exit_code
 from fastadv.train.distributed import launched
 from fastadv.warning_lines import warning_lines
 
@@ -52,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"fastadv {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the command could tell what is kept
+        print(f"fastadv {argv[0]}: interrupted", file=sys.stderr)
+        return exit_code()
     return result
 
 

@@ -10,6 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_no_file(folder: Path) -> None:
+    """Raise if a folder's name is taken.
+
+    Raises:
+        OSError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"cannot write to the folder {folder}: it is a file")
+
+
 def make_folder(folder: Path) -> None:
     """Make ``folder`` and those above it, and see that files can be written there.
 
@@ -18,13 +28,13 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made or written to; the message names it and the reason.
     """
+    check_no_file(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise OSError(f"cannot write to the folder {folder}: {reason}") from error
+        raise OSError(f"cannot write to the folder {folder}: {error.strerror}") from error
 
 
 @contextmanager

@@ -48,6 +48,17 @@ def test_help_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`" not in capsys.readouterr().out
 
 
+def test_an_interrupt_before_the_command_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(module: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastadv.cli.importlib.import_module", interrupted)
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == "fastadv info: interrupted\n"
+
+
 def test_a_warning_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

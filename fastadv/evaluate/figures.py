@@ -84,6 +84,9 @@ def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None
         axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
     else:
         axes.set_xscale("log", base=2)
+    # Whatever is drawn: a line may have no point at an end, or none at all.
+    axes.update_datalim([(level, 0) for level in shown], updatey=False)
+    axes.autoscale_view(scaley=False)
     axes.set_xticks(shown, labels=[f"{level:g}" for level in shown])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(f"eps (pixel values, log scale{'; 0 is clean' if clean else ''})")

@@ -101,6 +101,8 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
             points = [(r.eps, wilson(*share)) for r, share in counted if r.attack == attack and share[1] >= FEWEST]
             draw_line(axes, attack, points, index, len(attacks))
         eps_axis(axes, sorted({r.eps for r in own}), clean=False)
+        if all(n < FEWEST for _, (_, n) in counted):
+            axes.text(0.5, 0.5, f"no rate of {FEWEST} images or more", transform=axes.transAxes, ha="center")
         head = f"{source} to {target}, top {top}\n{_range_of([n for _, (_, n) in counted])}"
         axes.set(title=head, ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
     legend_below(figure, panels[0])

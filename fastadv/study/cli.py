@@ -14,8 +14,8 @@ import torch
 from fastadv import data, devices
 from fastadv.arguments import add_machine_options, create_parser, parse, whole
 from fastadv.extras import require
-from fastadv.outputs import make_folder, only_writer
-from fastadv.signals import exit_code
+from fastadv.outputs import check_no_file, make_folder, only_writer
+from fastadv.signals import exit_code, interrupt, on_first_signal
 from fastadv.study import manifest
 from fastadv.study.cost import Speeds, hours, seconds_of, training_seconds
 from fastadv.study.plan import Network, Study
@@ -55,12 +55,27 @@ _BUSY = 0.8  # share of the asked processor time; alone on a machine a process g
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv study`` with these arguments; returns the exit code."""
     arguments = parse(_parser(), argv)
+    try:
+        with on_first_signal(interrupt):
+            return _main(arguments, argv)
+    except KeyboardInterrupt as stopped:
+        goes_on = (
+            "; the same command goes on where it stopped, and until then "
+            f"fastadv report {shlex.quote(str(arguments.out))} shows what is measured"
+        )
+        print(f"fastadv study: interrupted{'' if arguments.dry_run else goes_on}", file=sys.stderr)
+        return exit_code(*stopped.args)
+
+
+def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     studies = list(STUDIES.values()) if arguments.study == "all" else [STUDIES[arguments.study]]
     try:
         about = manifest.Manifest(arguments.scale, _dataset(arguments), arguments.epochs, arguments.limit)
         scale, place = about.create_scale(), Place(arguments.out)
         machine = _machine(arguments)
         speeds = Speeds(scale, machine.device)
+        check_no_file(arguments.out)
+        manifest.check(arguments.out, about)
         if arguments.dry_run:
             _show_plan(studies, scale, place, speeds)
             return 0
@@ -80,13 +95,6 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, CheckpointError) as error:
         print(f"fastadv study: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as interrupt:
-        print(
-            "fastadv study: interrupted; the same command goes on where it stopped, and until then "
-            f"fastadv report {shlex.quote(str(arguments.out))} shows the studies that are done",
-            file=sys.stderr,
-        )
-        return exit_code(*interrupt.args)
     for network, reason in failed:
         print(f"fastadv study: the training of {network.name} failed: {reason}", file=sys.stderr)
     return 1 if failed else 0

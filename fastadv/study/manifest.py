@@ -13,6 +13,7 @@ from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import SMALL, Scale, imagenet
 
 NAME = "study.json"
+_OWN = "the scale's own"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def read(folder: Path) -> Manifest | None:
         raise ValueError(f"{path} is not of this version of fastadv ({error}); write to another folder") from error
 
 
-def update(folder: Path, manifest: Manifest, studies: Sequence[str], command: str) -> None:
-    """Note what is begun in a folder, beside what was begun there before.
+def check(folder: Path, manifest: Manifest) -> Manifest:
+    """What was begun in a folder, or what is to be, if nothing was.
 
     Raises:
         ValueError: the folder holds a study of another scale, data set, or size.
@@ -69,9 +70,19 @@ def update(folder: Path, manifest: Manifest, studies: Sequence[str], command: st
         was, now = getattr(before, name), getattr(manifest, name)
         if was != now:
             raise ValueError(
-                f"{folder} holds a study with {name} {was or 'as the scale has it'}, and this one has "
-                f"{now or 'as the scale has it'}: choose another --out"
+                f"{folder} holds a study with {name} = {was or _OWN}, and this one has {name} = {now or _OWN}: choose "
+                "another --out"
             )
+    return before
+
+
+def update(folder: Path, manifest: Manifest, studies: Sequence[str], command: str) -> None:
+    """Note what is begun in a folder, beside what was begun there before.
+
+    Raises:
+        ValueError: as for :func:`check`.
+    """
+    before = check(folder, manifest)
     asked = {*before.studies, *studies}
     merged = replace(
         before,

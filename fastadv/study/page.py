@@ -64,6 +64,7 @@ def page(report: Report) -> str:
     body = [
         f"<h1>{escape(report.title)}</h1>",
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
+        f"<p><b>{escape(report.notice)}</b></p>" if report.notice else "",
         f"<p>{escape(report.scale.account)}</p>",
         f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(RULE)}</p>',
         f'<p class="note">{escape(REASONS)}</p>' if report.remarks else "",

@@ -69,6 +69,17 @@ class Report:
         return f"Adversarial Machine Learning at Scale: the paper's study, {about.scale} scale ({about.dataset}){cut}"
 
     @property
+    def notice(self) -> str:
+        """What a reader of verdicts must know first; "" if all is complete."""
+        unfinished = [section.study.name for section in self.sections if section.shown is None]
+        if not unfinished:
+            return ""
+        return (
+            f"Not complete: {', '.join(unfinished)}. Of what is measured so far those claims are judged whose figures "
+            "all are; the others are called not measured."
+        )
+
+    @property
     def configuration(self) -> str:
         """The base network's, as YAML."""
         text: str = require("yaml", extra="train").safe_dump(asdict(self.scale.base), sort_keys=False)
@@ -97,7 +108,7 @@ def write_report(folder: Path) -> list[Path]:
         OSError: a file could not be written.
     """
     report = gather(folder)
-    head = f"{report.title}\n\n" if report.scale.cut else ""
+    head = "".join(f"{line}\n\n" for line in (report.title if report.scale.cut else "", report.notice) if line)
     texts = {
         "claims.md": head + claims_markdown(report.findings, report.remarks),
         "claims.json": claims_json(report.findings),
@@ -245,7 +256,7 @@ def _figure_json(check: Check, verdict: str) -> dict[str, Any]:
 def markdown(report: Report) -> str:
     """The whole report as Markdown; its figures are the files in figures/."""
     claims = claims_markdown(report.findings, report.remarks)
-    parts = [f"# {report.title}", report.scale.account, f"## Claims\n\n{claims}"]
+    parts = [f"# {report.title}", *filter(None, [report.notice]), report.scale.account, f"## Claims\n\n{claims}"]
     for section in report.sections:
         parts.append(f"## {section.study.title} ({section.study.source})")
         if section.shown is None:

@@ -142,8 +142,13 @@ def _images_cut(scale: Scale, limit: int) -> list[str]:
         "for iterative ones": scale.iterative_limit or scale.test_images,
         "for transfer": scale.transfer_limit,
     }
-    cut = [f"{number:,} {where}" for where, number in whole.items() if number > limit]
-    return [f"{counted(limit, 'test image')} instead of {', '.join(cut)}"] if cut else []
+    cut = sorted({number for number in whole.values() if number > limit}, reverse=True)
+    if not cut:
+        return []
+    places = [" and ".join(where for where, number in whole.items() if number == one) for one in cut]
+    same = len(set(whole.values())) == 1  # for all alike
+    parts = [f"{number:,}" + ("" if same else f" {where}") for number, where in zip(cut, places, strict=True)]
+    return [f"{counted(limit, 'test image')} instead of {' and of '.join(parts)}"]
 
 
 def _least(one: int | None, other: int) -> int:

@@ -95,7 +95,7 @@ class Check:
         claimed = " and ".join(f"{sign}{factor * bound:g}" for sign, bound in bounds if bound is not None)
         found = self.estimate()
         if math.isnan(found.value):
-            return f"{self.what}: of nothing, claimed {claimed}"
+            return f"{self.what}: undefined (nothing to divide by), claimed {claimed}"
         value, low, high = (format(factor * x, form) for x in (found.value, found.low, found.high))
         unit = f" {self.unit}" if self.unit else ""
         return f"{self.what}: {value} [{low}, {high}]{unit}, claimed {claimed}"

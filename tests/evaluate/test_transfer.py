@@ -206,6 +206,9 @@ def test_curves_are_of_enough_images_and_say_of_how_many(
     [axes] = transfer_figure(records, source="0", target="0", measure="rate").axes
     assert axes.containers[0].lines[0].get_xdata().tolist() == drawn
     assert axes.get_title() == f"0 to 0, top 1\n{head}"
+    left, right = axes.get_xlim()
+    assert left < 4 and right > 32  # with a margin, whatever is left out
+    assert [text.get_text() for text in axes.texts] == ([] if drawn else ["no rate of 10 images or more"])
 
 
 def test_a_source_that_none_fools_has_no_rate(images: ImageSet, file: RecordFile[TransferRecord]) -> None:

@@ -133,8 +133,8 @@ def test_a_quick_look() -> None:
             SMALL["fashion_mnist"],
             2,
             200,
-            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for methods of one step, 1,000 for "
-            "iterative ones, 1,000 for transfer",
+            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for methods of one step and of 1,000 "
+            "for iterative ones and for transfer",
         ),
         (
             SMALL["fashion_mnist"],
@@ -142,6 +142,7 @@ def test_a_quick_look() -> None:
             1000,
             "cut short: 1,000 test images instead of 10,000 for methods of one step",
         ),
+        (SMALL["digits"], None, 100, "cut short: 100 test images instead of 500"),
         (imagenet, 2, None, "cut short: 2 epochs instead of 187 and 112 in Table 5"),
     ],
 )

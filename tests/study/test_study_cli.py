@@ -119,8 +119,10 @@ def test_a_training_that_fails_leaves_the_others_to_be_done(
     assert "the training of eps = 4 failed: the loss at iteration 1" in shown
     assert "evaluate eps = 8" in shown and "evaluate eps = 4" not in shown
     assert "Not complete: eps = 4 under step_ll" in (tmp_path / "report.html").read_text()
+    pages = [tmp_path / name for name in ("report.html", "report.md", "claims.md")]
+    assert all("Not complete: fixed_eps. Of what is measured" in page.read_text() for page in pages)
     assert study("fixed_eps", "--out", tmp_path) == 0
-    assert "Not complete" not in (tmp_path / "report.html").read_text()
+    assert not any("Not complete" in page.read_text() for page in pages)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -150,6 +152,23 @@ def test_interrupted_in_a_training_and_in_an_evaluation(
     assert study("fixed_eps", "--out", out) == 0
     assert counts(out) == counts(whole)
     assert (out / "tables/fixed_eps.md").read_text() == (whole / "tables/fixed_eps.md").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("option", "goes_on"), [("--limit=5", True), ("--dry-run", False)])
+def test_interrupted_while_estimating(
+    tmp_path: Path,
+    number: signal.Signals,
+    option: str,
+    goes_on: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cost.Speeds, "_measure", lambda *_: signal.raise_signal(number))
+    assert study("fixed_eps", "--out", tmp_path, option) == 128 + number
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("fastadv study: interrupted")
+    assert ("the same command goes on where it stopped" in told) is goes_on
 
 
 def test_studies_share_networks_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +264,18 @@ def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[
         beginning = f"{head}Adversarial Machine Learning at Scale: the paper's study, small scale (digits), {cut}"
         assert beginning.replace("'", "&#x27;" if head == "<h1>" else "'") in (tmp_path / name).read_text()
     assert study("fixed_eps", "--out", tmp_path) == 2
-    assert "holds a study with limit 5, and this one has as the scale has it" in capsys.readouterr().err
+    refused = "holds a study with limit = 5, and this one has limit = the scale's own: choose another --out"
+    assert refused in capsys.readouterr().err
+    assert study("fixed_eps", "--out", tmp_path, "--dry-run") == 2
+    assert refused in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_a_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    for options in ((), ("--dry-run",)):
+        assert study("fixed_eps", "--out", taken, *options) == 2
+        assert f"cannot write to the folder {taken}: it is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ['{"scale": "small", "speed": 1}', "not JSON"])

@@ -144,7 +144,9 @@ def test_a_figure_in_words() -> None:
     check = Check("clean", figure(-0.004, 0.03), above=0, below=0.01)
     assert str(check) == "clean: +1.3 [-0.4, +3.0] points, claimed > 0 and < 1"
     assert str(Check("r", figure(0.85, 0.95), above=0.9, unit="")) == "r: 0.900 [0.850, 0.950], claimed > 0.9"
-    assert str(Check("r", lambda z: UNKNOWN, above=0.9, unit="")) == "r: of nothing, claimed > 0.9"
+    assert (
+        str(Check("r", lambda z: UNKNOWN, above=0.9, unit="")) == "r: undefined (nothing to divide by), claimed > 0.9"
+    )
 
 
 def test_claims_in_words() -> None:
