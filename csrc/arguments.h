@@ -83,11 +83,13 @@ struct TargetGrad {
   const int64_t* labels;  // [N] or null
   void* dlogits;          // [N, K]
   int64_t* target;        // [N]
+  int32_t* exponent;      // [N]: the derivative is dlogits * 2^exponent
   DType dtype;
   int64_t rows, classes;
   Rule rule;
   double label_smoothing;
   Stream stream;
+  bool scaled;  // or all exponents are 0
 };
 
 struct MixedCrossEntropy {

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastadv.pixels import PixelSpace, check_space
-from fastadv.reference import TargetGrad
+from fastadv.reference import ScaledTargetGrad, TargetGrad
 
 try:
     from fastadv import _C as _C  # registers torch.ops.fastadv
@@ -33,6 +33,7 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "ScaledTargetGrad",
     "TargetGrad",
     "from_pixels",
     "from_pixels_",
@@ -40,6 +41,7 @@ __all__ = [
     "noise_step_",
     "normalized_step_",
     "sample_eps",
+    "scaled_target_grad",
     "sign_step_",
     "target_grad",
     "truncated_normal_",
@@ -254,8 +256,9 @@ def target_grad(
     """Choose each example's target class and differentiate its cost with respect to the logits, in one pass.
 
     The cost is the cross-entropy with the target (or the entropy of the prediction), summed over the batch rather
-    than averaged, so that an example's gradient does not depend on its batch nor underflow in half precision. The
-    target's ``p - 1`` is summed from the other classes, so that a confident network does not hide its gradient.
+    than averaged, so that an example's gradient does not depend on its batch. The target's ``p - 1`` is summed from the
+    other classes, so that a confident network does not hide its gradient. float16 rounds derivatives below 3e-8 to
+    zero, though: for a gradient of which only the direction matters, use :func:`scaled_target_grad`.
 
     Args:
         logits: [N, K].
@@ -273,13 +276,30 @@ def target_grad(
             read ahead: one out of range gives a gradient of NaN.)
         TypeError: logits not floating, labels not int64.
     """
-    _require_tensor("logits", logits)
-    logits = logits.detach().contiguous()
-    stream = _stream(seed, offset, logits.device) if rule == "random" else (0, 0, None)
-    if labels is not None:
-        _require_tensor("labels", labels, logits)
-        labels = labels.contiguous()
-    return TargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, *stream))
+    target, dlogits, _ = _target_grad(logits, rule, labels, label_smoothing, seed, offset, scaled=False)
+    return TargetGrad(target, dlogits)
+
+
+def scaled_target_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None = None,  # [N] int64
+    label_smoothing: float = 0.0,
+    seed: int | Tensor | None = None,
+    offset: int = 0,
+) -> ScaledTargetGrad:
+    """:func:`target_grad` with each row times a power of two, so that no derivative is too small for its dtype.
+
+    The largest element of each row is between 0.5 and 1. A gradient's sign, or its direction, is the same, however sure
+    the network is: exponentials that would underflow are taken relative to the largest of the other classes.
+
+    Returns:
+        ``target`` and ``dlogits`` as of :func:`target_grad`, and ``exponent`` [N] int32: the derivative is
+        ``dlogits * 2**exponent``. A row of zeros has the exponent -2^30, one that is not finite 0.
+
+    The arguments and the errors are those of :func:`target_grad`.
+    """
+    return _target_grad(logits, rule, labels, label_smoothing, seed, offset, scaled=True)
 
 
 def mixed_cross_entropy(
@@ -320,6 +340,24 @@ def mixed_cross_entropy(
         _ops.mixed_cross_entropy.default, logits.contiguous(), labels.contiguous(), k, lambda_, label_smoothing
     )
     return loss  # type: ignore[no-any-return]
+
+
+def _target_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None,  # [N]
+    label_smoothing: float,
+    seed: int | Tensor | None,
+    offset: int,
+    scaled: bool,
+) -> ScaledTargetGrad:
+    _require_tensor("logits", logits)
+    logits = logits.detach().contiguous()
+    stream = _stream(seed, offset, logits.device) if rule == "random" else (0, 0, None)
+    if labels is not None:
+        _require_tensor("labels", labels, logits)
+        labels = labels.contiguous()
+    return ScaledTargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, *stream, scaled))
 
 
 # --- at the door -----------------------------------------------------------------------------------------------------
@@ -479,8 +517,10 @@ def _(
     seed: int,
     offset: int,
     stream: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return logits.new_empty(logits.shape[0], dtype=torch.int64), torch.empty_like(logits)
+    scaled: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    target, exponent = (logits.new_empty(logits.shape[0], dtype=dtype) for dtype in (torch.int64, torch.int32))
+    return target, torch.empty_like(logits), exponent
 
 
 @torch.library.register_fake("fastadv::mixed_cross_entropy")  # type: ignore[untyped-decorator]

@@ -21,12 +21,23 @@ NORMS = ("l2", "linf")
 # What a Philox block is drawn for: the last word of its counter, so that draws for different uses are independent.
 PURPOSE_NOISE, PURPOSE_EPS, PURPOSE_TARGET = 0, 1, 2
 
+# Of scaled derivatives: of a row of zeros, and the least of any other.
+EXPONENT_OF_ZERO, LOWEST_EXPONENT = -(2**30), -(2**20)
+
 
 class TargetGrad(NamedTuple):
     """What :func:`target_grad` returns."""
 
     target: Tensor  # [N] int64
     dlogits: Tensor  # [N, K]
+
+
+class ScaledTargetGrad(NamedTuple):
+    """What :func:`scaled_target_grad` returns: the derivative is dlogits * 2**exponent."""
+
+    target: Tensor  # [N] int64
+    dlogits: Tensor  # [N, K]
+    exponent: Tensor  # [N] int32
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -89,7 +100,7 @@ def noise_step_(
     clean: Tensor,  # [N, C, ...]
     eps: float | Tensor,  # number or [N]
     kind: str,
-    seed: int,
+    seed: int | Tensor,
     offset: int = 0,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
@@ -145,7 +156,7 @@ def sample_eps(
     n: int,
     sigma: float = 8.0,
     upper: float = 16.0,
-    seed: int = 0,
+    seed: int | Tensor = 0,
     offset: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -157,7 +168,7 @@ def truncated_normal_(
     eps: Tensor,  # [N]
     sigma: float = 8.0,
     upper: float = 16.0,
-    seed: int = 0,
+    seed: int | Tensor = 0,
     offset: int = 0,
 ) -> Tensor:
     """Fill eps [N] with draws of |N(0, sigma)| truncated to [0, upper]; row i depends on (seed, offset + i) alone."""
@@ -168,9 +179,11 @@ def truncated_normal_(
 
 def half_normal_quantile(fraction: Tensor, bound: float) -> Tensor:
     """Quantile of |N(0, 1)| truncated to [0, bound]: solves erf(x / sqrt 2) = fraction * erf(bound / sqrt 2)."""
-    complement = (1.0 - fraction) + fraction * math.erfc(bound / math.sqrt(2.0))  # erfc(x / sqrt 2), exact in the tail
-    quantile: Tensor = -torch.special.ndtri(complement / 2.0).clamp_(min=-bound)
-    return quantile
+    mass, outside = math.erf(bound / math.sqrt(2.0)), math.erfc(bound / math.sqrt(2.0))
+    inner = math.sqrt(2.0) * torch.erfinv(fraction * mass)  # exact for small x
+    complement = (1.0 - fraction) + fraction * outside  # erfc(x / sqrt 2), exact in the tail
+    quantile = torch.where(fraction * mass < 0.5, inner, -torch.special.ndtri(complement / 2.0))
+    return quantile.clamp(max=bound)
 
 
 # --- targets and losses ----------------------------------------------------------------------------------------------
@@ -181,33 +194,85 @@ def target_grad(
     rule: str,
     labels: Tensor | None = None,  # [N] int64
     label_smoothing: float = 0.0,
-    seed: int = 0,
+    seed: int | Tensor = 0,
     offset: int = 0,
 ) -> TargetGrad:
     """The class each example's cost is about, and d(sum over examples of the cost) / d logits.
 
     The cost is cross-entropy with the target, or for ``entropy`` the entropy of the predicted distribution.
     """
-    classes = logits.shape[1]
-    wide = logits.to(_compute_dtype(logits))
-    log_p = wide.log_softmax(dim=1)
-    predicted = _first_without_nan(wide)  # [N]
-    if rule == "entropy":
-        p = log_p.exp()
-        plogp = torch.where(p > 0, p * log_p, 0.0)
-        entropy = -plogp.sum(dim=1, keepdim=True)
-        return TargetGrad(predicted, -(plogp + p * entropy).to(logits.dtype))
-    if rule == "random":
-        target = _random_class_except(predicted, classes, seed, offset)
-    elif rule == "label":
-        assert labels is not None
-        target = labels.to(torch.int64)
+    target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
+    return TargetGrad(target, (relative * log_unit.exp()).to(logits.dtype))
+
+
+def scaled_target_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None = None,  # [N] int64
+    label_smoothing: float = 0.0,
+    seed: int | Tensor = 0,
+    offset: int = 0,
+) -> ScaledTargetGrad:
+    """target_grad as dlogits * 2**exponent, where the largest element of each row of dlogits is in [0.5, 1)."""
+    target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
+    largest = relative.abs().amax(dim=1, keepdim=True)  # [N, 1]
+    log2 = log_unit / math.log(2.0) + largest.log2()
+    usual = largest.isfinite() & (largest > 0)
+    exponent = torch.where(usual, log2.floor() + 1, 0.0).clamp(min=LOWEST_EXPONENT)
+    # Less than the lowest exponent is not told apart: there the unit is all that counts.
+    log_factor = torch.where(log2 < LOWEST_EXPONENT, -largest.log(), log_unit - exponent * math.log(2.0))
+    scaled = relative * torch.where(usual, log_factor.exp(), 1.0)
+    exponent = torch.where(largest == 0, EXPONENT_OF_ZERO, exponent)
+    return ScaledTargetGrad(target, scaled.to(logits.dtype), exponent[:, 0].to(torch.int32))
+
+
+def _relative_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None,  # [N]
+    label_smoothing: float,
+    seed: int | Tensor,
+    offset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(target [N], the derivative [N, K] in a unit of each row's own, the unit's logarithm [N, 1]), in float64.
+
+    The derivatives of one row add up to zero, so that the target's is known from the others': for a confident network
+    p - 1 would cancel to zero.
+    """
+    target = _target(logits, rule, labels, seed, offset)  # [N]
+    log_p = logits.double().log_softmax(dim=1)  # [N, K]
+    if rule == "entropy":  # -p_j (log p_j + entropy) = -p_j (z_j - sum_k p_k z_k)
+        shifted = logits.double() - logits.double().amax(dim=1, keepdim=True)
+        mean = torch.where(shifted > -math.inf, log_p.exp() * shifted, 0.0).sum(dim=1, keepdim=True)  # [N, 1]
+        below = torch.where(log_p > -math.inf, mean - shifted, 0.0)
+        sign, log_size = below.sign(), log_p + below.abs().log()
+    elif label_smoothing == 0:
+        sign, log_size = torch.ones_like(log_p), log_p
     else:
-        target = predicted if rule == "predicted" else _first_without_nan(-wide)
-    p = log_p.double().exp()
-    wanted = torch.full_like(p, label_smoothing / classes)
-    wanted.scatter_(1, target[:, None], 1.0 - label_smoothing + label_smoothing / classes)
-    return TargetGrad(target, (p - wanted).to(logits.dtype))
+        rest = log_p.exp() - label_smoothing / logits.shape[1]
+        sign, log_size = rest.sign(), rest.abs().log()
+    log_size = log_size.scatter(1, target[:, None], -math.inf)
+    log_unit = log_size.amax(dim=1, keepdim=True)
+    log_unit = torch.where(log_unit == -math.inf, 0.0, log_unit)
+    relative = sign * (log_size - log_unit).exp()
+    return target, relative.scatter(1, target[:, None], -relative.sum(dim=1, keepdim=True)), log_unit
+
+
+def _target(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None,  # [N]
+    seed: int | Tensor,
+    offset: int,
+) -> Tensor:
+    """[N] int64: the class that each example's cost is about."""
+    predicted = _first_without_nan(logits)  # [N]
+    if rule == "random":
+        return _random_class_except(predicted, logits.shape[1], seed, offset)
+    if rule == "label":
+        assert labels is not None
+        return labels.to(torch.int64)
+    return _first_without_nan(-logits) if rule == "least_likely" else predicted
 
 
 def mixed_cross_entropy(
@@ -242,15 +307,21 @@ def philox(counter: Tensor, seed: int) -> Tensor:
     return torch.stack((c0, c1, c2, c3), dim=-1)
 
 
-def _words(n: int, size: int, seed: int, offset: int, purpose: int, bits_per_word: int = 1) -> Tensor:
-    """[N, size] random words, or bits if bits_per_word is 32: row i holds the words of example offset + i in order."""
+def _words(n: int, size: int, seed: int | Tensor, offset: int, purpose: int, bits_per_word: int = 1) -> Tensor:
+    """[N, size] random words, or bits if bits_per_word is 32: row i holds the words of example offset + i in order.
+
+    A seed [2] is a seed and a number to add to the offset. Examples are counted modulo 2^64.
+    """
+    if isinstance(seed, Tensor):
+        seed, more = (int(number) for number in seed)
+        offset = (offset + more + 2**63) % 2**64 - 2**63
     per_block = 4 * bits_per_word
     blocks = -(-size // per_block)
     counter = torch.empty(n, blocks, 4, dtype=torch.int64)
     example = offset + torch.arange(n, dtype=torch.int64)
     counter[..., 0] = torch.arange(blocks)
     counter[..., 1] = (example & 0xFFFFFFFF)[:, None]
-    counter[..., 2] = (example >> 32)[:, None]
+    counter[..., 2] = (example >> 32 & 0xFFFFFFFF)[:, None]
     counter[..., 3] = purpose
     words = philox(counter, seed).flatten(1)  # [N, 4 * blocks]
     if bits_per_word == 32:
@@ -263,7 +334,7 @@ def _first_without_nan(wide: Tensor) -> Tensor:
     return torch.where(wide.isnan(), -math.inf, wide).argmax(dim=1)
 
 
-def _random_class_except(predicted: Tensor, classes: int, seed: int, offset: int) -> Tensor:
+def _random_class_except(predicted: Tensor, classes: int, seed: int | Tensor, offset: int) -> Tensor:
     """[N] classes, uniform over all but the predicted one (the only class there is, where there is one)."""
     if classes == 1:
         return torch.zeros_like(predicted)
@@ -288,7 +359,7 @@ def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 def _examples(values: float | Tensor, like: Tensor) -> Tensor:
     """A number or one per example as [1 or N, 1...], to broadcast over like [N, C, ...]."""
-    constants = torch.as_tensor(values, device=like.device).to(_compute_dtype(like))
+    constants = torch.as_tensor(values, dtype=_compute_dtype(like), device=like.device)
     return constants.view(-1, *[1] * (like.dim() - 1))
 
 

@@ -9,21 +9,21 @@ namespace {
 
 using torch::stable::Tensor;
 
-// Throughout: logits, dlogits [N, K]; labels, target, row_loss [N]; from [2].
+// Throughout: logits, dlogits [N, K]; labels, target, exponent, row_loss [N]; from [2].
 
 // Rows that make a thread worth waking: an element costs an exponential or two.
 int64_t grain(int64_t classes) { return 1 + 8192 / classes; }
 
-std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
-                                       double label_smoothing, int64_t seed, int64_t offset,
-                                       std::optional<Tensor> from) {
+std::tuple<Tensor, Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule,
+                                               std::optional<Tensor> labels, double label_smoothing, int64_t seed,
+                                               int64_t offset, std::optional<Tensor> from, bool scaled) {
   const char* op = "target_grad";
-  const auto [args, target, dlogits] =
-      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  const auto [args, target, dlogits, exponent] =
+      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from, scaled);
   checks::labels_in_range(op, args.labels, args.rows, args.classes);
   torch::stable::parallel_for(0, args.rows, grain(args.classes),
                               [&args = args](int64_t begin, int64_t end) { kernels().target_grad(args, begin, end); });
-  return {target, dlogits};
+  return {target, dlogits, exponent};
 }
 
 template <class F>

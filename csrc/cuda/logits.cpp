@@ -9,16 +9,16 @@ namespace {
 
 using torch::stable::Tensor;
 
-// Throughout: logits, dlogits [N, K]; labels, target, row_loss [N]; from [2].
+// Throughout: logits, dlogits [N, K]; labels, target, exponent, row_loss [N]; from [2].
 
-std::tuple<Tensor, Tensor> target_grad_op(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
-                                          double label_smoothing, int64_t seed, int64_t offset,
-                                          std::optional<Tensor> from) {
+std::tuple<Tensor, Tensor, Tensor> target_grad_op(const Tensor& logits, const std::string& rule,
+                                                  std::optional<Tensor> labels, double label_smoothing, int64_t seed,
+                                                  int64_t offset, std::optional<Tensor> from, bool scaled) {
   const char* op = "target_grad";
-  const auto [args, target, dlogits] =
-      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  const auto [args, target, dlogits, exponent] =
+      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from, scaled);
   on_device_of(op, logits, [&args = args](cudaStream_t stream) { return target_grad(args, stream); });
-  return {target, dlogits};
+  return {target, dlogits, exponent};
 }
 
 std::tuple<Tensor, Tensor> mixed_cross_entropy_op(const Tensor& logits, const Tensor& labels, int64_t k, double lambda,

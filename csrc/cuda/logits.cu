@@ -60,35 +60,92 @@ struct Row {
     return best;
   }
 
-  // d(cross-entropy) / dz times weight; returns the row's loss times weight. Out-of-range targets give NaN.
-  __device__ __forceinline__ F cross_entropy_grad(int64_t target, F maximum, F weight, F label_smoothing) const {
-    const bool valid = target >= 0 && target < classes;
-    const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(classes)};
-    const F others = reduce(Add{}, [&](int64_t j) { return j == target ? F(0) : std::exp(shifted(j, maximum)); });
-    const F shifted_target = valid ? shifted(target, maximum) : static_cast<F>(NAN);
-    const F sum = others + std::exp(shifted_target);
+  __device__ __forceinline__ F sum_of_others(int64_t target, F origin) const {
+    return reduce(Add{}, [&](int64_t j) { return j == target ? F(0) : std::exp(shifted(j, origin)); });
+  }
+
+  // d(cross-entropy) / dz times weight; exponentials, and others, their sum but for the target's, relative to origin.
+  __device__ __forceinline__ void store_cross_entropy(int64_t target, F origin, F others, F sum, F weight,
+                                                      Smoothing<F> smoothing) const {
     for (int64_t j = lane; j < classes; j += kGroup) {
       const F grad = j == target
                          ? cross_entropy_grad_target(others, sum, smoothing)
-                         : cross_entropy_grad_other(static_cast<F>(std::exp(shifted(j, maximum))), sum, smoothing);
+                         : cross_entropy_grad_other(static_cast<F>(std::exp(shifted(j, origin))), sum, smoothing);
       store(dz[j], weight * grad);
     }
-    const F mean =
-        label_smoothing == F(0) ? F(0) : reduce(Add{}, [&](int64_t j) { return shifted(j, maximum); }) / classes;
-    return weight * cross_entropy(static_cast<F>(std::log(sum)), shifted_target, mean, smoothing);
   }
 
-  __device__ __forceinline__ void entropy(F maximum) const {
+  // The row's loss times weight, and its derivative. Out-of-range targets give NaN.
+  __device__ __forceinline__ F cross_entropy(int64_t target, F maximum, F weight, Smoothing<F> smoothing) const {
+    const F others = sum_of_others(target, maximum);
+    const F shifted_target = target >= 0 && target < classes ? shifted(target, maximum) : static_cast<F>(NAN);
+    const F sum = others + std::exp(shifted_target);
+    store_cross_entropy(target, maximum, others, sum, weight, smoothing);
+    const F mean =
+        smoothing.target == F(0) ? F(0) : reduce(Add{}, [&](int64_t j) { return shifted(j, maximum); }) / classes;
+    return weight * fastadv::cross_entropy(static_cast<F>(std::log(sum)), shifted_target, mean, smoothing);
+  }
+
+  // The origin for a certain prediction of class `predicted`.
+  __device__ __forceinline__ Origin<F> origin_beside(int64_t predicted, F maximum) const {
+    F largest = -INFINITY;
+    for (int64_t j = lane; j < classes; j += kGroup)
+      if (j != predicted) largest = Larger{}(largest, load(z[j]));
+    return origin_of_others(maximum, group_reduce<kGroup>(largest, Larger{}));
+  }
+
+  // Scaled derivatives: these return the exponent.
+
+  __device__ __forceinline__ int32_t scaled_cross_entropy(int64_t target, F maximum, Smoothing<F> smoothing) const {
+    F others = sum_of_others(target, maximum);
+    const F sum = others + (target >= 0 && target < classes ? std::exp(shifted(target, maximum)) : static_cast<F>(NAN));
+    Origin<F> origin{maximum, 0};
+    if (smoothing.target == F(0) && is_certain(sum, others)) {
+      origin = origin_beside(target, maximum);
+      others = sum_of_others(target, origin.value);
+    }
+    F largest = std::fabs(cross_entropy_grad_target(others, sum, smoothing));  // without smoothing of all classes
+    if (smoothing.target > F(0) && largest == largest)
+      largest = reduce(Larger{}, [&](int64_t j) {
+        return j == target ? largest
+                           : std::fabs(cross_entropy_grad_other(static_cast<F>(std::exp(shifted(j, maximum))), sum,
+                                                                smoothing));
+      });
+    const Scale<F> scale = scale_of(largest, origin.exponent);
+    store_cross_entropy(target, origin.value, others, sum, scale.factor, smoothing);
+    return scale.exponent;
+  }
+
+  __device__ __forceinline__ int32_t entropy(int64_t predicted, F maximum, bool scaled) const {
     const F sum = reduce(Add{}, [&](int64_t j) { return static_cast<F>(std::exp(shifted(j, maximum))); });
     const F weighted = reduce(Add{}, [&](int64_t j) {
       const F s = shifted(j, maximum), e = std::exp(s);
       return e > F(0) ? e * s : F(0);
     });
-    const F log_sum = std::log(sum), value = log_sum - weighted / sum;
-    for (int64_t j = lane; j < classes; j += kGroup) {
+    if (scaled && is_certain(sum, -weighted)) return entropy_of_certain(predicted, maximum);
+    const F mean = weighted / sum;
+    const auto grad = [&](int64_t j) {
       const F s = shifted(j, maximum);
-      store(dz[j], entropy_grad(static_cast<F>(std::exp(s)), s, sum, log_sum, value));
-    }
+      return entropy_grad(static_cast<F>(std::exp(s)), s, sum, mean);
+    };
+    Scale<F> scale{F(1), 0};
+    if (scaled && sum == sum) scale = scale_of(reduce(Larger{}, [&](int64_t j) { return std::fabs(grad(j)); }), 0);
+    for (int64_t j = lane; j < classes; j += kGroup) store(dz[j], scale.factor * grad(j));
+    return scale.exponent;
+  }
+
+  __device__ __forceinline__ int32_t entropy_of_certain(int64_t predicted, F maximum) const {
+    const Origin<F> origin = origin_beside(predicted, maximum);
+    const auto grad = [&](int64_t j) {
+      return j == predicted ? F(0)
+                            : entropy_grad_of_certain(static_cast<F>(std::exp(shifted(j, origin.value))),
+                                                      shifted(j, maximum));
+    };
+    const F total = reduce(Add{}, grad);
+    const Scale<F> scale = scale_of(total, origin.exponent);
+    for (int64_t j = lane; j < classes; j += kGroup)
+      store(dz[j], scale.factor * (j == predicted ? -total : grad(j)));
+    return scale.exponent;
   }
 };
 
@@ -110,10 +167,11 @@ __device__ __forceinline__ int64_t group_count() {
 }
 
 template <class T, int kGroup>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 5)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 4)
     target_grad_kernel(const __grid_constant__ TargetGrad args) {
   using F = compute_t<T>;
   const Stream stream = resolved(args.stream);
+  const Smoothing<F> smoothing = smoothing_of(static_cast<F>(args.label_smoothing), args.classes);
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
     const Row<T, T, kGroup> group = row_of<T, T, kGroup>(args, row);
     const Found<F> largest = group.extreme(F(1));
@@ -122,9 +180,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 5)
     else if (args.rule == Rule::least_likely) target = group.extreme(F(-1)).index;
     else if (args.rule == Rule::random)
       target = random_class(stream, static_cast<uint64_t>(row), args.classes, largest.index);
-    if (args.rule == Rule::entropy) group.entropy(largest.value);
-    else group.cross_entropy_grad(target, largest.value, F(1), static_cast<F>(args.label_smoothing));
-    if (group.lane == 0) args.target[row] = target;
+    int32_t exponent = 0;
+    if (args.rule == Rule::entropy) exponent = group.entropy(target, largest.value, args.scaled);
+    else if (args.scaled) exponent = group.scaled_cross_entropy(target, largest.value, smoothing);
+    else group.cross_entropy(target, largest.value, F(1), smoothing);
+    if (group.lane == 0) {
+      args.target[row] = target;
+      args.exponent[row] = exponent;
+    }
   }
 }
 
@@ -132,11 +195,11 @@ template <class T, int kGroup>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 3 : 5)
     mixed_kernel(const __grid_constant__ MixedCrossEntropy args) {
   using F = compute_t<T>;
+  const Smoothing<F> smoothing = smoothing_of(static_cast<F>(args.label_smoothing), args.classes);
   for (int64_t row = group_index<kGroup>(); row < args.rows; row += group_count<kGroup>()) {
     const Row<T, F, kGroup> group = row_of<T, F, kGroup>(args, row);
     const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
-    const F loss = group.cross_entropy_grad(args.labels[row], group.extreme(F(1)).value, weight,
-                                            static_cast<F>(args.label_smoothing));
+    const F loss = group.cross_entropy(args.labels[row], group.extreme(F(1)).value, weight, smoothing);
     if (group.lane == 0) static_cast<F*>(args.row_loss)[row] = loss;
   }
 }

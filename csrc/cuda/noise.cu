@@ -81,10 +81,10 @@ void launch(const NoiseStep& args, const Layout& layout, cudaStream_t stream) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    truncated_normal_kernel(T* eps, int64_t examples, float sigma, float upper, HalfNormal normal, Stream stream) {
+    truncated_normal_kernel(T* eps, int64_t examples, TruncatedNormal distribution, Stream stream) {
   const Stream numbers = resolved(stream);
   for (int64_t i = thread_index(); i < examples; i += thread_count())
-    store(eps[i], static_cast<compute_t<T>>(truncated_eps(numbers, static_cast<uint64_t>(i), sigma, upper, normal)));
+    store(eps[i], static_cast<compute_t<T>>(truncated_eps(numbers, static_cast<uint64_t>(i), distribution)));
 }
 
 }  // namespace
@@ -107,8 +107,8 @@ cudaError_t truncated_normal(const EpsSample& sample, cudaStream_t stream) {
   with_type(sample.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     FASTADV_LAUNCH(truncated_normal_kernel<T>, blocks_for(sample.examples), kThreads, stream,
-                   static_cast<T*>(sample.eps), sample.examples, static_cast<float>(sample.sigma),
-                   static_cast<float>(sample.upper), half_normal(sample.upper / sample.sigma), sample.stream);
+                   static_cast<T*>(sample.eps), sample.examples, truncated_normal_of(sample.sigma, sample.upper),
+                   sample.stream);
   });
   return cudaGetLastError();
 }

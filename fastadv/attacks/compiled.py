@@ -67,7 +67,7 @@ def _gradient(
     seed: int | Tensor,
     offset: int,
 ) -> tuple[Tensor, Tensor]:
-    """(target [N], gradient [N, C, ...] of the summed cost) of images [N, C, ...] and labels [N]."""
+    """What ``attack._input_gradient`` returns, for images [N, C, ...] and labels [N]."""
 
     def heads(x: Tensor) -> list[Tensor]:
         logits, auxiliary = attack.heads(model, x)

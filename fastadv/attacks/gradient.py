@@ -14,10 +14,11 @@ from fastadv import ops
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
+from fastadv.attacks.common_scale import to_common_scale
 from fastadv.attacks.compiled import Compiled
 from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.folds import Folds
-from fastadv.attacks.isolation import isolated, raw_module
+from fastadv.attacks.isolation import isolated, mixes_examples, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
 from fastadv.heads import split_heads
@@ -94,6 +95,7 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
+        self._mixes_examples = mixes_examples(raw_module(model), self.bn)
         self._folds = Folds()
         self._compiled = Compiled()
         self._captures = Captures()
@@ -184,7 +186,7 @@ class GradientAttack(Attack):
     def _input_gradient(
         self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int | Tensor, offset: int
     ) -> tuple[Tensor, Tensor]:
-        """(target [N], gradient of the summed cost with respect to adv [N, C, ...])."""
+        """(target [N], gradient of each example's cost, up to a positive factor, with respect to adv [N, C, ...])."""
         if self.compile and self.outputs_seen:  # the first batch is looked at on the way
             found = self._compiled(self, model, adv.detach(), rule, labels, seed, offset)
             if found is not None:
@@ -218,13 +220,19 @@ class GradientAttack(Attack):
         seed: int | Tensor,
         offset: int,
     ) -> tuple[Tensor, list[Tensor]]:
-        """(target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K])."""
-        target, dlogits = ops.target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
-        derivatives = [dlogits]
-        for aux in auxiliary:
-            same_cost = "entropy" if rule == "entropy" else "label"
-            derivatives.append(self.aux_weight * ops.target_grad(aux, same_cost, target, self.label_smoothing).dlogits)
-        return target, derivatives
+        """(target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K]).
+
+        Each example's are multiplied by a power of two: half precision would round those of a confident model to zero,
+        and no step depends on the length of a gradient.
+        """
+        main = ops.scaled_target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
+        if not auxiliary and not self._mixes_examples:
+            return main.target, [main.dlogits]
+        same_cost = "entropy" if rule == "entropy" else "label"
+        others = [ops.scaled_target_grad(aux, same_cost, main.target, self.label_smoothing) for aux in auxiliary]
+        weights = [1.0] + [self.aux_weight] * len(others)
+        # The costs of examples that depend on each other are added up as they are.
+        return main.target, to_common_scale([main, *others], weights, whole_batch=self._mixes_examples)
 
     def heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""

@@ -42,8 +42,8 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     Raises:
         ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
     """
-    whole = model.__self__ if isinstance(model, MethodType) else model
-    if not isinstance(whole, nn.Module):
+    whole = _owner(model)
+    if whole is None:
         yield
         return
     if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
@@ -69,6 +69,22 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
                 module.training = training
         for module in tracking:
             module.track_running_stats = True
+
+
+def mixes_examples(model: Callable[..., Any], bn: str) -> bool:
+    """Whether an example's logits depend on the rest of its batch, in a block of :func:`isolated`.
+
+    That is so where BatchNorm uses the batch's statistics; a layer that keeps none of its own does in either mode.
+    """
+    whole = _owner(model)
+    layers = [] if whole is None else [module for module in whole.modules() if isinstance(module, _BatchNorm)]
+    return any(bn == "batch" or layer.running_mean is None for layer in layers)
+
+
+def _owner(model: Callable[..., Any]) -> nn.Module | None:
+    """The module that a call runs, where one is seen: a module itself, or that of a bound method."""
+    whole = model.__self__ if isinstance(model, MethodType) else model
+    return whole if isinstance(whole, nn.Module) else None
 
 
 def _world_size() -> int:

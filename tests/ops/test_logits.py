@@ -11,6 +11,8 @@ from torch.nn import functional
 from fastadv import ops, reference
 from tests.ops.cases import DTYPES
 
+NAN, INF = float("nan"), float("inf")
+
 
 @pytest.mark.parametrize(
     ("rule", "target", "wanted"),
@@ -68,6 +70,7 @@ def test_against_the_reference(rule: str, shape: tuple[int, int], dtype: torch.d
     expected = reference.target_grad(logits, rule, labels, 0.1, seed=5, offset=2)
     assert torch.equal(result.target, expected.target)
     torch.testing.assert_close(result.dlogits, expected.dlogits)
+    assert_same_direction(*(m.scaled_target_grad(logits, rule, labels, 0.1, 5, 2) for m in (ops, reference)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -75,9 +78,75 @@ def test_against_the_reference(rule: str, shape: tuple[int, int], dtype: torch.d
 def test_a_confident_network_does_not_hide_its_gradient(margin: float, dtype: torch.dtype) -> None:
     """p - 1 rounds to zero from a margin of 17 on in float32; the sum of the other probabilities does not."""
     logits = torch.tensor([[margin, 0.0, 0.0]], dtype=dtype)
-    grad = ops.target_grad(logits, "label", torch.tensor([0])).dlogits.double()
-    assert grad[0, 0].item() == pytest.approx(-2 * math.exp(-margin), rel=1e-2)
-    assert (grad[0, 1:] > 0).all()
+    for module in (ops, reference):
+        grad = module.target_grad(logits, "label", torch.tensor([0])).dlogits.double()
+        assert grad[0, 0].item() == pytest.approx(-2 * math.exp(-margin), rel=1e-2)
+        assert (grad[0, 1:] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("margin", [1.0, 18.0, 60.0, 150.0, 60_000.0])
+def test_a_scaled_gradient_keeps_its_direction(margin: float, dtype: torch.dtype) -> None:
+    """Below a margin of 17 float16 has the derivative itself, below 103 float32, below 745 float64."""
+    logits = torch.tensor([[margin, 0.0, -1.0]], dtype=dtype)
+    margin, e = logits[0, 0].item(), math.exp(-1)
+    log_size = math.log(1 + e) - margin - math.log1p((1 + e) * math.exp(-margin))  # of 1 - p
+    for module in (ops, reference):
+        _, grad, exponent = module.scaled_target_grad(logits, "predicted")
+        assert 0.5 <= -grad[0, 0] < 1
+        torch.testing.assert_close(grad / -grad[0, 0], torch.tensor([[-1.0, 1 / (1 + e), e / (1 + e)]], dtype=dtype))
+        assert math.log2(-grad[0, 0]) + exponent.item() == pytest.approx(log_size / math.log(2), abs=1e-2)
+        _, grad, _ = module.scaled_target_grad(logits, "entropy")
+        assert grad.sum().abs() < torch.finfo(dtype).eps
+        if margin > 10:  # -p log p of the others, whose log p is minus the margin
+            ratio = torch.tensor(e * (margin + 1) / margin, dtype=dtype)
+            torch.testing.assert_close(grad[0, 2] / grad[0, 1], ratio, rtol=2 * torch.finfo(dtype).eps + 1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rule", reference.RULES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_scaled_gradient_is_the_gradient_times_a_power_of_two(rule, smoothing, dtype) -> None:
+    """Bit for bit: no step of an attack changes where nothing was too small."""
+    generator = torch.Generator().manual_seed(6)
+    logits = torch.randn(40, 7, generator=generator, dtype=dtype) * torch.linspace(0.01, 8, 40)[:, None]
+    labels = logits.argmax(1) * torch.randint(0, 2, (40,), generator=generator)  # some right, some wrong
+    target, grad, exponent = ops.scaled_target_grad(logits, rule, labels, smoothing, seed=1)
+    plain = ops.target_grad(logits, rule, labels, smoothing, seed=1)
+    assert torch.equal(target, plain.target)
+    assert torch.equal(grad * torch.exp2(exponent.to(dtype))[:, None], plain.dlogits)
+    largest = grad.abs().amax(1)
+    assert ((largest >= 0.5) & (largest < 1)).all()
+
+
+@pytest.mark.parametrize("rule", ["label", "entropy"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("row", "exponent"),
+    [
+        ([3.0, -INF, -INF], -(2**30)),  # no other class: the derivative is zero
+        ([NAN, 0.0, 1.0], 0),
+        ([INF, 0.0, 1.0], 0),
+        ([-INF, -INF, -INF], 0),
+    ],
+    ids=str,
+)
+def test_rows_that_have_no_direction(row: list[float], exponent: int, dtype: torch.dtype, rule: str) -> None:
+    logits = torch.tensor([row, [150.0, 0.0, -INF]], dtype=dtype)
+    for module in (ops, reference):
+        plain = module.target_grad(logits, rule, torch.tensor([0, 0])).dlogits
+        _, scaled, exponents = module.scaled_target_grad(logits, rule, torch.tensor([0, 0]))
+        assert exponents[0] == exponent
+        torch.testing.assert_close(scaled[0], plain[0], equal_nan=True, rtol=0, atol=0)
+        assert (scaled[0].isnan() if exponent == 0 else scaled[0] == 0).all()
+        assert scaled[1, 0] < -0.4 and scaled[1, 1] > 0.4 and scaled[1, 2] == 0
+
+
+def assert_same_direction(result: reference.ScaledTargetGrad, expected: reference.ScaledTargetGrad) -> None:
+    """Scaled derivatives that agree up to rounding; the exponents of the nearly same number may differ by 1."""
+    assert torch.equal(result.target, expected.target)
+    power = torch.exp2((result.exponent - expected.exponent).double())[:, None]
+    torch.testing.assert_close((result.dlogits * power).to(expected.dlogits.dtype), expected.dlogits)
 
 
 def test_ties_take_the_first_class() -> None:
@@ -159,9 +228,6 @@ def test_a_scaled_loss_does_not_leave_half_precision(dtype: torch.dtype) -> None
         grads.append(leaf.grad.double())
     assert grads[0].isfinite().all()
     torch.testing.assert_close(grads[0], grads[1], rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize("rule", ["predicted", "least_likely"])

@@ -35,8 +35,12 @@ SAMPLES = {
     "from_pixels_ mirrored": (OPERATORS.from_pixels_, (x(), x().byte(), PER_EXAMPLE > 1, [1.0] * 3, *RGB), {}),
     "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2, None), {}),
     "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2, None), {"device": torch.device("cpu")}),
-    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
-    "target_grad label": (OPERATORS.target_grad, (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None), {}),
+    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None, True), {}),
+    "target_grad label": (
+        OPERATORS.target_grad,
+        (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None, False),
+        {},
+    ),
     "mixed_cross_entropy": (
         OPERATORS.mixed_cross_entropy,
         (torch.randn(4, 5, requires_grad=True), torch.arange(4), 2, 0.3, 0.1),
@@ -65,8 +69,9 @@ def step_chain(adv, clean, grad, logits, labels):
     moved = ops.normalized_step_(moved, clean, grad, -3.0, 8.0, "linf", space)
     moved = moved + ops.from_pixels(adv.to(torch.uint8), adv[:, 0, 0, 0] > 100, adv.dtype, PixelSpace.imagenet())
     target, dlogits = ops.target_grad(logits, "least_likely")
+    scaled = ops.scaled_target_grad(logits, "entropy")
     loss = ops.mixed_cross_entropy(logits, labels, 1)
-    return moved + 1, target, dlogits, loss
+    return moved + 1, target, dlogits, *scaled, loss
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

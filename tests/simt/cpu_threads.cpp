@@ -75,9 +75,10 @@ void pixel_kernel(DType dtype, bool channels_last) {
 void row_kernels(DType dtype) {
   std::vector<double> logits(kElements), dlogits(kElements), loss(kElements);  // [N, K], [N, K], [N]
   std::vector<int64_t> labels(kElements), target(kElements);                   // [N]
+  std::vector<int32_t> exponent(kElements);                                    // [N]
   const int64_t rows = kElements / kClasses;
-  const TargetGrad single{logits.data(), labels.data(), dlogits.data(), target.data(), dtype,
-                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}};
+  const TargetGrad single{logits.data(), labels.data(), dlogits.data(), target.data(), exponent.data(), dtype,
+                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}, true};
   in_parts(rows, [&](int64_t begin, int64_t end) { baseline::table.target_grad(single, begin, end); });
   const MixedCrossEntropy mixed{
       logits.data(), labels.data(), dlogits.data(), loss.data(), dtype, rows, kClasses, rows / 2, 1.0, 0.3, 0.1};

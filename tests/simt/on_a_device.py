@@ -40,6 +40,8 @@ def test_a_label_out_of_range_gives_nan_in_its_row_alone(classes: int, label: in
     labels = torch.tensor([classes if label == "classes" else label, 1])
     grad = ops.target_grad(torch.randn(2, classes), "label", labels).dlogits  # [2, K]
     assert grad[0].isnan().all() and grad[1].isfinite().all()
+    _, scaled, exponent = ops.scaled_target_grad(torch.randn(2, classes), "label", labels)
+    assert scaled[0].isnan().all() and scaled[1].isfinite().all() and exponent[0] == 0
     assert ops.mixed_cross_entropy(torch.randn(2, classes), labels, 1).isnan()
 
 
@@ -49,7 +51,7 @@ CALLS = {
     "noise_step_": lambda adv, grad: ops.noise_step_(adv, adv, 8.0, "sign", 1),
     "truncated_normal_": lambda adv, grad: ops.truncated_normal_(adv[0], seed=1),
     "from_pixels_": lambda adv, grad: ops.from_pixels_(adv, grad.to(torch.uint8)),
-    "target_grad": lambda adv, grad: ops.target_grad(grad, "predicted"),
+    "target_grad": lambda adv, grad: ops.scaled_target_grad(grad, "predicted"),
     "mixed_cross_entropy": lambda adv, grad: ops.mixed_cross_entropy(grad, torch.ones(2, dtype=torch.int64), 1),
 }
 
@@ -124,6 +126,7 @@ OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "truncated_normal_": (lambda: ops.truncated_normal_(torch.empty(2), seed=1), [DRAW]),
     "sample_eps": (lambda: ops.sample_eps(2, seed=1), [DRAW]),
     "target_grad": (lambda: ops.target_grad(torch.randn(2, 5), "least_likely"), [ROWS]),
+    "scaled_target_grad": (lambda: ops.scaled_target_grad(torch.randn(2, 5), "entropy"), [ROWS]),
     "target_grad, many classes": (lambda: ops.target_grad(torch.randn(2, 1025), "random", seed=1), [ROWS]),
     "mixed_cross_entropy": (
         lambda: ops.mixed_cross_entropy(torch.randn(2, 5), torch.ones(2, dtype=torch.int64), 1), [ROWS, TOTAL]

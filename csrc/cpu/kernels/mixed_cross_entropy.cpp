@@ -8,7 +8,7 @@ void mixed_cross_entropy(const MixedCrossEntropy& args, int64_t begin, int64_t e
     using T = decltype(type);
     using F = compute_t<T>;
     F* row_loss = static_cast<F*>(args.row_loss);  // [m]
-    const F label_smoothing = static_cast<F>(args.label_smoothing);
+    const Smoothing<F> smoothing = smoothing_of(static_cast<F>(args.label_smoothing), args.classes);
     for (int64_t row = begin; row < end; ++row) {
       const T* z = static_cast<const T*>(args.logits) + row * args.classes;  // [K]
       F* dz = static_cast<F*>(args.dlogits) + row * args.classes;            // [K]
@@ -16,10 +16,9 @@ void mixed_cross_entropy(const MixedCrossEntropy& args, int64_t begin, int64_t e
       const F weight = static_cast<F>(row < args.k ? args.adversarial_weight : args.clean_weight);
       const F maximum = row_extremes(z, args.classes).maximum;
       const RowSums<F> sums = row_sums(z, args.classes, target, maximum);
-      const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(args.classes)};
       row_loss[row] =
           weight * cross_entropy(std::log(sums.sum), load(z[target]) - maximum, sums.mean_shifted, smoothing);
-      cross_entropy_row(z, dz, args.classes, target, maximum, sums, weight, label_smoothing);
+      cross_entropy_row(z, dz, args.classes, target, maximum, sums, weight, smoothing);
     }
   });
 }

@@ -76,13 +76,12 @@ void noise_step(const NoiseStep& args, int64_t begin, int64_t end) {
 
 void truncated_normal(const EpsSample& args, int64_t begin, int64_t end) {
   const Stream stream = resolved(args.stream);
-  const HalfNormal normal = half_normal(args.upper / args.sigma);
-  const float sigma = static_cast<float>(args.sigma), upper = static_cast<float>(args.upper);
+  const TruncatedNormal distribution = truncated_normal_of(args.sigma, args.upper);
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     T* eps = static_cast<T*>(args.eps);  // [N]
     for (int64_t i = begin; i < end; ++i)
-      store(eps[i], static_cast<compute_t<T>>(truncated_eps(stream, static_cast<uint64_t>(i), sigma, upper, normal)));
+      store(eps[i], static_cast<compute_t<T>>(truncated_eps(stream, static_cast<uint64_t>(i), distribution)));
   });
 }
 

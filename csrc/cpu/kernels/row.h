@@ -49,12 +49,12 @@ FASTADV_HOST_DEVICE RowSums<F> row_sums(const T* z, int64_t classes, int64_t tar
   return {static_cast<F>(sum), static_cast<F>(others), static_cast<F>(shifted_sum / static_cast<double>(classes))};
 }
 
+// Exponentials are taken relative to `origin`, for which the row's maximum will mostly do.
 template <class T, class D, class F = compute_t<T>>
-FASTADV_HOST_DEVICE void cross_entropy_row(const T* z, D* dz, int64_t classes, int64_t target, F maximum,
-                                           RowSums<F> sums, F weight, F label_smoothing) {
-  const Smoothing<F> smoothing{label_smoothing, label_smoothing / static_cast<F>(classes)};
+FASTADV_HOST_DEVICE void cross_entropy_row(const T* z, D* dz, int64_t classes, int64_t target, F origin,
+                                           RowSums<F> sums, F weight, Smoothing<F> smoothing) {
   for (int64_t j = 0; j < classes; ++j)
-    store(dz[j], weight * cross_entropy_grad_other(std::exp(load(z[j]) - maximum), sums.sum, smoothing));
+    store(dz[j], weight * cross_entropy_grad_other(std::exp(load(z[j]) - origin), sums.sum, smoothing));
   store(dz[target], weight * cross_entropy_grad_target(sums.others, sums.sum, smoothing));
 }
 

@@ -16,21 +16,93 @@ FASTADV_HOST_DEVICE int64_t choose_target(const TargetGrad& args, const Stream& 
   }
 }
 
-template <class T, class F = compute_t<T>>
-FASTADV_HOST_DEVICE void entropy_row(const T* z, T* dz, int64_t classes, const RowExtremes<F>& extremes) {
-  double total = 0, weighted = 0;  // of e_j, of e_j * shifted_j
-  for (int64_t j = 0; j < classes; ++j) {
-    const F shifted = load(z[j]) - extremes.maximum, e = std::exp(shifted);
-    total += e;
-    weighted += e > F(0) ? e * shifted : F(0);
+// One row of K classes, its derivative to be written to dz.
+template <class T>
+struct Row {
+  using F = compute_t<T>;
+  const T* z;  // [K]
+  T* dz;       // [K]
+  int64_t classes;
+  bool scaled;
+
+  F shifted(int64_t j, F origin) const { return load(z[j]) - origin; }
+
+  // The origin for a certain prediction of class `predicted`.
+  Origin<F> origin_beside(int64_t predicted) const {
+    F largest = -INFINITY;
+    for (int64_t j = 0; j < classes; ++j)
+      if (j != predicted && load(z[j]) > largest) largest = load(z[j]);
+    return origin_of_others(load(z[predicted]), largest);
   }
-  const F sum = static_cast<F>(total), log_sum = static_cast<F>(std::log(total));
-  const F entropy = static_cast<F>(std::log(total) - weighted / total);
-  for (int64_t j = 0; j < classes; ++j) {
-    const F shifted = load(z[j]) - extremes.maximum;
-    store(dz[j], entropy_grad(std::exp(shifted), shifted, sum, log_sum, entropy));
+
+  // The largest |grad(j)| of all classes; NaN is passed over.
+  template <class Grad>
+  F largest(Grad grad) const {
+    F result = 0;
+    for (int64_t j = 0; j < classes; ++j) {
+      const F size = std::fabs(grad(j));
+      if (size > result) result = size;
+    }
+    return result;
   }
-}
+
+  // The next two write the derivative and return its exponent.
+
+  int32_t cross_entropy(int64_t target, F maximum, Smoothing<F> smoothing) const {
+    RowSums<F> sums = row_sums(z, classes, target, maximum);
+    Origin<F> origin{maximum, 0};
+    if (scaled && smoothing.target == F(0) && is_certain(sums.sum, sums.others)) {
+      origin = origin_beside(target);
+      sums.others = row_sums(z, classes, target, origin.value).others;
+    }
+    Scale<F> scale{F(1), 0};
+    if (scaled) scale = scale_of(largest_cross_entropy_grad(target, maximum, sums, smoothing), origin.exponent);
+    cross_entropy_row(z, dz, classes, target, origin.value, sums, scale.factor, smoothing);
+    return scale.exponent;
+  }
+
+  F largest_cross_entropy_grad(int64_t target, F maximum, const RowSums<F>& sums, Smoothing<F> smoothing) const {
+    const F of_target = cross_entropy_grad_target(sums.others, sums.sum, smoothing);
+    if (smoothing.target == F(0) || of_target != of_target) return std::fabs(of_target);  // minus the sum of the others
+    return largest([&](int64_t j) {
+      return j == target ? of_target
+                         : cross_entropy_grad_other(std::exp(shifted(j, maximum)), sums.sum, smoothing);
+    });
+  }
+
+  int32_t entropy(const RowExtremes<F>& extremes) const {
+    double total = 0, weighted = 0;  // of e_j, of e_j * shifted_j
+    for (int64_t j = 0; j < classes; ++j) {
+      const F s = shifted(j, extremes.maximum), e = std::exp(s);
+      total += e;
+      weighted += e > F(0) ? e * s : F(0);
+    }
+    const F sum = static_cast<F>(total), mean = static_cast<F>(weighted / total);
+    if (scaled && is_certain(sum, static_cast<F>(-weighted))) return entropy_of_certain(extremes);
+    const auto grad = [&](int64_t j) {
+      const F s = shifted(j, extremes.maximum);
+      return entropy_grad(std::exp(s), s, sum, mean);
+    };
+    const Scale<F> scale = !scaled ? Scale<F>{F(1), 0} : scale_of(sum == sum ? largest(grad) : sum, 0);
+    for (int64_t j = 0; j < classes; ++j) store(dz[j], scale.factor * grad(j));
+    return scale.exponent;
+  }
+
+  int32_t entropy_of_certain(const RowExtremes<F>& extremes) const {
+    const Origin<F> origin = origin_beside(extremes.largest);
+    const auto grad = [&](int64_t j) {
+      return j == extremes.largest
+                 ? F(0)
+                 : entropy_grad_of_certain(std::exp(shifted(j, origin.value)), shifted(j, extremes.maximum));
+    };
+    double total = 0;
+    for (int64_t j = 0; j < classes; ++j) total += grad(j);
+    const Scale<F> scale = scale_of(static_cast<F>(total), origin.exponent);
+    for (int64_t j = 0; j < classes; ++j) store(dz[j], scale.factor * grad(j));
+    store(dz[extremes.largest], scale.factor * static_cast<F>(-total));
+    return scale.exponent;
+  }
+};
 
 }  // namespace
 
@@ -39,18 +111,16 @@ void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     using F = compute_t<T>;
-    for (int64_t row = begin; row < end; ++row) {
-      const T* z = static_cast<const T*>(args.logits) + row * args.classes;  // [K]
-      T* dz = static_cast<T*>(args.dlogits) + row * args.classes;            // [K]
-      const RowExtremes<F> extremes = row_extremes(z, args.classes);
-      const int64_t target = choose_target(args, stream, row, extremes);
-      args.target[row] = target;
-      if (args.rule == Rule::entropy) {
-        entropy_row(z, dz, args.classes, extremes);
-        continue;
-      }
-      const RowSums<F> sums = row_sums(z, args.classes, target, extremes.maximum);
-      cross_entropy_row(z, dz, args.classes, target, extremes.maximum, sums, F(1), F(args.label_smoothing));
+    const Smoothing<F> smoothing = smoothing_of(F(args.label_smoothing), args.classes);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * args.classes;
+      const Row<T> row{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first, args.classes,
+                       args.scaled};
+      const RowExtremes<F> extremes = row_extremes(row.z, args.classes);
+      const int64_t target = choose_target(args, stream, i, extremes);
+      args.target[i] = target;
+      args.exponent[i] = args.rule == Rule::entropy ? row.entropy(extremes)
+                                                    : row.cross_entropy(target, extremes.maximum, smoothing);
     }
   });
 }

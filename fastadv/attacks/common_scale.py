@@ -1,0 +1,37 @@
+"""Scaled derivatives whose gradients are added up, brought to one scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastadv.ops import ScaledTargetGrad
+
+
+def to_common_scale(
+    outputs: Sequence[ScaledTargetGrad], weights: Sequence[float], whole_batch: bool = False
+) -> list[Tensor]:
+    """Each output's weight times its derivative [N, K], times a power of two that all outputs share.
+
+    The largest of the weighted derivatives is then below 1: whichever output it is of, it does not overflow, and it
+    does not vanish.
+
+    Args:
+        outputs: of one model, for one batch.
+        weights: of the outputs in the cost.
+        whole_batch: one power for all examples, not one for each.
+    """
+    parts = [math.frexp(weight) for weight in weights]  # weight = mantissa * 2**power
+    exponents = torch.stack(
+        [output.exponent + power for output, (_, power) in zip(outputs, parts, strict=True)]
+    )  # [outputs, N]
+    common = exponents.amax() if whole_batch else exponents.amax(dim=0)  # scalar or [N]
+    scaled = []
+    for output, (mantissa, _), down in zip(outputs, parts, exponents - common, strict=True):
+        dtype = output.dlogits.dtype
+        factor = mantissa * torch.exp2(down.to(torch.promote_types(dtype, torch.float32)))  # [N]
+        scaled.append((factor[:, None] * output.dlogits).to(dtype))
+    return scaled
