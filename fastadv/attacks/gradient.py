@@ -15,6 +15,7 @@ from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
 from fastadv.attacks.compiled import Compiled
+from fastadv.attacks.foldable import memory_of
 from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.folds import Folds
 from fastadv.attacks.isolation import isolated, raw_module
@@ -177,8 +178,9 @@ class GradientAttack(Attack):
         chosen, grad = self._input_gradient(model, at.adv, rule, at.target, at.seed, at.offset)
         if rule != "label":
             at.target = chosen
+        grad = _apart(grad, at.adv)
         direction = self._direction(grad, at.direction)
-        at.direction = direction if self.remembers else None
+        at.direction = _apart(direction, grad) if self.remembers else None
         self._step_(at.adv, at.clean, direction, at.alpha, at.eps)
 
     def _input_gradient(
@@ -249,6 +251,11 @@ class GradientAttack(Attack):
     def _options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
         return {**super()._options(), **own}
+
+
+def _apart(tensor: Tensor, other: Tensor) -> Tensor:
+    """The tensor, copied if it lies in the memory of one that somebody else writes or keeps."""
+    return tensor.clone() if memory_of(tensor) == memory_of(other) else tensor
 
 
 def _describe(output: object) -> str:
