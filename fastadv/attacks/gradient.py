@@ -22,7 +22,7 @@ from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
 from fastadv.callers import caller_level
-from fastadv.heads import split_heads
+from fastadv.heads import logits_hint, split_heads
 from fastadv.misfits import batch_hint, explaining
 from fastadv.options import check_aux_weight, check_switches
 
@@ -297,7 +297,7 @@ def _apart(tensor: Tensor, other: Tensor) -> Tensor:
 
 def _describe(output: object) -> str:
     if not isinstance(output, Tensor):
-        return type(output).__name__
+        return f"{type(output).__name__}{logits_hint(output)}"
     return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' without a gradient'}"
 
 

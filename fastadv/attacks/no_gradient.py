@@ -1,4 +1,4 @@
-"""Images whose gradient is zero or not finite: no step is taken for them, and the model looks robust."""
+"""Images whose gradient is zero or not finite: an attack does little or nothing to them, and the model looks robust."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def warn_without_gradient(attack: str, count: int, n: int) -> bool:
     if count < LEAST_SHARE * n or count == 0:
         return False
     warnings.warn(
-        f"{attack}: the gradient is zero or not finite for {count:,} of {n:,} images, so no step is taken for them and "
-        f"the model looks more robust than it is. Does it round, quantize, detach or saturate something between the "
-        f"images and the logits?",
+        f"{attack}: the gradient is zero or not finite for {count:,} of {n:,} images, so the attack does little or "
+        f"nothing to them, and the model looks more robust than it is. Does it round, quantize, detach or saturate "
+        f"something between the images and the logits?",
         stacklevel=caller_level(),
     )
     return True

@@ -32,8 +32,7 @@ class LeakCounts:
         with_label: correct as adversarial images that were made from the true label.
         without_label: correct as adversarial images that were made without it.
         leaked: correct in the first way and wrong in the second: the label has leaked, by the paper's definition.
-        without_gradient: how many the attack that uses the label took no step for, because the gradient was zero or not
-            finite.
+        without_gradient: for how many the gradient of the attack that uses the label was zero or not finite.
     """
 
     n: int

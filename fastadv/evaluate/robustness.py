@@ -13,6 +13,7 @@ from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.attacks.no_gradient import WithoutGradient, warn_without_gradient
 from fastadv.evaluate.records import CLEAN
+from fastadv.heads import logits_hint
 from fastadv.misfits import explaining, labels_hint
 from fastadv.options import check_model
 from fastadv.pixels import PixelSpace, check_space
@@ -28,8 +29,8 @@ class Counts:
     """How many of ``n`` images were classified correctly; ``top5`` is None with fewer than six classes.
 
     ``correct`` says which were at top 1, in the order of the batches: two sets of counts on the same images can be
-    compared image by image. ``without_gradient`` says how many the attack took no step for, because the gradient was
-    zero or not finite: if they are many, the accuracy says nothing. It is None if no gradient was followed.
+    compared image by image. ``without_gradient`` says for how many the gradient was zero or not finite: an attack does
+    little or nothing to them, and if they are many, the accuracy says nothing. It is None if no gradient was followed.
     """
 
     n: int
@@ -226,7 +227,7 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
 
 def _check_logits(logits: Any, labels: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        got = list(logits.shape) if isinstance(logits, Tensor) else f"{type(logits).__name__}{logits_hint(logits)}"
         raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
         raise ValueError(

@@ -139,7 +139,7 @@ def note_on_ends(rows: Sequence[Sequence[Cell]], counts: Iterable[int] = ()) -> 
 
 
 def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple[str, ...]:
-    """Which figures are not to be relied on, as notes below a table: the attack took no step for some images.
+    """Which figures are not to be relied on, as notes below a table: some images have no gradient.
 
     Args:
         records: of any kind.
@@ -148,8 +148,8 @@ def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple
     lost = sorted((record for record in records if record.without_gradient), key=attrgetter("without_gradient"))
     worst = {getattr(record, attacked): record for record in lost}
     return tuple(
-        f"{name}: {record.without_gradient:,} of {record.n:,} images (eps = {record.eps:g}) were not attacked, for "
-        "their gradient is zero or not finite; it may look more robust than it is."
+        f"{name}: the gradient is zero or not finite for {record.without_gradient:,} of {record.n:,} images (eps = "
+        f"{record.eps:g}), so the attack does little or nothing to them, and it may look more robust than it is."
         for name, record in sorted(worst.items())
     )
 

@@ -38,8 +38,8 @@ class TransferCounts:
         fooled: how many the source classifies correctly when clean and wrongly when adversarial.
         transferred: how many of these the target misclassifies.
         wrong: how many of all candidates the target misclassifies.
-        without_gradient: how many the attack took no step for, because the source's gradient was zero or not finite;
-            None if it follows none.
+        without_gradient: for how many the source's gradient was zero or not finite, so that the attack does little or
+            nothing to them; None if it follows none.
     """
 
     n: int

@@ -145,7 +145,7 @@ def _notes(scale: Scale, results: Results, rows: Sequence[Row], lines: Sequence[
 
 
 def gradient_notes(scale: Scale, results: Results, attacked: Iterable[tuple[Network, str]]) -> tuple[str, ...]:
-    """Which of these networks were not attacked wholly, each under a name of an attack."""
+    """Which of these networks look more robust than they are, each under the name of an attack."""
     records = [
         replace(results.record(network, attack, eps), model=network.name)
         for network, attack in attacked

@@ -141,7 +141,7 @@ def test_refused_calls(images: Any, labels: Any, options: dict[str, Any], error:
     ("model", "got"),
     [
         (lambda x: x.flatten(2), r"a tensor \[6, 3, 64\]"),
-        (lambda x: (x.flatten(1), None), "tuple"),
+        (lambda x: (x.flatten(1), None), r"tuple; pass lambda x: model\(x\)\[0\] in the model's place"),
         (lambda x: x.flatten(1).detach(), "a tensor .* without a gradient"),
         (torch.no_grad()(ConvNet().eval()), "a tensor .* without a gradient"),
         (lambda x: x[:3].flatten(1), r"a tensor \[3, 192\]"),
