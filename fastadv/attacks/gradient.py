@@ -147,7 +147,10 @@ class GradientAttack(Attack):
         """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
 
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first)."""
+        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first).
+
+        The gradient is not ours to write: a model may keep it. What is returned is the next step's ``previous``.
+        """
         return grad
 
     @property

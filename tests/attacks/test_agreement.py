@@ -163,7 +163,7 @@ class Waves(nn.Module):
         return (self.space.to_pixels(images).flatten(1) @ self.inward).sin() @ self.outward
 
 
-@pytest.mark.parametrize("std", [(1, 100, 1), (10, 60, 255), 3], ids=str)
+@pytest.mark.parametrize("std", [(1, 100, 1), (10, 60, 255)], ids=str)
 @pytest.mark.parametrize("name", attacks.names())
 def test_an_attack_on_inputs_is_the_attack_on_pixels(name: str, std: Any) -> None:
     """Whatever is a norm, a mean or a size is one of pixels."""
