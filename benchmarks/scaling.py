@@ -72,9 +72,9 @@ def counted(trainer: Trainer, options: argparse.Namespace, processes: Processes)
     """Rows: what a generation and an iteration send."""
     for _ in range(5):  # DDP arranges its buckets anew after the first
         step(trainer)
-    images, labels = next(iter(trainer.train_loader.epoch(0)))
+    images, _ = next(iter(trainer.train_loader.epoch(0)))
     with Collectives() as generation:
-        trainer.task.attack.perturb_(images[: options.k], labels[: options.k])  # type: ignore[attr-defined]
+        trainer.task.attack.perturb_(images[: options.k])  # type: ignore[attr-defined]
     with Collectives() as iteration:
         step(trainer)
     numbers = sum(parameter.numel() for parameter in trainer.model.parameters())

@@ -1,7 +1,9 @@
-"""Networks with auxiliary logits, as Inception v3 and GoogLeNet have them: what they return, told apart."""
+"""What networks return: logits, auxiliary ones beside them as in Inception v3 and GoogLeNet, or logits in something."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +25,33 @@ def split_heads(output: Any) -> tuple[Tensor, list[Tensor]]:
     if first != "logits" or not all(name.startswith("aux") for name in others):
         raise TypeError(
             "the model must return logits [N, K], or a named tuple of logits and of aux..., such as torchvision's "
-            f"InceptionOutputs; got {type(output).__name__}"
+            f"InceptionOutputs; got {type(output).__name__}{logits_hint(output)}"
         )
     logits, *auxiliary = output
     return logits, [aux for aux in auxiliary if aux is not None]
+
+
+def logits_hint(output: object) -> str:
+    """What to pass in the place of a model whose output is not logits [N, K] but has some in it, for messages.
+
+    They are the first tensor of two dimensions in an object, a dictionary or a tuple, or what is called ``logits``.
+    """
+    found = [place for place, value in _parts(output) if isinstance(value, Tensor) and value.dim() == 2]
+    if not found:
+        return ""
+    named = [place for place in found if "logits" in place]
+    return f"; pass lambda x: model(x){(named or found)[0]} in the model's place"
+
+
+def _parts(output: object) -> Iterator[tuple[str, object]]:
+    """What an output holds, and how it is written that one wants it."""
+    if isinstance(output, Tensor):
+        return
+    if hasattr(output, "logits"):
+        yield ".logits", output.logits
+    if isinstance(output, Mapping):
+        yield from ((f"[{json.dumps(key) if isinstance(key, str) else repr(key)}]", output[key]) for key in output)
+    elif isinstance(output, (tuple, list)):
+        yield from ((f"[{place}]", value) for place, value in enumerate(output))
+    else:
+        yield from ((f".{name}", value) for name, value in getattr(output, "__dict__", {}).items())

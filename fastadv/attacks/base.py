@@ -41,7 +41,8 @@ class Attack(ABC):
             drawn from anew for each example.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
         validate: when to check that images lie in the space: on the ``"first"`` batch, ``"always"``, ``"never"``.
-            With the first batch the model's outputs are looked at, too: probabilities or NaN give a warning.
+            With the first batch the model's outputs and the gradient are looked at, too: probabilities, NaN, or images
+            whose gradient is zero give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
         label_smoothing: of the attacked cross-entropy, in [0, 1).
         fast: switch on all that makes generation faster at once and changes results by no more than rounding: for the
@@ -60,12 +61,22 @@ class Attack(ABC):
         needs_labels: whether it uses the true label.
         draws: whether it uses random numbers, besides those of a random eps.
         one_gradient: whether :meth:`at_each` makes one gradient for all sizes.
+        counting: whether calls count the examples whose first gradient is zero or not finite; off at first.
+        without_gradient: a scalar tensor on the images' device, how many the last call, or the last size of
+            :meth:`at_each`, counted; None where nothing is counted, or no gradient followed.
+        warned: whether the model's outputs or gradients have given a warning.
+        targeted: whether it steps towards the labels that it is called with, as a class of one's own may: they are
+            targets then, and not true classes.
     """
 
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = False
     one_gradient: ClassVar[bool] = False
     draws: bool = False
+    counting: bool = False
+    without_gradient: Tensor | None = None
+    warned: bool = False
+    targeted: bool = False
 
     def __new__(cls, *given: Any, **options: Any) -> Any:
         """Refuse options without a name, as other packages take them: they take eps on another scale, too."""
@@ -122,7 +133,8 @@ class Attack(ABC):
 
         Args:
             images: [N, C, ...] clean model inputs, floating; not changed.
-            labels: [N] true classes; needed by the methods that use the true label, ignored by the others.
+            labels: [N] true classes; needed by the methods that use the true label, ignored by the others, of which
+                those that step towards a class warn once: no class of the caller's is their target.
             eps: overrides the attack's own for this call.
 
         Returns:
@@ -225,6 +237,20 @@ class Attack(ABC):
         if self.validate == "always" or (self.validate == "first" and not self._validated):
             self.space.check(images.detach())
             self._validated = images.shape[0] > 0
+
+    def true_labels(self, labels: Tensor | None) -> Tensor | None:
+        """What to call the attack with by those who have the true label of each image, whatever the attack.
+
+        Raises:
+            ValueError: they would be its targets.
+        """
+        if self.targeted:
+            raise ValueError(
+                f"{self.name} has ascend = False and needs_labels: it steps towards the labels that it is called with, "
+                f"and here these are the true classes, which makes a model look robust. Call the attack itself, with "
+                f"targets"
+            )
+        return labels if self.needs_labels else None
 
     def _options(self) -> dict[str, Any]:
         """What :meth:`__repr__` shows."""

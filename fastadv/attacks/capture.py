@@ -179,6 +179,7 @@ class CapturedIteration:
                 tape.rehearse(lambda: attack.next_(model, own))
             own.direction = None
             self._first = tape.record(lambda: attack.first_(model, own))
+            self._without_gradient = own.without_gradient  # scalar
             self._next = tape.record(lambda: _next_(attack, model, own)) if apart else None
 
     def run_(self, at: Iterate, alphas: Sequence[float | Tensor]) -> None:
@@ -192,6 +193,8 @@ class CapturedIteration:
                 assert step is not None
                 step()
             at.adv.copy_(self._adv)
+            if self._without_gradient is not None:
+                at.without_gradient = self._without_gradient.clone()
 
     def _load(self, at: Iterate) -> None:
         self._adv.copy_(at.adv)

@@ -16,12 +16,14 @@ from fastadv.attacks.base import Attack
 from fastadv.attacks.capture import Captures
 from fastadv.attacks.common_scale import to_common_scale
 from fastadv.attacks.compiled import Compiled
+from fastadv.attacks.foldable import memory_of
 from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.folds import Folds
 from fastadv.attacks.isolation import isolated, mixes_examples, raw_module
 from fastadv.attacks.iterate import Iterate
+from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
 from fastadv.callers import caller_level
-from fastadv.heads import split_heads
+from fastadv.heads import logits_hint, split_heads
 from fastadv.misfits import batch_hint, explaining
 from fastadv.options import check_aux_weight, check_switches
 
@@ -68,6 +70,7 @@ class GradientAttack(Attack):
     ascend: ClassVar[bool]
     starts_elsewhere: bool = False
     _outputs_seen = False
+    _labels_ignored = False
 
     def __init__(
         self,
@@ -100,6 +103,26 @@ class GradientAttack(Attack):
         self._compiled = Compiled()
         self._captures = Captures()
 
+    @property
+    def targeted(self) -> bool:  # type: ignore[override]
+        """See :class:`Attack`. Of a cost of its own it is not known where its descent leads."""
+        kind = type(self)
+        own_cost = (
+            kind._input_gradient is not GradientAttack._input_gradient
+            or kind.derivatives is not GradientAttack.derivatives
+        )
+        return self.needs_labels and not self.ascend and not own_cost
+
+    def _check(self, images: Tensor, labels: Tensor | None) -> None:
+        super()._check(images, labels)
+        if labels is not None and not (self.needs_labels or self.ascend or self._labels_ignored):
+            self._labels_ignored = True
+            warnings.warn(
+                f"{self.name} ignores the labels that it is called with: it chooses the class that it steps towards, "
+                f"and has no option for another. Call it with images alone",
+                stacklevel=caller_level(),
+            )
+
     def _run_folded(self, model: Callable[..., Any], images: Tensor, run: Callable[[FoldedModel | None], T]) -> T:
         """What run makes with the model folded, where that is asked for and possible, and else as it is."""
         if self.fold_bn or (self.fast and self.bn == "eval"):
@@ -126,7 +149,10 @@ class GradientAttack(Attack):
         """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
 
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first)."""
+        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first).
+
+        The gradient is not ours to write: a model may keep it. What is returned is the next step's ``previous``.
+        """
         return grad
 
     @property
@@ -145,6 +171,7 @@ class GradientAttack(Attack):
             at = Iterate(start, start, size.eps, alphas[0], labels, seed, offset)
             if not (self._capturing(adv) and self._captures.run_(self, model, at, alphas, apart, folded)):
                 self._run_eagerly_(model, at, alphas, apart)
+            self.without_gradient = at.without_gradient
             return at.adv
 
         with isolated(model, self.bn):
@@ -169,19 +196,33 @@ class GradientAttack(Attack):
     def first_(self, model: Callable[..., Any], at: Iterate) -> None:
         """The start and the first step, which chooses the target."""
         self._start_(at.adv, at.clean, at.eps, at.seed, at.offset)
-        self._iterate_(model, at, self.rule)
+        chosen, grad = self._first_gradient(model, at.adv, at.target, at.seed, at.offset)
+        if self.rule != "label":
+            at.target = chosen
+        at.without_gradient = without_gradient(grad) if self.counting else None
+        self._follow_(at, grad)
 
     def next_(self, model: Callable[..., Any], at: Iterate) -> None:
         """A further step, for the target that was chosen."""
-        self._iterate_(model, at, "entropy" if self.rule == "entropy" else "label")
+        rule = "entropy" if self.rule == "entropy" else "label"
+        self._follow_(at, self._input_gradient(model, at.adv, rule, at.target, at.seed, at.offset)[1])
 
-    def _iterate_(self, model: Callable[..., Any], at: Iterate, rule: str) -> None:
-        chosen, grad = self._input_gradient(model, at.adv, rule, at.target, at.seed, at.offset)
-        if rule != "label":
-            at.target = chosen
+    def _follow_(self, at: Iterate, grad: Tensor) -> None:
+        grad = _apart(grad, at.adv)
         direction = self._direction(grad, at.direction)
-        at.direction = direction if self.remembers else None
+        at.direction = _apart(direction, grad) if self.remembers else None
         self._step_(at.adv, at.clean, direction, at.alpha, at.eps)
+
+    def _first_gradient(
+        self, model: Callable[..., Any], adv: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`_input_gradient` of a call's first step; that of the first batch is looked at."""
+        seen = self.outputs_seen
+        target, grad = self._input_gradient(model, adv, self.rule, labels, seed, offset)
+        if not (seen or self.warned):
+            self.warned = warn_without_gradient(self.name, int(without_gradient(grad)), len(grad))
+        self._outputs_seen = True
+        return target, grad
 
     def _input_gradient(
         self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int | Tensor, offset: int
@@ -201,7 +242,7 @@ class GradientAttack(Attack):
                 f"{batch_hint(images)}"
             )
         if not self.outputs_seen:
-            _warn_of_outputs(self.name, logits.detach())
+            self.warned = _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
         (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
@@ -247,7 +288,8 @@ class GradientAttack(Attack):
 
     def captured_options(self) -> Hashable:
         """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
-        return tuple(sorted((name, value) for name, value in self._options().items() if name not in _READ_ANEW))
+        fixed = sorted((name, value) for name, value in self._options().items() if name not in _READ_ANEW)
+        return (self.counting, *fixed)
 
     @property
     def outputs_seen(self) -> bool:
@@ -259,21 +301,27 @@ class GradientAttack(Attack):
         return {**super()._options(), **own}
 
 
+def _apart(tensor: Tensor, other: Tensor) -> Tensor:
+    """The tensor, copied if it lies in the memory of one that somebody else writes or keeps."""
+    return tensor.clone() if memory_of(tensor) == memory_of(other) else tensor
+
+
 def _describe(output: object) -> str:
     if not isinstance(output, Tensor):
-        return type(output).__name__
+        return f"{type(output).__name__}{logits_hint(output)}"
     return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' without a gradient'}"
 
 
-def _warn_of_outputs(attack: str, logits: Tensor) -> None:  # [N, K]
-    """Outputs with which an attack runs, and does little: the model looks robust, and is not."""
+def _warn_of_outputs(attack: str, logits: Tensor) -> bool:  # [N, K]
+    """Warn of outputs with which an attack runs, and does little: the model looks robust, and is not."""
     probabilities = (logits >= 0).all() & ((logits.sum(dim=1, dtype=torch.float32) - 1).abs() < 1e-3).all()
     if not logits.isfinite().all():
         problem = "are not all finite, and where they are not there is no gradient to follow"
     elif logits.shape[1] > 1 and probabilities:
         problem = "look like probabilities, whose gradient vanishes: return the logits, without softmax"
     else:
-        return
+        return False
     warnings.warn(
         f"{attack}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=caller_level()
     )
+    return True

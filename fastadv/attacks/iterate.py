@@ -20,6 +20,7 @@ class Iterate:
         seed: of the random numbers, or a stream [2] that the operators read on the device.
         offset: index of the first example in the stream.
         direction: [N, C, ...], what the previous step followed, where an attack remembers it.
+        without_gradient: scalar, how many examples the first step found no gradient for, where that is counted.
     """
 
     adv: Tensor
@@ -30,3 +31,4 @@ class Iterate:
     seed: int | Tensor
     offset: int
     direction: Tensor | None = None
+    without_gradient: Tensor | None = None

@@ -14,7 +14,7 @@ from fastadv.options import is_number
 
 
 class MIFGSM(IterativeAttack):
-    """Steps along the sign of an accumulated gradient, each gradient divided by its mean absolute value.
+    """Steps along the sign of an accumulated gradient, each gradient divided by its mean absolute value over pixels.
 
     Args:
         alpha: length of a step in pixel values; None takes eps / steps.
@@ -38,12 +38,21 @@ class MIFGSM(IterativeAttack):
         return [size.eps / steps if self.alpha is None else self.alpha] * steps
 
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        # The accumulated gradient is kept in float32: in half precision a gradient over its mean leaves the range.
-        wide = torch.promote_types(grad.dtype, torch.float32)
-        dims = tuple(range(1, grad.dim()))
-        mean = torch.linalg.vector_norm(grad, 1, dims, keepdim=True, dtype=wide) / grad[0].numel()  # [N, 1, ...]
-        scaled = grad.to(wide).div_(torch.where(mean > 0, mean, 1.0))  # [N, C, ...]
-        return scaled if previous is None else previous.mul_(self.decay).add_(scaled)
+        # Accumulated in memory of its own, for the gradient may be a tensor that the model keeps; in float32, for in
+        # half precision a gradient over its mean leaves the range.
+        mean = self._mean(grad)  # [N, 1, ...]
+        return grad / mean if previous is None else previous.mul_(self.decay).addcdiv_(grad, mean)
+
+    def _mean(self, grad: Tensor) -> Tensor:  # [N, C, ...] -> [N, 1, ...]
+        """The mean absolute value of the gradient with respect to pixels, which is grad / std; 1 where it is 0."""
+        wide, std = torch.promote_types(grad.dtype, torch.float32), self.space.std
+        if len(set(std)) == 1:  # no factor of the mean changes a sign
+            total = torch.linalg.vector_norm(grad, 1, tuple(range(1, grad.dim())), dtype=wide)  # [N]
+        else:
+            norms = torch.linalg.vector_norm(grad.unsqueeze(-1), 1, tuple(range(2, grad.dim() + 1)), dtype=wide)
+            total = torch.stack([norm / by for norm, by in zip(norms.unbind(1), std, strict=False)]).sum(0)  # [N]
+        mean = total.view(-1, *[1] * (grad.dim() - 1)) / grad[0].numel()
+        return torch.where(mean > 0, mean, 1.0)
 
     def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
         direction = grad if grad.dtype == adv.dtype else torch.sign(grad).to(adv.dtype)

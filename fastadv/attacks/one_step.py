@@ -11,6 +11,7 @@ from fastadv.attacks.amounts import Size
 from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.gradient import GradientAttack
 from fastadv.attacks.isolation import isolated, raw_module
+from fastadv.attacks.no_gradient import without_gradient
 
 
 class OneStepAttack(GradientAttack):
@@ -34,10 +35,11 @@ class OneStepAttack(GradientAttack):
 
         def gradient(folded: FoldedModel | None) -> Tensor:  # [N, C, ...]
             seen = clean if folded is None else folded.arranged(clean)
-            return self._input_gradient(model, seen, self.rule, labels, seed, offset)[1]
+            return self._first_gradient(model, seen, labels, seed, offset)[1]
 
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
             grad = self._run_folded(model, clean, gradient)
+            self.without_gradient = without_gradient(grad) if self.counting else None
             direction = self._direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():

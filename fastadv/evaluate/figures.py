@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastadv.attacks.no_gradient import LEAST_SHARE
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Estimate, wilson
 from fastadv.evaluate.tables import check_same_images
@@ -33,6 +34,8 @@ SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fastadv"}
 def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     """Accuracy against eps with 95 % confidence intervals: a panel per attack, a line per model, clean at eps = 0.
 
+    The legend says of which model one image in a hundred or more has no gradient: it may look more robust than it is.
+
     Args:
         records: of any number of models and attacks on the same images.
         top: 1 or 5.
@@ -45,11 +48,13 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     models = list(dict.fromkeys(record.model for record in records))
     if not attacks:
         raise ValueError("there are no adversarial records to draw")
+    hidden = {r.model for r in records if (r.without_gradient or 0) >= max(1, LEAST_SHARE * r.n)}
     figure, panels = panels_of(len(attacks), lines=len(models))
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
             own = [r for r in records if r.model == model and r.attack in (CLEAN, attack)]
-            draw_line(axes, model, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
+            label = f"{model} (without a gradient)" if model in hidden else model
+            draw_line(axes, label, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
         eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
         axes.set(title=attack, ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])

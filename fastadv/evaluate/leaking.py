@@ -6,7 +6,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
+from fastadv.attacks.no_gradient import WithoutGradient
 from fastadv.evaluate.records import Evaluation, RecordFile, key_of
 from fastadv.evaluate.robustness import hits
 from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
@@ -31,6 +32,7 @@ class LeakCounts:
         with_label: correct as adversarial images that were made from the true label.
         without_label: correct as adversarial images that were made without it.
         leaked: correct in the first way and wrong in the second: the label has leaked, by the paper's definition.
+        without_gradient: for how many the gradient of the attack that uses the label was zero or not finite.
     """
 
     n: int
@@ -38,6 +40,7 @@ class LeakCounts:
     with_label: int
     without_label: int
     leaked: int
+    without_gradient: int | None = field(default=None, compare=False, kw_only=True)
 
 
 def leaking(
@@ -75,20 +78,22 @@ def leaking(
                 f"{name} {'does not use' if needs else 'uses'} the true label: attack must, without must not"
             )
     pair = [attacks.create(name, model, space=space, seed=seed) for name in (attack, without)]
-    sums = [[0] * 5 for _ in eps]
+    pair[0].counting = True
+    sums, lost = [[0] * 5 for _ in eps], [WithoutGradient() for _ in eps]
     with isolated(model, bn="eval"):
         for images, labels in batches:
             space.check(images)
             clean = hits(model, images, labels).top1  # [m]
-            made = zip(*(one.at_each(images, labels, eps=eps) for one in pair), strict=True)
+            made = zip(*(one.at_each(images, one.true_labels(labels), eps=eps) for one in pair), strict=True)
             for index, (by_label, without_it) in enumerate(made):
                 right, other = hits(model, by_label, labels).top1, hits(model, without_it, labels).top1  # [m]
                 found = torch.stack([clean.sum(), right.sum(), other.sum(), (right & ~other).sum()]).tolist()
                 found = [len(labels), *found]
                 sums[index] = [total + count for total, count in zip(sums[index], found, strict=True)]
+                lost[index].add(pair[0])
     if sums and sums[0][0] == 0:
         raise ValueError("there are no images to evaluate")
-    return [LeakCounts(*found) for found in sums]
+    return [LeakCounts(*found, without_gradient=count.total()) for found, count in zip(sums, lost, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +123,7 @@ class LeakRecord(LeakEvaluation):
     seconds: float
     device: str
     versions: dict[str, str]
+    without_gradient: int | None = None
 
 
 def run_leaking(

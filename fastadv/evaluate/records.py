@@ -67,6 +67,8 @@ class Record(Evaluation):
         seconds: how long it took.
         device: what it ran on.
         versions: version of each package that the result depends on; of images in files the loader's, too.
+        without_gradient: for how many images the gradient was zero or not finite, so that the attack does little or
+            nothing to them; None if it follows none, and in records of versions that did not count.
     """
 
     top1: int
@@ -75,6 +77,7 @@ class Record(Evaluation):
     seconds: float
     device: str
     versions: Mapping[str, str]
+    without_gradient: int | None = None
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:  # [n]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
+from fastadv.attacks.no_gradient import WithoutGradient, warn_without_gradient
 from fastadv.evaluate.records import CLEAN
+from fastadv.heads import logits_hint
 from fastadv.misfits import explaining, labels_hint
 from fastadv.options import check_model
 from fastadv.pixels import PixelSpace, check_space
@@ -27,20 +29,23 @@ class Counts:
     """How many of ``n`` images were classified correctly; ``top5`` is None with fewer than six classes.
 
     ``correct`` says which were at top 1, in the order of the batches: two sets of counts on the same images can be
-    compared image by image.
+    compared image by image. ``without_gradient`` says for how many the gradient was zero or not finite: an attack does
+    little or nothing to them, and if they are many, the accuracy says nothing. It is None if no gradient was followed.
     """
 
     n: int
     top1: int
     top5: int | None
     correct: Tensor = field(compare=False, repr=False)  # [n] bool
+    without_gradient: int | None = None
 
 
 def summed(counts: Sequence[Counts]) -> Counts:
     """Those of disjoint parts of the images, together."""
     top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
     correct = torch.cat([count.correct for count in counts])  # [n]
-    return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5, correct)
+    lost = None if counts[0].without_gradient is None else sum(count.without_gradient or 0 for count in counts)
+    return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5, correct, lost)
 
 
 def evaluate(
@@ -77,8 +82,8 @@ def evaluate(
         options: further options of the attack, as for ``fastadv.attacks.create``.
 
     Raises:
-        ValueError: an unknown attack, an attack without eps, eps or options for "clean", images outside ``space``, no
-            images, or logits that do not fit the labels.
+        ValueError: an unknown attack, an attack without eps or that steps towards the labels, eps or options for
+            "clean", images outside ``space``, no images, or logits that do not fit the labels.
         TypeError: an attack that is neither a name nor a class, or batches that are not pairs of tensors.
     """
     if attack == CLEAN:
@@ -125,6 +130,7 @@ def evaluate_each(
     perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
     if perturb is not None:
         perturb.stream.offset = first
+        perturb.counting = True
     tallies = [_Tally() for _ in eps]
     given: Any = batches
     if hasattr(given, "epoch"):  # a loader
@@ -133,12 +139,15 @@ def evaluate_each(
         for batch in given:
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
             space.check(images)
-            candidates = [images] if perturb is None else perturb.at_each(images, labels, eps=eps)
+            candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
                 tally.add(hits(model, candidate, labels))
+                tally.without_gradient.add(perturb)
     counts = [tally.counts() for tally in tallies]
     if counts and counts[0].n == 0:
         raise ValueError("there are no images to evaluate")
+    if counts and perturb is not None and not perturb.warned:  # by the first batch
+        warn_without_gradient(perturb.name, max(count.without_gradient or 0 for count in counts), counts[0].n)
     return counts
 
 
@@ -163,6 +172,7 @@ class _Tally:
         self.top1 = [torch.empty(0, dtype=torch.bool)]  # of each batch [m]
         self.top5 = 0
         self.has_top5 = True
+        self.without_gradient = WithoutGradient()
 
     def add(self, found: Hits) -> None:
         self.top1.append(found.top1.cpu())
@@ -171,7 +181,8 @@ class _Tally:
 
     def counts(self) -> Counts:
         correct = torch.cat(self.top1)  # [n]
-        return Counts(len(correct), int(correct.sum()), self.top5 if self.has_top5 else None, correct)
+        top5, lost = self.top5 if self.has_top5 else None, self.without_gradient.total()
+        return Counts(len(correct), int(correct.sum()), top5, correct, lost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +227,7 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
 
 def _check_logits(logits: Any, labels: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        got = list(logits.shape) if isinstance(logits, Tensor) else f"{type(logits).__name__}{logits_hint(logits)}"
         raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
         raise ValueError(

@@ -220,7 +220,8 @@ def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
 def _print(record: Record, count: str) -> None:
     top1 = proportion(record.top1, record.n)
     what = f"{record.model}: {record.attack} eps = {record.eps:g}"
-    print(f"{count}  {what}: top 1 {top1}", file=sys.stderr, flush=True)
+    lost = f", with no gradient for {record.without_gradient:,} images" if record.without_gradient else ""
+    print(f"{count}  {what}: top 1 {top1}{lost}", file=sys.stderr, flush=True)
 
 
 def _measure(
@@ -260,6 +261,7 @@ def _measure(
             top1=count.top1,
             top5=count.top5,
             correct=packed(count.correct.numpy()),
+            without_gradient=count.without_gradient,
             **provenance(sweep.device, seconds, loader),
         )
         for evaluation, count in zip(evaluations, counts, strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Proportion, proportion, rule_of_three
@@ -116,6 +116,7 @@ def _notes(records: Sequence[Record], rows: Sequence[Sequence[Cell]]) -> tuple[s
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
         "±: half the width of the 95 % confidence interval from the standard error of the mean.",
         *note_on_ends(rows, [first.n]),
+        *notes_on_gradients(records),
     ]
     if all(record.top5 is None for record in records):
         notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
@@ -135,6 +136,22 @@ def note_on_ends(rows: Sequence[Sequence[Cell]], counts: Iterable[int] = ()) -> 
     bounds = ", ".join(f"{100 * rule_of_three(n):.3g} % with n = {n:,}" for n in dict.fromkeys(counts))
     away = f"3 / n away ({bounds})" if bounds else "3 / n away"
     return (f"At 0 % and 100 % the ± is 0; the 95 % bound is then {away}.",)
+
+
+def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple[str, ...]:
+    """Which figures are not to be relied on, as notes below a table: some images have no gradient.
+
+    Args:
+        records: of any kind.
+        attacked: the field with the name of the model that was attacked.
+    """
+    lost = sorted((record for record in records if record.without_gradient), key=attrgetter("without_gradient"))
+    worst = {getattr(record, attacked): record for record in lost}
+    return tuple(
+        f"{name}: the gradient is zero or not finite for {record.without_gradient:,} of {record.n:,} images (eps = "
+        f"{record.eps:g}), so the attack does little or nothing to them, and it may look more robust than it is."
+        for name, record in sorted(worst.items())
+    )
 
 
 # --- tables to text --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
+from fastadv.attacks.no_gradient import WithoutGradient
 from fastadv.data import ImageSet
 from fastadv.data.image_source import Selection
 from fastadv.evaluate.attack_text import parse_attack
@@ -37,12 +38,15 @@ class TransferCounts:
         fooled: how many the source classifies correctly when clean and wrongly when adversarial.
         transferred: how many of these the target misclassifies.
         wrong: how many of all candidates the target misclassifies.
+        without_gradient: for how many the source's gradient was zero or not finite, so that the attack does little or
+            nothing to them; None if it follows none.
     """
 
     n: int
     fooled: int
     transferred: int
     wrong: int
+    without_gradient: int | None = field(default=None, compare=False, kw_only=True)
 
     @property
     def rate(self) -> Proportion | None:
@@ -111,6 +115,7 @@ class TransferRecord(TransferEvaluation):
         seconds: its share of the time that its source took with this attack.
         device: what it ran on.
         versions: version of each package that the result depends on; of images in files the loader's, too.
+        without_gradient: see :class:`TransferCounts`; None also in records of versions that did not count.
     """
 
     top1: Sequence[int]
@@ -118,11 +123,12 @@ class TransferRecord(TransferEvaluation):
     seconds: float
     device: str
     versions: Mapping[str, str]
+    without_gradient: int | None = None
 
     def counts(self, top: int) -> TransferCounts | None:
         """The counts at ``top`` 1 or 5, None if not measured."""
         found = self.top1 if top == 1 else self.top5
-        return None if found is None else TransferCounts(self.n, *found)
+        return None if found is None else TransferCounts(self.n, *found, without_gradient=self.without_gradient)
 
 
 def transfer(
@@ -155,6 +161,7 @@ def transfer(
         ValueError: as for :func:`fastadv.evaluate.evaluate`.
     """
     perturb = attacks.create(attack, source, space=space, seed=seed, **options)
+    perturb.counting = True
     tallies = [[_Tally() for _ in targets] for _ in eps]
     with ExitStack() as stack:
         for model in {id(model): model for model in (source, *(model for model, _ in targets))}.values():
@@ -162,11 +169,13 @@ def transfer(
         for images, labels in batches:
             space.check(images)
             clean = hits(source, images, labels)
-            for adv, row in zip(perturb.at_each(images, labels, eps=eps), tallies, strict=True):
+            made = perturb.at_each(images, perturb.true_labels(labels), eps=eps)
+            for adv, row in zip(made, tallies, strict=True):
                 on_source = hits(source, adv, labels)
                 for (target, other), tally in zip(targets, row, strict=True):
                     seen = on_source if target is source else hits(target, convert(adv, space, other), labels)
                     tally.add(clean, on_source, seen)
+                    tally.without_gradient.add(perturb)
     if tallies and tallies[0] and tallies[0][0].n == 0:
         raise ValueError("there are no images to evaluate")
     return [[tally.counts() for tally in row] for row in tallies]
@@ -182,6 +191,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.n = 0
+        self.without_gradient = WithoutGradient()
         self.sums: dict[int, list[int]] = {top: [0, 0, 0] for top in TOPS}
 
     def add(self, clean: Hits, on_source: Hits, on_target: Hits) -> None:
@@ -195,7 +205,8 @@ class _Tally:
             self.sums.pop(5, None)
 
     def counts(self) -> dict[int, TransferCounts]:
-        return {top: TransferCounts(self.n, *found) for top, found in self.sums.items()}
+        lost = self.without_gradient.total()
+        return {top: TransferCounts(self.n, *found, without_gradient=lost) for top, found in self.sums.items()}
 
 
 # --- every source on every target, recorded --------------------------------------------------------------------------
@@ -301,7 +312,11 @@ def _measure(
     for evaluation, counts in zip(evaluations, itertools.chain.from_iterable(table), strict=True):
         numbers = {top: [c.fooled, c.transferred, c.wrong] for top, c in counts.items()}
         yield TransferRecord(
-            **vars(evaluation), top1=numbers[1], top5=numbers.get(5), **provenance(sweep.device, seconds, loader)
+            **vars(evaluation),
+            top1=numbers[1],
+            top5=numbers.get(5),
+            without_gradient=counts[1].without_gradient,
+            **provenance(sweep.device, seconds, loader),
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.statistics import Proportion, proportion, quantile, wilson
-from fastadv.evaluate.tables import Cell, Table, note_on_ends
+from fastadv.evaluate.tables import Cell, Table, note_on_ends, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.comparisons import gain
 from fastadv.study.plan import Network, Plot, Shown
@@ -138,9 +138,20 @@ def images_note(records: Iterable[Record]) -> str:
 def _notes(scale: Scale, results: Results, rows: Sequence[Row], lines: Sequence[Sequence[Cell]]) -> list[str]:
     records = [results.record(row.network, row.attack, scale.eps[0]) for row in rows]
     notes = [f"{images_note(records)}; ±: 95 % interval.", *note_on_ends(lines, [record.n for record in records])]
+    notes += gradient_notes(scale, results, [(row.network, row.attack) for row in rows])
     if tuple(scale.eps) != paper.EPS:
         notes.append("eps in pixel values; in brackets the paper's, in whose place it stands.")
     return notes
+
+
+def gradient_notes(scale: Scale, results: Results, attacked: Iterable[tuple[Network, str]]) -> tuple[str, ...]:
+    """Which of these networks look more robust than they are, each under the name of an attack."""
+    records = [
+        replace(results.record(network, attack, eps), model=network.name)
+        for network, attack in attacked
+        for eps in scale.eps
+    ]
+    return notes_on_gradients(records)
 
 
 def _ties(lines: Sequence[Sequence[Cell]], ours: Mapping[str, list[int]], clean: int) -> frozenset[tuple[int, int]]:

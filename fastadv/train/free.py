@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastadv import ops
 from fastadv.attacks.amounts import checked_alpha, checked_eps, checked_number
+from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.train.task import MinibatchTask, check_minibatch, check_state
 
@@ -66,8 +67,9 @@ class FreeTask(MinibatchTask):
         TypeError: an eps that is not a number, a model that cannot be called, or a space that is none.
 
     Warns:
-        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected. Also, once, that a
-            perturbation has not moved in two calls running; after one alone, a loss may have been looked at or skipped.
+        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected; images of the first
+            minibatch whose gradient is zero. Also, once, that a perturbation has not moved in two calls running; after
+            one alone, a loss may have been looked at or skipped.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class FreeTask(MinibatchTask):
         self._waiting: Counter[int] = Counter()  # how often each was shown and has not moved
         self._stood_still = False
         self._range_seen = False
+        self._gradient_seen = False
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one minibatch; call ``backward()`` on it, for all inputs, which also moves the perturbations.
@@ -136,6 +139,11 @@ class FreeTask(MinibatchTask):
         """The perturbation's step, once the backward pass has arrived at the images."""
         assert shown.grad is not None
         self._waiting[place] = 0
+        if not self._gradient_seen:
+            self._gradient_seen = True
+            # Zeros alone: a GradScaler finds its scale by gradients that are not finite at first.
+            finite = torch.nan_to_num(shown.grad, nan=1.0, posinf=1.0, neginf=1.0)
+            warn_without_gradient("free training", int(without_gradient(finite)), len(finite))
         # From delta itself, in a ball around 0 that is the range of its space.
         alpha = self.alpha / self._unit
         ops.sign_step_(delta, delta, shown.grad, alpha, alpha, self._ball)

@@ -125,8 +125,8 @@ class AdversarialTask(MinibatchTask):
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
 
     Raises:
-        ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), an unknown attack,
-            or attack_options that the task has arguments for.
+        ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), an unknown attack
+            or one that steps towards the labels, or attack_options that the task has arguments for.
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
@@ -158,6 +158,7 @@ class AdversarialTask(MinibatchTask):
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         self.attack = attacks.create(attack, model, **options | given)
+        self.attack.true_labels(None)  # refuses here what it would refuse at the first call
         processes = current()
         self.attack.stream.split(processes.rank, processes.world_size)
         self.k = k
@@ -184,7 +185,7 @@ class AdversarialTask(MinibatchTask):
             with overwriting(images) as again:
                 if again:
                     warnings.warn(_AGAIN, stacklevel=2)
-                self.attack.perturb_(images[:k], labels[:k])
+                self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
         return self._loss(images, labels, k, self.lambda_)
 
     def state_dict(self) -> dict[str, Any]:

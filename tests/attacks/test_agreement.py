@@ -149,6 +149,31 @@ def test_pgd_from_its_start() -> None:
     assert elements_that_differ(make(alpha=2, steps=5)(images, labels), expected) <= HANDFUL
 
 
+class Waves(nn.Module):
+    """Logits that swing with the pixels, so that a step's gradient says little of the next one's."""
+
+    def __init__(self, space: PixelSpace) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.space = space
+        self.inward = nn.Buffer(0.02 * torch.randn(192, 32, generator=generator, dtype=torch.float64))
+        self.outward = nn.Buffer(torch.randn(32, CLASSES, generator=generator, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, CLASSES]
+        return (self.space.to_pixels(images).flatten(1) @ self.inward).sin() @ self.outward
+
+
+@pytest.mark.parametrize("std", [(1, 100, 1), (10, 60, 255)], ids=str)
+@pytest.mark.parametrize("name", attacks.names())
+def test_an_attack_on_inputs_is_the_attack_on_pixels(name: str, std: Any) -> None:
+    """Whatever is a norm, a mean or a size is one of pixels."""
+    space = PixelSpace(mean=(20, 100, 200), std=std)
+    images, labels = batch(16, space, torch.float64)
+    adv = attacks.create(name, Waves(space), eps=EPS, space=space, seed=0)(images, labels)
+    on_raw = attacks.create(name, Waves(PixelSpace.raw()), eps=EPS, space=PixelSpace.raw(), seed=0)
+    assert elements_that_differ(space.to_pixels(adv), on_raw(space.to_pixels(images), labels)) <= HANDFUL
+
+
 @pytest.mark.parametrize("name", attacks.names())
 def test_the_space_does_not_show(name: str) -> None:
     """One network, on inputs whose channels differ in scale or on pixels: the same pixels, from the same draws."""

@@ -164,6 +164,24 @@ def test_momentum_accumulates_normalised_gradients(decay: float, path: list[floa
         assert attack(torch.tensor([[100.0]]), torch.tensor([0])).item() == expected
 
 
+@pytest.mark.parametrize("space", [PixelSpace.raw(), PixelSpace(0.0, (1, 100, 1))], ids=str)
+def test_momentum_takes_the_mean_over_pixels(space: PixelSpace) -> None:
+    """The lead falls by (3, -1, 0) over 4 / 3 in the first step and (-2, 0, -2) over 4 / 3 in the second, in any space.
+
+    Over the means of the normalised input, 34.3 and 1.33 with a std of 100, the first would not count for channel 0.
+    """
+
+    def model(images: Tensor) -> Tensor:  # [1, 3] -> [1, 2]
+        a, b, c = space.to_pixels(images).unbind(1)
+        beyond = (a - 99).relu()  # 1 at first, then 0
+        lead = 5 * beyond - 2 * a - b + (b - 101).relu() - 2 * (c - 50 - 1000 * beyond).relu()
+        return 0.01 * torch.stack((lead, -lead), dim=1)
+
+    attack = attacks.create("mi_fgsm", model, eps=4, steps=2, space=space)
+    adv = attack(space.from_pixels(torch.full((1, 3), 100.0), torch.float64), torch.tensor([0]))
+    torch.testing.assert_close(space.to_pixels(adv), torch.tensor([[96.0, 104.0, 102.0]], dtype=torch.float64))
+
+
 def test_momentum_in_half_precision() -> None:
     """The sum of 70,000 gradients of 2 is beyond float16."""
 

@@ -101,7 +101,8 @@ def test_eps_below_one_warns_once(give: Callable[[Any], Any], eps: Any) -> None:
     with pytest.warns(UserWarning, match=r"pixel values of \[0, 255\].*on a \[0, 1\] scale is eps = ") as caught:
         attack = give(eps)
         if isinstance(attack, attacks.Attack):
-            attack(*batch())  # the values of a tensor are looked at with the images
+            images, labels = batch()
+            attack(images, attack.true_labels(labels))  # the values of a tensor are looked at with the images
     assert len(caught) == 1
 
 

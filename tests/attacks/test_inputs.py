@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -130,3 +131,19 @@ def test_label_free_methods_ignore_labels(name: str, labels: Any) -> None:
     make = functools.partial(attacks.create, name, ConvNet(), eps=4, seed=0)
     assert torch.equal(make()(images, labels), make()(images, true))
     assert torch.equal(make().perturb_(images.clone(), labels), make()(images))
+
+
+DESCENDING = {"step_ll", "step_rnd", "iter_ll"}
+
+
+@pytest.mark.parametrize("name", LABEL_FREE)
+def test_labels_that_could_be_meant_as_targets_are_not_ignored_without_a_word(name: str) -> None:
+    images, labels = batch()
+    attack = attacks.create(name, ConvNet(), eps=4, seed=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attack(images)
+        for call in (attack, attack.perturb_, lambda x, y: list(attack.at_each(x, y, eps=[2]))):
+            call(images.clone(), labels)
+    assert [warning.filename for warning in caught] == [__file__] * (name in DESCENDING)
+    assert all(f"{name} ignores the labels that it is called with" in str(warning.message) for warning in caught)

@@ -141,7 +141,7 @@ def test_refused_calls(images: Any, labels: Any, options: dict[str, Any], error:
     ("model", "got"),
     [
         (lambda x: x.flatten(2), r"a tensor \[6, 3, 64\]"),
-        (lambda x: (x.flatten(1), None), "tuple"),
+        (lambda x: (x.flatten(1), None), r"tuple; pass lambda x: model\(x\)\[0\] in the model's place"),
         (lambda x: x.flatten(1).detach(), "a tensor .* without a gradient"),
         (torch.no_grad()(ConvNet().eval()), "a tensor .* without a gradient"),
         (lambda x: x[:3].flatten(1), r"a tensor \[3, 192\]"),
@@ -194,7 +194,7 @@ def test_a_single_image_without_a_batch_dimension() -> None:
         (lambda x: ConvNet()(x) * torch.tensor([1, 1, 1, 1, NAN]), "not all finite"),
         (lambda x: ConvNet()(x), None),
         (lambda x: ConvNet()(x).log_softmax(1), None),
-        (lambda x: ConvNet()(x)[:, :1] * 0 + 1, None),
+        (lambda x: ConvNet()(x)[:, :1] * 0 + 1, "the gradient is zero"),
     ],
     ids=["softmax", "infinite", "one NaN", "logits", "log-softmax", "one class"],
 )
@@ -204,7 +204,7 @@ def test_suspicious_outputs_warn_once(name: str, model: Callable[[Tensor], Tenso
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
-            attack(IMAGES, LABELS * 0)
+            attack(IMAGES, attack.true_labels(LABELS * 0))
     assert [warning.filename for warning in caught] == [__file__] * (said is not None)
     assert all(name in str(warning.message) and str(said) in str(warning.message) for warning in caught)
 

@@ -35,6 +35,14 @@ def test_a_panel_per_attack_a_line_per_model_clean_at_0(records: list[Record]) -
     assert list(iter_ll.containers[1].lines[0].get_xdata()) == [0, 2]
 
 
+def test_the_legend_says_which_model_has_no_gradient(make_record: MakeRecord) -> None:
+    records = [
+        make_record(model, "fgsm", 2.0, 900, without_gradient=n) for model, n in (("a", 10), ("b", 9), ("c", None))
+    ]
+    labels = robustness_figure(records).axes[0].get_legend_handles_labels()[1]
+    assert labels == ["a (without a gradient)", "b", "c"]
+
+
 def test_wilsons_intervals_are_drawn(records: list[Record]) -> None:
     [bars] = robustness_figure(records).axes[0].containers[0].lines[2]
     (_, low), (_, high) = bars.get_segments()[0]

@@ -52,6 +52,16 @@ def test_counts_by_hand() -> None:
     assert counts == LeakCounts(n=8, clean=2, with_label=3, without_label=6, leaked=0)
 
 
+def test_a_gradient_that_is_zero_is_counted() -> None:
+    class Rounds(Backwards):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.round())
+
+    with pytest.warns(UserWarning, match="fgsm: the gradient is zero or not finite for 2 of 2 images"):
+        counts = leaking(Rounds(), [(at(-3.2, -1.6), torch.tensor([1, 0]))] * 2, eps=[5.0, 8.0], space=RAW)
+    assert [count.without_gradient for count in counts] == [4, 4]
+
+
 def test_a_label_that_leaks() -> None:
     # -3.2, 1: -8.2 wrong, 1.8 wrong
     # -1.6, 0: -6.6 right, 3.4 wrong: leaked

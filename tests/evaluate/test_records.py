@@ -43,6 +43,13 @@ def test_which_images_were_correct_is_a_bit_each(make_record: MakeRecord, hits: 
     assert record.hits.tolist() == hits
 
 
+def test_a_record_of_a_version_that_counted_no_gradients_is_read(make_record: MakeRecord, path: Path) -> None:
+    record = make_record("adv", "step_ll", 2.0, 900, 990)
+    path.parent.mkdir()
+    path.write_text(json.dumps({k: v for k, v in vars(record).items() if k != "without_gradient"}) + "\n")
+    assert read_records(path, Record) == [record] and record.without_gradient is None
+
+
 def test_records_come_back_in_order(make_record: MakeRecord, path: Path) -> None:
     records = [make_record("adv", "clean", 0.0, 950), make_record("adv", "step_ll", 2.0, 900, 990)]
     for record in records:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastadv import PixelSpace, attacks
 from fastadv.evaluate import Counts, evaluate, evaluate_each
+from fastadv.evaluate.robustness import summed
+from fastadv.evaluate.transfer import transfer
+from fastadv.train import AdversarialTask
 
 RAW = PixelSpace.raw()
 
@@ -256,3 +260,74 @@ def test_an_attack_of_ones_own() -> None:
     assert evaluate(Pixels(), [two_pixels()], attack=attacks.StepLL, eps=2, space=RAW) == named
     with pytest.raises(TypeError, match="an attack is a name or a class, got NoneType"):
         evaluate(Pixels(), [two_pixels()], attack=None, eps=2, space=RAW)  # type: ignore[arg-type]
+
+
+class Rounds(Pixels):
+    """Rounds its input, and so has no gradient."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.round())
+
+
+class RoundsSome(Pixels):
+    """Has no gradient where the first pixel is far ahead: in two_pixels the leads 10, 40 and, of the second, -10."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        ahead = images[..., :1] - images[..., 1:] > 8
+        return super().forward(torch.where(ahead, images.round(), images))
+
+
+@pytest.mark.parametrize("batch_size", [2, 7])
+@pytest.mark.parametrize(
+    ("attack", "counted"), [("clean", None), ("random_sign", None), ("fgsm", 3), ("iter_ll", 3), ("pgd", 3)]
+)
+def test_images_that_are_not_attacked_are_counted(attack: str, counted: int | None, batch_size: int) -> None:
+    """And said once: by the first batch, or, if that has none of them, at the end."""
+    given = {} if attack == "clean" else {"attack": attack, "eps": 2.0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        counts = evaluate(RoundsSome(), batched(*two_pixels(), batch_size), space=RAW, **given)
+    assert counts.without_gradient == counted
+    assert [warning.filename for warning in caught] == [__file__] * bool(counted)
+    assert all("for 3 of 7 images" in str(warning.message) for warning in caught)
+
+
+def test_a_network_that_rounds_is_not_reported_as_robust_without_a_word() -> None:
+    images, labels = two_pixels()
+    with pytest.warns(UserWarning, match="fgsm: the gradient is zero or not finite for 7 of 7 images"):
+        [small, large] = evaluate_each(Rounds(), [(images, labels)], attack="fgsm", eps=[2, 32], space=RAW)
+    assert (small.top1, large.top1, small.without_gradient, large.without_gradient) == (5, 5, 7, 7)
+    both = summed([small, large])
+    assert (both.n, both.without_gradient) == (14, 14)
+
+
+class Towards(attacks.FGSM):
+    """Steps towards the labels that it is given."""
+
+    name = "towards"
+    ascend = False
+
+
+def test_steps_towards_the_true_label_are_no_attack() -> None:
+    """All but the two images that are far behind would be right."""
+    message = "towards has ascend = False and needs_labels: .* true classes"
+    with pytest.raises(ValueError, match=message):
+        evaluate(Pixels(), [two_pixels()], attack=Towards, eps=8, space=RAW)
+    with pytest.raises(ValueError, match=message):
+        transfer(Pixels(), [], [two_pixels()], attack=Towards, eps=[8], space=RAW)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        AdversarialTask(Pixels(), attack=Towards, space=RAW)
+    images, labels = two_pixels()
+    assert not torch.equal(Towards(Pixels(), eps=8, space=RAW)(images, 1 - labels), images)  # of its own target
+
+
+def test_a_cost_of_ones_own_may_descend() -> None:
+    class Margin(Towards):
+        """Descends the label's lead."""
+
+        def derivatives(self, logits: Tensor, *given: Any) -> tuple[Tensor, list[Tensor]]:
+            target, [derivative] = super().derivatives(logits, *given)
+            return target, [-derivative]
+
+    counts = evaluate(Pixels(), [two_pixels()], attack=Margin, eps=8, space=RAW)
+    assert counts == evaluate(Pixels(), [two_pixels()], attack="fgsm", eps=8, space=RAW)

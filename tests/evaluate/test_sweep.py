@@ -169,6 +169,30 @@ def test_a_limit_takes_the_first_images(images: ImageSet, path: Path) -> None:
     assert [(r.top1, r.top5, r.images) for r in records] == [(r.top1, r.top5, r.images) for r in alone]
 
 
+class Rounds(Linear):
+    """Has no gradient for bright images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = images.mean((1, 2, 3), keepdim=True) > 0.5
+        return super().forward(torch.where(bright, images.round(), images))
+
+
+def test_images_that_were_not_attacked_are_recorded_and_printed(
+    images: ImageSet, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bright = int((images.images.double().mean((1, 2, 3)) > 127.5).sum())
+    assert 0 < bright < 10
+    with pytest.warns(UserWarning, match="the gradient is zero or not finite"):
+        records = run(
+            sweep(images, attacks=["fgsm", "pgd", "random_sign"], eps=[2]),
+            [Subject("rounds", Rounds(0.1), PixelSpace.unit())],
+            RecordFile(path, Record),
+        )
+    assert [record.without_gradient for record in records] == [None, bright, bright, None]
+    assert read_records(path, Record) == records
+    assert capsys.readouterr().err.count(f", with no gradient for {bright} images\n") == 2
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_of_no_images_is_refused(images: ImageSet, limit: int) -> None:
     with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):

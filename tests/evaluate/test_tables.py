@@ -122,6 +122,20 @@ def test_an_interval_of_no_width_has_a_note(
     )
 
 
+def test_models_without_a_gradient_have_a_note(make_record: MakeRecord) -> None:
+    """The worst size of each; another attack's is in its own table."""
+    counts = {("a", "fgsm", 2.0): 1000, ("a", "fgsm", 4.0): 998, ("b", "fgsm", 2.0): 0, ("c", "fgsm", 2.0): None}
+    records = [make_record(*cell, 900, without_gradient=count) for cell, count in counts.items()]
+    records += [make_record("b", "pgd", 4.0, 900, without_gradient=1), make_record("d", "clean", 0.0, 950)]
+    notes = {name: [n for n in table.notes if "gradient" in n] for name, table in robustness_tables(records).items()}
+    end = "so the attack does little or nothing to them, and it may look more robust than it is."
+    assert notes == {
+        "fgsm": [f"a: the gradient is zero or not finite for 1,000 of 1,000 images (eps = 2), {end}"],
+        "pgd": [f"b: the gradient is zero or not finite for 1 of 1,000 images (eps = 4), {end}"],
+    }
+    assert notes["fgsm"][0] in to_markdown(robustness_tables(records)["fgsm"])
+
+
 def test_options_of_an_attack_make_a_table_of_its_own(make_record: MakeRecord) -> None:
     records = [
         make_record("a", "clean", 0.0, 900),

@@ -84,6 +84,23 @@ def test_a_source_shown_to_itself_transfers_wholly_and_is_asked_once() -> None:
     assert source.calls == 1 + 1 + 2  # clean, one gradient, and each size
 
 
+class Rounds(Biased):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.round())
+
+
+def test_a_source_that_hides_its_gradient(images: ImageSet, file: RecordFile[TransferRecord]) -> None:
+    """It fools nobody, and the tables say why."""
+    sources = [Subject("rounds", Rounds(0), RAW), Subject("plain", Biased(1), RAW)]
+    with pytest.warns(UserWarning, match="the gradient is zero or not finite for 30 of 30 images"):
+        records = run_transfer(sweep(images, attacks=["fgsm"], eps=[8]), sources, file)
+    assert [(r.source, r.without_gradient) for r in records] == [("rounds", 30)] * 2 + [("plain", 0)] * 2
+    assert read_records(file.path, TransferRecord) == records
+    for measure in ("rate", "error"):
+        notes = [note for note in transfer_table(records, measure=measure, eps=8).notes if "gradient" in note]
+        assert len(notes) == 1 and notes[0].startswith("rounds: the gradient is zero or not finite for 30 of 30 images")
+
+
 def test_models_are_left_as_they_were() -> None:
     source, target = Biased(0).train(), Biased(1).train()
     transfer(source, [(target, RAW)], [batch()], attack="fgsm", eps=[4], space=RAW)

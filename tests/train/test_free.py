@@ -390,6 +390,22 @@ def test_a_loss_that_is_looked_at_or_skipped_now_and_then_does_not_warn() -> Non
             train(task, *batch(), replays=2)
 
 
+@pytest.mark.parametrize(("of_the_rest", "said"), [(0.0, 6), (math.inf, 0), (1.0, 0)])
+def test_images_without_a_gradient_are_said_once(of_the_rest: float, said: int) -> None:
+    """But not what a GradScaler meets before it has found its scale."""
+    model = ConvNet()
+    factors = of_the_rest * torch.arange(1.0, 6)
+    task = FreeTask(lambda x: model(x.round()) + factors * x.mean((1, 2, 3))[:, None], eps=8, space=UNIT)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            task(*batch()).backward()
+    messages = [str(warning.message) for warning in caught]
+    assert [f"free training: the gradient is zero or not finite for {said} of 6" in m for m in messages] == [True] * (
+        said > 0
+    )
+
+
 def test_images_of_another_shape_are_refused() -> None:
     task = FreeTask(ConvNet(), eps=8, space=UNIT)
     train(task, *batch())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from fastadv.evaluate.statistics import quantile
 from fastadv.evaluate.tables import Cell, Table, note_on_ends
 from fastadv.study.comparisons import gain
-from fastadv.study.layout import TITLES, accuracies, fraction, images_note
+from fastadv.study.layout import TITLES, accuracies, fraction, gradient_notes, images_note
 from fastadv.study.plan import Network, Robustness, Shown, Study
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
@@ -46,6 +48,7 @@ def show(scale: Scale, results: Results) -> Shown:
         f"{images_note(records)}; ±, and in brackets for the differences in points: 95 % intervals of the draw of test "
         "images.",
         *note_on_ends(rows, [record.n for record in records]),
+        *gradient_notes(scale, results, itertools.product(found.values(), ATTACKS)),
         "A seed gives the weights that training starts from and the order of the images. Two seeds show the size of "
         "what a seed changes, and do not measure it.",
     )
