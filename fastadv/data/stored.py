@@ -159,7 +159,7 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: 
 
 
 def count_not_read(folder: Path, source: ImageSource) -> dict[str, Counter[str]]:
-    """How many files of a split are never read, for each ending, by what they are not."""
+    """How many files of a split are never read, for each ending, by where they are."""
     if isinstance(source, ImageFolder):
         return {"that are no images by their names": count_others(source)}
     if not isinstance(source, ShardedImages):
@@ -167,8 +167,8 @@ def count_not_read(folder: Path, source: ImageSource) -> dict[str, Counter[str]]
     shards = {file.name for file in source.files}
     beside = (path for path in folder.iterdir() if path.is_file() and path.name not in shards and not _is_own(path))
     return {
-        "that are no shards by their names": Counter(path.suffix.lower() for path in beside),
-        "in the shards that are no images and no classes by their names": source.others,
+        "beside the shards": Counter(path.suffix.lower() for path in beside),
+        "inside the shards, neither images nor classes": source.others,
     }
 
 
