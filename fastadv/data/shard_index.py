@@ -91,7 +91,7 @@ class ShardIndex:
     def is_of(self, stamp: NDArray[np.int64]) -> bool:
         """Whether it was made of the file with this stamp, and can be true of it."""
         return (
-            all(array.ndim == 1 and array.dtype.kind == _KINDS[name] for name, array in vars(self).items())
+            all(array.ndim == 1 and _is_sound(name, array.dtype) for name, array in vars(self).items())
             and np.array_equal(self.stamp, stamp)
             and len(self.keys) == len(self.offsets) == len(self.sizes) == len(self.labels) > 0
             and len(self.endings) == len(self.counts)
@@ -100,7 +100,8 @@ class ShardIndex:
         )
 
 
-_KINDS = {one.name: "S" if "bytes" in str(one.type) else "i" for one in fields(ShardIndex)}
+def _is_sound(name: str, kind: np.dtype) -> bool:
+    return kind.kind == "S" if name in ("keys", "lost", "endings") else kind == np.int64
 
 
 def index_of(file: Path, contents: Callable[[Path], Contents]) -> ShardIndex:
@@ -139,12 +140,14 @@ def _stamp(file: Path) -> NDArray[np.int64]:  # [4]
 
 def _loaded(kept: Path) -> ShardIndex | None:
     """What is kept; None if there is nothing, or no index."""
+    if not kept.is_file():  # a pipe would be waited for
+        return None
     try:
         with zipfile.ZipFile(kept) as parts:
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
                 return None  # it could take any memory
         with np.load(kept, allow_pickle=False) as stored:
-            return ShardIndex(**{name: stored[name] for name in _KINDS})
+            return ShardIndex(**{one.name: stored[one.name] for one in fields(ShardIndex)})
     except Exception:  # NumPy and zipfile raise many kinds for damaged files; the shard itself is what counts
         return None
 
