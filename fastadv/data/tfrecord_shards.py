@@ -82,9 +82,14 @@ def _features(message: Part) -> dict[str, _Feature]:
     found = {}
     for features in message.parts(1):
         for pair in features.parts(1):
-            *_, key = [b"", *(part.read() if part.size <= _LONGEST_NAME else b"" for part in pair.parts(1))]
+            key, feature = b"", []
+            for number, part in pair.numbered(1, 2):
+                if number == 1:
+                    key = part.read() if part.size <= _LONGEST_NAME else b""
+                else:
+                    feature.append(part)
             if key in _WANTED:
-                found[_WANTED[key]] = list(pair.parts(2))
+                found[_WANTED[key]] = feature
     return found
 
 
@@ -96,11 +101,7 @@ def _lists(name: str, feature: _Feature, wanted: int) -> list[Part]:
     """
     kind, lists = 0, list[Part]()
     for part in feature:
-        for number, content in part.fields():
-            if number not in _KINDS:
-                continue
-            if not isinstance(content, Part):
-                raise ValueError(f"{name} has a number in the place of a list")
+        for number, content in part.numbered(_BYTES, _FLOATS, _INTEGERS):
             if number != kind:
                 kind, lists = number, []
             lists.append(content)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types; 3 and 4 are groups, which are out of use
+_VARINT, _LENGTH = 0, 2  # wire types
+_FIXED = {1: 8, 5: 4}  # others, and their bytes; 3 and 4 are groups, which are out of use
 _LONGEST = 10  # bytes of a varint of 64 bits
 _BITS = 64
 
@@ -26,8 +27,16 @@ class Part(NamedTuple):
         return self.end - self.start
 
     def read(self) -> bytes:
-        """Its bytes."""
-        return self._bytes(self.start, self.size)
+        """Its bytes.
+
+        Raises:
+            ValueError: the file has become shorter.
+        """
+        self.file.seek(self.start)
+        found = self.file.read(self.size)
+        if len(found) < self.size:
+            raise ValueError("the file ends within it")
+        return found
 
     def fields(self) -> Iterator[tuple[int, int | Part | None]]:
         """Of the message, the number and the content of each field: an integer, a part, or None for a float's bytes.
@@ -37,29 +46,37 @@ class Part(NamedTuple):
         """
         at = self.start
         while at < self.end:
-            tag, at = self._varint(at)
+            self.file.seek(at)
+            head = self.file.read(min(2 * _LONGEST, self.end - at))  # two numbers, or one
+            tag, used = _varint(head, 0)
             number, kind = tag >> 3, tag & 7
             if kind == _VARINT:
-                value, at = self._varint(at)
+                value, used = _varint(head, used)
                 yield number, value
+                at += used
                 continue
-            size, at = self._length(kind, at)
-            if size > self.end - at:
-                raise ValueError(f"a field at byte {at} reaches beyond its message")
-            yield number, Part(self.file, at, at + size) if kind == _LENGTH else None
-            at += size
+            size, used = _length(kind, head, used)
+            start = at + used
+            if size > self.end - start:
+                raise ValueError("a field reaches beyond its message")
+            at = start + size
+            yield number, Part(self.file, start, at) if kind == _LENGTH else None
 
-    def parts(self, number: int) -> Iterator[Part]:
-        """The fields of this number, each of which must have a length of its own, as messages and bytes have.
+    def numbered(self, *numbers: int) -> Iterator[tuple[int, Part]]:
+        """The fields of these numbers, each of which must have a length of its own, as messages and bytes have.
 
         Raises:
             ValueError: one has not; or as for :meth:`fields`.
         """
-        for found, content in self.fields():
-            if found == number:
+        for number, content in self.fields():
+            if number in numbers:
                 if not isinstance(content, Part):
-                    raise ValueError(f"field {number} of the message at byte {self.start} is a number, and may not be")
-                yield content
+                    raise ValueError(f"field {number} of a message is a number, and may not be")
+                yield number, content
+
+    def parts(self, number: int) -> Iterator[Part]:
+        """The fields of one number, as for :meth:`numbered`."""
+        return (content for _, content in self.numbered(number))
 
     def integers(self, number: int) -> Iterator[int]:
         """The values of a repeated int64, packed or not.
@@ -71,40 +88,38 @@ class Part(NamedTuple):
             if found != number:
                 continue
             if content is None:
-                raise ValueError(f"field {number} of the message at byte {self.start} is no integer, and must be")
+                raise ValueError(f"field {number} of a message is no integer, and must be")
             yield from map(_signed, content._packed() if isinstance(content, Part) else [content])
 
     def _packed(self) -> Iterator[int]:
         at = self.start
         while at < self.end:
-            value, at = self._varint(at)
+            value, used = _varint(Part(self.file, at, min(at + _LONGEST, self.end)).read(), 0)
             yield value
+            at += used
 
-    def _length(self, kind: int, at: int) -> tuple[int, int]:
-        """How long a field of this wire type is, and where it begins."""
-        if kind == _LENGTH:
-            return self._varint(at)
-        if kind in (_EIGHT_BYTES, _FOUR_BYTES):
-            return 8 if kind == _EIGHT_BYTES else 4, at
-        raise ValueError(f"a field of wire type {kind} at byte {at}, which no example has")
 
-    def _varint(self, at: int) -> tuple[int, int]:
-        """The number that begins here, and where it ends: seven bits a byte, lowest first."""
-        value = 0
-        for place, byte in enumerate(self._bytes(at, min(_LONGEST, self.end - at))):
-            value |= (byte & 0x7F) << 7 * place
-            if byte < 0x80:
-                if value >> _BITS:
-                    break
-                return value, at + place + 1
-        raise ValueError(f"a number at byte {at} reaches beyond its message, or has more than {_BITS} bits")
+def _length(kind: int, head: bytes, at: int) -> tuple[int, int]:
+    """How long a field of this wire type is, and where it begins."""
+    if kind == _LENGTH:
+        return _varint(head, at)
+    if kind in _FIXED:
+        return _FIXED[kind], at
+    raise ValueError(f"a field has the wire type {kind}, which no example has")
 
-    def _bytes(self, at: int, size: int) -> bytes:
-        self.file.seek(at)
-        found = self.file.read(size)
-        if len(found) < size:
-            raise ValueError(f"the file ends at byte {at + len(found)}, within a message")
-        return found
+
+def _varint(head: bytes, at: int) -> tuple[int, int]:
+    """The number that begins here, and where it ends: seven bits a byte, lowest first."""
+    if at < len(head) and head[at] < 0x80:  # as nearly all are
+        return head[at], at + 1
+    value = 0
+    for place, byte in enumerate(head[at : at + _LONGEST]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            if value >> _BITS:
+                break
+            return value, at + place + 1
+    raise ValueError(f"a number reaches beyond its message, or has more than {_BITS} bits")
 
 
 def _signed(value: int) -> int:

@@ -94,15 +94,15 @@ def test_every_way_to_write_an_example(message: bytes) -> None:
         ([IMAGE_FEATURE, label(unpacked(3) + unpacked(3))], f"{LABEL} has more than one value"),
         ([IMAGE_FEATURE, feature(LABEL, -1)], f"{LABEL} is -1, and must be the number of a class, from 0"),
         ([IMAGE_FEATURE, feature(LABEL, 2**63 + 5)], f"{LABEL} is -{2**63 - 5}, and must be"),
-        ([IMAGE_FEATURE, label(field(1, b"\xff" * 9 + b"\x02"))], "a number at byte 145 .* has more than 64 bits"),
+        ([IMAGE_FEATURE, label(field(1, b"\xff" * 9 + b"\x02"))], "a number .* has more than 64 bits"),
         ([IMAGE_FEATURE, label(field(1, b"\xff" * 2**21 + b"\x01"))], "has more than 64 bits"),
-        ([IMAGE_FEATURE, label(field(1, b"\xff"))], "a number at byte 145 reaches beyond its message"),
+        ([IMAGE_FEATURE, label(field(1, b"\xff"))], "a number reaches beyond its message"),
         ([IMAGE_FEATURE, label(varint(1 << 3 | FOUR_BYTES) + bytes(4))], "field 1 .* is no integer, and must be"),
         ([IMAGE_FEATURE, feature(LABEL, b"cat")], f"{LABEL} holds bytes, and must hold integers"),
         ([IMAGE_FEATURE, feature(LABEL, 2.0)], f"{LABEL} holds floating-point numbers, and must hold integers"),
         (
             [IMAGE_FEATURE, named(LABEL, varint(INTEGERS << 3) + b"\x05")],
-            f"{LABEL} has a number in the place of a list",
+            "field 3 of a message is a number, and may not be",
         ),
         ([feature(LABEL, 5), named(IMAGE, field(BYTES, b""))], f"{IMAGE} has no value"),
         (
@@ -111,8 +111,8 @@ def test_every_way_to_write_an_example(message: bytes) -> None:
         ),
         ([feature(LABEL, 5), feature(IMAGE, 5)], f"{IMAGE} holds integers, and must hold bytes"),
         ([feature(LABEL, 5), feature("Image/encoded", b"")], f"no {IMAGE}"),
-        ([varint(1 << 3 | 3)], "a field of wire type 3 at byte .*, which no example has"),
-        ([varint(1 << 3 | 2) + varint(2**63)], "a field at byte .* reaches beyond its message"),
+        ([varint(1 << 3 | 3)], "a field has the wire type 3, which no example has"),
+        ([varint(1 << 3 | 2) + varint(2**63)], "a field reaches beyond its message"),
     ],
 )
 def test_a_wrong_example_is_named(features: list[bytes], said: str, tmp_path: Path) -> None:
