@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastadv.data.image_folder import CLASSES_FILE
-from fastadv.data.image_source import Stamp
+from fastadv.data.image_source import MOST_BYTES, Stamp
 from fastadv.data.shard_index import Contents, index_of
 from fastadv.wording import counted
 
@@ -67,6 +67,8 @@ class ShardedImages:
     def read(self, index: int) -> bytes:
         """The image's part of its shard."""
         number, size = int(self.shard[index]), int(self.sizes[index])
+        if size > MOST_BYTES:
+            raise OSError(f"it has {size:,} bytes, more than the limit of {MOST_BYTES:,}")
         descriptor = os.open(self.files[number], os.O_RDONLY)
         try:
             if _stamp(os.fstat(descriptor)) != self.stamps[number]:
@@ -115,15 +117,14 @@ def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], cla
         np.concatenate([getattr(index, name) for index in indices]) for name in ("keys", "offsets", "sizes", "labels")
     )
     shard = np.repeat(np.arange(len(files)), [len(index.keys) for index in indices])  # [N]
-    _check_labels(labels, classes, lambda index: f"{files[shard[index]]}/{os.fsdecode(keys[index])}")
-    return ShardedImages(
+    source = ShardedImages(
         files,
         shard,
         keys,
         offsets,
         sizes,
         torch.from_numpy(labels),
-        classes or tuple(str(number) for number in range(int(labels.max()) + 1)),
+        classes,
         stamps=tuple(index.file_stamp for index in indices),
         lost=tuple(
             f"{file.name}/{os.fsdecode(name)}"
@@ -132,16 +133,18 @@ def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], cla
         ),
         others=sum((index.others for index in indices), Counter()),
     )
+    _check_labels(source)
+    return source if classes else replace(source, classes=tuple(map(str, range(int(labels.max()) + 1))))
 
 
-def _check_labels(labels: NDArray[np.int64], classes: tuple[str, ...], name: Callable[[int], str]) -> None:
+def _check_labels(source: ShardedImages) -> None:
     """Refuse labels that are none of the classes, or, if those are not named, too large to be numbers of classes."""
-    largest = int(labels.argmax())
-    most = len(classes) or max(MOST_UNNAMED, len(labels))
-    if labels[largest] < most:
+    largest = int(source.labels.argmax())
+    label, most = int(source.labels[largest]), len(source.classes) or max(MOST_UNNAMED, len(source))
+    if label < most:
         return
-    if classes:
+    if source.classes:
         must = f"must lie in 0..{most - 1}, one of the {counted(most, 'class')}"
     else:
         must = f"must be less than {most:,} where no {CLASSES_FILE} beside train/ and val/ names the classes"
-    raise ValueError(f"labels {must}; got {labels[largest]} for {name(largest)}")
+    raise ValueError(f"labels {must}; got {label} for {source.name(largest)}")

@@ -29,7 +29,7 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
         member = super().frombuf(buf, encoding, errors)
         if member.size < 0:
-            raise tarfile.ReadError(f"the size of {member.name} is negative")
+            raise tarfile.ReadError(f"the size of {member.name!r} is negative")
         if member.type in _HEADERS and member.size > _LONGEST_HEADER:
             raise tarfile.ReadError(f"a header of {member.size} bytes is longer than {_LONGEST_HEADER}")
         return member
@@ -58,11 +58,11 @@ def _members(content: BinaryIO, size: int) -> list[tarfile.TarInfo]:
     with tarfile.open(fileobj=content, mode="r:", tarinfo=_Member) as tar:
         for member in tar:
             if member.size < 0:  # by a header that stands before the member's own
-                raise ValueError(f"the size of {member.name} is negative")
+                raise ValueError(f"the size of {member.name!r} is negative")
             if member.issparse():
-                raise ValueError(f"{member.name} is stored in pieces (sparse), where only a whole can be read")
+                raise ValueError(f"{member.name!r} is stored in pieces (sparse), where only a whole can be read")
             if _has_content(member) and member.offset_data + member.size > size:
-                raise ValueError(f"{member.name} reaches beyond the end")
+                raise ValueError(f"{member.name!r} reaches beyond the end")
         # tarfile takes a damaged header for the end, and what follows an end for nothing.
         _check_end(content, tar.offset)
         return tar.getmembers()

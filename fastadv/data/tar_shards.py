@@ -117,7 +117,7 @@ def _labels(file: Path, files: _Files) -> dict[str, int]:
             text = content.read(min(member.size, _LONGEST_NUMBER + 1))
             number = _NUMBER.fullmatch(text)
             if number is None or len(text) > _LONGEST_NUMBER:
-                raise ValueError(f"{file}: {name} must hold the number of a class, from 0, got {text[:20]!r}")
+                raise ValueError(f"{file}: {name!r} must hold the number of a class, from 0, got {text[:20]!r}")
             labels[key] = int(number[1])
     return labels
 

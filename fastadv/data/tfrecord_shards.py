@@ -46,8 +46,8 @@ def _records(file: Path, content: BinaryIO) -> Iterator[Part]:
     start, size = 0, os.fstat(content.fileno()).st_size
     while start < size:
         begin = start + _HEADER
-        header = Part(content, start, min(begin, size)).read()
-        end = begin + int.from_bytes(header[:_LENGTH], "little")
+        content.seek(start)
+        end = begin + int.from_bytes(content.read(_LENGTH), "little")
         if end + _CHECKSUM > size:
             found = compression_of(file)
             why = f"it is compressed ({found})" if found else f"the record at byte {start} reaches beyond the end"

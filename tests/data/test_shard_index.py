@@ -148,6 +148,13 @@ def test_a_shard_that_changes_while_it_is_used_is_read_no_more(root: Path) -> No
         source.read(0)
 
 
+def test_an_image_has_a_limit_of_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = data.scan(root)["train"]
+    monkeypatch.setattr(shards, "MOST_BYTES", 9)
+    with pytest.raises(OSError, match="it has 10 bytes, more than the limit of 9"):
+        source.read(0)
+
+
 @each_kind
 @pytest.mark.parametrize("label", [50_000, 2_000_000_000, 2**59])
 def test_labels_are_no_sizes(root: Path, kind: str, label: int) -> None:

@@ -285,7 +285,7 @@ def test_damaged_shards_are_named(folder: Path, kind: str, content: bytes, messa
             b"abc",
             r"no \.cls file with the class of folder/lonely\. If it is the archive of one class",
         ),
-        ("other.cls", b"cat", r"000000\.tar: other\.cls must hold the number of a class, from 0, got b'cat'"),
+        ("other.cls", b"cat", r"000000\.tar: 'other\.cls' must hold the number of a class, from 0, got b'cat'"),
     ],
 )
 def test_a_class_that_is_not_told_is_named(folder: Path, name: str, content: bytes, message: str) -> None:

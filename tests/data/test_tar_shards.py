@@ -124,7 +124,7 @@ def test_what_is_not_used_is_counted(
         ([("b.jpg", "b.jpg"), ("b.cls", HARD + "c.cls"), ("c.cls", b"1")], r"holds what b\.jpg, b\.cls should"),
         ([("d", None), ("b.jpg", "d"), ("b.cls", b"1")], r"no file in it holds what b\.jpg should"),
         *(
-            ([("b.jpg", b"x"), ("b.cls", text)], r"some\.tar: b\.cls must hold the number of a class, from 0, got b'")
+            ([("b.jpg", b"x"), ("b.cls", text)], r"some\.tar: 'b\.cls' must hold the number of a class, from 0, got b'")
             for text in (b"", b"-1", b"1_0", b"1.0", b"1 2", b"cat", b"1" + b" " * 64, b"1" * 19, "1".encode("utf-16"))
         ),
     ],
@@ -163,18 +163,18 @@ def of_pax(size: str) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (changed(0, SIZE, binary(-2 * BLOCK)), "the size of a.jpg is negative"),
-        (changed(2, SIZE, binary(-3 * BLOCK)), "the size of a.cls is negative"),
-        (of_pax(str(-6 * BLOCK)), "the size of a.cls is negative"),
-        (of_pax(str(10**6)), "a.cls reaches beyond the end"),
-        (changed(0, SIZE, b"00000777777"), "a.jpg reaches beyond the end"),
-        (changed(2, SIZE, binary(2**62)), "a.cls reaches beyond the end"),
-        (changed(2, SIZE, binary(2**80)), "a.cls reaches beyond the end"),
+        (changed(0, SIZE, binary(-2 * BLOCK)), "the size of 'a.jpg' is negative"),
+        (changed(2, SIZE, binary(-3 * BLOCK)), "the size of 'a.cls' is negative"),
+        (of_pax(str(-6 * BLOCK)), "the size of 'a.cls' is negative"),
+        (of_pax(str(10**6)), "'a.cls' reaches beyond the end"),
+        (changed(0, SIZE, b"00000777777"), "'a.jpg' reaches beyond the end"),
+        (changed(2, SIZE, binary(2**62)), "'a.cls' reaches beyond the end"),
+        (changed(2, SIZE, binary(2**80)), "'a.cls' reaches beyond the end"),
         (
             lambda packed: changed(2, TYPE, b"Z")(changed(2, SIZE, binary(2**62))(packed)),
-            "a.cls reaches beyond the end",
+            "'a.cls' reaches beyond the end",
         ),
-        (changed(2, TYPE, tarfile.GNUTYPE_SPARSE), "a.cls is stored in pieces"),
+        (changed(2, TYPE, tarfile.GNUTYPE_SPARSE), "'a.cls' is stored in pieces"),
         (
             lambda packed: changed(0, TYPE, b"L")(changed(0, SIZE, binary(2**40))(packed)),
             "a header of .* is longer than",
