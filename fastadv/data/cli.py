@@ -37,8 +37,7 @@ instead, here and in training. Training and evaluation on DIR then leave out the
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
 it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
 result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
-that are no images by their names, such as .gif or .txt, and files in and beside shards that are no part of an example
-are counted, and never read.
+that are no images by their names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet

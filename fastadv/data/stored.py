@@ -80,7 +80,7 @@ def _shards(folder: Path, pattern: str) -> list[Path]:
     """
     files = [path for path in folder.glob(pattern) if not path.is_dir()]  # a class may be called jack-of-spades1
     if odd := [path.name for path in files if not path.is_file()]:
-        raise ValueError(f"{folder}: the shards {few(odd)} are no files, and no links to one")
+        raise ValueError(f"{folder}: shards must be regular files, or links to some: {few(odd)}")
     return files
 
 
@@ -101,7 +101,7 @@ def _of_one_kind(
     for split in splits:
         if folders := sorted(path.name for path in (root / split).iterdir() if path.is_dir() and not _is_own(path)):
             warnings.warn(
-                f"{root / split} holds shards, and {counted(len(folders), 'folder')} that are not read: {few(folders)}",
+                f"{root / split} holds shards; the folders beside them are not read: {few(folders)}",
                 stacklevel=caller_level(),
             )
     return files

@@ -96,7 +96,7 @@ def _last_ending(name: str) -> str:
 
 def _check(file: Path, files: _Files) -> None:
     if files.elsewhere:
-        raise ValueError(f"{file}: no file in it holds what {few(files.elsewhere)} should: links must lead to one")
+        raise ValueError(f"{file}: images and classes must be files, or links to files in it: {few(files.elsewhere)}")
     if files.second:
         raise ValueError(
             f"{file}: an example is one image and one .cls file, and {few(files.second)} come second in theirs"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastadv import data
@@ -120,9 +120,9 @@ def test_what_is_not_used_is_counted(
         ([("a.cls", b"2")], r"an example is one image and one \.cls file, and a\.cls come second in theirs"),
         ([("a.CLS", b"1")], r"a\.CLS come second"),
         ([("a.PNG", b"x")], r"a\.PNG come second"),
-        ([("b.jpg", "/a.jpg"), ("b.cls", b"1")], r"no file in it holds what b\.jpg should: links must lead to one"),
-        ([("b.jpg", "b.jpg"), ("b.cls", HARD + "c.cls"), ("c.cls", b"1")], r"holds what b\.jpg, b\.cls should"),
-        ([("d", None), ("b.jpg", "d"), ("b.cls", b"1")], r"no file in it holds what b\.jpg should"),
+        ([("b.jpg", "/a.jpg"), ("b.cls", b"1")], r"images and classes must be files, or links to files in it: b\.jpg$"),
+        ([("b.jpg", "b.jpg"), ("b.cls", HARD + "c.cls"), ("c.cls", b"1")], r"or links to files in it: b\.jpg, b\.cls$"),
+        ([("d", None), ("b.jpg", "d"), ("b.cls", b"1")], r"or links to files in it: b\.jpg$"),
         *(
             ([("b.jpg", b"x"), ("b.cls", text)], r"some\.tar: 'b\.cls' must hold the number of a class, from 0, got b'")
             for text in (b"", b"-1", b"1_0", b"1.0", b"1 2", b"cat", b"1" + b" " * 64, b"1" * 19, "1".encode("utf-16"))
@@ -198,6 +198,7 @@ def test_a_damaged_tar_is_named(damage: Callable[[bytes], bytes], said: str, tmp
     assert "\n" not in str(error.value)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_tar_with_other_bytes_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, draw: st.DataObject

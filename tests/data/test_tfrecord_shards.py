@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastadv.data.shard_index import Entry
@@ -231,6 +231,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(message)
 
 
+@settings(deadline=None)
 @given(messages)
 def test_messages_mean_what_protobuf_reads(message: bytes) -> None:
     expected = of_protobuf(message)
@@ -242,6 +243,7 @@ def test_messages_mean_what_protobuf_reads(message: bytes) -> None:
     assert (message[entry.offset : entry.offset + entry.size], entry.label) == expected
 
 
+@settings(deadline=None)
 @given(mutated(), st.binary(max_size=20), st.binary(max_size=20))
 def test_damaged_messages_mean_nothing_else(message: bytes, before: bytes, after: bytes) -> None:
     """Whatever lies around a message, it has its own meaning or none."""
@@ -260,6 +262,7 @@ def test_damaged_messages_mean_nothing_else(message: bytes, before: bytes, after
     assert (message[entry.offset - len(before) :][: entry.size], entry.label) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100), st.integers(0, 3))
 def test_bytes_are_no_file(tmp_path_factory: pytest.TempPathFactory, content: bytes, records: int) -> None:
     file = tmp_path_factory.getbasetemp() / "fuzzed.tfrecord"
