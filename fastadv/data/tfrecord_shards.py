@@ -83,7 +83,9 @@ def _features(message: Part) -> dict[str, _Feature]:
     for features in message.parts(1):
         for pair in features.parts(1):
             key, feature = b"", []
-            for number, part in pair.numbered(1, 2):
+            for number, part in pair.fields():
+                if number not in (1, 2) or not isinstance(part, Part):  # some readers then drop the pair, others do not
+                    raise ValueError(f"field {number} of a feature's entry is neither its name nor its value")
                 if number == 1:
                     key = part.read() if part.size <= _LONGEST_NAME else b""
                 else:

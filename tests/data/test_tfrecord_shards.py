@@ -111,6 +111,10 @@ def test_every_way_to_write_an_example(message: bytes) -> None:
         ),
         ([feature(LABEL, 5), feature(IMAGE, 5)], f"{IMAGE} holds integers, and must hold bytes"),
         ([feature(LABEL, 5), feature("Image/encoded", b"")], f"no {IMAGE}"),
+        (
+            [IMAGE_FEATURE, field(1, field(1, LABEL.encode()) + field(9, b"") + field(2, b""))],
+            "field 9 of a feature.s entry is neither",
+        ),
         ([varint(1 << 3 | 3)], "a field has the wire type 3, which no example has"),
         ([varint(1 << 3 | 2) + varint(2**63)], "a field reaches beyond its message"),
     ],
