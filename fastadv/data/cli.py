@@ -13,9 +13,9 @@ from fastadv import data
 from fastadv.arguments import create_parser, parse, whole
 from fastadv.data import manifest
 from fastadv.data.check import check
-from fastadv.data.image_folder import SPLITS, ImageFolder, count_others
+from fastadv.data.image_folder import SPLITS
 from fastadv.data.loaders import cores
-from fastadv.data.stored import splits_in
+from fastadv.data.stored import count_not_read, splits_in
 from fastadv.devices import MOST_THREADS
 from fastadv.extras import require
 from fastadv.progress import progress_bar
@@ -89,11 +89,11 @@ def _check(root: Path, workers: int) -> int:
 
 
 def _mention_others(folder: Path, source: data.ImageSource) -> None:
-    """Say what training and evaluation do not read in the class folders, for it might have been meant to be read."""
-    others = count_others(source) if isinstance(source, ImageFolder) else {}
-    if others:
-        counts = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in sorted(others.items()))
-        print(f"{folder}: {counted(sum(others.values()), 'file')} left out that are no images by their names: {counts}")
+    """Say what training and evaluation do not read of a split, for it might have been meant to be read."""
+    for what, others in count_not_read(folder, source).items():
+        if others:
+            counts = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in sorted(others.items()))
+            print(f"{folder}: {counted(sum(others.values()), 'file')} left out {what}: {counts}")
 
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:

@@ -101,13 +101,15 @@ def read_manifest(path: Path) -> dict[str, SplitManifest]:
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']}, not {_FORMAT}")
         return {name: _split(values) for name, values in content["splits"].items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a manifest of this version ({error!r}): {remedy(path)}") from error
 
 
 def _split(values: Mapping[str, Any]) -> SplitManifest:
-    left_out = tuple(LeftOut(**image) for image in values["left_out"])
-    return SplitManifest(images=values["images"], keys=values["keys"], left_out=left_out)
+    images, left_out = values["images"], tuple(LeftOut(**image) for image in values["left_out"])
+    if odd := [image.index for image in left_out if image.index not in range(images)]:
+        raise ValueError(f"of {images} images it leaves out number {odd[0]}")
+    return SplitManifest(images=images, keys=values["keys"], left_out=left_out)
 
 
 def without_left_out(source: ImageSource, split: SplitManifest, path: Path, train: bool) -> ImageSource:
@@ -132,7 +134,9 @@ def without_left_out(source: ImageSource, split: SplitManifest, path: Path, trai
         raise ValueError(
             f"{path} is stale: it is of {split.images} images, and these {len(source)} differ: {remedy(path)}"
         )
-    changed = [i.key for i in split.left_out if stamp_of(source, i.index) != (i.size, i.changed)]
+    found = [(source.key(image.index), *stamp_of(source, image.index)) for image in split.left_out]
+    listed = [(image.key, image.size, image.changed) for image in split.left_out]
+    changed = [one[0] for one, other in zip(listed, found, strict=True) if one != other]
     if changed:
         raise ValueError(f"{path} is stale: {few(changed)} changed since it was written: {remedy(path)}")
     left_out = [image.index for image in split.left_out]

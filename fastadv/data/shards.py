@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import os
-import uuid
-import warnings
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastadv.data.image_source import Stamp
+from fastadv.data.image_folder import CLASSES_FILE
+from fastadv.data.image_source import MOST_BYTES, Stamp
+from fastadv.data.shard_index import Contents, index_of
+from fastadv.wording import counted
 
-_SUFFIX = ".fastadv-index.npz"
+MOST_UNNAMED = 50_000  # classes that are numbered by labels alone, whatever the number of images
 _READERS = 16  # shards indexed at a time: each waits for the disk
-
-
-class Entry(NamedTuple):
-    """Where an image lies in its shard."""
-
-    key: str
-    offset: int
-    size: int
-    label: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +36,9 @@ class ShardedImages:
         labels: [N] int64.
         classes: their names.
         left_out: indices of images that are known to be bad.
+        stamps: of the files, when they were indexed.
+        lost: the names of files in the shards that look like images or classes and are of no example.
+        others: how many other files the shards hold, for each ending.
     """
 
     files: tuple[Path, ...]
@@ -56,6 +49,9 @@ class ShardedImages:
     labels: Tensor = field(repr=False)  # [N] int64
     classes: tuple[str, ...] = field(repr=False)
     left_out: frozenset[int] = field(default=frozenset(), repr=False)
+    stamps: tuple[Stamp, ...] = field(kw_only=True, repr=False)
+    lost: tuple[str, ...] = field(kw_only=True, repr=False)
+    others: Counter[str] = field(kw_only=True, repr=False)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -70,9 +66,13 @@ class ShardedImages:
 
     def read(self, index: int) -> bytes:
         """The image's part of its shard."""
-        size = int(self.sizes[index])
-        descriptor = os.open(self._file(index), os.O_RDONLY)
+        number, size = int(self.shard[index]), int(self.sizes[index])
+        if size > MOST_BYTES:
+            raise OSError(f"it has {size:,} bytes, more than the limit of {MOST_BYTES:,}")
+        descriptor = os.open(self.files[number], os.O_RDONLY)
         try:
+            if _stamp(os.fstat(descriptor)) != self.stamps[number]:
+                raise OSError("the shard has changed since its images were listed")
             content = os.pread(descriptor, size, int(self.offsets[index]))
         finally:
             os.close(descriptor)
@@ -82,84 +82,69 @@ class ShardedImages:
 
     def stamp(self, index: int) -> Stamp:
         """Of the shard."""
-        return _stamp(self._file(index))
+        return _stamp(self._file(index).stat())
 
     def _file(self, index: int) -> Path:
         return self.files[int(self.shard[index])]
 
 
-def open_shards(
-    files: Iterable[Path], entries: Callable[[Path], list[Entry]], classes: tuple[str, ...]
-) -> ShardedImages:
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_size, found.st_mtime_ns
+
+
+def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], classes: tuple[str, ...]) -> ShardedImages:
     """The images of some shards, in the order of the files' names and of the images in them.
 
     The index of a shard is kept beside it (``SHARD.fastadv-index.npz``) and made anew when the shard has changed.
 
     Args:
         files: the shards.
-        entries: makes the index of one.
+        contents: what one of them holds.
         classes: the classes' names; empty to name them by their numbers, 0 to the largest label.
 
     Raises:
         OSError: a shard cannot be read.
-        ValueError: a shard that is damaged or holds no images, or a label that is none of the classes.
+        ValueError: a shard that is damaged or holds no images, or a label that is none of the classes, or so large that
+            it cannot be meant to count them.
 
     Warns:
         UserWarning: an index cannot be kept, and will have to be made again.
     """
     files = tuple(sorted(files))
     with ThreadPoolExecutor(_READERS) as pool:
-        indices = list(pool.map(lambda file: _index(file, entries), files))
-    shard = np.repeat(np.arange(len(files)), [len(index["offsets"]) for index in indices])  # [N]
+        indices = list(pool.map(lambda file: index_of(file, contents), files))
     keys, offsets, sizes, labels = (
-        np.concatenate([index[name] for index in indices]) for name in ("keys", "offsets", "sizes", "labels")
+        np.concatenate([getattr(index, name) for index in indices]) for name in ("keys", "offsets", "sizes", "labels")
     )
-    classes = classes or tuple(str(number) for number in range(int(labels.max()) + 1))
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise ValueError(
-            f"labels in {files[0].parent} must lie in 0..{len(classes) - 1}, one of the {len(classes)} classes; "
-            f"got {labels.min()}..{labels.max()}"
-        )
-    return ShardedImages(files, shard, keys, offsets, sizes, torch.from_numpy(labels), classes)
+    shard = np.repeat(np.arange(len(files)), [len(index.keys) for index in indices])  # [N]
+    source = ShardedImages(
+        files,
+        shard,
+        keys,
+        offsets,
+        sizes,
+        torch.from_numpy(labels),
+        classes,
+        stamps=tuple(index.file_stamp for index in indices),
+        lost=tuple(
+            f"{file.name}/{os.fsdecode(name)}"
+            for file, index in zip(files, indices, strict=True)
+            for name in index.lost
+        ),
+        others=sum((index.others for index in indices), Counter()),
+    )
+    _check_labels(source)
+    return source if classes else replace(source, classes=tuple(map(str, range(int(labels.max()) + 1))))
 
 
-def _index(file: Path, entries: Callable[[Path], list[Entry]]) -> dict[str, NDArray]:
-    """keys, offsets, sizes and labels of a shard's images, [N] each."""
-    kept = file.with_name(file.name + _SUFFIX)
-    stamp = np.array(_stamp(file))  # [2]
-    try:
-        with np.load(kept) as stored:
-            if np.array_equal(stored["stamp"], stamp):
-                return dict(stored)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # none yet, or damaged: the shard itself is what counts
-    found = entries(file)
-    if not found:
-        raise ValueError(f"{file} holds no images")
-    keys, offsets, sizes, labels = zip(*found, strict=True)
-    index = {
-        "stamp": stamp,
-        "keys": np.array([os.fsencode(key) for key in keys]),
-        "offsets": np.array(offsets, np.int64),
-        "sizes": np.array(sizes, np.int64),
-        "labels": np.array(labels, np.int64),
-    }
-    _keep(kept, index)
-    return index
-
-
-def _keep(path: Path, index: dict[str, NDArray]) -> None:
-    # A name of its own: processes in two containers may have one number. savez would append the ending.
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
-    try:
-        np.savez(beside, allow_pickle=False, **index)
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # on a read-only file system even of a file that is not there
-            beside.unlink()
-        warnings.warn(f"the index {path} cannot be kept and is made at each start ({error.strerror})", stacklevel=2)
-
-
-def _stamp(file: Path) -> Stamp:
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns
+def _check_labels(source: ShardedImages) -> None:
+    """Refuse labels that are none of the classes, or, if those are not named, too large to be numbers of classes."""
+    largest = int(source.labels.argmax())
+    label, most = int(source.labels[largest]), len(source.classes) or max(MOST_UNNAMED, len(source))
+    if label < most:
+        return
+    if source.classes:
+        must = f"must lie in 0..{most - 1}, one of the {counted(most, 'class')}"
+    else:
+        must = f"must be less than {most:,} where no {CLASSES_FILE} beside train/ and val/ names the classes"
+    raise ValueError(f"labels {must}; got {label} for {source.name(largest)}")

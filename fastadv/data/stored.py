@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fastadv.callers import caller_level
 from fastadv.data import manifest
-from fastadv.data.image_folder import CLASSES_FILE, SPLITS, scan_image_folder
+from fastadv.data.image_folder import CLASSES_FILE, SPLITS, ImageFolder, count_others, scan_image_folder
 from fastadv.data.image_set import ImageData
 from fastadv.data.image_source import ImageSource
-from fastadv.data.shards import Entry, open_shards
+from fastadv.data.shard_index import SUFFIX, Contents
+from fastadv.data.shards import ShardedImages, open_shards
 from fastadv.data.tar_shards import tar_entries
 from fastadv.data.tfrecord_shards import tfrecord_entries
 from fastadv.patience import said_if_slow
-from fastadv.wording import few
+from fastadv.wording import counted, few
 
-_KINDS: dict[str, Callable[[Path], list[Entry]]] = {
+_Reader = Callable[[Path], Contents]
+_KINDS: dict[str, _Reader] = {
     "*.tar": tar_entries,
     "*.tfrecord": tfrecord_entries,
     "*-of-*[0-9]": tfrecord_entries,  # as in train-00000-of-01024
@@ -43,7 +46,8 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
         ValueError: whatever else is not as it should be; the message says what.
 
     Warns:
-        UserWarning: one split has images of other classes than the other, which only shards and classes.txt allow.
+        UserWarning: one split has images of other classes than the other, which only shards and classes.txt allow;
+            folders lie beside shards, or shards hold images or classes that are of no example.
     """
     root = Path(root)
     with said_if_slow(f"listing the images in {root}"):
@@ -52,14 +56,10 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
 def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     classes = _named_classes(root)
-    for pattern, entries in _KINDS.items():
-        # A class folder may be called jack-of-spades1.
-        files = {split: [path for path in (root / split).glob(pattern) if path.is_file()] for split in SPLITS}
-        if all(files[split] for split in splits):
-            return _scan_shards(root, files, entries, classes, splits)
-        if any(files[split] for split in splits):
-            one, other = sorted(splits, key=lambda split: not files[split])
-            raise ValueError(f"{root}: {one}/ holds shards ({pattern}) and {other}/ does not: both must")
+    shards = {pattern: {split: _shards(root / split, pattern) for split in SPLITS} for pattern in _KINDS}
+    kinds = [pattern for pattern, files in shards.items() if any(files[split] for split in splits)]
+    if kinds:
+        return _scan_shards(root, _of_one_kind(root, shards, kinds, splits), _KINDS[kinds[0]], classes, splits)
     found: dict[str, ImageSource] = dict(scan_image_folder(root, splits, classes))
     _mention_other_classes(root, found, "Class folders may be missing")
     return found
@@ -72,21 +72,72 @@ def _named_classes(root: Path) -> tuple[str, ...]:
     return tuple(name for name in lines if name)
 
 
+def _shards(folder: Path, pattern: str) -> list[Path]:
+    """The shards in a folder of those that are named so.
+
+    Raises:
+        ValueError: one of them is no file, as a pipe or a link that leads nowhere.
+    """
+    files = [path for path in folder.glob(pattern) if not path.is_dir()]  # a class may be called jack-of-spades1
+    if odd := [path.name for path in files if not path.is_file()]:
+        raise ValueError(f"{folder}: shards must be regular files, or links to some: {few(odd)}")
+    return files
+
+
+def _of_one_kind(
+    root: Path, shards: Mapping[str, dict[str, list[Path]]], kinds: Sequence[str], splits: Sequence[str]
+) -> dict[str, list[Path]]:
+    """The shards of each split, all of which must be of the same kind.
+
+    Warns:
+        UserWarning: there are folders beside them, which might be meant for classes.
+    """
+    if len(kinds) > 1:
+        raise ValueError(f"{root}: all shards must be of one kind, and there are {' and '.join(kinds)}")
+    files = shards[kinds[0]]
+    if lacking := [split for split in splits if not files[split]]:
+        (one,) = set(splits) - set(lacking)
+        raise ValueError(f"{root}: {one}/ holds shards ({kinds[0]}) and {lacking[0]}/ does not: both must")
+    for split in splits:
+        if folders := sorted(path.name for path in (root / split).iterdir() if path.is_dir() and not _is_own(path)):
+            warnings.warn(
+                f"{root / split} holds shards; the folders beside them are not read: {few(folders)}",
+                stacklevel=caller_level(),
+            )
+    return files
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is hidden or an index, and nobody means it to be read as images."""
+    return path.name.startswith(".") or path.name.endswith(SUFFIX)
+
+
 def _scan_shards(
     root: Path,
     files: dict[str, list[Path]],
-    entries: Callable[[Path], list[Entry]],
+    contents: _Reader,
     classes: tuple[str, ...],
     splits: Sequence[str],
 ) -> dict[str, ImageSource]:
     if not classes and files["train"] and "train" not in splits:
-        classes = open_shards(files["train"], entries, ()).classes  # all of them; the others may lack the last ones
-    found: dict[str, ImageSource] = {}
+        classes = open_shards(files["train"], contents, ()).classes  # all of them; the others may lack the last ones
+    found: dict[str, ShardedImages] = {}
     for split in splits:  # train before val
-        found[split] = open_shards(files[split], entries, classes)
+        found[split] = open_shards(files[split], contents, classes)
         classes = classes or found[split].classes
+        _mention_lost(root / split, found[split].lost)
     _mention_other_classes(root, found, "Shards may be missing, or one of the two may count classes from 1")
-    return found
+    return dict(found)
+
+
+def _mention_lost(folder: Path, lost: Sequence[str]) -> None:
+    """Warn of what looks like an image or a class in shards and is of no example."""
+    if lost:
+        warnings.warn(
+            f"{folder}: {counted(len(lost), 'file')} in the shards not used: {few(lost)}. An example is KEY.jpg, or "
+            f"another image, and KEY.cls, where KEY ends at the first dot of the file's name",
+            stacklevel=caller_level(),
+        )
 
 
 def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: str) -> None:
@@ -105,6 +156,20 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: 
             f"{root}: train/ and val/ show different classes: {where}. {why}",
             stacklevel=caller_level(),
         )
+
+
+def count_not_read(folder: Path, source: ImageSource) -> dict[str, Counter[str]]:
+    """How many files of a split are never read, for each ending, by where they are."""
+    if isinstance(source, ImageFolder):
+        return {"that are no images by their names": count_others(source)}
+    if not isinstance(source, ShardedImages):
+        return {}
+    shards = {file.name for file in source.files}
+    beside = (path for path in folder.iterdir() if path.is_file() and path.name not in shards and not _is_own(path))
+    return {
+        "beside the shards": Counter(path.suffix.lower() for path in beside),
+        "inside the shards, neither images nor classes": source.others,
+    }
 
 
 def splits_in(root: Path) -> tuple[str, ...]:

@@ -1,25 +1,32 @@
 """TFRecord shards of tf.train.Example messages, in the features that ImageNet's usual conversion writes.
 
-A record is: its length (8 bytes, little-endian), a checksum of that (4), the message, a checksum of it (4). The few
-kinds of fields that an Example has are read here from protobuf's wire format, because a parser that makes objects of
-the message cannot say where in the file the image lies.
+A record is: its length (8 bytes, little-endian), a checksum of that (4), the message, a checksum of it (4).
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
-from fastadv.data.shards import Entry
+from fastadv.data.compressed import compression_of
+from fastadv.data.shard_index import LONGEST_KEY, Contents, Entry
+from fastadv.data.wire_format import Part
 
-IMAGE, LABEL, FILE_NAME = b"image/encoded", b"image/class/label", b"image/filename"
-_LENGTH = 2  # the wire type of a field that says how long it is
-_HEADER, _CHECKSUM = 12, 4  # bytes
+IMAGE, LABEL, FILE_NAME = "image/encoded", "image/class/label", "image/filename"
+_WANTED = {name.encode(): name for name in (IMAGE, LABEL, FILE_NAME)}
+_LONGEST_NAME = max(map(len, _WANTED))
+_BYTES, _FLOATS, _INTEGERS = 1, 2, 3  # the fields of a Feature, of which it has one
+_KINDS = {0: "nothing", _BYTES: "bytes", _FLOATS: "floating-point numbers", _INTEGERS: "integers"}
+_LENGTH, _HEADER, _CHECKSUM = 8, 12, 4  # bytes
+
+_Feature = list[Part]  # a message may come in several parts, which are read as if one followed the other
+_Value = TypeVar("_Value", Part, int)
 
 
-def tfrecord_entries(file: Path) -> list[Entry]:
+def tfrecord_entries(file: Path) -> Contents:
     """The images of a TFRecord file, with the labels that it gives them.
 
     ImageNet's usual conversion counts classes from 1, with 0 for a background that no image shows: such a set has 1001
@@ -27,79 +34,95 @@ def tfrecord_entries(file: Path) -> list[Entry]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not a whole TFRecord file, or an example lacks ``image/encoded`` or ``image/class/label``.
+        ValueError: it is not a whole TFRecord file, or is compressed; an example is damaged, or has not one value in
+            ``image/encoded`` and one in ``image/class/label``, which must be a number from 0.
     """
-    if file.stat().st_size == 0:
-        return []
-    with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            return [_entry(data, number, *record) for number, record in enumerate(_records(data))]
-        except (ValueError, IndexError, struct.error) as error:
-            raise ValueError(f"{file} is not a whole TFRecord file of images: {error}") from error
+    with file.open("rb") as content:
+        return Contents([_named(file, number, message) for number, message in enumerate(_records(file, content))])
 
 
-def _records(data: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Where each message begins and ends."""
-    start = 0
-    while start < len(data):
-        (length,) = struct.unpack_from("<Q", data, start)
+def _records(file: Path, content: BinaryIO) -> Iterator[Part]:
+    """The messages of a file."""
+    start, size = 0, os.fstat(content.fileno()).st_size
+    while start < size:
         begin = start + _HEADER
-        if begin + length + _CHECKSUM > len(data):
-            raise ValueError(f"the record at byte {start} reaches beyond the end")
-        yield begin, begin + length
-        start = begin + length + _CHECKSUM
+        content.seek(start)
+        end = begin + int.from_bytes(content.read(_LENGTH), "little")
+        if end + _CHECKSUM > size:
+            found = compression_of(file)
+            why = f"it is compressed ({found})" if found else f"the record at byte {start} reaches beyond the end"
+            raise ValueError(f"{file} is not a whole, uncompressed TFRecord file of images: {why}")
+        yield Part(content, begin, end)
+        start = end + _CHECKSUM
 
 
-def _entry(data: mmap.mmap, number: int, start: int, end: int) -> Entry:
-    """Of an Example { Features features = 1 }, Features { map<string, Feature> feature = 1 }."""
-    features = {}
-    for example in _fields(data, start, end, 1):
-        for pair in _fields(data, *example, 1):
-            ((key_start, key_end),) = _fields(data, *pair, 1)
-            (features[data[key_start:key_end]],) = _fields(data, *pair, 2)
-    lacking = [name.decode() for name in (IMAGE, LABEL) if name not in features]
-    if lacking:
-        raise ValueError(f"example {number} has no {' and no '.join(lacking)}")
-    image_start, image_end = _bytes(data, features[IMAGE])
-    name = data[slice(*_bytes(data, features[FILE_NAME]))].decode() if FILE_NAME in features else str(number)
-    return Entry(name, image_start, image_end - image_start, _integer(data, features[LABEL]))
+def _named(file: Path, number: int, message: Part) -> Entry:
+    try:
+        return _entry(number, message)
+    except ValueError as error:
+        raise ValueError(f"{file}, example {number}: {error}") from error
 
 
-def _bytes(data: mmap.mmap, feature: tuple[int, int]) -> tuple[int, int]:
-    """Of Feature { BytesList bytes_list = 1 }, BytesList { repeated bytes value = 1 }: where the first value lies."""
-    ((start, end),) = _fields(data, *feature, 1)
-    return next(_fields(data, start, end, 1))
+def _entry(number: int, message: Part) -> Entry:
+    features = _features(message)
+    if lacking := [name for name in (IMAGE, LABEL) if name not in features]:
+        raise ValueError(f"no {' and no '.join(lacking)}")
+    label = _one(LABEL, (value for part in _lists(LABEL, features[LABEL], _INTEGERS) for value in part.integers(1)))
+    if label < 0:
+        raise ValueError(f"{LABEL} is {label}, and must be the number of a class, from 0")
+    image = _one(IMAGE, (value for part in _lists(IMAGE, features[IMAGE], _BYTES) for value in part.parts(1)))
+    return Entry(_file_name(features.get(FILE_NAME, [])) or str(number), image.start, image.size, label)
 
 
-def _integer(data: mmap.mmap, feature: tuple[int, int]) -> int:
-    """Of Feature { Int64List int64_list = 3 }, Int64List { repeated int64 value = 1 }: the first, packed or not."""
-    ((start, _),) = _fields(data, *feature, 3)
-    tag, position = _varint(data, start)
-    if tag & 7 == _LENGTH:
-        _, position = _varint(data, position)
-    return _varint(data, position)[0]
+def _features(message: Part) -> dict[str, _Feature]:
+    """Those that are wanted, of Example { Features features = 1 }, Features { map<string, Feature> feature = 1 }.
+
+    Of two features of one name the last counts, as for every reader of protobuf.
+    """
+    found = {}
+    for features in message.parts(1):
+        for pair in features.parts(1):
+            key, feature = b"", []
+            for number, part in pair.fields():
+                if number not in (1, 2) or not isinstance(part, Part):  # some readers then drop the pair, others do not
+                    raise ValueError(f"field {number} of a feature's entry is neither its name nor its value")
+                if number == 1:
+                    key = part.read() if part.size <= _LONGEST_NAME else b""
+                else:
+                    feature.append(part)
+            if key in _WANTED:
+                found[_WANTED[key]] = feature
+    return found
 
 
-def _fields(data: mmap.mmap, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Where the length-delimited fields of this number begin and end, in a message."""
-    while start < end:
-        tag, start = _varint(data, start)
-        if tag & 7 != _LENGTH:
-            raise ValueError(f"a field of wire type {tag & 7} at byte {start}, where an Example has none")
-        length, start = _varint(data, start)
-        if start + length > end:
-            raise ValueError(f"a field at byte {start} reaches beyond its message")
-        if tag >> 3 == wanted:
-            yield start, start + length
-        start += length
+def _lists(name: str, feature: _Feature, wanted: int) -> list[Part]:
+    """The lists of values of this kind, which must be the feature's.
+
+    Of Feature { oneof kind { BytesList bytes_list = 1; FloatList float_list = 2; Int64List int64_list = 3 } }, whose
+    last one counts.
+    """
+    kind, lists = 0, list[Part]()
+    for part in feature:
+        for number, content in part.numbered(_BYTES, _FLOATS, _INTEGERS):
+            if number != kind:
+                kind, lists = number, []
+            lists.append(content)
+    if kind != wanted:
+        raise ValueError(f"{name} holds {_KINDS[kind]}, and must hold {_KINDS[wanted]}")
+    return lists
 
 
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    """The number that begins here, and where it ends: seven bits a byte, lowest first."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
+def _one(name: str, values: Iterator[_Value]) -> _Value:
+    found = list(islice(values, 2))
+    if len(found) != 1:
+        raise ValueError(f"{name} has {'more than one value' if found else 'no value'}, and must have one")
+    return found[0]
+
+
+def _file_name(feature: _Feature) -> str:
+    """In whatever encoding it is; empty where there is none of use."""
+    try:
+        part = _one(FILE_NAME, (value for part in _lists(FILE_NAME, feature, _BYTES) for value in part.parts(1)))
+    except ValueError:
+        return ""
+    return os.fsdecode(part.read()) if part.size <= LONGEST_KEY else ""

@@ -259,10 +259,40 @@ def test_a_manifest_moves_with_its_data_set(root: Path) -> None:
         assert len(data.load("imagenet", moved).train.left_out) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": 0, "splits": {}}', '{"format": 1, "splits": {"train": {}}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[" * 10**5,
+        '{"format": 1, "splits": []}',
+        '{"format": 0, "splits": {}}',
+        '{"format": 1, "splits": {"train": {}}}',
+    ],
+)
 def test_what_is_no_manifest_is_refused(root: Path, content: str) -> None:
     (root / FILE).write_text(content)
     with pytest.raises(ValueError, match=f"{FILE} is not a manifest of this version"):
+        data.load("imagenet", root)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"index": 10**9}, "of 6 images it leaves out number 1000000000"),
+        ({"index": -1}, "of 6 images it leaves out number -1"),
+        ({"index": "0"}, "it leaves out number 0"),
+        ({"key": "class0/000.JPEG"}, r"is stale: class0/000\.JPEG changed"),
+        ({"index": 0}, r"is stale: class0/001\.JPEG changed"),
+    ],
+)
+def test_a_manifest_leaves_out_what_it_names(root: Path, change: dict[str, Any], said: str) -> None:
+    """Whoever edits it by hand takes a wrong image out, or none that there is."""
+    check(root)
+    content = json.loads((root / FILE).read_text())
+    content["splits"]["train"]["left_out"][0].update(change)
+    (root / FILE).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"{FILE} .*{said}"):
         data.load("imagenet", root)
 
 
