@@ -10,11 +10,13 @@ MOST_THREADS = 1024  # many more and the thread pool fails by a signal, not an e
 def resolve(name: str) -> torch.device:
     """The device that ``name`` stands for; ``"auto"`` is CUDA where there is a GPU, else the CPU.
 
+    A GPU has its number: ``cuda`` is the current one, as PyTorch's own tensors say.
+
     Raises:
         ValueError: not the name of a device, or of one that is not here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -23,4 +25,6 @@ def resolve(name: str) -> torch.device:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:<number>, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name}, but PyTorch finds {torch.cuda.device_count()} CUDA devices here")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device

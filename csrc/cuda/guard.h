@@ -5,6 +5,9 @@
 #include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include <optional>
+#include <string>
+
 #include "../checks.h"
 
 namespace fastadv::cuda {
@@ -42,6 +45,11 @@ inline bool of_earlier_work(cudaError_t error) {
   }
 }
 
+// 13000 is CUDA 13.0.
+inline std::string version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
 inline void check_launch(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return;
   if (error == cudaErrorMemoryAllocation)
@@ -62,7 +70,24 @@ inline void check_launch(const char* op, cudaError_t error) {
                  ". Rebuild with FASTADV_CUDA_ARCHS=", properties.major, properties.minor,
                  " pip install --no-build-isolation .");
   }
+  if (error == cudaErrorInsufficientDriver) {
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    checks::fail("RuntimeError", op, "fastadv was built with CUDA ", version(runtime),
+                 ", and the NVIDIA driver here supports no more than ", version(driver),
+                 ". Update the driver, or rebuild with a CUDA toolkit that it supports: "
+                 "pip install --no-build-isolation .");
+  }
   checks::fail("RuntimeError", op, cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+}
+
+// Whether the device is the current one already. Asked for before torch's guard is, which meets an error of earlier
+// work in words of its own, or ends the process by it.
+inline bool is_current(const char* op, int32_t device) {
+  int current = -1;
+  check_launch(op, cudaGetDevice(&current));
+  return current == device;
 }
 
 #ifdef FASTADV_SIMT  // tests run the kernels on the host, in place of the CPU's own
@@ -70,6 +95,7 @@ inline void check_launch(const char* op, cudaError_t error) {
 
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor&, Launch launch) {
+  is_current(op, 0);
   check_launch(op, launch(nullptr));
 }
 #else
@@ -79,7 +105,8 @@ void on_device_of(const char* op, const torch::stable::Tensor&, Launch launch) {
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor& tensor, Launch launch) {
   const int32_t device = tensor.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
+  std::optional<torch::stable::accelerator::DeviceGuard> guard;  // made on the heap, and so for another device alone
+  if (!is_current(op, device)) guard.emplace(device);
   check_launch(op, launch(current_stream(device)));
 }
 #endif

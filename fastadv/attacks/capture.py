@@ -167,12 +167,13 @@ class CapturedIteration:
         self._adv = torch.empty_like(adv)
         self._clean = torch.empty_like(adv) if apart else self._adv
         wide = torch.float64 if adv.dtype == torch.float64 else torch.float32
-        self._eps, self._alpha = (adv.new_empty(len(adv), dtype=wide) for _ in range(2))  # [N], [N]
+        self._eps, self._alpha = (_Input(adv.new_empty(len(adv), dtype=wide)) for _ in range(2))  # [N], [N]
         self._labels = None if at.target is None else torch.empty_like(at.target)  # [N]
-        self._draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # a stream of random numbers
+        draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # a stream of random numbers
+        self._seed, self._offset = _Input(draws[0]), _Input(draws[1])
         self._load(at)
-        _set(self._alpha, at.alpha)
-        own = Iterate(self._adv, self._clean, self._eps, self._alpha, self._labels, self._draws, offset=0)
+        self._alpha.set(at.alpha)
+        own = Iterate(self._adv, self._clean, self._eps.place, self._alpha.place, self._labels, draws, offset=0)
         with _uncached_autocast(at.adv.device.type):
             tape.rehearse(lambda: attack.first_(model, own))
             if apart:
@@ -188,7 +189,7 @@ class CapturedIteration:
         with self._tape.in_order():
             self._load(at)
             for number, alpha in enumerate(alphas):
-                _set(self._alpha, alpha)
+                self._alpha.set(alpha)
                 step = self._next if number else self._first
                 assert step is not None
                 step()
@@ -200,11 +201,11 @@ class CapturedIteration:
         self._adv.copy_(at.adv)
         if self._clean is not self._adv:
             self._clean.copy_(at.adv)
-        _set(self._eps, at.eps)
+        self._eps.set(at.eps)
         if self._labels is not None and at.target is not None:
             self._labels.copy_(at.target)
-        _set(self._draws[0], at.seed)
-        _set(self._draws[1], at.offset)
+        self._seed.set(at.seed)
+        self._offset.set(at.offset)
 
 
 def _next_(attack: GradientAttack, model: nn.Module, own: Iterate) -> None:
@@ -216,11 +217,24 @@ def _next_(attack: GradientAttack, model: nn.Module, own: Iterate) -> None:
         own.direction = direction
 
 
-def _set(own: Tensor, value: float | Tensor) -> None:  # [N] or scalar; number or as own
-    if isinstance(value, Tensor):
-        own.copy_(value)
-    else:
-        own.fill_(value)
+class _Input:
+    """Where a recorded iteration reads a number, or one per example; a number that is there already is not written.
+
+    Args:
+        place: [N] or scalar.
+    """
+
+    def __init__(self, place: Tensor) -> None:
+        self.place = place
+        self._number: float | None = None
+
+    def set(self, value: float | Tensor) -> None:  # number or as the place
+        if isinstance(value, Tensor):
+            self.place.copy_(value)
+            self._number = None
+        elif value != self._number:
+            self.place.fill_(value)
+            self._number = value
 
 
 def _is_being_captured(images: Tensor) -> bool:

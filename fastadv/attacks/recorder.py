@@ -78,6 +78,7 @@ class CudaRecorder:
                     work()
             except BaseException:
                 self._end_allocation()
+                self._free_generator()
                 raise
         _forget_workspaces()
         return graph.replay
@@ -100,6 +101,11 @@ class CudaRecorder:
         # RuntimeError: this one does not.
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+
+    def _free_generator(self) -> None:
+        """Some versions of torch leave the device's generator in a recording that failed: the next dropout raises."""
+        generator = torch.cuda.default_generators[self._device.index]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 def _forget_workspaces() -> None:

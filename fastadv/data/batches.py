@@ -64,8 +64,12 @@ class Batches:
         start, end = self._share(rest)
         return full if self.drop_last or start == end else full + 1
 
-    def of_epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:  # [m] int64 each
+    def of_epoch(
+        self, epoch: int, start: int = 0, device: torch.device | None = None
+    ) -> Iterator[Tensor]:  # [m] int64 each
         """The indices of each batch of one epoch, from batch ``start`` on.
+
+        On a device, if one is given: the whole order is moved there once, for a copy of each batch would wait for it.
 
         Raises:
             ValueError: epoch or start out of range.
@@ -73,10 +77,10 @@ class Batches:
         check_at_least("epoch", epoch, 0)
         if not 0 <= start <= len(self):
             raise ValueError(f"start must be a batch of the epoch, 0..{len(self)}, got {start}")
-        return self._batches(epoch, start)
+        return self._batches(epoch, start, device)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        order = self._order(epoch)  # [N]
+    def _batches(self, epoch: int, start: int, device: torch.device | None) -> Iterator[Tensor]:
+        order = self._order(epoch).to(device)  # [N]
         for batch in range(start, len(self)):
             rows = order[batch * self._whole : (batch + 1) * self._whole]  # [W * m]
             yield rows[slice(*self._share(len(rows)))]

@@ -101,26 +101,29 @@ class TensorLoader:
         Raises:
             ValueError: epoch or start out of range.
         """
-        return self._loaded(epoch, self.batches.of_epoch(epoch, start))
+        return self._loaded(epoch, self.batches.of_epoch(epoch, start, self.device))
 
     def _loaded(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         shifts, mirrored = self._draw(epoch)
         for indices in batches:
-            self.indices = indices.to(self.device)  # [m]
-            pixels = self._images[self.indices]  # [m, C, H, W] uint8
-            if self.crop_padding:
-                pixels = shifted(pixels, self.crop_padding, shifts[:, self.indices])
-            images = from_pixels(pixels, mirrored[self.indices] if self.flip else None, space=self.space)
-            yield images, self._labels[self.indices]
+            self.indices = indices  # [m]
+            pixels = self._images[indices]  # [m, C, H, W] uint8
+            if shifts is not None:
+                pixels = shifted(pixels, self.crop_padding, shifts[:, indices])
+            images = from_pixels(pixels, None if mirrored is None else mirrored[indices], space=self.space)
+            yield images, self._labels[indices]
 
-    def _draw(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Where each image is cut out in this epoch [2, N], and whether it is mirrored [N].
+    def _draw(self, epoch: int) -> tuple[Tensor | None, Tensor | None]:
+        """Where each image is cut out in this epoch [2, N], and whether it is mirrored [N]; None where it is not.
 
         Drawn for every image at once, on the CPU: each device, process and resumed run gets the same.
         """
         count, generator = len(self._images), generator_of(self.batches.seed, epoch, 0)
-        shifts = draw_shifts(count, self.crop_padding, generator)
-        return shifts.to(self.device), draw_mirrored(count, generator).to(self.device)
+        shifts, mirrored = draw_shifts(count, self.crop_padding, generator), draw_mirrored(count, generator)
+        return (
+            shifts.to(self.device) if self.crop_padding else None,
+            mirrored.to(self.device) if self.flip else None,
+        )
 
     def __repr__(self) -> str:
         return (

@@ -1,13 +1,10 @@
-"""An epoch's means: added up where the model lies, so that only reading them waits for it."""
+"""An epoch's means, of what each iteration has told the host already: reading them waits for nothing."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from fastadv.train.task import Hits
+from fastadv.train.tally import Totals, shares
 
 
 class Means(NamedTuple):
@@ -19,39 +16,31 @@ class Means(NamedTuple):
 
 
 class RunningMeans:
-    """Means since the last restart.
+    """Means since the last restart."""
 
-    Args:
-        device: where losses and hits lie.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Begin anew."""
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self._device)  # [3] loss, clean, adversarial
+        self._sums = [0.0, 0.0, 0.0]  # loss, clean, adversarial
         self._counts = [0, 0, 0]
 
-    def add(self, loss: Tensor, hits: Hits, minibatches: int = 1) -> None:
-        """So many minibatches: the sums of their losses, a scalar, and of their hits."""
-        self._sums[0] += loss.detach()
-        self._sums[1:] += hits.correct
-        self._counts = [count + more for count, more in zip(self._counts, (minibatches, *hits.examples), strict=True)]
+    def add(self, totals: Totals) -> None:
+        """One iteration."""
+        self._sums = [a + b for a, b in zip(self._sums, (totals.losses, *totals.correct), strict=True)]
+        self._counts = [a + b for a, b in zip(self._counts, (totals.minibatches, *totals.examples), strict=True)]
 
     def read(self) -> Means:
-        """The means of one minibatch or more; waits for the device."""
-        loss, *hits = self._sums.tolist()
+        """The means of one minibatch or more."""
+        loss, *hits = self._sums
         minibatches, *examples = self._counts
-        clean, adversarial = (hit / count if count else None for hit, count in zip(hits, examples, strict=True))
-        return Means(loss / minibatches, clean, adversarial)
+        return Means(loss / minibatches, *shares(hits, examples))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in the middle of an epoch needs."""
-        return {"sums": self._sums.tolist(), "counts": self._counts}
+        return {"sums": self._sums, "counts": self._counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=self._device)  # [3]
-        self._counts = state["counts"]
+        self._sums, self._counts = list(state["sums"]), list(state["counts"])

@@ -6,6 +6,7 @@ the log reports, whether every loss was finite, and whether a process was asked 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,16 +14,42 @@ from torch import Tensor
 from torch import distributed as dist
 
 from fastadv.train.distributed import Processes
-from fastadv.train.task import Hits
+from fastadv.train.task import Accuracy, Hits
 
 
 class Totals(NamedTuple):
-    """Over the minibatches of one iteration, of all processes: the mean loss, whether all losses are finite, and
-    whether a process was asked to stop."""
+    """Of one iteration, over the minibatches of all processes.
 
-    loss: float
+    Args:
+        losses: the sum of the minibatches' losses.
+        minibatches: how many there were.
+        correct: clean and adversarial examples that were classified correctly.
+        examples: clean and adversarial examples.
+        finite: whether every loss is.
+        stop: whether a process was asked to stop.
+    """
+
+    losses: float
+    minibatches: int
+    correct: tuple[float, float]
+    examples: tuple[int, int]
     finite: bool
     stop: bool
+
+    @property
+    def loss(self) -> float:
+        """The mean of the minibatches' losses."""
+        return self.losses / self.minibatches
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Shares of the clean and of the adversarial examples; None where there was none."""
+        return Accuracy(*shares(self.correct, self.examples))
+
+
+def shares(correct: Iterable[float], examples: Iterable[int]) -> Iterator[float | None]:
+    """Of each kind of example, the share that was classified correctly; None where there was none."""
+    return (hits / count if count else None for hits, count in zip(correct, examples, strict=True))
 
 
 class Tally:
@@ -65,14 +92,8 @@ class Tally:
 
     def wait(self) -> Totals:
         """The iteration's one synchronisation: for the sums alone, not for the backward pass on a GPU."""
-        loss, _, _, not_finite, stop = self._host.wait()
-        return Totals(loss / self.minibatches, not_finite == 0, stop > 0)
-
-    def read(self) -> tuple[Tensor, Hits]:
-        """The sums of the losses and of the hits of all processes, left on the device."""
-        if self._work is not None:
-            self._work.wait()  # on a GPU it is the stream that waits
-        return self._sums[0], Hits(self._sums[1:3], self._examples)
+        losses, clean, adversarial, not_finite, stop = self._host.wait()
+        return Totals(losses, self.minibatches, (clean, adversarial), self._examples, not_finite == 0, stop > 0)
 
 
 class _HostCopy:

@@ -20,7 +20,7 @@ from fastadv.train.distributed import ALONE, Processes, average_buffers, gathere
 from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.means import RunningMeans
 from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
-from fastadv.train.tally import Tally
+from fastadv.train.tally import Tally, Totals
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -113,11 +113,12 @@ class Trainer:
         self.last_checkpoint: Path | None = None
         self.test_accuracy: float | None = None
         self._local_backward = local_backward
-        self._loss = self._lr = math.nan
+        self._totals: Totals | None = None
+        self._lr = math.nan
         self._asked_to_stop = self._agreed_to_stop = False
         self.stopped_because: str | None = None
         self._pace = Pace()
-        self._means = RunningMeans(self.device)
+        self._means = RunningMeans()
         self._monitors: list[Monitor] = []
 
     @property
@@ -203,13 +204,13 @@ class Trainer:
         totals = tally.wait()
         if not totals.finite:
             self._refuse_loss(seen)
-        self._loss, self._lr = totals.loss, self.optimizer.param_groups[0]["lr"]
+        self._totals, self._lr = totals, self.optimizer.param_groups[0]["lr"]
         self._agreed_to_stop = totals.stop
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
         self.optimizer.step()
         self.schedule.step()
-        self._means.add(*tally.read(), tally.minibatches)
+        self._means.add(totals)
         self.step += 1
         if self.averages is not None:
             self.averages.update(self.model, self.step)
@@ -248,12 +249,13 @@ class Trainer:
     # --- records -----------------------------------------------------------------------------------------------------
 
     def _log_step(self, epoch: int) -> None:
-        clean, adversarial = self.task.accuracy()
+        assert self._totals is not None  # of the iteration that was just done
+        clean, adversarial = self._totals.accuracy
         images_per_s, data_wait = self._pace.read()
         record = StepRecord(
             step=self.step,
             epoch=epoch + 1,
-            loss=self._loss,
+            loss=self._totals.loss,
             clean_accuracy=clean,
             adversarial_accuracy=adversarial,
             lr=self._lr,
@@ -296,9 +298,9 @@ class Trainer:
 
     def _refuse_weights(self) -> None:
         tensors = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
-        finite = all(tensor.isfinite().all() for tensor in tensors)
-        indices = self.train_loader.indices.tolist()
-        self._refuse([] if finite else [("the weights are not finite", indices)], self.step)
+        finite = bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())  # one wait for a GPU
+        bad = [] if finite else [("the weights are not finite", self.train_loader.indices.tolist())]
+        self._refuse(bad, self.step)
 
     def _refuse(self, bad: list[tuple[str, list[int]]], iteration: int) -> None:
         """Raise on every process if one has found something bad: what it is, and the examples it came from."""

@@ -83,6 +83,25 @@ def test_a_launch_that_fails_is_an_error_and_writes_nothing(
     assert (adv == 103.0).all()
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (700, "not run, because work that was launched earlier.*cudaErrorIllegalAddress"),
+        (35, r"fastadv was built with CUDA 13\.0, and the NVIDIA driver here supports no more than 12\.8\. Update"),
+    ],
+)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_device_that_cannot_be_used_is_met_before_anything_is_launched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, error: int, message: str
+) -> None:
+    adv, grad, log = torch.full((2, 5), 100.0), torch.ones(2, 5), tmp_path / "launches"
+    monkeypatch.setenv("FASTADV_SIMT_DEVICE_ERROR", str(error))
+    monkeypatch.setenv("FASTADV_SIMT_LOG", str(log))
+    with pytest.raises(RuntimeError, match=f"^fastadv.{name}: .*{message}"):
+        CALLS[name](adv, grad)
+    assert (adv == 100.0).all() and not log.exists()
+
+
 @pytest.mark.parametrize("kernel", ["prepare_kernel", "kernel(term", "finish_kernel"])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_no_step_along_a_norm_that_was_not_computed(monkeypatch: pytest.MonkeyPatch, norm: str, kernel: str) -> None:

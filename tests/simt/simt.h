@@ -67,6 +67,7 @@ using cudaStream_t = struct CUstream_st*;
   _(cudaErrorInvalidValue, 1) \
   _(cudaErrorMemoryAllocation, 2) \
   _(cudaErrorInvalidConfiguration, 9) \
+  _(cudaErrorInsufficientDriver, 35) \
   _(cudaErrorInvalidDeviceFunction, 98) \
   _(cudaErrorNoKernelImageForDevice, 209) \
   _(cudaErrorECCUncorrectable, 214) \
@@ -90,7 +91,13 @@ struct cudaDeviceProp {
   int major = 1, minor = 0;
 };
 
-inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+// FASTADV_SIMT_DEVICE_ERROR is what the host meets before it launches anything.
+inline cudaError_t cudaGetDevice(int* device) {
+  const char* error = std::getenv("FASTADV_SIMT_DEVICE_ERROR");
+  return *device = 0, static_cast<cudaError_t>(error == nullptr ? cudaSuccess : std::atoi(error));
+}
+inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 12080, cudaSuccess; }
+inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return *properties = cudaDeviceProp{}, cudaSuccess;
 }

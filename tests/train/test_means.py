@@ -6,30 +6,28 @@ import torch
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask
 from fastadv.train.means import Means, RunningMeans
-from fastadv.train.task import Hits
-
-CPU = torch.device("cpu")
+from fastadv.train.tally import Totals
 
 
-def hits(clean: int, of_clean: int, adversarial: int, of_adversarial: int) -> Hits:
-    return Hits(torch.tensor([clean, adversarial]), (of_clean, of_adversarial))
+def totals(loss: float, clean: int, of_clean: int, adversarial: int, of_adversarial: int) -> Totals:
+    return Totals(loss, 1, (clean, adversarial), (of_clean, of_adversarial), finite=True, stop=False)
 
 
 @pytest.mark.parametrize(
-    ("minibatches", "expected"),
+    ("iterations", "expected"),
     [
-        ([(2.0, hits(3, 4, 0, 0))], Means(2.0, 0.75, None)),
-        ([(2.0, hits(0, 0, 1, 4))], Means(2.0, None, 0.25)),
+        ([totals(2.0, 3, 4, 0, 0)], Means(2.0, 0.75, None)),
+        ([totals(2.0, 0, 0, 1, 4)], Means(2.0, None, 0.25)),
         # 3 + 1 of 4 + 4 clean examples, 1 of 4 adversarial ones: shares of examples, not means of shares.
-        ([(2.0, hits(3, 8, 0, 0)), (1.0, hits(1, 4, 1, 4))], Means(1.5, 4 / 12, 0.25)),
+        ([totals(2.0, 3, 8, 0, 0), totals(1.0, 1, 4, 1, 4)], Means(1.5, 4 / 12, 0.25)),
     ],
 )
-def test_by_hand(minibatches: list[tuple[float, Hits]], expected: Means) -> None:
-    means = RunningMeans(CPU)
+def test_by_hand(iterations: list[Totals], expected: Means) -> None:
+    means = RunningMeans()
     for attempt in range(2):
-        for loss, found in minibatches:
-            means.add(torch.tensor(loss, requires_grad=True), found)
-            resumed = RunningMeans(CPU)
+        for iteration in iterations:
+            means.add(iteration)
+            resumed = RunningMeans()
             resumed.load_state_dict(means.state_dict())
             means = resumed
         assert means.read() == pytest.approx(expected), attempt

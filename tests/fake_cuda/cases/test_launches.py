@@ -1,0 +1,82 @@
+"""What an attack and an iteration of training launch on a GPU and wait for: numbers that must not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fastadv import PixelSpace, attacks, models
+from fastadv.train import AttackConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from tests.attacks.models import ConvNet
+from tests.fake_cuda.runtime import Counts, Runtime
+from tests.train.conftest import few_digits  # noqa: F401  a fixture
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "ConvNet": (ConvNet, 8),
+    "small_cnn": (lambda: models.create("small_cnn", num_classes=10), 16),
+    "resnet18": (lambda: models.create("torchvision/resnet18", num_classes=10), 32),
+}
+# Of a call in which nothing is new: a copy of the images to return, one in and one out of the graphs, for several steps
+# the clean images, and each graph; pgd draws from another place in its stream each time.
+CAPTURED = {"fgsm": 5, "step_ll": 4, "iter_ll": 9, "pgd": 16, "mi_fgsm": 15}
+
+
+def counted(gpu: Runtime, network: str, name: str, **options: Any) -> Counts:
+    """What the third call runs: the first is looked at, and the second recorded."""
+    create, size = NETWORKS[network]
+    model = create().eval().to("cuda")
+    images, labels = torch.rand(4, 3, size, size).to("cuda"), torch.arange(4).to("cuda")
+    attack = attacks.create(name, model, eps=4, space=PixelSpace.unit(), seed=1, **options)
+    for _ in range(3):
+        gpu.counts = Counts()
+        attack(images, labels)
+    return gpu.counts
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_captured_call(gpu: Runtime, network: str, name: str) -> None:
+    counts = counted(gpu, network, name, capture=True)
+    assert counts.launched == CAPTURED[name]
+    assert +counts.waits == +counts.blocking_copies == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"fast": True}], ids=["as it is", "fast"])
+@pytest.mark.parametrize("name", attacks.names())
+def test_a_call_waits_for_nothing(gpu: Runtime, name: str, options: dict[str, Any]) -> None:
+    counts = counted(gpu, "ConvNet", name, **options)
+    assert +counts.waits == +counts.blocking_copies == {}
+
+
+# Of an iteration: launches by option, of a network of five layers.
+ITERATIONS: dict[str, tuple[dict[str, Any], int]] = {
+    "clean": ({"attack": AttackConfig(k=0)}, 87),
+    "plain": ({}, 128),
+    "bfloat16": ({"precision": "bfloat16"}, 146),
+    "clipped": ({"clip_grad_norm": 1.0}, 168),
+    "averaged": ({"ema_decay": 0.9}, 134),
+    "rmsprop_tf": ({"optimizer": OptimizerConfig(name="rmsprop_tf", lr=0.01)}, 130),
+}
+CONFIG = TrainConfig(
+    model=ModelConfig(options={"width": 0.25}), attack=AttackConfig(k=12), m=32, epochs=1, seed=1, log_every=100
+)
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(("options", "most"), ITERATIONS.values(), ids=ITERATIONS)
+def test_an_iteration_of_training(gpu: Runtime, tmp_path: Path, options: dict[str, Any], most: int) -> None:
+    """It waits once, for the sums of what is logged, which are made before the backward pass."""
+    trainer = create_trainer(replace(CONFIG, **options), tmp_path / "run")
+    minibatches = trainer.train_loader.epoch(0)
+    for _ in range(3):
+        gpu.counts = Counts()
+        trainer.train_step([next(minibatches)])
+    assert +gpu.counts.waits == {"Event.synchronize": 1}
+    assert +gpu.counts.blocking_copies == {}
+    assert gpu.counts.launched <= most, gpu.counts.launches.most_common()

@@ -1,0 +1,52 @@
+"""Training on a GPU, from the name of the device to the last weight: what the CPU computes, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastadv.train import AttackConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from tests.train.conftest import few_digits  # noqa: F401  a fixture
+from tests.train.runs import weights
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "fast": {"fast": True},
+    "bfloat16": {"precision": "bfloat16"},
+    "accumulate": {"accumulate": 2},
+    "clipped": {"clip_grad_norm": 1.0},
+    "averaged": {"ema_decay": 0.9},
+    "rmsprop_tf": {"optimizer": OptimizerConfig(name="rmsprop_tf", lr=0.01)},
+}
+CONFIG = TrainConfig(
+    model=ModelConfig(options={"width": 0.25}), attack=AttackConfig(k=12), m=32, epochs=2, seed=1, log_every=5
+)
+
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+def trained(run: Path, config: TrainConfig) -> dict[str, Tensor]:
+    trainer = create_trainer(config, run)
+    trainer.fit()
+    return {name: tensor.cpu() for name, tensor in weights(trainer.model).items()}
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_every_spelling_of_the_device(tmp_path: Path, device: str) -> None:
+    trainer = create_trainer(replace(CONFIG, device=device), tmp_path / "run")
+    assert trainer.device == torch.device("cuda", 0)
+    trainer.train_step(trainer.train_loader.epoch(0))
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_the_weights_of_the_cpu(tmp_path: Path, options: dict[str, Any]) -> None:
+    """To the bit: both are computed by the CPU, once by way of the GPU's code."""
+    config = replace(CONFIG, **options)
+    on_cpu, on_gpu = (trained(tmp_path / device, replace(config, device=device)) for device in ("cpu", "cuda"))
+    assert all(torch.equal(on_cpu[name], on_gpu[name]) for name in on_cpu)
