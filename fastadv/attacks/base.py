@@ -48,7 +48,9 @@ class Attack(ABC):
             methods that follow a gradient ``fold_bn`` with ``bn="eval"``, and ``capture`` on CUDA, but not with
             ``compile``. What does not fit the model is left out, and a warning says why; what other options
             exclude, a line of the log. On a CPU one gradient of few small images is not faster for it.
-        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``.
+        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``. An attack does not look
+            for other processes, as ``AdversarialTask`` does: with one seed they draw the same, unless each calls
+            ``attack.stream.split(rank, world_size)``.
         generator: a CPU generator to take the random numbers' seed from, instead of torch's default.
 
     Raises:

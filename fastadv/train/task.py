@@ -18,7 +18,7 @@ from fastadv.heads import split_heads
 from fastadv.misfits import explaining, labels_hint, tensor_hint
 from fastadv.options import check_aux_weight, check_label_smoothing, check_model, is_number
 from fastadv.pixels import PixelSpace
-from fastadv.train.distributed import current
+from fastadv.train.distributed import ALONE, current
 from fastadv.train.reuse import overwriting
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
@@ -106,7 +106,7 @@ class AdversarialTask(MinibatchTask):
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
     module, the training forward goes through the wrapper. Where torch.distributed has a process group when the task is
-    made, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
+    called, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
@@ -158,8 +158,8 @@ class AdversarialTask(MinibatchTask):
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         self.attack = attacks.create(attack, model, **options | given)
-        processes = current()
-        self.attack.stream.split(processes.rank, processes.world_size)
+        self._processes = ALONE
+        self._join_processes()
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after
@@ -179,6 +179,7 @@ class AdversarialTask(MinibatchTask):
                 images are adversarial already.
         """
         check_minibatch(images, labels)
+        self._join_processes()
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
         if k:
             with overwriting(images) as again:
@@ -186,6 +187,13 @@ class AdversarialTask(MinibatchTask):
                     warnings.warn(_AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], labels[:k])
         return self._loss(images, labels, k, self.lambda_)
+
+    def _join_processes(self) -> None:
+        """Split the attack's draws among the processes as they are now: the group may be younger than the task."""
+        processes = current()
+        if processes != self._processes:  # else a split of the user's own stays
+            self._processes = processes
+            self.attack.stream.split(processes.rank, processes.world_size)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: where the delayed start and the attack's random draws stand.
