@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import MethodType
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastadv.attacks.modules_behind import modules_behind
 
 BN_MODES = ("eval", "batch")
 
@@ -34,7 +35,7 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     """Evaluation mode for the time of the block; every module's own mode afterwards, even if the block raises.
 
     Args:
-        model: a module, or a bound method of one; any other callable is left as it is.
+        model: a module, or another callable, for the modules that :func:`modules_behind` finds.
         bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
             that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
             counters are not updated in either.
@@ -42,10 +43,20 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     Raises:
         ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
     """
-    whole = model.__self__ if isinstance(model, MethodType) else model
-    if not isinstance(whole, nn.Module):
+    with ExitStack() as stack:
+        for whole in _outermost(modules_behind(model)):
+            stack.enter_context(_isolated(whole, bn))
         yield
-        return
+
+
+def _outermost(found: list[nn.Module]) -> list[nn.Module]:
+    """Those that are no part of another."""
+    parts = {part for whole in found for part in whole.modules() if part is not whole}
+    return [whole for whole in found if whole not in parts]
+
+
+@contextmanager
+def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
     if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
         raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
     modes = [(module, module.training) for module in whole.modules()]

@@ -161,11 +161,14 @@ def test_accuracy_of_the_last_minibatch(k: int) -> None:
     assert task.accuracy() == {0: (5 / 8, None), 4: (2 / 4, 3 / 4), 8: (None, 5 / 8)}[k]
 
 
-def test_batch_statistics_are_updated_once() -> None:
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+@pytest.mark.parametrize("given", [lambda model: model, lambda model: lambda images: model(images)])
+def test_batch_statistics_are_updated_once(given: Callable[[nn.Module], Any], bn: str) -> None:
+    """By the training pass; not by generation, behind a plain function neither."""
     model = cnn()
-    AdversarialTask(model, attack="iter_ll", k=4, eps=6, space=PixelSpace.unit(), attack_options={"bn": "batch"})(
-        *batch()
-    )
+    options = {"attack": "iter_ll", "k": 4, "eps": 6, "attack_options": {"bn": bn}}
+    AdversarialTask(given(model), space=PixelSpace.unit(), **options)(*batch())
+    assert model.training
     counts = [buffer.item() for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")]
     assert counts and set(counts) == {1}
 
