@@ -45,7 +45,8 @@ class Attack(ABC):
         validate: when to check that images lie in the space: on the ``"first"`` batch, ``"always"``, ``"never"``.
             With the first batch the model's outputs are looked at, too: probabilities or NaN give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
-        label_smoothing: of the attacked cross-entropy, in [0, 1).
+        label_smoothing: of the attacked cross-entropy, in [0, 1). With it, an attack that leads away from a class moves
+            an example towards it whose probability of that class is above 1 - label_smoothing * (1 - 1 / K), of K.
         fast: switch on all that makes generation faster at once and changes results by no more than rounding: for the
             methods that follow a gradient ``fold_bn`` with ``bn="eval"``, and ``capture`` on CUDA, but not with
             ``compile``. What does not fit the model is left out, and a warning says why; what other options
