@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastadv import attacks
+from fastadv import PixelSpace, attacks
 from fastadv.attacks import modules_behind
+from fastadv.evaluate import evaluate
 from tests.attacks import test_isolation
 from tests.attacks.models import ConvNet, batch
 
@@ -94,6 +95,14 @@ def test_a_function_stands_for_the_module_behind_it(function: Callable[[Tensor],
     expected = attacks.create("step_ll", NET, eps=4, bn=bn)(images)
     before = test_isolation.everything(NET)
     assert torch.equal(attacks.create("step_ll", function, eps=4, bn=bn)(images), expected)
+    test_isolation.assert_untouched(NET, before)
+
+
+@pytest.mark.parametrize("attack", [{}, {"attack": "fgsm", "eps": 4}])
+def test_evaluation_by_a_function_is_that_of_its_module(attack: dict[str, Any]) -> None:
+    before = test_isolation.everything(NET)
+    counts = [evaluate(model, [batch(64)], space=PixelSpace.unit(), **attack) for model in (NET, lambda x: NET(x))]
+    assert counts[0] == counts[1] and torch.equal(counts[0].correct, counts[1].correct)
     test_isolation.assert_untouched(NET, before)
 
 
