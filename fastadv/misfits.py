@@ -74,6 +74,22 @@ def labels_hint(images: Tensor, labels: Tensor) -> str:
     """What was probably meant by labels that are not [N], one for each of the images [N, C, ...]."""
     if images.dim() == 3:
         return batch_hint(images)
-    if labels.dim() == 2:
-        return f"; pass labels{'.argmax(dim=1), of one-hot rows' if labels.shape[1] > 1 else '.squeeze(1)'}"
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        return "; pass labels.squeeze(1)"
+    if labels.dim() == 2 and _one_hot(labels):
+        return "; pass labels.argmax(dim=1), of one-hot rows"
     return ""
+
+
+def _one_hot(labels: Tensor) -> bool:  # [N, K]
+    ones = labels.long()
+    return bool((labels == ones).all() and (ones >= 0).all() and (ones.sum(dim=1) == 1).all())
+
+
+def classes_hint(labels: Tensor) -> str:
+    """What to say of labels that are not int64: class indices in another dtype, or something else."""
+    if labels.dim() == 2 and labels.shape[1] > 1:
+        return f" {list(labels.shape)}: pass soft labels as floating-point probabilities, labels.float()"
+    if labels.is_complex() or not (labels == labels.long()).all():
+        return ", and not all of its values are whole: a class is an index, and soft labels are probabilities [m, K]"
+    return ": pass labels.long()"

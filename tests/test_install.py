@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
+from setuptools import Distribution, Extension
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -20,30 +25,58 @@ INSTALL = "pip install --no-build-isolation ."
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what a source distribution holds, in a path with a space."""
-    folder = tmp_path_factory.mktemp("with a space") / "fastadv sources"
-    ignore = shutil.ignore_patterns("*.so", "__pycache__")
-    for name in ("csrc", "fastadv"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("setup.py", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    return folder
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, made of a copy: setuptools writes into the folder that it works in."""
+    folder = tmp_path_factory.mktemp("distribution")
+    ignore = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__")
+    shutil.copytree(ROOT, folder / "clone", ignore=ignore)
+    (folder / "clone/csrc/left over.so").touch()
+    command = [sys.executable, "-c", "from build_backend import build_sdist; build_sdist('..')"]
+    subprocess.run(command, cwd=folder / "clone", check=True, capture_output=True)
+    (made,) = folder.glob("*.tar.gz")
+    return made
+
+
+@pytest.fixture(scope="module")
+def sources(distribution: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the source distribution holds, in a path with a space."""
+    folder = tmp_path_factory.mktemp("with a space")
+    with tarfile.open(distribution) as archive:
+        archive.extractall(folder, filter="data")
+    return next(folder.iterdir()).rename(folder / "fastadv sources")
+
+
+def test_the_source_distribution_is_complete(distribution: Path, sources: Path) -> None:
+    """All that the build reads, the tests, and what the README links to; nothing that was made from it."""
+    clone = distribution.parent / "clone"
+    for folder in ("benchmarks", "csrc", "docs", "fastadv", "tests"):
+        expected, found = (
+            {path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()}
+            for root in (clone, sources)
+        )
+        assert found == expected - {Path("csrc/left over.so")}
+    linked = re.findall(r"\]\(([^)#:]+)[)#]", (ROOT / "README.md").read_text())
+    needed = {"CMakeLists.txt", "LICENSE", "Makefile", "constraints.txt", "pyproject.toml", "setup.py", *linked}
+    assert not [name for name in needed if not (sources / name).exists()]
 
 
 @pytest.mark.timeout(900)
-def test_pip_install_without_cuda(sources: Path, tmp_path: Path) -> None:
-    target = tmp_path / "installed here"
+def test_pip_install_without_cuda(distribution: Path, tmp_path: Path) -> None:
+    """From the source distribution by a wheel, built in a path with a space, to a call."""
+    target, building = tmp_path / "installed here", tmp_path / "built here"
+    building.mkdir()
     install = subprocess.run(
-        [sys.executable, "-m", *INSTALL.split(), "--no-deps", "--target", str(target)],
-        cwd=sources,
-        env={**os.environ, "FASTADV_CUDA": "OFF"},
+        [sys.executable, "-m", *INSTALL.split()[:-1], str(distribution), "--no-deps", "--target", str(target)],
+        cwd=tmp_path,
+        env={**os.environ, "FASTADV_CUDA": "OFF", "TMPDIR": str(building)},
         capture_output=True,
         text=True,
     )
     assert install.returncode == 0, install.stdout + install.stderr
     check = (
         "import fastadv, fastadv.ops, sys; assert fastadv.__file__.startswith(sys.argv[1]), fastadv.__file__; "
+        "from torch import ones, zeros; adv = zeros(1, 1); "
+        "fastadv.ops.sign_step_(adv, adv, ones(1, 1), alpha=2, eps=1); assert adv.item() == 1; "
         "from fastadv.cli import main; from fastadv.train.parsing import recipes; assert recipes(); main(['info'])"
     )
     run = subprocess.run(
@@ -64,7 +97,7 @@ def configure(sources: Path, build: Path, path: list[str], **definitions: str) -
     definitions = {
         "CMAKE_MAKE_PROGRAM": setup.find_program("ninja"),
         "Python_EXECUTABLE": sys.executable,
-        "pybind11_DIR": setup.find_pybind11(),
+        "pybind11_DIR": setup.pybind11_dir(),
         "FASTADV_TORCH_DIR": torch_dir,
         "FASTADV_TORCH_VERSION": torch_version,
         "FASTADV_VERSION": "0",
@@ -101,19 +134,26 @@ def test_cuda_option(sources: Path, tmp_path: Path, definitions: dict[str, str],
     assert (result.returncode, message in output) == (code, True), output
 
 
+def load(name: str) -> ModuleType:
+    """A file of the build as a module."""
+    spec = importlib.util.spec_from_file_location(f"fastadv_{name}", ROOT / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def load_setup() -> ModuleType:
     """setup.py as a module, without running a build."""
     import setuptools
 
     original, setuptools.setup = setuptools.setup, lambda **_: None
+    sys.path.insert(0, str(ROOT))
     try:
-        spec = importlib.util.spec_from_file_location("fastadv_setup", ROOT / "setup.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        return load("setup")
     finally:
+        sys.path.remove(str(ROOT))
         setuptools.setup = original
-    return module
 
 
 def test_make_installs_the_tools() -> None:
@@ -122,10 +162,17 @@ def test_make_installs_the_tools() -> None:
     assert {re.sub(r'"|>=\d+', "", tool) for tool in TOOLS.split()[2:]} <= set(line.split())
 
 
-def test_missing_program_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load("build_backend").missing() == []
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with pytest.raises(SystemExit, match="ninja is needed to build: pip install ninja"):
-        load_setup().find_program("ninja")
+    with pytest.raises(SystemExit, match="lacks cmake, ninja: pip install cmake ninja, then pip install --no-build"):
+        build = load_setup().CMakeBuild(Distribution())
+        build.build_extension(Extension("fastadv._C", []))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    for found in (importlib.metadata.PackageNotFoundError, "65.5.0"):
+        monkeypatch.setattr(importlib.metadata, "version", Mock(side_effect=[found] * 9))
+        with pytest.raises(SystemExit, match=r'pip install "setuptools>=77" torch pybind11 cmake ninja, then'):
+            load("build_backend")
 
 
 def test_sources_without_the_compiled_operators_say_so(sources: Path) -> None:
@@ -137,11 +184,8 @@ def test_sources_without_the_compiled_operators_say_so(sources: Path) -> None:
     assert str(sources / "fastadv") in message and "pip install --no-build-isolation" in message
 
 
-def test_missing_and_old_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_old_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     setup = load_setup()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SystemExit, match="torch must be installed before"):
-        setup.find_torch()
     (tmp_path / "version.py").write_text("__version__ = '2.3.1+cpu'\n")
     old = importlib.machinery.ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: old)
@@ -149,6 +193,25 @@ def test_missing_and_old_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         setup.find_torch()
 
 
-def test_failed_build_says_what_to_install() -> None:
-    with pytest.raises(SystemExit, match=r"C\+\+17 compiler is needed"):
-        load_setup().run("false")
+COMPILER, NVCC = "CMAKE_CXX_COMPILER:FILEPATH=/usr/bin/c++\n", "CMAKE_CUDA_COMPILER:STRING=/usr/bin/nvcc\n"
+
+
+@pytest.mark.parametrize(
+    ("cache", "said"),
+    [
+        (None, ""),
+        (COMPILER, ""),
+        (COMPILER + "CMAKE_CUDA_COMPILER:FILEPATH=NOTFOUND\n", ""),
+        (COMPILER + NVCC, " If nvcc is what failed: to build without the CUDA kernels set FASTADV_CUDA=OFF."),
+    ],
+)
+def test_a_failed_build_names_what_may_be_missing_alone(cache: str | None, said: str, tmp_path: Path) -> None:
+    if cache is not None:
+        (tmp_path / "CMakeCache.txt").write_text(cache)
+    with pytest.raises(SystemExit, match=rf"'false' failed with exit code 1; its message is above\.{said}$"):
+        load_setup().run(tmp_path, "false")
+
+
+def test_a_missing_compiler_is_named(sources: Path, tmp_path: Path) -> None:
+    assert configure(sources, tmp_path, []).returncode == 1
+    assert load_setup().way_out(tmp_path) == " A C++17 compiler is needed (Debian: apt-get install g++)."

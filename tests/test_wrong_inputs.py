@@ -67,6 +67,7 @@ EVALUATE: list[Case] = [
         r"per image, \[6\], got .*int64 \[6, 1\]; pass labels.squeeze",
     ),
     (lambda: clean(IMAGES, ONE_HOT), ValueError, r"got torch.int64 \[6, 5\]; pass labels.argmax\(dim=1\)"),
+    (lambda: clean(IMAGES, ONE_HOT.float() / 2), ValueError, r"one per image, \[6\], got torch.float32 \[6, 5\]$"),
     (lambda: clean(PIXELS, LABELS), TypeError, "must be model inputs, got torch.uint8: PixelSpace.from_pixels"),
     (lambda: clean(IMAGES, LABELS, space="unit"), TypeError, "space must be a PixelSpace, .* got str"),
     (lambda: clean(IMAGES, LABELS, space=None), TypeError, "space must be a PixelSpace, .* got NoneType"),

@@ -35,8 +35,10 @@ class Attack(ABC):
 
     Args:
         model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one or any callable,
-            from images [N, C, ...] to logits [N, K]. What lies behind another callable, or was traced by torch.jit, is
-            not seen: it runs in the modes that it is in, and BatchNorm in training mode moves its statistics.
+            from images [N, C, ...] to logits [N, K]. Behind a callable, the modules are found that its code has at
+            hand: in a closure, a default value, a global variable or an attribute. If, on the first batch, the model
+            still draws random numbers or moves running statistics, a warning says so. What torch.jit has traced or
+            torch.compile has compiled before is not looked into.
         eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
             drawn from anew for each example.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
@@ -44,12 +46,15 @@ class Attack(ABC):
             With the first batch the model's outputs and the gradient are looked at, too: probabilities, NaN, or images
             whose gradient is zero give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
-        label_smoothing: of the attacked cross-entropy, in [0, 1).
+        label_smoothing: of the attacked cross-entropy, in [0, 1). With it, an attack that leads away from a class moves
+            an example towards it whose probability of that class is above 1 - label_smoothing * (1 - 1 / K), of K.
         fast: switch on all that makes generation faster at once and changes results by no more than rounding: for the
             methods that follow a gradient ``fold_bn`` with ``bn="eval"``, and ``capture`` on CUDA, but not with
             ``compile``. What does not fit the model is left out, and a warning says why; what other options
             exclude, a line of the log. On a CPU one gradient of few small images is not faster for it.
-        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``.
+        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``. An attack does not look
+            for other processes, as ``AdversarialTask`` does: with one seed they draw the same, unless each calls
+            ``attack.stream.split(rank, world_size)``.
         generator: a CPU generator to take the random numbers' seed from, instead of torch's default.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from fastadv.attacks.folds import Folds
 from fastadv.attacks.isolation import isolated, mixes_examples, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
+from fastadv.attacks.training_mode import TrainingWatch
 from fastadv.callers import caller_level
 from fastadv.heads import logits_hint, split_heads
 from fastadv.misfits import batch_hint, explaining
@@ -233,7 +235,8 @@ class GradientAttack(Attack):
             if found is not None:
                 return found
         images = adv.detach().requires_grad_()
-        with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name):
+        training = nullcontext() if self.outputs_seen else TrainingWatch(self.name, images)
+        with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name), training:
             logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:

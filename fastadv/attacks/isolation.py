@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import MethodType
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastadv.attacks.modules_behind import modules_behind
 
 BN_MODES = ("eval", "batch")
 
@@ -34,7 +35,7 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     """Evaluation mode for the time of the block; every module's own mode afterwards, even if the block raises.
 
     Args:
-        model: a module, or a bound method of one; any other callable is left as it is.
+        model: a module, or another callable, for the modules that :func:`modules_behind` finds.
         bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
             that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
             counters are not updated in either.
@@ -42,10 +43,20 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
     Raises:
         ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
     """
-    whole = _owner(model)
-    if whole is None:
+    with ExitStack() as stack:
+        for whole in _outermost(modules_behind(model)):
+            stack.enter_context(_isolated(whole, bn))
         yield
-        return
+
+
+def _outermost(found: list[nn.Module]) -> list[nn.Module]:
+    """Those that are no part of another."""
+    parts = {part for whole in found for part in whole.modules() if part is not whole}
+    return [whole for whole in found if whole not in parts]
+
+
+@contextmanager
+def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
     if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
         raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
     modes = [(module, module.training) for module in whole.modules()]
@@ -76,15 +87,8 @@ def mixes_examples(model: Callable[..., Any], bn: str) -> bool:
 
     That is so where BatchNorm uses the batch's statistics; a layer that keeps none of its own does in either mode.
     """
-    whole = _owner(model)
-    layers = [] if whole is None else [module for module in whole.modules() if isinstance(module, _BatchNorm)]
-    return any(bn == "batch" or layer.running_mean is None for layer in layers)
-
-
-def _owner(model: Callable[..., Any]) -> nn.Module | None:
-    """The module that a call runs, where one is seen: a module itself, or that of a bound method."""
-    whole = model.__self__ if isinstance(model, MethodType) else model
-    return whole if isinstance(whole, nn.Module) else None
+    parts = (part for whole in modules_behind(model) for part in whole.modules())
+    return any(isinstance(part, _BatchNorm) and (bn == "batch" or part.running_mean is None) for part in parts)
 
 
 def _world_size() -> int:

@@ -37,7 +37,7 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
 
     Args:
         name: one of :func:`names`, e.g. ``"small_cnn"`` or ``"timm/resnet50"``.
-        num_classes: number of classes.
+        num_classes: number of classes, two or more.
         in_channels: channels of the images.
         **options: the model's own, see its class. Those of inception_v4 and of ``timm/<name>`` are timm's
             (``drop_rate`` is its dropout), those of ``torchvision/<name>`` torchvision's.
@@ -47,9 +47,9 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
         TypeError: a name that is no string.
         ModuleNotFoundError: the model needs a library that is not installed.
     """
-    for field, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{field} must be an integer of at least 1, got {value!r}")
+    for field, value, least in (("num_classes", num_classes, 2), ("in_channels", in_channels, 1)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{field} must be an integer of at least {least}, got {value!r}")
     if fetching := sorted(_FETCHING & options.keys()):
         raise ValueError(
             f"{', '.join(fetching)}: no weights are downloaded, models start from random ones; load a checkpoint that "

@@ -309,7 +309,9 @@ class TrainConfig:
     an iteration as it had: what divides them is adapted to the processes, and a warning says so."""
 
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes; 0 switches label smoothing off."""
+    """Share of the target spread evenly over all classes; 0 switches label smoothing off. It is also in the cost that
+    the attack follows: attacks that lead away from the true class move an example towards it of which the network is
+    surer than that target."""
 
     aux_weight: float = 0.4
     """Weight of the loss at the network's auxiliary logits, where it has any, as inception_v3 has; 0.4 is Inception's.

@@ -39,7 +39,8 @@ def fast_task(
         space: how the images were normalised.
         alpha: length of the step in pixel values; None takes 1.25 eps, as the paper does.
         start_after: as for :class:`AdversarialTask`, like the next three.
-        label_smoothing: of the loss and of the cost that the attack follows.
+        label_smoothing: of the loss and of the cost that the attack follows; what it does there says
+            :class:`AdversarialTask`.
         aux_weight: of the loss at auxiliary logits.
         seed: of the random starts.
         attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.

@@ -57,7 +57,8 @@ class FreeTask(MinibatchTask):
         alpha: length of a step in pixel values; None takes eps, as the paper does.
         accumulate: minibatches whose gradients are added up before the weights change. They are replayed together,
             1, 2, ..., accumulate, 1, 2, ..., and each has a perturbation of its own.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss and so in what moves
+            the perturbations: an example that the network is surer of than its target is moved towards its class.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
 
@@ -108,11 +109,11 @@ class FreeTask(MinibatchTask):
 
         Args:
             images: [m, C, H, W], clean; they are left as they are, and may come again as they are.
-            labels: [m] int64.
+            labels: [m] int64, or soft labels, probabilities [m, K] such as Mixup's.
 
         Raises:
-            TypeError: images that are not floating point, labels that are not int64, a model that returns neither
-                logits nor a named tuple that begins with them.
+            TypeError: images that are not floating point, labels that are neither int64 nor soft, a model that returns
+                neither logits nor a named tuple that begins with them.
             ValueError: images that require a gradient, that lie outside the space (looked for in the first minibatch)
                 or have another shape than those before, none at all, or as many labels as there are not images.
         """

@@ -12,20 +12,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastadv import attacks, ops
+from fastadv import attacks
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
-from fastadv.misfits import explaining, labels_hint, tensor_hint
+from fastadv.misfits import classes_hint, explaining, labels_hint, tensor_hint
 from fastadv.options import check_aux_weight, check_label_smoothing, check_model, is_number
 from fastadv.pixels import PixelSpace
-from fastadv.train.distributed import current
+from fastadv.train.distributed import ALONE, current
 from fastadv.train.reuse import overwriting
+from fastadv.train.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
 _AGAIN = (
     "this minibatch was made adversarial by an earlier call, and no operator of PyTorch has filled it anew: the "
     "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
     "is filled past PyTorch, such as by NumPy"
+)
+
+_ONE_OUTPUT = (
+    "the model must return a logit for each of two classes or more, [m, K], got {}: with one, every loss is 0 and "
+    "every answer right. Of one output z for two classes, torch.cat([torch.zeros_like(z), z], dim=1) makes logits"
 )
 
 
@@ -73,15 +79,20 @@ class MinibatchTask:
         """The paper's loss of images [m, C, H, W], of which the first k are adversarial already."""
         with explaining(self.model, images):
             logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
-        loss = ops.mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
+        if logits.dim() == 2 and logits.shape[1] == 1:
+            raise ValueError(_ONE_OUTPUT.format(list(logits.shape)))
+        loss = mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
         for aux in auxiliary:
-            loss = loss + self.aux_weight * ops.mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
+            loss = loss + self.aux_weight * mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
         self._last = logits.detach(), labels, k
         self.iteration += 1
         return loss
 
     def accuracy(self) -> Accuracy:
-        """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked."""
+        """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked.
+
+        Of soft labels, the likeliest class counts.
+        """
         if self._last is None:
             return Accuracy(None, None)
         hits = self.hits()
@@ -96,7 +107,9 @@ class MinibatchTask:
         """
         if self._last is None:
             raise RuntimeError("there is no minibatch yet: call the task first")
-        logits, labels, k = self._last  # [m, K], [m]
+        logits, labels, k = self._last  # [m, K], [m] or [m, K]
+        if are_soft(labels):
+            labels = labels.argmax(dim=1)  # [m]
         correct = logits.argmax(dim=1) == labels  # [m]
         return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
 
@@ -106,7 +119,7 @@ class AdversarialTask(MinibatchTask):
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
     module, the training forward goes through the wrapper. Where torch.distributed has a process group when the task is
-    made, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
+    called, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
@@ -118,7 +131,9 @@ class AdversarialTask(MinibatchTask):
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss and in the cost that
-            the attack follows.
+            the attack follows. It turns attacks that lead away from a class: where that class has a probability above
+            1 - label_smoothing * (1 - 1 / K), of K classes, the smoothed cost grows with it, and the attack moves the
+            example towards its class. ``attack_options={"label_smoothing": 0.0}`` leaves it out of the attack.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
@@ -159,8 +174,8 @@ class AdversarialTask(MinibatchTask):
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         self.attack = attacks.create(attack, model, **options | given)
         self.attack.true_labels(None)  # refuses here what it would refuse at the first call
-        processes = current()
-        self.attack.stream.split(processes.rank, processes.world_size)
+        self._processes = ALONE
+        self._join_processes()
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after
@@ -170,16 +185,24 @@ class AdversarialTask(MinibatchTask):
 
         Args:
             images: [m, C, H, W]; the first k are replaced in place by their adversarial counterparts.
-            labels: [m] int64.
+            labels: [m] int64, or soft labels, probabilities [m, K] such as Mixup's, for an attack that does not use the
+                true label.
 
         Raises:
-            TypeError: images that are not floating point, labels that are not int64, a model that returns neither
-                logits nor a named tuple that begins with them.
+            TypeError: images that are not floating point, labels that are neither int64 nor soft, a model that returns
+                neither logits nor a named tuple that begins with them.
             ValueError: images that require a gradient or that the model does not take, none at all, or as many labels
-                as there are not images. Also labels that are none of the model's classes, which shows when the first k
-                images are adversarial already.
+                as there are not images; soft labels that are no distributions (on a GPU: a loss of NaN), or for an
+                attack that uses the true label. Also labels that are none of the model's classes, which shows when the
+                first k images are adversarial already.
         """
         check_minibatch(images, labels)
+        if self.k and self.attack.needs_labels and are_soft(labels):
+            raise ValueError(
+                f"{self.attack.name} uses the true label, and soft labels {list(labels.shape)} name none: choose an "
+                f"attack that does without, such as step_ll"
+            )
+        self._join_processes()
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
         if k:
             with overwriting(images) as again:
@@ -187,6 +210,13 @@ class AdversarialTask(MinibatchTask):
                     warnings.warn(_AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
         return self._loss(images, labels, k, self.lambda_)
+
+    def _join_processes(self) -> None:
+        """Split the attack's draws among the processes as they are now: the group may be younger than the task."""
+        processes = current()
+        if processes != self._processes:  # else a split of the user's own stays
+            self._processes = processes
+            self.attack.stream.split(processes.rank, processes.world_size)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: where the delayed start and the attack's random draws stand.
@@ -246,16 +276,20 @@ def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
 
 
 def check_minibatch(images: Tensor, labels: Tensor) -> None:
-    """Raise for images [m, C, H, W] and labels [m] that no task takes; see :meth:`AdversarialTask.__call__`."""
+    """Raise for images [m, C, H, W] and labels, [m] or soft, that no task takes; see its ``__call__``."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         raise TypeError(f"images must be floating point, {tensor_hint(images)}")
     if images.dim() == 0 or len(images) == 0:
         raise ValueError(f"the minibatch must have an image or more, got images {list(images.shape)}")
     if images.requires_grad:
         raise ValueError("images must not require a gradient, which a task works with itself: pass images.detach()")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        got = f"{labels.dtype}: pass labels.long()" if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels must be an int64 tensor, got {got}")
-    if labels.dim() != 1 or len(labels) != len(images):
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be an int64 tensor, got {type(labels).__name__}")
+    soft = are_soft(labels)
+    if labels.dtype != torch.int64 and not soft:
+        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}{classes_hint(labels)}")
+    if labels.dim() != 1 + soft or len(labels) != len(images):
         hint = labels_hint(images, labels)
         raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}{hint}")
+    if soft:
+        check_distributions(labels)

@@ -189,12 +189,12 @@ def test_a_single_image_without_a_batch_dimension() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (lambda x: ConvNet()(x).softmax(1), "look like probabilities"),
-        (lambda x: ConvNet()(x) * INF, "not all finite"),
-        (lambda x: ConvNet()(x) * torch.tensor([1, 1, 1, 1, NAN]), "not all finite"),
-        (lambda x: ConvNet()(x), None),
-        (lambda x: ConvNet()(x).log_softmax(1), None),
-        (lambda x: ConvNet()(x)[:, :1] * 0 + 1, "the gradient is zero"),
+        (lambda x: ConvNet().eval()(x).softmax(1), "look like probabilities"),
+        (lambda x: ConvNet().eval()(x) * INF, "not all finite"),
+        (lambda x: ConvNet().eval()(x) * torch.tensor([1, 1, 1, 1, NAN]), "not all finite"),
+        (lambda x: ConvNet().eval()(x), None),
+        (lambda x: ConvNet().eval()(x).log_softmax(1), None),
+        (lambda x: ConvNet().eval()(x)[:, :1] * 0 + 1, "the gradient is zero"),
     ],
     ids=["softmax", "infinite", "one NaN", "logits", "log-softmax", "one class"],
 )
@@ -211,4 +211,4 @@ def test_suspicious_outputs_warn_once(name: str, model: Callable[[Tensor], Tenso
 
 def test_logits_with_a_gradient_that_does_not_reach_the_images() -> None:
     with pytest.raises(ValueError, match="step_ll: the model's logits do not depend on the images"):
-        attacks.create("step_ll", lambda x: ConvNet()(torch.zeros_like(x)))(IMAGES)
+        attacks.create("step_ll", lambda x: ConvNet().eval()(torch.zeros_like(x)))(IMAGES)

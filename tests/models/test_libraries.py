@@ -81,7 +81,7 @@ def test_torchvisions_inception_keeps_its_auxiliary_head_and_its_initial_weights
         ("torchvision/resnet18", {"activation": "elu"}, "cannot be made with activation='elu': .*unexpected keyword"),
         ("torchvision/resnet18", {"weights": "DEFAULT"}, "weights: no weights are downloaded.*load a checkpoint"),
         ("torchvision/resnet18", {"in_channels": 1}, "images of 3 channels, got in_channels=1; timm/<name> takes any"),
-        ("torchvision/resnet18", {"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
+        ("torchvision/resnet18", {"num_classes": 1}, "num_classes must be an integer of at least 2, got 1"),
     ],
 )
 def test_refused(name: str, options: dict[str, Any], message: str) -> None:

@@ -103,9 +103,9 @@ def test_unknown_activation(name: str, message: str) -> None:
         ("inception_v3", {"width": float("inf")}, "width must be a positive multiple of 1/16, .* got inf"),
         ("inception_v3", {"activation": "gelu"}, "unknown activation 'gelu'"),
         ("inception_v3", {"dropout": 1.5}, "dropout must be a number from 0 to 1, .* got 1.5"),
-        ("small_cnn", {"num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),
-        ("small_cnn", {"num_classes": True}, "num_classes must be an integer of at least 1, got True"),
-        ("small_cnn", {"num_classes": "10"}, "num_classes must be an integer of at least 1, got '10'"),
+        ("small_cnn", {"num_classes": 1}, "num_classes must be an integer of at least 2, got 1"),
+        ("small_cnn", {"num_classes": True}, "num_classes must be an integer of at least 2, got True"),
+        ("small_cnn", {"num_classes": "10"}, "num_classes must be an integer of at least 2, got '10'"),
         ("small_cnn", {"in_channels": 0}, "in_channels must be an integer of at least 1, got 0"),
     ],
 )

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch import distributed as dist
 
 from fastadv import models
+from fastadv.pixels import PixelSpace
 from fastadv.streams import RandomStream
-from fastadv.train import AttackConfig, DataConfig, TrainConfig, checkpoint, create_trainer
+from fastadv.train import AdversarialTask, AttackConfig, DataConfig, TrainConfig, checkpoint, create_trainer
 from fastadv.train.distributed import ALONE, Processes, device_name, launch_name, launched
 from tests.data.loaders import needs_dali
 from tests.data.pictures import write_data_set
@@ -98,6 +100,41 @@ def test_processes_that_were_seeded_alike_draw_their_own_numbers() -> None:
         stream.split(rank, 2)
         drawn.append(stream.take(5))
     assert drawn[1] == (drawn[0][0], 5)
+
+
+@pytest.mark.parametrize("split_by", ["made before", "made after the task", "made after a call", "the user"])
+def test_each_process_draws_the_numbers_of_its_part(split_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the process group is made: Lightning makes it after the module that holds the task."""
+
+    def group(rank: int | None) -> None:
+        monkeypatch.setattr(dist, "is_initialized", lambda: rank is not None)
+        monkeypatch.setattr(dist, "get_rank", lambda: rank)
+        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+
+    def drawn(task: AdversarialTask, m: int) -> Tensor:  # [m, 1, 2, 2]
+        images = torch.full((m, 1, 2, 2), 0.5)
+        task(images, torch.zeros(m, dtype=torch.int64))
+        return images
+
+    def create() -> AdversarialTask:
+        return AdversarialTask(nn.Flatten(), attack="random_normal", k=4, eps=8, space=PixelSpace.unit(), seed=5)
+
+    parts = []
+    for rank in range(2):
+        group(rank if split_by == "made before" else None)
+        task = create()
+        if split_by == "made after a call":
+            drawn(task, 4)
+        if split_by == "the user":
+            task.attack.stream.split(rank, 2)
+        else:
+            group(rank)
+        parts.append(drawn(task, 2))
+    group(None)
+    alone = create()
+    if split_by == "made after a call":
+        drawn(alone, 4)
+    assert torch.equal(torch.cat(parts), drawn(alone, 4))
 
 
 # --- what one does and all know --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from fastadv import attacks, models
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train import AdversarialTask
+from fastadv.train import AdversarialTask, FreeTask
+from fastadv.train.soft_labels import mixed_cross_entropy
 
 LN2 = math.log(2)
 RAW = PixelSpace.raw()
@@ -68,6 +70,68 @@ def test_label_smoothing() -> None:
     task = AdversarialTask(Pixels(), k=0, eps=1, space=RAW, label_smoothing=0.5)
     smooth = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)  # targets 3/4 and 1/4 against p = 3/4 and 1/4
     assert task(images[3:], labels[3:]).item() == pytest.approx(smooth, rel=1e-12)
+
+
+SOFT = torch.tensor([[0.75, 0.25], [1, 0], [0.5, 0.5], [0, 1]])
+# Of the pixels [11, 11], [19, 15], [5, 5] and [8, 8 + ln 3], as above: 0.75 ln 2 + 0.25 ln 2, and so on.
+SOFT_LOSSES = [LN2, math.log1p(math.e**-4), LN2, math.log(4 / 3)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_soft_labels(dtype: torch.dtype) -> None:
+    """Each class weighs what its probability is. An attack that does not use the true label runs as it does else."""
+    images, _ = four_images()
+    task = AdversarialTask(Pixels(), k=2, lambda_=0.3, eps=1, space=RAW)
+    assert task(images, SOFT.to(dtype)).item() == pytest.approx(
+        (0.3 * sum(SOFT_LOSSES[:2]) + sum(SOFT_LOSSES[2:])) / 2.6, rel=1e-12
+    )
+    assert images.flatten(1)[:2].tolist() == [[11, 11], [19, 15]]
+    assert task.accuracy() == (1.0, 1.0)  # of equal logits, and probabilities, the first
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("task", ["adversarial", "free"])
+def test_soft_labels_that_are_certain_are_classes(task: str, label_smoothing: float) -> None:
+    def run(soft: bool) -> tuple[Tensor, Any]:
+        model = cnn()
+        images, labels = batch()
+        options: dict[str, Any] = {"eps": 6, "space": PixelSpace.unit(), "label_smoothing": label_smoothing}
+        one = FreeTask(model, **options) if task == "free" else AdversarialTask(model, k=3, seed=0, **options)
+        loss = one(images, nn.functional.one_hot(labels, 10).float() if soft else labels)
+        loss.backward()
+        return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters())]), one.accuracy()
+
+    by_class, expected = run(False)
+    by_row, accuracy = run(True)
+    torch.testing.assert_close(by_row, by_class)
+    assert accuracy == expected
+
+
+def test_soft_labels_name_no_true_label() -> None:
+    """An attack that uses it is refused from the first minibatch on, also before it begins."""
+    task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW, start_after=5)
+    images, _ = four_images()
+    with pytest.raises(ValueError, match=r"fgsm uses the true label, and soft labels \[4, 2\] name none"):
+        task(images, SOFT)
+    AdversarialTask(Pixels(), attack="fgsm", k=0, eps=1, space=RAW)(images, SOFT)
+    with pytest.raises(ValueError, match="the loss has no weight: all 4 examples are adversarial"):
+        AdversarialTask(Pixels(), k=4, lambda_=0.0, eps=1, space=RAW)(images, SOFT)
+
+
+def test_soft_labels_that_are_not_read_ahead_give_nan() -> None:
+    """On a GPU, where to read them would be to wait."""
+    logits = torch.zeros(4, 2, requires_grad=True)
+    loss = mixed_cross_entropy(logits, 2 * SOFT, 2, 0.3, 0.0)
+    assert loss.isnan() and torch.autograd.grad(loss, logits)[0].isnan().all()
+
+
+@pytest.mark.parametrize(("options", "towards"), [({}, True), ({"attack_options": {"label_smoothing": 0.0}}, False)])
+def test_label_smoothing_turns_an_attack_on_a_sure_example(options: dict[str, Any], towards: bool) -> None:
+    """As documented: with smoothing 0.2 of two classes, where p > 1 - 0.2 * (1 - 1 / 2) = 0.9."""
+    images = torch.tensor([[103.0, 100.0], [102.0, 100.0]]).view(2, 2, 1, 1)  # p = 0.953 and 0.881 of class 0
+    task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW, label_smoothing=0.2, **options)
+    task(images, torch.zeros(2, dtype=torch.int64))
+    assert images.flatten(1).tolist() == [[104, 99] if towards else [102, 101], [101, 101]]
 
 
 def test_gradient_is_that_of_the_loss_alone() -> None:
@@ -161,11 +225,14 @@ def test_accuracy_of_the_last_minibatch(k: int) -> None:
     assert task.accuracy() == {0: (5 / 8, None), 4: (2 / 4, 3 / 4), 8: (None, 5 / 8)}[k]
 
 
-def test_batch_statistics_are_updated_once() -> None:
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+@pytest.mark.parametrize("given", [lambda model: model, lambda model: lambda images: model(images)])
+def test_batch_statistics_are_updated_once(given: Callable[[nn.Module], Any], bn: str) -> None:
+    """By the training pass; not by generation, behind a plain function neither."""
     model = cnn()
-    AdversarialTask(model, attack="iter_ll", k=4, eps=6, space=PixelSpace.unit(), attack_options={"bn": "batch"})(
-        *batch()
-    )
+    options = {"attack": "iter_ll", "k": 4, "eps": 6, "attack_options": {"bn": bn}}
+    AdversarialTask(given(model), space=PixelSpace.unit(), **options)(*batch())
+    assert model.training
     counts = [buffer.item() for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")]
     assert counts and set(counts) == {1}
 
@@ -259,6 +326,15 @@ def test_the_state_of_something_else_is_refused() -> None:
         AdversarialTask(Pixels(), space=RAW).load_state_dict({"weight": 0, "bias": 0})
 
 
+@pytest.mark.parametrize("create", [FreeTask, AdversarialTask, partial(AdversarialTask, k=0)])
+def test_one_output_is_no_classifier(create: Callable[..., Any]) -> None:
+    """Its loss would be 0, and its accuracy 1."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, dtype=torch.float64))
+    images, labels = four_images()
+    with pytest.raises(ValueError, match=r"two classes or more, .*got \[4, 1\]"):
+        create(model, eps=1, space=RAW)(images, 0 * labels)
+
+
 def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
     """For each minibatch, whether the task warned."""
     warned = []
@@ -315,6 +391,18 @@ def test_minibatches_made_in_inference_mode() -> None:
         (lambda x, y: (x.tolist(), y), TypeError, "images must be floating point, got list$"),
         (lambda x, y: (x[0], y[:1]), ValueError, r"\[2\], got \[1\]; make a batch of a single image by images\[None\]"),
         (lambda x, y: (x, torch.eye(4).long()), ValueError, r"got \[4, 4\]; pass labels.argmax\(dim=1\), of one-hot"),
+        (lambda x, y: (x, torch.eye(4).int()), TypeError, r"int32 \[4, 4\]: pass soft labels as .* labels.float\(\)"),
+        (lambda x, y: (x, y.double()), TypeError, "got torch.float64: pass labels.long"),
+        (
+            lambda x, y: (x, y + 0.5),
+            TypeError,
+            r"float32, and not all of its values are whole: .*probabilities \[m, K\]",
+        ),
+        (lambda x, y: (x, torch.eye(4)[:3]), ValueError, r"one class per image, \[4\], got \[3, 4\]"),
+        (lambda x, y: (x, torch.eye(4)), ValueError, r"soft labels must be \[4, 2\], as the logits are, got \[4, 4\]"),
+        (lambda x, y: (x, torch.ones(4, 2)), ValueError, "rows .* sum to 1, got 1 to 1 in rows that sum to 2 to 2"),
+        (lambda x, y: (x, torch.tensor([[-0.5, 1.5]] * 4)), ValueError, "got -0.5 to 1.5 in rows that sum to 1 to 1"),
+        (lambda x, y: (x, torch.full((4, 2), math.nan)), ValueError, "soft labels must be probabilities"),
         (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
         (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),

@@ -1,0 +1,167 @@
+"""Models that are plain functions: the modules behind them are in evaluation mode while examples are generated."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastadv import PixelSpace, attacks
+from fastadv.attacks import modules_behind
+from fastadv.evaluate import evaluate
+from tests.attacks import test_isolation
+from tests.attacks.models import ConvNet, batch
+
+NET = ConvNet().train()
+BY_NAME = {"the network": NET}
+
+
+class Runs:
+    """Has a network, and is no module."""
+
+    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
+        self._nets = [net]
+        self.logits = self.of_net
+        self.unrelated = ConvNet().train()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.logits(images)
+
+    @property
+    def net(self) -> nn.Module:
+        return self._nets[0]
+
+    def of_net(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+def decorated(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    @wraps(function)
+    def wrapper(*given: Any) -> Tensor:
+        return function(*given)
+
+    return wrapper
+
+
+def of_a_global(images: Tensor) -> Tensor:
+    return NET(images)
+
+
+def by_a_helper(images: Tensor) -> Tensor:
+    return next(of_a_global(part) for part in (images,))
+
+
+def with_default(images: Tensor, *, net: nn.Module = NET) -> Tensor:
+    return net.forward(images)
+
+
+def closures(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    runs, nets = Runs(net), {"a": (net, net)}
+    return {
+        "closure": lambda images: net(images),
+        "functional": lambda images: torch.func.functional_call(net, dict(net.named_parameters()), images),
+        "container": lambda images: sum(one(images) for one in nets["a"]) / 2,
+        "attribute of a closure": lambda images: runs.net(images),
+        "method of a closure": lambda images: runs.of_net(images),
+        "partial": partial(lambda net, images: net(images), net),
+        "bound method": runs.of_net,
+        "object": runs,
+        "decorated": decorated(lambda images: net(images)),
+        "compiled": torch.compile(lambda images: net(images), backend="eager"),
+        "method of the module": net.forward,
+        "part of the module": lambda images: net.head(net.features(images).flatten(1)),
+        "unbound method": partial(ConvNet.forward, net),
+    }
+
+
+CALLABLES = {
+    **closures(NET),
+    "global": of_a_global,
+    "helper": by_a_helper,
+    "default value": with_default,
+    "global container": lambda images: BY_NAME["the network"](images),
+}
+
+
+@pytest.mark.parametrize("bn", ["eval", "batch"])
+@pytest.mark.parametrize("function", CALLABLES.values(), ids=CALLABLES)
+def test_a_function_stands_for_the_module_behind_it(function: Callable[[Tensor], Tensor], bn: str) -> None:
+    images = batch()[0]
+    expected = attacks.create("step_ll", NET, eps=4, bn=bn)(images)
+    before = test_isolation.everything(NET)
+    assert torch.equal(attacks.create("step_ll", function, eps=4, bn=bn)(images), expected)
+    test_isolation.assert_untouched(NET, before)
+
+
+@pytest.mark.parametrize("attack", [{}, {"attack": "fgsm", "eps": 4}])
+def test_evaluation_by_a_function_is_that_of_its_module(attack: dict[str, Any]) -> None:
+    before = test_isolation.everything(NET)
+    counts = [evaluate(model, [batch(64)], space=PixelSpace.unit(), **attack) for model in (NET, lambda x: NET(x))]
+    assert counts[0] == counts[1] and torch.equal(counts[0].correct, counts[1].correct)
+    test_isolation.assert_untouched(NET, before)
+
+
+def test_only_what_the_code_names_is_looked_at() -> None:
+    runs = Runs(NET)
+    assert modules_behind.modules_behind(runs.of_net) == [NET]
+    assert modules_behind.modules_behind(lambda images: torch.relu(images)) == []
+
+
+class Hidden(nn.Module):
+    """A module that another has not registered is not in its modules()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = [ConvNet().train()]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.nets[0](images)
+
+
+def by_its_name(images: Tensor) -> Tensor:
+    net: nn.Module = globals()["N" + "ET"]
+    return net(images)
+
+
+def drops(images: Tensor) -> Tensor:
+    return nn.functional.dropout(images.flatten(1))
+
+
+MOVES, DRAWS = "moves running statistics", "draws random numbers"
+
+
+@pytest.fixture
+def net_as_it_was() -> Iterator[None]:
+    state = {name: tensor.clone() for name, tensor in NET.state_dict().items()}
+    yield
+    NET.load_state_dict(state)
+
+
+@pytest.mark.usefixtures("net_as_it_was")
+@pytest.mark.parametrize("name", ["step_ll", "iter_basic"])
+@pytest.mark.parametrize(
+    ("model", "seen"),
+    [
+        (by_its_name, f"{MOVES} and {DRAWS}"),
+        (Hidden(), f"{MOVES} and {DRAWS}"),
+        (drops, DRAWS),
+        (nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.Flatten()), None),
+        (lambda images: ConvNet().eval()(images), None),
+    ],
+    ids=["by its name", "hidden", "function", "module", "made anew"],
+)
+def test_what_runs_in_training_mode_all_the_same_warns_once(
+    name: str, model: Callable[[Tensor], Tensor], seen: str | None
+) -> None:
+    attack, (images, labels) = attacks.create(name, model, eps=4), batch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            attack(images, labels)
+    assert [warning.filename for warning in caught] == [__file__] * (seen is not None)
+    assert all(f"{name}: the model {seen} in every pass" in str(warning.message) for warning in caught)
