@@ -150,7 +150,7 @@ def sample_eps(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """[N] float32 draws of |N(0, sigma)| truncated to [0, upper] (section 3)."""
-    return truncated_normal_(torch.empty(n, device=device), sigma, upper, seed, offset)
+    return truncated_normal_(torch.empty(n, dtype=torch.float32, device=device), sigma, upper, seed, offset)
 
 
 def truncated_normal_(
@@ -246,15 +246,15 @@ def _words(n: int, size: int, seed: int, offset: int, purpose: int, bits_per_wor
     """[N, size] random words, or bits if bits_per_word is 32: row i holds the words of example offset + i in order."""
     per_block = 4 * bits_per_word
     blocks = -(-size // per_block)
-    counter = torch.empty(n, blocks, 4, dtype=torch.int64)
-    example = offset + torch.arange(n, dtype=torch.int64)
-    counter[..., 0] = torch.arange(blocks)
+    counter = torch.empty(n, blocks, 4, dtype=torch.int64, device="cpu")
+    example = offset + torch.arange(n, dtype=torch.int64, device="cpu")
+    counter[..., 0] = torch.arange(blocks, device="cpu")
     counter[..., 1] = (example & 0xFFFFFFFF)[:, None]
     counter[..., 2] = (example >> 32)[:, None]
     counter[..., 3] = purpose
     words = philox(counter, seed).flatten(1)  # [N, 4 * blocks]
     if bits_per_word == 32:
-        words = (words[..., None] >> torch.arange(32) & 1).flatten(1)
+        words = (words[..., None] >> torch.arange(32, device="cpu") & 1).flatten(1)
     return words[:, :size]
 
 

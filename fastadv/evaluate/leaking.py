@@ -17,6 +17,7 @@ from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import Evaluation, RecordFile, key_of
 from fastadv.evaluate.robustness import hits
 from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
+from fastadv.pixel_range import RangeWatch
 from fastadv.pixels import PixelSpace
 from fastadv.progress import progress_bar
 
@@ -76,9 +77,10 @@ def leaking(
             )
     pair = [attacks.create(name, model, space=space, seed=seed) for name in (attack, without)]
     sums = [[0] * 5 for _ in eps]
+    watch = RangeWatch(space)
     with isolated(model, bn="eval"):
         for images, labels in batches:
-            space.check(images)
+            watch.look(images)
             clean = hits(model, images, labels).top1  # [m]
             made = zip(*(one.at_each(images, labels, eps=eps) for one in pair), strict=True)
             for index, (by_label, without_it) in enumerate(made):

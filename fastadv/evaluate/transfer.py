@@ -22,6 +22,7 @@ from fastadv.evaluate.records import RecordFile, key_of
 from fastadv.evaluate.robustness import Hits, hits
 from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.sweep import Images, Subject, Sweep, counted, fingerprint, loader_of, measured_on, provenance
+from fastadv.pixel_range import RangeWatch
 from fastadv.pixels import PixelSpace
 from fastadv.progress import progress_bar
 
@@ -156,11 +157,12 @@ def transfer(
     """
     perturb = attacks.create(attack, source, space=space, seed=seed, **options)
     tallies = [[_Tally() for _ in targets] for _ in eps]
+    watch = RangeWatch(space)
     with ExitStack() as stack:
         for model in {id(model): model for model in (source, *(model for model, _ in targets))}.values():
             stack.enter_context(isolated(model, bn="eval"))
         for images, labels in batches:
-            space.check(images)
+            watch.look(images)
             clean = hits(source, images, labels)
             for adv, row in zip(perturb.at_each(images, labels, eps=eps), tallies, strict=True):
                 on_source = hits(source, adv, labels)
@@ -241,7 +243,8 @@ def draw(images: Images, count: int | None, seed: int) -> Images:
     """``count`` of the images at random, in the order that they had; all of them for None."""
     if count is None or count >= len(images):
         return images
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    generator = torch.Generator("cpu").manual_seed(seed)
+    chosen = torch.randperm(len(images), generator=generator, device="cpu")[:count].sort().values
     if isinstance(images, ImageSet):
         return ImageSet(images.images[chosen], images.labels[chosen], images.classes)
     return Selection(images, chosen)

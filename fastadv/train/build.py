@@ -161,11 +161,13 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         **{"space": config.data.pixel_space, "eps": attack.size},
         **{"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight},
     }
+    # The loaders clip what they make into the space: a look at each minibatch would find nothing.
+    validate = {"validate": "first"}
     if attack.training == "free":
-        return FreeTask(model, accumulate=config.accumulate, **attack.options, **options)
+        return FreeTask(model, accumulate=config.accumulate, **validate | attack.options, **options)
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
     options["seed"] = config.seed
-    attack_options = {"bn": attack.bn, "fast": config.fast, **attack.options}
+    attack_options = {**validate, "bn": attack.bn, "fast": config.fast, **attack.options}
     if attack.training == "fast":
         alpha = attack_options.pop("alpha", None)
         return fast_task(model, alpha=alpha, attack_options=attack_options, **options)
