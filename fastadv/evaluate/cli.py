@@ -37,7 +37,7 @@ from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
 Measure top-1 and top-5 accuracy on clean images and under attacks of several sizes, in the layout of Tables 1 and 2
-of "Adversarial Machine Learning at Scale", with 95 % confidence intervals. Each model is attacked with itself.
+of "Adversarial Machine Learning at Scale", with Wilson's 95 % confidence intervals. Each model is attacked with itself.
 """
 
 _EPILOG = """\

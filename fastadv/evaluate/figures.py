@@ -112,8 +112,6 @@ def draw_line(
 ) -> None:
     """One of some lines of fractions with their intervals, each set a little aside lest they cover each other.
 
-    Wilson's interval suits a fraction, unlike the symmetric one of the tables, which of 1 image of 1 says ±0.
-
     Args:
         axes: the panel.
         label: for the legend.
