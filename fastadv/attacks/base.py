@@ -210,6 +210,10 @@ class Attack(ABC):
             self._run_(adv, labels, size, seed, offset)
         return adv
 
+    def gradients(self, eps: float) -> int:
+        """How many gradients of each image a call of this size asks the model for, for estimates of its time."""
+        return 0
+
     @abstractmethod
     def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
         """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, size of N > 0 examples."""

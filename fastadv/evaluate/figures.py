@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Estimate, wilson
-from fastadv.evaluate.tables import check_same_images
+from fastadv.evaluate.tables import check_same_images, under
 from fastadv.extras import require
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     figure, panels = panels_of(len(attacks), lines=len(models))
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
-            own = [r for r in records if r.model == model and r.attack in (CLEAN, attack)]
+            own = [r for r in under(attack, records) if r.model == model]
             draw_line(axes, model, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
         eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
         axes.set(title=attack, ylim=(-3, 103))

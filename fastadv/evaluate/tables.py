@@ -58,9 +58,13 @@ def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
     """
     check_same_images(records, attrgetter("model"))
     attacks = dict.fromkeys(record.attack for record in records if record.attack != CLEAN)
-    return {
-        attack: _robustness_table(attack, [r for r in records if r.attack in (CLEAN, attack)]) for attack in attacks
-    }
+    return {attack: _robustness_table(attack, under(attack, records)) for attack in attacks}
+
+
+def under(attack: str, records: Sequence[Record]) -> list[Record]:
+    """Those of an attack, and of clean images those of the models that were attacked by it."""
+    attacked = {record.model for record in records if record.attack == attack}
+    return [r for r in records if r.attack == attack or (r.attack == CLEAN and r.model in attacked)]
 
 
 def check_same_images(records: Sequence[Measured], row: Callable[[Measured], str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastadv import devices
 from fastadv.arguments import create_parser, parse, whole
 from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, sweep_of
 from fastadv.evaluate.figures import save_figure
+from fastadv.evaluate.folder import beside, remark_on_left_out
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.subjects import add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep
@@ -51,7 +53,10 @@ def main(argv: Sequence[str]) -> int:
 
         def measure() -> None:
             records = run_transfer(sweep, subjects, file)
-            print("written:", file.path, *_write(records, arguments), sep="\n  ")
+            together, left_out = beside(records, file.records)
+            print("written:", file.path, *_write(together, arguments), sep="\n  ")
+            if left_out:
+                print(remark_on_left_out(left_out), file=sys.stderr)
 
         return arguments.out, measure
 
@@ -105,15 +110,17 @@ def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
 
 
 def _write(records: Sequence[TransferRecord], arguments: argparse.Namespace) -> list[Path]:
-    """Tables and figures below OUT; the tables on the terminal too."""
+    """Tables and figures below OUT; the tables of the command's sizes on the terminal too."""
     console = require("rich.console", extra="evaluate").Console()
     paths = []
     for measure in MEASURES:
-        for eps in arguments.eps:
+        sizes = sorted({record.eps for record in records})
+        for eps in sizes:
             table = transfer_table(records, measure=measure, eps=eps)
-            console.print(to_rich(table))
+            if eps in arguments.eps:
+                console.print(to_rich(table))
             paths += save_table(table, arguments.out / "tables" / f"transfer-{measure}-eps-{eps:g}")
-        if len(arguments.eps) > 1:
+        if len(sizes) > 1:
             source, target = arguments.curve
             figure = transfer_figure(records, source=source, target=target, measure=measure)
             paths += save_figure(figure, arguments.out / "figures" / f"transfer-{measure}")

@@ -173,6 +173,20 @@ def test_a_line_for_each_measured_record_without_a_terminal(
         assert len(lines) == len(expected) and all(map(re.match, expected, lines)), lines
 
 
+def test_a_second_command_shows_what_the_first_one_measured(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[list[str]] = []
+    monkeypatch.setattr(evaluate_cli, "_write", lambda records, _: written.append([r.attack for r in records]) or [])
+    command = (run_folder, "--eps", "2", "--out", tmp_path / "out", "--attacks")
+    assert evaluate(*command, "fgsm") == evaluate(*command, "random_sign") == 0
+    shown = capsys.readouterr()
+    assert "in no table" not in shown.err and shown.out.count("Accuracy on fgsm") == 1
+    assert evaluate(*command, "fgsm", "--seed", "1") == 0
+    assert "3 of the folder's measurements are in no table or figure" in capsys.readouterr().err
+    assert written == [["clean", "fgsm"], ["clean", "random_sign", "fgsm"], ["clean", "fgsm"]]
+
+
 @pytest.mark.usefixtures("records_only")
 def test_a_full_disk_is_a_line(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
