@@ -21,3 +21,12 @@ def hours(seconds: float) -> str:
         if seconds < most * size:
             return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86400:,.0f} d"
+
+
+def readable(text: str) -> str:
+    """A word of the command line, or a file's name, that can be written to any file: its bytes read as UTF-8.
+
+    Where the locale does not know a byte, Python has a surrogate in its place, which no encoding takes. What is not
+    UTF-8 either is escaped.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

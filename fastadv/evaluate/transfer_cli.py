@@ -23,6 +23,7 @@ from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer
 from fastadv.extras import require
 from fastadv.outputs import make_folder
 from fastadv.train.distributed import Processes
+from fastadv.wording import readable
 
 _DESCRIPTION = """\
 Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
@@ -103,7 +104,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
 def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
     if text is None:
         return names[0], names[1]
-    source, _, target = text.partition(":")
+    source, _, target = readable(text).partition(":")
     if source not in names or target not in names:
         raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
     return source, target

@@ -24,7 +24,7 @@ from fastadv.study.report import write_report
 from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
-from fastadv.wording import hours
+from fastadv.wording import hours, readable
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
@@ -88,7 +88,8 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         return 2
     try:
         with only_writer(arguments.out):
-            manifest.update(place.folder, about, [one.name for one in studies], shlex.join(["fastadv", "study", *argv]))
+            command = readable(shlex.join(["fastadv", "study", *argv]))
+            manifest.update(place.folder, about, [one.name for one in studies], command)
             failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
     except ValueError as error:
         print(f"fastadv study: {error}", file=sys.stderr)

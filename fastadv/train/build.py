@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,7 @@ def create_trainer(
     on_main(processes, lambda: download(config))
     parts = on_all(processes, lambda: create_parts(config, processes))
     check_same_images(parts, processes)
+    config = _with_whole_path(config)
     wrapped, parallel = _wrapped(parts.model, config, parts.device, processes)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, parts, wrapped, parallel, processes))
     seed_draws(config.seed, processes)
@@ -116,6 +118,14 @@ def _assemble(
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
     return trainer
+
+
+def _with_whole_path(config: TrainConfig) -> TrainConfig:
+    """As it is stored with the run, which is looked at from other folders than this process's own."""
+    root = config.data.root
+    if root is None:
+        return config
+    return replace(config, data=replace(config.data, root=os.path.abspath(os.path.expanduser(root))))
 
 
 def _stop_at_bad_images(trainer: Trainer) -> None:
