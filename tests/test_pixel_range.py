@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fastadv import PixelSpace, attacks, pixel_range
@@ -148,3 +151,55 @@ def test_an_evaluation_waits_anyway() -> None:
     for user in ("clean", "transfer", "leaking"):
         with pytest.raises(ValueError, match="of batch 2 are outside"):
             USERS[user]([INSIDE, OVERSHOT])
+
+
+# --- any space -------------------------------------------------------------------------------------------------------
+
+CONSTANTS = st.lists(st.tuples(st.floats(-300, 300), st.floats(0.5, 300)), min_size=1, max_size=4)
+RANGES = st.tuples(st.floats(-1e5, 1e5), st.floats(0.1, 1e5))
+
+
+@settings(max_examples=100, deadline=None)
+@given(constants=CONSTANTS, ends=RANGES, share=st.floats(-0.5, 1.5), place=st.integers(0, 10**6), last=st.booleans())
+def test_one_value_decides(
+    constants: list[tuple[float, float]], ends: tuple[float, float], share: float, place: int, last: bool
+) -> None:
+    """Of images in the middle of any range, in either layout, a single one at this share of the range."""
+    mean, std = zip(*constants, strict=True)
+    assume(max(map(abs, mean)) > 1)  # else it is taken for constants of a [0, 1] scale
+    space = PixelSpace(mean, std, ends[0], sum(ends))
+    view = (1, -1, 1, 1)
+    pixels = torch.full((2, len(mean), 3, 4), ends[0] + ends[1] / 2, dtype=torch.float64)
+    pixels.view(-1)[place % pixels.numel()] = ends[0] + share * ends[1]
+    means, stds = (torch.tensor(values, dtype=torch.float64).view(view) for values in (mean, std))
+    images = (pixels - means) / stds
+    images = images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    beyond = max(-share, share - 1)
+    assume(abs(beyond - 0.01 / 255) > 1e-6)
+    if beyond <= 0.01 / 255:
+        space.check(images)
+        return
+    with pytest.raises(ValueError, match="outside the pixel range.* Bicubic" if beyond < 0.24 else "outside"):
+        space.check(images)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(mean=NUMBERS, std=NUMBERS, lower=NUMBERS, upper=NUMBERS)
+def test_any_constants_are_refused_by_name_or_bounded(mean: float, std: float, lower: float, upper: float) -> None:
+    """Whatever the size of the numbers: a ValueError, a TypeError of the dtype, or bounds that are in the range."""
+    try:
+        space = PixelSpace(mean, std, lower, upper)
+    except ValueError:
+        return
+    assert eval(repr(space), {"PixelSpace": PixelSpace}) == space  # the text by which records tell spaces apart
+    for dtype in DTYPES:
+        try:
+            (low,), (high,) = space.bounds(dtype)
+        except TypeError as error:
+            assert f"{dtype} does not hold the inputs" in str(error)
+            continue
+        exact = [(Fraction(end) - Fraction(mean)) / Fraction(std) for end in (lower, upper)]
+        assert exact[0] <= Fraction(low) < Fraction(high) <= exact[1]

@@ -12,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops, reference
+from fastadv.data import ImageSet, TensorLoader
 from fastadv.evaluate import evaluate
 from fastadv.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fastadv.train import AdversarialTask
@@ -300,6 +301,9 @@ def under_other_defaults() -> None:
         assert not torch.equal(attacks.create(name, model, eps=sizes, space=space, seed=1)(images, labels), images)
     assert evaluate(model, [(images, labels)], attack="pgd", eps=4, space=space).n == 4
     AdversarialTask(model, k=2, space=space, seed=1)(images, labels).backward()
+    pixels = ImageSet(space.to_uint8(images), labels, ("0",))
+    loader = TensorLoader(pixels, 2, space=space, crop_padding=1, flip=True)
+    assert all(len(x) == len(y) == 2 and x.dtype == torch.float32 for x, y in loader.epoch(0))
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
