@@ -48,7 +48,7 @@ def random_trainer(
         eps=attack.size,
         space=space,
         seed=0,
-        attack_options={"fast": config.fast, **attack.options},
+        attack_options={"validate": "first", "fast": config.fast, **attack.options},
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     trainer = Trainer(

@@ -258,8 +258,8 @@ def _notes(options: argparse.Namespace, bench: Bench) -> str:
         f"a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws its own from "
         f"|N(0, {eps})| on [0, {most}], and has lambda = 0.3. Passes are those of an iteration for each of its "
         f"examples. Seconds: median and quartiles of {options.rounds} rounds, in which all take turns; of standard: in "
-        f"the same round. Accuracy: on {len(bench.test):,} test images; the 95 % intervals are of these images, not of "
-        f"the training, which was run once, with seed {options.seed}."
+        f"the same round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals are of these images, "
+        f"not of the training, which was run once, with seed {options.seed}."
     )
 
 

@@ -9,6 +9,7 @@ import sys
 import fastadv
 from fastadv.remarks import remarks_shown
 from fastadv.signals import exit_code
+from fastadv.terminals import any_character
 from fastadv.train.distributed import launched
 from fastadv.warning_lines import warning_lines
 
@@ -29,7 +30,11 @@ _ONE_PROCESS = "this is work for one process, and torchrun started {}: run it wi
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
-    argv = sys.argv[1:] if argv is None else argv
+    with any_character():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0 if argv else 2

@@ -16,6 +16,7 @@ from pathlib import Path
 from fastadv.evaluate import Record, proportion, read_records
 from fastadv.evaluate import cli as evaluate
 from fastadv.evaluate.records import CLEAN
+from fastadv.terminals import any_character
 from fastadv.train import checkpoint
 from fastadv.train import cli as train
 
@@ -73,4 +74,6 @@ def _resume(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with any_character():
+        code = main()
+    sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 MOST_THREADS = 1024  # many more and the thread pool fails by a signal, not an error
 
@@ -28,3 +29,11 @@ def resolve(name: str) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def is_captured(images: Tensor) -> bool:
+    """Whether a CUDA graph is being captured where these images are worked on: nothing can be read then."""
+    if not images.is_cuda:
+        return False
+    with torch.cuda.device(images.device):
+        return torch.cuda.is_current_stream_capturing()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastadv.pixels import PixelSpace, check_space
+from fastadv.pixels import MOST_CHANNELS, PixelSpace, check_space
 from fastadv.reference import ScaledTargetGrad, TargetGrad
 
 try:
@@ -162,7 +162,7 @@ def from_pixels(
         mirrored: [N] bool or uint8, the examples that are flipped along their last dimension, the width of images;
             None for none.
         dtype: floating dtype of the result.
-        space: how pixels map to the model's input; at most 32 channels with constants of their own.
+        space: how pixels map to the model's input; at most 32 channels with constants that differ.
 
     Returns:
         [N, C, ...] of ``dtype``, channels_last if the pixels are, else contiguous.
@@ -194,8 +194,8 @@ def from_pixels_(
     if mirrored is not None:
         _require_tensor("mirrored", mirrored, images)
         mirrored = mirrored.contiguous()
-    constants = _constants(space, images)
-    _run(_ops.from_pixels_.default, work, pixels, mirrored, space.mean, *constants)
+    std, *bounds = _constants(space, images)
+    _run(_ops.from_pixels_.default, work, pixels, mirrored, space.mean[: len(std)], std, *bounds)
     return _finish(images, work)
 
 
@@ -433,7 +433,11 @@ def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tenso
 
 def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
     check_space(space)
-    return (space.std, *space.bounds(adv.dtype))
+    constants = (space.std, *space.bounds(adv.dtype))
+    if not space.uniform or space.channels <= MOST_CHANNELS:  # with fewer the operator itself looks at the channels
+        return constants
+    space.check_form(adv)
+    return tuple(values[:1] for values in constants)
 
 
 def _stream(seed: int | Tensor | None, offset: int, device: torch.device) -> tuple[int, int, Tensor | None]:

@@ -33,6 +33,16 @@ def check_dropout(value: object) -> None:
         raise ValueError(f"dropout must be a number from 0 to 1, the share of features dropped, got {value!r}")
 
 
+def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is none of an option's values.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
 def check_switches(**switches: object) -> None:
     """Refuse what is neither true nor false: the text "false" would count as true.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Real
 
@@ -13,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastadv.callers import caller_level
 from fastadv.misfits import batch_hint
 from fastadv.options import is_number
+from fastadv.pixel_range import check_ends, ends_of, warn_of_unit_scale
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 MOST_CHANNELS = 32  # with constants of their own, in the operators
+_Bounds = tuple[tuple[float, ...], tuple[float, ...]]  # lower and upper, per channel
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -37,6 +37,9 @@ class PixelSpace:
         lower: the smallest pixel value.
         upper: the largest pixel value.
 
+    Attributes:
+        uniform: whether all channels have the same constants, so that one number does for each.
+
     Raises:
         ValueError: a std that is not positive, bounds out of order, mean and std of different lengths, or mean and std
             that are plainly on a [0, 1] scale.
@@ -47,6 +50,7 @@ class PixelSpace:
     std: tuple[float, ...]
     lower: float = 0.0
     upper: float = 255.0
+    uniform: bool = field(init=False, compare=False)
 
     def __init__(
         self,
@@ -76,7 +80,11 @@ class PixelSpace:
         object.__setattr__(self, "lower", float(lower))
         object.__setattr__(self, "upper", float(upper))
         # Made here rather than when asked for: a compiled function can then read them, but not trace their making.
-        object.__setattr__(self, "_bounds", {dtype: _bounds(self, dtype) for dtype in DTYPES})
+        object.__setattr__(self, "uniform", len(set(zip(self.mean, self.std, strict=True))) == 1)
+        bounds = {dtype: _bounds(self, dtype) for dtype in DTYPES}
+        object.__setattr__(self, "_bounds", bounds)
+        if bounds[torch.float64] is None:
+            raise ValueError(f"no dtype holds the inputs that mean={mean}, std={std} make of [{lower:g}, {upper:g}]")
 
     @classmethod
     def raw(cls) -> PixelSpace:
@@ -125,11 +133,20 @@ class PixelSpace:
 
         The exact bounds ``(lower - mean) / std`` and ``(upper - mean) / std`` are rational numbers; they are
         rounded inwards to ``dtype``, so that a value within them is inside the range without a rounding allowance.
+
+        Raises:
+            TypeError: no floating dtype, or one that does not hold the inputs of this space.
         """
-        bounds: dict[torch.dtype, tuple[tuple[float, ...], tuple[float, ...]]] = self._bounds  # type: ignore[attr-defined]
+        bounds: dict[torch.dtype, _Bounds | None] = self._bounds  # type: ignore[attr-defined]
         if dtype not in bounds:
             raise TypeError(f"images must be float32, float64, bfloat16 or float16, got {dtype}")
-        return bounds[dtype]
+        found = bounds[dtype]
+        if found is None:
+            raise TypeError(
+                f"{dtype} does not hold the inputs of {self}: its largest number is {torch.finfo(dtype).max:g} and "
+                f"its smallest positive one {torch.finfo(dtype).smallest_normal:g}; use a wider dtype"
+            )
+        return found
 
     def from_pixels(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Model input for pixel values, e.g. decoded uint8 images.
@@ -142,7 +159,7 @@ class PixelSpace:
             dtype: floating dtype of the result.
         """
         _check_tensor("pixels", pixels)
-        has_operator = pixels.device.type in ("cpu", "cuda") and self.channels <= MOST_CHANNELS
+        has_operator = pixels.device.type in ("cpu", "cuda") and (self.uniform or self.channels <= MOST_CHANNELS)
         # A compiler fuses the formula with what is around it, and what it exports needs no operators of ours.
         if pixels.dtype == torch.uint8 and has_operator and not torch.compiler.is_compiling():
             from fastadv import ops  # which needs this module
@@ -159,7 +176,16 @@ class PixelSpace:
         return (images.to(torch.float64) * std + mean).to(torch.promote_types(images.dtype, torch.float32))
 
     def to_uint8(self, images: Tensor) -> Tensor:
-        """Pixel values rounded to the nearest of 0..255: truncation would cost up to one grey level."""
+        """Pixel values rounded to the nearest of 0..255: truncation would cost up to one grey level.
+
+        Raises:
+            ValueError: a space with other pixel values than these.
+        """
+        if self.lower < 0 or self.upper > 255:
+            raise ValueError(
+                f"uint8 holds 0..255, and the pixels of {self} are in [{self.lower:g}, {self.upper:g}]: round "
+                f"to_pixels(images) and convert it to another dtype"
+            )
         return self.to_pixels(images).round_().clamp_(0, 255).to(torch.uint8)
 
     def check(self, images: Tensor) -> None:
@@ -172,39 +198,33 @@ class PixelSpace:
             ValueError: a value that is not finite or outside the space, or channels that it does not describe.
             TypeError: images that are no floating tensor.
         """
+        self.check_form(images)
+        if images.numel() == 0:
+            return
+        ends = ends_of(images.detach(), self).cpu()  # [2, C or 1]
+        check_ends(ends, images.dtype, self)
+        warn_of_unit_scale(ends, images.dtype, self)
+
+    def check_form(self, images: Tensor) -> None:
+        """Raise for what cannot be images [N, C, ...] in this space, whatever their values.
+
+        Raises:
+            ValueError: channels that it does not describe.
+            TypeError: no floating tensor, or of a dtype that does not hold its inputs.
+        """
         _check_tensor("images", images)
         if images.dtype == torch.uint8:
             raise TypeError("images must be model inputs, got torch.uint8: PixelSpace.from_pixels makes them of pixels")
-        if images.numel() == 0:
-            return
-        pixels = self.to_pixels(images)  # [N, C, ...]
-        lower, upper = self.bounds(images.dtype)
-        largest = max(abs(bound) * std for side in (lower, upper) for bound, std in zip(side, self.std, strict=True))
-        slack = 0.01 + torch.finfo(images.dtype).eps * largest
-        ends = (*pixels.aminmax(), *images.aminmax())
-        low, high, least, most = torch.stack([end.to(torch.float64) for end in ends]).tolist()  # one wait for a GPU
-        if not math.isfinite(high - low):
-            raise ValueError(f"images hold values that are not finite: as pixels they span [{low:g}, {high:g}]")
-        if not (low >= self.lower - slack and high <= self.upper + slack):
-            raise ValueError(
-                f"images are outside the pixel range [{self.lower:g}, {self.upper:g}] of {self}: as pixels they span "
-                f"[{low:.6g}, {high:.6g}]. Pass the PixelSpace that matches how they were normalised: raw, unit, "
-                f"symmetric, imagenet, or normalized(mean, std) with the constants of your transform"
-            )
-        if 0 <= least < most <= 1 and (min(lower) < 0 or max(upper) > 1):
-            warnings.warn(
-                f"all images lie in [{least:.3g}, {most:.3g}], as if they were on a [0, 1] scale, which is "
-                f"PixelSpace.unit(); in {self} that is only [{low:.6g}, {high:.6g}] of the pixel range "
-                f"[{self.lower:g}, {self.upper:g}]",
-                stacklevel=caller_level(),
-            )
+        self.bounds(images.dtype)
+        _check_channels(self.channels, images)
 
     def __repr__(self) -> str:
         named = {_RAW: "raw", _UNIT: "unit", _SYMMETRIC: "symmetric", _IMAGENET: "imagenet"}
         if self in named:
             return f"PixelSpace.{named[self]}()"
         mean, std = (values[0] if len(set(values)) == 1 else values for values in (self.mean, self.std))
-        bounds = "" if (self.lower, self.upper) == (0, 255) else f", lower={self.lower:g}, upper={self.upper:g}"
+        usual = (self.lower, self.upper) == (0, 255)
+        bounds = "" if usual else f", lower={_exact(self.lower)}, upper={_exact(self.upper)}"
         return f"PixelSpace(mean={mean}, std={std}{bounds})"
 
     def _constants(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -248,28 +268,44 @@ def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
     constants = torch.tensor(values, dtype=torch.float64, device=like.device)  # [C] or [1]
     if len(values) == 1:
         return constants
-    if like.dim() < 2 or like.shape[1] != len(values):
-        raise ValueError(
-            f"a PixelSpace of {len(values)} channels needs images [N, {len(values)}, ...], got {list(like.shape)}"
-            f"{batch_hint(like)}"
-        )
+    _check_channels(len(values), like)
     return constants.view(-1, *[1] * (like.dim() - 2))
 
 
-def _bounds(space: PixelSpace, dtype: torch.dtype) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _check_channels(channels: int, like: Tensor) -> None:
+    if channels > 1 and (like.dim() < 2 or like.shape[1] != channels):
+        raise ValueError(
+            f"a PixelSpace of {channels} channels needs images [N, {channels}, ...], got {list(like.shape)}"
+            f"{batch_hint(like)}"
+        )
+
+
+def _exact(value: float) -> str:
+    """The number as it is, where ``:g`` would round it: records tell spaces apart by this text."""
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _bounds(space: PixelSpace, dtype: torch.dtype) -> _Bounds | None:
+    """See :meth:`PixelSpace.bounds`; None if the dtype does not reach so far, or has no two numbers so near to 0."""
+
     def exact(pixel: float, channel: int) -> Fraction:
         return (Fraction(pixel) - Fraction(space.mean[channel])) / Fraction(space.std[channel])
 
     channels = range(space.channels)
     lower = tuple(_round_up(exact(space.lower, c), dtype) for c in channels)
     upper = tuple(-_round_up(-exact(space.upper, c), dtype) for c in channels)
-    return lower, upper
+    fits = all(-math.inf < low < high < math.inf for low, high in zip(lower, upper, strict=True))
+    return (lower, upper) if fits else None
 
 
 def _round_up(exact: Fraction, dtype: torch.dtype) -> float:
-    """The smallest value of ``dtype`` that is not below ``exact``."""
-    nearest = torch.tensor(float(exact), dtype=torch.float64).to(dtype)
-    if Fraction(nearest.item()) < exact:
+    """The smallest value of ``dtype`` that is not below ``exact``, or an infinity if that is nearer."""
+    try:
+        wide = float(exact)
+    except OverflowError:
+        wide = math.inf if exact > 0 else -math.inf
+    nearest = torch.tensor(wide, dtype=torch.float64, device="cpu").to(dtype)
+    if nearest.isfinite() and Fraction(nearest.item()) < exact:
         nearest = torch.nextafter(nearest, torch.full_like(nearest, float("inf")))
     return nearest.item()
 

@@ -161,7 +161,7 @@ def sample_eps(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """[N] float32 draws of |N(0, sigma)| truncated to [0, upper] (section 3)."""
-    return truncated_normal_(torch.empty(n, device=device), sigma, upper, seed, offset)
+    return truncated_normal_(torch.empty(n, dtype=torch.float32, device=device), sigma, upper, seed, offset)
 
 
 def truncated_normal_(
@@ -317,15 +317,15 @@ def _words(n: int, size: int, seed: int | Tensor, offset: int, purpose: int, bit
         offset = (offset + more + 2**63) % 2**64 - 2**63
     per_block = 4 * bits_per_word
     blocks = -(-size // per_block)
-    counter = torch.empty(n, blocks, 4, dtype=torch.int64)
-    example = offset + torch.arange(n, dtype=torch.int64)
-    counter[..., 0] = torch.arange(blocks)
+    counter = torch.empty(n, blocks, 4, dtype=torch.int64, device="cpu")
+    example = offset + torch.arange(n, dtype=torch.int64, device="cpu")
+    counter[..., 0] = torch.arange(blocks, device="cpu")
     counter[..., 1] = (example & 0xFFFFFFFF)[:, None]
     counter[..., 2] = (example >> 32 & 0xFFFFFFFF)[:, None]
     counter[..., 3] = purpose
     words = philox(counter, seed).flatten(1)  # [N, 4 * blocks]
     if bits_per_word == 32:
-        words = (words[..., None] >> torch.arange(32) & 1).flatten(1)
+        words = (words[..., None] >> torch.arange(32, device="cpu") & 1).flatten(1)
     return words[:, :size]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -150,3 +151,36 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 )
 def test_which_gpus_the_kernels_run_on(arch: int, compiled: str, runs: bool) -> None:
     assert info.runs_on(arch, compiled) is runs
+
+
+def ascii_stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict", write_through=True)
+
+
+def said(stream: io.TextIOWrapper) -> str:
+    return stream.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "check", "nowhere-\u03b5"],
+        ["evaluate", "nowhere-\u03b5"],
+        ["transfer", "nowhere-\u03b5", "\u03b5"],
+        ["report", "nowhere-\u03b5"],
+        ["train", "--recipe", "nowhere-\u03b5", "--out", "unused"],
+        ["nowhere-\u03b5"],
+        ["evaluate", "nowhere-\udcce\u03b5"],  # a byte of a name that the locale does not know
+    ],
+)
+def test_every_command_says_every_character(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a terminal has ASCII alone, what it does not have is escaped; the streams are then as they were."""
+    streams = [ascii_stream(), ascii_stream()]
+    monkeypatch.setattr("sys.stdout", streams[0])
+    monkeypatch.setattr("sys.stderr", streams[1])
+    try:
+        code = cli.main(arguments)
+    except SystemExit as ended:  # by argparse
+        code = ended.code
+    assert code == 2 and "\\u03b5" in said(streams[0]) + said(streams[1])
+    assert [stream.errors for stream in streams] == ["strict", "strict"]

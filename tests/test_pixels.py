@@ -5,13 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastadv import PixelSpace
+from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops, reference
+from fastadv.data import ImageSet, TensorLoader
+from fastadv.evaluate import evaluate
 from fastadv.pixels import IMAGENET_MEAN, IMAGENET_STD
+from fastadv.train import AdversarialTask
 from tests.ops.cases import DTYPES, SPACES
 
 
@@ -201,10 +205,123 @@ def test_wrong_constants_of_a_unit_scale(wrong: dict) -> None:
         (PixelSpace(IMAGENET_MEAN, IMAGENET_STD), "PixelSpace.imagenet()"),
         (PixelSpace([10.0, 10.0], [2.0, 2.0]), "PixelSpace(mean=10.0, std=2.0)"),
         (PixelSpace(0.0, 1.0, 0.0, 1.0), "PixelSpace(mean=0.0, std=1.0, lower=0, upper=1)"),
+        (PixelSpace(0.0, 1.0, 0.0, 2.0**24 + 1), "PixelSpace(mean=0.0, std=1.0, lower=0, upper=16777217)"),
+        (PixelSpace(0.0, 2.0, 0.1, 1 / 3), "PixelSpace(mean=0.0, std=2.0, lower=0.1, upper=0.3333333333333333)"),
     ],
 )
 def test_spaces_print_themselves(space: PixelSpace, text: str) -> None:
     assert repr(space) == text
+
+
+def noise_in(space: PixelSpace, images: torch.Tensor) -> None:
+    ops.noise_step_(images, images, 1.0, "sign", space=space)
+
+
+@pytest.mark.parametrize(
+    ("space", "refused"),
+    [
+        (PixelSpace(0.0, 1.0, upper=65535.0), {torch.float16}),  # pixels of 16 bits
+        (PixelSpace([0.0, 0.0], [1.0, 2.0], upper=131_008.0), {torch.float16}),  # the first channel alone
+        (PixelSpace(0.0, 1e12), {torch.float16}),  # 2.55e-10 is 0
+        (PixelSpace(0.0, 1.0, upper=1e39), {torch.float32, torch.bfloat16, torch.float16}),
+        (PixelSpace(0.0, 1.0, upper=65504.0), set()),
+    ],
+)
+def test_a_dtype_that_does_not_hold_the_inputs_is_refused_alone(space: PixelSpace, refused: set[torch.dtype]) -> None:
+    for dtype in DTYPES:
+        images = torch.zeros(1, space.channels, 2, 2, dtype=dtype)
+        if dtype not in refused:
+            assert ops.sign_step_(images, images, torch.ones_like(images), 3.0, 3.0, space).max() > 0
+            space.check(images)
+            continue
+        for use in (space.check, partial(space.from_pixels, dtype=dtype), partial(noise_in, space)):
+            with pytest.raises(TypeError, match=f"{dtype} does not hold the inputs of PixelSpace.*use a wider dtype"):
+                use(images)
+
+
+def test_a_space_that_no_dtype_holds() -> None:
+    with pytest.raises(ValueError, match="no dtype holds the inputs"):
+        PixelSpace([0.0, 0.0], [1e-300, 2.0], upper=1e100)
+
+
+def test_pixels_of_16_bits() -> None:
+    """One step by eps, written out; and nothing that takes them for pixels of 8."""
+    space = PixelSpace(0.0, 65535.0, upper=65535.0)  # input in [0, 1]
+    images = space.from_pixels(torch.tensor([0, 300, 65535], dtype=torch.int32).view(1, 1, 1, 3))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    adv = attacks.FGSM(model, eps=1000, space=space)(images, torch.tensor([0]))
+    moved = space.to_pixels(adv) - space.to_pixels(images)
+    assert set(moved.round().flatten().tolist()) <= {-1000.0, -300.0, 0.0, 1000.0} and adv.max() <= 1
+    with pytest.warns(UserWarning, match=r"less than one grey level of 255; .* on a \[0, 255\] scale is eps = 4112"):
+        attacks.FGSM(model, eps=16, space=space)
+    with pytest.raises(ValueError, match=r"uint8 holds 0..255, and the pixels .* are in \[0, 65535\]"):
+        space.to_uint8(images)
+
+
+def test_as_many_channels_as_there_are_with_one_constant() -> None:
+    """It is one number; with constants that differ, there is a limit, which the message names."""
+    pixels = torch.randint(0, 256, (2, 40, 4, 4), dtype=torch.uint8)
+    one, many = PixelSpace(3.0, 2.0), PixelSpace([3.0] * 40, [2.0] * 40)
+    images = many.from_pixels(pixels)
+    assert torch.equal(images, one.from_pixels(pixels))
+    grad = torch.randn(images.shape)
+    for step in (
+        lambda x, space: ops.sign_step_(x, x, grad, 2.0, 2.0, space),
+        lambda x, space: ops.normalized_step_(x, x, grad, 2.0, 2.0, "l2", space),
+        lambda x, space: ops.noise_step_(x, x, 2.0, "uniform", 1, 0, space),
+        lambda x, space: ops.from_pixels_(x, pixels, None, space),
+    ):
+        assert torch.equal(step(images.clone(), many), step(images.clone(), one))
+    with pytest.raises(ValueError, match=r"of 40 channels needs images \[N, 40, ...\], got \[2, 39, 4, 4\]"):
+        ops.sign_step_(images[:, :39].clone(), images[:, :39], grad[:, :39], 2.0, 2.0, many)
+    with pytest.raises(ValueError, match="at most 32 channels can have constants of their own, got 40"):
+        ops.sign_step_(images.clone(), images, grad, 2.0, 2.0, PixelSpace([3.0] * 40, [2.0] * 39 + [3.0]))
+
+
+def under_other_defaults() -> None:
+    """Spaces, operators, their specification, an attack and an evaluation, of tensors on the CPU in float32."""
+    cpu, generator = torch.device("cpu"), torch.Generator("cpu").manual_seed(0)
+    space = PixelSpace.normalized([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+    images = space.from_pixels(torch.randint(0, 256, (4, 3, 5, 5), generator=generator, device=cpu, dtype=torch.uint8))
+    labels = torch.zeros(4, dtype=torch.int64, device=cpu)
+    assert images.dtype == space.to_pixels(images).dtype == torch.float32
+    for module in (ops, reference):
+        x = images.clone()
+        module.noise_step_(x, images, 4.0, "truncated_normal", 1, 0, space)
+        module.sign_step_(x, images, images, 2.0, 4.0, space)
+        assert module.sample_eps(4, 8.0, 16.0, 1, 0, device=cpu).dtype == torch.float32
+        module.target_grad(images.flatten(1), "random", None, 0.0, 1, 0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 7)).to_empty(device=cpu).float()
+    model[1].weight.data = torch.arange(7 * 75, dtype=torch.float32, device=cpu).sin().view(7, 75)
+    torch.nn.init.zeros_(model[1].bias)
+    for name in attacks.names():
+        assert attacks.create(name, model, eps=4, space=space, seed=1)(images, labels).dtype == torch.float32
+    sizes = TruncatedNormalEps(sigma=4, upper=8)
+    for name in ("pgd", "iter_ll", "step_ll"):
+        assert not torch.equal(attacks.create(name, model, eps=sizes, space=space, seed=1)(images, labels), images)
+    assert evaluate(model, [(images, labels)], attack="pgd", eps=4, space=space).n == 4
+    AdversarialTask(model, k=2, space=space, seed=1)(images, labels).backward()
+    pixels = ImageSet(space.to_uint8(images), labels, ("0",))
+    loader = TensorLoader(pixels, 2, space=space, crop_padding=1, flip=True)
+    assert all(len(x) == len(y) == 2 and x.dtype == torch.float32 for x, y in loader.epoch(0))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_another_default_device(device: str) -> None:
+    torch.set_default_device(device)
+    try:
+        under_other_defaults()
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_another_default_dtype(dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)
+    try:
+        under_other_defaults()
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_spaces_compare_and_hash_by_value() -> None:

@@ -94,16 +94,26 @@ def checked_number(eps: Eps) -> float:
 
 
 def checked_alpha(alpha: float, space: PixelSpace) -> float:
-    """alpha as a float. Warns of a step below a tenth of a grey level: 1 / 255, not 0.5.
+    """alpha as a float; 0 stands still. Warns of a step below a tenth of a grey level: 1 / 255, not 0.5.
 
     Raises:
-        ValueError: an alpha that is not positive and finite.
+        ValueError: an alpha that is negative or not finite.
     """
-    if not is_number(alpha) or not alpha > 0:
+    if not is_number(alpha) or alpha < 0:
         got = f"a tensor {list(alpha.shape)}" if isinstance(alpha, Tensor) else alpha
-        raise ValueError(f"alpha must be positive and finite, in pixel values, got {got}")
+        raise ValueError(f"alpha must be zero or more and finite, in pixel values, got {got}")
     warn_below("alpha", float(alpha), 0.1, space)
     return float(alpha)
+
+
+def check_step(alpha: float) -> None:
+    """Refuse a training whose examples would not move.
+
+    Raises:
+        ValueError: an alpha of 0.
+    """
+    if alpha == 0:
+        raise ValueError("alpha must be positive: without a step no example of this training is adversarial")
 
 
 def amount_per_example(eps: Tensor, images: Tensor, space: PixelSpace) -> Tensor:
@@ -124,9 +134,10 @@ def amount_per_example(eps: Tensor, images: Tensor, space: PixelSpace) -> Tensor
 def warn_below(name: str, largest: float, grey_levels: float, space: PixelSpace) -> None:
     width = space.upper - space.lower
     if 0 < largest < grey_levels * width / 255:
+        scale, factor = ("[0, 1]", width) if largest <= 1 else ("[0, 255]", width / 255)
         warnings.warn(
             f"{name} = {largest:g} is in pixel values of [{space.lower:g}, {space.upper:g}], so it is less than "
-            f"{'one grey level' if grey_levels == 1 else f'{grey_levels:g} grey levels'}; "
-            f"an {name} of {largest:g} on a [0, 1] scale is {name} = {width * largest:g} here",
+            f"{'one grey level' if grey_levels == 1 else f'{grey_levels:g} grey levels'} of 255; "
+            f"an {name} of {largest:g} on a {scale} scale is {name} = {factor * largest:g} here",
             stacklevel=caller_level(),
         )

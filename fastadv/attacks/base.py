@@ -15,11 +15,11 @@ from fastadv.attacks.docstrings import described
 from fastadv.attacks.isolation import BN_MODES
 from fastadv.eps import TruncatedNormalEps
 from fastadv.misfits import labels_hint, tensor_hint
-from fastadv.options import check_label_smoothing, check_model, check_switches
+from fastadv.options import check_choice, check_label_smoothing, check_model, check_switches
+from fastadv.pixel_range import VALIDATE, RangeWatch
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.streams import RandomStream
 
-VALIDATE = ("first", "always", "never")
 _ON_LABELS = {
     True: "Called with images and their true labels.",
     False: "Called with images alone; labels are ignored if they are given.",
@@ -42,9 +42,11 @@ class Attack(ABC):
         eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
             drawn from anew for each example.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
-        validate: when to check that images lie in the space: on the ``"first"`` batch, ``"always"``, ``"never"``.
-            With the first batch the model's outputs and the gradient are looked at, too: probabilities, NaN, or images
-            whose gradient is zero give a warning.
+        validate: which batches must lie in the space, the ``"first"`` alone, ``"always"`` each, or ``"never"`` any;
+            what does not is clipped where it is not looked at, and that change counts as no perturbation. On a GPU no
+            batch after the first is waited for: an error then comes with the next call, and names the call that it is
+            about. With the first batch the model's outputs and the gradient are looked at, too: probabilities, NaN, or
+            images whose gradient is zero give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
         label_smoothing: of the attacked cross-entropy, in [0, 1). With it, an attack that leads away from a class moves
             an example towards it whose probability of that class is above 1 - label_smoothing * (1 - 1 / K), of K.
@@ -99,7 +101,7 @@ class Attack(ABC):
         *,
         eps: Eps = 16,
         space: PixelSpace | None = None,
-        validate: str = "first",
+        validate: str = "always",
         bn: str = "eval",
         label_smoothing: float = 0.0,
         fast: bool = False,
@@ -110,8 +112,8 @@ class Attack(ABC):
         if unknown:
             raise TypeError(no_such_option(type(self), unknown))
         check_model(model)
-        _check_choice("validate", validate, VALIDATE)
-        _check_choice("bn", bn, BN_MODES)
+        check_choice("validate", validate, VALIDATE)
+        check_choice("bn", bn, BN_MODES)
         check_label_smoothing(label_smoothing)
         check_switches(fast=fast)
         self.model = model
@@ -123,7 +125,7 @@ class Attack(ABC):
         self.label_smoothing = label_smoothing
         self.fast = fast
         self.stream = RandomStream(seed=seed, generator=generator)
-        self._validated = False
+        self._watch = RangeWatch(self.space, one="call", waits=False)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Show every option of a subclass, not its own alone, in its signature and docstring."""
@@ -225,6 +227,10 @@ class Attack(ABC):
             self._run_(adv, labels, size, seed, offset)
         return adv
 
+    def gradients(self, eps: float) -> int:
+        """How many gradients of each image a call of this size asks the model for, for estimates of its time."""
+        return 0
+
     @abstractmethod
     def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
         """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, size of N > 0 examples."""
@@ -239,9 +245,7 @@ class Attack(ABC):
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
         if self.needs_labels:
             _check_labels(self.name, labels, images)
-        if self.validate == "always" or (self.validate == "first" and not self._validated):
-            self.space.check(images.detach())
-            self._validated = images.shape[0] > 0
+        self._watch.look(images, self.validate)
 
     def true_labels(self, labels: Tensor | None) -> Tensor | None:
         """What to call the attack with by those who have the true label of each image, whatever the attack.
@@ -291,11 +295,6 @@ def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
 
 
 Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # not that of __new__
-
-
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  # [N], [N, C, ...]

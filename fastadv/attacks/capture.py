@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fastadv import devices
 from fastadv.attacks import recorder
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
@@ -65,7 +66,7 @@ class Captures:
             apart: whether adv and clean must be two tensors.
             folded: what is in place of the model's BatchNorm layers, up to date.
         """
-        if _is_being_captured(at.adv):
+        if devices.is_captured(at.adv):
             return False  # by the caller, with all that is in the call
         try:
             captured = self._find(attack, model, at, apart, folded)
@@ -235,13 +236,6 @@ class _Input:
         elif value != self._number:
             self.place.fill_(value)
             self._number = value
-
-
-def _is_being_captured(images: Tensor) -> bool:
-    if not images.is_cuda:
-        return False
-    with torch.cuda.device(images.device):
-        return torch.cuda.is_current_stream_capturing()
 
 
 def _fixed(attack: GradientAttack, model: nn.Module, adv: Tensor, apart: bool) -> Hashable:

@@ -143,6 +143,10 @@ class GradientAttack(Attack):
     def _alphas(self, size: Size) -> Sequence[float | Tensor]:
         """Length of each step in pixel values: a number or [N]."""
 
+    def gradients(self, eps: float) -> int:
+        """How many gradients of each image a call of this size asks the model for: one a step."""
+        return len(self._alphas(Size(eps)))
+
     def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
         """Move adv in place along grad, both [N, C, ...] like clean; alpha and eps are numbers or [N]."""
         ops.sign_step_(adv, clean, grad, alpha, eps, self.space)

@@ -17,7 +17,7 @@ class IterativeAttack(GradientAttack):
     """A number of steps of one length; what None stands for is each attack's own.
 
     Args:
-        alpha: length of a step in pixel values.
+        alpha: length of a step in pixel values; 0 stands still.
         steps: number of iterations.
     """
 
@@ -50,7 +50,7 @@ class PaperIterativeAttack(IterativeAttack):
         if not isinstance(iterations, Tensor):
             return [alpha] * iterations
         # Each example takes its own number of steps: one that is done gets steps of 0 and stands still.
-        most = int(torch.as_tensor(paper_iterations(size.on_host())).max())
+        most = int(torch.as_tensor(paper_iterations(size.on_host()), device="cpu").max())
         count = torch.arange(most, device=iterations.device)  # [T]
         return list(alpha * (count[:, None] < iterations).to(torch.float32))  # T of [N]
 

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 def draw_shifts(count: int, padding: int, generator: torch.Generator) -> Tensor:
     """How far to move each of ``count`` images down and right, 0 to 2 * padding, all equally likely: [2, N]."""
-    return torch.randint(2 * padding + 1, (2, count), generator=generator)
+    return torch.randint(2 * padding + 1, (2, count), generator=generator, device="cpu")
 
 
 def draw_mirrored(count: int, generator: torch.Generator) -> Tensor:
     """Which of ``count`` images to mirror, each with probability 1/2: [N] bool."""
-    return torch.randint(2, (count,), generator=generator).bool()
+    return torch.randint(2, (count,), generator=generator, device="cpu").bool()
 
 
 def shifted(images: Tensor, padding: int, shifts: Tensor) -> Tensor:

@@ -91,8 +91,8 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:  # [N]
         if not self.shuffle:
-            return torch.arange(self.count)
-        return torch.randperm(self.count, generator=generator_of(self.seed, epoch))
+            return torch.arange(self.count, device="cpu")
+        return torch.randperm(self.count, generator=generator_of(self.seed, epoch), device="cpu")
 
 
 def generator_of(seed: int, *path: int) -> torch.Generator:
@@ -102,7 +102,7 @@ def generator_of(seed: int, *path: int) -> torch.Generator:
     or shifting would collide.
     """
     mixed = np.random.SeedSequence(seed, spawn_key=path).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))
+    return torch.Generator("cpu").manual_seed(int(mixed[0]))
 
 
 def check_at_least(field: str, value: int, smallest: int) -> None:

@@ -124,7 +124,7 @@ def spread(source: ImageSource, count: int | None) -> ImageSource:
     total = len(source)
     if count is None or count >= total:
         return source
-    return Selection(source, torch.arange(count) * total // count)
+    return Selection(source, torch.arange(count, device="cpu") * total // count)
 
 
 def fingerprint_of_files(source: ImageSource) -> str:
@@ -158,6 +158,6 @@ def _digest(lines: Iterable[str]) -> str:
 
 def indices_left(source: ImageSource, left_out: Sequence[int]) -> Tensor:  # [n] int64
     """The indices of a source without some of them."""
-    keep = torch.ones(len(source), dtype=torch.bool)  # [N]
+    keep = torch.ones(len(source), dtype=torch.bool, device="cpu")  # [N]
     keep[list(left_out)] = False
     return keep.nonzero().flatten()

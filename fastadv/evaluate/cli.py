@@ -15,6 +15,7 @@ from fastadv import attacks, devices
 from fastadv.arguments import add_machine_options, create_parser, number, parse, whole
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
+from fastadv.evaluate.folder import beside, remark_on_left_out
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.subjects import HELP, Loaded, add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep, loader_of, run
@@ -37,12 +38,13 @@ from fastadv.train.mistakes import scale_remark
 
 _DESCRIPTION = """\
 Measure top-1 and top-5 accuracy on clean images and under attacks of several sizes, in the layout of Tables 1 and 2
-of "Adversarial Machine Learning at Scale", with 95 % confidence intervals. Each model is attacked with itself.
+of "Adversarial Machine Learning at Scale", with Wilson's 95 % confidence intervals. Each model is attacked with itself.
 """
 
 _EPILOG = """\
 Every number is recorded in OUT/robustness.jsonl as soon as it is measured. Run the same command again after an
 interruption and it goes on where it stopped; add an attack, an eps or a model and only what is new is measured.
+Tables and figures show all that the folder's records hold of these images.
 On several GPUs, torchrun --nproc-per-node=G -m fastadv evaluate ... shares the images among them.
 
 examples:
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
         def measure() -> None:
             records = run(sweep, subjects, file, processes)
-            on_main(processes, lambda: _show(records, file.path, arguments.out))
+            on_main(processes, lambda: _show(records, file, arguments.out))
 
         return arguments.out, measure
 
@@ -213,12 +215,17 @@ def _records(out: Path) -> RecordFile[Record]:
     return RecordFile(out / "robustness.jsonl", Record)
 
 
-def _show(records: Sequence[Record], file: Path, out: Path) -> None:
-    """Tables on the terminal, and below ``out`` with the figures."""
+def _show(records: Sequence[Record], file: RecordFile[Record], out: Path) -> None:
+    """Tables of the command's attacks on the terminal, and below ``out`` those of the folder, with its figures."""
     console = require("rich.console", extra="evaluate").Console()
-    for table in robustness_tables(records).values():
-        console.print(to_rich(table))
-    print("written:", file, *_write(records, out), sep="\n  ")
+    together, left_out = beside(records, file.records)
+    attacked = {record.attack for record in records}
+    for attack, table in robustness_tables(together).items():
+        if attack in attacked:
+            console.print(to_rich(table))
+    print("written:", file.path, *_write(together, out), sep="\n  ")
+    if left_out:
+        print(remark_on_left_out(left_out), file=sys.stderr)
 
 
 def _write(records: Sequence[Record], out: Path) -> list[Path]:

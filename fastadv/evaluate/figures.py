@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastadv.attacks.no_gradient import LEAST_SHARE
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Estimate, wilson
-from fastadv.evaluate.tables import check_same_images
+from fastadv.evaluate.tables import check_same_images, under
 from fastadv.extras import require
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     figure, panels = panels_of(len(attacks), lines=len(models))
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
-            own = [r for r in records if r.model == model and r.attack in (CLEAN, attack)]
+            own = [r for r in under(attack, records) if r.model == model]
             label = f"{model} (without a gradient)" if model in hidden else model
             draw_line(axes, label, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
         eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
@@ -116,8 +116,6 @@ def draw_line(
     factor: float = 100,
 ) -> None:
     """One of some lines of fractions with their intervals, each set a little aside lest they cover each other.
-
-    Wilson's interval suits a fraction, unlike the symmetric one of the tables, which of 1 image of 1 says ±0.
 
     Args:
         axes: the panel.

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.attacks.no_gradient import WithoutGradient
+from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.records import Evaluation, RecordFile, key_of
 from fastadv.evaluate.robustness import hits
-from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
+from fastadv.evaluate.sweep import Images, Subject, Sweep, advancing, clean_evaluation, counted, loader_of, provenance
+from fastadv.pixel_range import RangeWatch
 from fastadv.pixels import PixelSpace
-from fastadv.progress import progress_bar
+from fastadv.progress import work_shown
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ def leaking(
     pair = [attacks.create(name, model, space=space, seed=seed) for name in (attack, without)]
     pair[0].counting = True
     sums, lost = [[0] * 5 for _ in eps], [WithoutGradient() for _ in eps]
+    watch = RangeWatch(space)
     with isolated(model, bn="eval"):
         for images, labels in batches:
-            space.check(images)
+            watch.look(images)
             clean = hits(model, images, labels).top1  # [m]
             made = zip(*(one.at_each(images, one.true_labels(labels), eps=eps) for one in pair), strict=True)
             for index, (by_label, without_it) in enumerate(made):
@@ -146,19 +149,27 @@ def run_leaking(
         (subject, _evaluations(sweep, subject, pair, images)) for subject, pair in itertools.product(subjects, pairs)
     ]
     records: list[LeakRecord] = []
-    with progress_bar() as progress:
-        task = progress.add_task("", total=len(plan) * len(images))
-        for subject, evaluations in plan:
-            pending = [evaluation for evaluation in evaluations if file.find(evaluation.key) is None]
+    missing = [[evaluation for evaluation in piece if file.find(evaluation.key) is None] for _, piece in plan]
+    passes = [_passes(subject, pending) for (subject, _), pending in zip(plan, missing, strict=True)]
+    with work_shown(len(images) * sum(passes)) as work:
+        for (subject, evaluations), pending, each in zip(plan, missing, passes, strict=True):
             if pending:
                 what = f"{subject.name}: labels leaked by {pending[0].attack} against {pending[0].without}"
-                progress.update(task, description=what)
-                for record in _measure(sweep, subject, pending, images, lambda m: progress.advance(task, m)):
+                work.begin(what)
+                for record in _measure(sweep, subject, pending, images, advancing(work, each)):
                     file.append(record)
-                if progress.disable:
+                if work.by_lines:
                     print(what, file=sys.stderr, flush=True)
             records += [_named(file, evaluation) for evaluation in evaluations]
     return records
+
+
+def _passes(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
+    """Of each image, in forward passes: clean, then made at each size in both ways and looked at."""
+    if not evaluations:
+        return 0.0
+    first, eps = evaluations[0], [evaluation.eps for evaluation in evaluations]
+    return 1 + sum(generation_passes(subject, name, {}, eps) + len(eps) for name in (first.attack, first.without))
 
 
 def _evaluations(sweep: Sweep, subject: Subject, pair: tuple[str, str], images: Images) -> list[LeakEvaluation]:

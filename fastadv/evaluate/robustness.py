@@ -16,6 +16,7 @@ from fastadv.evaluate.records import CLEAN
 from fastadv.heads import logits_hint
 from fastadv.misfits import explaining, labels_hint
 from fastadv.options import check_model
+from fastadv.pixel_range import RangeWatch
 from fastadv.pixels import PixelSpace, check_space
 
 if TYPE_CHECKING:
@@ -132,13 +133,14 @@ def evaluate_each(
         perturb.stream.offset = first
         perturb.counting = True
     tallies = [_Tally() for _ in eps]
+    watch = RangeWatch(space)
     given: Any = batches
     if hasattr(given, "epoch"):  # a loader
         given = given.epoch(0)
     with isolated(model, bn="eval"):
         for batch in given:
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
-            space.check(images)
+            watch.look(images)
             candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
                 tally.add(hits(model, candidate, labels))
@@ -169,7 +171,7 @@ class _Tally:
     """Counts that grow."""
 
     def __init__(self) -> None:
-        self.top1 = [torch.empty(0, dtype=torch.bool)]  # of each batch [m]
+        self.top1 = [torch.empty(0, dtype=torch.bool, device="cpu")]  # of each batch [m]
         self.top5 = 0
         self.has_top5 = True
         self.without_gradient = WithoutGradient()

@@ -1,4 +1,4 @@
-"""Proportions with the paper's confidence interval."""
+"""Proportions with their confidence intervals: Wilson's, and by its name the paper's."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ Z_95 = 1.96  # 97.5 % quantile of the standard normal distribution
 
 @dataclass(frozen=True)
 class Proportion:
-    """A fraction in [0, 1] and half the width of its 95 % confidence interval, a fraction too."""
+    """A fraction in [0, 1] with its 95 % confidence interval; all are fractions.
+
+    Args:
+        value: the fraction.
+        half_width: of the paper's interval, ``value ± half_width``, which is not what is shown.
+        low: where Wilson's interval begins.
+        high: where it ends.
+    """
 
     value: float
     half_width: float
+    low: float
+    high: float
 
     def __str__(self) -> str:
-        return f"{100 * self.value:.1f}% ±{100 * self.half_width:.1f}"
+        return f"{100 * self.value:.1f}% [{100 * self.low:.1f}-{100 * self.high:.1f}]"
 
 
 def proportion(successes: int, n: int) -> Proportion:
-    """The fraction ``successes / n`` with its 95 % confidence interval from the standard error of the mean.
+    """The fraction ``successes / n`` with its 95 % confidence interval, Wilson's (see :func:`wilson`).
 
-    ``p ± 1.96 sqrt(p (1 - p) / n)``, as in the footnote of the paper's Table 5. It is degenerate at p = 0 and p = 1,
-    where its width is 0 although the true accuracy need not be exactly that; it is reported as it comes out, because
-    it is compared with the paper's numbers.
+    The paper's, ``p ± 1.96 sqrt(p (1 - p) / n)`` in the footnote of its Table 5, is there beside it, for comparison
+    with the paper's numbers alone. It does not hold near 0 and 1: a true accuracy of 0.001 lies in the interval of
+    1,000 images in 63 % of cases, in that of 500 in 39 %; and where no image was right, its width is 0.
 
     Args:
         successes: how many of the examples count, e.g. were classified correctly.
@@ -35,20 +44,9 @@ def proportion(successes: int, n: int) -> Proportion:
     Raises:
         ValueError: n below 1, or successes outside [0, n].
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}: there is no accuracy over no examples")
-    if not 0 <= successes <= n:
-        raise ValueError(f"successes must be in [0, n], got {successes} of n = {n}")
-    p = successes / n
-    return Proportion(p, Z_95 * math.sqrt(p * (1 - p) / n))
-
-
-def rule_of_three(n: int) -> float:
-    """How far from 0, at 95 % confidence, a proportion is at most of which none of ``n`` examples was seen.
-
-    ``(1 - p)^n = 0.05`` at about ``p = 3 / n``, since ``-log(0.05)`` is 3.00. The same holds from 1 if all were seen.
-    """
-    return min(1.0, 3 / n)
+    found = wilson(successes, n)
+    p = found.value
+    return Proportion(p, Z_95 * math.sqrt(p * (1 - p) / n), found.low, found.high)
 
 
 # --- intervals for comparisons ---------------------------------------------------------------------------------------
@@ -69,15 +67,22 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)  # of nothing
 def wilson(successes: int, n: int, z: float = Z_95) -> Estimate:
     """The fraction ``successes / n`` with Wilson's score interval, which holds at 0 and 1, too (Wilson, 1927).
 
+    At z = 1.96 it covers the true fraction in 95 % of cases in the mean, in 91.5 % or more wherever one success and one
+    failure are to be expected, and in 83.7 % or more everywhere.
+
     Args:
         successes: how many of the examples count.
         n: how many examples there were.
         z: quantile of the standard normal distribution; 1.96 gives 95 %.
 
     Raises:
-        ValueError: as for :func:`proportion`.
+        ValueError: n below 1, or successes outside [0, n].
     """
-    p = proportion(successes, n).value
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}: there is no accuracy over no examples")
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must be in [0, n], got {successes} of n = {n}")
+    p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # The exact ends at 0 and 1, where rounding would leave 1e-17 between.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.train.config import DataConfig, LoaderName, SpaceName
 from fastadv.train.distributed import launched
-from fastadv.wording import counted
+from fastadv.wording import counted, readable
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
@@ -130,7 +131,13 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
     names = _names(named, runs)
     config = _data_of(names, runs, options)
     root = options.data or config.root
-    images = data.load_test(config.name, root, options.download)
+    try:
+        images = data.load_test(config.name, root, options.download)
+    except OSError as error:
+        if options.data or not root or os.path.isabs(root):
+            raise
+        why = f"{names[next(iter(runs))]} was trained with --data {root}, from another folder: name it by --data DIR"
+        raise OSError(f"{error}. {why}") from error
     for one, run in runs.items():
         check_classes(names[one], run, images, f"{config.name} in {root}" if root else config.name)
     spaces = _spaces(options.space, [names[one] for one in named if one.network is not None])
@@ -183,7 +190,7 @@ def _parse(text: str) -> Named:
 def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
     names: dict[Named, str] = {}
     for one in named:
-        name = one.name or (runs[one].name if one in runs else one.path.stem)
+        name = readable(one.name or (runs[one].name if one in runs else one.path.stem))
         if name in names.values():
             what = f"{one.network}@{one.path}" if one.network else one.path
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
@@ -237,7 +244,7 @@ def _spaces(texts: Sequence[str], names: Sequence[str]) -> dict[str, PixelSpace]
     """The PixelSpace of each model that comes from a file."""
     spaces: dict[str, PixelSpace] = {}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
-        name, equals, space = text.rpartition("=")
+        name, equals, space = readable(text).rpartition("=")
         if equals and name not in names:
             raise ValueError(
                 f"--space {text}: no model from a file is named {name!r}; a run knows its own space"

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,11 +26,12 @@ from fastadv.data import (
     spread,
 )
 from fastadv.evaluate.attack_text import parse_attack
+from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.evaluate.robustness import Counts, evaluate_each, summed
 from fastadv.evaluate.statistics import proportion
 from fastadv.pixels import PixelSpace
-from fastadv.progress import progress_bar
+from fastadv.progress import Work, work_shown
 from fastadv.train.config import DataConfig
 from fastadv.train.distributed import ALONE, Processes, gathered, on_all, on_main
 
@@ -121,19 +121,17 @@ def run(
     pending = sum(file.find(evaluation.key) is None for _, evaluation in plan)
     records, measured = [], itertools.count(1)
     _, share = _share(len(images), sweep.batch_size, processes)
-    with progress_bar(shown=processes.main) as progress:
-        task = progress.add_task("", total=pending * len(share))
+    together = _together(plan, file)
+    total = len(share) * sum(passes for _, passes in together.values())
+    with work_shown(total, shown=processes.main) as work:
         for subject, evaluation in plan:
             record = file.find(evaluation.key)
             if record is None:
-                together = [
-                    e for s, e in plan if s is subject and _shares_a_pass(evaluation, e) and not file.find(e.key)
-                ]
-                what = f"{subject.name}: {evaluation.attack} eps = {', '.join(f'{e.eps:g}' for e in together)}"
-                progress.update(task, description=what)
-                for record in _measure(sweep, subject, together, images, partial(progress.advance, task), processes):
+                evaluations, passes = together[evaluation.key]
+                work.begin(f"{subject.name}: {evaluation.attack} eps = {', '.join(f'{e.eps:g}' for e in evaluations)}")
+                for record in _measure(sweep, subject, evaluations, images, advancing(work, passes), processes):
                     _keep(record, file, processes)
-                    if processes.main and progress.disable:
+                    if work.by_lines:
                         _print(record, f"{next(measured)}/{pending}")
                 record = file.find(evaluation.key)
                 assert record is not None
@@ -143,6 +141,27 @@ def run(
                 _keep(record, file, processes)
             records.append(record)
     return records
+
+
+def _together(
+    plan: Sequence[tuple[Subject, Evaluation]], file: RecordFile[Record]
+) -> dict[str, tuple[list[Evaluation], float]]:
+    """By the key of the first: evaluations that are measured in one pass, and how long that is, in forward passes."""
+    found: dict[str, tuple[list[Evaluation], float]] = {}
+    seen: set[str] = set()
+    for subject, first in plan:
+        if first.key in seen or file.find(first.key):
+            continue
+        evaluations = [e for s, e in plan if s is subject and _shares_a_pass(first, e) and not file.find(e.key)]
+        eps = [evaluation.eps for evaluation in evaluations]
+        found[first.key] = evaluations, len(eps) + generation_passes(subject, first.attack, first.options, eps)
+        seen.update(evaluation.key for evaluation in evaluations)
+    return found
+
+
+def advancing(work: Work, passes: float) -> Callable[[int], None]:
+    """What tells of images that are done with, each after so many forward passes."""
+    return lambda images: work.advance(images * passes)
 
 
 def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes) -> None:
@@ -242,7 +261,7 @@ def _measure(
             return []
         return evaluate_each(
             subject.model.to(sweep.device),
-            counted(loader, lambda m: advance(m * len(evaluations)), batches),
+            counted(loader, advance, batches),
             attack=first.attack.partition(":")[0],
             eps=[evaluation.eps for evaluation in evaluations],
             space=subject.space,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.statistics import Proportion, proportion, rule_of_three
+from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.extras import require
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured", Record, "TransferRecord")
 Cell = str | Proportion | None  # None: not measured
+
+INTERVALS = "In brackets the 95 % confidence interval, Wilson's."  # of every Proportion in a table
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,13 @@ def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
     """
     check_same_images(records, attrgetter("model"))
     attacks = dict.fromkeys(record.attack for record in records if record.attack != CLEAN)
-    return {
-        attack: _robustness_table(attack, [r for r in records if r.attack in (CLEAN, attack)]) for attack in attacks
-    }
+    return {attack: _robustness_table(attack, under(attack, records)) for attack in attacks}
+
+
+def under(attack: str, records: Sequence[Record]) -> list[Record]:
+    """Those of an attack, and of clean images those of the models that were attacked by it."""
+    attacked = {record.model for record in records if record.attack == attack}
+    return [r for r in records if r.attack == attack or (r.attack == CLEAN and r.model in attacked)]
 
 
 def check_same_images(records: Sequence[Measured], row: Callable[[Measured], str]) -> None:
@@ -88,7 +94,7 @@ def _robustness_table(attack: str, records: Sequence[Record]) -> Table:
         for top in tops
     ]
     header = ("Model", "Metric", "Clean", *(f"eps = {eps:g}" for _, eps in columns[1:]))
-    return Table(f"Accuracy on {attack} adversarial images", header, tuple(rows), labels=2, notes=_notes(records, rows))
+    return Table(f"Accuracy on {attack} adversarial images", header, tuple(rows), labels=2, notes=_notes(records))
 
 
 def _by_cell(records: Sequence[Record]) -> dict[tuple[str, str, float], Record]:
@@ -109,33 +115,18 @@ def _accuracy(record: Record | None, top: int) -> Proportion | None:
     return None if record is None or correct is None else proportion(correct, record.n)
 
 
-def _notes(records: Sequence[Record], rows: Sequence[Sequence[Cell]]) -> tuple[str, ...]:
+def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     first = records[0]
     images = f"the {first.n:,}" if first.n == first.total else f"{first.n:,} of the {first.total:,}"
     notes = [
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
-        "±: half the width of the 95 % confidence interval from the standard error of the mean.",
-        *note_on_ends(rows, [first.n]),
+        INTERVALS,
         *notes_on_gradients(records),
     ]
     if all(record.top5 is None for record in records):
         notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
     options = {json.dumps(dict(record.options), sort_keys=True) for record in records if record.options}
     return (*notes, *(f"Options of the attack: {text}." for text in sorted(options)))
-
-
-def note_on_ends(rows: Sequence[Sequence[Cell]], counts: Iterable[int] = ()) -> tuple[str, ...]:
-    """What a ± of 0 tells, as a note below a table; no note if no cell has one.
-
-    Args:
-        rows: of the table.
-        counts: of how many images its cells are; none if each is of its own number.
-    """
-    if all(not isinstance(cell, Proportion) or cell.half_width > 0 for row in rows for cell in row):
-        return ()
-    bounds = ", ".join(f"{100 * rule_of_three(n):.3g} % with n = {n:,}" for n in dict.fromkeys(counts))
-    away = f"3 / n away ({bounds})" if bounds else "3 / n away"
-    return (f"At 0 % and 100 % the ± is 0; the 95 % bound is then {away}.",)
 
 
 def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple[str, ...]:
@@ -167,9 +158,9 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV, for a program to read: numbers in percent, each with its ``±`` in the column after it.
+    """The table as CSV, for a program to read; a column's name says what it holds in percent.
 
-    Columns of text alone, such as counts, have no such column.
+    After a column of proportions come the ends of their interval, and half the width of the paper's.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -178,16 +169,22 @@ def to_csv(table: Table) -> str:
         if index < table.labels:
             columns.append([name, *cells])
             continue
-        columns.append([name, *(_percent(cell)[0] for cell in cells)])
-        if not _is_text(cells):
-            columns.append([f"{name} ±", *(_percent(cell)[1] for cell in cells)])
+        if _is_text(cells):
+            percent = any(isinstance(cell, str) and cell.endswith("%") for cell in cells)
+            columns.append([f"{name} (%)" if percent else name, *(_bare(cell) for cell in cells)])
+            continue
+        columns.append([f"{name} (%)", *(_percent(cell, "value") or _bare(cell) for cell in cells)])
+        for part, what in (("low", "low"), ("high", "high"), ("half_width", "paper's ±")):
+            columns.append([f"{name} {what} (%)", *(_percent(cell, part) for cell in cells)])
     writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
 
 
 def to_json(table: Table) -> str:
-    """The table as JSON, for a program to read: a number is an object with ``value`` and ``half_width``, fractions."""
-    return json.dumps({**asdict(table), "bold": sorted(table.bold)}, indent=2, ensure_ascii=False) + "\n"
+    """The table as JSON, for a program to read: a number is the fields of a :class:`Proportion`, which it names."""
+    numbers = "fractions of 1: value, Wilson's 95 % interval from low to high, half_width of the paper's interval"
+    content = {**asdict(table), "bold": sorted(table.bold), "numbers": numbers}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_rich(table: Table) -> rich.table.Table:
@@ -201,9 +198,14 @@ def to_rich(table: Table) -> rich.table.Table:
         padding=0,  # the paper's tables fit 80 columns then
         pad_edge=False,
     )
+    rows = display_rows(table)
     for i, name in enumerate(table.header):
-        grid.add_column(name, justify="left" if i < table.labels else "right")
-    for row in display_rows(table):
+        if i < table.labels:
+            grid.add_column(name, overflow="fold")
+            continue
+        words = [word for cell in (name, *(row[i] for row in rows)) for word in cell.split()]
+        grid.add_column(name, justify="right", min_width=max(map(len, words)))  # no number is cut
+    for row in rows:
         grid.add_row(*map(text.Text, row))  # Text: a name such as "[adv]" is not markup
     return grid
 
@@ -233,7 +235,11 @@ def _is_text(cells: Sequence[Cell]) -> bool:
     return bool(measured) and all(isinstance(cell, str) for cell in measured)
 
 
-def _percent(cell: Cell) -> tuple[str, str]:
-    if isinstance(cell, Proportion):
-        return f"{100 * cell.value:.4f}", f"{100 * cell.half_width:.4f}"
-    return (cell or "").removesuffix("%"), ""
+def _percent(cell: Cell, part: str) -> str:
+    """A field of a proportion in percent; nothing of another cell."""
+    return f"{100 * getattr(cell, part):.4f}" if isinstance(cell, Proportion) else ""
+
+
+def _bare(cell: Cell) -> str:
+    """A text without its sign of percent."""
+    return cell.removesuffix("%") if isinstance(cell, str) else ""

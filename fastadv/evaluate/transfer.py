@@ -19,12 +19,24 @@ from fastadv.attacks.no_gradient import WithoutGradient
 from fastadv.data import ImageSet
 from fastadv.data.image_source import Selection
 from fastadv.evaluate.attack_text import parse_attack
+from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.records import RecordFile, key_of
 from fastadv.evaluate.robustness import Hits, hits
 from fastadv.evaluate.statistics import Proportion, proportion
-from fastadv.evaluate.sweep import Images, Subject, Sweep, counted, fingerprint, loader_of, measured_on, provenance
+from fastadv.evaluate.sweep import (
+    Images,
+    Subject,
+    Sweep,
+    advancing,
+    counted,
+    fingerprint,
+    loader_of,
+    measured_on,
+    provenance,
+)
+from fastadv.pixel_range import RangeWatch
 from fastadv.pixels import PixelSpace
-from fastadv.progress import progress_bar
+from fastadv.progress import work_shown
 
 TOPS = (1, 5)
 
@@ -163,11 +175,12 @@ def transfer(
     perturb = attacks.create(attack, source, space=space, seed=seed, **options)
     perturb.counting = True
     tallies = [[_Tally() for _ in targets] for _ in eps]
+    watch = RangeWatch(space)
     with ExitStack() as stack:
         for model in {id(model): model for model in (source, *(model for model, _ in targets))}.values():
             stack.enter_context(isolated(model, bn="eval"))
         for images, labels in batches:
-            space.check(images)
+            watch.look(images)
             clean = hits(source, images, labels)
             made = perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for adv, row in zip(made, tallies, strict=True):
@@ -231,28 +244,34 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
     }
     pending = sum(_is_pending(file, evaluations) for evaluations in plan.values())
     records, measured = [], itertools.count(1)
-    with progress_bar() as progress:
-        task = progress.add_task("", total=pending * len(images))
+    passes = {key: _passes(key[0], evaluations) for key, evaluations in plan.items() if _is_pending(file, evaluations)}
+    with work_shown(len(images) * sum(passes.values())) as work:
         for (source, attack), evaluations in plan.items():
             if _is_pending(file, evaluations):
                 what = f"{source.name}: {attack}"
-                progress.update(task, description=what)
-                for record in _measure(
-                    sweep, source, subjects, evaluations, images, lambda m: progress.advance(task, m)
-                ):
+                work.begin(what)
+                advance = advancing(work, passes[source, attack])
+                for record in _measure(sweep, source, subjects, evaluations, images, advance):
                     if file.find(record.key) is None:
                         file.append(record)
-                if progress.disable:
+                if work.by_lines:
                     print(f"{next(measured)}/{pending}  {what}", file=sys.stderr, flush=True)
             records += [_named(file, evaluation) for evaluation in evaluations]
     return records
+
+
+def _passes(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
+    """Of each image, in forward passes: clean, then made at each size and shown to each target."""
+    first, eps = evaluations[0], list(dict.fromkeys(evaluation.eps for evaluation in evaluations))
+    return 1 + generation_passes(source, first.attack, first.options, eps) + len(evaluations)
 
 
 def draw(images: Images, count: int | None, seed: int) -> Images:
     """``count`` of the images at random, in the order that they had; all of them for None."""
     if count is None or count >= len(images):
         return images
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    generator = torch.Generator("cpu").manual_seed(seed)
+    chosen = torch.randperm(len(images), generator=generator, device="cpu")[:count].sort().values
     if isinstance(images, ImageSet):
         return ImageSet(images.images[chosen], images.labels[chosen], images.classes)
     return Selection(images, chosen)

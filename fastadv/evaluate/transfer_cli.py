@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastadv import devices
 from fastadv.arguments import create_parser, parse, whole
 from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, sweep_of
 from fastadv.evaluate.figures import save_figure
+from fastadv.evaluate.folder import beside, remark_on_left_out
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.subjects import add_options, load_subjects
 from fastadv.evaluate.sweep import Subject, Sweep
@@ -21,6 +23,7 @@ from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer
 from fastadv.extras import require
 from fastadv.outputs import make_folder
 from fastadv.train.distributed import Processes
+from fastadv.wording import readable
 
 _DESCRIPTION = """\
 Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
@@ -51,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
 
         def measure() -> None:
             records = run_transfer(sweep, subjects, file)
-            print("written:", file.path, *_write(records, arguments), sep="\n  ")
+            together, left_out = beside(records, file.records)
+            print("written:", file.path, *_write(together, arguments), sep="\n  ")
+            if left_out:
+                print(remark_on_left_out(left_out), file=sys.stderr)
 
         return arguments.out, measure
 
@@ -98,22 +104,24 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
 def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
     if text is None:
         return names[0], names[1]
-    source, _, target = text.partition(":")
+    source, _, target = readable(text).partition(":")
     if source not in names or target not in names:
         raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
     return source, target
 
 
 def _write(records: Sequence[TransferRecord], arguments: argparse.Namespace) -> list[Path]:
-    """Tables and figures below OUT; the tables on the terminal too."""
+    """Tables and figures below OUT; the tables of the command's sizes on the terminal too."""
     console = require("rich.console", extra="evaluate").Console()
     paths = []
     for measure in MEASURES:
-        for eps in arguments.eps:
+        sizes = sorted({record.eps for record in records})
+        for eps in sizes:
             table = transfer_table(records, measure=measure, eps=eps)
-            console.print(to_rich(table))
+            if eps in arguments.eps:
+                console.print(to_rich(table))
             paths += save_table(table, arguments.out / "tables" / f"transfer-{measure}-eps-{eps:g}")
-        if len(arguments.eps) > 1:
+        if len(sizes) > 1:
             source, target = arguments.curve
             figure = transfer_figure(records, source=source, target=target, measure=measure)
             paths += save_figure(figure, arguments.out / "figures" / f"transfer-{measure}")

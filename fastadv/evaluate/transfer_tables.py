@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.statistics import proportion, wilson
-from fastadv.evaluate.tables import Cell, Table, check_same_images, note_on_ends, notes_on_gradients
+from fastadv.evaluate.tables import INTERVALS, Cell, Table, check_same_images, notes_on_gradients
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
     notes = (
         f"{_WHAT[measure]} Columns: the attack, and the target. eps in pixel values of [0, 255].",
         f"{first.n:,} of the {first.total:,} {first.split} images of {first.dataset}, drawn at random by seed "
-        f"{first.seed}. ±: half the width of the 95 % confidence interval.",
-        *note_on_ends(rows, [first.n] if measure == "error" else []),
+        f"{first.seed}. {INTERVALS}",
         *notes_on_gradients(chosen.values(), attacked="source"),
     )
     caption = f"{MEASURES[measure][0]}, eps = {eps:g}"

@@ -17,13 +17,14 @@ from fastadv.extras import require
 from fastadv.outputs import check_no_file, make_folder, only_writer
 from fastadv.signals import exit_code, interrupt, on_first_signal
 from fastadv.study import manifest
-from fastadv.study.cost import Speeds, hours, seconds_of, training_seconds
+from fastadv.study.cost import Speeds, seconds_of, training_seconds
 from fastadv.study.plan import Network, Study
 from fastadv.study.recipes import STUDIES
 from fastadv.study.report import write_report
 from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
+from fastadv.wording import hours, readable
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
@@ -87,7 +88,8 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         return 2
     try:
         with only_writer(arguments.out):
-            manifest.update(place.folder, about, [one.name for one in studies], shlex.join(["fastadv", "study", *argv]))
+            command = readable(shlex.join(["fastadv", "study", *argv]))
+            manifest.update(place.folder, about, [one.name for one in studies], command)
             failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
     except ValueError as error:
         print(f"fastadv study: {error}", file=sys.stderr)

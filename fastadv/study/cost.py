@@ -187,11 +187,3 @@ def seconds_of(evaluations: Evaluations, scale: Scale, speeds: Speeds) -> float:
         for part in evaluations
         for network in part.networks
     )
-
-
-def hours(seconds: float) -> str:
-    """As people say it: 40 s, 12 min, 1.5 h, 3 d."""
-    for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 72)):
-        if seconds < most * size:
-            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:,.0f} d"

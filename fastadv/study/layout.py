@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.statistics import Proportion, proportion, quantile, wilson
-from fastadv.evaluate.tables import Cell, Table, note_on_ends, notes_on_gradients
+from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.comparisons import gain
 from fastadv.study.plan import Network, Plot, Shown
@@ -104,7 +104,7 @@ def accuracy_table(
         header,
         tuple(lines),
         labels=len(labels) + 2,
-        notes=(*notes, *_notes(scale, results, rows, lines)),
+        notes=(*notes, *_notes(scale, results, rows)),
         bold=bold,
     )
 
@@ -135,12 +135,12 @@ def images_note(records: Iterable[Record]) -> str:
     return f"First {' and '.join(counts)} of {record.total:,} {record.split} images of {record.dataset}"
 
 
-def _notes(scale: Scale, results: Results, rows: Sequence[Row], lines: Sequence[Sequence[Cell]]) -> list[str]:
+def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
     records = [results.record(row.network, row.attack, scale.eps[0]) for row in rows]
-    notes = [f"{images_note(records)}; ±: 95 % interval.", *note_on_ends(lines, [record.n for record in records])]
+    notes = [f"{images_note(records)}. {INTERVALS}"]
     notes += gradient_notes(scale, results, [(row.network, row.attack) for row in rows])
     if tuple(scale.eps) != paper.EPS:
-        notes.append("eps in pixel values; in brackets the paper's, in whose place it stands.")
+        notes.append("In the headings eps in pixel values, and in brackets the paper's, in whose place it stands.")
     return notes
 
 
@@ -155,7 +155,7 @@ def gradient_notes(scale: Scale, results: Results, attacked: Iterable[tuple[Netw
 
 
 def _ties(lines: Sequence[Sequence[Cell]], ours: Mapping[str, list[int]], clean: int) -> frozenset[tuple[int, int]]:
-    """Per column the best and those whose 95 % intervals reach its own, the paper's footnote to Table 5.
+    """Per column the best and those whose 95 % intervals reach its own, as in the paper's Table 5 by its own interval.
 
     Accuracies under different attacks do not compare: after the column ``clean``, rows of each attack by themselves.
     """
@@ -166,7 +166,7 @@ def _ties(lines: Sequence[Sequence[Cell]], ours: Mapping[str, list[int]], clean:
         cells = {index: cell for index in indices if isinstance(cell := lines[index][column], Proportion)}
         best = max(cells.values(), key=lambda cell: cell.value)
         for index, cell in cells.items():
-            if cell.value + cell.half_width >= best.value - best.half_width:
+            if cell.high >= best.low:
                 bold.add((index, column))
     return frozenset(bold)
 

@@ -14,7 +14,6 @@ from fastadv.evaluate.tables import Table, save_table, to_markdown
 from fastadv.extras import require
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
-from fastadv.study.cost import hours
 from fastadv.study.page import page
 from fastadv.study.plan import Network, Shown, Study
 from fastadv.study.recipes import STUDIES
@@ -23,6 +22,7 @@ from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.parsing import flat
+from fastadv.wording import hours
 
 
 @dataclass(frozen=True, eq=False)

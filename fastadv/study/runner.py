@@ -21,7 +21,7 @@ from fastadv.evaluate.subjects import check_classes
 from fastadv.evaluate.sweep import Images, Subject, Sweep, fingerprint, run
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.signals import on_first_signal
-from fastadv.study.cost import Speeds, evaluation_seconds, hours, training_seconds
+from fastadv.study.cost import Speeds, evaluation_seconds, training_seconds
 from fastadv.study.plan import Leaking, Network, Robustness, Study, Transfer, vary
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
@@ -30,6 +30,7 @@ from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
 from fastadv.train.parsing import dump_config
 from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.wording import hours
 
 BATCH = 100
 SEED = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,7 @@ def create_trainer(
     on_main(processes, lambda: download(config))
     parts = on_all(processes, lambda: create_parts(config, processes))
     check_same_images(parts, processes)
+    config = _with_whole_path(config)
     wrapped, parallel = _wrapped(parts.model, config, parts.device, processes)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, parts, wrapped, parallel, processes))
     seed_draws(config.seed, processes)
@@ -118,6 +120,14 @@ def _assemble(
     return trainer
 
 
+def _with_whole_path(config: TrainConfig) -> TrainConfig:
+    """As it is stored with the run, which is looked at from other folders than this process's own."""
+    root = config.data.root
+    if root is None:
+        return config
+    return replace(config, data=replace(config.data, root=os.path.abspath(os.path.expanduser(root))))
+
+
 def _stop_at_bad_images(trainer: Trainer) -> None:
     check = data.check_command(str(trainer.config.data.root))
 
@@ -161,11 +171,13 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         **{"space": config.data.pixel_space, "eps": attack.size},
         **{"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight},
     }
+    # The loaders clip what they make into the space: a look at each minibatch would find nothing.
+    validate = {"validate": "first"}
     if attack.training == "free":
-        return FreeTask(model, accumulate=config.accumulate, **attack.options, **options)
+        return FreeTask(model, accumulate=config.accumulate, **validate | attack.options, **options)
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
     options["seed"] = config.seed
-    attack_options = {"bn": attack.bn, "fast": config.fast, **attack.options}
+    attack_options = {**validate, "bn": attack.bn, "fast": config.fast, **attack.options}
     if attack.training == "fast":
         alpha = attack_options.pop("alpha", None)
         return fast_task(model, alpha=alpha, attack_options=attack_options, **options)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import ops
-from fastadv.attacks.amounts import checked_alpha, checked_eps, checked_number
+from fastadv.attacks.amounts import check_step, checked_alpha, checked_eps, checked_number
 from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
+from fastadv.options import check_choice
+from fastadv.pixel_range import VALIDATE, RangeWatch
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.train.task import MinibatchTask, check_minibatch, check_state
 
@@ -61,6 +63,7 @@ class FreeTask(MinibatchTask):
             the perturbations: an example that the network is surer of than its target is moved towards its class.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
+        validate: which minibatches must lie in the space, as for :class:`fastadv.attacks.Attack`.
 
     Raises:
         ValueError: an eps or alpha that is not positive and finite, accumulate that is not an integer of at least 1, a
@@ -83,11 +86,15 @@ class FreeTask(MinibatchTask):
         accumulate: int = 1,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.4,
+        validate: str = "always",
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         check_space(space)
+        check_choice("validate", validate, VALIDATE)
+        self.validate = validate
         self.eps = checked_number(checked_eps(eps, space))
         self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
+        check_step(self.alpha)
         if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
             raise ValueError(f"accumulate must be an integer of at least 1, got {accumulate!r}")
         self.space = space
@@ -101,8 +108,8 @@ class FreeTask(MinibatchTask):
         self._perturbations: list[Tensor | None] = [None] * accumulate  # [m, C, H, W] each
         self._waiting: Counter[int] = Counter()  # how often each was shown and has not moved
         self._stood_still = False
-        self._range_seen = False
         self._gradient_seen = False
+        self._watch = RangeWatch(space, one="call", waits=False)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one minibatch; call ``backward()`` on it, for all inputs, which also moves the perturbations.
@@ -114,13 +121,12 @@ class FreeTask(MinibatchTask):
         Raises:
             TypeError: images that are not floating point, labels that are neither int64 nor soft, a model that returns
                 neither logits nor a named tuple that begins with them.
-            ValueError: images that require a gradient, that lie outside the space (looked for in the first minibatch)
-                or have another shape than those before, none at all, or as many labels as there are not images.
+            ValueError: images that require a gradient, that lie outside the space (on a GPU those of a later minibatch
+                than the first show in the next call) or have another shape than those before, none at all, or as many
+                labels as there are not images.
         """
         check_minibatch(images, labels)
-        if not self._range_seen:
-            self.space.check(images)
-            self._range_seen = True
+        self._watch.look(images, self.validate)
         place = self.iteration % self.accumulate
         if self._waiting[place] == _PATIENCE and not self._stood_still:
             warnings.warn(_STANDS_STILL, stacklevel=2)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.operators import Operators
-from fastadv import PixelSpace, TruncatedNormalEps, attacks
+from fastadv import PixelSpace, TruncatedNormalEps, attacks, pixel_range
 from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.recorder import refusing_waits
 from tests.attacks.models import ConvNet, batch
@@ -101,7 +101,7 @@ def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
     """(what a call runs once everything has been looked at, the passes of the model, folded if the attack folds it)."""
     model = ConvNet().eval()
     images, labels = batch(6)
-    attack = attacks.create(name, model, **{"eps": 4, **options}, space=UNIT, seed=1)
+    attack = attacks.create(name, model, **{"eps": 4, "validate": "first", **options}, space=UNIT, seed=1)
     attack(images, labels)
     with Operators(images) as counted:
         attack(images, labels)
@@ -152,6 +152,16 @@ def test_nothing_is_waited_for(name: str, options: dict[str, Any], added: dict[s
     """But on the host alone: the largest of a drawn eps is read from numbers that were drawn there."""
     counted, _ = second_call(name, **options)
     assert +counted.waits == {operator: n for operator, n in added.items() if operator == "_local_scalar_dense"}
+
+
+def test_a_look_at_a_later_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the images, and no wait for a GPU, whose answer is read in the next call."""
+    monkeypatch.setattr(pixel_range, "_is_waited_for", lambda images: True)
+    without, _ = second_call("step_ll")
+    counted, _ = second_call("step_ll", validate="always")
+    assert besides(counted.moving, without.moving, 1) == {"aminmax": 1}
+    assert besides(counted.full_size, without.full_size, 1) == {}
+    assert +counted.waits == {}
 
 
 META = torch.device("meta")

@@ -66,12 +66,11 @@ def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype)
         ({"eps": None}, TypeError, "eps must be a number.*got NoneType"),
         ({"eps": "16"}, TypeError, "eps must be a number.*got str"),
         ({"eps": [8, 16]}, TypeError, "eps must be a number.*got list"),
-        ({"alpha": 0}, ValueError, "alpha must be positive.*got 0"),
-        ({"alpha": -1}, ValueError, "alpha must be positive.*got -1"),
-        ({"alpha": "1"}, ValueError, "alpha must be positive.*got 1"),
+        ({"alpha": -1}, ValueError, "alpha must be zero or more.*got -1"),
+        ({"alpha": "1"}, ValueError, "alpha must be zero or more.*got 1"),
         ({"eps": True}, TypeError, "eps must be a number.*got bool"),
-        ({"alpha": torch.ones(6)}, ValueError, r"alpha must be positive.*got a tensor \[6\]"),
-        ({"alpha": NAN}, ValueError, "alpha must be positive.*got nan"),
+        ({"alpha": torch.ones(6)}, ValueError, r"alpha must be zero or more.*got a tensor \[6\]"),
+        ({"alpha": NAN}, ValueError, "alpha must be zero or more.*got nan"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, TypeError, "steps must be an integer.*got float"),
         ({"steps": True}, TypeError, "steps must be an integer.*got bool"),
@@ -99,6 +98,13 @@ def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype)
 def test_refused_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         attacks.create("mi_fgsm", **{"model": ConvNet(), **options})
+
+
+@pytest.mark.parametrize("name", ["iter_basic", "iter_ll", "pgd", "mi_fgsm"])
+def test_steps_of_no_length_stand_still(name: str) -> None:
+    still = {"random_start": False} if name == "pgd" else {}
+    adv = attacks.create(name, ConvNet(), eps=4, alpha=0, **still)(IMAGES, LABELS)
+    assert torch.equal(adv, IMAGES)
 
 
 @pytest.mark.parametrize(

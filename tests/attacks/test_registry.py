@@ -168,4 +168,5 @@ def test_attacks_print_themselves(name: str, options: dict[str, object], shown: 
 
 def test_defaults() -> None:
     attack = attacks.create("fgsm", ConvNet())
-    assert attack.eps == 16 and attack.space == PixelSpace.unit() and attack.bn == "eval" and attack.validate == "first"
+    assert attack.eps == 16 and attack.space == PixelSpace.unit()
+    assert attack.bn == "eval" and attack.validate == "always"

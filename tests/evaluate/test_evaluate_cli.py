@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import torch
 
 from fastadv import attacks, models
 from fastadv.arguments import parse
+from fastadv.cli import main
 from fastadv.evaluate import Record, read_records
 from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate.sweep import fingerprint
@@ -171,6 +173,35 @@ def test_a_line_for_each_measured_record_without_a_terminal(
         assert evaluate(*command, sizes) == 0
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == len(expected) and all(map(re.match, expected, lines)), lines
+
+
+def test_a_second_command_shows_what_the_first_one_measured(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[list[str]] = []
+    monkeypatch.setattr(evaluate_cli, "_write", lambda records, _: written.append([r.attack for r in records]) or [])
+    command = (run_folder, "--eps", "2", "--out", tmp_path / "out", "--attacks")
+    assert evaluate(*command, "fgsm") == evaluate(*command, "random_sign") == 0
+    shown = capsys.readouterr()
+    assert "in no table" not in shown.err and shown.out.count("Accuracy on fgsm") == 1
+    assert evaluate(*command, "fgsm", "--seed", "1") == 0
+    assert "3 of the folder's measurements are in no table or figure" in capsys.readouterr().err
+    assert written == [["clean", "fgsm"], ["clean", "random_sign", "fgsm"], ["clean", "fgsm"]]
+
+
+def test_results_are_shown_on_an_ascii_terminal(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured and written with its name, of which Python knows the bytes alone; a sign that ASCII lacks is escaped."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr(evaluate_cli, "save_figure", lambda *_: [])
+    name = "Adv. \u03b5 \u00b1".encode().decode("ascii", "surrogateescape")
+    command = ["evaluate", f"{name}={run_folder}", "--attacks", "fgsm", "--eps", "2", "--limit", "20"]
+    assert main([*command, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    shown = terminal.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert "Adv. \\u03b5 \\xb1" in shown and "written:" in shown
+    assert "| Adv. \u03b5 \u00b1 | top 1 |" in (tmp_path / "out/tables/robustness-fgsm.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("records_only")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom, binomtest
 
 from fastadv.evaluate.statistics import (
     UNKNOWN,
@@ -13,7 +14,6 @@ from fastadv.evaluate.statistics import (
     proportion,
     quantile,
     ratio,
-    rule_of_three,
     wilson,
 )
 
@@ -38,16 +38,48 @@ def test_hand_computed(successes: int, n: int, value: float, half_width: float) 
 
 @pytest.mark.parametrize(
     ("successes", "n", "text"),
-    [(972, 1000, "97.2% ±1.0"), (50, 100, "50.0% ±9.8"), (0, 10, "0.0% ±0.0"), (10, 10, "100.0% ±0.0")],
+    [(972, 1000, "97.2% [96.0-98.1]"), (0, 10, "0.0% [0.0-27.8]"), (10, 10, "100.0% [72.2-100.0]")],
 )
 def test_text(successes: int, n: int, text: str) -> None:
     assert str(proportion(successes, n)) == text
 
 
-@pytest.mark.parametrize(("n", "bound"), [(2, 1.0), (6, 0.5), (1000, 0.003)])
-def test_rule_of_three(n: int, bound: float) -> None:
-    assert rule_of_three(n) == bound
-    assert n < 6 or (1 - bound) ** n <= 0.05
+def coverage(low: np.ndarray, high: np.ndarray, p: float) -> float:
+    """How often the interval of 0, 1, ..., n successes [n + 1] holds p: exactly, from the binomial distribution."""
+    n = len(low) - 1
+    return float(binom.pmf(np.arange(n + 1), n, p)[(low <= p) & (p <= high)].sum())
+
+
+@pytest.mark.parametrize("n", [5, 20, 50, 500])
+def test_how_often_an_interval_holds_the_true_fraction(n: int) -> None:
+    """Where it is least often: just beyond the ends of the intervals themselves; and in the mean over all fractions."""
+    found = [proportion(successes, n) for successes in range(n + 1)]
+    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+    ends = np.concatenate([low, high])
+    tried = np.concatenate([np.linspace(0.5 / n, 1 - 0.5 / n, 200), ends - 1e-9, ends + 1e-9])
+    tried = tried[(tried > 0) & (tried < 1)]
+    covered = np.array([coverage(low, high, p) for p in tried])
+    expected = n * np.minimum(tried, 1 - tried)
+    assert covered.min() >= 0.83
+    assert covered[expected >= 1].min() >= 0.915 or n == 5
+    assert 0.945 <= covered[:200].mean() <= 0.965
+
+
+@pytest.mark.parametrize(("n", "papers", "shown"), [(500, 0.393, 0.909), (1000, 0.632, 0.919)])
+def test_the_papers_interval_does_not_hold_near_0_and_1(n: int, papers: float, shown: float) -> None:
+    found = [proportion(successes, n) for successes in range(n + 1)]
+    value, half, low, high = (
+        np.array([getattr(one, name) for one in found]) for name in ("value", "half_width", "low", "high")
+    )
+    for p in (0.001, 0.999):
+        assert coverage(value - half, value + half, p) == pytest.approx(papers, abs=1e-3)
+        assert coverage(low, high, p) == pytest.approx(shown, abs=1e-3)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (1, 7), (500, 1000), (49_999, 50_000), (3, 3)])
+def test_the_interval_is_that_of_scipy(successes: int, n: int) -> None:
+    theirs, ours = binomtest(successes, n).proportion_ci(method="wilson"), proportion(successes, n)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-4, abs=1e-12)
 
 
 @pytest.mark.parametrize(("successes", "n", "names"), [(0, 0, "n"), (-1, 5, "successes"), (6, 5, "successes")])

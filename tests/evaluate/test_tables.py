@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,32 +36,39 @@ def test_markdown_is_the_layout_of_table_1(records: list[Record]) -> None:
         "\n"
         "| Model | Metric | Clean | eps = 2 | eps = 16 |\n"
         "| --- | --- | ---: | ---: | ---: |\n"
-        "| Baseline | top 1 | 95.0% ±1.4 | 50.0% ±3.1 | 10.0% ±1.9 |\n"
-        "|  | top 5 | 99.9% ±0.2 | 90.0% ±1.9 | 50.0% ±3.1 |\n"
-        "| Adv \\| k=16 | top 1 | 90.0% ±1.9 | - | 80.0% ±2.5 |\n"
-        "|  | top 5 | 100.0% ±0.0 | - | 99.0% ±0.6 |\n"
+        "| Baseline | top 1 | 95.0% [93.5-96.2] | 50.0% [46.9-53.1] | 10.0% [8.3-12.0] |\n"
+        "|  | top 5 | 99.9% [99.4-100.0] | 90.0% [88.0-91.7] | 50.0% [46.9-53.1] |\n"
+        "| Adv \\| k=16 | top 1 | 90.0% [88.0-91.7] | - | 80.0% [77.4-82.4] |\n"
+        "|  | top 5 | 100.0% [99.6-100.0] | - | 99.0% [98.2-99.5] |\n"
         "\n"
         "Over 1,000 of the 10,000 test images of fashion_mnist; eps in pixel values of [0, 255].\n"
         "\n"
-        "±: half the width of the 95 % confidence interval from the standard error of the mean.\n"
-        "\n"
-        "At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away (0.3 % with n = 1,000).\n"
+        "In brackets the 95 % confidence interval, Wilson's.\n"
     )
 
 
 def test_csv_is_numbers(records: list[Record]) -> None:
-    assert to_csv(robustness_tables(records)["step_ll"]) == (
-        "Model,Metric,Clean,Clean ±,eps = 2,eps = 2 ±,eps = 16,eps = 16 ±\n"
-        "Baseline,top 1,95.0000,1.3508,50.0000,3.0990,10.0000,1.8594\n"
-        "Baseline,top 5,99.9000,0.1959,90.0000,1.8594,50.0000,3.0990\n"
-        "Adv | k=16,top 1,90.0000,1.8594,,,80.0000,2.4792\n"
-        "Adv | k=16,top 5,100.0000,0.0000,,,99.0000,0.6167\n"
+    """In percent, which the columns' names say; the paper's interval has a column of its own."""
+    heads, *rows = to_csv(robustness_tables(records)["step_ll"]).splitlines()
+    parts = ("", " low", " high", " paper's ±")
+    assert heads.split(",") == [
+        *("Model", "Metric"),
+        *(f"{name}{part} (%)" for name in ("Clean", "eps = 2", "eps = 16") for part in parts),
+    ]
+    assert rows[0] == (
+        "Baseline,top 1,95.0000,93.4686,96.1870,1.3508,50.0000,46.9069,53.0931,3.0990,10.0000,8.2909,12.0152,1.8594"
     )
+    assert rows[2].startswith("Adv | k=16,top 1,90.0000,87.9848,91.7091,1.8594,,,,,80.0000,")
+    assert rows[3].startswith("Adv | k=16,top 5,100.0000,99.6173,100.0000,0.0000,,,,,99.0000,")
 
 
 def test_csv_has_no_intervals_of_counts() -> None:
-    table = Table("c", ("Model", "n", "Rate"), (("a", "30", proportion(1, 2)), ("b", None, "50%")))
-    assert to_csv(table) == "Model,n,Rate,Rate ±\na,30,50.0000,69.2965\nb,,50,\n"
+    rows = (("a", "30", proportion(1, 2), "40.5%"), ("b", None, "50%", None))
+    assert to_csv(Table("c", ("Model", "n", "Rate", "Paper"), rows)) == (
+        "Model,n,Rate (%),Rate low (%),Rate high (%),Rate paper's ± (%),Paper (%)\n"
+        "a,30,50.0000,9.4529,90.5471,69.2965,40.5\n"
+        "b,,50,,,,\n"
+    )
 
 
 def test_json_is_numbers(records: list[Record]) -> None:
@@ -68,8 +76,9 @@ def test_json_is_numbers(records: list[Record]) -> None:
     assert parsed["header"] == ["Model", "Metric", "Clean", "eps = 2", "eps = 16"]
     name, metric, clean, missing, _ = parsed["rows"][2]
     assert (name, metric, missing) == ("Adv | k=16", "top 1", None)
-    assert clean == {"value": 0.9, "half_width": pytest.approx(0.0185942, rel=1e-5)}
-    assert len(parsed["notes"]) == 3
+    expected = {"value": 0.9, "half_width": 0.0185942, "low": 0.879849, "high": 0.917091}
+    assert clean == pytest.approx(expected, rel=1e-5)
+    assert "fractions of 1: value, Wilson's" in parsed["numbers"] and len(parsed["notes"]) == 2
 
 
 def test_the_terminal_shows_every_cell_and_takes_no_name_for_markup(make_record: MakeRecord) -> None:
@@ -78,7 +87,7 @@ def test_the_terminal_shows_every_cell_and_takes_no_name_for_markup(make_record:
     with console.capture() as shown:
         console.print(to_rich(table))
     text = shown.get()
-    for part in ("[adv]", "top 1", "95.0% ±1.4", "1.0% ±0.6", "eps = 2", "fgsm", "1,000 of the 10,000"):
+    for part in ("[adv]", "top 1", "95.0% [93.5-96.2]", "1.0% [0.5-1.8]", "eps = 2", "fgsm", "1,000 of the 10,000"):
         assert part in text
 
 
@@ -103,23 +112,24 @@ def test_notes_state_a_whole_split_and_the_options(make_record: MakeRecord) -> N
     assert 'Options of the attack: {"alpha": 2, "bn": "batch"}.' in table.notes
 
 
-@pytest.mark.parametrize(
-    ("top1", "top5", "n", "note"),
-    [
-        (0, 5, 20, "15 % with n = 20"),
-        (20, None, 20, "15 % with n = 20"),
-        (9, 10_000, 10_000, "0.03 % with n = 10,000"),
-        (0, None, 2, "100 % with n = 2"),
-        (1, 19, 20, None),
-    ],
-)
-def test_an_interval_of_no_width_has_a_note(
-    make_record: MakeRecord, top1: int, top5: int | None, n: int, note: str | None
-) -> None:
-    [table] = robustness_tables([make_record("a", "fgsm", 2.0, top1, top5, n=n)]).values()
-    assert [note for note in table.notes if "the ± is 0" in note] == (
-        [f"At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away ({note})."] if note else []
-    )
+@pytest.mark.parametrize(("top1", "text"), [(0, "0.0% [0.0-16.1]"), (20, "100.0% [83.9-100.0]")])
+def test_none_of_so_many_is_not_shown_as_certain(make_record: MakeRecord, top1: int, text: str) -> None:
+    [table] = robustness_tables([make_record("a", "fgsm", 2.0, top1, n=20)]).values()
+    assert f"| {text} |" in to_markdown(table)
+
+
+def test_the_papers_tables_fit_the_terminal(records: list[Record]) -> None:
+    """In 80 columns an interval goes below its number, and is not broken."""
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(to_rich(robustness_tables([*records, *eps_4_and_8(records)])["step_ll"]))
+    text = shown.get()
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(part in text for part in ("95.0%", "[93.5-96.2]", "100.0%", "[99.6-100.0]"))
+
+
+def eps_4_and_8(records: list[Record]) -> list[Record]:
+    return [replace(record, eps=eps) for record in records if record.eps == 16 for eps in (4.0, 8.0)]
 
 
 def test_models_without_a_gradient_have_a_note(make_record: MakeRecord) -> None:
@@ -144,8 +154,8 @@ def test_options_of_an_attack_make_a_table_of_its_own(make_record: MakeRecord) -
     ]
     tables = robustness_tables(records)
     assert [(name, str(table.rows[0][3])) for name, table in tables.items()] == [
-        ("pgd", "50.0% ±3.1"),
-        ("pgd:steps=20", "40.0% ±3.0"),
+        ("pgd", "50.0% [46.9-53.1]"),
+        ("pgd:steps=20", "40.0% [37.0-43.1]"),
     ]
     assert 'Options of the attack: {"steps": 20}.' in tables["pgd:steps=20"].notes
 

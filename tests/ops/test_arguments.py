@@ -224,7 +224,7 @@ def test_amounts_do_not_share_memory_with_adv() -> None:
 
 
 def test_more_channels_than_kernels_carry() -> None:
-    wide = PixelSpace([0.0] * 33, [1.0] * 33)
+    wide = PixelSpace([0.0] * 33, [1.0] * 32 + [2.0])
     x = images(1, 33, 2, 2)
     with pytest.raises(ValueError, match="at most 32 channels"):
         ops.sign_step_(x, x, images(1, 33, 2, 2), 1, 8, wide)

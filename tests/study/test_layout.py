@@ -40,19 +40,10 @@ def test_the_best_is_that_of_rows_under_one_attack(make_record: MakeRecord) -> N
     assert made.bold == {(0, clean), (2, clean)} | {(row, column) for row in (1, 2, 3) for column in attacked}
 
 
-@pytest.mark.parametrize(
-    ("measured", "bounds"),
-    [
-        ([("fgsm", 1000, 900, 0), ("step_ll", 1000, 900, 1)], "0.3 % with n = 1,000"),
-        ([("fgsm", 1000, 900, 1), ("step_ll", 20, 19, 20)], "0.3 % with n = 1,000, 15 % with n = 20"),
-        ([("fgsm", 1000, 999, 1)], None),
-    ],
-)
-def test_none_of_so_many_is_not_shown_as_certain(
-    make_record: MakeRecord, measured: list[tuple[str, int, int, int]], bounds: str | None
-) -> None:
-    found = [note for note in table(make_record, *measured).notes if "3 / n" in note]
-    assert found == ([f"At 0 % and 100 % the ± is 0; the 95 % bound is then 3 / n away ({bounds})."] if bounds else [])
+def test_tables_say_which_interval_they_show(make_record: MakeRecord) -> None:
+    made = table(make_record, ("fgsm", 1000, 900, 0))
+    assert [str(cell) for cell in made.rows[0][-2:]] == ["0.0% [0.0-0.4]"] * 2
+    assert sum("95 % confidence interval, Wilson's" in note for note in made.notes) == 1
 
 
 def of_all(make_record: MakeRecord, study: str) -> Results:

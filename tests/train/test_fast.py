@@ -60,7 +60,8 @@ def test_by_hand() -> None:
     [
         ({"eps": 0}, ValueError, "eps must be positive"),
         ({"eps": TruncatedNormalEps()}, TypeError, "one number for all examples"),
-        ({"alpha": -1}, ValueError, "alpha must be positive"),
+        ({"alpha": -1}, ValueError, "alpha must be zero or more"),
+        ({"alpha": 0}, ValueError, "alpha must be positive: without a step no example"),
         ({"attack_options": {"steps": 2}}, ValueError, "attack_options must not set steps"),
         ({"attack_options": {"random_start": False}}, ValueError, "attack_options must not set random_start"),
         ({"attack_options": {"bm": "eval"}}, ValueError, "bm"),

@@ -328,7 +328,7 @@ def test_a_larger_minibatch_brings_perturbations_of_zero() -> None:
         ({"eps": math.nan}, ValueError, "eps"),
         ({"eps": TruncatedNormalEps()}, TypeError, "one number for all examples.*got TruncatedNormalEps"),
         ({"eps": torch.ones(4)}, TypeError, "one number for all examples.*got Tensor"),
-        ({"alpha": 0}, ValueError, "alpha must be positive and finite"),
+        ({"alpha": 0}, ValueError, "alpha must be positive: without a step no example"),
         ({"accumulate": 0}, ValueError, "accumulate must be an integer of at least 1, got 0"),
         ({"accumulate": 2.0}, ValueError, "accumulate must be an integer of at least 1, got 2.0"),
         ({"accumulate": True}, ValueError, "accumulate must be an integer of at least 1, got True"),

@@ -24,6 +24,7 @@ from fastadv.train import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    checkpoint,
     create_trainer,
 )
 from fastadv.train.trainer import Trainer
@@ -73,6 +74,36 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
     resumed = create_trainer(config, tmp_path / "stopped", resume=True)
     resumed.fit()
     assert resumed.finished and torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_run_keeps_the_whole_path_of_its_images(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is evaluated from elsewhere, and continued from there, whatever the path was relative to."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = run_config(Path("images"), loader="torchvision")
+    for number, given in enumerate(("./images/../images", "~/images", "images")):
+        run = tmp_path / f"run{number}"
+        trainer = create_trainer(replace(config, data=replace(config.data, root=given)), run)
+        trainer.save()
+        stored = checkpoint.load_model(run).config.data.root
+        assert stored == str(root)
+    monkeypatch.chdir("/")
+    monkeypatch.setattr("fastadv.evaluate.cli._write", lambda *_: [])  # drawing takes seconds
+    command = [str(run), "--attacks", "random_sign", "--eps", "8", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", *command, "--loader", "torchvision", "--workers", "0"]) == 0
+    again = create_trainer(replace(config, data=replace(config.data, root=stored)), run, resume=True)
+    assert again.config == trainer.config
+
+
+def test_an_older_run_that_knows_a_relative_path_says_so(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastadv.train.build._with_whole_path", lambda config: config)
+    monkeypatch.chdir(tmp_path)
+    create_trainer(run_config(Path("images"), loader="torchvision"), tmp_path / "run").save()
+    monkeypatch.chdir("/")
+    assert main(["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert "trained with --data images, from another folder: name it by --data DIR" in capsys.readouterr().err
 
 
 def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:

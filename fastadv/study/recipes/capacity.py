@@ -7,7 +7,7 @@ import math
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
 from fastadv.evaluate.statistics import quantile
-from fastadv.evaluate.tables import Cell, Table, note_on_ends
+from fastadv.evaluate.tables import INTERVALS, Cell, Table
 from fastadv.study.comparisons import Quantity, quotient
 from fastadv.study.layout import TITLES, fraction, gradient_notes, images_note, tops_of
 from fastadv.study.plan import Network, Plot, Robustness, Shown, Study
@@ -90,8 +90,7 @@ def _table(scale: Scale, results: Results, top: int) -> Table:
         ratios += ", wider than need be: which images are right at top 5 is not recorded"
     notes = (
         f"{ratios}.",
-        f"{images_note(records)}.",
-        *note_on_ends(rows, [record.n for record in records]),
+        f"{images_note(records)}. {INTERVALS}",
         *gradient_notes(scale, results, itertools.product(networks(scale).values(), ATTACKS)),
     )
     return Table(f"Capacity and robustness, top {top}", header, tuple(rows), labels=3, notes=notes)

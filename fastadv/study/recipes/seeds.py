@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from fastadv.evaluate.statistics import quantile
-from fastadv.evaluate.tables import Cell, Table, note_on_ends
+from fastadv.evaluate.tables import INTERVALS, Cell, Table
 from fastadv.study.comparisons import gain
 from fastadv.study.layout import TITLES, accuracies, fraction, gradient_notes, images_note
 from fastadv.study.plan import Network, Robustness, Shown, Study
@@ -45,9 +45,7 @@ def show(scale: Scale, results: Results) -> Shown:
     header = ("Adv. method", "Training", "Seed", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
     records = [results.record(found["standard", 0], attack, scale.eps[0]) for attack in ATTACKS]
     notes = (
-        f"{images_note(records)}; ±, and in brackets for the differences in points: 95 % intervals of the draw of test "
-        "images.",
-        *note_on_ends(rows, [record.n for record in records]),
+        f"{images_note(records)}. {INTERVALS} Differences are in points; all intervals are of the draw of test images.",
         *gradient_notes(scale, results, itertools.product(found.values(), ATTACKS)),
         "A seed gives the weights that training starts from and the order of the images. Two seeds show the size of "
         "what a seed changes, and do not measure it.",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
 from fastadv.evaluate.statistics import proportion, wilson
-from fastadv.evaluate.tables import Cell, Table, note_on_ends, notes_on_gradients
+from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table, tops_of
 from fastadv.study.plan import Leaking, Network, Plot, Robustness, Shown, Study
@@ -86,7 +86,7 @@ def _leak_table(scale: Scale, results: Results, network: Network) -> Table:
         "when clean.",
         f"The paper counts {theirs['leaked']} of {theirs['n']:,} at {theirs['eps_of_range']:g} of the range, for a "
         f"network that others trained on MNIST. Here its sizes are tried on this network and on {measured.dataset}.",
-        *note_on_ends(rows, [measured.n]),
+        INTERVALS,
         *notes_on_gradients(replace(results.leaking(network, *PAIRS[0], eps), model=TRAINED) for eps in LEAK_EPS),
     )
     return Table("Labels leaked, by the definition of section 4.2", header, tuple(rows), labels=2, notes=notes)

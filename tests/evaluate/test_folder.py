@@ -1,0 +1,100 @@
+"""What a second command into a folder shows of what the first one measured there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from fastadv.evaluate import Record, TransferRecord, robustness_figure, robustness_tables
+from fastadv.evaluate.folder import beside
+
+MakeRecord = Callable[..., Record]
+
+
+def cells(records: list[Record]) -> list[tuple[str, str, float, int]]:
+    return [(r.model, r.attack, r.eps, r.top1) for r in records]
+
+
+@pytest.fixture
+def before(make_record: MakeRecord) -> list[Record]:
+    return [
+        *(make_record("a", "clean", 0.0, 900), make_record("a", "fgsm", 8.0, 400)),
+        *(make_record("b", "clean", 0.0, 800), make_record("b", "fgsm", 8.0, 500)),
+    ]
+
+
+def test_another_attack_stands_beside_the_first(make_record: MakeRecord, before: list[Record]) -> None:
+    now = [before[0], make_record("a", "pgd", 8.0, 100)]
+    shown, left_out = beside(now, [*before, now[1]])
+    assert cells(shown) == cells([*now, *before[1:]]) and left_out == 0
+    tables = robustness_tables(shown)
+    assert {name: [row[0] for row in table.rows] for name, table in tables.items()} == {
+        "pgd": ["a"],
+        "fgsm": ["a", "b"],
+    }
+    panels = robustness_figure(shown).axes
+    assert [panel.get_title() for panel in panels] == ["pgd", "fgsm"]
+    drawn = [[len(one.lines[0].get_xdata()) for one in panel.containers] for panel in panels]
+    assert drawn == [[2, 0], [2, 2]]  # b, which is in the legend, was not attacked by pgd
+
+
+def test_another_size_and_another_model(make_record: MakeRecord, before: list[Record]) -> None:
+    now = [make_record("c", "clean", 0.0, 850), make_record("c", "fgsm", 4.0, 600)]
+    shown, left_out = beside(now, [*before, *now])
+    [table] = robustness_tables(shown).values()
+    assert table.header[2:] == ("Clean", "eps = 4", "eps = 8") and left_out == 0
+    assert [(row[0], [cell is not None for cell in row[2:]]) for row in table.rows] == [
+        *(("c", [True, True, False]), ("a", [True, False, True]), ("b", [True, False, True]))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "left_out"),
+    [
+        ({"images": "others"}, 4),
+        ({"seed": 1}, 4),
+        ({"checkpoint": "trained further"}, 2),  # a's: b is what it was
+        ({"space": "symmetric"}, 2),
+        ({"options": {"fast": True}}, 1),  # of the same cell
+    ],
+)
+def test_what_does_not_fit_is_left_out_and_said(
+    make_record: MakeRecord, before: list[Record], changed: dict[str, object], left_out: int
+) -> None:
+    clean = {name: value for name, value in changed.items() if name != "options"}
+    now = [make_record("a", "clean", 0.0, 700, **clean), make_record("a", "fgsm", 8.0, 300, **changed)]
+    shown, count = beside(now, [*before, *now])
+    assert count == left_out
+    assert cells(shown) == cells([*now, *(before[2:] if left_out < 4 else [])])
+    robustness_tables(shown)  # raises where two records are for one cell
+
+
+def test_of_a_model_that_is_not_in_the_command_the_last_weights_count(make_record: MakeRecord) -> None:
+    old, new = (make_record("a", "fgsm", 8.0, n, checkpoint=f"{n}") for n in (1, 2))
+    now = [make_record("b", "fgsm", 8.0, 3)]
+    shown, left_out = beside(now, [old, new, *now])
+    assert shown == [*now, new] and left_out == 1
+
+
+def test_the_same_measurement_by_two_names_is_not_left_out(make_record: MakeRecord, before: list[Record]) -> None:
+    renamed = [replace(record, model="A") for record in before[:2]]
+    shown, left_out = beside(renamed, [*before, *renamed])
+    assert cells(shown) == cells([*renamed, *before]) and left_out == 0
+
+
+def test_transfers(make_record: MakeRecord) -> None:
+    def record(source: str, target: str, attack: str, **given: object) -> TransferRecord:
+        common = vars(make_record("", attack, 8.0, 0)).copy()
+        for name in ("model", "checkpoint", "space", "top1", "top5", "correct"):
+            del common[name]
+        models = {"source": source, "target": target, "source_checkpoint": source, "target_checkpoint": target}
+        spaces = {"source_space": "unit", "target_space": "unit"}
+        return TransferRecord(**{**common, **models, **spaces, **given}, top1=[1, 1, 1], top5=None)
+
+    before = [record("a", "b", "fgsm"), record("a", "c", "fgsm"), record("a", "b", "pgd", seed=1)]
+    now = [record("a", "b", "iter_ll")]
+    assert beside(now, [*before, *now]) == ([*now, *before[:2]], 1)
+    now = [record("a", "b", "iter_ll", target_checkpoint="trained further")]
+    assert beside(now, [*before, *now]) == ([*now, before[1]], 2)
