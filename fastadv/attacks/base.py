@@ -195,6 +195,7 @@ class Attack(ABC):
             clean = images.detach().clone()  # [N, C, ...], not an inference tensor
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
+        self.without_gradient = None
         if len(clean) == 0:
             return iter([clean.clone() for _ in sizes])
         seed, offset = self.stream.take(len(clean)) if self.draws else (0, 0)
@@ -211,6 +212,7 @@ class Attack(ABC):
             yield adv
 
     def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
+        self.without_gradient = None
         if adv.shape[0] == 0:
             return adv
         chosen = self.eps if eps is None else checked_eps(eps, self.space)

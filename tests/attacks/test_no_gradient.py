@@ -124,6 +124,17 @@ def test_each_size_counts_its_own_and_nothing_is_waited_for(name: str) -> None:
     assert [None if count is None else count.item() for count in found] == [2 if name in FOLLOWING else None] * 3
 
 
+def test_no_images_are_not_those_of_the_call_before() -> None:
+    attack = attacks.create("fgsm", MASKS["round"], eps=4, validate="never")
+    attack.counting = True
+    images, labels = batch()
+    for call in (attack, lambda x, y: list(attack.at_each(x, y, eps=[2]))):
+        call(images, labels)
+        assert attack.without_gradient is not None
+        call(images[:0], labels[:0])
+        assert attack.without_gradient is None
+
+
 def test_a_class_with_a_gradient_of_its_own_is_looked_at_too() -> None:
     class Mine(attacks.FGSM):
         name = "mine"
