@@ -118,6 +118,7 @@ class LeakRecord(LeakEvaluation):
     seconds: float
     device: str
     versions: dict[str, str]
+    shown: str = ""
 
 
 def run_leaking(

@@ -67,6 +67,7 @@ class Record(Evaluation):
         seconds: how long it took.
         device: what it ran on.
         versions: version of each package that the result depends on; of images in files the loader's, too.
+        shown: how images in files are shown to the model, such as their size; "" for others.
     """
 
     top1: int
@@ -75,6 +76,7 @@ class Record(Evaluation):
     seconds: float
     device: str
     versions: Mapping[str, str]
+    shown: str = ""
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:  # [n]

@@ -116,6 +116,7 @@ def _notes(records: Sequence[Record], rows: Sequence[Sequence[Cell]]) -> tuple[s
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
         "±: half the width of the 95 % confidence interval from the standard error of the mean.",
         *note_on_ends(rows, [first.n]),
+        *note_on_shown([(record.model, record.space, record.shown) for record in records]),
     ]
     if all(record.top5 is None for record in records):
         notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
@@ -135,6 +136,20 @@ def note_on_ends(rows: Sequence[Sequence[Cell]], counts: Iterable[int] = ()) -> 
     bounds = ", ".join(f"{100 * rule_of_three(n):.3g} % with n = {n:,}" for n in dict.fromkeys(counts))
     away = f"3 / n away ({bounds})" if bounds else "3 / n away"
     return (f"At 0 % and 100 % the ± is 0; the 95 % bound is then {away}.",)
+
+
+def note_on_shown(shown: Iterable[tuple[str, str, str]]) -> tuple[str, ...]:
+    """How images in files became the models' inputs, as a note below a table; none for images of a size of their own.
+
+    Args:
+        shown: of each record the model, the PixelSpace of its input, and how its images were shown.
+    """
+    of_files = [one for one in dict.fromkeys(shown) if one[2]]
+    spaces = {space: [model for model, other, _ in of_files if other == space] for _, space, _ in of_files}
+    if not spaces:
+        return ()
+    inputs = "; ".join(spaces) if len(spaces) == 1 else "; ".join(f"{', '.join(m)}: {s}" for s, m in spaces.items())
+    return (f"Images were shown at {'; '.join(dict.fromkeys(text for *_, text in of_files))}, in {inputs}.",)
 
 
 # --- tables to text --------------------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ class TransferRecord(TransferEvaluation):
         seconds: its share of the time that its source took with this attack.
         device: what it ran on.
         versions: version of each package that the result depends on; of images in files the loader's, too.
+        shown: how images in files are shown to the models, such as their size; "" for others.
     """
 
     top1: Sequence[int]
@@ -118,6 +119,7 @@ class TransferRecord(TransferEvaluation):
     seconds: float
     device: str
     versions: Mapping[str, str]
+    shown: str = ""
 
     def counts(self, top: int) -> TransferCounts | None:
         """The counts at ``top`` 1 or 5, None if not measured."""
