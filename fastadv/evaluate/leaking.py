@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
-from fastadv.evaluate.records import Evaluation, RecordFile, key_of
+from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
 from fastadv.evaluate.robustness import hits
 from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixels import PixelSpace
@@ -119,6 +119,10 @@ class LeakRecord(LeakEvaluation):
     device: str
     versions: dict[str, str]
     shown: str = ""
+
+    def __post_init__(self) -> None:
+        for count in (self.clean, self.with_label, self.without_label, self.leaked):
+            check_counts(self.n, count)
 
 
 def run_leaking(

@@ -18,7 +18,7 @@ from fastadv.attacks.isolation import isolated
 from fastadv.data import ImageSet
 from fastadv.data.image_source import Selection
 from fastadv.evaluate.attack_text import parse_attack
-from fastadv.evaluate.records import RecordFile, key_of
+from fastadv.evaluate.records import RecordFile, check_counts, key_of
 from fastadv.evaluate.robustness import Hits, hits
 from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.sweep import Images, Subject, Sweep, counted, fingerprint, loader_of, measured_on, provenance
@@ -120,6 +120,13 @@ class TransferRecord(TransferEvaluation):
     device: str
     versions: Mapping[str, str]
     shown: str = ""
+
+    def __post_init__(self) -> None:
+        for found in (self.top1, self.top5):
+            if found is not None:
+                fooled, transferred, wrong = found
+                check_counts(self.n, transferred, fooled)
+                check_counts(self.n, wrong)
 
     def counts(self, top: int) -> TransferCounts | None:
         """The counts at ``top`` 1 or 5, None if not measured."""
