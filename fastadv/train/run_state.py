@@ -114,33 +114,41 @@ def _optimizer_misfit(
         differs = misfit(of_group, _common(group, of_group, _OF_GROUPS), "optimizer.param_groups")
         if differs is not None or of_group["params"] != group["params"]:
             return differs or "optimizer.param_groups are of other weights"
+        if any(isinstance(value, Tensor) for value in of_group.values()):
+            return "optimizer.param_groups have tensors"
+        if changed := [name for name in group if _is_other(of_group.get(name, group[name]), group[name], name)]:
+            return f"optimizer.param_groups have another {changed[0]} than the configuration"
     indices = [index for group in groups for index in group["params"]]
     shapes, moments = dict(zip(indices, weights, strict=True)), _moments(config)
     return _first(_moments_misfit(index, state, shapes, moments) for index, state in found["state"].items())
 
 
-def _moments_misfit(index: Any, state: Any, shapes: Mapping[int, Tensor], moments: Mapping[str, bool]) -> str | None:
+def _moments_misfit(index: Any, state: Any, shapes: Mapping[int, Tensor], moments: Mapping[str, Any]) -> str | None:
     """The same of what is kept of one weight."""
     name = f"optimizer.state.{index}"
     if index not in shapes or not isinstance(state, Mapping) or state.keys() != moments.keys():
         return f"{name} is {_told(state)}, not a mapping with {', '.join(moments)}"
-    for moment, is_like_weight in moments.items():
-        if is_like_weight and (differs := misfit(state[moment], shapes[index], f"{name}.{moment}")) is not None:
+    for moment, of_one_weight in moments.items():
+        kept = state[moment]
+        has_shape = isinstance(of_one_weight, Tensor) and of_one_weight.dim() > 0
+        if has_shape or of_one_weight is None:
+            differs = misfit(kept, shapes[index] if has_shape else None, f"{name}.{moment}")
+        else:
+            differs = None if _is_scalar(kept) else f"{name}.{moment} is {_told(kept)}, not a number"
+        if differs is not None:
             return differs
-        if not is_like_weight and not _is_scalar(state[moment]):
-            return f"{name}.{moment} is {_told(state[moment])}, not a number"
     return None
 
 
-def _moments(config: OptimizerConfig) -> dict[str, bool]:
-    """What an optimiser keeps of each weight by name, and whether it has the weight's shape."""
+def _moments(config: OptimizerConfig) -> dict[str, Any]:
+    """What an optimiser keeps of a weight [1, 1], by name."""
     with torch.random.fork_rng([]):
         model = nn.Linear(1, 1, bias=False)
     optimizer = create_optimizer(model, config)
     model.weight.grad = torch.zeros_like(model.weight)
     optimizer.step()
     (state,) = optimizer.state.values()
-    return {name: isinstance(value, Tensor) and value.shape == (1, 1) for name, value in state.items()}
+    return dict(state)
 
 
 def _processes_misfit(found: Any, count: int, expected: Mapping[str, Any], buffers: Sequence[Tensor]) -> str | None:
@@ -172,6 +180,11 @@ def _generator_misfit(state: Any) -> str | None:
     return None
 
 
+def _is_other(found: Any, expected: Any, name: str) -> bool:
+    """Whether an option of an optimiser is not the configuration's; the schedule changes the learning rate."""
+    return name != "lr" and isinstance(expected, (int, float, tuple)) and found != expected
+
+
 def _common(expected: Mapping[str, Any], found: Any, needed: Iterable[str]) -> dict[str, Any]:
     """What PyTorch keeps in this version and in that which wrote the state, and what it keeps in all."""
     keys = found if isinstance(found, Mapping) else ()
@@ -196,7 +209,7 @@ def _is_number(value: Any, *, whole: bool) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    return value is None or _is_number(value, whole=False) or (_is_plain(value) and value.numel() == 1)
+    return _is_number(value, whole=False) or (_is_plain(value) and value.numel() == 1)
 
 
 def _told(value: Any) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as serialized
 
-from fastadv.train import AdversarialTask, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train import NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.run_state import run_misfit
 from tests.train.test_checkpoint import network, save, sign
@@ -159,6 +160,9 @@ WRONG: list[tuple[tuple[Any, ...], Any, str]] = [
     (("optimizer", "state", 0), {"step": torch.tensor(1.0)}, "optimizer.state.0 is a mapping with step, not a mapping"),
     (("optimizer", "state", 0, "square_avg"), torch.ones(3), r"optimizer.state.0.square_avg is a tensor \[3\]"),
     (("optimizer", "state", 0, "step"), torch.ones(3), "optimizer.state.0.step is a tensor"),
+    (("optimizer", "state", 0, "step"), None, "optimizer.state.0.step is None, not a number"),
+    (("optimizer", "param_groups", 0, "foreach"), torch.ones(2), "optimizer.param_groups have tensors"),
+    (("optimizer", "param_groups", 0, "alpha"), 0.5, "optimizer.param_groups have another alpha than the config"),
     (("processes",), [], "processes is list, not a list of 1"),
     (("processes", 0), 3, "processes has 3, not a mapping with rng"),
     (("processes", 0, "rng"), torch.zeros(3, dtype=torch.uint8), "rng is no state of a generator"),
@@ -236,8 +240,8 @@ def test_what_passes_can_be_gone_on_from(run: Path, config: TrainConfig) -> None
             raise AssertionError((place, value)) from error
         if refused is None and place[0] != "training_set":  # whose values are compared
             trainer._restore(checkpoint.Saved(**{**vars(saved), "state": state}))
-            trainer.train_step([batch])
+            with suppress(NonFiniteLoss):  # of a learning rate without measure: a line, as in any run
+                trainer.train_step([batch])
         assert refused is None or "\n" not in refused
 
     check()
-    assert isinstance(trainer.task, AdversarialTask)
