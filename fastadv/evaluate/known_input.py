@@ -27,7 +27,7 @@ class KnownInput:
     """How a network's images became its input; None is not known.
 
     Args:
-        whence: it is known, for messages.
+        whence: where this is written, for messages.
         size: side in pixels.
         central: share of the sides that is shown.
         keep_aspect: of the shorter side alone.
@@ -74,9 +74,9 @@ def hint_on_size(network: str) -> str:
     library, name = models.library_of(network)
     if library == "timm" and (config := _timm_config(name)).get("tag"):
         own = f"timm/{name}.{config['tag']}"
-        return f"; if they are timm's own, say {own}@FILE, which is shown {config['input_size'][-1]}"
+        return f" If they are timm's own, say {own}@FILE, which is shown {config['input_size'][-1]}"
     if library == "torchvision" and (tags := _torchvision_weights(name)):
-        return f"; if they are torchvision's own, say torchvision/{name}.{min(tags)}@FILE; there are {', '.join(tags)}"
+        return f" If they are torchvision's own, say torchvision/{name}.{min(tags)}@FILE; there are {', '.join(tags)}"
     return ""
 
 
@@ -86,7 +86,7 @@ def hint_on_size(network: str) -> str:
 def _by_timm(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
     architecture, _, tag = name.partition(".")
     if str(options.get("model")).partition(".")[0] == architecture:
-        whence = f"the options that it was trained with, in {path}"
+        whence = f"the training options in {path}"
         return _of_timm_config(_timm_config(str(options["model"])), options, whence)
     beside = path.with_name("config.json")
     config = _json_of(beside)
@@ -149,7 +149,7 @@ def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownI
     whole = isinstance(crop, int) and isinstance(resize, int)
     if options.get("model") == architecture and whole and 0 < crop <= min(resize, _LARGEST):
         return KnownInput(
-            whence=f"the options that it was trained with, in {path}",
+            whence=f"the training options in {path}",
             size=crop,
             central=crop / resize,
             keep_aspect=True,
@@ -176,7 +176,7 @@ def _torchvision_weights(architecture: str) -> dict[str, Any]:
     """torchvision's own by their names; none of a network that it does not have."""
     library = require("torchvision.models", extra="train")
     known = architecture in library.list_models(module=library)
-    return dict(library.get_model_weights(architecture).__members__) if known else {}
+    return {weights.name: weights for weights in library.get_model_weights(architecture)} if known else {}
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

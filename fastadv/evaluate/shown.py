@@ -101,7 +101,7 @@ def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: D
     differing += [str(known.space)] if known.space not in (None, space) else []
     differing += [known.unlike] if known.unlike else []
     if differing:
-        remarks.warning("%s: it was trained otherwise, with %s, says %s", name, ", ".join(differing), known.whence)
+        remarks.warning("%s: %s has it otherwise: %s", name, known.whence, ", ".join(differing))
     library, architecture = library_of(network)
     if library == "torchvision" and architecture.partition(".")[0] in SYMMETRIC and space == PixelSpace.imagenet():
         remarks.warning(

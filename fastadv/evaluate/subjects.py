@@ -217,7 +217,7 @@ def _parse(text: str) -> Named:
 def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
     names: dict[Named, str] = {}
     for one in named:
-        name = one.name or (runs[one].name if one in runs else one.path.stem)
+        name = one.name or (runs[one].name if one in runs else Path(one.path.name.removesuffix(".tar")).stem)
         if name in names.values():
             what = f"{one.network}@{one.path}" if one.network else one.path
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")

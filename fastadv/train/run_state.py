@@ -92,6 +92,8 @@ def _schedule_misfit(found: Any, expected: Mapping[str, Any], step: int) -> str 
     differs = misfit(found, _common(expected, found, _OF_SCHEDULES), "schedule")
     if differs is None and found["last_epoch"] != step:
         return f"schedule has done {found['last_epoch']} iterations, not {step}"
+    if differs is None and list(found["base_lrs"]) != list(expected["base_lrs"]):
+        return "schedule has another learning rate than the configuration"
     return differs
 
 

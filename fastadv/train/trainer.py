@@ -366,8 +366,10 @@ class Trainer:
         # The number of minibatches of an iteration may be another: the task counts them, a run counts iterations.
         self.task.load_state_dict({**state["task"], "iteration": self.step * self.config.accumulate})
         self.optimizer.load_state_dict(state["optimizer"])
-        known = self.schedule.state_dict()
-        self.schedule.load_state_dict({**known, **{k: v for k, v in state["schedule"].items() if k in known}})
+        # Of what is in the file only what a schedule has; its function, which a file may change, is the configuration's.
+        before = self.schedule.state_dict()
+        kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}
+        self.schedule.load_state_dict({**before, **kept})
         self._means.load_state_dict(state["means"])
         if len(state["processes"]) == self.processes.world_size or self.processes.main:
             self._load_own_state(state["processes"][self.processes.rank])

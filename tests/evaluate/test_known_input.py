@@ -123,12 +123,12 @@ def test_what_the_file_says_is_used_and_said(
     assert loaded.config.preprocessing.shown == shown
     assert loaded.subjects[0].space == PixelSpace.symmetric()
     assert caplog.messages == [
-        f"w: images of {shown}, PixelSpace.symmetric(); from the options that it was trained with, in {tmp_path}/w.pth"
+        f"w: images of {shown}, PixelSpace.symmetric(); from the training options in {tmp_path}/w.pth"
     ]
     given = options(*photographs, "--size", "32", "--no-keep-aspect", "--space", "unit")
     loaded = load_subjects([text], given)
     assert loaded.config.preprocessing.shown == "32 px, bilinear, the central 1 of both sides"
-    assert "it was trained otherwise, with size 64, keep_aspect True, PixelSpace.symmetric()" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("w.pth has it otherwise: size 64, keep_aspect True, PixelSpace.symmetric()")
 
 
 def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photographs: list[str]) -> None:

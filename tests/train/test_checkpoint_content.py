@@ -152,6 +152,7 @@ WRONG: list[tuple[tuple[Any, ...], Any, str]] = [
     (("means", "counts"), [0, None, 0], "means.counts is None, not a number"),
     (("schedule", "last_epoch"), -5, "schedule has done -5 iterations, not 1"),
     (("schedule", "base_lrs"), ["x", 1.0], "schedule.base_lrs is str, not a number"),
+    (("schedule", "base_lrs"), [0.5, 0.5], "schedule has another learning rate than the configuration"),
     (("optimizer",), [], "optimizer is list, not a mapping"),
     (("optimizer", "param_groups"), [], "optimizer.param_groups is list, not a list of 2"),
     (("optimizer", "param_groups", 0, "lr"), "high", "optimizer.param_groups.lr is str, not a number"),
