@@ -366,7 +366,7 @@ class Trainer:
         # The number of minibatches of an iteration may be another: the task counts them, a run counts iterations.
         self.task.load_state_dict({**state["task"], "iteration": self.step * self.config.accumulate})
         self.optimizer.load_state_dict(state["optimizer"])
-        # Of what is in the file only what a schedule has; its function, which a file may change, is the configuration's.
+        # Of what is in the file only what a schedule has; its function stays, which PyTorch would let a file change.
         before = self.schedule.state_dict()
         kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}
         self.schedule.load_state_dict({**before, **kept})
