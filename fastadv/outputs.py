@@ -37,6 +37,17 @@ def make_folder(folder: Path) -> None:
         raise OSError(f"cannot write to the folder {folder}: {error.strerror}") from error
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder that another process writes to, before anything in it is read: it is about to change.
+
+    Raises:
+        OSError: that; the message names the folder.
+    """
+    if (folder / ".lock").is_file():
+        with only_writer(folder):
+            pass
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Within the block, another process that asks for the same folder is refused.

@@ -44,7 +44,14 @@ def test_one_process_writes_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixt
             pass
         assert main(["train", "--data.name", "digits", "--epochs", "1", "--out", str(tmp_path)]) == 1
         assert "another process writes to the folder" in capsys.readouterr().err
+        # Whatever becomes of its checkpoints meanwhile.
+        (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+        for resumed in (["--resume"], ["--resume", "auto", "--data.name", "digits"]):
+            assert main(["train", "--out", str(tmp_path), *resumed]) == 2
+            assert "another process writes to the folder" in capsys.readouterr().err
         holder.communicate()
+    assert main(["train", "--out", str(tmp_path), "--resume"]) == 2
+    assert "no usable checkpoint" in capsys.readouterr().err
     with only_writer(tmp_path):
         pass
 

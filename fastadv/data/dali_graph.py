@@ -58,7 +58,8 @@ def create_pipeline(
         )
         if resize:
             side = [preprocessing.size] * 2
-            images = fn.resize(images, size=side, interp_type=types.INTERP_LINEAR, antialias=True)
+            kind = types.INTERP_CUBIC if preprocessing.interpolation == "bicubic" else types.INTERP_LINEAR
+            images = fn.resize(images, size=side, interp_type=kind, antialias=True)
             if train and preprocessing.colour:
                 images = fn.coord_transform(images, MT=drawn[1], dtype=types.UINT8)
         pipeline.set_outputs(images)
@@ -91,7 +92,8 @@ def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessin
         rows = [drawn[0][row] for row in range(4)]  # [TRIES] each
         window = random_window(height, width, rows, preprocessing.widest_aspect, arithmetic)
     else:
-        window = central_window(height, width, preprocessing.central, arithmetic)
+        central, keep_aspect = preprocessing.central, preprocessing.keep_aspect
+        window = central_window(height, width, central, arithmetic, keep_aspect=keep_aspect)
     top, left, tall, wide = (fn.cast(value, dtype=types.INT32) for value in window)
     return fn.stack(top, left), fn.stack(tall, wide)
 

@@ -109,7 +109,8 @@ class DaliLoader(ImageLoader):
 
         def fill(row: int) -> None:
             window = torch.from_dlpack(output[row]).permute(2, 0, 1)  # [3, height, width]
-            pixels = torch.from_numpy(prepared(window, self.preprocessing.size, draws, row)).permute(2, 0, 1)
+            size, interpolation = self.preprocessing.size, self.preprocessing.interpolation
+            pixels = torch.from_numpy(prepared(window, size, draws, row, interpolation)).permute(2, 0, 1)
             self._put(images, row, pixels, mirrored)
 
         list(pool.map(fill, range(len(images))))  # raises what a thread raised

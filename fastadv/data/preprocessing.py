@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastadv.options import check_switches, is_number
+
+InterpolationName = Literal["bilinear", "bicubic"]
 
 TRIES = 10
 _NUMBERS = 4 * TRIES + 5  # uniform numbers an example: four a try, one for the mirror, four for the colours
@@ -30,9 +32,10 @@ class Preprocessing:
     """What is done to an image before it is normalised.
 
     Training: a window of random area and aspect ratio at a random place, as in torchvision's RandomResizedCrop (ten
-    tries, then the largest centred window of an allowed aspect), resized to size x size, bilinear with antialiasing;
-    optionally mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as
-    for Inception networks: the central part of both sides, resized in the same way, whatever the aspect.
+    tries, then the largest centred window of an allowed aspect), resized to size x size with antialiasing; optionally
+    mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as for
+    Inception networks: the central part of both sides, resized in the same way, whatever the aspect; with
+    ``keep_aspect`` the central square, as most other networks are shown.
 
     Args:
         size: side of the result in pixels.
@@ -41,7 +44,9 @@ class Preprocessing:
             uniform in between.
         flip: mirror half of the training images; for data whose classes survive it.
         colour: distort the colours of training images.
-        central: the share of each side that evaluation keeps.
+        central: the share of each side that evaluation keeps; with ``keep_aspect`` of the shorter one.
+        keep_aspect: evaluation keeps a square.
+        interpolation: bilinear or bicubic.
 
     Raises:
         ValueError: a value out of range.
@@ -53,6 +58,8 @@ class Preprocessing:
     flip: bool = False
     colour: bool = False
     central: float = 0.875
+    keep_aspect: bool = False
+    interpolation: InterpolationName = "bilinear"
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
@@ -63,7 +70,16 @@ class Preprocessing:
                 raise ValueError(f"{name} must be a number above 0 and at most 1, got {share!r}")
         if not is_number(self.widest_aspect) or self.widest_aspect < 1:
             raise ValueError(f"widest_aspect must be a number of at least 1, got {self.widest_aspect!r}")
-        check_switches(flip=self.flip, colour=self.colour)
+        check_switches(flip=self.flip, colour=self.colour, keep_aspect=self.keep_aspect)
+        if self.interpolation not in get_args(InterpolationName):
+            accepted = ", ".join(get_args(InterpolationName))
+            raise ValueError(f"interpolation must be one of {accepted}, got {self.interpolation!r}")
+
+    @property
+    def shown(self) -> str:
+        """What evaluation shows of an image, in words."""
+        window = "of the shorter side" if self.keep_aspect else "of both sides"
+        return f"{self.size} px, {self.interpolation}, the central {self.central:.4g} {window}"
 
     def draw(self, seed: int, epoch: int, indices: Sequence[int]) -> Draws:
         """The random numbers of some examples in one epoch.
@@ -162,9 +178,16 @@ def random_window(height: Any, width: Any, draws: Sequence[Any], widest_aspect: 
     return [xp.floor(down * (height - tall + one)), xp.floor(right * (width - wide + one)), tall, wide]
 
 
-def central_window(height: Any, width: Any, central: float, xp: Arithmetic) -> list[Any]:
-    """Top, left, height and width of what evaluation keeps: ``central`` of each side, as much cut off at both ends."""
+def central_window(height: Any, width: Any, central: float, xp: Arithmetic, *, keep_aspect: bool = False) -> list[Any]:
+    """Top, left, height and width of what evaluation keeps: ``central`` of each side, as much cut off at both ends.
+
+    With ``keep_aspect`` it is a square, of that share of the shorter side.
+    """
     half, two, cut = xp.number(0.5), xp.number(2.0), xp.number(1 - central)
+    if keep_aspect:
+        shorter = xp.smaller(height, width)
+        side = shorter - two * xp.floor(shorter * cut * half)
+        return [xp.floor((height - side) * half), xp.floor((width - side) * half), side, side]
     top, left = (xp.floor(side * cut * half) for side in (height, width))
     return [top, left, height - two * top, width - two * left]
 

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastadv.data.preprocessing import Draws
+from fastadv.data.preprocessing import Draws, InterpolationName
 from fastadv.extras import require
 
 
-def prepared(window: Tensor, size: int, draws: Draws | None, row: int) -> NDArray[np.uint8]:  # [size, size, C]
+def prepared(
+    window: Tensor, size: int, draws: Draws | None, row: int, interpolation: InterpolationName = "bilinear"
+) -> NDArray[np.uint8]:  # [size, size, C]
     """An image of a batch, but for its mirroring; made by this thread alone, as is all that NumPy does.
 
     Args:
@@ -18,15 +20,19 @@ def prepared(window: Tensor, size: int, draws: Draws | None, row: int) -> NDArra
         size: side of the result in pixels.
         draws: of the batch, whose colours are taken; None for evaluation.
         row: of the image in the batch.
+        interpolation: of the pixels.
     """
-    image = resized(window, size)
+    image = resized(window, size, interpolation)
     return image if draws is None or draws.colours is None else coloured(image, draws.colours[row])
 
 
-def resized(window: Tensor, size: int) -> NDArray[np.uint8]:  # [C, H, W] -> [size, size, C]
-    """Bilinear with antialiasing, whatever the aspect."""
-    resize = require("torchvision.transforms.v2.functional", extra="train").resize
-    image: NDArray[np.uint8] = resize(window, [size, size], antialias=True).permute(1, 2, 0).numpy()
+def resized(
+    window: Tensor, size: int, interpolation: InterpolationName = "bilinear"
+) -> NDArray[np.uint8]:  # [C, H, W] -> [size, size, C]
+    """Resized with antialiasing, whatever the aspect."""
+    functional = require("torchvision.transforms.v2.functional", extra="train")
+    mode = functional.InterpolationMode(interpolation)
+    image: NDArray[np.uint8] = functional.resize(window, [size, size], mode, antialias=True).permute(1, 2, 0).numpy()
     return image
 
 

@@ -108,16 +108,17 @@ class _Examples(Dataset[Any]):
             passed_over += bad
         draws = self.preprocessing.draw(self.seed, self.epoch, used) if self.train else None
         mirrored = None if draws is None else torch.from_numpy(draws.mirrored)  # [m]
-        size = self.preprocessing.size
+        size, interpolation = self.preprocessing.size, self.preprocessing.interpolation
         pixels = torch.empty((len(used), size, size, CHANNELS), dtype=torch.uint8)
         for row, image in enumerate(decoded):
-            pixels.numpy()[row] = prepared(self._window(image, draws, row), size, draws, row)
+            pixels.numpy()[row] = prepared(self._window(image, draws, row), size, draws, row, interpolation)
         return pixels.permute(0, 3, 1, 2), mirrored, torch.tensor(used, dtype=torch.int64), passed_over
 
     def _window(self, image: Tensor, draws: Draws | None, row: int) -> Tensor:  # [3, H, W] -> [3, tall, wide]
         height, width = map(np.float64, image.shape[1:])
         if draws is None:
-            window = central_window(height, width, self.preprocessing.central, NumPyArithmetic())
+            central, keep_aspect = self.preprocessing.central, self.preprocessing.keep_aspect
+            window = central_window(height, width, central, NumPyArithmetic(), keep_aspect=keep_aspect)
         else:
             widest = self.preprocessing.widest_aspect
             window = random_window(height, width, list(draws.windows[row]), widest, NumPyArithmetic())

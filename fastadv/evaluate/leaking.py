@@ -16,7 +16,7 @@ from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.attacks.no_gradient import WithoutGradient
 from fastadv.evaluate.effort import generation_passes
-from fastadv.evaluate.records import Evaluation, RecordFile, key_of
+from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
 from fastadv.evaluate.robustness import hits
 from fastadv.evaluate.sweep import Images, Subject, Sweep, advancing, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixel_range import RangeWatch
@@ -127,6 +127,11 @@ class LeakRecord(LeakEvaluation):
     device: str
     versions: dict[str, str]
     without_gradient: int | None = None
+    shown: str = ""
+
+    def __post_init__(self) -> None:
+        for count in (self.clean, self.with_label, self.without_label, self.leaked):
+            check_counts(self.n, count)
 
 
 def run_leaking(

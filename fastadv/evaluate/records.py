@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from fastadv.plain_json import built, parsed
 
 CLEAN = "clean"
 
@@ -69,6 +72,7 @@ class Record(Evaluation):
         versions: version of each package that the result depends on; of images in files the loader's, too.
         without_gradient: for how many images the gradient was zero or not finite, so that the attack does little or
             nothing to them; None if it follows none, and in records of versions that did not count.
+        shown: how images in files are shown to the model, such as their size; "" for others.
     """
 
     top1: int
@@ -78,12 +82,30 @@ class Record(Evaluation):
     device: str
     versions: Mapping[str, str]
     without_gradient: int | None = None
+    shown: str = ""
+
+    def __post_init__(self) -> None:
+        check_counts(self.n, self.top1)
+        if self.top5 is not None:
+            check_counts(self.n, self.top1, self.top5)
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:  # [n]
         """Which of the ``n`` images were classified correctly, in the order of the data set."""
         packed = np.frombuffer(base64.b64decode(self.correct), dtype=np.uint8)  # [n / 8, rounded up]
+        if len(packed) != -(-self.n // 8):
+            raise ValueError(f"the record of {self.model} is not of which of {self.n:,} images were correct")
         return np.unpackbits(packed, count=self.n).astype(bool)
+
+
+def check_counts(n: int, *counts: int) -> None:
+    """Refuse numbers of images, in ascending order, that ``n`` images cannot give.
+
+    Raises:
+        ValueError: that.
+    """
+    if n < 1 or not all(less <= more for less, more in itertools.pairwise((0, *counts, n))):
+        raise ValueError(f"{', '.join(map(str, counts))} of {n} images cannot be")
 
 
 def packed(hits: npt.NDArray[np.bool_]) -> str:
@@ -164,13 +186,15 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
 
 def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
     """The records of a file, and how many bytes of it are whole lines. No file is no records."""
+    if path.exists() and not path.is_file():  # a device or a pipe may have no end
+        raise OSError(f"{path} is not a file of records")
     content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
     records = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
-            records.append(kind(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            records.append(built(kind, parsed(line)))
+        except ValueError as error:
             raise ValueError(
                 f"{path}, line {number} is not a {kind.__name__} of this version of fastadv ({error}); "
                 f"mend or remove the line, or write to another folder"

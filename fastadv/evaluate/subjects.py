@@ -13,10 +13,15 @@ from typing import get_args
 
 from fastadv import data, devices, models
 from fastadv.arguments import number, whole
+from fastadv.data.preprocessing import InterpolationName
+from fastadv.evaluate.known_input import KnownInput, known_input
+from fastadv.evaluate.shown import check_in_memory, one_way, say
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.trial import check_takes
-from fastadv.models.weights import WeightsDoNotFitError, load_weights
+from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
+from fastadv.models.weights import WeightsDoNotFitError, put_weights
 from fastadv.pixels import PixelSpace
+from fastadv.remarks import remarks
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.train.config import DataConfig, LoaderName, SpaceName
 from fastadv.train.distributed import launched
@@ -24,8 +29,9 @@ from fastadv.wording import counted, readable
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
-    "torchvision with a .safetensors, .pth or .pt file of its weights, as in timm/resnet50@weights.safetensors; "
-    "NAME is the name of its row"
+    "torchvision with a .safetensors, .pth, .pt or .pth.tar file of its weights, as in "
+    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own; NAME is the name of its "
+    "row"
 )
 
 _OF_FILES = (
@@ -67,7 +73,11 @@ class Loaded:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what models are measured on."""
     add = parser.add_argument
-    add("--averaged", action="store_true", help="the averaged weights of runs that were trained with --ema-decay")
+    add(
+        "--averaged",
+        action="store_true",
+        help="the averaged weights of runs that were trained with --ema-decay, and of files that hold any",
+    )
     add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
     add(
         "--dataset",
@@ -82,20 +92,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[NAME=]SPACE",
         help=f"how pixels become the input of models from files: {', '.join(get_args(SpaceName))}, or the constants of "
-        "Normalize as 0.5,0.5,0.5/0.25,0.25,0.25 (mean/std); with NAME= for that model alone",
+        "Normalize as 0.5,0.5,0.5/0.25,0.25,0.25 (mean/std); with NAME= for that model alone (default: what is known "
+        "of the weights, if anything is)",
     )
     default = DataConfig()
     add(
         "--size",
         type=int,
         metavar="N",
-        help=f"imagenet: side in pixels of the input of models from files (default: the runs', or {default.size})",
+        help="imagenet: side in pixels of the input of models from files; needed unless the file says it, or the name "
+        "of the library's own weights does",
     )
     add(
         "--central",
         type=float,
         metavar="SHARE",
-        help=f"imagenet: the share of an image's sides that these are shown (default: the runs', or {default.central})",
+        help=f"imagenet: the share of an image's sides that these are shown (default: what is "
+        f"known of the weights, the runs', or {default.central})",
+    )
+    add(
+        "--keep-aspect",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="imagenet: show a square of that share of the shorter side, or that share of both (default: what is known "
+        "of the weights, the runs', or both)",
+    )
+    add(
+        "--interpolation",
+        choices=get_args(InterpolationName),
+        help=f"imagenet: how images are resized (default: what is known of the weights, the runs', or "
+        f"{default.interpolation})",
     )
     add(
         "--loader",
@@ -129,24 +155,33 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
     named = [_parse(text) for text in texts]
     runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
     names = _names(named, runs)
-    config = _data_of(names, runs, options)
-    root = options.data or config.root
+    config = _data_set(names, runs, options)
     try:
-        images = data.load_test(config.name, root, options.download)
+        images = data.load_test(config.name, config.root, options.download)
     except OSError as error:
-        if options.data or not root or os.path.isabs(root):
+        if options.data or not config.root or os.path.isabs(config.root):
             raise
-        why = f"{names[next(iter(runs))]} was trained with --data {root}, from another folder: name it by --data DIR"
+        first = names[next(iter(runs))]
+        why = f"{first} was trained with --data {config.root}, from another folder: name it by --data DIR"
         raise OSError(f"{error}. {why}") from error
+    where = f"{config.name} in {config.root}" if config.root else config.name
     for one, run in runs.items():
-        check_classes(names[one], run, images, f"{config.name} in {root}" if root else config.name)
-    spaces = _spaces(options.space, [names[one] for one in named if one.network is not None])
+        check_classes(names[one], run, images, where)
+    files = {one: _read(one, names[one], options.averaged) for one in named if one.network is not None}
+    known = {names[one]: known_input(one.network or "", one.path, file) for one, file in files.items()}
+    config = _shown(config, names, runs, known, images, options)
+    spaces = _spaces(options.space, known, data.shape_of(images, config)[0])
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
         if one in runs
-        else _from_file(one, names[one], images, config, spaces)
+        else _from_file(one, names[one], files[one], images, config, spaces)
         for one in named
     ]
+    if launched().main:
+        for one in files:
+            in_files = not isinstance(images, data.ImageSet)
+            name = names[one]
+            say(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
     return Loaded(subjects, _with_loader(config, images, options), images)
 
 
@@ -190,7 +225,8 @@ def _parse(text: str) -> Named:
 def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
     names: dict[Named, str] = {}
     for one in named:
-        name = readable(one.name or (runs[one].name if one in runs else one.path.stem))
+        stem = Path(one.path.name.removesuffix(".tar")).stem
+        name = readable(one.name or (runs[one].name if one in runs else stem))
         if name in names.values():
             what = f"{one.network}@{one.path}" if one.network else one.path
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
@@ -198,13 +234,12 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
     return names
 
 
-def _data_of(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], options: argparse.Namespace) -> DataConfig:
-    """The data set that all models share."""
+def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], options: argparse.Namespace) -> DataConfig:
+    """The data set that all models share, and where it lies."""
     if not runs:
         if options.dataset is None:
             raise ValueError("models from files need --dataset, which says what their classes are")
-        shown = {name: value for name in ("size", "central") if (value := getattr(options, name)) is not None}
-        return DataConfig(name=options.dataset, root=options.data, **shown)
+        return DataConfig(name=options.dataset, root=options.data)
     first, *others = runs
     one = runs[first].config.data
     for other in others:
@@ -213,21 +248,25 @@ def _data_of(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], opti
                 f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
                 f"{names[other]} on {runs[other].config.data.name}; evaluate them by a command each"
             )
-        sizes = [(config.size, config.central) for config in (one, runs[other].config.data)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"models that are shown images in different ways cannot share a table: data.size and data.central are "
-                f"{sizes[0]} for {names[first]} and {sizes[1]} for {names[other]}; evaluate them by a command each"
-            )
-    for name in ("size", "central"):
-        if getattr(options, name) not in (None, getattr(one, name)):
-            raise ValueError(
-                f"--{name} is for models from files alone: {names[first]} is shown images with data.{name} "
-                f"{getattr(one, name)}"
-            )
     if options.dataset not in (None, one.name):
         raise ValueError(f"{names[first]} was trained on {one.name}, and --dataset is {options.dataset}")
-    return one
+    return replace(one, root=options.data or one.root)
+
+
+def _shown(
+    config: DataConfig,
+    names: Mapping[Named, str],
+    runs: Mapping[Named, LoadedModel],
+    known: Mapping[str, KnownInput],
+    images: Images,
+    options: argparse.Namespace,
+) -> DataConfig:
+    """With how the images are shown to all models."""
+    if isinstance(images, data.ImageSet):
+        check_in_memory(images, config.name, known, options)
+        return config
+    networks = {names[one]: one.network for one in names if one.network is not None}
+    return one_way(config, {names[one]: run.config.data for one, run in runs.items()}, known, networks, options)
 
 
 def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace) -> DataConfig:
@@ -240,9 +279,10 @@ def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace
     return config
 
 
-def _spaces(texts: Sequence[str], names: Sequence[str]) -> dict[str, PixelSpace]:
-    """The PixelSpace of each model that comes from a file."""
-    spaces: dict[str, PixelSpace] = {}
+def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int) -> dict[str, PixelSpace]:
+    """The PixelSpace of each model that comes from a file: the option's, or what is known of it."""
+    names = list(known)
+    spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
         name, equals, space = readable(text).rpartition("=")
         if equals and name not in names:
@@ -278,11 +318,30 @@ def parse_space(text: str) -> PixelSpace:
     return PixelSpace.normalized(*constants)
 
 
-def _from_file(one: Named, name: str, images: Images, config: DataConfig, spaces: Mapping[str, PixelSpace]) -> Subject:
+def _read(one: Named, name: str, averaged: bool) -> WeightFile:
+    """The weights of a file; of several in it a line says which were taken."""
+    file = read_weights(one.path, averaged=averaged)
+    if file.passed_over and launched().main:
+        others = ", ".join(file.passed_over)
+        other = "; --averaged takes averaged ones" if any(map(is_averaged, file.passed_over)) else ""
+        remarks.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
+    if averaged and not is_averaged(file.taken) and launched().main:
+        remarks.warning("%s: no weights in %s are called averaged ones", name, one.path)
+    return file
+
+
+def _from_file(
+    one: Named,
+    name: str,
+    file: WeightFile,
+    images: Images,
+    config: DataConfig,
+    spaces: Mapping[str, PixelSpace],
+) -> Subject:
     shape = data.shape_of(images, config)
-    model = models.create(one.network or "", num_classes=len(images.classes), in_channels=shape[0])
+    model = models.create(_architecture(one.network or ""), num_classes=len(images.classes), in_channels=shape[0])
     try:
-        load_weights(model, one.path)
+        put_weights(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
         whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
         raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
@@ -291,3 +350,9 @@ def _from_file(one: Named, name: str, images: Images, config: DataConfig, spaces
     except ValueError as error:
         raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
     return Subject(name, model, spaces[name])
+
+
+def _architecture(network: str) -> str:
+    """The network without the name of torchvision's weights, which it does not take."""
+    library, name = models.library_of(network)
+    return f"torchvision/{name.partition('.')[0]}" if library == "torchvision" else network

@@ -307,12 +307,15 @@ def provenance(device: torch.device | str, seconds: float, loader: Loader) -> di
     """What a record says of how it was measured."""
     device = torch.device(device)
     versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__)}
+    shown = ""
     if isinstance(loader, ImageLoader):
         versions["loader"] = loader_version(loader)
+        shown = loader.preprocessing.shown
     return {
         "seconds": round(seconds, 3),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": versions,
+        "shown": shown,
     }
 
 
@@ -331,6 +334,8 @@ def fingerprint_of_images(images: Images, config: DataConfig) -> str:
     if isinstance(images, ImageSet):
         return fingerprint({"images": images.images, "labels": images.labels})
     seen = f"{fingerprint_of_files(images)} size={config.size} central={config.central}"
+    if config.keep_aspect or config.interpolation != "bilinear":  # records of before these were options stay valid
+        seen += f" keep_aspect={config.keep_aspect} interpolation={config.interpolation}"
     return hashlib.sha256(seen.encode()).hexdigest()
 
 

@@ -122,6 +122,7 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
         f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
         INTERVALS,
         *notes_on_gradients(records),
+        *note_on_shown([(record.model, record.space, record.shown) for record in records]),
     ]
     if all(record.top5 is None for record in records):
         notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
@@ -143,6 +144,20 @@ def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple
         f"{record.eps:g}), so the attack does little or nothing to them, and it may look more robust than it is."
         for name, record in sorted(worst.items())
     )
+
+
+def note_on_shown(shown: Iterable[tuple[str, str, str]]) -> tuple[str, ...]:
+    """How images in files became the models' inputs, as a note below a table; none for images of a size of their own.
+
+    Args:
+        shown: of each record the model, the PixelSpace of its input, and how its images were shown.
+    """
+    of_files = [one for one in dict.fromkeys(shown) if one[2]]
+    spaces = {space: [model for model, other, _ in of_files if other == space] for _, space, _ in of_files}
+    if not spaces:
+        return ()
+    inputs = "; ".join(spaces) if len(spaces) == 1 else "; ".join(f"{', '.join(m)}: {s}" for s, m in spaces.items())
+    return (f"Images were shown at {'; '.join(dict.fromkeys(text for *_, text in of_files))}, in {inputs}.",)
 
 
 # --- tables to text --------------------------------------------------------------------------------------------------

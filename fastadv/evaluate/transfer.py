@@ -20,7 +20,7 @@ from fastadv.data import ImageSet
 from fastadv.data.image_source import Selection
 from fastadv.evaluate.attack_text import parse_attack
 from fastadv.evaluate.effort import generation_passes
-from fastadv.evaluate.records import RecordFile, key_of
+from fastadv.evaluate.records import RecordFile, check_counts, key_of
 from fastadv.evaluate.robustness import Hits, hits
 from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.sweep import (
@@ -128,6 +128,7 @@ class TransferRecord(TransferEvaluation):
         device: what it ran on.
         versions: version of each package that the result depends on; of images in files the loader's, too.
         without_gradient: see :class:`TransferCounts`; None also in records of versions that did not count.
+        shown: how images in files are shown to the models, such as their size; "" for others.
     """
 
     top1: Sequence[int]
@@ -136,6 +137,14 @@ class TransferRecord(TransferEvaluation):
     device: str
     versions: Mapping[str, str]
     without_gradient: int | None = None
+    shown: str = ""
+
+    def __post_init__(self) -> None:
+        for found in (self.top1, self.top5):
+            if found is not None:
+                fooled, transferred, wrong = found
+                check_counts(self.n, transferred, fooled)
+                check_counts(self.n, wrong)
 
     def counts(self, top: int) -> TransferCounts | None:
         """The counts at ``top`` 1 or 5, None if not measured."""

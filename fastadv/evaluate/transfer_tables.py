@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
 from fastadv.evaluate.statistics import proportion, wilson
-from fastadv.evaluate.tables import INTERVALS, Cell, Table, check_same_images, notes_on_gradients
+from fastadv.evaluate.tables import INTERVALS, Cell, Table, check_same_images, note_on_shown, notes_on_gradients
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
         f"{first.n:,} of the {first.total:,} {first.split} images of {first.dataset}, drawn at random by seed "
         f"{first.seed}. {INTERVALS}",
         *notes_on_gradients(chosen.values(), attacked="source"),
+        *note_on_shown([(r.target, r.target_space, r.shown) for r in records]),
     )
     caption = f"{MEASURES[measure][0]}, eps = {eps:g}"
     return Table(caption, header, tuple(rows), labels=2 + len(of_images), notes=notes)

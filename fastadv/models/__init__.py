@@ -15,7 +15,7 @@ from fastadv.models.activations import ReluDecay, create_activation
 from fastadv.models.libraries import having, timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
 
-__all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "names"]
+__all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "library_of", "names"]
 
 _OWN = ("small_cnn", "inception_v3")
 _ELSEWHERE = {"inception_v4": "timm/inception_v4"}
@@ -27,6 +27,12 @@ _FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoi
 def names() -> list[str]:
     """The models that :func:`create` knows; ``<name>`` stands for the library's own names."""
     return [*_OWN, *_ELSEWHERE, *(f"{library}/<name>" for library in _LIBRARIES)]
+
+
+def library_of(name: str) -> tuple[str, str]:
+    """The library that a network comes from, "timm" or "torchvision", and its name there; ("", its name) of others."""
+    library, slash, model = _ELSEWHERE.get(name, name).partition("/")
+    return (library, model) if slash and library in _LIBRARIES else ("", name)
 
 
 def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> nn.Module:

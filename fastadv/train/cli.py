@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any, Literal
 
-from fastadv.outputs import make_folder, only_writer
+from fastadv.outputs import check_free, make_folder, only_writer
 from fastadv.signals import exit_code, on_first_signal
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
@@ -149,6 +149,8 @@ def _evaluation(trainer: Trainer) -> str:
 def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
     """The Trainer that the arguments ask for. Recipes and runs are read by the main process alone."""
     config, run_dir, resume = on_main(processes, lambda: _parse(argv))
+    if resume:
+        on_main(processes, lambda: check_free(run_dir))
     trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
     on_main(processes, lambda: make_folder(run_dir))
     return trainer
@@ -213,6 +215,7 @@ def _base(run: argparse.Namespace) -> dict[str, Any]:
     if run.recipe:
         return read_recipe(run.recipe)
     if run.resume == "yes" and run.out:
+        check_free(Path(run.out))
         return asdict(checkpoint.load_config(checkpoint.resolve(run.out)))
     if run.resume == "yes":
         raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was begun with")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, get_args
 
-from fastadv.data.preprocessing import Preprocessing
+from fastadv.data.preprocessing import InterpolationName, Preprocessing
 from fastadv.devices import MOST_THREADS
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
@@ -69,6 +69,13 @@ class DataConfig:
     central: float = Preprocessing.central
     """imagenet: the share of an image's sides that evaluation keeps, around the centre."""
 
+    keep_aspect: bool = Preprocessing.keep_aspect
+    """imagenet: evaluation keeps a square, of that share of the shorter side, rather than of both sides whatever their
+    aspect."""
+
+    interpolation: InterpolationName = Preprocessing.interpolation
+    """imagenet: how images are resized, in training and evaluation: bilinear or bicubic, with antialiasing."""
+
     loader: LoaderName = "auto"
     """imagenet: what decodes images: dali, torchvision, or auto for dali where it is installed. What the main process
     finds when the run begins is every process's, to the end of the run."""
@@ -113,6 +120,8 @@ class DataConfig:
             flip=self.flip,
             colour=self.colour,
             central=self.central,
+            keep_aspect=self.keep_aspect,
+            interpolation=self.interpolation,
         )
 
 

@@ -14,7 +14,7 @@ _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset
 
 # Fields of DataConfig: of images in files alone; for each data set what it does not use, and what was probably meant.
 _OF_FILES = (
-    *("size", "least_area", "widest_aspect", "colour", "central"),
+    *("size", "least_area", "widest_aspect", "colour", "central", "keep_aspect", "interpolation"),
     *("loader", "workers", "prefetch", "on_bad_image"),
 )
 _UNUSED = {"digits": ("root", "download", *_OF_FILES), "imagenet": ("crop_padding",)}

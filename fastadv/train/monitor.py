@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fastadv.extras import require
+from fastadv.plain_json import parsed
+from fastadv.wording import counted
 
 T = TypeVar("T")
 
@@ -72,10 +74,18 @@ class JsonLog:
         path: the file.
         step: where the run stands; lines of later steps, from a run that went on after its last checkpoint, are
             removed, so that none is there twice.
+
+    Raises:
+        OSError: it is a device or a pipe, or cannot be written to.
+
+    Warns:
+        UserWarning: lines that are no records of a run. They are removed; the file as it was is kept beside it.
     """
 
     def __init__(self, path: Path, *, step: int) -> None:
         if path.exists():
+            if not path.is_file():  # reading a device may never end
+                raise OSError(f"{path} is not a file: a log cannot be kept there")
             _keep_until(path, step)
         self._file = path.open("a", encoding="utf-8")
 
@@ -90,18 +100,30 @@ class JsonLog:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _step_of(line) <= step]
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    steps = [_step_of(line) for line in lines]
+    whole = len(lines) if content.endswith(b"\n") else len(lines) - 1  # the last may have been cut short
+    if strange := steps[: max(0, whole)].count(None):
+        damaged = path.with_name(path.name + ".damaged")
+        damaged.write_bytes(content)
+        warnings.warn(
+            f"{counted(strange, 'line')} of {path} are no records of a run: it goes on without them, and {damaged} has "
+            f"them all",
+            stacklevel=2,
+        )
     shorter = path.with_name(path.name + ".partial")
-    shorter.write_text("".join(kept), encoding="utf-8")
+    shorter.write_bytes(b"".join(line for line, of in zip(lines, steps, strict=True) if of is not None and of <= step))
     os.replace(shorter, path)
 
 
-def _step_of(line: str) -> float:
-    """The step of a line of the log; infinite for a line that was cut short."""
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of the log; None for what is no record."""
     try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf
+        step = parsed(line)["step"]
+    except (ValueError, TypeError, LookupError):
+        return None
+    return step if type(step) is int else None
 
 
 class TensorBoard:

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 from fastadv.extras import require
 from fastadv.train.config import TrainConfig
 from fastadv.train.mistakes import ConfigError, check_fields, did_you_mean, explained, fields_of
+from fastadv.train.yaml_text import MOST_CHARACTERS, read_yaml
 
 # --minibatch is the longer one: torchrun reads a script's options, too, and takes --m for an abbreviation of its own.
 _SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m"}
@@ -36,18 +37,18 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: neither, or not YAML.
     """
-    yaml = require("yaml", extra="train")
     file = resources.files("fastadv.train") / "recipes" / f"{name}.yaml" if name in recipes() else Path(name)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with file.open(encoding="utf-8") as opened:
+            values = read_yaml(opened.read(MOST_CHARACTERS + 1))  # no more of what may have no end
     except OSError as error:
         meant = next(iter(difflib.get_close_matches(Path(name).stem, recipes(), n=1)), None)
         shipped = ", ".join(recipes())
         raise ConfigError(
             f"recipe {name!r} is neither a file that can be read nor one of {shipped}{did_you_mean(meant)}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {name!r} is not YAML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"recipe {name!r} is not YAML of a configuration: {error}") from error
     if values is None:
         raise ConfigError(f"recipe {name!r} is empty: it must set a field, such as epochs: 10")
     if not isinstance(values, dict):

@@ -23,6 +23,7 @@ _FREE_ON_RESUME = {
     *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
 }
 _ABSENT = object()
+_MOST = 2**16  # processes that are thought of
 
 
 def starting_point(
@@ -38,13 +39,14 @@ def starting_point(
     """
     if not resume:
         _check_new(run_dir)
-    start = checkpoint.latest(run_dir) if resume else None
-    if start is None and resume is not True:
+    found = checkpoint.newest(run_dir) if resume else None
+    if found is None and resume is not True:
         check_used(config.data)
         return _with_loader(config), None, None
-    if start is None:
+    if found is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
-    stored, before = checkpoint.load_config(start), checkpoint.read_meta(start).processes
+    start, saved = found
+    stored, before = saved.config, saved.meta.processes
     if config.data.loader == "auto":
         config = _with_loader(config, stored.data.loader)
     asked = config.accumulate
@@ -92,7 +94,7 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
     """
     wanted = before * stored.accumulate
     if wanted % config.accumulate or wanted % now:
-        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, wanted + 1) if wanted % n == 0)
+        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, min(wanted, _MOST) + 1) if wanted % n == 0)
         raise ValueError(
             f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
             f"{counted(before, 'process')}; with {counted(now, 'process')} and accumulate {config.accumulate} it would "

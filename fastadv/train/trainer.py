@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
@@ -20,6 +21,7 @@ from fastadv.train.distributed import ALONE, Processes, average_buffers, gathere
 from fastadv.train.interfaces import Averages, Loader, Task
 from fastadv.train.means import RunningMeans
 from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
+from fastadv.train.run_state import run_misfit
 from fastadv.train.tally import Tally, Totals
 
 
@@ -343,32 +345,68 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint, exactly if as many processes wrote it.
 
-        It is read by the main process alone: the others need not see the folder.
+        It is read by the main process alone: the others need not see the folder. If its state is not of a form that
+        this run can go on from, the last good one before it is taken, with a warning.
 
         Raises:
-            CheckpointError: it is not usable.
+            CheckpointError: none is usable.
             ValueError: the training set is another than it was, or its classes have other names.
             FailedElsewhere: another process raised one of these.
         """
-        saved = on_main(self.processes, lambda: checkpoint.read(path))
-        self.step, state = saved.meta.step, saved.state
-        missing = sorted({*self._state(), "processes"} - state.keys())
-        if missing:
-            raise checkpoint.CheckpointError(f"{path} is of another version of fastadv: it lacks {', '.join(missing)}")
+        path, saved = on_main(self.processes, lambda: self._usable(path))
         on_all(self.processes, lambda: self._check_training_set(saved, path))
+        self._restore(saved)
+        self.last_checkpoint = path
+
+    def _restore(self, saved: checkpoint.Saved) -> None:
+        """Stand where the run stood; of a form that was checked."""
+        self.step, state = saved.meta.step, saved.state
         self.model.load_state_dict(saved.weights)
         if self.averages is not None:
-            if saved.averaged is None:
-                raise checkpoint.CheckpointError(f"{path} has no averaged weights, and ema_decay asks for them")
+            assert saved.averaged is not None
             self.averages.module.load_state_dict(saved.averaged)
         # The number of minibatches of an iteration may be another: the task counts them, a run counts iterations.
         self.task.load_state_dict({**state["task"], "iteration": self.step * self.config.accumulate})
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        # Of what is in the file only what a schedule has; its function stays, which PyTorch would let a file change.
+        before = self.schedule.state_dict()
+        kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}
+        self.schedule.load_state_dict({**before, **kept})
         self._means.load_state_dict(state["means"])
         if len(state["processes"]) == self.processes.world_size or self.processes.main:
             self._load_own_state(state["processes"][self.processes.rank])
-        self.last_checkpoint = path
+
+    def _usable(self, path: Path) -> tuple[Path, checkpoint.Saved]:
+        """The checkpoint, or the last one before it that this run can go on from; and what it holds."""
+        found: tuple[Path, checkpoint.Saved] | None = path, checkpoint.read(path)
+        refused: list[str] = []
+        while found is not None:
+            if (reason := self._misfit(found[1])) is None:
+                if refused:
+                    warnings.warn(f"{'; '.join(refused)}; falling back to {found[0]}", stacklevel=2)
+                return found
+            refused.append(f"{found[0]} {reason}")
+            found = checkpoint.newest(found[0].parent.parent, before=found[1].meta.step)
+        raise checkpoint.CheckpointError(f"no usable checkpoint: {'; '.join(refused)}")
+
+    def _misfit(self, saved: checkpoint.Saved) -> str | None:
+        """Why this run cannot go on from a checkpoint; None if it can."""
+        expected = {**self._state(), "processes": [self._own_state()]}
+        if missing := sorted(expected.keys() - saved.state.keys()):
+            return f"is of another version of fastadv: it lacks {', '.join(missing)}"
+        if self.averages is not None and saved.averaged is None:
+            return "has no averaged weights, and ema_decay asks for them"
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        differs = run_misfit(
+            saved.state,
+            expected,
+            step=saved.meta.step,
+            processes=saved.meta.processes,
+            weights=weights,
+            buffers=list(self._buffers()),
+            optimizer=self.config.optimizer,
+        )
+        return None if differs is None else f"is damaged: {differs}"
 
     def _check_training_set(self, saved: checkpoint.Saved, path: Path) -> None:
         differs = difference(saved.state["training_set"], self.training_set)

@@ -231,6 +231,20 @@ def test_real_world_files_are_decoded_as_they_should_be(
     assert difference.mean() < 0.5 and difference.max() <= 3
 
 
+@each_loader
+def test_as_most_networks_are_shown_images(kind: type[ImageLoader], odd: data.ImageSource) -> None:
+    """A square, bicubic; against Pillow alone."""
+    preprocessing = Preprocessing(size=SIZE, interpolation="bicubic", keep_aspect=True, central=0.9)
+    alone = data.image_source.Selection(odd, torch.tensor([0]))
+    ((images, _),) = create(kind, alone, 1, train=False, preprocessing=preprocessing).epoch(0)
+    image = opened(odd, 0)
+    sides = np.float64(image.height), np.float64(image.width)
+    top, left, side, _ = map(int, central_window(*sides, 0.9, NumPyArithmetic(), keep_aspect=True))
+    expected = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    difference = np.abs(images[0].permute(1, 2, 0).numpy() - np.asarray(expected, np.float32))
+    assert difference.mean() < 0.5 and difference.max() <= 3
+
+
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 @each_dali
 def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: data.ImageSource) -> None:
@@ -300,8 +314,9 @@ def test_dali_computes_the_central_windows_that_numpy_does(central: float, coord
     """In float32, 1 - 0.9 is above a tenth, and what is cut off of 200 pixels ten of them instead of nine."""
     images = [opened(coordinates, index) for index in range(len(coordinates))]
     sides = [(np.float64(image.height), np.float64(image.width)) for image in images]
-    expected = [central_window(height, width, central, NumPyArithmetic()) for height, width in sides]
-    assert windows_of_dali(coordinates, Preprocessing(central=central), []) == expected
+    for square in (False, True):
+        expected = [central_window(*side, central, NumPyArithmetic(), keep_aspect=square) for side in sides]
+        assert windows_of_dali(coordinates, Preprocessing(central=central, keep_aspect=square), []) == expected
 
 
 @needs_dali

@@ -62,6 +62,19 @@ def test_evaluation_windows_by_hand(height: int, width: int, central: float, exp
     assert central_window(np.float64(height), np.float64(width), central, NUMPY) == expected
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "central", "expected"),
+    [
+        (375, 500, 1.0, [0, 62, 375, 375]),
+        (256, 340, 224 / 256, [16, 58, 224, 224]),
+        (340, 256, 224 / 256, [58, 16, 224, 224]),
+        (1, 1000, 0.5, [0, 499, 1, 1]),
+    ],
+)
+def test_square_windows_by_hand(height: int, width: int, central: float, expected: list[int]) -> None:
+    assert central_window(np.float64(height), np.float64(width), central, NUMPY, keep_aspect=True) == expected
+
+
 def test_windows_are_of_the_distribution_of_torchvision() -> None:
     preprocessing = Preprocessing(least_area=0.2)
     drawn = preprocessing.draw(1, 2, range(4000)).windows  # [4000, 4, 10]

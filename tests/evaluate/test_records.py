@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fastadv.evaluate import Record, RecordFile, read_records
+from fastadv.evaluate import Record, RecordFile, read_records, robustness_tables
 from fastadv.evaluate.records import packed
 
 MakeRecord = Callable[..., Record]
@@ -75,7 +77,7 @@ def test_a_torn_last_line_is_dropped_and_written_again(make_record: MakeRecord, 
     assert RecordFile(path, Record).records == [first, second]
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"model": "adv"}', "", "3"])
+@pytest.mark.parametrize("line", ["{", "[1]", '{"model": "adv"}', "", "3", "[" * 100_000])
 def test_a_spoilt_line_is_named_and_kept(make_record: MakeRecord, path: Path, line: str) -> None:
     RecordFile(path, Record).append(make_record("adv", "clean", 0.0, 950))
     spoilt = path.read_text() + line + "\n" + path.read_text()
@@ -103,7 +105,7 @@ def test_no_file_is_no_records_to_append_to_and_an_error_to_read(path: Path) -> 
         ({"dataset": "mnist"}, False),
         ({"split": "train"}, False),
         ({"images": "other"}, False),
-        ({"n": 10}, False),
+        ({"n": 999}, False),
         ({"attack": "iter_ll"}, False),
         ({"eps": 4.0}, False),
         ({"options": {"alpha": 2}}, False),
@@ -117,3 +119,65 @@ def test_what_makes_an_evaluation_another_one(
     file = RecordFile(path, Record)
     file.append(record)
     assert (file.find(replace(record, **change).key) == record) is same
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("top1", "950", "top1 cannot be '950'"),
+        ("top1", True, "top1 cannot be True"),
+        ("top1", -1, "-1 of 1000 images cannot be"),
+        ("top1", 1001, "1001 of 1000 images cannot be"),
+        ("top5", 900, "950, 900 of 1000 images cannot be"),
+        ("n", 10**30, r"n cannot be 10{30}"),
+        ("n", 0, "950 of 0 images cannot be"),
+        ("eps", None, "eps cannot be None"),
+        ("eps", float("nan"), "eps cannot be nan"),
+        ("options", [], r"options cannot be \[\]"),
+        ("versions", {"torch": 2}, r"versions cannot be \{'torch': 2\}"),
+        ("model", {}, "model cannot be"),
+        ("more", 1, "there is no field 'more'"),
+    ],
+)
+def test_values_that_no_evaluation_writes(
+    make_record: MakeRecord, path: Path, field: str, value: Any, said: str
+) -> None:
+    path.parent.mkdir()
+    path.write_text(json.dumps({**vars(make_record("adv", "clean", 0.0, 950)), field: value}) + "\n")
+    with pytest.raises(ValueError, match=rf"line 1 is not a Record of this version of fastadv \({said}"):
+        read_records(path, Record)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(changes=st.dictionaries(st.sampled_from([*Record.__dataclass_fields__, "more"]), JSON, min_size=1, max_size=2))
+def test_any_values_are_a_record_or_a_line_that_names_it(
+    changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What is read can be shown: a table is made of it."""
+    values = dict.fromkeys(Record.__dataclass_fields__, "a") | {"n": 9, "total": 9, "classes": 2, "seed": 0, "eps": 0.0}
+    values |= {"attack": "fgsm", "options": {}, "versions": {}, "top1": 3, "top5": None, "seconds": 1.0, **changes}
+    file = tmp_path_factory.getbasetemp() / "any.jsonl"
+    file.write_text(json.dumps(values) + "\n")
+    try:
+        records = read_records(file, Record)
+    except ValueError as error:
+        assert str(error).startswith(f"{file}, line 1 is not a Record")
+        return
+    assert len(robustness_tables(records)) <= 1 and records[0].key
+
+
+def test_records_are_read_from_files_alone() -> None:
+    with pytest.raises(OSError, match="/dev/zero is not a file of records"):
+        read_records(Path("/dev/zero"), Record)
+
+
+def test_a_length_that_the_images_do_not_have(make_record: MakeRecord) -> None:
+    with pytest.raises(ValueError, match="not of which of 1,000 images were correct"):
+        _ = make_record("adv", "clean", 0.0, 3, correct="gA==").hits

@@ -38,6 +38,7 @@ def weights(tmp_path: Path) -> Path:
 
 def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path) -> None:
     run = save_run(tmp_path / "standard")
+    weights = weights.rename(tmp_path / "w.pth.tar")
     texts = [str(run), f"timm/test_resnet@{weights}", f"C=timm/test_resnet@{weights}"]
     loaded = load_subjects(texts, options("--space", "symmetric", "--space", "C=0.5/0.25"))
     assert [subject.name for subject in loaded.subjects] == ["standard", "w", "C"]

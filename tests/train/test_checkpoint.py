@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -245,9 +244,48 @@ def test_state_is_not_unpickled_blindly(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     torch.save({"step": Harmful()}, path / "state.pt")
     sign(path)
-    with pytest.raises(pickle.UnpicklingError):
-        checkpoint.load_state(checkpoint.resolve(path))
+    with pytest.raises(CheckpointError, match=r"state\.pt does not hold plain values and tensors$"):
+        checkpoint.resolve(path)
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("at", ["found", "read"])
+def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --keep 1: each checkpoint is gone some time after it was found."""
+    save(tmp_path, 1)
+    read_bytes, find = Path.read_bytes, checkpoint._folders
+
+    def reading(path: Path) -> bytes:
+        if path.name == "state.pt" and not (tmp_path / "checkpoints/step-00000002").exists():
+            save(tmp_path, 2, keep=1)
+        return read_bytes(path)
+
+    def finding(run: Path) -> list[Path]:
+        found = find(run)
+        if len(found) == 1 and found[0].name == "step-00000001":
+            monkeypatch.setattr(checkpoint, "_folders", find)
+            save(tmp_path, 2, keep=1)
+        return found
+
+    if at == "found":
+        monkeypatch.setattr(checkpoint, "_folders", finding)
+    else:
+        monkeypatch.setattr(Path, "read_bytes", reading)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoint.load_model(tmp_path).step == 2
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*00000001; a run deletes all but the last"):
+        checkpoint.resolve(tmp_path / "checkpoints/step-00000001")
+
+
+def test_one_that_is_about_to_be_deleted_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # which takes its time
+    save(tmp_path, 2, keep=1)
+    assert [name for name in names(tmp_path) if not name.startswith(".")] == ["step-00000002"]
+    monkeypatch.undo()
+    save(tmp_path, 3, keep=1)
+    assert names(tmp_path) == ["step-00000003"]
 
 
 def test_nothing_there(tmp_path: Path) -> None:

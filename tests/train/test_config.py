@@ -23,6 +23,12 @@ SECTIONS = {
 }
 
 
+# Ten of ten of ten ...: 10^9 values in nine lines.
+LAUGHS = "a0: &a0 [0]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)
+)
+
+
 def free(**options: Any) -> AttackConfig:
     return AttackConfig(**{"training": "free", "replays": 4, "eps": 8, **options})
 
@@ -221,14 +227,43 @@ def test_wrong_values_from_python(make: Any, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "neither a file"), ("a: [", "is not YAML"), ("- 1", "must map fields"), ("# 1", "is empty")],
+    [
+        (None, "neither a file"),
+        ("a: [", "is not YAML"),
+        ("- 1", "must map fields"),
+        ("# 1", "is empty"),
+        (LAUGHS, "with its aliases written out it has more than 10,000 values"),
+        (LAUGHS.replace("[", "[{<<: [").replace("]", "]}]"), "aliases written out it has more than 10,000 values"),
+        ("model: &a\n  options: *a", "a node holds itself"),
+        ("model: &a [*a]", "a node holds itself"),
+        ("epochs: " + "[" * 2_000, "nested too deeply"),
+        ("epochs: 1\n" * 10_000, "more than 65,536 characters"),
+        ("epochs: !!python/object/apply:os.mkdir [x]", "could not determine a constructor"),
+        ("epochs: !!bool x", "is not YAML"),
+        ("epochs: 2024-99-99", "month must be in 1..12"),
+        ("epochs: " + "1" * 5000, "limit"),
+        ("1: 2", "unknown field 1"),
+        ("model: {options: {[1]: 2}}", "unhashable"),
+    ],
+    ids=lambda value: str(value)[:20],
 )
 def test_recipes_that_cannot_be_read(text: str | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ConfigError, match=said):
-        read_recipe(str(path))
+    with pytest.raises(ConfigError, match=said) as caught:
+        parse_config(read_recipe(str(path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_without_an_end() -> None:
+    with pytest.raises(ConfigError, match="more than 65,536 characters"):
+        read_recipe("/dev/zero")
+
+
+def test_aliases_are_written_out(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("attack: &few {k: 8}\nmodel: {options: {<<: *few}}\n")
+    assert read_recipe(str(tmp_path / "own.yaml")) == {"attack": {"k": 8}, "model": {"options": {"k": 8}}}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from fastadv.train import (
 )
 from fastadv.train.accuracy import accuracy
 from fastadv.train.monitor import EpochRecord, Pace, Progress, StepRecord
+from fastadv.wording import counted
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -370,6 +371,36 @@ def test_log(config: TrainConfig, tmp_path: Path) -> None:
     loaded = checkpoint.load_model(tmp_path)
     test_loader = create_trainer(config, tmp_path / "other").test_loader
     assert epochs[-1]["test_accuracy"] == accuracy(loaded.model, test_loader.epoch(0))
+
+
+@pytest.mark.parametrize(
+    ("line", "strange"),
+    [
+        (b'{"step": 1', 0),  # cut short
+        (b'{"step": 99}\n', 0),  # of a later step
+        (b"\xff\x00\x80\n", 1),
+        (b"[]\n3\n{}\n", 3),
+        (b'{"step": null}\n{"step": "1"}\n{"step": true}\n', 3),
+        (b"[" * 100_000 + b"\n", 1),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_log_that_is_something_else(line: bytes, strange: int, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        monitor.JsonLog(path, step=2).close()
+    assert path.read_bytes() == b'{"step": 1}\n'
+    assert [str(one.message).partition(" of ")[0] for one in caught] == [counted(strange, "line")] * bool(strange)
+    assert not strange or (tmp_path / "log.jsonl.damaged").read_bytes() == b'{"step": 1}\n' + line
+
+
+def test_a_log_on_a_device(tmp_path: Path) -> None:
+    """To read /dev/full never ends."""
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"log\.jsonl is not a file: a log cannot be kept there"):
+        monitor.JsonLog(tmp_path / "log.jsonl", step=0)
 
 
 def test_an_epoch_ends_with_the_means_of_its_minibatches(config: TrainConfig, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""How the models of a command are shown the images, all of them in one way.
+
+A network that is shown images of another size, or normalised in another way, than in its training is less accurate, and
+nothing fails. So what is not known of a network from a file is asked for, and what is used is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fastadv import data
+from fastadv.evaluate.known_input import SYMMETRIC, WAYS, KnownInput, hint_on_size
+from fastadv.models import library_of
+from fastadv.pixels import PixelSpace
+from fastadv.remarks import remarks
+from fastadv.train.config import DataConfig
+
+
+def one_way(
+    config: DataConfig,
+    runs: Mapping[str, DataConfig],
+    files: Mapping[str, KnownInput],
+    networks: Mapping[str, str],
+    options: argparse.Namespace,
+) -> DataConfig:
+    """How images in files are shown to all models.
+
+    Args:
+        config: of the data set; the rest of it stays.
+        runs: how each run was shown them, by the name of its row.
+        files: what is known of each model from a file, by the name of its row.
+        networks: of these, for a hint.
+        options: those of the command that are named in ``WAYS``, None where they were not given.
+
+    Raises:
+        ValueError: a size that is not known, or models that are shown images in different ways.
+    """
+    given = {name: value for name in WAYS if (value := getattr(options, name)) is not None}
+    ways = {name: {way: getattr(run, way) for way in WAYS} for name, run in runs.items()}
+    for name, run in ways.items():
+        if differing := [way for way in given if given[way] != run[way]]:
+            option = differing[0].replace("_", "-")
+            raise ValueError(
+                f"--{option} is for models from files alone: {name} is shown images with data.{differing[0]} "
+                f"{run[differing[0]]}"
+            )
+    ways |= {name: {**known.ways(), **given} for name, known in files.items()}
+    _check_known(ways, networks)
+    chosen: dict[str, Any] = {}
+    for way in WAYS:
+        values = {name: of_one[way] for name, of_one in ways.items() if way in of_one}
+        if len({*values.values()}) > 1:
+            shown = ", ".join(f"{way} {value} for {name}" for name, value in values.items())
+            raise ValueError(
+                f"models that are shown images in different ways cannot share a table: {shown}; evaluate them by a "
+                f"command each, or give --{way.replace('_', '-')}"
+            )
+        chosen |= {way: next(iter(values.values()))} if values else {}
+    return replace(config, **chosen)
+
+
+def _check_known(ways: Mapping[str, Mapping[str, Any]], networks: Mapping[str, str]) -> None:
+    unknown = [name for name, of_one in ways.items() if "size" not in of_one]
+    if unknown:
+        raise ValueError(
+            f"--size is needed for {', '.join(unknown)}: of how many pixels a side were the images that the weights "
+            f"were trained on?{hint_on_size(networks[unknown[0]])}"
+        )
+
+
+def check_in_memory(
+    images: data.ImageSet, name: str, files: Mapping[str, KnownInput], options: argparse.Namespace
+) -> None:
+    """Refuse options that images in memory have no use for; warn of models that were trained on another size.
+
+    Raises:
+        ValueError: such an option.
+    """
+    if given := [f"--{way.replace('_', '-')}" for way in WAYS if getattr(options, way) is not None]:
+        raise ValueError(
+            f"{', '.join(given)}: this is for images in files, and those of {name} have a size of their own"
+        )
+    height, width = images.images.shape[2:]
+    for row, known in files.items():
+        if known.size not in (None, height, width):
+            remarks.warning(
+                "%s was trained on images of %d px, and those of %s are %d x %d: it may be less accurate for that",
+                *(row, known.size, name, height, width),
+            )
+
+
+def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: DataConfig, *, in_files: bool) -> None:
+    """A line on how a model from a file is shown the images, and one if this is not what is known of it."""
+    shown = f"images of {config.preprocessing.shown}, " if in_files else ""
+    remarks.info("%s: %s%s%s", name, shown, space, f"; from {known.whence}" if known.whence else "")
+    used = {way: getattr(config, way) for way in WAYS} if in_files else {}
+    differing = [f"{way} {value}" for way, value in known.ways().items() if way in used and used[way] != value]
+    differing += [str(known.space)] if known.space not in (None, space) else []
+    differing += [known.unlike] if known.unlike else []
+    if differing:
+        remarks.warning("%s: %s has it otherwise: %s", name, known.whence, ", ".join(differing))
+    library, architecture = library_of(network)
+    if library == "torchvision" and architecture.partition(".")[0] in SYMMETRIC and space == PixelSpace.imagenet():
+        remarks.warning(
+            "%s: torchvision's own weights of %s are made for --space symmetric", name, architecture.partition(".")[0]
+        )

@@ -1,0 +1,50 @@
+"""What training scripts put beside weights and ``torch.load`` alone refuses: options of argparse, and NumPy's values.
+
+NumPy's own functions would trust what a pickle says of an array's memory. These stand in for them and check it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+import numpy as np
+
+_NUMBER_OR_TEXT = re.compile(r"[biufcSU]\d+")
+
+
+class _DType:
+    """Stands in for ``numpy.dtype``."""
+
+    def __init__(self, code: object = "", *_: object) -> None:
+        self.code = code if isinstance(code, str) and _NUMBER_OR_TEXT.fullmatch(code) else None
+        self.order = "="
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and state[1:2] in (("<",), (">",)):
+            self.order = state[1]
+
+
+class _Unread:
+    """Stands in for ``numpy.ndarray``: nobody needs the arrays beside weights."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def _scalar(dtype: object, data: object = b"") -> Any:
+    """Stands in for the function that makes NumPy's scalars; None for what is neither a number nor text."""
+    if not isinstance(dtype, _DType) or dtype.code is None or not isinstance(data, bytes):
+        return None
+    kind = np.dtype(dtype.order + dtype.code)
+    return np.frombuffer(data, kind)[0].item() if len(data) == kind.itemsize > 0 else None
+
+
+def harmless_globals() -> list[Any]:
+    """For ``torch.serialization.safe_globals``."""
+    by_name: dict[str, Any] = {"numpy.dtype": _DType, "numpy.ndarray": _Unread}
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before NumPy 2, and since
+        by_name |= {f"{core}.scalar": _scalar, f"{core}._reconstruct": _Unread}
+    return [argparse.Namespace, *((stand_in, name) for name, stand_in in by_name.items())]

@@ -1,0 +1,67 @@
+"""Values of JSON files that anybody may have changed: read into dataclasses, each field of the type that it has."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def built(kind: type[T], values: Any) -> T:
+    """The dataclass with these fields; those that have a default may be missing.
+
+    Raises:
+        ValueError: no mapping, a field that is missing or too many, or a value of another type than the field's.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"an object was expected, got {type(values).__name__}")
+    hints = get_type_hints(kind)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"there is no field {unknown[0]!r}")
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} cannot be {_short(value)}")
+    try:
+        return kind(**values)
+    except TypeError as error:  # of a field that is missing
+        raise ValueError(str(error)) from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type that a field of a record may have."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, dict) and all(_fits(one, arguments[1]) for one in value.values())
+    if origin is not None and issubclass(origin, Sequence):
+        return isinstance(value, list) and all(_fits(one, arguments[0]) for one in value)
+    if hint is Any or hint is NoneType:
+        return hint is Any or value is None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63
+    if hint is float:
+        return number and math.isfinite(value)
+    return number and isinstance(value, int) if hint is int else isinstance(value, hint)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
