@@ -25,7 +25,8 @@ from fastadv.wording import counted
 _CHECK = "fastadv data check"
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
-unreadable, no images, of more than 179 megapixels (Pillow's limit), or of 32 bits a channel. Damage that decoders
+unreadable, no images in a format that is read, of more than 179 megapixels (Pillow's limit) or 256 MiB, or of 32 bits
+a channel. Both loaders use all others: DALI gets from Pillow what it does not decode itself. Damage that decoders
 tolerate, such as wrong pixels in the middle of a JPEG, is not found. The data set is a folder with train/CLASS/IMAGE
 and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is
 there, it is checked alone: for an evaluation val/ is enough.
