@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a file
+MOST_BYTES = 1 << 28  # of one encoded image: several times what a photograph of Pillow's most pixels takes
 
 
 class ImageSource(Protocol):
