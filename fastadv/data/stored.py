@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fastadv.callers import caller_level
 from fastadv.data import manifest
-from fastadv.data.image_folder import CLASSES_FILE, SPLITS, scan_image_folder
+from fastadv.data.class_names import named_classes
+from fastadv.data.image_folder import SPLITS, scan_image_folder
 from fastadv.data.image_set import ImageData
 from fastadv.data.image_source import ImageSource
 from fastadv.data.shards import Entry, open_shards
@@ -51,7 +52,7 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
 
 def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
-    classes = _named_classes(root)
+    classes = named_classes(root)
     for pattern, entries in _KINDS.items():
         # A class folder may be called jack-of-spades1.
         files = {split: [path for path in (root / split).glob(pattern) if path.is_file()] for split in SPLITS}
@@ -63,13 +64,6 @@ def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     found: dict[str, ImageSource] = dict(scan_image_folder(root, splits, classes))
     _mention_other_classes(root, found, "Class folders may be missing")
     return found
-
-
-def _named_classes(root: Path) -> tuple[str, ...]:
-    """Those in classes.txt; none if it is not there."""
-    file = root / CLASSES_FILE
-    lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-    return tuple(name for name in lines if name)
 
 
 def _scan_shards(
