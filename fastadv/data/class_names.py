@@ -51,13 +51,13 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 def hint_on_alike(names: Iterable[str]) -> str:
     """What may be behind names that are not among others; empty if it is not this."""
-    groups = alike(names)
+    groups = alike(sorted(names))
     return f"; by case or by Unicode's form of accents alone differ {_listed(groups)}" if groups else ""
 
 
 def remark_on_alike(names: Iterable[str]) -> str | None:
     """That some classes may be one, by their names."""
-    groups = alike(names)
+    groups = alike(sorted(names))
     if not groups:
         return None
     return (

@@ -12,6 +12,7 @@ from typing import Any
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.tables import Table, save_table, to_markdown
 from fastadv.extras import require
+from fastadv.regular_files import read_regular
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
 from fastadv.study.cost import hours
@@ -159,7 +160,7 @@ def _remarks(folder: Path) -> dict[str, str]:
         return {}
     yaml = require("yaml", extra="train")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(read_regular(path)) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     known = {claim.name for claim in CLAIMS}
