@@ -11,6 +11,7 @@ from fastadv.remarks import remarks_shown
 from fastadv.signals import exit_code
 from fastadv.train.distributed import launched
 from fastadv.warning_lines import warning_lines
+from fastadv.wording import printable_lines
 
 # Imported when asked for: `fastadv info` must work where no extra is installed.
 COMMANDS = {
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):
             raise
-        print(f"fastadv {argv[0]}: {error}", file=sys.stderr)
+        print(f"fastadv {argv[0]}: {printable_lines(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the command could tell what is kept
         print(f"fastadv {argv[0]}: interrupted", file=sys.stderr)

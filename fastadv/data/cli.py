@@ -20,7 +20,7 @@ from fastadv.devices import MOST_THREADS
 from fastadv.extras import require
 from fastadv.progress import progress_bar
 from fastadv.signals import exit_code, interrupt, on_first_signal
-from fastadv.wording import counted
+from fastadv.wording import counted, printable, printable_lines
 
 _CHECK = "fastadv data check"
 _DESCRIPTION = """\
@@ -36,8 +36,7 @@ _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}; where DIR is read-only, name a folder of links to all that lies in it
 instead, here and in training. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
-it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
-result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
+it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
 that are no images by their names, such as .gif or .txt, are counted, and never read.
 
 example:
@@ -70,22 +69,23 @@ def _check(root: Path, workers: int) -> int:
         sources = data.scan(root, splits_in(root))
         manifest.check_place(root)  # before the hours that decoding may take
     except (ValueError, OSError) as error:
-        print(f"{_CHECK}: {error}", file=sys.stderr)
+        print(f"{_CHECK}: {printable_lines(error)}", file=sys.stderr)
         return 2
     for name in set(SPLITS) - sources.keys():
-        print(f"{root} has no {name}/: {' and '.join(sources)}/ is checked alone")
+        print(f"{printable(str(root))} has no {name}/: {' and '.join(sources)}/ is checked alone")
     splits = _checked(sources, workers)
     for name, split in splits.items():
         for image in split.left_out:
-            print(f"{sources[name].name(image.index)}: {image.reason}")
+            print(f"{sources[name].name(image.index)}: {printable(image.reason)}")
         _mention_others(root / name, sources[name])
     try:
         manifest.write_manifest(root / manifest.FILE, splits)
     except OSError as error:
-        print(f"{_CHECK}: {error}", file=sys.stderr)
+        print(f"{_CHECK}: {printable_lines(error)}", file=sys.stderr)
         return 1
+    written = printable(str(root / manifest.FILE))
     bad = sum(len(split.left_out) for split in splits.values())
-    print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {root / manifest.FILE}")
+    print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {written}")
     return 1 if bad else 0
 
 
@@ -93,8 +93,10 @@ def _mention_others(folder: Path, source: data.ImageSource) -> None:
     """Say what training and evaluation do not read in the class folders, for it might have been meant to be read."""
     others = count_others(source) if isinstance(source, ImageFolder) else {}
     if others:
-        counts = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in sorted(others.items()))
-        print(f"{folder}: {counted(sum(others.values()), 'file')} left out that are no images by their names: {counts}")
+        endings = {printable(ending) or "without an ending": count for ending, count in sorted(others.items())}
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+        files = counted(sum(others.values()), "file")
+        print(f"{printable(str(folder))}: {files} left out that are no images by their names: {counts}")
 
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:

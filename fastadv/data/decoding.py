@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastadv.extras import require
+from fastadv.wording import printable
 
 # Pillow reads about forty formats, whatever a file is called. For one of them, EPS, it starts Ghostscript, which runs
 # the program that such a file is; others have few users to find their mistakes. The first are the most frequent.
@@ -31,7 +32,7 @@ def decode(encoded: bytes) -> Tensor:  # [3, H, W] uint8, in channels_last order
     except pillow.UnidentifiedImageError as error:
         raise ValueError(_what(encoded)) from error
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError(printable(str(error)) or type(error).__name__) from error
     pixels: Tensor = torch.from_numpy(array).permute(2, 0, 1)
     return pixels
 
@@ -83,6 +84,4 @@ def most_pixels() -> float:
 
 
 def _what(encoded: bytes) -> str:
-    if not encoded:
-        return "the file is empty"
-    return f"not an image in a format that is read ({', '.join(formats_here())}): it begins with {encoded[:8]!r}"
+    return f"not an image in a format that is read: it begins with {encoded[:8]!r}" if encoded else "the file is empty"

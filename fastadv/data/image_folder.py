@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastadv.callers import caller_level
-from fastadv.data.class_names import CLASSES_FILE, hint_on_alike, remark_on_alike, remark_on_numbers
+from fastadv.data.class_names import CLASSES_FILE as CLASSES_FILE  # which others take from here
+from fastadv.data.class_names import hint_on_alike, remark_on_alike, remark_on_numbers
 from fastadv.data.folder_walk import Found, files_below, is_hidden, leads_to_folder
 from fastadv.data.image_source import MOST_BYTES, Stamp
 from fastadv.regular_files import read_regular

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastadv.data.image_source import Stamp
+from fastadv.wording import printable
 
 _SUFFIX = ".fastadv-index.npz"
 _READERS = 16  # shards indexed at a time: each waits for the disk
@@ -65,8 +66,8 @@ class ShardedImages:
         return f"{self._file(index).name}/{os.fsdecode(self.keys[index])}"
 
     def name(self, index: int) -> str:
-        """The shard's path and the image's name in it."""
-        return f"{self._file(index)}/{os.fsdecode(self.keys[index])}"
+        """The shard's path and the image's name in it, as they can be printed."""
+        return printable(f"{self._file(index)}/{os.fsdecode(self.keys[index])}")
 
     def read(self, index: int) -> bytes:
         """The image's part of its shard."""

@@ -19,7 +19,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.train.config import DataConfig, LoaderName, SpaceName
 from fastadv.train.distributed import launched
-from fastadv.wording import counted
+from fastadv.wording import counted, printable
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
@@ -183,7 +183,7 @@ def _parse(text: str) -> Named:
 def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
     names: dict[Named, str] = {}
     for one in named:
-        name = one.name or (runs[one].name if one in runs else one.path.stem)
+        name = printable(one.name or (runs[one].name if one in runs else one.path.stem))
         if name in names.values():
             what = f"{one.network}@{one.path}" if one.network else one.path
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")

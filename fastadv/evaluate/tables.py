@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Proportion, proportion, rule_of_three
 from fastadv.extras import require
+from fastadv.wording import printable
 
 if TYPE_CHECKING:
     import rich.table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured", Record, "TransferRecord")
 Cell = str | Proportion | None  # None: not measured
+_FORMULAS = ("=", "+", "-", "@")  # how they begin
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,19 @@ def note_on_ends(rows: Sequence[Sequence[Cell]], counts: Iterable[int] = ()) -> 
 
 def to_markdown(table: Table) -> str:
     """The table as GitHub Markdown: caption, table, notes."""
-    lines = [table.header, tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))]
+    rule = tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))
+    lines = [tuple(map(in_markdown, table.header)), rule]
     for index, row in enumerate(display_rows(table)):
-        lines.append(tuple(f"**{cell}**" if (index, i) in table.bold else cell for i, cell in enumerate(row)))
-    grid = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        cells = map(in_markdown, row)
+        lines.append(tuple(f"**{cell}**" if (index, i) in table.bold else cell for i, cell in enumerate(cells)))
+    grid = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n\n".join([f"**{table.caption}**", "\n".join(grid), *table.notes]) + "\n"
+
+
+def in_markdown(text: str) -> str:
+    """The text of a cell as Markdown shows it: it ends no cell, begins no element of HTML and no link."""
+    text = printable(text).replace("\\", "\\\\").replace("|", "\\|")
+    return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_csv(table: Table) -> str:
@@ -159,13 +169,19 @@ def to_csv(table: Table) -> str:
     columns: list[list[Cell]] = []
     for index, (name, *cells) in enumerate(zip(table.header, *table.rows, strict=True)):
         if index < table.labels:
-            columns.append([name, *cells])
+            columns.append([name, *(None if cell is None else _in_csv(str(cell)) for cell in cells)])
             continue
-        columns.append([name, *(_percent(cell)[0] for cell in cells)])
+        columns.append([_in_csv(name), *(_percent(cell)[0] for cell in cells)])
         if not _is_text(cells):
-            columns.append([f"{name} ±", *(_percent(cell)[1] for cell in cells)])
+            columns.append([_in_csv(f"{name} ±"), *(_percent(cell)[1] for cell in cells)])
     writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
+
+
+def _in_csv(text: str) -> str:
+    """A name, with an apostrophe before what a spreadsheet would take for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def to_json(table: Table) -> str:
@@ -185,7 +201,7 @@ def to_rich(table: Table) -> rich.table.Table:
         pad_edge=False,
     )
     for i, name in enumerate(table.header):
-        grid.add_column(name, justify="left" if i < table.labels else "right")
+        grid.add_column(text.Text(printable(name)), justify="left" if i < table.labels else "right")
     for row in display_rows(table):
         grid.add_row(*map(text.Text, row))  # Text: a name such as "[adv]" is not markup
     return grid
@@ -197,17 +213,21 @@ def save_table(table: Table, stem: Path) -> list[Path]:
     paths = []
     for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".json", to_json)):
         paths.append(stem.with_name(stem.name + suffix))  # with_suffix would cut a name at its last dot
-        paths[-1].write_text(render(table), encoding="utf-8")
+        paths[-1].write_text(render(table), encoding="utf-8", errors="backslashreplace")
     return paths
 
 
 def display_rows(table: Table) -> list[tuple[str, ...]]:
-    """Rows as plain text; a first cell equal to the one above it is left blank, as the paper prints it."""
+    """Rows as text that can be printed; a first cell equal to the one above it is left blank, as in the paper."""
     above = [None, *(row[0] for row in table.rows)]
     return [
-        ("" if row[0] == first else str(row[0]), *("-" if cell is None else str(cell) for cell in row[1:]))
+        ("" if row[0] == first else _displayed(row[0]), *map(_displayed, row[1:]))
         for first, row in zip(above, table.rows, strict=False)
     ]
+
+
+def _displayed(cell: Cell) -> str:
+    return "-" if cell is None else printable(str(cell))
 
 
 def _is_text(cells: Sequence[Cell]) -> bool:
@@ -219,4 +239,4 @@ def _is_text(cells: Sequence[Cell]) -> bool:
 def _percent(cell: Cell) -> tuple[str, str]:
     if isinstance(cell, Proportion):
         return f"{100 * cell.value:.4f}", f"{100 * cell.half_width:.4f}"
-    return (cell or "").removesuffix("%"), ""
+    return printable(cell or "").removesuffix("%"), ""

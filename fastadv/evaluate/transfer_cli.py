@@ -21,6 +21,7 @@ from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer
 from fastadv.extras import require
 from fastadv.outputs import make_folder
 from fastadv.train.distributed import Processes
+from fastadv.wording import printable
 
 _DESCRIPTION = """\
 Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
         def measure() -> None:
             records = run_transfer(sweep, subjects, file)
-            print("written:", file.path, *_write(records, arguments), sep="\n  ")
+            print("written:", *map(printable, map(str, [file.path, *_write(records, arguments)])), sep="\n  ")
 
         return arguments.out, measure
 

@@ -98,7 +98,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_a_program_is_not_run(kind: type[ImageLoader], tmp_path: Path) -> None:
     write_folder(tmp_path / "val", {"all": [PROGRAM, encoded(picture(20, 20))]})
     indices, _, (said,) = used(kind, tmp_path)
-    assert indices == [1] and said.endswith("it begins with b'%!PS-Ado'") and ", ".join(formats_here()) in said
+    assert indices == [1] and said.endswith("it begins with b'%!PS-Ado'")
 
 
 @pytest.mark.usefixtures("no_programs")
