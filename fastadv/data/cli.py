@@ -36,8 +36,9 @@ _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}; where DIR is read-only, name a folder of links to all that lies in it
 instead, here and in training. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
-it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
-that are no images by their names, such as .gif or .txt, are counted, and never read.
+it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale
+when files came, went or were mended since: run the command again. Files in class folders that are no images by their
+names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet

@@ -190,11 +190,11 @@ def to_json(table: Table) -> str:
 
 
 def to_rich(table: Table) -> rich.table.Table:
-    """The table as an object for ``rich.print``."""
+    """The table as an object for ``rich.print``; all of it Text, for a name such as "[adv]" is not markup."""
     box, text, table_module = (require(f"rich.{name}", extra="evaluate") for name in ("box", "text", "table"))
     grid: rich.table.Table = table_module.Table(
-        title=table.caption,
-        caption="\n".join(table.notes),
+        title=text.Text(printable(table.caption), "table.title"),
+        caption=text.Text("\n".join(map(printable, table.notes)), "table.caption"),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,  # the paper's tables fit 80 columns then
@@ -203,7 +203,7 @@ def to_rich(table: Table) -> rich.table.Table:
     for i, name in enumerate(table.header):
         grid.add_column(text.Text(printable(name)), justify="left" if i < table.labels else "right")
     for row in display_rows(table):
-        grid.add_row(*map(text.Text, row))  # Text: a name such as "[adv]" is not markup
+        grid.add_row(*map(text.Text, row))
     return grid
 
 
