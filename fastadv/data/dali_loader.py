@@ -176,9 +176,8 @@ class DaliLoader(ImageLoader):
             try:
                 pipeline.run()
             except RuntimeError as error:
-                reason = reason_against(file)
-                if reason is None and not decoded_alike(file):
-                    reason = f"DALI refuses the pixels that Pillow decodes: {_told(error)}"
+                by_pillow = f"DALI refuses the pixels that Pillow decodes: {_told(error)}"
+                reason = reason_against(file) if decoded_alike(file) else by_pillow
                 reasons[int(index)] = reason
                 if reason is not None and not knows_format(np.frombuffer(file, np.uint8)):
                     self._unknown[int(index)] = reason

@@ -14,8 +14,9 @@ from fastadv.extras import require
 from fastadv.wording import printable
 
 # Pillow reads about forty formats, whatever a file is called. For one of them, EPS, it starts Ghostscript, which runs
-# the program that such a file is; others have few users to find their mistakes. The first are the most frequent.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# the program that such a file is. Of another, PPM, the pixels may be text, which takes minutes to read. Most others
+# have few users to find their mistakes. The first are the most frequent.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 
 
 def decode(encoded: bytes) -> Tensor:  # [3, H, W] uint8, in channels_last order
