@@ -74,6 +74,14 @@ def test_the_check_prints_them(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert sum(r"by their names: 1 .\x1b[m" in line for line in lines) == 2 and len(lines) == len(said) + 2 + 1
 
 
+def test_the_check_prints_letters_that_the_terminal_lacks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "val" / HOSTILE[0] / "caf\u00e9.jpg").touch()
+    terminal = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(terminal, "ascii", write_through=True))
+    assert main(["data", "check", str(root)]) == 1
+    assert rb"caf\xe9.jpg: the file is empty" in terminal.getvalue()
+
+
 def test_warnings_and_errors_print_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["data", "check", str(root)])
     (root / "val" / HOSTILE[1]).rename(root / "val" / "other\x1b")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
     """Run ``fastadv data`` with these arguments; returns the exit code."""
     _parser().parse_args(argv[:1])
     arguments = parse(_check_parser(), argv[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in letters that the terminal's encoding lacks
     try:
         with on_first_signal(interrupt):
             return _check(arguments.folder, arguments.workers)
@@ -75,19 +78,27 @@ def _check(root: Path, workers: int) -> int:
     for name in set(SPLITS) - sources.keys():
         print(f"{printable(str(root))} has no {name}/: {' and '.join(sources)}/ is checked alone")
     splits = _checked(sources, workers)
+    kept = _keep(root / manifest.FILE, splits)  # first: the reader of what is printed may go away
     for name, split in splits.items():
         for image in split.left_out:
             print(f"{sources[name].name(image.index)}: {printable(image.reason)}")
         _mention_others(root / name, sources[name])
-    try:
-        manifest.write_manifest(root / manifest.FILE, splits)
-    except OSError as error:
-        print(f"{_CHECK}: {printable_lines(error)}", file=sys.stderr)
+    if not kept:
         return 1
     written = printable(str(root / manifest.FILE))
     bad = sum(len(split.left_out) for split in splits.values())
     print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {written}")
     return 1 if bad else 0
+
+
+def _keep(path: Path, splits: Mapping[str, manifest.SplitManifest]) -> bool:
+    """Write the manifest; whether it could be written."""
+    try:
+        manifest.write_manifest(path, splits)
+    except OSError as error:
+        print(f"{_CHECK}: {printable_lines(error)}", file=sys.stderr)
+        return False
+    return True
 
 
 def _mention_others(folder: Path, source: data.ImageSource) -> None:
