@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def named_classes(root: Path) -> tuple[str, ...]:
         ValueError: it is not text.
     """
     file = root / CLASSES_FILE
-    if not file.exists():
+    if not os.path.lexists(file):  # a link that leads nowhere is an error: other classes would be counted
         return ()
     content = read_regular(file)
     try:

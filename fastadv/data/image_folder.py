@@ -133,10 +133,17 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
         classes: all of them, in order; empty for the folders that there are.
 
     Raises:
-        ValueError: no classes, a class without an image, or a folder that is none of ``classes``.
+        OSError: a folder cannot be read.
+        ValueError: no classes, a class without an image, a folder that is none of ``classes``, or a link that leads
+            nowhere.
     """
     with os.scandir(root) as entries:
-        folders = sorted(entry.name for entry in entries if leads_to_folder(entry) and not is_hidden(entry.name))
+        shown = [entry for entry in entries if not is_hidden(entry.name)]
+    folders = sorted(entry.name for entry in shown if leads_to_folder(entry))
+    if lost := sorted(entry.name for entry in shown if entry.is_symlink() and not os.path.exists(entry.path)):
+        raise ValueError(
+            f"{root}: links that lead nowhere, so that classes may be missing: {few(lost)}. Remove or mend them"
+        )
     if not folders:
         raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE, or {SHARDS}{_instead(root)}")
     classes = tuple(classes or folders)

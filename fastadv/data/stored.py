@@ -130,7 +130,7 @@ def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> di
     if download:
         raise ValueError("imagenet cannot be downloaded: its licence asks for an account at image-net.org")
     sources, path = scan(root, splits), root / manifest.FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return sources
     checked = manifest.read_manifest(path)
     if lacking := [name for name in splits if name not in checked]:

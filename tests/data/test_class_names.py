@@ -53,6 +53,24 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
         named_classes(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "fastadv-manifest.json"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name: str) -> None:
+    """Else other numbers would stand for the classes, or bad images be used, without a word."""
+    write(tmp_path, "cat")
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=name):
+        data.load("imagenet", tmp_path)
+
+
+def test_a_class_on_a_disk_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    """The classes after it would have other numbers."""
+    write(tmp_path, "ape", "cat")
+    for split in ("train", "val"):
+        (tmp_path / split / "bat").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"links that lead nowhere, so that classes may be missing: bat\. Remove"):
+        data.scan(tmp_path)
+
+
 def test_a_folder_whose_name_is_not_utf_8_can_be_named(tmp_path: Path) -> None:
     """As ``ls train > classes.txt`` does."""
     write(tmp_path, os.fsdecode(b"caf\xe9"), "tea")
