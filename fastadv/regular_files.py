@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
-
-from fastadv.wording import printable
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -31,10 +30,10 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise OSError(f"{printable(str(path))} is {kind}, not a regular file")
+        raise OSError(errno.EINVAL, f"this is {kind}, not a regular file", str(path))
     if most is not None and found.st_size > most:
-        size = f"{found.st_size:,} bytes, more than the limit of {most:,}"
-        raise OSError(f"{printable(str(path))} has {size}")
+        size = f"its {found.st_size:,} bytes are more than the limit of {most:,}"
+        raise OSError(errno.EFBIG, size, str(path))
     # Some files of the system wait for content all the same, or have no end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
