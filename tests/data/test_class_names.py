@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastadv import data
 from fastadv.data.class_names import alike, named_classes
@@ -51,6 +55,16 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "classes.txt").write_bytes(content)
     with pytest.raises(ValueError, match=r"classes\.txt is not text, or not in UTF-8 \(.*\): save it as UTF-8"):
         named_classes(tmp_path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.one_of(st.binary(max_size=20), st.binary(max_size=20).map(lambda rest: b"\xff\xfe" + rest)))
+def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "classes.txt").write_bytes(content)
+        with suppress(ValueError):
+            names = named_classes(Path(name))
+            assert all(one == one.strip(" \t\r") and not {"\0", "\n"} & set(one) for one in names) and "" not in names
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "fastadv-manifest.json"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastadv import data
 from fastadv.cli import main
@@ -123,6 +126,27 @@ def test_a_folder_that_cannot_be_read_is_an_error(root: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(PermissionError, match="locked"):
         files_below(root / "train" / "class0", root / "train")
+
+
+PLACES = ("", "set", "set/a", "set/a/x", "set/a/x/y", "set/b", "far", "far/near")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(PLACES)), max_size=6))
+def test_links_of_any_kind(links: list[tuple[str, str]]) -> None:
+    """Each file comes once, those of the class's own folders always, and none through a folder that holds the class."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name).resolve()
+        for place in PLACES:
+            (top / place).mkdir(exist_ok=True)
+            (top / place / "image.jpg").touch()
+        for number, (place, target) in enumerate(links):
+            (top / place / f"link{number}").symlink_to(top / target)
+        found = [(top / "set" / "a" / file) for file in files_below(top / "set" / "a", top / "set").files]
+        real = {file.resolve().relative_to(top).parent.as_posix() for file in found}
+        assert len(real) == len(found)
+        assert {"set/a", "set/a/x", "set/a/x/y"} <= real
+        assert not real & {".", "set"}
 
 
 # --- what is no file -------------------------------------------------------------------------------------------------
