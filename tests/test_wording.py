@@ -18,7 +18,10 @@ from fastadv import data
 from fastadv.cli import main
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of, save_figure
 from fastadv.evaluate.statistics import proportion, wilson
+from fastadv.evaluate.subjects import Named, _names, _spaces
 from fastadv.evaluate.tables import Table, save_table, to_csv, to_markdown, to_rich
+from fastadv.evaluate.transfer_cli import _pair
+from fastadv.pixels import PixelSpace
 from fastadv.remarks import remarks, remarks_shown
 from fastadv.warning_lines import warning_lines
 from fastadv.wording import few, printable, printable_lines
@@ -102,6 +105,15 @@ def test_an_image_is_named_as_it_can_be_printed(root: Path) -> None:
     source = data.scan(root)["train"]
     assert all(source.name(index).isprintable() for index in range(len(source)))
     assert {source.classes[label] for label in source.labels.tolist()} == set(HOSTILE)  # the names themselves stand
+
+
+def test_names_of_rows_are_found_by_options_as_they_were_given() -> None:
+    """They are shown as they can be printed, in records, tables and figures alike."""
+    named = Named(HOSTILE[0], Path("gone.pth"), "small_cnn")
+    names = _names([named], {})
+    assert names[named] == SHOWN[0]
+    assert _spaces([f"{HOSTILE[0]}=unit"], [names[named]]) == {SHOWN[0]: PixelSpace.unit()}
+    assert _pair(f"{HOSTILE[0]}:{HOSTILE[2]}", SHOWN) == (SHOWN[0], SHOWN[2])
 
 
 # --- tables and figures ----------------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastadv.regular_files import read_regular
-
 CLEAN = "clean"
 
 
@@ -163,7 +161,7 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
 
 def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
     """The records of a file, and how many bytes of it are whole lines. No file is no records."""
-    content = read_regular(path) if path.exists() else b""
+    content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
     records = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):

@@ -237,7 +237,7 @@ def _spaces(texts: Sequence[str], names: Sequence[str]) -> dict[str, PixelSpace]
     """The PixelSpace of each model that comes from a file."""
     spaces: dict[str, PixelSpace] = {}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
-        name, equals, space = text.rpartition("=")
+        name, equals, space = printable(text).rpartition("=")
         if equals and name not in names:
             raise ValueError(
                 f"--space {text}: no model from a file is named {name!r}; a run knows its own space"

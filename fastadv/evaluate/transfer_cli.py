@@ -99,7 +99,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
 def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
     if text is None:
         return names[0], names[1]
-    source, _, target = text.partition(":")
+    source, _, target = printable(text).partition(":")
     if source not in names or target not in names:
         raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
     return source, target

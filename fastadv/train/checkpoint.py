@@ -27,7 +27,6 @@ from torch import nn
 
 import fastadv
 from fastadv.extras import require
-from fastadv.regular_files import read_regular
 from fastadv.train.config import TrainConfig
 from fastadv.train.parsing import dump_config, parse_config
 
@@ -262,11 +261,11 @@ def _verify(path: Path) -> None:
     if not (path / _SUMS).exists():
         raise CheckpointError(f"{path} is not a whole checkpoint, or one of an earlier version: no {_SUMS}")
     try:
-        lines = read_regular(path / _SUMS).decode("ascii").removesuffix("\n").split("\n")
+        lines = (path / _SUMS).read_bytes().decode("ascii").removesuffix("\n").split("\n")
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
         averaged = [_AVERAGED] if (path / _AVERAGED).exists() else []
         for name in dict.fromkeys((_WEIGHTS, _CONFIG, _CLASSES, _STATE, _META, *averaged, *sums)):
-            if hashlib.sha256(read_regular(path / name)).hexdigest() != sums[name]:
+            if hashlib.sha256((path / name).read_bytes()).hexdigest() != sums[name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,15 +49,6 @@ def test_records_come_back_in_order(make_record: MakeRecord, path: Path) -> None
         RecordFile(path, Record).append(record)
     assert RecordFile(path, Record).records == records
     assert read_records(path, Record) == records
-
-
-def test_a_pipe_is_no_file_of_records(path: Path) -> None:
-    """It would be waited for."""
-    path.parent.mkdir()
-    os.mkfifo(path)
-    for read in (RecordFile, read_records):
-        with pytest.raises(OSError, match=r"this is a named pipe, not a regular file: .*\.jsonl"):
-            read(path, Record)
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"model": "adv", "checkpo', b'{"a": 1}', b"\0\0\0", b"\xff"])

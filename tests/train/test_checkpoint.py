@@ -190,15 +190,9 @@ def edit(path: Path, old: str, new: str) -> None:
     (path / "meta.json").write_text(text.replace(old, new))
 
 
-def make_a_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     *((lambda p, name=name: os.truncate(p / name, 20), name) for name in FILES),
     *((lambda p, name=name: (p / name).unlink(), f"no {name}") for name in FILES),
-    *((lambda p, name=name: make_a_pipe(p / name), "this is a named pipe, not a regular file: ") for name in FILES),
     *((lambda p, name=name: flip_a_bit(p / name), name) for name in FILES[:-1]),
     *((lambda p, name=name: sign(p, without=name), f"SHA256SUMS cannot be read ('{name}')") for name in FILES[:-1]),
     *((lambda p, at=at: flip_a_bit(p / "meta.json", at), "meta.json") for at in (0, 0.1, 0.3, 0.7, 0.9, 1)),
