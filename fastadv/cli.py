@@ -12,6 +12,7 @@ from fastadv.signals import exit_code
 from fastadv.terminals import any_character
 from fastadv.train.distributed import launched
 from fastadv.warning_lines import warning_lines
+from fastadv.wording import printable_lines
 
 # Imported when asked for: `fastadv info` must work where no extra is installed.
 COMMANDS = {
@@ -56,7 +57,7 @@ def _main(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):
             raise
-        print(f"fastadv {argv[0]}: {error}", file=sys.stderr)
+        print(f"fastadv {argv[0]}: {printable_lines(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the command could tell what is kept
         print(f"fastadv {argv[0]}: interrupted", file=sys.stderr)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from fastadv.wording import printable_lines
+
 
 @contextmanager
 def warning_lines(program: str) -> Iterator[None]:
@@ -24,7 +26,7 @@ def warning_lines(program: str) -> Iterator[None]:
     ) -> None:
         if str(message) not in shown:
             shown.add(str(message))
-            print(f"{program}: warning: {message}", file=sys.stderr)
+            print(f"{program}: warning: {printable_lines(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

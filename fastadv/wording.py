@@ -4,6 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_LONE_BYTES = range(0xDC80, 0xDD00)  # what Python makes of bytes in a file's name that are not UTF-8
+
+
+def printable(text: str) -> str:
+    r"""Text that others chose, such as a file's name, as it can be printed in a line.
+
+    Control characters, which a terminal obeys, ends of lines, characters without a shape and those that turn the order
+    of others round are escaped, as in ``\x1b``; so are bytes that are not UTF-8, which no stream would encode.
+    """
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def printable_lines(text: object) -> str:
+    """A message as it can be printed, of one line or more; within a line like :func:`printable`."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if code in _LONE_BYTES else character.encode("unicode_escape").decode("ascii")
+
 
 def counted(number: int, one: str) -> str:
     """``1 process``, ``2 processes``; ``1 file``, ``1,000 files``."""
@@ -11,8 +32,8 @@ def counted(number: int, one: str) -> str:
 
 
 def few(names: Sequence[str], most: int = 5) -> str:
-    """The first of them, and how many more there are: ``a, b, c, d, e and 7 more``."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    """The first of them, and how many more there are: ``a, b, c, d, e and 7 more``; as they can be printed."""
+    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def hours(seconds: float) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,13 @@ from fastadv.devices import MOST_THREADS
 from fastadv.extras import require
 from fastadv.progress import progress_bar
 from fastadv.signals import exit_code, interrupt, on_first_signal
-from fastadv.wording import counted
+from fastadv.wording import counted, printable, printable_lines
 
 _CHECK = "fastadv data check"
 _DESCRIPTION = """\
 Decode every image of a data set, whole, and list those that do not decode: files that are cut off, damaged, empty,
-unreadable, no images, of more than 179 megapixels (Pillow's limit), or of 32 bits a channel. Damage that decoders
+unreadable, no images in a format that is read, of more than 179 megapixels (Pillow's limit) or 256 MiB, or of 32 bits
+a channel. Both loaders use all others: DALI gets from Pillow what it does not decode itself. Damage that decoders
 tolerate, such as wrong pixels in the middle of a JPEG, is not found. The data set is a folder with train/CLASS/IMAGE
 and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's *.tar, or TFRecord files). Where one of the two is
 there, it is checked alone: for an evaluation val/ is enough.
@@ -35,9 +37,9 @@ _EPILOG = f"""\
 The result is written to DIR/{manifest.FILE}; where DIR is read-only, name a folder of links to all that lies in it
 instead, here and in training. Training and evaluation on DIR then leave out the files that it lists,
 and say how many; in training the next image takes the place of each, so that a run which was begun before goes on as
-it was (with DALI it also used files that are damaged below the window that it cuts out, or too large for Pillow). The
-result is refused as stale when files came, went or were mended since: run the command again. Files in class folders
-that are no images by their names, such as .gif or .txt, are counted, and never read.
+it was (with DALI it also used files that are damaged below the window that it cuts out). The result is refused as stale
+when files came, went or were mended since: run the command again. Files in class folders that are no images by their
+names, such as .gif or .txt, are counted, and never read.
 
 example:
   fastadv data check /data/imagenet
@@ -51,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
     """Run ``fastadv data`` with these arguments; returns the exit code."""
     _parser().parse_args(argv[:1])
     arguments = parse(_check_parser(), argv[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in letters that the terminal's encoding lacks
     try:
         with on_first_signal(interrupt):
             return _check(arguments.folder, arguments.workers)
@@ -69,31 +73,42 @@ def _check(root: Path, workers: int) -> int:
         sources = data.scan(root, splits_in(root))
         manifest.check_place(root)  # before the hours that decoding may take
     except (ValueError, OSError) as error:
-        print(f"{_CHECK}: {error}", file=sys.stderr)
+        print(f"{_CHECK}: {printable_lines(error)}", file=sys.stderr)
         return 2
     for name in set(SPLITS) - sources.keys():
-        print(f"{root} has no {name}/: {' and '.join(sources)}/ is checked alone")
+        print(f"{printable(str(root))} has no {name}/: {' and '.join(sources)}/ is checked alone")
     splits = _checked(sources, workers)
+    kept = _keep(root / manifest.FILE, splits)  # first: the reader of what is printed may go away
     for name, split in splits.items():
         for image in split.left_out:
-            print(f"{sources[name].name(image.index)}: {image.reason}")
+            print(f"{sources[name].name(image.index)}: {printable(image.reason)}")
         _mention_others(root / name, sources[name])
-    try:
-        manifest.write_manifest(root / manifest.FILE, splits)
-    except OSError as error:
-        print(f"{_CHECK}: {error}", file=sys.stderr)
+    if not kept:
         return 1
+    written = printable(str(root / manifest.FILE))
     bad = sum(len(split.left_out) for split in splits.values())
-    print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {root / manifest.FILE}")
+    print(f"{bad} of {sum(map(len, sources.values()))} images do not decode; written: {written}")
     return 1 if bad else 0
+
+
+def _keep(path: Path, splits: Mapping[str, manifest.SplitManifest]) -> bool:
+    """Write the manifest; whether it could be written."""
+    try:
+        manifest.write_manifest(path, splits)
+    except OSError as error:
+        print(f"{_CHECK}: {printable_lines(error)}", file=sys.stderr)
+        return False
+    return True
 
 
 def _mention_others(folder: Path, source: data.ImageSource) -> None:
     """Say what training and evaluation do not read of a split, for it might have been meant to be read."""
     for what, others in count_not_read(folder, source).items():
         if others:
-            counts = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in sorted(others.items()))
-            print(f"{folder}: {counted(sum(others.values()), 'file')} left out {what}: {counts}")
+            endings = {printable(ending) or "without an ending": count for ending, count in sorted(others.items())}
+            counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+            files = counted(sum(others.values()), "file")
+            print(f"{printable(str(folder))}: {files} left out {what}: {counts}")
 
 
 def _checked(sources: dict[str, data.ImageSource], workers: int) -> dict[str, manifest.SplitManifest]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastadv.data.dali_forks import kept_when_forked
+from fastadv.data.decoding import most_pixels
 from fastadv.data.preprocessing import TRIES, Preprocessing, central_window, random_window
 from fastadv.extras import require
 
@@ -94,6 +95,9 @@ def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessin
     else:
         central, keep_aspect = preprocessing.central, preprocessing.keep_aspect
         window = central_window(height, width, central, arithmetic, keep_aspect=keep_aspect)
+    # DALI has no limit of pixels. It refuses a window below the image, though, before it takes memory for the image.
+    too_large = fn.cast(height * width > arithmetic.number(most_pixels()), dtype=types.FLOAT64)  # 0 or 1
+    window[0] += too_large * height
     top, left, tall, wide = (fn.cast(value, dtype=types.INT32) for value in window)
     return fn.stack(top, left), fn.stack(tall, wide)
 

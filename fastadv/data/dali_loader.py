@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fastadv.data.batch_memory import empty_images
 from fastadv.data.dali_forks import kept_when_forked
+from fastadv.data.dali_formats import decoded_alike, pixels_as_file
 from fastadv.data.dali_graph import create_pipeline, knows_format
-from fastadv.data.decoding import format_of, reason_against
+from fastadv.data.decoding import reason_against
 from fastadv.data.encoded_batches import Encoded, EncodedBatches
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.preprocessing import Draws
@@ -41,10 +42,11 @@ class DaliLoader(ImageLoader):
     a slow disk does not hold up those that decode. On the CPU ``prefetch`` batches wait as windows of their own size:
     photographs of many megapixels take memory there.
 
-    An image is bad if DALI cannot decode the window that is needed of it. Damage below that window can go unnoticed,
-    where :class:`TorchvisionLoader` decodes the whole image, and DALI knows fewer formats than Pillow: no GIF. Its
-    decoders write lines about a bad image to standard error, once in the batch and once when the image is sought in
-    it; ``DALI_NVIMGCODEC_LOG_LEVEL`` does not go below errors.
+    Both loaders use the same images: DALI gets JPEG, PNG, WebP and BMP as they are, and of images in other formats,
+    or that it refuses, the pixels that Pillow decodes. One difference remains. An image is bad if the window that is
+    needed of it cannot be decoded: damage below that window can go unnoticed, where :class:`TorchvisionLoader` decodes
+    the whole image. DALI's decoders write lines about a bad image to standard error, once in the batch and once when
+    the image is sought in it; ``DALI_NVIMGCODEC_LOG_LEVEL`` does not go below errors.
 
     Raises:
         ModuleNotFoundError: DALI, or for the CPU torchvision, is not installed.
@@ -62,22 +64,28 @@ class DaliLoader(ImageLoader):
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         refused = dict(self._unknown)  # why DALI does not decode an image, in this epoch
+        by_pillow: set[int] = set()  # what it refuses, in this epoch, and Pillow decodes
+
+        def prepare(index: int, file: bytes) -> bytes:
+            return file if decoded_alike(file) and index not in by_pillow else pixels_as_file(file)
+
         done = 0
         while done < len(batches):
             # A pipeline that failed is of no more use: another goes on from the batch that it failed at.
             try:
-                for loaded in self._decoded(epoch, batches[done:], refused):
+                for loaded in self._decoded(epoch, batches[done:], refused=refused, prepare=prepare):
                     yield loaded
                     done += 1
             except _UndecodableError as failure:
-                refused |= self._reasons(epoch, failure)
+                reasons = self._reasons(epoch, failure)
+                refused |= {index: reason for index, reason in reasons.items() if reason is not None}
+                by_pillow |= {index for index, reason in reasons.items() if reason is None}
 
-    def _decoded(self, epoch: int, batches: list[Tensor], refused: dict[int, str]) -> Iterator[Loaded]:
+    def _decoded(self, epoch: int, batches: list[Tensor], **options: Any) -> Iterator[Loaded]:
         """The batches that one pipeline makes; an empty one does not go through it."""
         fed: deque[_Fed] = deque()
-        options: dict[str, Any] = {"train": self.train, "refused": refused, "prefetch": self.prefetch}
         with (
-            EncodedBatches(self.source, batches, **options) as encoded,
+            EncodedBatches(self.source, batches, train=self.train, prefetch=self.prefetch, **options) as encoded,
             ThreadPoolExecutor(self.workers, thread_name_prefix="fastadv-resize") as pool,
         ):
             pipeline = self._pipeline(self._fed(epoch, encoded, fed), self.batches.batch_size)
@@ -150,8 +158,10 @@ class DaliLoader(ImageLoader):
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
-    def _reasons(self, epoch: int, failure: _UndecodableError) -> dict[int, str]:
+    def _reasons(self, epoch: int, failure: _UndecodableError) -> dict[int, str | None]:
         """Which images of a batch DALI does not decode, and why: it fails as a whole and names none.
+
+        There is no reason against those that Pillow decodes.
 
         Those of a format that it does not know are kept in mind. Of another image it may decode the window of a later
         epoch: if that followed from what was seen before, a resumed run would see other images.
@@ -159,7 +169,7 @@ class DaliLoader(ImageLoader):
         Raises:
             RuntimeError: each can be decoded, so that something else is wrong.
         """
-        reasons: dict[int, str] = {}
+        reasons: dict[int, str | None] = {}
         batch = failure.batch
         for index, file in zip(batch.indices, batch.files, strict=True):
             alone = Encoded([file], index[None], [])
@@ -167,9 +177,11 @@ class DaliLoader(ImageLoader):
             try:
                 pipeline.run()
             except RuntimeError as error:
-                reasons[int(index)] = reason_against(file) or f"a {format_of(file)} that DALI refuses: {_told(error)}"
-                if not knows_format(np.frombuffer(file, np.uint8)):
-                    self._unknown[int(index)] = reasons[int(index)]
+                by_pillow = f"DALI refuses the pixels that Pillow decodes: {_told(error)}"
+                reason = reason_against(file) if decoded_alike(file) else by_pillow
+                reasons[int(index)] = reason
+                if reason is not None and not knows_format(np.frombuffer(file, np.uint8)):
+                    self._unknown[int(index)] = reason
         if not reasons:
             raise RuntimeError(
                 f"DALI failed, though it decodes each image of the batch: {failure.__cause__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,7 +23,7 @@ class Encoded:
     """A batch before it is decoded.
 
     Args:
-        files: content of the m images.
+        files: content of the m images, as it goes to the decoder.
         indices: [m] int64, of the data set's images that they are.
         bad: images that were asked for and cannot be used.
     """
@@ -41,16 +41,26 @@ class EncodedBatches:
         batches: the data-set indices [m] of each batch.
         train: whether another image takes the place of a bad one.
         refused: why images that could be read are bad all the same.
+        prepare: makes of an image's index and its file what goes to the decoder; a ValueError has the reason why it
+            cannot.
         prefetch: batches read ahead.
     """
 
     def __init__(
-        self, source: ImageSource, batches: Sequence[Tensor], *, train: bool, refused: Mapping[int, str], prefetch: int
+        self,
+        source: ImageSource,
+        batches: Sequence[Tensor],
+        *,
+        train: bool,
+        refused: Mapping[int, str],
+        prepare: Callable[[int, bytes], bytes],
+        prefetch: int,
     ) -> None:
         self._source = source
         self._batches = batches
         self._train = train
         self._refused = refused
+        self._prepare = prepare
         self._prefetch = prefetch
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="fastadv-read")
 
@@ -77,10 +87,10 @@ class EncodedBatches:
             if index in self._refused:
                 return self._refused[index]
             try:
-                content = self._source.read(index)
-            except OSError as error:
+                content = self._prepare(index, self._source.read(index))
+            except (OSError, ValueError) as error:
                 return str(error)
-            return None if content else "the file is empty"
+            return None
 
         index, bad = replaced(self._source, wanted, self._train, reason_against)
         return index, content, bad

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastadv.data.image_source import Stamp
-from fastadv.wording import counted, few
+from fastadv.callers import caller_level
+from fastadv.data.class_names import CLASSES_FILE as CLASSES_FILE  # which others take from here
+from fastadv.data.class_names import hint_on_alike, remark_on_alike, remark_on_numbers
+from fastadv.data.folder_walk import Found, files_below, is_hidden, leads_to_folder
+from fastadv.data.image_source import MOST_BYTES, Stamp
+from fastadv.regular_files import read_regular
+from fastadv.wording import counted, few, printable
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
 SPLITS = ("train", "val")
-CLASSES_FILE = "classes.txt"  # beside the splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +53,12 @@ class ImageFolder:
         return os.fsdecode(self.paths[index])
 
     def name(self, index: int) -> str:
-        """The whole path."""
-        return str(self._path(index))
+        """The whole path, as it can be printed."""
+        return printable(str(self._path(index)))
 
     def read(self, index: int) -> bytes:
         """The file's content."""
-        return self._path(index).read_bytes()
+        return read_regular(self._path(index), MOST_BYTES)
 
     def stamp(self, index: int) -> Stamp:
         """Of the file."""
@@ -100,9 +105,18 @@ def scan_image_folder(
         where = "; ".join(f"{name}/ lacks {few(names)}" for name, names in lacking.items() if names)
         raise ValueError(
             f"{root}: train/ and val/ must have the same class folders, unless {CLASSES_FILE} beside them names all "
-            f"classes, a line each; {where}"
+            f"classes, a line each; {where}{hint_on_alike(every)}"
         )
+    if not classes:
+        _mention_names(root, sorted(every))
     return found
+
+
+def _mention_names(root: Path, names: Sequence[str]) -> None:
+    """Warn of folders that may be other classes than somebody takes them for."""
+    for remark in (remark_on_numbers(names), remark_on_alike(names)):
+        if remark is not None:
+            warnings.warn(f"{root}: {remark}", stacklevel=caller_level())
 
 
 def _instead(root: Path) -> str:
@@ -119,15 +133,24 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
         classes: all of them, in order; empty for the folders that there are.
 
     Raises:
-        ValueError: no classes, a class without an image, or a folder that is none of ``classes``.
+        OSError: a folder cannot be read.
+        ValueError: no classes, a class without an image, a folder that is none of ``classes``, or a link that leads
+            nowhere.
     """
     with os.scandir(root) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        shown = [entry for entry in entries if not is_hidden(entry.name)]
+    folders = sorted(entry.name for entry in shown if leads_to_folder(entry))
+    if lost := sorted(entry.name for entry in shown if entry.is_symlink() and not os.path.exists(entry.path)):
+        raise ValueError(
+            f"{root}: links that lead nowhere, so that classes may be missing: {few(lost)}. Remove or mend them"
+        )
     if not folders:
         raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE, or {SHARDS}{_instead(root)}")
     classes = tuple(classes or folders)
     _check_named(root, folders, classes)
-    images = [_images(root / name) for name in folders]
+    found = {name: files_below(root / name, root) for name in folders}
+    images = [[file for file in one.files if _is_image(file)] for one in found.values()]
+    _mention_links(root, found)
     empty = [name for name, files in zip(folders, images, strict=True) if not files]
     if empty:
         raise ValueError(
@@ -147,35 +170,41 @@ def _check_named(root: Path, folders: Sequence[str], classes: Sequence[str]) -> 
     if unknown := sorted(set(folders) - set(classes)):
         raise ValueError(
             f"{root}: the class folders {few(unknown)} are not among the {counted(len(classes), 'class')} that {file} "
-            f"names: it must have the name of every class folder, a line each"
+            f"names: it must have the name of every class folder, a line each{hint_on_alike({*folders, *classes})}"
         )
     if twice := [name for name, count in Counter(classes).items() if count > 1]:
         raise ValueError(f"{file} names {few(twice)} twice: a folder can be of one class only")
 
 
-def _images(folder: Path) -> list[str]:
-    """Paths relative to ``folder`` of the images in it and in folders below, sorted."""
-    return sorted(file for file in _files(folder) if _is_image(os.path.basename(file)))
+def _mention_links(root: Path, found: Mapping[str, Found]) -> None:
+    """Warn of links to folders that were passed over, and of folders whose images are of two classes through links."""
+    if passed_over := [os.path.relpath(path, root) for one in found.values() for path in one.passed_over]:
+        warnings.warn(
+            f"{root}: passed over, as links to a folder that they lie in or that is read already: {few(passed_over)}",
+            stacklevel=caller_level(),
+        )
+    owners: dict[str, list[str]] = {}
+    for name, one in found.items():
+        for folder in one.folders:
+            owners.setdefault(folder, []).append(name)
+    if shared := [f"{folder} ({' and '.join(names)})" for folder, names in owners.items() if len(names) > 1]:
+        warnings.warn(
+            f"{root}: images count for more than one class, since links lead to one folder: {few(sorted(shared))}",
+            stacklevel=caller_level(),
+        )
 
 
 def count_others(source: ImageFolder) -> Counter[str]:
     """How many files in the class folders are no images by their names, for each ending; hidden ones do not count."""
-    files = (os.path.basename(file) for name in source.classes for file in _files(source.root / name))
-    return Counter(
-        os.path.splitext(file)[1].lower() for file in files if not file.startswith(".") and not _is_image(file)
-    )
+    folders = (source.root / name for name in source.classes if (source.root / name).is_dir())  # some have none
+    files = (os.path.basename(file) for folder in folders for file in files_below(folder, source.root).files)
+    return Counter(os.path.splitext(file)[1].lower() for file in files if not is_hidden(file) and not _is_image(file))
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Paths relative to ``folder`` of the files in it and in folders below."""
-    for above, _, files in os.walk(folder, followlinks=True):
-        below = os.path.relpath(above, folder)
-        yield from (os.path.normpath(os.path.join(below, file)) for file in files)
+def _is_image(path: str) -> bool:
+    file = os.path.basename(path)
+    return file.lower().endswith(EXTENSIONS) and not is_hidden(file)
 
 
-def _is_image(file: str) -> bool:
-    return file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-
-
-def _below(name: str, files: list[str]) -> list[bytes]:
+def _below(name: str, files: Iterable[str]) -> list[bytes]:
     return [os.fsencode(os.path.join(name, file)) for file in files]

@@ -48,7 +48,7 @@ class ImageSource(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """Names the image in a message: its path, or its place in a shard."""
+        """Names the image in a message, as it can be printed: its path, or its place in a shard."""
         ...
 
     def read(self, index: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastadv.data.image_source import ImageSource, Selection, Stamp, fingerprint_of_keys, indices_left
 from fastadv.outputs import make_folder
+from fastadv.regular_files import read_regular
 from fastadv.wording import few
 
 FILE = "fastadv-manifest.json"
@@ -97,7 +98,7 @@ def read_manifest(path: Path) -> dict[str, SplitManifest]:
         ValueError: it is not a manifest of this version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        content = json.loads(read_regular(path).decode("utf-8", "surrogateescape"))
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {content['format']}, not {_FORMAT}")
         return {name: _split(values) for name, values in content["splits"].items()}

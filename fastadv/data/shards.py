@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastadv.data.image_folder import CLASSES_FILE
+from fastadv.data.class_names import CLASSES_FILE
 from fastadv.data.image_source import MOST_BYTES, Stamp
 from fastadv.data.shard_index import Contents, index_of
-from fastadv.wording import counted
+from fastadv.wording import counted, printable
 
 MOST_UNNAMED = 50_000  # classes that are numbered by labels alone, whatever the number of images
 _READERS = 16  # shards indexed at a time: each waits for the disk
@@ -61,8 +61,8 @@ class ShardedImages:
         return f"{self._file(index).name}/{os.fsdecode(self.keys[index])}"
 
     def name(self, index: int) -> str:
-        """The shard's path and the image's name in it."""
-        return f"{self._file(index)}/{os.fsdecode(self.keys[index])}"
+        """The shard's path and the image's name in it, as they can be printed."""
+        return printable(f"{self._file(index)}/{os.fsdecode(self.keys[index])}")
 
     def read(self, index: int) -> bytes:
         """The image's part of its shard."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fastadv.callers import caller_level
 from fastadv.data import manifest
-from fastadv.data.image_folder import CLASSES_FILE, SPLITS, ImageFolder, count_others, scan_image_folder
+from fastadv.data.class_names import named_classes
+from fastadv.data.image_folder import SPLITS, ImageFolder, count_others, scan_image_folder
 from fastadv.data.image_set import ImageData
 from fastadv.data.image_source import ImageSource
 from fastadv.data.shard_index import SUFFIX, Contents
@@ -55,7 +56,7 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
 
 
 def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
-    classes = _named_classes(root)
+    classes = named_classes(root)
     shards = {pattern: {split: _shards(root / split, pattern) for split in SPLITS} for pattern in _KINDS}
     kinds = [pattern for pattern, files in shards.items() if any(files[split] for split in splits)]
     if kinds:
@@ -63,13 +64,6 @@ def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     found: dict[str, ImageSource] = dict(scan_image_folder(root, splits, classes))
     _mention_other_classes(root, found, "Class folders may be missing")
     return found
-
-
-def _named_classes(root: Path) -> tuple[str, ...]:
-    """Those in classes.txt; none if it is not there."""
-    file = root / CLASSES_FILE
-    lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-    return tuple(name for name in lines if name)
 
 
 def _shards(folder: Path, pattern: str) -> list[Path]:
@@ -201,7 +195,7 @@ def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> di
     if download:
         raise ValueError("imagenet cannot be downloaded: its licence asks for an account at image-net.org")
     sources, path = scan(root, splits), root / manifest.FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return sources
     checked = manifest.read_manifest(path)
     if lacking := [name for name in splits if name not in checked]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fastadv.data.bad_images import BadImage, TooManyBadImages, replaced
-from fastadv.data.decoding import decode
+from fastadv.data.decoding import decode, formats_here
 from fastadv.data.image_loader import CHANNELS, ImageLoader, Loaded
 from fastadv.data.image_source import ImageSource
 from fastadv.data.preprocessing import Draws, NumPyArithmetic, Preprocessing, central_window, random_window
@@ -40,6 +40,7 @@ class TorchvisionLoader(ImageLoader):
         # Imported here, before workers are forked: each would take seconds to do it, in each epoch.
         for module in ("PIL.Image", "torchvision.transforms.v2.functional"):
             require(module, extra="train")
+        formats_here()
 
     def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
         loader: DataLoader[_Batch | TooManyBadImages] = DataLoader(

@@ -35,6 +35,7 @@ from fastadv.train.distributed import (
     on_main,
 )
 from fastadv.train.mistakes import scale_remark
+from fastadv.wording import printable, printable_lines
 
 _DESCRIPTION = """\
 Measure top-1 and top-5 accuracy on clean images and under attacks of several sizes, in the layout of Tables 1 and 2
@@ -93,13 +94,15 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
                 on_main(processes, lambda: stack.enter_context(only_writer(out)))
                 measure()
     except ProcessLost as error:
-        print(f"{command}: process {launched().rank}: {error}", file=sys.stderr)
+        print(f"{command}: process {launched().rank}: {printable_lines(error)}", file=sys.stderr)
         return 1
     except FailedElsewhere:
         return code
     except mistakes as error:
         process = launched()
-        print(f"{command}: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
+        print(
+            f"{command}: {'' if process.main else f'process {process.rank}: '}{printable_lines(error)}", file=sys.stderr
+        )
         return 2 if isinstance(error, ValueError) else code  # data that do not fit may show late
     except KeyboardInterrupt as stopped:
         if launched().main:
@@ -223,7 +226,7 @@ def _show(records: Sequence[Record], file: RecordFile[Record], out: Path) -> Non
     for attack, table in robustness_tables(together).items():
         if attack in attacked:
             console.print(to_rich(table))
-    print("written:", file.path, *_write(together, out), sep="\n  ")
+    print("written:", *map(printable, map(str, [file.path, *_write(together, out)])), sep="\n  ")
     if left_out:
         print(remark_on_left_out(left_out), file=sys.stderr)
 

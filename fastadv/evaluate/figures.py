@@ -12,6 +12,7 @@ from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Estimate, wilson
 from fastadv.evaluate.tables import check_same_images, under
 from fastadv.extras import require
+from fastadv.wording import printable_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,12 +57,18 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
             label = f"{model} (without a gradient)" if model in hidden else model
             draw_line(axes, label, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
         eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
-        axes.set(title=attack, ylim=(-3, 103))
+        axes.set(title=in_figure(attack), ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
     for axes in panels[::PANELS_PER_ROW]:
         axes.set_ylabel("accuracy (%)" if top == 1 else f"top-{top} accuracy (%)")
     legend_below(figure, panels[0])
     return figure
+
+
+def in_figure(text: str) -> str:
+    """A name as Matplotlib shows it: dollar signs begin no formula, and an underscore hides no line from the legend."""
+    shown = printable_lines(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
@@ -135,7 +142,7 @@ def draw_line(
             [factor * (found.value - found.low) for _, found in points],
             [factor * (found.high - found.value) for _, found in points],
         ],
-        label=label,
+        label=in_figure(label),
         color=colour,
         marker=MARKERS[style % len(MARKERS)],
         markerfacecolor="white" if style % 2 else colour,

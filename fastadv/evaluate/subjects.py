@@ -25,7 +25,7 @@ from fastadv.remarks import remarks
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.train.config import DataConfig, LoaderName, SpaceName
 from fastadv.train.distributed import launched
-from fastadv.wording import counted, readable
+from fastadv.wording import counted, printable, readable
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
@@ -226,7 +226,7 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
     names: dict[Named, str] = {}
     for one in named:
         stem = Path(one.path.name.removesuffix(".tar")).stem
-        name = readable(one.name or (runs[one].name if one in runs else stem))
+        name = printable(readable(one.name or (runs[one].name if one in runs else stem)))
         if name in names.values():
             what = f"{one.network}@{one.path}" if one.network else one.path
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
@@ -284,7 +284,7 @@ def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int
     names = list(known)
     spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
-        name, equals, space = readable(text).rpartition("=")
+        name, equals, space = printable(readable(text)).rpartition("=")
         if equals and name not in names:
             raise ValueError(
                 f"--space {text}: no model from a file is named {name!r}; a run knows its own space"

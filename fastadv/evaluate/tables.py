@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.extras import require
+from fastadv.wording import printable
 
 if TYPE_CHECKING:
     import rich.table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured", Record, "TransferRecord")
 Cell = str | Proportion | None  # None: not measured
+_FORMULAS = ("=", "+", "-", "@")  # how they begin
 
 INTERVALS = "In brackets the 95 % confidence interval, Wilson's."  # of every Proportion in a table
 
@@ -165,11 +167,19 @@ def note_on_shown(shown: Iterable[tuple[str, str, str]]) -> tuple[str, ...]:
 
 def to_markdown(table: Table) -> str:
     """The table as GitHub Markdown: caption, table, notes."""
-    lines = [table.header, tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))]
+    rule = tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))
+    lines = [tuple(map(in_markdown, table.header)), rule]
     for index, row in enumerate(display_rows(table)):
-        lines.append(tuple(f"**{cell}**" if (index, i) in table.bold else cell for i, cell in enumerate(row)))
-    grid = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        cells = map(in_markdown, row)
+        lines.append(tuple(f"**{cell}**" if (index, i) in table.bold else cell for i, cell in enumerate(cells)))
+    grid = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n\n".join([f"**{table.caption}**", "\n".join(grid), *table.notes]) + "\n"
+
+
+def in_markdown(text: str) -> str:
+    """The text of a cell as Markdown shows it: it ends no cell, begins no element of HTML and no link."""
+    text = printable(text).replace("\\", "\\\\").replace("|", "\\|")
+    return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_csv(table: Table) -> str:
@@ -182,17 +192,23 @@ def to_csv(table: Table) -> str:
     columns: list[list[Cell]] = []
     for index, (name, *cells) in enumerate(zip(table.header, *table.rows, strict=True)):
         if index < table.labels:
-            columns.append([name, *cells])
+            columns.append([name, *(None if cell is None else _in_csv(str(cell)) for cell in cells)])
             continue
         if _is_text(cells):
             percent = any(isinstance(cell, str) and cell.endswith("%") for cell in cells)
-            columns.append([f"{name} (%)" if percent else name, *(_bare(cell) for cell in cells)])
+            columns.append([_in_csv(f"{name} (%)" if percent else name), *(_bare(cell) for cell in cells)])
             continue
-        columns.append([f"{name} (%)", *(_percent(cell, "value") or _bare(cell) for cell in cells)])
+        columns.append([_in_csv(f"{name} (%)"), *(_percent(cell, "value") or _bare(cell) for cell in cells)])
         for part, what in (("low", "low"), ("high", "high"), ("half_width", "paper's ±")):
-            columns.append([f"{name} {what} (%)", *(_percent(cell, part) for cell in cells)])
+            columns.append([_in_csv(f"{name} {what} (%)"), *(_percent(cell, part) for cell in cells)])
     writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
+
+
+def _in_csv(text: str) -> str:
+    """A name, with an apostrophe before what a spreadsheet would take for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def to_json(table: Table) -> str:
@@ -203,11 +219,11 @@ def to_json(table: Table) -> str:
 
 
 def to_rich(table: Table) -> rich.table.Table:
-    """The table as an object for ``rich.print``."""
+    """The table as an object for ``rich.print``; all of it Text, for a name such as "[adv]" is not markup."""
     box, text, table_module = (require(f"rich.{name}", extra="evaluate") for name in ("box", "text", "table"))
     grid: rich.table.Table = table_module.Table(
-        title=table.caption,
-        caption="\n".join(table.notes),
+        title=text.Text(printable(table.caption), "table.title"),
+        caption=text.Text("\n".join(map(printable, table.notes)), "table.caption"),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,  # the paper's tables fit 80 columns then
@@ -215,13 +231,14 @@ def to_rich(table: Table) -> rich.table.Table:
     )
     rows = display_rows(table)
     for i, name in enumerate(table.header):
+        shown = text.Text(printable(name))  # Text: a name such as "[adv]" is not markup
         if i < table.labels:
-            grid.add_column(name, overflow="fold")
+            grid.add_column(shown, overflow="fold")
             continue
         words = [word for cell in (name, *(row[i] for row in rows)) for word in cell.split()]
-        grid.add_column(name, justify="right", min_width=max(map(len, words)))  # no number is cut
+        grid.add_column(shown, justify="right", min_width=max(map(len, words)))  # no number is cut
     for row in rows:
-        grid.add_row(*map(text.Text, row))  # Text: a name such as "[adv]" is not markup
+        grid.add_row(*map(text.Text, row))
     return grid
 
 
@@ -231,17 +248,21 @@ def save_table(table: Table, stem: Path) -> list[Path]:
     paths = []
     for suffix, render in ((".md", to_markdown), (".csv", to_csv), (".json", to_json)):
         paths.append(stem.with_name(stem.name + suffix))  # with_suffix would cut a name at its last dot
-        paths[-1].write_text(render(table), encoding="utf-8")
+        paths[-1].write_text(render(table), encoding="utf-8", errors="backslashreplace")
     return paths
 
 
 def display_rows(table: Table) -> list[tuple[str, ...]]:
-    """Rows as plain text; a first cell equal to the one above it is left blank, as the paper prints it."""
+    """Rows as text that can be printed; a first cell equal to the one above it is left blank, as in the paper."""
     above = [None, *(row[0] for row in table.rows)]
     return [
-        ("" if row[0] == first else str(row[0]), *("-" if cell is None else str(cell) for cell in row[1:]))
+        ("" if row[0] == first else _displayed(row[0]), *map(_displayed, row[1:]))
         for first, row in zip(above, table.rows, strict=False)
     ]
+
+
+def _displayed(cell: Cell) -> str:
+    return "-" if cell is None else printable(str(cell))
 
 
 def _is_text(cells: Sequence[Cell]) -> bool:
@@ -257,4 +278,4 @@ def _percent(cell: Cell, part: str) -> str:
 
 def _bare(cell: Cell) -> str:
     """A text without its sign of percent."""
-    return cell.removesuffix("%") if isinstance(cell, str) else ""
+    return printable(cell).removesuffix("%") if isinstance(cell, str) else ""

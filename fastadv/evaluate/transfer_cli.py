@@ -23,7 +23,7 @@ from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer
 from fastadv.extras import require
 from fastadv.outputs import make_folder
 from fastadv.train.distributed import Processes
-from fastadv.wording import readable
+from fastadv.wording import printable, readable
 
 _DESCRIPTION = """\
 Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
@@ -55,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
         def measure() -> None:
             records = run_transfer(sweep, subjects, file)
             together, left_out = beside(records, file.records)
-            print("written:", file.path, *_write(together, arguments), sep="\n  ")
+            written = [file.path, *_write(together, arguments)]
+            print("written:", *map(printable, map(str, written)), sep="\n  ")
             if left_out:
                 print(remark_on_left_out(left_out), file=sys.stderr)
 
@@ -104,7 +105,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
 def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
     if text is None:
         return names[0], names[1]
-    source, _, target = readable(text).partition(":")
+    source, _, target = printable(readable(text)).partition(":")
     if source not in names or target not in names:
         raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
     return source, target

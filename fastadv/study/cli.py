@@ -24,7 +24,7 @@ from fastadv.study.report import write_report
 from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
-from fastadv.wording import hours, readable
+from fastadv.wording import hours, printable, printable_lines, readable
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
@@ -84,7 +84,7 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         data.load(scale.base.data.name, machine.data, False)
         make_folder(arguments.out)
     except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
-        print(f"fastadv study: {error}", file=sys.stderr)
+        print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
         return 2
     try:
         with only_writer(arguments.out):
@@ -92,13 +92,13 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             manifest.update(place.folder, about, [one.name for one in studies], command)
             failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
     except ValueError as error:
-        print(f"fastadv study: {error}", file=sys.stderr)
+        print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
         return 2
     except (OSError, CheckpointError) as error:
-        print(f"fastadv study: {error}", file=sys.stderr)
+        print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
         return 1
     for network, reason in failed:
-        print(f"fastadv study: the training of {network.name} failed: {reason}", file=sys.stderr)
+        print(f"fastadv study: the training of {network.name} failed: {printable_lines(reason)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -107,7 +107,7 @@ def _run(
 ) -> list[tuple[Network, Failure]]:
     failed = Runner(place, machine, scale).run(studies, work)
     for path in write_report(place.folder):
-        print(path)
+        print(printable(str(path)))
     return failed
 
 

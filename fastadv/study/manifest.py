@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastadv import info
+from fastadv.regular_files import read_regular
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import SMALL, Scale, imagenet
 
@@ -54,7 +55,7 @@ def read(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        return Manifest(**json.loads(read_regular(path)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not of this version of fastadv ({error}); write to another folder") from error
 

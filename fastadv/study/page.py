@@ -12,6 +12,7 @@ from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
 from fastadv.extras import require
 from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, REASONS, RULE, UNCLEAR, Finding, summary
+from fastadv.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def page(report: Report) -> str:
         f"<p>The base network:</p><pre>{escape(report.configuration)}</pre>",
         f'<h2 id="machine">Machine and versions</h2><pre>{escape(report.about.machine)}</pre>',
         _table(report.times) if report.times else "",
-        f"<h2>Commands</h2><pre>{escape(chr(10).join(report.about.commands))}</pre>",
+        f"<h2>Commands</h2><pre>{escape(chr(10).join(map(printable, report.about.commands)))}</pre>",
     ]
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -12,6 +12,7 @@ from typing import Any
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.tables import Table, save_table, to_markdown
 from fastadv.extras import require
+from fastadv.regular_files import read_regular
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
 from fastadv.study.page import page
@@ -22,7 +23,7 @@ from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.parsing import flat
-from fastadv.wording import hours
+from fastadv.wording import hours, printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ def write_report(folder: Path) -> list[Path]:
         "report.html": page(report),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     for section in report.sections:
         if section.shown is not None:
             _write(section.shown, folder)
@@ -159,7 +160,7 @@ def _remarks(folder: Path) -> dict[str, str]:
         return {}
     yaml = require("yaml", extra="train")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(read_regular(path)) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     known = {claim.name for claim in CLAIMS}
@@ -168,7 +169,7 @@ def _remarks(folder: Path) -> dict[str, str]:
         raise ValueError(
             f"{path} must map names of claims to words, got {unknown}; known are {', '.join(sorted(known))}"
         )
-    return {str(name): f"Likely reason: {str(text).strip()}" for name, text in content.items()}
+    return {str(name): f"Likely reason: {' '.join(str(text).split())}" for name, text in content.items()}
 
 
 def network_table(studies: Sequence[Study], scale: Scale) -> Table:
@@ -222,7 +223,10 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
     for finding in found:
         claim = finding.claim
         figures = "<br>".join(f"{check} {MARKS[verdict]}" for check, verdict in finding.listed).replace("|", "\\|")
-        said = [f"`{claim.name}` {claim.stated}", *([remarks[claim.name]] if claim.name in remarks else [])]
+        said = [
+            f"`{claim.name}` {claim.stated}",
+            *([remarks[claim.name].replace("|", "\\|")] if claim.name in remarks else []),
+        ]
         cells = (MARKS[finding.verdict], "<br>".join(said), claim.source, finding.verdict, figures)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -269,5 +273,5 @@ def markdown(report: Report) -> str:
     parts.append(f"Base network:\n\n```\n{report.configuration}\n```")
     parts.append(f"## Machine and versions\n\n```\n{report.about.machine}\n```")
     parts += [to_markdown(report.times)] if report.times else []
-    parts.append("## Commands\n\n```bash\n" + "\n".join(report.about.commands) + "\n```")
+    parts.append("## Commands\n\n```bash\n" + "\n".join(map(printable, report.about.commands)) + "\n```")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastadv.arguments import create_parser, parse
 from fastadv.extras import require
 from fastadv.study.report import write_report
+from fastadv.wording import printable, printable_lines
 
 _DESCRIPTION = """\
 Write report.html and report.md into the folder of a study, from its records alone: tables beside the paper's numbers,
@@ -28,10 +29,10 @@ def main(argv: Sequence[str]) -> int:
         require("matplotlib", extra="evaluate")
         paths = write_report(arguments.folder)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        print(f"fastadv report: {error}", file=sys.stderr)
+        print(f"fastadv report: {printable_lines(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"fastadv report: {error}", file=sys.stderr)
+        print(f"fastadv report: {printable_lines(error)}", file=sys.stderr)
         return 1
-    print(*paths, sep="\n")
+    print(*map(printable, map(str, paths)), sep="\n")
     return 0

@@ -29,7 +29,7 @@ from fastadv.train.distributed import (
 )
 from fastadv.train.parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
-from fastadv.wording import counted
+from fastadv.wording import counted, printable, printable_lines
 
 _MISTAKES = (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError)
 _FAILURES = (NonFiniteLoss, checkpoint.CheckpointError, OSError)
@@ -57,14 +57,17 @@ def main(argv: Sequence[str]) -> int:
             expected, code = _FAILURES, 1
             return _run(trainer)
     except ProcessLost as error:
-        print(f"fastadv train: process {launched().rank}: {error}", file=sys.stderr)
+        print(f"fastadv train: process {launched().rank}: {printable_lines(error)}", file=sys.stderr)
         return 1
     except FailedElsewhere:
         return code
     except expected as error:
         process = launched()
         if process.main or not isinstance(error, _OF_ALL):
-            print(f"fastadv train: {'' if process.main else f'process {process.rank}: '}{error}", file=sys.stderr)
+            print(
+                f"fastadv train: {'' if process.main else f'process {process.rank}: '}{printable_lines(error)}",
+                file=sys.stderr,
+            )
         return code
 
 
@@ -82,7 +85,7 @@ def _run(trainer: Trainer) -> int:
         _say(trainer, f"interrupted; {_how_to_continue(trainer)}")
         return exit_code(stopped_by)
     if trainer.processes.main:
-        print(trainer.last_checkpoint)
+        print(printable(str(trainer.last_checkpoint)))
     if trainer.test_accuracy is not None and trainer.test_accuracy <= trainer.chance:
         _say(
             trainer,
@@ -95,7 +98,7 @@ def _run(trainer: Trainer) -> int:
 
 def _say(trainer: Trainer, text: str) -> None:
     if trainer.processes.main:
-        print(text, file=sys.stderr)
+        print(printable_lines(text), file=sys.stderr)
 
 
 def _fit(trainer: Trainer) -> Signals | None:

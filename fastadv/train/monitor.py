@@ -132,13 +132,19 @@ class TensorBoard:
     Args:
         folder: where its event files go.
         step: where the run stands; what an earlier run wrote for later steps is hidden.
+
+    Raises:
+        OSError: the folder cannot be written to, or its name is not UTF-8.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
         require("tensorboard", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
+        try:
+            self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
+        except UnicodeEncodeError as error:
+            raise OSError(f"TensorBoard writes to no folder whose name is not UTF-8, as in {folder}") from error
 
     def write(self, record: Record) -> None:
         """Add the record's numbers, under train/ or test/."""
