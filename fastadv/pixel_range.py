@@ -51,17 +51,23 @@ def check_ends(ends: Tensor, dtype: torch.dtype, space: PixelSpace, whose: str =
     Raises:
         ValueError: they are not finite, or lie outside the pixel range by more than rounding.
     """
-    sides = zip(space.mean, space.std, *ends.to(torch.float64).tolist(), strict=False)
-    low, high = zip(*((least * std + mean, most * std + mean) for mean, std, least, most in sides), strict=True)
-    if not math.isfinite(sum(low) + sum(high)):
-        spans = f"[{min(low):g}, {max(high):g}]"
-        raise ValueError(f"{whose} hold values that are not finite: as pixels they span {spans}")
-    excess = max(space.lower - min(low), max(high) - space.upper)
+    low, high = _in_pixels(ends, space)
+    if not math.isfinite(high - low):
+        raise ValueError(f"{whose} hold values that are not finite: as pixels they span [{low:g}, {high:g}]")
+    excess = max(space.lower - low, high - space.upper)
     if excess > _slack(space, dtype):
         raise ValueError(
             f"{whose} are outside the pixel range [{space.lower:g}, {space.upper:g}] of {space}: as pixels they span "
-            f"[{min(low):.6g}, {max(high):.6g}], {excess:.3g} beyond it. {_advice(excess, space, dtype)}"
+            f"[{low:.6g}, {high:.6g}], {excess:.3g} beyond it. {_advice(excess, space, dtype)}"
         )
+
+
+def _in_pixels(ends: Tensor, space: PixelSpace) -> tuple[float, float]:  # [2, C or 1]
+    """The smallest and the largest pixel value of all channels; NaN if one is."""
+    constants = [values[: ends.shape[1]] for values in (space.mean, space.std)]
+    mean, std = torch.tensor(constants, dtype=torch.float64, device="cpu")  # [C or 1] each
+    low, high = ends.to(torch.float64) * std + mean  # [C or 1] each
+    return low.min().item(), high.max().item()
 
 
 def _slack(space: PixelSpace, dtype: torch.dtype) -> float:
@@ -97,8 +103,7 @@ def warn_of_unit_scale(ends: Tensor, dtype: torch.dtype, space: PixelSpace) -> N
     least, most = ends[0].min().item(), ends[1].max().item()
     lower, upper = space.bounds(dtype)
     if 0 <= least < most <= 1 and (min(lower) < 0 or max(upper) > 1):
-        low = min(least * std + mean for mean, std in zip(space.mean, space.std, strict=True))
-        high = max(most * std + mean for mean, std in zip(space.mean, space.std, strict=True))
+        low, high = _in_pixels(ends, space)
         warnings.warn(
             f"all images lie in [{least:.3g}, {most:.3g}], as if they were on a [0, 1] scale, which is "
             f"PixelSpace.unit(); in {space} that is only [{low:.6g}, {high:.6g}] of the pixel range "

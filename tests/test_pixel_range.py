@@ -159,6 +159,7 @@ CONSTANTS = st.lists(st.tuples(st.floats(-300, 300), st.floats(0.5, 300)), min_s
 RANGES = st.tuples(st.floats(-1e5, 1e5), st.floats(0.1, 1e5))
 
 
+@pytest.mark.filterwarnings("ignore:all images lie in")
 @settings(max_examples=100, deadline=None)
 @given(constants=CONSTANTS, ends=RANGES, share=st.floats(-0.5, 1.5), place=st.integers(0, 10**6), last=st.booleans())
 def test_one_value_decides(

@@ -153,6 +153,13 @@ def test_images_not_yet_normalised_are_suspected(space: str, warns: int, dtype: 
     assert all("on a [0, 1] scale" in str(warning.message) and warning.filename == __file__ for warning in caught)
 
 
+def test_what_is_suspected_is_said_in_pixels() -> None:
+    """Each channel's own: 0 is 10 in the first and 100 in the second, 1 is 12 and 104."""
+    images = torch.tensor([0.0, 1.0]).expand(1, 2, 1, 2)
+    with pytest.warns(UserWarning, match=r"that is only \[10, 104\] of the pixel range \[0, 255\]"):
+        PixelSpace([10.0, 100.0], [2.0, 4.0]).check(images)
+
+
 def test_check_allows_the_rounding_of_usual_preprocessing() -> None:
     unit = torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2)
     mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
