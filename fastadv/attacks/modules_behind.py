@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from inspect import getattr_static
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -59,7 +60,7 @@ class _Search:
 
     def _visit_function(self, function: FunctionType, owner: tuple[Any, ...], depth: int) -> None:
         """Of an object's method, the object is the ``owner``."""
-        if depth == _DEPTH or function.__module__.partition(".")[0] in _LIBRARIES:
+        if depth == _DEPTH or str(function.__module__).partition(".")[0] in _LIBRARIES:
             return
         names = frozenset(_names(function.__code__))
         for values in (
@@ -84,8 +85,8 @@ class _Search:
             if name in own:
                 self.visit(own[name], names, depth)
                 continue
-            of_class = getattr(type(value), name, None)
-            method = of_class.fget if isinstance(of_class, property) else of_class
+            of_class = getattr_static(type(value), name, None)  # runs no descriptor
+            method = of_class.fget if isinstance(of_class, property) else getattr(of_class, "__func__", of_class)
             if isinstance(method, FunctionType):
                 self._visit_function(method, (value,), depth)
 

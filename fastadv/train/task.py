@@ -29,11 +29,6 @@ _AGAIN = (
     "is filled past PyTorch, such as by NumPy"
 )
 
-_ONE_OUTPUT = (
-    "the model must return a logit for each of two classes or more, [m, K], got {}: with one, every loss is 0 and "
-    "every answer right. Of one output z for two classes, torch.cat([torch.zeros_like(z), z], dim=1) makes logits"
-)
-
 
 class Accuracy(NamedTuple):
     """Shares of one minibatch's examples that were classified correctly; None where there was no such example."""
@@ -79,8 +74,6 @@ class MinibatchTask:
         """The paper's loss of images [m, C, H, W], of which the first k are adversarial already."""
         with explaining(self.model, images):
             logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
-        if logits.dim() == 2 and logits.shape[1] == 1:
-            raise ValueError(_ONE_OUTPUT.format(list(logits.shape)))
         loss = mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
         for aux in auxiliary:
             loss = loss + self.aux_weight * mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)

@@ -39,6 +39,10 @@ class Runs:
     def of_net(self, images: Tensor) -> Tensor:
         return self.net(images)
 
+    @staticmethod
+    def of_a_global(images: Tensor) -> Tensor:
+        return NET(images)
+
 
 def decorated(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     @wraps(function)
@@ -70,6 +74,7 @@ def closures(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         "method of a closure": lambda images: runs.of_net(images),
         "partial": partial(lambda net, images: net(images), net),
         "bound method": runs.of_net,
+        "static method": lambda images: runs.of_a_global(images),
         "object": runs,
         "decorated": decorated(lambda images: net(images)),
         "compiled": torch.compile(lambda images: net(images), backend="eager"),

@@ -76,13 +76,6 @@ def test_accumulated_gradient_is_the_mean(config: TrainConfig, tmp_path: Path) -
         torch.testing.assert_close(parameter.grad, sum(parts) / 3, rtol=1e-5, atol=1e-7)
 
 
-def test_one_class_is_refused(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = data.ImageSet(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), ("cat",))
-    monkeypatch.setattr(data, "load", lambda name, root, download: data.ImageData(train=images, test=images))
-    with pytest.raises(ValueError, match="data: all images are of one class, cat: there is nothing to tell apart"):
-        create_trainer(config, tmp_path)
-
-
 @pytest.mark.parametrize("at", [3, 4])
 def test_resumed_run_that_accumulates(at: int, config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, accumulate=2)

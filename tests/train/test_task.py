@@ -5,7 +5,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -324,15 +323,6 @@ def test_an_attack_of_ones_own() -> None:
 def test_the_state_of_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="keys iteration and stream, got weight, bias"):
         AdversarialTask(Pixels(), space=RAW).load_state_dict({"weight": 0, "bias": 0})
-
-
-@pytest.mark.parametrize("create", [FreeTask, AdversarialTask, partial(AdversarialTask, k=0)])
-def test_one_output_is_no_classifier(create: Callable[..., Any]) -> None:
-    """Its loss would be 0, and its accuracy 1."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, dtype=torch.float64))
-    images, labels = four_images()
-    with pytest.raises(ValueError, match=r"two classes or more, .*got \[4, 1\]"):
-        create(model, eps=1, space=RAW)(images, 0 * labels)
 
 
 def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
