@@ -21,7 +21,7 @@ from fastadv.attacks.isolation import isolated, raw_module
 from fastadv.attacks.iterate import Iterate
 from fastadv.callers import caller_level
 from fastadv.heads import split_heads
-from fastadv.misfits import batch_hint, explaining
+from fastadv.misfits import batch_hint, explaining, explaining_gradient, refuse_transforms
 from fastadv.options import check_aux_weight, check_switches
 
 T = TypeVar("T")
@@ -97,6 +97,10 @@ class GradientAttack(Attack):
         self._folds = Folds()
         self._compiled = Compiled()
         self._captures = Captures()
+
+    def _check(self, images: Tensor, labels: Tensor | None) -> None:
+        refuse_transforms(self.name)
+        super()._check(images, labels)
 
     def _run_folded(self, model: Callable[..., Any], images: Tensor, run: Callable[[FoldedModel | None], T]) -> T:
         """What run makes with the model folded, where that is asked for and possible, and else as it is."""
@@ -202,7 +206,8 @@ class GradientAttack(Attack):
             _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
-        (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
+        with explaining_gradient(self.name):
+            (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
         if grad is None:
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         if self.compile:

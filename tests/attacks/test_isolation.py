@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import fsdp
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -326,6 +327,19 @@ def test_generation_goes_through_the_raw_module(wrap: Callable[[nn.Module], nn.M
     assert called == set(model.modules())
     assert_untouched(wrapper, before)
     assert torch.equal(adv, attacks.create("iter_ll", model, eps=4)(batch()[0]))
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("casts", [True, False])
+def test_a_policy_of_fsdp_is_not_taken_for_a_mistake_of_the_images(casts: bool) -> None:
+    """BatchNorm fails under it in any case, for its statistics stay as they are."""
+    policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, cast_forward_inputs=casts)
+    model = fsdp.fully_shard(ConvNet(), mp_policy=policy)
+    with pytest.raises(ValueError, match=r"step_ll: .* FSDP's mixed-precision policy .*: shard it without a policy"):
+        attacks.create("step_ll", model, eps=4)(batch()[0])
+    sharded = fsdp.fully_shard(ConvNet())
+    with pytest.raises(ValueError, match=r"they are torch.float64 and its weights torch.float32, so convert one"):
+        attacks.create("step_ll", sharded, eps=4)(batch(dtype=torch.float64)[0])
 
 
 def test_statistics_of_other_processes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
