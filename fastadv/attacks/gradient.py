@@ -43,7 +43,8 @@ class GradientAttack(Attack):
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
             call; the first runs the model twice more, to find the layers. Layers with hooks, a forward of their own or
             a weight that is computed or written by the model (pruning, weight normalisation) stay as they are. Needs
-            ``bn="eval"``. A model without layers to fold, which fails or whose logits are others then, or which
+            ``bn="eval"``. A model without layers to fold, which fails or whose logits are others then, which has a
+            gradient of its own between the two layers (a ``torch.autograd.Function``, a hook on a tensor), or which
             connects its layers in another way or with other weights in a later call, runs as it is, and a warning says
             so. Not noticed is such a later call with ``compile`` and ``capture``, and one that writes through
             ``.data``. On a CPU the model's passes are in channels_last then, where it takes that.
@@ -208,6 +209,7 @@ class GradientAttack(Attack):
         target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
         with explaining_gradient(self.name):
             (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
+        self._folds.check_backward()
         if grad is None:
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         if self.compile:
