@@ -70,7 +70,7 @@ def _gradient(
     """(target [N], gradient [N, C, ...] of the summed cost) of images [N, C, ...] and labels [N]."""
 
     def heads(x: Tensor) -> list[Tensor]:
-        logits, auxiliary = attack.heads(model, x)
+        logits, auxiliary = attack.heads(model, x.clone())  # which the model may write to
         return [logits, *auxiliary]
 
     outputs, vjp, *_ = torch.func.vjp(heads, images)  # [N, K] each

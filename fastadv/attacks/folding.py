@@ -66,7 +66,7 @@ class FoldedModel:
         self.refresh()
         try:
             with torch.no_grad(), self.in_place(), self.watched():
-                output = forward(self.arranged(images))
+                output = forward(self.arranged(images).clone())  # which the model may write to
         except (NotFoldable, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # of any kind: as it is, the model has just run

@@ -196,7 +196,8 @@ class GradientAttack(Attack):
                 return found
         images = adv.detach().requires_grad_()
         with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name):
-            logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
+            # The model may write to what it is given, and the step reads the images after it.
+            logits, auxiliary = self.heads(model, images.clone())  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
