@@ -12,6 +12,17 @@ from torch import Tensor, nn
 
 _MOST_CHANNELS = 4
 _BATCH_OF_ONE = "make a batch of a single image by images[None]"
+# Why there is no gradient, by PyTorch's words for it.
+_NO_WAY_BACK = {
+    "use_reentrant=True": (
+        "the model calls torch.utils.checkpoint with use_reentrant=True, which gives the images no gradient apart from "
+        "the weights: pass use_reentrant=False, or switch checkpointing off"
+    ),
+    "modified by an inplace operation": (
+        "the model overwrites a tensor that its gradient needs: replace the in-place operation (such as clamp_, or a "
+        "layer with inplace=True) by the one that returns a new tensor"
+    ),
+}
 
 
 @contextmanager
@@ -31,11 +42,32 @@ def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> 
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except RuntimeError as error:
-        reason = _misfit(model, images)
+        reason = _misfit(model, images, str(error))
         if reason is None:
             raise
         first = str(error).split("\n", 1)[0]
         raise ValueError(f"{user and f'{user}: '}the model fails on these images: {reason} ({first})") from error
+
+
+@contextmanager
+def explaining_gradient(user: str) -> Iterator[None]:
+    """Go back through a model to its images; if that raises, say what about the model is in the way.
+
+    Args:
+        user: who asks for the gradient, for messages.
+
+    Raises:
+        ValueError: in the place of a RuntimeError, if something about the model is known to cause it.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except RuntimeError as error:
+        reason = next((reason for words, reason in _NO_WAY_BACK.items() if words in str(error)), None)
+        if reason is None:
+            raise
+        raise ValueError(f"{user}: there is no gradient to the images: {reason}") from error
 
 
 def _takes_images(model: Callable[..., Any]) -> bool:
@@ -44,7 +76,19 @@ def _takes_images(model: Callable[..., Any]) -> bool:
     return next((weight.dim() for weight in weights if weight.dim() > 2), 4) == 4
 
 
-def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, ...]
+def _has_policy(module: Any) -> bool:
+    """Whether FSDP, of either version, runs a module with weights of another dtype than they are kept in."""
+    state = module._get_fsdp_state() if hasattr(module, "_get_fsdp_state") else module
+    policy = getattr(state, "_mp_policy", getattr(state, "mixed_precision", None))
+    return getattr(policy, "param_dtype", None) is not None
+
+
+def _misfit(model: Callable[..., Any], images: Tensor, said: str) -> str | None:  # [N, C, ...]
+    if "a leaf Variable that requires grad" in said:
+        return (
+            "it overwrites them, and they need a gradient: let its forward begin with x = x.clone(), or give its first "
+            "layer inplace=False"
+        )
     if images.dim() == 3 and _takes_images(model):
         return _BATCH_OF_ONE
     if images.dim() == 4 and images.shape[3] <= _MOST_CHANNELS < min(images.shape[1:3]):
@@ -52,9 +96,27 @@ def _misfit(model: Callable[..., Any], images: Tensor) -> str | None:  # [N, C, 
     weights = next(model.parameters(), images) if isinstance(model, nn.Module) else images
     if weights.device != images.device:
         return f"they are on {images.device} and its weights on {weights.device}: move one by .to(device)"
+    if "type" in said and isinstance(model, nn.Module) and any(map(_has_policy, model.modules())):
+        return (
+            "FSDP's mixed-precision policy converts its weights, but not its buffers, such as BatchNorm's running "
+            "statistics, nor the images if cast_forward_inputs is false: shard it without a policy, and use autocast"
+        )
     if weights.dtype == images.dtype or torch.is_autocast_enabled(images.device.type):
         return None
     return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
+
+
+def refuse_transforms(user: str) -> None:
+    """Refuse to take a gradient inside a transform of torch.func, in which torch.autograd.grad does not work.
+
+    Raises:
+        RuntimeError: there is one.
+    """
+    if not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None:
+        raise RuntimeError(
+            f"{user} cannot run inside torch.func.grad, vmap or another transform of torch.func: make the adversarial "
+            f"images before it, and pass them to the transformed function"
+        )
 
 
 def tensor_hint(images: object) -> str:

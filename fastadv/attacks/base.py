@@ -31,7 +31,7 @@ class Attack(ABC):
 
     Call it for a new tensor, or :meth:`perturb_` to mutate the images in place. It works under ``no_grad``,
     ``inference_mode`` and autocast, and leaves a module's modes, buffers and gradients as they were. Meanwhile the
-    module is in evaluation mode: no other thread may use it.
+    module is in evaluation mode: no other thread may use it. It is given copies of the images, which it may overwrite.
 
     Args:
         model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one or any callable,
@@ -157,7 +157,7 @@ class Attack(ABC):
         return self._perturb_(adv, labels, eps)
 
     def perturb_(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
-        """Like a call, but the images themselves become adversarial: no copy of a single-step attack's input is made.
+        """Like a call, but the images themselves become adversarial: no tensor is made for the result.
 
         Images are left as they were if the model, or anything else, raises.
 

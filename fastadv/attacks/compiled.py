@@ -70,7 +70,7 @@ def _gradient(
     """What ``attack._input_gradient`` returns, for images [N, C, ...] and labels [N]."""
 
     def heads(x: Tensor) -> list[Tensor]:
-        logits, auxiliary = attack.heads(model, x)
+        logits, auxiliary = attack.heads(model, x.clone())  # which the model may write to
         return [logits, *auxiliary]
 
     outputs, vjp, *_ = torch.func.vjp(heads, images)  # [N, K] each

@@ -64,7 +64,7 @@ class Search:
         ]
         try:
             with torch.no_grad(), self._reads:
-                self.output = forward(images.detach())
+                self.output = forward(images.detach().clone())  # which the model may write to
         finally:
             for handle in handles:
                 handle.remove()

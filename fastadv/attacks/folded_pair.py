@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from fastadv.attacks.foldable import BATCH_NORMS, is_plain, memory_of
 
 State: TypeAlias = tuple[tuple[int, int], ...]
+History: TypeAlias = tuple[object, bool]
 IMAGES = 4  # dimensions of a batch of images, and of a convolution's weights for them
 
 
@@ -20,7 +21,9 @@ class FoldedPair:
     """A convolution, the BatchNorm that alone reads its output, and the folded weight and bias.
 
     Attributes:
-        astray: whether, in a forward pass, something else read the output, or a weight was not the one that is folded.
+        astray: whether, in a forward pass, the output did not reach the BatchNorm as it left the convolution, or a
+            weight was not the one that is folded.
+        was_read: whether something else read the output, in the forward pass or in the backward pass after it.
     """
 
     convolution: nn.Module
@@ -28,7 +31,8 @@ class FoldedPair:
     weight: Tensor  # [F, C / groups, ...]
     bias: Tensor  # [F]
     astray: bool = False
-    _on_its_way: Tensor | None = None  # [N, F, ...]
+    was_read: bool = False
+    _on_its_way: _OnItsWay | None = None  # [N, F, ...]
     _folded_from: tuple[State, State] = ((), ())  # the convolution's, the BatchNorm's
 
     @classmethod
@@ -66,11 +70,11 @@ class FoldedPair:
 
     def begin(self) -> None:
         """Before a forward pass, whatever became of an earlier one."""
-        self._on_its_way, self.astray = None, False
+        self._on_its_way, self.astray, self.was_read = None, False, False
 
     def end(self) -> bool:
         """After a forward pass: whether the BatchNorm alone read what the convolution made, of the folded weights."""
-        alone = self._on_its_way is None and not self.astray
+        alone = self._on_its_way is None and not self.astray and not self.was_read
         self.begin()
         return alone
 
@@ -88,7 +92,8 @@ class FoldedPair:
     def pass_on(self, input: Tensor) -> Tensor:  # [N, F, ...] -> [N, F, ...]
         """The BatchNorm's forward: what it does besides, nothing or, in one of timm's, an activation."""
         if not torch.compiler.is_compiling():
-            self.astray |= input is not self._on_its_way or _state(self.batch_norm) != self._folded_from[1]
+            arrived = input is self._on_its_way and _history(input) == self._on_its_way.history
+            self.astray |= not arrived or _state(self.batch_norm) != self._folded_from[1]
             self._on_its_way = None
         output: Tensor = input.plain if isinstance(input, _OnItsWay) else input
         if type(self.batch_norm) in BATCH_NORMS:
@@ -103,16 +108,27 @@ def _state(layer: nn.Module) -> State:
     return tuple((memory_of(x), 0 if x.is_inference() else x._version) for x in tensors)
 
 
+def _history(tensor: Tensor) -> History:
+    """How autograd made a tensor, and whether it records what is made of it now.
+
+    A ``torch.autograd.Function``, such as reentrant checkpointing's, can return the very tensor that a convolution made
+    inside it, and yet compute the gradient in its own way.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.grad_fn, torch.is_grad_enabled()
+
+
 class _OnItsWay(Tensor):
-    """What a convolution made, until its BatchNorm takes it: an operator that reads it meanwhile leaves a mark."""
+    """What a convolution made, until its BatchNorm takes it: an operator that reads it leaves a mark, also later."""
 
     pair: FoldedPair
     plain: Tensor
+    history: History
 
     @classmethod
     def create(cls, output: Tensor, pair: FoldedPair) -> _OnItsWay:
         made = output.as_subclass(cls)  # type: ignore[arg-type]
-        made.plain, made.pair = output, pair
+        made.plain, made.pair, made.history = output, pair, _history(made)
         return made  # type: ignore[no-any-return]
 
     @classmethod
@@ -120,7 +136,7 @@ class _OnItsWay(Tensor):
         if func not in _OF_THE_SHAPE:
             for argument in tree_leaves((args, kwargs)):
                 if isinstance(argument, cls):
-                    argument.pair.astray = True
+                    argument.pair.was_read = True
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 

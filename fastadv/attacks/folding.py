@@ -21,7 +21,10 @@ from fastadv.attacks.folded_pair import IMAGES, FoldedPair
 
 # How far logits may be apart by rounding alone, over their norm. Convolutions in float32 may run in TF32.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.03, torch.float16: 0.03, torch.bfloat16: 0.1}
-_ASTRAY = "what a convolution makes does not go to its BatchNorm alone in this call, or their weights are others"
+_ASTRAY = (
+    "in this call a convolution's output was used by more than its BatchNorm, reached it through a function with a "
+    "gradient of its own, or a weight of the two was replaced"
+)
 
 
 class NotFoldable(RuntimeError):
@@ -63,7 +66,7 @@ class FoldedModel:
         self.refresh()
         try:
             with torch.no_grad(), self.in_place(), self.watched():
-                output = forward(self.arranged(images))
+                output = forward(self.arranged(images).clone())  # which the model may write to
         except (NotFoldable, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # of any kind: as it is, the model has just run
@@ -82,6 +85,15 @@ class FoldedModel:
             pair.begin()
         yield
         if not all([pair.end() for pair in self._pairs]):
+            raise NotFoldable(_ASTRAY)
+
+    def check_backward(self) -> None:
+        """After the backward pass of a watched forward pass.
+
+        Raises:
+            NotFoldable: it read what a convolution made, which is another tensor when folded.
+        """
+        if any(pair.was_read for pair in self._pairs):
             raise NotFoldable(_ASTRAY)
 
     def _compare(self, output: Any, plain: Any) -> None:

@@ -48,6 +48,11 @@ class Folds:
         """Around a forward pass: raises what ends :meth:`run` with the folded model, if it runs as another one."""
         return nullcontext() if self._in_place is None else self._in_place.watched()
 
+    def check_backward(self) -> None:
+        """After the backward pass of a watched forward pass: raises like :meth:`watched`."""
+        if self._in_place is not None:
+            self._in_place.check_backward()
+
     def of(self, attack: GradientAttack, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
         """The folded form of a model in evaluation mode, up to date; None, and a warning once, if there is none."""
         if not isinstance(model, nn.Module):

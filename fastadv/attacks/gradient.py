@@ -26,7 +26,7 @@ from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
 from fastadv.attacks.training_mode import TrainingWatch
 from fastadv.callers import caller_level
 from fastadv.heads import logits_hint, split_heads
-from fastadv.misfits import batch_hint, explaining
+from fastadv.misfits import batch_hint, explaining, explaining_gradient, refuse_transforms
 from fastadv.options import check_aux_weight, check_switches
 
 T = TypeVar("T")
@@ -48,7 +48,8 @@ class GradientAttack(Attack):
             function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
             call; the first runs the model twice more, to find the layers. Layers with hooks, a forward of their own or
             a weight that is computed or written by the model (pruning, weight normalisation) stay as they are. Needs
-            ``bn="eval"``. A model without layers to fold, which fails or whose logits are others then, or which
+            ``bn="eval"``. A model without layers to fold, which fails or whose logits are others then, which has a
+            gradient of its own between the two layers (a ``torch.autograd.Function``, a hook on a tensor), or which
             connects its layers in another way or with other weights in a later call, runs as it is, and a warning says
             so. Not noticed is such a later call with ``compile`` and ``capture``, and one that writes through
             ``.data``. On a CPU the model's passes are in channels_last then, where it takes that.
@@ -116,6 +117,7 @@ class GradientAttack(Attack):
         return self.needs_labels and not self.ascend and not own_cost
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
+        refuse_transforms(self.name)
         super()._check(images, labels)
         if labels is not None and not (self.needs_labels or self.ascend or self._labels_ignored):
             self._labels_ignored = True
@@ -241,7 +243,8 @@ class GradientAttack(Attack):
         images = adv.detach().requires_grad_()
         training = nullcontext() if self.outputs_seen else TrainingWatch(self.name, images)
         with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name), training:
-            logits, auxiliary = self.heads(model, images)  # [N, K], list of [N, K]
+            # The model may write to what it is given, and the step reads the images after it.
+            logits, auxiliary = self.heads(model, images.clone())  # [N, K], list of [N, K]
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
@@ -252,7 +255,9 @@ class GradientAttack(Attack):
             self.warned = _warn_of_outputs(self.name, logits.detach())
             self._outputs_seen = True
         target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
-        (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
+        with explaining_gradient(self.name):
+            (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
+        self._folds.check_backward()
         if grad is None:
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         if self.compile:

@@ -214,7 +214,7 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
     """
     _check_labels(images, labels)
     with torch.no_grad(), explaining(model, images):
-        logits = model(images)  # [m, K]
+        logits = model(images.clone())  # [m, K]; the model may write to what it is given, and others read the images
     _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
     found = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]

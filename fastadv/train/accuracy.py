@@ -30,7 +30,8 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], process
     counts = torch.zeros(2, dtype=torch.int64, device=device)  # [2] correct, all
     with isolated(model, bn="eval"):
         for images, labels in batches:
-            counts[0] += (model(images).argmax(dim=1) == labels).sum()
+            # The model may write to what it is given, and a loader may hand out the same tensors again.
+            counts[0] += (model(images.clone()).argmax(dim=1) == labels).sum()
             counts[1] += len(labels)
     if not processes.alone:
         dist.all_reduce(counts)

@@ -28,6 +28,10 @@ _AGAIN = (
     "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
     "is filled past PyTorch, such as by NumPy"
 )
+_WRITES = (
+    "the model overwrites its input: the images of this minibatch are no longer those that it was shown. From now on "
+    "it is given a copy"
+)
 
 
 class Accuracy(NamedTuple):
@@ -138,7 +142,8 @@ class AdversarialTask(MinibatchTask):
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
-        UserWarning: a minibatch that comes a second time. The first call overwrote it: train on fresh copies.
+        UserWarning: a minibatch that comes a second time. The first call overwrote it: train on fresh copies. Also,
+            once, a model that overwrites its input, and with it the caller's minibatch.
     """
 
     def __init__(
@@ -172,6 +177,7 @@ class AdversarialTask(MinibatchTask):
         self.k = k
         self.lambda_ = lambda_
         self.start_after = start_after
+        self._model_writes = False
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one minibatch; call ``backward()`` on it.
@@ -202,7 +208,12 @@ class AdversarialTask(MinibatchTask):
                 if again:
                     warnings.warn(_AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
-        return self._loss(images, labels, k, self.lambda_)
+        shown, before = images.clone() if self._model_writes else images, _version(images)
+        loss = self._loss(shown, labels, k, self.lambda_)
+        if _version(images) != before:
+            self._model_writes = True
+            warnings.warn(_WRITES, stacklevel=2)
+        return loss
 
     def _join_processes(self) -> None:
         """Split the attack's draws among the processes as they are now: the group may be younger than the task."""
@@ -234,6 +245,11 @@ class AdversarialTask(MinibatchTask):
             f"start_after={self.start_after}, label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, "
             f"iteration={self.iteration})"
         )
+
+
+def _version(images: Tensor) -> int:
+    """How often a tensor was written to, as far as autograd knows."""
+    return 0 if images.is_inference() else images._version
 
 
 def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from fastadv.attacks.folding import FoldedModel
 from tests.attacks.models import ConvNet, batch
 from tests.attacks.tape import TapeRecorder
 
+ASTRAY = "in this call a convolution's output was used by more than its BatchNorm, reached it through a function with"
+
 
 def set_up(model: nn.Module) -> nn.Module:
     """Running statistics and affine constants unlike any that folding could leave out unnoticed."""
@@ -224,7 +226,7 @@ class ByHand(nn.Module):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(ByAddress, "what a convolution makes does not go to its BatchNorm alone"), (ByHand, "its logits are others, by")],
+    [(ByAddress, ASTRAY), (ByHand, "its logits are others, by")],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_another_function_is_noticed(kind: type[nn.Module], reason: str, dtype: torch.dtype) -> None:
@@ -285,12 +287,135 @@ def with_other_statistics(model: Any, x: Tensor) -> Tensor:
     return torch.func.functional_call(model.bns[0], variance, (model.conv(x),))
 
 
+class BackwardOfItsOwn(torch.autograd.Function):
+    """Returns what a layer makes inside it, as reentrant checkpointing does, and turns the gradient around."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            made = type(ctx.layer).forward(ctx.layer, x)  # whatever is in place of its forward meanwhile
+        return -torch.autograd.grad(made, x, grad)[0], None
+
+
+class ReverseInPlace(torch.autograd.Function):
+    """A gradient reversal layer that says to have changed its input, and so returns the same tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad
+
+
+class ReadInBackward(torch.autograd.Function):
+    """The identity, whose gradient depends on another tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, read: Tensor) -> Tensor:
+        ctx.save_for_backward(read)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.saved_tensors[0].sign(), None
+
+
+def convolution_in_a_function(model: Any, x: Tensor) -> Tensor:
+    return model.bns[0](BackwardOfItsOwn.apply(x, model.conv))
+
+
+def batch_norm_in_a_function(model: Any, x: Tensor) -> Tensor:
+    return BackwardOfItsOwn.apply(model.conv(x), model.bns[0])
+
+
+def batch_norm_without_a_gradient(model: Any, x: Tensor) -> Tensor:
+    made = model.conv(x)
+    with torch.no_grad():
+        scaled = model.bns[0](made)
+    return scaled * x.mean(1, keepdim=True)
+
+
+def reversed_in_place(model: Any, x: Tensor) -> Tensor:
+    return model.bns[0](ReverseInPlace.apply(model.conv(x)))
+
+
+def read_in_the_backward_pass(model: Any, x: Tensor) -> Tensor:
+    made = model.conv(x)
+    return ReadInBackward.apply(model.bns[0](made), made)
+
+
+def with_a_hook_on_the_tensor(model: Any, x: Tensor) -> Tensor:
+    made = model.conv(x)
+    if made.requires_grad:
+        made.register_hook(lambda grad: grad.clamp(-1e-3, 1e-3))
+    return model.bns[0](made)
+
+
+def with_a_hook_on_its_function(model: Any, x: Tensor) -> Tensor:
+    made = model.conv(x)
+    if made.grad_fn is not None:
+        made.grad_fn.register_prehook(lambda grads: tuple(-grad for grad in grads))
+    return model.bns[0](made)
+
+
+ANOTHER_GRADIENT = [
+    *(convolution_in_a_function, batch_norm_in_a_function, batch_norm_without_a_gradient, reversed_in_place),
+    *(read_in_the_backward_pass, with_a_hook_on_the_tensor, with_a_hook_on_its_function),
+]
+
+
+class Beside(nn.Module):
+    """A convolution and a BatchNorm called in some way, and a shortcut, by which a gradient arrives in any case."""
+
+    def __init__(self, call: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.bns = nn.Conv2d(3, 4, 3, padding=1), nn.ModuleList([nn.BatchNorm2d(4)])
+        self.shortcut, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4 * 64, 5)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
+        return self.head((self.call(self, x).relu() + self.shortcut(x)).flatten(1))
+
+
+@pytest.mark.parametrize("call", ANOTHER_GRADIENT)
+def test_another_gradient_between_the_layers_is_kept(call: Callable[[Any, Tensor], Tensor]) -> None:
+    """Whose logits, folded, are the same."""
+    torch.manual_seed(0)
+    model = set_up(Beside(call).double())
+    folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
+    images, _ = batch(6, PixelSpace.unit(), torch.float64)
+    with pytest.warns(UserWarning, match="step_ll runs without fold_bn=True: "):
+        assert torch.equal(folded(images), plain(images))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("of", ["the convolution", "all layers"])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True", "ignore:.* runs without fold_bn=True")
+def test_reentrant_checkpointing_is_refused(of: str, fast: bool) -> None:
+    """Through which torch.autograd.grad does not go; folded, its gradient was dropped."""
+    model = set_up(Beside(lambda model, x: model.bns[0](checkpoint(model.conv, x, use_reentrant=True))))
+    called = model if of == "the convolution" else lambda x: checkpoint(ConvNet(), x, use_reentrant=True)
+    with pytest.raises(ValueError, match=r"step_ll: there is no gradient to the images: .* pass use_reentrant=False"):
+        attacks.create("step_ll", called, eps=4, fast=fast)(batch()[0])
+
+
 @pytest.mark.parametrize(
     "else_done",
     [
         lambda model, x: model.bns[1](model.conv(x)),
         *(and_the_sum, and_the_mean_without_a_gradient, in_place),
         *(with_a_written_weight, with_another_weight, with_other_statistics),
+        *ANOTHER_GRADIENT,
     ],
 )
 @pytest.mark.parametrize("name", ["step_ll", "iter_ll", "at_each"])
@@ -311,9 +436,7 @@ def test_a_call_that_does_something_else_is_noticed(name: str, else_done: Callab
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ((made(folded, bright) - made(plain, bright)).abs() > 1e-9).sum() <= 2
-    with pytest.warns(
-        UserWarning, match="runs without fold_bn=True: what a convolution makes does not go to its BatchNorm alone"
-    ):
+    with pytest.warns(UserWarning, match=f"runs without fold_bn=True: {ASTRAY}"):
         result = made(folded, dark)
     assert torch.equal(result, made(plain, dark))
     assert torch.equal(made(folded, bright), made(plain, bright))  # as it is from then on

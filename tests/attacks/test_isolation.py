@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import fsdp
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -69,15 +70,16 @@ class Clones(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("name", "gradients"), GRADIENTS.items())
-def test_a_single_step_in_place_copies_no_image(name: str, gradients: int) -> None:
+def test_images_are_copied_for_the_model_the_ball_and_the_result(name: str, gradients: int) -> None:
     images, labels = batch()
     attack = attacks.create(name, ConvNet(), eps=4)
     with Clones() as in_place:
         attack.perturb_(images, labels)
     with Clones() as call:
         attack(images, labels)
-    assert in_place.sizes.count(images.numel()) == (1 if gradients > 1 else 0)  # the clean images, for the ball
-    assert call.sizes.count(images.numel()) == (2 if gradients > 1 else 1)
+    clean = 1 if gradients > 1 else 0  # for the ball
+    assert in_place.sizes.count(images.numel()) == gradients + clean  # a copy for each call of the model
+    assert call.sizes.count(images.numel()) == gradients + clean + 1
 
 
 class NewShapes(TorchDispatchMode):
@@ -326,6 +328,19 @@ def test_generation_goes_through_the_raw_module(wrap: Callable[[nn.Module], nn.M
     assert called == set(model.modules())
     assert_untouched(wrapper, before)
     assert torch.equal(adv, attacks.create("iter_ll", model, eps=4)(batch()[0]))
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("casts", [True, False])
+def test_a_policy_of_fsdp_is_not_taken_for_a_mistake_of_the_images(casts: bool) -> None:
+    """BatchNorm fails under it in any case, for its statistics stay as they are."""
+    policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, cast_forward_inputs=casts)
+    model = fsdp.fully_shard(ConvNet(), mp_policy=policy)
+    with pytest.raises(ValueError, match=r"step_ll: .* FSDP's mixed-precision policy .*: shard it without a policy"):
+        attacks.create("step_ll", model, eps=4)(batch()[0])
+    sharded = fsdp.fully_shard(ConvNet())
+    with pytest.raises(ValueError, match=r"they are torch.float64 and its weights torch.float32, so convert one"):
+        attacks.create("step_ll", sharded, eps=4)(batch(dtype=torch.float64)[0])
 
 
 def test_statistics_of_other_processes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

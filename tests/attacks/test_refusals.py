@@ -174,6 +174,21 @@ def test_another_failure_of_the_model_is_its_own() -> None:
         attacks.create("step_ll", ConvNet(), eps=4)(IMAGES.bfloat16())  # which autocast puts right
 
 
+TRANSFORMS: dict[str, Callable[[Any], Any]] = {
+    "grad": lambda attack: torch.func.grad(lambda x: attack(x, LABELS).sum())(IMAGES),
+    "grad of weights": lambda attack: torch.func.grad(lambda w: w * attack(IMAGES, LABELS).sum())(torch.ones(())),
+    "vmap": lambda attack: torch.func.vmap(lambda x: attack(x[None], LABELS[:1]))(IMAGES),
+    "vmap of a step": lambda attack: list(torch.func.vmap(lambda x: attack.at_each(x, LABELS, eps=[4]))(IMAGES[None])),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+@pytest.mark.parametrize("name", ["fgsm", "iter_ll"])
+def test_inside_a_transform_of_torch_func(name: str, transform: Callable[[Any], Any]) -> None:
+    with pytest.raises(RuntimeError, match=rf"{name} cannot run inside torch.func.grad, vmap .*: make the adversarial"):
+        transform(attacks.create(name, ConvNet(), eps=4))
+
+
 def test_images_that_require_grad_are_not_mutated() -> None:
     images = IMAGES.clone().requires_grad_()
     with pytest.raises(ValueError, match=r"must not require grad: pass images.detach\(\)"):
