@@ -17,6 +17,7 @@ from fastadv.models.weight_files import WeightFile
 from fastadv.pixels import PixelSpace
 
 WAYS = ("size", "central", "keep_aspect", "interpolation")  # fields of DataConfig, and options of commands
+_OF_NETWORKS = ("gp", "bn_eps", "model_kwargs")  # options of timm's script that change a network, but no weight's shape
 _LARGEST = 2**12  # side in pixels: a number in a file is no reason to ask for any memory
 # torchvision has these turn ImageNet's normalisation into their own themselves, but only with weights that it fetches.
 SYMMETRIC = ("inception_v3", "googlenet")
@@ -57,8 +58,13 @@ def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
     without these, ``timm/resnet18``, tells nothing: the weights may have been trained on images of any size.
 
     Raises:
-        ValueError: the library has no weights of that name, or what the file says cannot be.
+        ValueError: the library has no weights of that name, what the file says cannot be, or it says that the network
+            is another.
     """
+    if all((path.parent / name).is_file() for name in ("meta.json", "SHA256SUMS")):
+        raise ValueError(
+            f"{path} is part of a checkpoint, which knows its network's options and input: name {path.parent}"
+        )
     library, name = models.library_of(network)
     args = file.beside.get("args")
     options = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
@@ -87,6 +93,8 @@ def _by_timm(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
     architecture, _, tag = name.partition(".")
     if str(options.get("model")).partition(".")[0] == architecture:
         whence = f"the training options in {path}"
+        if others := [f"{option} {options[option]}" for option in _OF_NETWORKS if options.get(option)]:
+            raise ValueError(f"{whence} are of another network, for which there is no option here: {', '.join(others)}")
         return _of_timm_config(_timm_config(str(options["model"])), options, whence)
     beside = path.with_name("config.json")
     config = _json_of(beside)

@@ -93,7 +93,7 @@ def check_in_memory(
 
 
 def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: DataConfig, *, in_files: bool) -> None:
-    """A line on how a model from a file is shown the images, and one if this is not what is known of it."""
+    """A line on how a model from a file is shown the images, and one for each thing that may differ from training."""
     shown = f"images of {config.preprocessing.shown}, " if in_files else ""
     remarks.info("%s: %s%s%s", name, shown, space, f"; from {known.whence}" if known.whence else "")
     used = {way: getattr(config, way) for way in WAYS} if in_files else {}
@@ -103,7 +103,8 @@ def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: D
     if differing:
         remarks.warning("%s: %s has it otherwise: %s", name, known.whence, ", ".join(differing))
     library, architecture = library_of(network)
-    if library == "torchvision" and architecture.partition(".")[0] in SYMMETRIC and space == PixelSpace.imagenet():
-        remarks.warning(
-            "%s: torchvision's own weights of %s are made for --space symmetric", name, architecture.partition(".")[0]
-        )
+    architecture = architecture.partition(".")[0]
+    if library == "":
+        remarks.info("%s: %s is made with its default options: the file does not say which it had", name, network)
+    if library in ("", "torchvision") and architecture in SYMMETRIC and space != PixelSpace.symmetric():
+        remarks.warning("%s: %s is made for --space symmetric, got %s", name, architecture, space)

@@ -6,7 +6,6 @@ up. Nothing in it is used, and no memory asked for by its numbers, before it is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from fastadv.train.config import OptimizerConfig
 from fastadv.train.optim import create_optimizer
 
-_LARGEST = 2**63  # of whole numbers; what counts iterations and examples is below
+_LARGEST = 2**63  # of numbers: what counts iterations and examples is below, and float32 has it
 # What PyTorch has had in every version; the rest of its state depends on it.
 _OF_SCHEDULES = ("last_epoch", "base_lrs")
 _OF_GROUPS = ("params", "lr")
@@ -207,7 +206,7 @@ def _is_plain(value: Any) -> bool:
 def _is_number(value: Any, *, whole: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < _LARGEST
+    return abs(value) < _LARGEST  # NaN is not
 
 
 def _is_scalar(value: Any) -> bool:

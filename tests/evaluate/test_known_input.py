@@ -16,9 +16,12 @@ from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate import read_records
 from fastadv.evaluate.known_input import KnownInput, known_input
 from fastadv.evaluate.records import Record
+from fastadv.evaluate.shown import say
 from fastadv.evaluate.subjects import load_subjects
 from fastadv.models.weight_files import WeightFile
+from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set
+from tests.evaluate.test_evaluate_cli import save_run
 from tests.evaluate.test_subjects import options
 
 
@@ -72,6 +75,7 @@ def test_what_is_known(network: str, args: Any, expected: tuple[Any, ...]) -> No
         ("torchvision/resnet18.V1", None, "torchvision/resnet18 has no weights 'V1', but IMAGENET1K_V1"),
         ("timm/resnet18", SMALL_18 | {"img_size": 10**9}, "of 1000000000 x 1000000000 pixels"),
         ("timm/resnet18", SMALL_18 | {"img_size": "64"}, "is no configuration of timm's"),
+        ("timm/resnet18", SMALL_18 | {"gp": "max"}, "are of another network, .*: gp max"),
         ("timm/resnet18", SMALL_18 | {"mean": ["x"]}, "is no configuration of timm's"),
     ],
 )
@@ -87,6 +91,27 @@ def test_timms_file_beside_the_weights(tmp_path: Path) -> None:
     assert known("timm/resnet34", path=tmp_path / "w.safetensors").size is None
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert known("timm/resnet18", path=tmp_path / "w.safetensors").size is None
+
+
+def test_weights_of_a_checkpoint_know_more(tmp_path: Path) -> None:
+    """Their network may have another activation, which no weight tells."""
+    run = save_run(tmp_path / "run")
+    (weights,) = run.glob("checkpoints/*/model.safetensors")
+    with pytest.raises(ValueError, match=rf"is part of a checkpoint, .* name {weights.parent}$"):
+        load_subjects([f"small_cnn@{weights}"], options("--dataset", "digits", "--space", "unit"))
+
+
+def test_what_else_may_not_be_as_in_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(models.create("small_cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO):
+        load_subjects([f"small_cnn@{tmp_path / 'w.pth'}"], options("--dataset", "digits", "--space", "unit"))
+        say("v3", "torchvision/inception_v3", KnownInput(), PixelSpace.imagenet(), DataConfig(), in_files=False)
+    assert caplog.messages == [
+        "w: PixelSpace.unit()",
+        "w: small_cnn is made with its default options: the file does not say which it had",
+        "v3: PixelSpace.imagenet()",
+        "v3: inception_v3 is made for --space symmetric, got PixelSpace.imagenet()",
+    ]
 
 
 @pytest.fixture

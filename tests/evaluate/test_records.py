@@ -155,7 +155,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=80, deadline=None, database=None)
 @given(changes=st.dictionaries(st.sampled_from([*Record.__dataclass_fields__, "more"]), JSON, min_size=1, max_size=2))
 def test_any_values_are_a_record_or_a_line_that_names_it(
     changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
