@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.evaluate.records import CLEAN
+from fastadv.heads import check_classes
 from fastadv.misfits import explaining, labels_hint
 from fastadv.options import check_model
 from fastadv.pixels import PixelSpace, check_space
@@ -215,6 +216,7 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:
+    check_classes(logits)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")

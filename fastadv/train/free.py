@@ -111,7 +111,8 @@ class FreeTask(MinibatchTask):
             TypeError: images that are not floating point, labels that are not int64, a model that returns neither
                 logits nor a named tuple that begins with them.
             ValueError: images that require a gradient, that lie outside the space (looked for in the first minibatch)
-                or have another shape than those before, none at all, or as many labels as there are not images.
+                or have another shape than those before, none at all, or as many labels as there are not images; logits
+                of one class.
         """
         check_minibatch(images, labels)
         if not self._range_seen:

@@ -176,7 +176,7 @@ class AdversarialTask(MinibatchTask):
                 logits nor a named tuple that begins with them.
             ValueError: images that require a gradient or that the model does not take, none at all, or as many labels
                 as there are not images. Also labels that are none of the model's classes, which shows when the first k
-                images are adversarial already.
+                images are adversarial already; and logits of one class.
         """
         check_minibatch(images, labels)
         k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
