@@ -18,8 +18,10 @@ def split_heads(output: Any) -> tuple[Tensor, list[Tensor]]:
 
     Raises:
         TypeError: anything else.
+        ValueError: logits of one class.
     """
     if isinstance(output, Tensor):
+        check_classes(output)
         return output, []
     first, *others = getattr(output, "_fields", None) or ("",)
     if first != "logits" or not all(name.startswith("aux") for name in others):
@@ -27,6 +29,8 @@ def split_heads(output: Any) -> tuple[Tensor, list[Tensor]]:
             "the model must return logits [N, K], or a named tuple of logits and of aux..., such as torchvision's "
             f"InceptionOutputs; got {type(output).__name__}{logits_hint(output)}"
         )
+    for head in output:
+        check_classes(head)
     logits, *auxiliary = output
     return logits, [aux for aux in auxiliary if aux is not None]
 
@@ -55,3 +59,17 @@ def _parts(output: object) -> Iterator[tuple[str, object]]:
         yield from ((f"[{place}]", value) for place, value in enumerate(output))
     else:
         yield from ((f".{name}", value) for name, value in getattr(output, "__dict__", {}).items())
+
+
+def check_classes(logits: object, *, user: str = "") -> None:
+    """Refuse logits [N, 1]: with one class every prediction is right, and there is no gradient to follow.
+
+    Raises:
+        ValueError: those.
+    """
+    if isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] == 1:
+        raise ValueError(
+            f"{user and f'{user}: '}the model returns logits {list(logits.shape)}, of one class, whose probability is "
+            "always 1. For a binary classifier with one logit z return logits [N, 2]: "
+            "torch.cat([torch.zeros_like(z), z], 1)"
+        )

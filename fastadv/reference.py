@@ -220,7 +220,7 @@ def scaled_target_grad(
     usual = largest.isfinite() & (largest > 0)
     exponent = torch.where(usual, log2.floor() + 1, 0.0).clamp(min=LOWEST_EXPONENT)
     # Less than the lowest exponent is not told apart: there the unit is all that counts.
-    log_factor = torch.where(log2 < LOWEST_EXPONENT, -largest.log(), log_unit - exponent * math.log(2.0))
+    log_factor = torch.where(log2 < LOWEST_EXPONENT, -(2 * largest).log(), log_unit - exponent * math.log(2.0))
     scaled = relative * torch.where(usual, log_factor.exp(), 1.0)
     exponent = torch.where(largest == 0, EXPONENT_OF_ZERO, exponent)
     return ScaledTargetGrad(target, scaled.to(logits.dtype), exponent[:, 0].to(torch.int32))
@@ -240,22 +240,38 @@ def _relative_grad(
     p - 1 would cancel to zero.
     """
     target = _target(logits, rule, labels, seed, offset)  # [N]
-    log_p = logits.double().log_softmax(dim=1)  # [N, K]
-    if rule == "entropy":  # -p_j (log p_j + entropy) = -p_j (z_j - sum_k p_k z_k)
-        shifted = logits.double() - logits.double().amax(dim=1, keepdim=True)
-        mean = torch.where(shifted > -math.inf, log_p.exp() * shifted, 0.0).sum(dim=1, keepdim=True)  # [N, 1]
-        below = torch.where(log_p > -math.inf, mean - shifted, 0.0)
-        sign, log_size = below.sign(), log_p + below.abs().log()
+    z = logits.double()
+    top = z.amax(dim=1, keepdim=True)  # [N, 1]
+    log_sum = (z - top).logsumexp(dim=1, keepdim=True)
+    log_p = z - top - log_sum  # [N, K]
+    # Relative to the largest of the other classes, or differences among them would be lost beside the top one.
+    others = z.masked_fill(z == top, -math.inf) if rule == "entropy" else z.scatter(1, target[:, None], -math.inf)
+    unit = others.amax(dim=1, keepdim=True)
+    unit = torch.where(unit == -math.inf, top, unit)
+    log_unit, log_q = unit - top - log_sum, z - unit  # log_p = log_unit + log_q
+    if rule == "entropy":
+        sign, log_size = _entropy_grad(z, top, log_p, log_q, log_unit)
     elif label_smoothing == 0:
-        sign, log_size = torch.ones_like(log_p), log_p
+        sign, log_size = torch.ones_like(log_p), log_q
     else:
         rest = log_p.exp() - label_smoothing / logits.shape[1]
-        sign, log_size = rest.sign(), rest.abs().log()
+        sign, log_size, log_unit = rest.sign(), rest.abs().log(), torch.zeros_like(log_unit)
+    log_size = torch.where(log_sum.isnan(), math.nan, log_size)  # the whole row, for one NaN or infinity
     log_size = log_size.scatter(1, target[:, None], -math.inf)
-    log_unit = log_size.amax(dim=1, keepdim=True)
-    log_unit = torch.where(log_unit == -math.inf, 0.0, log_unit)
-    relative = sign * (log_size - log_unit).exp()
-    return target, relative.scatter(1, target[:, None], -relative.sum(dim=1, keepdim=True)), log_unit
+    largest = log_size.amax(dim=1, keepdim=True)
+    largest = torch.where(largest == -math.inf, 0.0, largest)
+    relative = sign * (log_size - largest).exp()
+    return target, relative.scatter(1, target[:, None], -relative.sum(dim=1, keepdim=True)), log_unit + largest
+
+
+def _entropy_grad(z: Tensor, top: Tensor, log_p: Tensor, log_q: Tensor, log_unit: Tensor) -> tuple[Tensor, Tensor]:
+    """-p_j (log p_j + entropy) = p_j (d_j - sum_k p_k d_k), where d = top - z: (sign, log of its size in the unit)."""
+    less = top - z  # [N, K], zero or more
+    log_mean = (log_q + torch.where(z > -math.inf, less.log(), 0.0)).logsumexp(dim=1, keepdim=True)  # in the unit
+    rest = less - (log_unit + log_mean).exp()
+    # Of the top class, or several that are equal, the mean alone is left.
+    log_size = torch.where(z == top, log_p + log_mean, log_q + torch.where(z > -math.inf, rest.abs().log(), 0.0))
+    return torch.where(z == top, -1.0, rest.sign()), log_size
 
 
 def _target(
@@ -331,7 +347,8 @@ def _words(n: int, size: int, seed: int | Tensor, offset: int, purpose: int, bit
 
 def _first_without_nan(wide: Tensor) -> Tensor:
     """[N] first class of the largest value that is not NaN; 0 where there is none."""
-    return torch.where(wide.isnan(), -math.inf, wide).argmax(dim=1)
+    largest = torch.where(wide.isnan(), -math.inf, wide).amax(dim=1, keepdim=True)
+    return (wide == largest).to(torch.uint8).argmax(dim=1)
 
 
 def _random_class_except(predicted: Tensor, classes: int, seed: int | Tensor, offset: int) -> Tensor:

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.inception import InceptionOutputs
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, data
 from fastadv.evaluate import evaluate, evaluate_each
-from fastadv.train import AdversarialTask, FreeTask
+from fastadv.heads import split_heads
+from fastadv.train import AdversarialTask, FreeTask, fast_task
+from fastadv.train.accuracy import accuracy
 
 UNIT = PixelSpace.unit()
 IMAGES, LABELS = torch.full((6, 3, 2, 2), 0.5), torch.arange(6) % 5
@@ -26,6 +29,10 @@ PAIRS = "batches must be pairs of tensors, images .m, C, H, W. and labels .m., g
 
 def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+
+
+def one_output() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
 
 
 def task() -> AdversarialTask:
@@ -150,6 +157,27 @@ ATTACKS: list[Case] = [
     (lambda: attacks.PGD(network(), 8 / 255, 2 / 255, 10), TypeError, r"PGD takes a model, and options by their names"),
     (lambda: attacks.RandomSign(network(), 8), TypeError, r"RandomSign\(model, eps=8\)"),
 ]
+ONE_CLASS = r"logits \[\d, 1\], of one class.*torch.cat\(\[torch.zeros_like\(z\), z\], 1\)"
+ONE_OUTPUT: list[Case] = [
+    *(
+        (
+            lambda name=name: attacks.create(name, one_output())(IMAGES, 0 * LABELS),
+            ValueError,
+            f"^{name}: .*{ONE_CLASS}",
+        )
+        for name in attacks.names()
+        if not name.startswith("random_")
+    ),
+    (lambda: attacks.create("iter_ll", one_output(), fast=True)(IMAGES), ValueError, ONE_CLASS),
+    (lambda: attacks.create("fgsm", one_output()).at_each(IMAGES, LABELS, eps=[4]).__next__(), ValueError, ONE_CLASS),
+    (lambda: AdversarialTask(one_output(), k=0, space=UNIT)(IMAGES, 0 * LABELS), ValueError, ONE_CLASS),
+    (lambda: AdversarialTask(one_output(), k=3, space=UNIT)(IMAGES, 0 * LABELS), ValueError, ONE_CLASS),
+    (lambda: FreeTask(one_output(), eps=8, space=UNIT)(IMAGES, 0 * LABELS), ValueError, ONE_CLASS),
+    (lambda: fast_task(one_output(), eps=8, space=UNIT)(IMAGES, 0 * LABELS), ValueError, ONE_CLASS),
+    (lambda: evaluate(one_output(), [(IMAGES, 0 * LABELS)], space=UNIT), ValueError, ONE_CLASS),
+    (lambda: accuracy(one_output(), [(IMAGES, 0 * LABELS)]), ValueError, ONE_CLASS),
+    (lambda: split_heads(InceptionOutputs(torch.ones(6, 2), torch.ones(6, 1))), ValueError, ONE_CLASS),
+]
 TASKS: list[Case] = [
     (lambda: FreeTask(nn.Linear, eps=8, space=UNIT), TypeError, "got the class Linear: create it first"),
     (lambda: FreeTask(network(), eps=8, space="unit"), TypeError, "space must be a PixelSpace, .* got str"),
@@ -166,7 +194,7 @@ TASKS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *ATTACKS, *TASKS])
+@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *ATTACKS, *ONE_OUTPUT, *TASKS])
 def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as error:
         call()

@@ -86,11 +86,11 @@ struct Row {
     return weight * fastadv::cross_entropy(static_cast<F>(std::log(sum)), shifted_target, mean, smoothing);
   }
 
-  // The origin for a certain prediction of class `predicted`.
-  __device__ __forceinline__ Origin<F> origin_beside(int64_t predicted, F maximum) const {
+  // The origin for classes below the maximum whose exponentials vanish.
+  __device__ __forceinline__ Origin<F> origin_below(F maximum) const {
     F largest = -INFINITY;
     for (int64_t j = lane; j < classes; j += kGroup)
-      if (j != predicted) largest = Larger{}(largest, load(z[j]));
+      if (load(z[j]) < maximum) largest = Larger{}(largest, load(z[j]));
     return origin_of_others(maximum, group_reduce<kGroup>(largest, Larger{}));
   }
 
@@ -101,7 +101,7 @@ struct Row {
     const F sum = others + (target >= 0 && target < classes ? std::exp(shifted(target, maximum)) : static_cast<F>(NAN));
     Origin<F> origin{maximum, 0};
     if (smoothing.target == F(0) && is_certain(sum, others)) {
-      origin = origin_beside(target, maximum);
+      origin = origin_below(maximum);
       others = sum_of_others(target, origin.value);
     }
     F largest = std::fabs(cross_entropy_grad_target(others, sum, smoothing));  // without smoothing of all classes
@@ -116,13 +116,16 @@ struct Row {
     return scale.exponent;
   }
 
-  __device__ __forceinline__ int32_t entropy(int64_t predicted, F maximum, bool scaled) const {
+  __device__ __forceinline__ int32_t entropy(F maximum, bool scaled) const {
     const F sum = reduce(Add{}, [&](int64_t j) { return static_cast<F>(std::exp(shifted(j, maximum))); });
     const F weighted = reduce(Add{}, [&](int64_t j) {
       const F s = shifted(j, maximum), e = std::exp(s);
       return e > F(0) ? e * s : F(0);
     });
-    if (scaled && is_certain(sum, -weighted)) return entropy_of_certain(predicted, maximum);
+    if (scaled && -weighted < kLeastOfOthers<F>) {
+      const F ties = reduce(Add{}, [&](int64_t j) { return load(z[j]) == maximum ? F(1) : F(0); });
+      if (sum == ties) return entropy_beside_ties(maximum, ties);
+    }
     const F mean = weighted / sum;
     const auto grad = [&](int64_t j) {
       const F s = shifted(j, maximum);
@@ -134,17 +137,17 @@ struct Row {
     return scale.exponent;
   }
 
-  __device__ __forceinline__ int32_t entropy_of_certain(int64_t predicted, F maximum) const {
-    const Origin<F> origin = origin_beside(predicted, maximum);
+  __device__ __forceinline__ int32_t entropy_beside_ties(F maximum, F ties) const {
+    const Origin<F> origin = origin_below(maximum);
     const auto grad = [&](int64_t j) {
-      return j == predicted ? F(0)
-                            : entropy_grad_of_certain(static_cast<F>(std::exp(shifted(j, origin.value))),
-                                                      shifted(j, maximum));
+      return load(z[j]) == maximum ? F(0)
+                                   : entropy_grad_beside_ties(static_cast<F>(std::exp(shifted(j, origin.value))),
+                                                              shifted(j, maximum), ties);
     };
-    const F total = reduce(Add{}, grad);
-    const Scale<F> scale = scale_of(total, origin.exponent);
+    const F of_tie = -reduce(Add{}, grad) / ties, most = reduce(Larger{}, grad);
+    const Scale<F> scale = scale_of(Larger{}(-of_tie, most), origin.exponent);
     for (int64_t j = lane; j < classes; j += kGroup)
-      store(dz[j], scale.factor * (j == predicted ? -total : grad(j)));
+      store(dz[j], scale.factor * (load(z[j]) == maximum ? of_tie : grad(j)));
     return scale.exponent;
   }
 };
@@ -181,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 4)
     else if (args.rule == Rule::random)
       target = random_class(stream, static_cast<uint64_t>(row), args.classes, largest.index);
     int32_t exponent = 0;
-    if (args.rule == Rule::entropy) exponent = group.entropy(target, largest.value, args.scaled);
+    if (args.rule == Rule::entropy) exponent = group.entropy(largest.value, args.scaled);
     else if (args.scaled) exponent = group.scaled_cross_entropy(target, largest.value, smoothing);
     else group.cross_entropy(target, largest.value, F(1), smoothing);
     if (group.lane == 0) {

@@ -50,12 +50,12 @@ FASTADV_HOST_DEVICE F entropy_grad(F e, F shifted, F sum, F mean) {
   return e == F(0) && sum == sum ? F(0) : -(e / sum) * (shifted - mean);
 }
 
-// The same for a class other than the predicted one, whose probability is 1 and whose logit is the mean. That of the
-// predicted class is minus the sum of the others'. Logits that differ by more than 1e28 stay finite.
+// The same where all probability is that of the largest logit, or of several that are equal: for one of the other
+// classes, beside which the mean is nothing. Logits that differ by more than 1e28 stay finite.
 template <class F>
-FASTADV_HOST_DEVICE F entropy_grad_of_certain(F e, F shifted) {
+FASTADV_HOST_DEVICE F entropy_grad_beside_ties(F e, F shifted, F ties) {
   constexpr F lowest = F(-1e28);
-  return -e * (shifted > lowest ? shifted : lowest);
+  return -(e / ties) * (shifted > lowest ? shifted : lowest);
 }
 
 // --- scaled derivatives ----------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ constexpr F kLeastOfOthers = std::numeric_limits<F>::min() / std::numeric_limits
 template <class F>
 constexpr int kLeastExponent = std::numeric_limits<F>::min_exponent;  // 2^-that is finite
 
-// Whether the predicted class has all of the sum, as far as F can tell, and the others too little.
+// Whether the target has all of the sum, as far as F can tell, and the others too little.
 template <class F>
 FASTADV_HOST_DEVICE bool is_certain(F sum, F others) {
   return sum == F(1) && others < kLeastOfOthers<F>;

@@ -25,7 +25,7 @@ from fastadv.attacks.iterate import Iterate
 from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
 from fastadv.attacks.training_mode import TrainingWatch
 from fastadv.callers import caller_level
-from fastadv.heads import logits_hint, split_heads
+from fastadv.heads import check_classes, logits_hint, split_heads
 from fastadv.misfits import batch_hint, explaining, explaining_gradient, refuse_transforms
 from fastadv.options import check_aux_weight, check_switches
 
@@ -290,7 +290,9 @@ class GradientAttack(Attack):
     def heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""
         if not self.aux_weight:
-            return model(images), []
+            output = model(images)
+            check_classes(output, user=self.name)
+            return output, []  # type: ignore[return-value]
         logits, auxiliary = split_heads(model.forward_with_aux(images))  # type: ignore[attr-defined]
         if not auxiliary:
             raise ValueError(

@@ -13,7 +13,7 @@ from fastadv import attacks
 from fastadv.attacks.isolation import isolated
 from fastadv.attacks.no_gradient import WithoutGradient, warn_without_gradient
 from fastadv.evaluate.records import CLEAN
-from fastadv.heads import logits_hint
+from fastadv.heads import check_classes, logits_hint
 from fastadv.misfits import explaining, labels_hint
 from fastadv.options import check_model
 from fastadv.pixel_range import RangeWatch
@@ -228,6 +228,7 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:
+    check_classes(logits)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
         got = list(logits.shape) if isinstance(logits, Tensor) else f"{type(logits).__name__}{logits_hint(logits)}"
         raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")

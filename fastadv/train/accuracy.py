@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fastadv.attacks.isolation import isolated
+from fastadv.heads import check_classes
 from fastadv.train.distributed import ALONE, Processes
 
 
@@ -25,13 +26,16 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], process
 
     Raises:
         OSError: there is no example, as where no file of the test set can be used.
+        ValueError: logits of one class.
     """
     device = next(model.parameters()).device
     counts = torch.zeros(2, dtype=torch.int64, device=device)  # [2] correct, all
     with isolated(model, bn="eval"):
         for images, labels in batches:
             # The model may write to what it is given, and a loader may hand out the same tensors again.
-            counts[0] += (model(images.clone()).argmax(dim=1) == labels).sum()
+            logits = model(images.clone())  # [m, K]
+            check_classes(logits)
+            counts[0] += (logits.argmax(dim=1) == labels).sum()
             counts[1] += len(labels)
     if not processes.alone:
         dist.all_reduce(counts)

@@ -123,7 +123,7 @@ class FreeTask(MinibatchTask):
                 neither logits nor a named tuple that begins with them.
             ValueError: images that require a gradient, that lie outside the space (on a GPU those of a later minibatch
                 than the first show in the next call) or have another shape than those before, none at all, or as many
-                labels as there are not images.
+                labels as there are not images; logits of one class.
         """
         check_minibatch(images, labels)
         self._watch.look(images, self.validate)

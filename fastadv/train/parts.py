@@ -64,6 +64,8 @@ def create_parts(config: TrainConfig, processes: Processes) -> Parts:
         torch.cuda.set_device(device)  # NCCL and the operators take the current one
     with naming("data"):
         images = data.load(config.data.name, config.data.root, False)
+        if len(images.train.classes) == 1:
+            raise ValueError(f"{config.data.name} has one class, {images.train.classes[0]}: nothing to tell apart")
         train_loader, test_loader = _loaders(images, config, device, processes)
         shape = data.shape_of(images.train, config.data)
         if len(train_loader) < config.accumulate:

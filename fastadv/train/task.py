@@ -192,8 +192,8 @@ class AdversarialTask(MinibatchTask):
                 neither logits nor a named tuple that begins with them.
             ValueError: images that require a gradient or that the model does not take, none at all, or as many labels
                 as there are not images; soft labels that are no distributions (on a GPU: a loss of NaN), or for an
-                attack that uses the true label. Also labels that are none of the model's classes, which shows when the
-                first k images are adversarial already.
+                attack that uses the true label; logits of one class. Also labels that are none of the model's classes,
+                which shows when the first k images are adversarial already.
         """
         check_minibatch(images, labels)
         if self.k and self.attack.needs_labels and are_soft(labels):

@@ -54,8 +54,8 @@ def share_in_common(name: str, model: nn.Module, autocast: bool, **options: Any)
     [
         *((name, True, {}) for name in NAMES),
         *((name, False, {}) for name in ("fgsm", "fast_entropy", "fast_grad_l2", "iter_ll")),
-        *((name, True, {"fold_bn": True}) for name in ("step_rnd", "iter_ll")),
-        *((name, True, {"capture": True}) for name in ("step_rnd", "iter_ll")),
+        *((name, True, {"fold_bn": True}) for name in ("fgsm", "iter_basic")),
+        *((name, True, {"capture": True}) for name in ("fgsm", "iter_basic")),
         ("iter_basic", False, {"compile": True}),
     ],
     ids=str,

@@ -94,6 +94,13 @@ def test_more_than_an_epoch_has(config: TrainConfig, tmp_path: Path) -> None:
         create_trainer(replace(config, accumulate=6), tmp_path)
 
 
+def test_images_of_one_class(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = data.ImageSet(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), ("cats",))
+    monkeypatch.setattr(data, "load", lambda *arguments: data.ImageData(train=images, test=images))
+    with pytest.raises(ValueError, match="data: digits has one class, cats: nothing to tell apart"):
+        create_trainer(config, tmp_path)
+
+
 # --- the gradient and the weights ------------------------------------------------------------------------------------
 
 

@@ -27,12 +27,18 @@ struct Row {
 
   F shifted(int64_t j, F origin) const { return load(z[j]) - origin; }
 
-  // The origin for a certain prediction of class `predicted`.
-  Origin<F> origin_beside(int64_t predicted) const {
+  // The origin for classes below the maximum whose exponentials vanish.
+  Origin<F> origin_below(F maximum) const {
     F largest = -INFINITY;
     for (int64_t j = 0; j < classes; ++j)
-      if (j != predicted && load(z[j]) > largest) largest = load(z[j]);
-    return origin_of_others(load(z[predicted]), largest);
+      if (load(z[j]) < maximum && load(z[j]) > largest) largest = load(z[j]);
+    return origin_of_others(maximum, largest);
+  }
+
+  F ties(F maximum) const {
+    int64_t count = 0;
+    for (int64_t j = 0; j < classes; ++j) count += load(z[j]) == maximum;
+    return static_cast<F>(count);
   }
 
   // The largest |grad(j)| of all classes; NaN is passed over.
@@ -52,7 +58,7 @@ struct Row {
     RowSums<F> sums = row_sums(z, classes, target, maximum);
     Origin<F> origin{maximum, 0};
     if (scaled && smoothing.target == F(0) && is_certain(sums.sum, sums.others)) {
-      origin = origin_beside(target);
+      origin = origin_below(maximum);
       sums.others = row_sums(z, classes, target, origin.value).others;
     }
     Scale<F> scale{F(1), 0};
@@ -70,17 +76,18 @@ struct Row {
     });
   }
 
-  int32_t entropy(const RowExtremes<F>& extremes) const {
+  int32_t entropy(F maximum) const {
     double total = 0, weighted = 0;  // of e_j, of e_j * shifted_j
     for (int64_t j = 0; j < classes; ++j) {
-      const F s = shifted(j, extremes.maximum), e = std::exp(s);
+      const F s = shifted(j, maximum), e = std::exp(s);
       total += e;
       weighted += e > F(0) ? e * s : F(0);
     }
     const F sum = static_cast<F>(total), mean = static_cast<F>(weighted / total);
-    if (scaled && is_certain(sum, static_cast<F>(-weighted))) return entropy_of_certain(extremes);
+    if (scaled && static_cast<F>(-weighted) < kLeastOfOthers<F> && sum == ties(maximum))
+      return entropy_beside_ties(maximum, sum);
     const auto grad = [&](int64_t j) {
-      const F s = shifted(j, extremes.maximum);
+      const F s = shifted(j, maximum);
       return entropy_grad(std::exp(s), s, sum, mean);
     };
     const Scale<F> scale = !scaled ? Scale<F>{F(1), 0} : scale_of(sum == sum ? largest(grad) : sum, 0);
@@ -88,18 +95,20 @@ struct Row {
     return scale.exponent;
   }
 
-  int32_t entropy_of_certain(const RowExtremes<F>& extremes) const {
-    const Origin<F> origin = origin_beside(extremes.largest);
+  int32_t entropy_beside_ties(F maximum, F ties) const {
+    const Origin<F> origin = origin_below(maximum);
     const auto grad = [&](int64_t j) {
-      return j == extremes.largest
+      return load(z[j]) == maximum
                  ? F(0)
-                 : entropy_grad_of_certain(std::exp(shifted(j, origin.value)), shifted(j, extremes.maximum));
+                 : entropy_grad_beside_ties(std::exp(shifted(j, origin.value)), shifted(j, maximum), ties);
     };
     double total = 0;
     for (int64_t j = 0; j < classes; ++j) total += grad(j);
-    const Scale<F> scale = scale_of(static_cast<F>(total), origin.exponent);
-    for (int64_t j = 0; j < classes; ++j) store(dz[j], scale.factor * grad(j));
-    store(dz[extremes.largest], scale.factor * static_cast<F>(-total));
+    const F of_tie = static_cast<F>(-total) / ties;
+    const F most = largest(grad), tied = std::fabs(of_tie);
+    const Scale<F> scale = scale_of(tied > most ? tied : most, origin.exponent);
+    for (int64_t j = 0; j < classes; ++j)
+      store(dz[j], scale.factor * (load(z[j]) == maximum ? of_tie : grad(j)));
     return scale.exponent;
   }
 };
@@ -119,7 +128,7 @@ void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
       const RowExtremes<F> extremes = row_extremes(row.z, args.classes);
       const int64_t target = choose_target(args, stream, i, extremes);
       args.target[i] = target;
-      args.exponent[i] = args.rule == Rule::entropy ? row.entropy(extremes)
+      args.exponent[i] = args.rule == Rule::entropy ? row.entropy(extremes.maximum)
                                                     : row.cross_entropy(target, extremes.maximum, smoothing);
     }
   });
