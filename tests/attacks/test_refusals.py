@@ -215,9 +215,8 @@ def test_a_single_image_without_a_batch_dimension() -> None:
         (lambda x: ConvNet().eval()(x) * torch.tensor([1, 1, 1, 1, NAN]), "not all finite"),
         (lambda x: ConvNet().eval()(x), None),
         (lambda x: ConvNet().eval()(x).log_softmax(1), None),
-        (lambda x: ConvNet().eval()(x)[:, :1] * 0 + 1, "the gradient is zero"),
     ],
-    ids=["softmax", "infinite", "one NaN", "logits", "log-softmax", "one class"],
+    ids=["softmax", "infinite", "one NaN", "logits", "log-softmax"],
 )
 @pytest.mark.parametrize("name", ["fgsm", "iter_ll"])
 def test_suspicious_outputs_warn_once(name: str, model: Callable[[Tensor], Tensor], said: str | None) -> None:

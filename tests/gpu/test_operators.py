@@ -113,6 +113,18 @@ def test_target_grad(rule: str, dtype: torch.dtype, shape: tuple[int, int]) -> N
     torch.testing.assert_close(result.dlogits.cpu(), expected.dlogits)
 
 
+@pytest.mark.parametrize("margin", [0.0, 20.0, 150.0, 900.0])
+@pytest.mark.parametrize("shape", [(33, 129), (3, 1025)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rule", ["predicted", "entropy"])
+def test_scaled_target_grad(rule: str, dtype: torch.dtype, shape: tuple[int, int], margin: float) -> None:
+    logits = logits_of(*shape, dtype)
+    logits[:, 3] += margin
+    result, expected = ops.scaled_target_grad(moved(logits), rule), ops.scaled_target_grad(logits, rule)
+    power = torch.exp2((result.exponent.cpu() - expected.exponent).double())[:, None]  # or 2, where a rounding decides
+    torch.testing.assert_close((result.dlogits.cpu() * power).to(dtype), expected.dlogits)
+
+
 @pytest.mark.parametrize("shape", [(2, 10), (33, 129), (64, 1000), (3, 1025)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_mixed_cross_entropy(dtype: torch.dtype, shape: tuple[int, int]) -> None:
