@@ -54,9 +54,10 @@ def one_way(
         values = {name: of_one[way] for name, of_one in ways.items() if way in of_one}
         if len({*values.values()}) > 1:
             shown = ", ".join(f"{way} {value} for {name}" for name, value in values.items())
+            or_given = "" if runs else f", or give --{way.replace('_', '-')}"
             raise ValueError(
                 f"models that are shown images in different ways cannot share a table: {shown}; evaluate them by a "
-                f"command each, or give --{way.replace('_', '-')}"
+                f"command each{or_given}"
             )
         chosen |= {way: next(iter(values.values()))} if values else {}
     return replace(config, **chosen)

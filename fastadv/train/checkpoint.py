@@ -14,14 +14,11 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,65 +26,50 @@ from torch import nn
 
 import fastadv
 from fastadv.extras import require
-from fastadv.models.weights import misfits
-from fastadv.plain_json import built, parsed
+from fastadv.train.checkpoint_content import (
+    AVERAGED,
+    CLASSES,
+    CONFIG,
+    FORMAT,
+    META,
+    NAME,
+    STATE,
+    SUMS,
+    WEIGHTS,
+    CheckpointError,
+    Meta,
+    Saved,
+    classes_of,
+    config_of,
+    meta_of,
+    network_of,
+    no_averages,
+    read,
+    state_of,
+    step_of,
+    verified,
+    weights_of,
+)
 from fastadv.train.config import TrainConfig
-from fastadv.train.parsing import dump_config, parse_config
-from fastadv.train.yaml_text import read_yaml
+from fastadv.train.parsing import dump_config
 
-_FORMAT = 2
-_WEIGHTS, _CONFIG, _STATE, _META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
-_AVERAGED, _CLASSES, _SUMS = "averaged.safetensors", "classes.json", "SHA256SUMS"
-# Of the numbers in meta.json, for memory is asked for and time taken by them.
-_RANGES = (("step", 0, 2**48), ("epoch", 0, 2**48), ("in_channels", 1, 1024), ("processes", 1, 2**16))
-_NAME = re.compile(r"step-(\d{8,})")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that could not be written, or that is not what was written. The message names its path."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meta:
-    """What a checkpoint says of itself.
-
-    Args:
-        step: iterations done.
-        epoch: epochs done, whole ones.
-        in_channels: of the network's input.
-        processes: that trained it together.
-    """
-
-    step: int
-    epoch: int
-    in_channels: int
-    processes: int = 1
-
-    def __post_init__(self) -> None:
-        for name, least, most in _RANGES:
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be at least {least} and at most {most}, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, eq=False)
-class Saved:
-    """What a checkpoint holds for the run to continue.
-
-    Args:
-        meta: where the run stood.
-        config: the run's.
-        weights: parameters and buffers by name, on the CPU.
-        averaged: the same, averaged over the iterations; None if the run averages nothing.
-        classes: their names, in the order of the logits.
-        state: as given to :func:`save`.
-    """
-
-    meta: Meta
-    config: TrainConfig
-    weights: dict[str, torch.Tensor]
-    averaged: dict[str, torch.Tensor] | None
-    classes: tuple[str, ...]
-    state: dict[str, Any]
+__all__ = [
+    "CheckpointError",
+    "LoadedModel",
+    "Meta",
+    "Saved",
+    "latest",
+    "load_classes",
+    "load_config",
+    "load_model",
+    "load_state",
+    "load_weights",
+    "newest",
+    "read",
+    "read_meta",
+    "resolve",
+    "save",
+]
 
 
 @dataclass(frozen=True)
@@ -156,7 +138,7 @@ def save(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"could not write checkpoint {target}: {error}; earlier checkpoints are whole") from error
-    usable = [path for path in _folders(run_dir) if _step(path) <= meta.step]  # later ones were refused by latest()
+    usable = [path for path in _folders(run_dir) if step_of(path) <= meta.step]  # later ones were refused by latest()
     for old in usable[:-keep]:
         _delete(old)
     return target
@@ -181,20 +163,20 @@ def _write_files(
 ) -> None:
     pickled = io.BytesIO()
     torch.save(dict(state), pickled)
-    about = {"format": _FORMAT, **asdict(meta), "fastadv": fastadv.__version__, "torch": torch.__version__}
+    about = {"format": FORMAT, **asdict(meta), "fastadv": fastadv.__version__, "torch": torch.__version__}
     serialized = require("safetensors.torch", extra="train").save
     files = {
-        _WEIGHTS: serialized(_plain_tensors(model)),
-        **({_AVERAGED: serialized(_plain_tensors(averaged))} if averaged is not None else {}),
-        _CONFIG: dump_config(config).encode(),
+        WEIGHTS: serialized(_plain_tensors(model)),
+        **({AVERAGED: serialized(_plain_tensors(averaged))} if averaged is not None else {}),
+        CONFIG: dump_config(config).encode(),
         # In ASCII: a folder's name may hold bytes that are no UTF-8.
-        _CLASSES: json.dumps(list(classes)).encode("ascii"),
-        _STATE: pickled.getvalue(),
-        _META: json.dumps(about, indent=2).encode(),
+        CLASSES: json.dumps(list(classes)).encode("ascii"),
+        STATE: pickled.getvalue(),
+        META: json.dumps(about, indent=2).encode(),
     }
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
     folder.mkdir()
-    for name, data in {**files, _SUMS: sums.encode()}.items():
+    for name, data in {**files, SUMS: sums.encode()}.items():
         _write(folder / name, data)
     _flush(folder)
 
@@ -245,7 +227,7 @@ def newest(run_dir: Path, *, before: int | None = None) -> tuple[Path, Saved] | 
     """
     while True:
         refused: list[str] = []
-        candidates = [path for path in _folders(run_dir) if before is None or _step(path) < before]
+        candidates = [path for path in _folders(run_dir) if before is None or step_of(path) < before]
         for path in reversed(candidates):
             try:
                 saved = read(path)
@@ -275,7 +257,7 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
 def _resolved(path: Path) -> tuple[Path, Saved]:
     """The same, with what it holds."""
-    if _NAME.fullmatch(path.resolve().name) or (path / _META).exists():
+    if NAME.fullmatch(path.resolve().name) or (path / META).exists():
         if not path.exists():
             raise FileNotFoundError(f"there is no checkpoint at {path}; a run deletes all but the last (--keep)")
         return path, read(path)
@@ -291,64 +273,17 @@ def read_meta(path: Path) -> Meta:
     Raises:
         CheckpointError: anything else; the message has the path and the reason.
     """
-    return _meta(path, _verified(path))
-
-
-def _verified(path: Path) -> dict[str, bytes]:
-    """The files of a checkpoint, if all are there and have the hashes that were written with them."""
-    if not (path / _SUMS).is_file():
-        raise CheckpointError(f"{path} is not a whole checkpoint, or one of an earlier version: no {_SUMS}")
-    files: dict[str, bytes] = {}
-    try:
-        lines = (path / _SUMS).read_bytes().decode("ascii").removesuffix("\n").split("\n")
-        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-        averaged = [_AVERAGED] if (path / _AVERAGED).exists() else []
-        for name in dict.fromkeys((_WEIGHTS, _CONFIG, _CLASSES, _STATE, _META, *averaged, *sums)):
-            if (path / name).exists() and not (path / name).is_file():  # a pipe or a device may have no end
-                raise CheckpointError(f"{path} is damaged: {name} is not a file")
-            files[name] = (path / name).read_bytes()
-            if hashlib.sha256(files[name]).hexdigest() != sums[name]:
-                raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged: {_SUMS} cannot be read ({error})") from error
-    return files
+    return meta_of(path, verified(path))
 
 
 def _folders(run_dir: Path) -> list[Path]:
     """A run's checkpoints, by step."""
     folder = run_dir / "checkpoints"
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=_step)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=step_of)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> Saved:
-    """Everything in the checkpoint ``path``.
-
-    Its hashes say that it is what was written. That this can be used is checked besides, before any of it is.
-
-    Raises:
-        CheckpointError: it is not usable.
-    """
-    files = _verified(path)
-    saved = Saved(
-        meta=_meta(path, files),
-        classes=_classes(path, files),
-        state=_state(path, files),
-        weights=_weights(path, files, _WEIGHTS),
-        averaged=_weights(path, files, _AVERAGED) if _AVERAGED in files else None,
-        config=_config(path, files),
-    )
-    _check_fits_network(path, saved)
-    return saved
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -357,7 +292,7 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         CheckpointError: it cannot be read.
     """
-    return _config(path, {_CONFIG: (path / _CONFIG).read_bytes()})
+    return config_of(path, {CONFIG: (path / CONFIG).read_bytes()})
 
 
 def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
@@ -366,10 +301,10 @@ def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tenso
     Raises:
         CheckpointError: there are no averages, or they cannot be read.
     """
-    name = _AVERAGED if averaged else _WEIGHTS
+    name = AVERAGED if averaged else WEIGHTS
     if not (path / name).exists():
-        raise CheckpointError(_no_averages(path))
-    return _weights(path, {name: (path / name).read_bytes()}, name)
+        raise CheckpointError(no_averages(path))
+    return weights_of(path, {name: (path / name).read_bytes()}, name)
 
 
 def load_classes(path: Path) -> tuple[str, ...]:
@@ -378,7 +313,7 @@ def load_classes(path: Path) -> tuple[str, ...]:
     Raises:
         CheckpointError: they cannot be read.
     """
-    return _classes(path, {_CLASSES: (path / _CLASSES).read_bytes()})
+    return classes_of(path, {CLASSES: (path / CLASSES).read_bytes()})
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -387,7 +322,7 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read.
     """
-    return _state(path, {_STATE: (path / _STATE).read_bytes()})
+    return state_of(path, {STATE: (path / STATE).read_bytes()})
 
 
 def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> LoadedModel:
@@ -404,102 +339,9 @@ def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> Loade
     found, saved = _resolved(Path(path))
     weights = saved.averaged if averaged else saved.weights
     if weights is None:
-        raise CheckpointError(_no_averages(found))
-    model = _network(saved)
+        raise CheckpointError(no_averages(found))
+    model = network_of(saved)
     model.load_state_dict(weights)
     folder = found.resolve()
     name = folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
     return LoadedModel(model.eval(), saved.config, saved.meta.step, name, saved.classes)
-
-
-# --- what the files hold ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _reading(path: Path, name: str) -> Iterator[None]:
-    """Say which file of a checkpoint cannot be read, and why, in one line."""
-    try:
-        yield
-    except (CheckpointError, ImportError, MemoryError):  # a library that is missing says nothing of the file
-        raise
-    except UnpicklingError as error:  # PyTorch's reason is advice to run what is in it
-        raise CheckpointError(f"{path} is damaged: {name} does not hold plain values and tensors") from error
-    except Exception as error:  # of any kind: what such content is taken for is chance
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise CheckpointError(f"{path} is damaged: {name} cannot be read ({reason})") from error
-
-
-def _meta(path: Path, files: Mapping[str, bytes]) -> Meta:
-    with _reading(path, _META):
-        about = parsed(files[_META])
-        if not isinstance(about, dict) or about.get("format") != _FORMAT:
-            raise CheckpointError(f"{path} is not a checkpoint of this version: {_META} has no format {_FORMAT}")
-        meta = built(Meta, {field.name: about[field.name] for field in fields(Meta)})
-        if _NAME.fullmatch(path.name) and _step(path) != meta.step:
-            raise ValueError(f"step is {meta.step}, and the folder's name says {_step(path)}")
-    return meta
-
-
-def _config(path: Path, files: Mapping[str, bytes]) -> TrainConfig:
-    with _reading(path, _CONFIG):
-        values = read_yaml(files[_CONFIG].decode())
-        if not isinstance(values, dict) or not values:
-            raise ValueError(f"it must map fields to values, got {type(values).__name__}")
-        return parse_config(values)
-
-
-def _classes(path: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    with _reading(path, _CLASSES):
-        names = parsed(files[_CLASSES])
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("it must be a list of names")
-    return tuple(names)
-
-
-def _weights(path: Path, files: Mapping[str, bytes], name: str) -> dict[str, torch.Tensor]:
-    load = require("safetensors.torch", extra="train").load
-    with _reading(path, name):
-        weights: dict[str, torch.Tensor] = load(files[name])
-    return weights
-
-
-def _state(path: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    with _reading(path, _STATE):
-        state: Any = torch.load(io.BytesIO(files[_STATE]), map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError(f"it must be a dictionary, got {type(state).__name__}")
-    return state
-
-
-def _no_averages(path: Path) -> str:
-    return f"{path} has no averaged weights: its run was trained without --ema-decay"
-
-
-# --- its network -----------------------------------------------------------------------------------------------------
-
-
-def _network(saved: Saved) -> nn.Module:
-    from fastadv import models
-
-    options, channels = saved.config.model.options, saved.meta.in_channels
-    return models.create(saved.config.model.name, num_classes=len(saved.classes), in_channels=channels, **options)
-
-
-def _check_fits_network(path: Path, saved: Saved) -> None:
-    """Refuse weights that are not those of the network that the other files describe.
-
-    It is made without memory for its weights: until then the numbers in these files are anybody's.
-    """
-    with _reading(path, _CONFIG):
-        try:
-            with torch.device("meta"):
-                network = _network(saved)
-        except ValueError as error:
-            if isinstance(error.__cause__, NotImplementedError):  # made with values that it looks at, as RegNet is
-                network = _network(saved)
-            else:
-                raise
-    own = network.state_dict()
-    for name, weights in ((_WEIGHTS, saved.weights), (_AVERAGED, saved.averaged)):
-        if weights is not None and (problems := misfits(own, weights)):
-            raise CheckpointError(f"{path} is damaged: {name} is of another network: {'; '.join(problems)}")

@@ -19,6 +19,7 @@ from safetensors.torch import save as serialized
 
 from fastadv.train import NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.checkpoint import CheckpointError
+from fastadv.train.checkpoint_content import classes_of, meta_of
 from fastadv.train.run_state import run_misfit
 from tests.evaluate.test_records import JSON
 from tests.train.test_checkpoint import network, save, sign
@@ -108,7 +109,7 @@ NUMBERS = ["format", "step", "epoch", "in_channels", "processes"]
 def test_any_text_is_read_or_refused(changes: dict[str, Any], text: bytes) -> None:
     path = Path("step-00000002")
     for content in (meta(**changes), text, json.dumps(changes).encode()):
-        for name, read in (("meta.json", checkpoint._meta), ("classes.json", checkpoint._classes)):
+        for name, read in (("meta.json", meta_of), ("classes.json", classes_of)):
             try:
                 found: Any = read(path, {name: content})
             except CheckpointError as error:

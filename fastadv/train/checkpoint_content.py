@@ -1,0 +1,222 @@
+"""What the files of a checkpoint hold: verified, and checked before any of it is used.
+
+The hashes say that it is what was written. Whether it can be used is another matter: it may be another program's, or
+made up, and its numbers are no reason to ask for memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastadv.extras import require
+from fastadv.models.weights import misfits
+from fastadv.plain_json import built, parsed
+from fastadv.train.config import TrainConfig
+from fastadv.train.parsing import parse_config
+from fastadv.train.yaml_text import read_yaml
+
+FORMAT = 2
+WEIGHTS, CONFIG, STATE, META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
+AVERAGED, CLASSES, SUMS = "averaged.safetensors", "classes.json", "SHA256SUMS"
+# Of the numbers in meta.json, for memory is asked for and time taken by them.
+_RANGES = (("step", 0, 2**48), ("epoch", 0, 2**48), ("in_channels", 1, 1024), ("processes", 1, 2**16))
+NAME = re.compile(r"step-(\d{8,})")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that could not be written, or that is not what was written. The message names its path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What a checkpoint says of itself.
+
+    Args:
+        step: iterations done.
+        epoch: epochs done, whole ones.
+        in_channels: of the network's input.
+        processes: that trained it together.
+    """
+
+    step: int
+    epoch: int
+    in_channels: int
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be at least {least} and at most {most}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What a checkpoint holds for the run to continue.
+
+    Args:
+        meta: where the run stood.
+        config: the run's.
+        weights: parameters and buffers by name, on the CPU.
+        averaged: the same, averaged over the iterations; None if the run averages nothing.
+        classes: their names, in the order of the logits.
+        state: as given to :func:`fastadv.train.checkpoint.save`.
+    """
+
+    meta: Meta
+    config: TrainConfig
+    weights: dict[str, torch.Tensor]
+    averaged: dict[str, torch.Tensor] | None
+    classes: tuple[str, ...]
+    state: dict[str, Any]
+
+
+def read(path: Path) -> Saved:
+    """Everything in the checkpoint ``path``.
+
+    Its hashes say that it is what was written. That this can be used is checked besides, before any of it is.
+
+    Raises:
+        CheckpointError: it is not usable.
+    """
+    files = verified(path)
+    saved = Saved(
+        meta=meta_of(path, files),
+        classes=classes_of(path, files),
+        state=state_of(path, files),
+        weights=weights_of(path, files, WEIGHTS),
+        averaged=weights_of(path, files, AVERAGED) if AVERAGED in files else None,
+        config=config_of(path, files),
+    )
+    _check_fits_network(path, saved)
+    return saved
+
+
+def verified(path: Path) -> dict[str, bytes]:
+    """The files of a checkpoint, if all are there and have the hashes that were written with them."""
+    if not (path / SUMS).is_file():
+        raise CheckpointError(f"{path} is not a whole checkpoint, or one of an earlier version: no {SUMS}")
+    files: dict[str, bytes] = {}
+    try:
+        lines = (path / SUMS).read_bytes().decode("ascii").removesuffix("\n").split("\n")
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+        averaged = [AVERAGED] if (path / AVERAGED).exists() else []
+        for name in dict.fromkeys((WEIGHTS, CONFIG, CLASSES, STATE, META, *averaged, *sums)):
+            if (path / name).exists() and not (path / name).is_file():  # a pipe or a device may have no end
+                raise CheckpointError(f"{path} is damaged: {name} is not a file")
+            files[name] = (path / name).read_bytes()
+            if hashlib.sha256(files[name]).hexdigest() != sums[name]:
+                raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {SUMS} cannot be read ({error})") from error
+    return files
+
+
+def step_of(folder: Path) -> int:
+    """The iterations that a checkpoint's name tells."""
+    return int(folder.name.removeprefix("step-"))
+
+
+@contextmanager
+def _reading(path: Path, name: str) -> Iterator[None]:
+    """Say which file of a checkpoint cannot be read, and why, in one line."""
+    try:
+        yield
+    except (CheckpointError, ImportError, MemoryError):  # a library that is missing says nothing of the file
+        raise
+    except UnpicklingError as error:  # PyTorch's reason is advice to run what is in it
+        raise CheckpointError(f"{path} is damaged: {name} does not hold plain values and tensors") from error
+    except Exception as error:  # of any kind: what such content is taken for is chance
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise CheckpointError(f"{path} is damaged: {name} cannot be read ({reason})") from error
+
+
+def meta_of(path: Path, files: Mapping[str, bytes]) -> Meta:
+    with _reading(path, META):
+        about = parsed(files[META])
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is not a checkpoint of this version: {META} has no format {FORMAT}")
+        meta = built(Meta, {field.name: about[field.name] for field in fields(Meta)})
+        if NAME.fullmatch(path.name) and step_of(path) != meta.step:
+            raise ValueError(f"step is {meta.step}, and the folder's name says {step_of(path)}")
+    return meta
+
+
+def config_of(path: Path, files: Mapping[str, bytes]) -> TrainConfig:
+    with _reading(path, CONFIG):
+        return _parsed_config(files[CONFIG])
+
+
+@lru_cache(maxsize=64)  # a tenth of a second each, and a study looks at each of its runs many times
+def _parsed_config(text: bytes) -> TrainConfig:
+    values = read_yaml(text.decode())
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"it must map fields to values, got {type(values).__name__}")
+    return parse_config(values)
+
+
+def classes_of(path: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    with _reading(path, CLASSES):
+        names = parsed(files[CLASSES])
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("it must be a list of names")
+    return tuple(names)
+
+
+def weights_of(path: Path, files: Mapping[str, bytes], name: str) -> dict[str, torch.Tensor]:
+    load = require("safetensors.torch", extra="train").load
+    with _reading(path, name):
+        weights: dict[str, torch.Tensor] = load(files[name])
+    return weights
+
+
+def state_of(path: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    with _reading(path, STATE):
+        state: Any = torch.load(io.BytesIO(files[STATE]), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it must be a dictionary, got {type(state).__name__}")
+    return state
+
+
+def no_averages(path: Path) -> str:
+    return f"{path} has no averaged weights: its run was trained without --ema-decay"
+
+
+def network_of(saved: Saved) -> nn.Module:
+    from fastadv import models
+
+    options, channels = saved.config.model.options, saved.meta.in_channels
+    return models.create(saved.config.model.name, num_classes=len(saved.classes), in_channels=channels, **options)
+
+
+def _check_fits_network(path: Path, saved: Saved) -> None:
+    """Refuse weights that are not those of the network that the other files describe.
+
+    It is made without memory for its weights: until then the numbers in these files are anybody's.
+    """
+    with _reading(path, CONFIG):
+        try:
+            with torch.device("meta"):
+                network = network_of(saved)
+        except ValueError as error:
+            if isinstance(error.__cause__, NotImplementedError):  # made with values that it looks at, as RegNet is
+                network = network_of(saved)
+            else:
+                raise
+    own = network.state_dict()
+    for name, weights in ((WEIGHTS, saved.weights), (AVERAGED, saved.averaged)):
+        if weights is not None and (problems := misfits(own, weights)):
+            raise CheckpointError(f"{path} is damaged: {name} is of another network: {'; '.join(problems)}")
