@@ -170,7 +170,7 @@ __device__ __forceinline__ int64_t group_count() {
 }
 
 template <class T, int kGroup>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 4)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : kGroup == kWarp ? 4 : 3)
     target_grad_kernel(const __grid_constant__ TargetGrad args) {
   using F = compute_t<T>;
   const Stream stream = resolved(args.stream);
