@@ -296,6 +296,7 @@ def scaled_target_grad(
     Returns:
         ``target`` and ``dlogits`` as of :func:`target_grad`, and ``exponent`` [N] int32: the derivative is
         ``dlogits * 2**exponent``. A row of zeros has the exponent -2^30, one that is not finite 0.
+        Where the derivative itself is subnormal, its largest element stays below 0.5.
 
     The arguments and the errors are those of :func:`target_grad`.
     """

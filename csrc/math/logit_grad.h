@@ -5,6 +5,7 @@
 //
 // A scaled derivative is a row times a power of two, 2^-exponent, which brings its largest element into [0.5, 1): half
 // precision would round the small derivatives of a confident network to zero, and float those of a very confident one.
+// Where that element is subnormal, no float is large enough, and it stays below 0.5.
 #pragma once
 
 #include <cmath>

@@ -18,12 +18,13 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def named_classes(root: Path) -> tuple[str, ...]:
     """The classes that classes.txt names, in its order; none if it is not there.
 
-    Blanks around a name do not count. It is UTF-8, with or without a byte order mark, or UTF-16 with one, as Windows
+    Blanks around a name do not count, nor do blank lines at the end. It is UTF-8, with or without a byte order mark, or UTF-16 with one, as Windows
     writes; bytes that are not UTF-8 are those of a folder's name.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not text.
+        ValueError: it is not text, or a line before the last name is blank: the classes after it would have other
+            numbers if it were passed over.
     """
     file = root / CLASSES_FILE
     if not os.path.lexists(file):  # a link that leads nowhere is an error: other classes would be counted
@@ -36,7 +37,10 @@ def named_classes(root: Path) -> tuple[str, ...]:
             raise ValueError("it has null characters")
     except ValueError as error:
         raise ValueError(f"{file} is not text, or not in UTF-8 ({error}): save it as UTF-8, a class a line") from error
-    return tuple(name for line in text.split("\n") if (name := line.strip(" \t\r")))
+    names = [line.strip(" \t\r") for line in text.rstrip(" \t\r\n").split("\n")]
+    if names != [""] and "" in names:
+        raise ValueError(f"{file}: line {names.index('') + 1} is blank; each line names a class, and counts")
+    return tuple(name for name in names if name)
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

@@ -57,6 +57,14 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
         named_classes(tmp_path)
 
 
+@pytest.mark.parametrize(("content", "line"), [("cat\n\ndog\n", 2), ("\ncat\n", 1), ("cat\ndog\n \t\r\nemu", 3)])
+def test_a_blank_line_between_names_is_refused(tmp_path: Path, content: str, line: int) -> None:
+    """Labels of shards are numbers of lines: the classes after it would have other ones."""
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(ValueError, match=rf"classes\.txt: line {line} is blank"):
+        named_classes(tmp_path)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.one_of(st.binary(max_size=20), st.binary(max_size=20).map(lambda rest: b"\xff\xfe" + rest)))
 def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:

@@ -155,7 +155,11 @@ def assert_same_scaled(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Te
     if not (largest > 0 and largest.isfinite()):
         torch.testing.assert_close(grad, right, equal_nan=True)
         return
-    assert 0.5 <= grad.abs().max() <= 1
+    if grad.abs().max() < 0.5:  # of a derivative that is subnormal, which no float multiplies that far
+        assert right_exponent <= (-1021 if wide else -125)
+        assert torch.equal(grad.sign(), right.sign())
+        return
+    assert grad.abs().max() <= 1
     sizes = [
         scaled.double() * 2.0 ** (by - right_exponent).item()
         for scaled, by in ((grad, exponent), (right, right_exponent))
