@@ -83,8 +83,18 @@ def test_the_message_says_what_to_write(use: Callable[[Any], Any], wrap: Callabl
     use(eval(f"lambda x: model(x){place}", {"model": model}))
 
 
-@pytest.mark.parametrize(
-    "output", [None, torch.zeros(3, 3), (), {}, (None, CLOSE), {"a": 1}, object(), "logits"], ids=str
-)
+OTHERS = {
+    "nothing": None,
+    "logits": torch.zeros(3, 3),
+    "an empty tuple": (),
+    "an empty dictionary": {},
+    "images": (None, CLOSE),
+    "a number": {"a": 1},
+    "an object": object(),
+    "a text": "logits",
+}
+
+
+@pytest.mark.parametrize("output", OTHERS.values(), ids=OTHERS)
 def test_no_advice_where_there_are_no_logits(output: object) -> None:
     assert logits_hint(output) == ""
