@@ -18,8 +18,8 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def named_classes(root: Path) -> tuple[str, ...]:
     """The classes that classes.txt names, in its order; none if it is not there.
 
-    Blanks around a name do not count, nor do blank lines at the end. It is UTF-8, with or without a byte order mark, or UTF-16 with one, as Windows
-    writes; bytes that are not UTF-8 are those of a folder's name.
+    Blanks around a name do not count, nor do blank lines at the end. It is UTF-8, with or without a byte order mark, or
+    UTF-16 with one, as Windows writes; bytes that are not UTF-8 are those of a folder's name.
 
     Raises:
         OSError: it cannot be read.
