@@ -64,7 +64,7 @@ class Captures:
             at: where to start from; its adv is mutated in place.
             alphas: the steps.
             apart: whether adv and clean must be two tensors.
-            folded: what is in place of the model's BatchNorm layers, up to date.
+            folded: what is in place of the model's BatchNorm layers, which a recording brings up to date.
         """
         if devices.is_captured(at.adv):
             return False  # by the caller, with all that is in the call
@@ -104,7 +104,7 @@ class Captures:
         if shape.captures == _MOST_CAPTURES:
             raise recorder.NotCapturable("the model's weights lie elsewhere in memory each time")
         shape.captures += 1
-        shape.captured = CapturedIteration(attack, model, at, apart, weights, shape.recorder)
+        shape.captured = CapturedIteration(attack, model, at, apart, folded, weights, shape.recorder)
         shape.refused = False
         return shape.captured
 
@@ -145,6 +145,7 @@ class CapturedIteration:
         model: the raw module, isolated.
         at: an example of what the steps start from, with which they are rehearsed.
         apart: whether adv and clean must be two tensors.
+        folded: what is in place of the model's BatchNorm layers, and is brought up to date before the first step.
         weights: where the weights and buffers lie that they read.
         tape: what records them.
 
@@ -158,6 +159,7 @@ class CapturedIteration:
         model: nn.Module,
         at: Iterate,
         apart: bool,
+        folded: FoldedModel | None,
         weights: tuple[int, ...],
         tape: recorder.Recorder,
     ) -> None:
@@ -175,12 +177,18 @@ class CapturedIteration:
         self._load(at)
         self._alpha.set(at.alpha)
         own = Iterate(self._adv, self._clean, self._eps.place, self._alpha.place, self._labels, draws, offset=0)
+
+        def first() -> None:
+            if folded is not None:
+                folded.refresh()
+            attack.first_(model, own)
+
         with _uncached_autocast(at.adv.device.type):
-            tape.rehearse(lambda: attack.first_(model, own))
+            tape.rehearse(first)
             if apart:
                 tape.rehearse(lambda: attack.next_(model, own))
             own.direction = None
-            self._first = tape.record(lambda: attack.first_(model, own))
+            self._first = tape.record(first)
             self._without_gradient = own.without_gradient  # scalar
             self._next = tape.record(lambda: _next_(attack, model, own)) if apart else None
 

@@ -54,18 +54,8 @@ class FoldedPair:
         own: Tensor = self.convolution.weight  # type: ignore[assignment]
         return self.weight.device == own.device and self.weight.dtype == (dtype or own.dtype)
 
-    def refresh(self) -> None:
-        """Fold the layers' present weights and statistics, into the same memory."""
-        conv: Any = self.convolution
-        bn: Any = self.batch_norm
-        scale = torch.rsqrt(bn.running_var + bn.eps)  # [F]
-        if bn.weight is not None:
-            scale *= bn.weight
-        shift = -bn.running_mean if conv.bias is None else conv.bias - bn.running_mean  # [F]
-        shift = shift * scale if bn.bias is None else torch.addcmul(bn.bias, shift, scale)
-        self.bias.copy_(shift)
-        per_filter = scale.view(-1, *[1] * (self.weight.dim() - 1))  # [F, 1, ...]
-        self.weight.copy_(conv.weight * per_filter)
+    def note_source(self) -> None:
+        """Take the layers' present weights and statistics for those that are folded."""
         self._folded_from = _state(self.convolution), _state(self.batch_norm)
 
     def begin(self) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from fastadv.attacks.fold_weights import fold_weights
 from fastadv.attacks.foldable import CONVOLUTIONS, Search
 from fastadv.attacks.folded_pair import IMAGES, FoldedPair
 
@@ -122,8 +123,14 @@ class FoldedModel:
     @torch.no_grad()
     def refresh(self) -> None:
         """Follow the weights and statistics as they are now."""
+        fold_weights(
+            [pair.convolution for pair in self._pairs],
+            [pair.batch_norm for pair in self._pairs],
+            [pair.weight for pair in self._pairs],
+            [pair.bias for pair in self._pairs],
+        )
         for pair in self._pairs:
-            pair.refresh()
+            pair.note_source()
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -32,7 +32,10 @@ class Folds:
     def run(
         self, attack: GradientAttack, model: Callable[..., Any], images: Tensor, run: Callable[[FoldedModel | None], T]
     ) -> T:
-        """What run makes with the model folded, if that can be; as it is, if not, or once :meth:`watched` finds so."""
+        """What run makes with the model folded, if that can be; as it is, if not, or once :meth:`watched` finds so.
+
+        The folded form that run is given is to be refreshed, unless a recording does that.
+        """
         self._in_place = self.of(attack, model, images)
         if self._in_place is not None:
             try:
@@ -54,7 +57,7 @@ class Folds:
             self._in_place.check_backward()
 
     def of(self, attack: GradientAttack, model: Callable[..., Any], images: Tensor) -> FoldedModel | None:
-        """The folded form of a model in evaluation mode, up to date; None, and a warning once, if there is none."""
+        """The folded form of a model in evaluation mode; None, and a warning once, if there is none."""
         if not isinstance(model, nn.Module):
             self._refuse(
                 attack,
@@ -75,8 +78,6 @@ class Folds:
             except NotFoldable as error:
                 self._refuse(attack, dtype, str(error))
                 return None
-        if folded is not None:
-            folded.refresh()
         return folded
 
     def leave_out(self, attack: GradientAttack, reason: str) -> None:

@@ -178,6 +178,8 @@ class GradientAttack(Attack):
             start = adv if folded is None else folded.arranged(adv)  # [N, C, ...]
             at = Iterate(start, start, size.eps, alphas[0], labels, seed, offset)
             if not (self._capturing(adv) and self._captures.run_(self, model, at, alphas, apart, folded)):
+                if folded is not None:
+                    folded.refresh()
                 self._run_eagerly_(model, at, alphas, apart)
             self.without_gradient = at.without_gradient
             return at.adv

@@ -34,7 +34,10 @@ class OneStepAttack(GradientAttack):
         model = raw_module(self.model)
 
         def gradient(folded: FoldedModel | None) -> Tensor:  # [N, C, ...]
-            seen = clean if folded is None else folded.arranged(clean)
+            seen = clean
+            if folded is not None:
+                folded.refresh()
+                seen = folded.arranged(clean)
             return self._first_gradient(model, seen, labels, seed, offset)[1]
 
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
