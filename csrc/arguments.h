@@ -83,13 +83,12 @@ struct TargetGrad {
   const int64_t* labels;  // [N] or null
   void* dlogits;          // [N, K]
   int64_t* target;        // [N]
-  int32_t* exponent;      // [N]: the derivative is dlogits * 2^exponent
+  int32_t* exponent;      // [N] or null: the derivative is dlogits * 2^exponent, or dlogits itself
   DType dtype;
   int64_t rows, classes;
   Rule rule;
   double label_smoothing;
   Stream stream;
-  bool scaled;  // or all exponents are 0
 };
 
 struct MixedCrossEntropy {

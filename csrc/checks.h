@@ -302,12 +302,16 @@ inline void label_smoothing(const char* op, double smoothing) {
 
 struct TargetGradTensors {
   TargetGrad args;
-  Tensor target, dlogits, exponent;  // [N] int64, [N, K], [N] int32
+  Tensor target, dlogits;  // [N] int64, [N, K]
 };
+
+inline Tensor exponents(const Tensor& logits) {  // [N, K] -> [N] int32
+  return torch::stable::new_empty(logits, {logits.size(0)}, ScalarType::Int);
+}
 
 inline TargetGradTensors target_grad(const char* op, const Tensor& logits, const std::string& rule_name,
                                      const std::optional<Tensor>& labels, double label_smoothing, int64_t seed,
-                                     int64_t offset, const std::optional<Tensor>& from, bool scaled) {
+                                     int64_t offset, const std::optional<Tensor>& from) {
   checks::logits(op, logits);
   const DType dtype = floating(op, "logits", logits);
   const Rule rule = checks::rule(op, rule_name);
@@ -317,13 +321,11 @@ inline TargetGradTensors target_grad(const char* op, const Tensor& logits, const
   const int64_t rows = logits.size(0), classes = logits.size(1);
   Tensor target = torch::stable::new_empty(logits, {rows}, ScalarType::Long);
   Tensor dlogits = torch::stable::new_empty(logits, {rows, classes});
-  Tensor exponent = torch::stable::new_empty(logits, {rows}, ScalarType::Int);
   return {{logits.data_ptr(), rule == Rule::label ? static_cast<const int64_t*>(labels->data_ptr()) : nullptr,
-           dlogits.data_ptr(), static_cast<int64_t*>(target.data_ptr()), static_cast<int32_t*>(exponent.data_ptr()),
-           dtype, rows, classes, rule, label_smoothing, stream(op, logits, seed, offset, from), scaled},
+           dlogits.data_ptr(), static_cast<int64_t*>(target.data_ptr()), nullptr, dtype, rows, classes, rule,
+           label_smoothing, stream(op, logits, seed, offset, from)},
           target,
-          dlogits,
-          exponent};
+          dlogits};
 }
 
 struct MixedCrossEntropyTensors {

@@ -34,11 +34,15 @@ STABLE_TORCH_LIBRARY(fastadv, m) {
       "sample_eps(int n, float sigma, float upper, int seed, int offset, Tensor? stream, *, Device? device=None) "
       "-> Tensor");
 
-  // target [N] and d(sum of the costs) / d logits = dlogits * 2^exponent; rule is label, predicted, least_likely, random
-  // or entropy. exponent [N], int32, is 0 unless scaled: then the largest element of a row of dlogits is in [0.5, 1).
+  // target [N] and d(sum of the costs) / d logits; rule is label, predicted, least_likely, random or entropy.
   m.def(
       "target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
-      "Tensor? stream, bool scaled) -> (Tensor target, Tensor dlogits, Tensor exponent)");
+      "Tensor? stream) -> (Tensor target, Tensor dlogits)");
+
+  // The same derivative as dlogits * 2^exponent, exponent [N] int32, by which the largest of a row is in [0.5, 1).
+  m.def(
+      "scaled_target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
+      "Tensor? stream) -> (Tensor target, Tensor dlogits, Tensor exponent)");
 
   // The paper's loss over m rows of which the first k are adversarial, and d(loss) / d logits.
   m.def(

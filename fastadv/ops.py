@@ -276,8 +276,7 @@ def target_grad(
             read ahead: one out of range gives a gradient of NaN.)
         TypeError: logits not floating, labels not int64.
     """
-    target, dlogits, _ = _target_grad(logits, rule, labels, label_smoothing, seed, offset, scaled=False)
-    return TargetGrad(target, dlogits)
+    return TargetGrad(*_target_grad(_ops.target_grad.default, logits, rule, labels, label_smoothing, seed, offset))
 
 
 def scaled_target_grad(
@@ -300,7 +299,8 @@ def scaled_target_grad(
 
     The arguments and the errors are those of :func:`target_grad`.
     """
-    return _target_grad(logits, rule, labels, label_smoothing, seed, offset, scaled=True)
+    operator = _ops.scaled_target_grad.default
+    return ScaledTargetGrad(*_target_grad(operator, logits, rule, labels, label_smoothing, seed, offset))
 
 
 def mixed_cross_entropy(
@@ -344,21 +344,21 @@ def mixed_cross_entropy(
 
 
 def _target_grad(
+    operator: Any,
     logits: Tensor,  # [N, K]
     rule: str,
     labels: Tensor | None,  # [N]
     label_smoothing: float,
     seed: int | Tensor | None,
     offset: int,
-    scaled: bool,
-) -> ScaledTargetGrad:
+) -> Any:
     _require_tensor("logits", logits)
     logits = logits.detach().contiguous()
     stream = _stream(seed, offset, logits.device) if rule == "random" else (0, 0, None)
     if labels is not None:
         _require_tensor("labels", labels, logits)
         labels = labels.contiguous()
-    return ScaledTargetGrad(*_run(_ops.target_grad.default, logits, rule, labels, label_smoothing, *stream, scaled))
+    return _run(operator, logits, rule, labels, label_smoothing, *stream)
 
 
 # --- at the door -----------------------------------------------------------------------------------------------------
@@ -514,16 +514,12 @@ def _(
 
 
 @torch.library.register_fake("fastadv::target_grad")  # type: ignore[untyped-decorator]
-def _(
-    logits: Tensor,
-    rule: str,
-    labels: Tensor | None,
-    label_smoothing: float,
-    seed: int,
-    offset: int,
-    stream: Tensor | None,
-    scaled: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(logits.shape[0], dtype=torch.int64), torch.empty_like(logits)
+
+
+@torch.library.register_fake("fastadv::scaled_target_grad")  # type: ignore[untyped-decorator]
+def _(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     target, exponent = (logits.new_empty(logits.shape[0], dtype=dtype) for dtype in (torch.int64, torch.int32))
     return target, torch.empty_like(logits), exponent
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fastadv import data
 from fastadv.cli import main
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of, save_figure
+from fastadv.evaluate.known_input import KnownInput
 from fastadv.evaluate.statistics import proportion, wilson
 from fastadv.evaluate.subjects import Named, _names, _spaces
 from fastadv.evaluate.tables import Table, save_table, to_csv, to_markdown, to_rich
@@ -112,7 +113,8 @@ def test_names_of_rows_are_found_by_options_as_they_were_given() -> None:
     named = Named(HOSTILE[0], Path("gone.pth"), "small_cnn")
     names = _names([named], {})
     assert names[named] == SHOWN[0]
-    assert _spaces([f"{HOSTILE[0]}=unit"], [names[named]]) == {SHOWN[0]: PixelSpace.unit()}
+    known = {names[named]: KnownInput(whence="a test")}
+    assert _spaces([f"{HOSTILE[0]}=unit"], known, 3) == {SHOWN[0]: PixelSpace.unit()}
     assert _pair(f"{HOSTILE[0]}:{HOSTILE[2]}", SHOWN) == (SHOWN[0], SHOWN[2])
 
 
@@ -139,10 +141,10 @@ def test_markdown_keeps_its_cells(table: Table) -> None:
 
 def test_csv_holds_no_formula(table: Table) -> None:
     head, *rows = csv.reader(io.StringIO(to_csv(table)))
-    assert head == ["Model", SHOWN[0], f"{SHOWN[0]} ±"]
+    assert head == ["Model", *(f"{SHOWN[0]}{what} (%)" for what in ("", " low", " high", " paper's ±"))]
     names = [name for name, *_ in rows]
     assert names[:5] == list(SHOWN) and names[9:13] == [f"'{name}" for name in FORMULAS]
-    assert {tuple(numbers) for _, *numbers in rows} == {("50.0000", "69.2965")}
+    assert {tuple(numbers) for _, *numbers in rows} == {("50.0000", "9.4529", "90.5471", "69.2965")}
 
 
 def test_all_can_be_written_and_shown(table: Table, tmp_path: Path) -> None:

@@ -14,15 +14,30 @@ using torch::stable::Tensor;
 // Rows that make a thread worth waking: an element costs an exponential or two.
 int64_t grain(int64_t classes) { return 1 + 8192 / classes; }
 
-std::tuple<Tensor, Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule,
-                                               std::optional<Tensor> labels, double label_smoothing, int64_t seed,
-                                               int64_t offset, std::optional<Tensor> from, bool scaled) {
-  const char* op = "target_grad";
-  const auto [args, target, dlogits, exponent] =
-      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from, scaled);
+void run(const char* op, const TargetGrad& args) {
   checks::labels_in_range(op, args.labels, args.rows, args.classes);
   torch::stable::parallel_for(0, args.rows, grain(args.classes),
-                              [&args = args](int64_t begin, int64_t end) { kernels().target_grad(args, begin, end); });
+                              [&args](int64_t begin, int64_t end) { kernels().target_grad(args, begin, end); });
+}
+
+std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
+                                       double label_smoothing, int64_t seed, int64_t offset,
+                                       std::optional<Tensor> from) {
+  const char* op = "target_grad";
+  const auto [args, target, dlogits] =
+      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  run(op, args);
+  return {target, dlogits};
+}
+
+std::tuple<Tensor, Tensor, Tensor> scaled_target_grad(const Tensor& logits, const std::string& rule,
+                                                      std::optional<Tensor> labels, double label_smoothing,
+                                                      int64_t seed, int64_t offset, std::optional<Tensor> from) {
+  const char* op = "scaled_target_grad";
+  auto [args, target, dlogits] = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  Tensor exponent = checks::exponents(logits);
+  args.exponent = static_cast<int32_t*>(exponent.data_ptr());
+  run(op, args);
   return {target, dlogits, exponent};
 }
 
@@ -51,6 +66,7 @@ std::tuple<Tensor, Tensor> mixed_cross_entropy(const Tensor& logits, const Tenso
 
 STABLE_TORCH_LIBRARY_IMPL(fastadv, CPU, m) {
   m.impl("target_grad", TORCH_BOX(&target_grad));
+  m.impl("scaled_target_grad", TORCH_BOX(&scaled_target_grad));
   m.impl("mixed_cross_entropy", TORCH_BOX(&mixed_cross_entropy));
 }
 

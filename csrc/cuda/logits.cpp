@@ -11,12 +11,23 @@ using torch::stable::Tensor;
 
 // Throughout: logits, dlogits [N, K]; labels, target, exponent, row_loss [N]; from [2].
 
-std::tuple<Tensor, Tensor, Tensor> target_grad_op(const Tensor& logits, const std::string& rule,
-                                                  std::optional<Tensor> labels, double label_smoothing, int64_t seed,
-                                                  int64_t offset, std::optional<Tensor> from, bool scaled) {
+std::tuple<Tensor, Tensor> target_grad_op(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
+                                          double label_smoothing, int64_t seed, int64_t offset,
+                                          std::optional<Tensor> from) {
   const char* op = "target_grad";
-  const auto [args, target, dlogits, exponent] =
-      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from, scaled);
+  const auto [args, target, dlogits] =
+      checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  on_device_of(op, logits, [&args = args](cudaStream_t stream) { return target_grad(args, stream); });
+  return {target, dlogits};
+}
+
+std::tuple<Tensor, Tensor, Tensor> scaled_target_grad_op(const Tensor& logits, const std::string& rule,
+                                                         std::optional<Tensor> labels, double label_smoothing,
+                                                         int64_t seed, int64_t offset, std::optional<Tensor> from) {
+  const char* op = "scaled_target_grad";
+  auto [args, target, dlogits] = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  Tensor exponent = checks::exponents(logits);
+  args.exponent = static_cast<int32_t*>(exponent.data_ptr());
   on_device_of(op, logits, [&args = args](cudaStream_t stream) { return target_grad(args, stream); });
   return {target, dlogits, exponent};
 }
@@ -36,6 +47,7 @@ std::tuple<Tensor, Tensor> mixed_cross_entropy_op(const Tensor& logits, const Te
 
 STABLE_TORCH_LIBRARY_IMPL(fastadv, FASTADV_CUDA_KEY, m) {
   m.impl("target_grad", TORCH_BOX(&target_grad_op));
+  m.impl("scaled_target_grad", TORCH_BOX(&scaled_target_grad_op));
   m.impl("mixed_cross_entropy", TORCH_BOX(&mixed_cross_entropy_op));
 }
 

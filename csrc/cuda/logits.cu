@@ -107,9 +107,9 @@ struct Row {
     F largest = std::fabs(cross_entropy_grad_target(others, sum, smoothing));  // without smoothing of all classes
     if (smoothing.target > F(0) && largest == largest)
       largest = reduce(Larger{}, [&](int64_t j) {
-        return j == target ? largest
-                           : std::fabs(cross_entropy_grad_other(static_cast<F>(std::exp(shifted(j, maximum))), sum,
-                                                                smoothing));
+        return j == target
+                   ? largest
+                   : std::fabs(cross_entropy_grad_other(static_cast<F>(std::exp(shifted(j, maximum))), sum, smoothing));
       });
     const Scale<F> scale = scale_of(largest, origin.exponent);
     store_cross_entropy(target, origin.value, others, sum, scale.factor, smoothing);
@@ -170,7 +170,9 @@ __device__ __forceinline__ int64_t group_count() {
 }
 
 template <class T, int kGroup>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : kGroup == kWarp ? 4 : 3)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8    ? 2
+                                            : kGroup == kWarp ? 4
+                                                              : 3)
     target_grad_kernel(const __grid_constant__ TargetGrad args) {
   using F = compute_t<T>;
   const Stream stream = resolved(args.stream);
@@ -184,12 +186,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : kGroup == kWarp
     else if (args.rule == Rule::random)
       target = random_class(stream, static_cast<uint64_t>(row), args.classes, largest.index);
     int32_t exponent = 0;
-    if (args.rule == Rule::entropy) exponent = group.entropy(largest.value, args.scaled);
-    else if (args.scaled) exponent = group.scaled_cross_entropy(target, largest.value, smoothing);
+    if (args.rule == Rule::entropy) exponent = group.entropy(largest.value, args.exponent != nullptr);
+    else if (args.exponent != nullptr) exponent = group.scaled_cross_entropy(target, largest.value, smoothing);
     else group.cross_entropy(target, largest.value, F(1), smoothing);
     if (group.lane == 0) {
       args.target[row] = target;
-      args.exponent[row] = exponent;
+      if (args.exponent != nullptr) args.exponent[row] = exponent;
     }
   }
 }

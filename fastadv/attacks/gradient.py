@@ -101,7 +101,7 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
-        self._mixes_examples = mixes_examples(raw_module(model), self.bn)
+        self._mixes_examples = False  # looked up in each call, as the modes of modules are
         self._folds = Folds()
         self._compiled = Compiled()
         self._captures = Captures()
@@ -159,7 +159,8 @@ class GradientAttack(Attack):
     def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
         """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first).
 
-        The gradient is not ours to write: a model may keep it. What is returned is the next step's ``previous``.
+        The length of an example's gradient says nothing: it is multiplied by a power of two. The gradient is not ours
+        to write: a model may keep it. What is returned is the next step's ``previous``.
         """
         return grad
 
@@ -185,6 +186,7 @@ class GradientAttack(Attack):
             return at.adv
 
         with isolated(model, self.bn):
+            self._mixes_examples = mixes_examples(model, self.bn)
             made = self._run_folded(model, adv, run)  # [N, C, ...]
         if made is not adv:
             adv.copy_(made)
@@ -253,9 +255,8 @@ class GradientAttack(Attack):
                 f"{self.name}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
                 f"{batch_hint(images)}"
             )
-        if not self.outputs_seen:
+        if not (self.outputs_seen or self.warned):
             self.warned = _warn_of_outputs(self.name, logits.detach())
-            self._outputs_seen = True
         target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
         with explaining_gradient(self.name):
             (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)

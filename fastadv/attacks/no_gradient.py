@@ -35,7 +35,8 @@ def warn_without_gradient(attack: str, count: int, n: int) -> bool:
     warnings.warn(
         f"{attack}: the gradient is zero or not finite for {count:,} of {n:,} images, so the attack does little or "
         f"nothing to them, and the model looks more robust than it is. Does it round, quantize, detach or saturate "
-        f"something between the images and the logits?",
+        f"something between the images and the logits? A last layer whose weights are all zero, as at the start of "
+        f"fine-tuning, has none either.",
         stacklevel=caller_level(),
     )
     return True

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastadv.attacks.amounts import Size
 from fastadv.attacks.folding import FoldedModel
 from fastadv.attacks.gradient import GradientAttack
-from fastadv.attacks.isolation import isolated, raw_module
+from fastadv.attacks.isolation import isolated, mixes_examples, raw_module
 from fastadv.attacks.no_gradient import without_gradient
 
 
@@ -41,6 +41,7 @@ class OneStepAttack(GradientAttack):
             return self._first_gradient(model, seen, labels, seed, offset)[1]
 
         with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
+            self._mixes_examples = mixes_examples(model, self.bn)
             grad = self._run_folded(model, clean, gradient)
             self.without_gradient = without_gradient(grad) if self.counting else None
             direction = self._direction(grad, None)  # [N, C, ...]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fastadv.attacks.amounts import check_step, checked_number
+from fastadv.attacks.amounts import checked_number
 from fastadv.pixels import PixelSpace
 from fastadv.train.task import ALL, AdversarialTask, checked_options
 
@@ -68,8 +68,6 @@ def fast_task(
         attack_options={"steps": 1, "alpha": alpha, **given},
     )
     number = checked_number(task.attack.eps)
-    if alpha is not None:
-        check_step(alpha)
-    else:  # as an option of the attack, a wrong eps would be warned of twice
+    if alpha is None:  # as an option of the attack, a wrong eps would be warned of twice
         task.attack.alpha = 1.25 * number  # type: ignore[attr-defined]
     return task

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.amounts import check_step
 from fastadv.eps import TruncatedNormalEps
 from fastadv.heads import split_heads
 from fastadv.misfits import classes_hint, explaining, labels_hint, tensor_hint
@@ -29,8 +30,8 @@ _AGAIN = (
     "is filled past PyTorch, such as by NumPy"
 )
 _WRITES = (
-    "the model overwrites its input: the images of this minibatch are no longer those that it was shown. From now on "
-    "it is given a copy"
+    "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
+    "no longer those that it was shown. From now on it is given a copy"
 )
 
 
@@ -138,7 +139,7 @@ class AdversarialTask(MinibatchTask):
 
     Raises:
         ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), an unknown attack
-            or one that steps towards the labels, or attack_options that the task has arguments for.
+            or one that steps towards the labels, attack_options that the task has arguments for, or an alpha of 0.
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
@@ -172,6 +173,8 @@ class AdversarialTask(MinibatchTask):
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         self.attack = attacks.create(attack, model, **options | given)
         self.attack.true_labels(None)  # refuses here what it would refuse at the first call
+        if k and (alpha := getattr(self.attack, "alpha", None)) is not None:
+            check_step(alpha)
         self._processes = ALONE
         self._join_processes()
         self.k = k
@@ -192,8 +195,9 @@ class AdversarialTask(MinibatchTask):
                 neither logits nor a named tuple that begins with them.
             ValueError: images that require a gradient or that the model does not take, none at all, or as many labels
                 as there are not images; soft labels that are no distributions (on a GPU: a loss of NaN), or for an
-                attack that uses the true label; logits of one class. Also labels that are none of the model's classes,
-                which shows when the first k images are adversarial already.
+                attack that uses the true label; logits of one class. Also labels that are none of the
+                model's classes, or soft labels of another number of them, which shows when the first k images are
+                adversarial already.
         """
         check_minibatch(images, labels)
         if self.k and self.attack.needs_labels and are_soft(labels):

@@ -45,7 +45,7 @@ def besides(counted: Counter[str], own: Counter[str], times: int) -> dict[str, i
 # images, which the model may write to, a gradient; the copy that is returned, and for several steps the clean images.
 # detach makes no copy. The model's own pass has a ones_like, which an attack has not. Momentum is PyTorch's own
 # arithmetic, in place from the second step on.
-STEP, CHOICE, NOISE = "fastadv::sign_step_", "fastadv::target_grad", "fastadv::noise_step_"
+STEP, CHOICE, NOISE = "fastadv::sign_step_", "fastadv::scaled_target_grad", "fastadv::noise_step_"
 ONE_STEP = {CHOICE: 1, "clone": 2, "ones_like": -1}
 MEAN = ("promote_types", "linalg_vector_norm", "view", "select", "div", "gt", "scalar_tensor", "where")
 FIRST = {"mi_fgsm": {"div": 1}}  # the gradient over its mean, which further steps add to

@@ -144,3 +144,24 @@ def test_a_class_with_a_gradient_of_its_own_is_looked_at_too() -> None:
 
     [said] = said_by(attacks.create(Mine, NET, eps=4), batch(), batch())
     assert "mine: the gradient is zero" in said
+
+
+class ReadsBackwards(torch.autograd.Function):
+    """The identity, whose gradient is zero, and which reads what a convolution made on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.save_for_backward(images)
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 0 * ctx.saved_tensors[0] * grad
+
+
+def test_a_model_that_is_not_folded_after_all_is_looked_at_as_it_is() -> None:
+    model = ConvNet().eval()
+    model.features[0].register_forward_hook(lambda layer, given, made: ReadsBackwards.apply(made))
+    attack = attacks.create("fgsm", model, eps=4, fold_bn=True)
+    said = said_by(attack, batch(), batch())
+    assert any("the gradient is zero or not finite for 6 of 6 images" in one for one in said)

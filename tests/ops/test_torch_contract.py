@@ -35,10 +35,11 @@ SAMPLES = {
     "from_pixels_ mirrored": (OPERATORS.from_pixels_, (x(), x().byte(), PER_EXAMPLE > 1, [1.0] * 3, *RGB), {}),
     "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2, None), {}),
     "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2, None), {"device": torch.device("cpu")}),
-    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None, True), {}),
+    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
+    "scaled_target_grad": (OPERATORS.scaled_target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
     "target_grad label": (
         OPERATORS.target_grad,
-        (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None, False),
+        (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None),
         {},
     ),
     "mixed_cross_entropy": (

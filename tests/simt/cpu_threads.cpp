@@ -78,7 +78,7 @@ void row_kernels(DType dtype) {
   std::vector<int32_t> exponent(kElements);                                    // [N]
   const int64_t rows = kElements / kClasses;
   const TargetGrad single{logits.data(), labels.data(), dlogits.data(), target.data(), exponent.data(), dtype,
-                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}, true};
+                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}};
   in_parts(rows, [&](int64_t begin, int64_t end) { baseline::table.target_grad(single, begin, end); });
   const MixedCrossEntropy mixed{
       logits.data(), labels.data(), dlogits.data(), loss.data(), dtype, rows, kClasses, rows / 2, 1.0, 0.3, 0.1};

@@ -51,7 +51,8 @@ CALLS = {
     "noise_step_": lambda adv, grad: ops.noise_step_(adv, adv, 8.0, "sign", 1),
     "truncated_normal_": lambda adv, grad: ops.truncated_normal_(adv[0], seed=1),
     "from_pixels_": lambda adv, grad: ops.from_pixels_(adv, grad.to(torch.uint8)),
-    "target_grad": lambda adv, grad: ops.scaled_target_grad(grad, "predicted"),
+    "target_grad": lambda adv, grad: ops.target_grad(grad, "predicted"),
+    "scaled_target_grad": lambda adv, grad: ops.scaled_target_grad(grad, "predicted"),
     "mixed_cross_entropy": lambda adv, grad: ops.mixed_cross_entropy(grad, torch.ones(2, dtype=torch.int64), 1),
 }
 

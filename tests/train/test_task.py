@@ -285,6 +285,7 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: N
         ({"attack_options": {"eps": 4}}, "attack_options must not set eps: it is an argument of the task"),
         ({"attack_options": {"bn": "eval", "space": RAW}}, "attack_options must not set space"),
         ({"attack_options": {"seed": 1}}, "attack_options must not set seed"),
+        ({"attack": "iter_ll", "attack_options": {"alpha": 0}}, "alpha must be positive: without a step no example"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:

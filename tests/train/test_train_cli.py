@@ -225,7 +225,7 @@ def train_with_a_spoiled_loss(
     def spoiled(*given: Any) -> Tensor:
         return spoil(loss(*given)) if next(minibatches) == at else loss(*given)
 
-    monkeypatch.setattr("fastadv.train.task.ops.mixed_cross_entropy", spoiled)
+    monkeypatch.setattr("fastadv.train.task.mixed_cross_entropy", spoiled)
     command = ["--epochs", "1", "--device", "cpu", "--model.options.width", "0.25", "--optimizer.lr", "0.001"]
     return main([*command, *options, "--out", str(run)])
 

@@ -71,8 +71,7 @@ struct Row {
     const F of_target = cross_entropy_grad_target(sums.others, sums.sum, smoothing);
     if (smoothing.target == F(0) || of_target != of_target) return std::fabs(of_target);  // minus the sum of the others
     return largest([&](int64_t j) {
-      return j == target ? of_target
-                         : cross_entropy_grad_other(std::exp(shifted(j, maximum)), sums.sum, smoothing);
+      return j == target ? of_target : cross_entropy_grad_other(std::exp(shifted(j, maximum)), sums.sum, smoothing);
     });
   }
 
@@ -107,8 +106,7 @@ struct Row {
     const F of_tie = static_cast<F>(-total) / ties;
     const F most = largest(grad), tied = std::fabs(of_tie);
     const Scale<F> scale = scale_of(tied > most ? tied : most, origin.exponent);
-    for (int64_t j = 0; j < classes; ++j)
-      store(dz[j], scale.factor * (load(z[j]) == maximum ? of_tie : grad(j)));
+    for (int64_t j = 0; j < classes; ++j) store(dz[j], scale.factor * (load(z[j]) == maximum ? of_tie : grad(j)));
     return scale.exponent;
   }
 };
@@ -124,12 +122,13 @@ void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * args.classes;
       const Row<T> row{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first, args.classes,
-                       args.scaled};
+                       args.exponent != nullptr};
       const RowExtremes<F> extremes = row_extremes(row.z, args.classes);
       const int64_t target = choose_target(args, stream, i, extremes);
       args.target[i] = target;
-      args.exponent[i] = args.rule == Rule::entropy ? row.entropy(extremes.maximum)
-                                                    : row.cross_entropy(target, extremes.maximum, smoothing);
+      const int32_t exponent = args.rule == Rule::entropy ? row.entropy(extremes.maximum)
+                                                          : row.cross_entropy(target, extremes.maximum, smoothing);
+      if (args.exponent != nullptr) args.exponent[i] = exponent;
     }
   });
 }
