@@ -118,7 +118,7 @@ class RangeWatch:
     To look at images on a GPU is to wait for it. With ``waits=False`` only batches up to the first that passes are
     waited for; what a later one holds is copied meanwhile and judged when the next batch comes. The last batch is
     judged when the watch itself is no longer used, and then gives a warning. A batch within a CUDA graph that the
-    caller captures is not looked at.
+    caller captures is not looked at, and does not count; the one before is judged after it.
 
     Args:
         space: in which the images should lie.
@@ -132,7 +132,8 @@ class RangeWatch:
         self._waits = waits
         self._number = 0
         self.passed = False
-        self._late: list[Callable[[], None]] = []  # the check of the batch before, if that has yet to come
+        # The ends of the batch before, where they were found, and the check of them, if that has yet to come.
+        self._late: list[tuple[Tensor, Callable[[], None]]] = []
         weakref.finalize(self, _warn_of, self._late)
 
     def look(self, images: Tensor, validate: str = "always") -> None:
@@ -146,18 +147,27 @@ class RangeWatch:
             ValueError: values that are not finite or outside the space, or channels that it does not describe.
             TypeError: images that are no floating tensor.
         """
-        while self._late:
-            self._late.pop()()
-        self._number += 1
-        if validate == "never" or (validate == "first" and self.passed):
+        # The graph of a caller's torch.compile ends here anyway, where a value is read. Within it numbers are symbolic,
+        # and no message can hold them. Not a decorator: that would load the compiler with this package.
+        look = self._look
+        if torch.compiler.is_compiling():
+            look = torch.compiler.disable(look)  # type: ignore[no-untyped-call]
+        look(images, validate)
+
+    def _look(self, images: Tensor, validate: str) -> None:
+        if devices.is_captured(images):
             return
-        if images.numel() == 0 or devices.is_captured(images):
+        self._number += 1
+        while self._late:
+            _, check = self._late.pop()
+            check()
+        if validate == "never" or (validate == "first" and self.passed) or images.numel() == 0:
             return
         self._space.check_form(images)
         ends = ends_of(images.detach(), self._space)  # [2, C or 1]
         whose = f"the images of {self._one} {self._number:,}"
         if self.passed and not self._waits and _is_waited_for(images):
-            self._late.append(_later(ends, self._space, whose))
+            self._late.append((ends, _later(ends, self._space, whose)))
             return
         ends = ends.cpu()
         check_ends(ends, images.dtype, self._space, whose)
@@ -192,10 +202,13 @@ def _later(ends: Tensor, space: PixelSpace, whose: str) -> Callable[[], None]:  
     return check
 
 
-def _warn_of(late: list[Callable[[], None]]) -> None:
+def _warn_of(late: list[tuple[Tensor, Callable[[], None]]]) -> None:
     """Say of the last batch, after which no other came, what its check would have raised."""
-    for check in late:
+    for ends, check in late:
         try:
-            check()
+            if not devices.is_captured(ends):  # to wait would spoil the caller's graph
+                check()
         except ValueError as error:
-            warnings.warn(str(error), stacklevel=caller_level())
+            warnings.warn(str(error), stacklevel=caller_level() + 1)  # past weakref
+        except RuntimeError:
+            pass  # CUDA repeats the error of an earlier kernel, which the caller has seen

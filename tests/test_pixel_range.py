@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from fastadv import PixelSpace, attacks, pixel_range
 from fastadv.evaluate import evaluate
 from fastadv.evaluate.leaking import leaking
 from fastadv.evaluate.transfer import transfer
+from fastadv.pixel_range import ends_of
 from fastadv.train import AdversarialTask, FreeTask
 from tests.attacks.models import DTYPES, SPACES
 
@@ -47,33 +49,61 @@ def pairs(batches: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return [(images, LABELS) for images in batches]
 
 
-def transferred(batches: list[Tensor]) -> None:
-    transfer(network(), [(network(), UNIT)], pairs(batches), attack="fgsm", eps=[4], space=UNIT)
+def transferred(space: PixelSpace, batches: list[Tensor]) -> None:
+    transfer(network(), [(network(), space)], pairs(batches), attack="fgsm", eps=[4], space=space)
 
 
-USERS: dict[str, Callable[[list[Tensor]], None]] = {
+EVALUATIONS: dict[str, Callable[[PixelSpace, list[Tensor]], object]] = {
+    "evaluate": lambda space, batches: evaluate(network(), pairs(batches), attack="fgsm", eps=4, space=space),
+    "transfer": transferred,
+    "leaking": lambda space, batches: leaking(network(), pairs(batches), eps=[4], space=space),
+}
+USERS: dict[str, Callable[[list[Tensor]], object]] = {
     "attack": called(lambda model: attacks.create("iter_ll", model, eps=4)),
     "perturb_": called(lambda model: attacks.create("fgsm", model, eps=4).perturb_),
     "at_each": called(lambda model: partial(attacks.create("fgsm", model).at_each, eps=[4])),
     "task": called(lambda model: AdversarialTask(model, k=4, eps=4, space=UNIT)),
     "free": called(lambda model: FreeTask(model, eps=4, space=UNIT)),
     "clean": lambda batches: evaluate(network(), pairs(batches), space=UNIT),
-    "evaluate": lambda batches: evaluate(network(), pairs(batches), attack="fgsm", eps=4, space=UNIT),
-    "transfer": transferred,
-    "leaking": lambda batches: leaking(network(), pairs(batches), eps=[4], space=UNIT),
+    **{name: partial(evaluation, UNIT) for name, evaluation in EVALUATIONS.items()},
 }
 
 
 @pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("user", USERS.values(), ids=USERS)
 @pytest.mark.filterwarnings("ignore:a perturbation has not moved")
-def test_one_rule_for_all_batches(user: Callable[[list[Tensor]], None], before: int) -> None:
+def test_one_rule_for_all_batches(user: Callable[[list[Tensor]], object], before: int) -> None:
     first, number = [INSIDE] * before, before + 1
     clamp = r"10 beyond it. Bicubic and Lanczos .* images.clamp_\(0, 1\). Otherwise pass the PixelSpace that matches"
     for images, advice in ((OVERSHOT, clamp), (WRONG, "408 beyond it. Pass the PixelSpace that matches")):
-        with pytest.raises(ValueError, match=rf"^the images of (batch|call) {number} are outside .*, {advice}"):
+        with pytest.raises(ValueError, match=rf"^the images of (batch|\w+ call) {number} are outside .*, {advice}"):
             user([*first, images])
     user([*first, OVERSHOT.clamp(0, 1)])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: attacks.create("random_sign", model, eps=4),
+        lambda model: AdversarialTask(model, k=4, eps=4, space=UNIT),
+        lambda model: FreeTask(model, eps=4, space=UNIT),
+    ],
+    ids=["attack", "task", "free"],
+)
+def test_within_code_that_is_compiled(make: Callable[[nn.Module], Any]) -> None:
+    """By the second call the compiler takes the number of calls for one that varies."""
+    run = called(lambda model: torch.compile(make(model).__call__, backend="eager"))
+    with pytest.raises(ValueError, match=r"^the images of \w+ call 3 are outside"):
+        run([INSIDE, INSIDE, OVERSHOT])
+
+
+@pytest.mark.parametrize("user", ["evaluate", "transfer", "leaking"])
+def test_an_evaluation_looks_once_at_each_batch(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr(pixel_range, "ends_of", lambda images, space: seen.append(images) or ends_of(images, space))
+    with pytest.warns(UserWarning, match="as if they were on a") as said:
+        EVALUATIONS[user](PixelSpace.raw(), [INSIDE, INSIDE])
+    assert len(seen) == 2 and len(said) == 1
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -125,13 +155,26 @@ def device_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("device_that_is_waited_for")
 def test_a_later_batch_is_judged_by_the_next_call() -> None:
     attack = attacks.create("fgsm", network(), eps=4)
-    with pytest.raises(ValueError, match="of call 1 are outside"):  # no wait is saved before one has passed
+    with pytest.raises(ValueError, match="of FGSM call 1 are outside"):  # no wait is saved before one has passed
         attack(OVERSHOT, LABELS)
     attack(INSIDE, LABELS)
     attack(OVERSHOT, LABELS)
-    with pytest.raises(ValueError, match="of call 3 are outside"):
+    with pytest.raises(ValueError, match="of FGSM call 3 are outside"):
         attack(INSIDE, LABELS)
-    attack(INSIDE, LABELS)  # said once
+    attack(OVERSHOT, LABELS)  # said once
+    with pytest.raises(ValueError, match="of FGSM call 5 are outside"):  # a call that raised is a call
+        attack(INSIDE, LABELS)
+
+
+@pytest.mark.usefixtures("device_that_is_waited_for")
+def test_inference_tensors_are_looked_at_once() -> None:
+    """In place, too: a second look would wait for the first."""
+    attack = attacks.create("fgsm", network(), eps=4)
+    with torch.inference_mode():
+        attack.perturb_(INSIDE.clone(), LABELS)
+        attack.perturb_(OVERSHOT.clone(), LABELS)
+        with pytest.raises(ValueError, match="of FGSM call 2 are outside"):
+            attack.perturb_(INSIDE.clone(), LABELS)
 
 
 @pytest.mark.usefixtures("device_that_is_waited_for")
@@ -140,10 +183,23 @@ def test_the_last_batch_is_not_forgotten() -> None:
     attack(INSIDE, LABELS)
     attack(OVERSHOT, LABELS)
     copied = copy.deepcopy(attack)
-    with pytest.warns(UserWarning, match="of call 2 are outside"):
+    with pytest.warns(UserWarning, match="of FGSM call 2 are outside") as said:
         del attack
         gc.collect()
+    assert [warning.filename for warning in said] == [__file__]
     copied(INSIDE, LABELS)
+
+
+@pytest.mark.usefixtures("device_that_is_waited_for")
+@pytest.mark.filterwarnings("error")
+def test_the_last_batch_of_a_device_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error has been raised already, where it arose."""
+    attack = attacks.create("fgsm", network(), eps=4)
+    attack(INSIDE, LABELS)
+    attack(OVERSHOT, LABELS)
+    monkeypatch.setattr(pixel_range, "check_ends", Mock(side_effect=RuntimeError("CUDA error: unspecified")))
+    del attack
+    gc.collect()
 
 
 @pytest.mark.usefixtures("device_that_is_waited_for")

@@ -69,6 +69,8 @@ class Attack(ABC):
         draws: whether it uses random numbers, besides those of a random eps.
         one_gradient: whether :meth:`at_each` makes one gradient for all sizes.
         counting: whether calls count the examples whose first gradient is zero or not finite; off at first.
+        looks: whether calls look at images as ``validate`` says; off for those who have looked at them already. The
+            model's outputs and the gradient are looked at all the same.
         without_gradient: a scalar tensor on the images' device, how many the last call, or the last size of
             :meth:`at_each`, counted; None where nothing is counted, or no gradient followed.
         warned: whether the model's outputs or gradients have given a warning.
@@ -81,6 +83,7 @@ class Attack(ABC):
     one_gradient: ClassVar[bool] = False
     draws: bool = False
     counting: bool = False
+    looks: bool = True
     without_gradient: Tensor | None = None
     warned: bool = False
     targeted: bool = False
@@ -125,7 +128,7 @@ class Attack(ABC):
         self.label_smoothing = label_smoothing
         self.fast = fast
         self.stream = RandomStream(seed=seed, generator=generator)
-        self._watch = RangeWatch(self.space, one="call", waits=False)
+        self._watch = RangeWatch(self.space, one=f"{type(self).__name__} call", waits=False)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Show every option of a subclass, not its own alone, in its signature and docstring."""
@@ -152,9 +155,7 @@ class Attack(ABC):
             TypeError: images that are not floating, labels that are not integers.
         """
         self._check(images, labels)
-        with torch.inference_mode(False), torch.no_grad():
-            adv = images.detach().clone()
-        return self._perturb_(adv, labels, eps)
+        return self._perturb_(_copy(images), labels, eps)
 
     def perturb_(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
         """Like a call, but the images themselves become adversarial: no tensor is made for the result.
@@ -168,7 +169,7 @@ class Attack(ABC):
         if images.requires_grad:
             raise ValueError("images are mutated in place and must not require grad: pass images.detach()")
         if images.is_inference():
-            return images.copy_(self(images, labels, eps=eps))
+            return images.copy_(self._perturb_(_copy(images), labels, eps))
         return self._perturb_(images, labels, eps)
 
     def at_each(self, images: Tensor, labels: Tensor | None = None, *, eps: Sequence[float]) -> Iterator[Tensor]:
@@ -191,8 +192,8 @@ class Attack(ABC):
         if not all(isinstance(size, float) for size in checked):
             raise TypeError(f"{self.name}: eps must be numbers here, each for all images, in pixel values")
         sizes = [Size(size) for size in checked if isinstance(size, float)]
+        clean = _copy(images)  # [N, C, ...]
         with torch.inference_mode(False), torch.no_grad():
-            clean = images.detach().clone()  # [N, C, ...], not an inference tensor
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
         self.without_gradient = None
@@ -247,7 +248,8 @@ class Attack(ABC):
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
         if self.needs_labels:
             _check_labels(self.name, labels, images)
-        self._watch.look(images, self.validate)
+        if self.looks:
+            self._watch.look(images, self.validate)
 
     def true_labels(self, labels: Tensor | None) -> Tensor | None:
         """What to call the attack with by those who have the true label of each image, whatever the attack.
@@ -271,6 +273,12 @@ class Attack(ABC):
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
         return f"{type(self).__name__}({type(self.model).__name__}, {options})"
+
+
+def _copy(images: Tensor) -> Tensor:
+    """Images [N, C, ...] that are no inference tensor, without autograd history."""
+    with torch.inference_mode(False), torch.no_grad():
+        return images.detach().clone()
 
 
 def _signature(kind: type[Any]) -> inspect.Signature:

@@ -81,6 +81,8 @@ def leaking(
             )
     pair = [attacks.create(name, model, space=space, seed=seed) for name in (attack, without)]
     pair[0].counting = True
+    for one in pair:
+        one.looks = False  # the watch below does, and waits
     sums, lost = [[0] * 5 for _ in eps], [WithoutGradient() for _ in eps]
     watch = RangeWatch(space)
     with isolated(model, bn="eval"):

@@ -132,6 +132,7 @@ def evaluate_each(
     if perturb is not None:
         perturb.stream.offset = first
         perturb.counting = True
+        perturb.looks = False  # the watch below does, and waits
     tallies = [_Tally() for _ in eps]
     watch = RangeWatch(space)
     given: Any = batches

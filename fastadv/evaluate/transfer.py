@@ -183,6 +183,7 @@ def transfer(
     """
     perturb = attacks.create(attack, source, space=space, seed=seed, **options)
     perturb.counting = True
+    perturb.looks = False  # the watch below does, and waits
     tallies = [[_Tally() for _ in targets] for _ in eps]
     watch = RangeWatch(space)
     with ExitStack() as stack:

@@ -109,7 +109,7 @@ class FreeTask(MinibatchTask):
         self._waiting: Counter[int] = Counter()  # how often each was shown and has not moved
         self._stood_still = False
         self._gradient_seen = False
-        self._watch = RangeWatch(space, one="call", waits=False)
+        self._watch = RangeWatch(space, one=f"{type(self).__name__} call", waits=False)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of one minibatch; call ``backward()`` on it, for all inputs, which also moves the perturbations.
