@@ -37,8 +37,9 @@ class Attack(ABC):
         model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one or any callable,
             from images [N, C, ...] to logits [N, K]. Behind a callable, the modules are found that its code has at
             hand: in a closure, a default value, a global variable or an attribute. If, on the first batch, the model
-            still draws random numbers or moves running statistics, a warning says so; not if it does so in code that
-            torch.jit or torch.compile has made.
+            still draws random numbers or moves running statistics, a warning says so. Statistics are not watched in
+            code of torch.jit, nor where torch.compile has made a part of the model. A model that draws is run once more
+            on that batch.
         eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
             drawn from anew for each example.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].

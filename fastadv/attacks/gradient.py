@@ -245,10 +245,9 @@ class GradientAttack(Attack):
             if found is not None:
                 return found
         images = adv.detach().requires_grad_()
-        training = nullcontext() if self.outputs_seen else TrainingWatch(self.name, images)
-        with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name), training:
-            # The model may write to what it is given, and the step reads the images after it.
-            logits, auxiliary = self.heads(model, images.clone())  # [N, K], list of [N, K]
+        training = None if self.outputs_seen else TrainingWatch(self.name, model, images)
+        with training or nullcontext():
+            logits, auxiliary = self._forward(model, images)
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
@@ -265,7 +264,15 @@ class GradientAttack(Attack):
             raise ValueError(f"{self.name}: the model's logits do not depend on the images")
         if self.compile:
             self._compiled.eager_worked(self)
+        if training is not None:
+            training.warn(logits.detach(), lambda: self._forward(model, images)[0])
         return target, grad
+
+    def _forward(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...]."""
+        with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name):
+            # The model may write to what it is given, and the step reads the images after it.
+            return self.heads(model, images.clone())
 
     def derivatives(
         self,

@@ -59,9 +59,10 @@ def _outermost(found: list[nn.Module]) -> list[nn.Module]:
 def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
     if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
         raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
-    modes = [(module, module.training) for module in whole.modules()]
+    # A frozen module of TorchScript has no mode.
+    modes = [(module, module.training) for module in whole.modules() if hasattr(module, "training")]
     tracking: list[_BatchNorm] = []
-    whole_trains = whole.training
+    whole_trains = getattr(whole, "training", False)
     try:
         for module, training in modes:
             frozen = whole_trains and not training

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -81,6 +84,7 @@ def closures(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         "method of the module": net.forward,
         "part of the module": lambda images: net.head(net.features(images).flatten(1)),
         "unbound method": partial(ConvNet.forward, net),
+        "weak proxy": partial(lambda net, images: net(images), weakref.proxy(net)),
     }
 
 
@@ -117,6 +121,57 @@ def test_only_what_the_code_names_is_looked_at() -> None:
     assert modules_behind.modules_behind(lambda images: torch.relu(images)) == []
 
 
+def refuse(*_: Any) -> Any:
+    raise RuntimeError("data are not to be asked")
+
+
+class Closed:
+    __slots__ = ()
+    __getattribute__ = refuse
+
+
+class ClosedList(list[int]):
+    __iter__ = refuse
+
+
+class Stored(Mapping[str, int]):
+    __iter__ = __getitem__ = __len__ = values = refuse
+
+
+def chain(length: int) -> partial[None]:
+    link = partial(print)
+    for _ in range(length):
+        link = partial(print, [link])
+    return link
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: weakref.proxy(ConvNet()), Closed, lambda: ClosedList([1]), Stored, lambda: chain(3000)],
+    ids=["dead proxy", "object", "list", "mapping", "chain"],
+)
+def test_data_beside_the_module_are_not_asked(make: Callable[[], object]) -> None:
+    data = make()
+    assert modules_behind.modules_behind(lambda images: (NET(images), data)) == [NET]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [0] * 300_000,
+        lambda: list(torch.zeros(20_000)),
+        lambda: dict.fromkeys(range(300_000)),
+        lambda: [[chain(9)] * 300 for _ in range(300)],
+    ],
+    ids=["numbers", "tensors", "dictionary", "nested"],
+)
+def test_data_beside_the_module_take_no_time(make: Callable[[], object]) -> None:
+    data = make()
+    begin = time.process_time()
+    assert modules_behind.modules_behind(lambda images: (NET(images), data)) == [NET]
+    assert time.process_time() - begin < 0.5
+
+
 class Hidden(nn.Module):
     """A module that another has not registered is not in its modules()."""
 
@@ -135,6 +190,14 @@ def by_its_name(images: Tensor) -> Tensor:
 
 def drops(images: Tensor) -> Tensor:
     return nn.functional.dropout(images.flatten(1))
+
+
+def beside(work: Callable[[], Tensor], run: Callable[[], Tensor]) -> Tensor:
+    """What run makes, after another thread has done its work."""
+    other = Thread(target=work)
+    other.start()
+    other.join()
+    return run()
 
 
 MOVES, DRAWS = "moves running statistics", "draws random numbers"
@@ -157,8 +220,11 @@ def net_as_it_was() -> Iterator[None]:
         (drops, DRAWS),
         (nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), nn.Flatten()), None),
         (lambda images: ConvNet().eval()(images), None),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), None),
+        (lambda images: beside(lambda: torch.rand(1), lambda: NET(images)), None),
+        (lambda images: beside(lambda: nn.BatchNorm1d(2)(torch.ones(4, 2)), lambda: NET(images)), None),
     ],
-    ids=["by its name", "hidden", "function", "module", "made anew"],
+    ids=["by its name", "hidden", "function", "module", "made anew", "lazy", "thread draws", "thread trains"],
 )
 def test_what_runs_in_training_mode_all_the_same_warns_once(
     name: str, model: Callable[[Tensor], Tensor], seen: str | None
@@ -169,4 +235,61 @@ def test_what_runs_in_training_mode_all_the_same_warns_once(
         for _ in range(2):
             attack(images, attack.true_labels(labels))
     assert [warning.filename for warning in caught] == [__file__] * (seen is not None)
-    assert all(f"{name}: the model {seen} in every pass" in str(warning.message) for warning in caught)
+    for warning in caught:
+        assert f"{name}: the model {seen} in every pass" in str(warning.message)
+        assert "Unless the randomness is part of the model, " in str(warning.message)
+
+
+class Flat(nn.Module):
+    """Linear, with a method that torch.compile may make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 8 * 8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))
+
+
+Made = Callable[[Callable[..., Any]], Any]
+
+
+def compiled_by(method: Made) -> Flat:
+    class OfItself(Flat):
+        forward = method(Flat.forward)
+
+    return OfItself()
+
+
+def compiled_attribute(method: Made) -> Flat:
+    net = Flat()
+    net.forward = method(net.forward)  # type: ignore[method-assign]
+    return net
+
+
+def compiled_behind(method: Made) -> Callable[[Tensor], Tensor]:
+    net = method(Flat())
+    return lambda images: net(images)
+
+
+def compiled_function(method: Made) -> Callable[[Tensor], Tensor]:
+    net = Flat()
+    return method(lambda images: net(images))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda method: nn.Sequential(method(Flat())), compiled_behind, compiled_function, compiled_attribute, compiled_by],
+    ids=["part", "behind", "function", "attribute", "class"],
+)
+def test_a_compiled_model_is_compiled_once(model: Callable[[Made], Callable[[Tensor], Tensor]]) -> None:
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    attack, (images, _) = attacks.create("step_ll", model(partial(torch.compile, backend=backend)), eps=4), batch()
+    for _ in range(2):
+        attack(images)
+    assert len(compiled) == 1

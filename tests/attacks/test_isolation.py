@@ -349,3 +349,12 @@ def test_statistics_of_other_processes_are_not_waited_for(monkeypatch: pytest.Mo
     monkeypatch.setattr(isolation, "_world_size", lambda: 2)
     with pytest.raises(ValueError, match="bn='batch' would reduce SyncBatchNorm's statistics"):
         attacks.create("step_ll", model, eps=4, bn="batch")(batch()[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_frozen_torchscript_network_has_no_mode(behind: bool) -> None:
+    model, images = ConvNet().eval(), batch()[0]
+    frozen = torch.jit.freeze(torch.jit.trace(model, images))
+    adv = attacks.create("step_ll", (lambda x: frozen(x)) if behind else frozen, eps=4)(images)
+    assert torch.equal(adv, attacks.create("step_ll", model, eps=4)(images))
