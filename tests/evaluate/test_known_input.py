@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from fastadv import PixelSpace, models
 from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate import read_records
-from fastadv.evaluate.known_input import KnownInput, known_input
+from fastadv.evaluate.known_input import WAYS, KnownInput, known_input
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.shown import say
+from fastadv.evaluate.shown import one_way, say
 from fastadv.evaluate.subjects import load_subjects
 from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
@@ -161,6 +162,33 @@ def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photograp
     with pytest.raises(ValueError, match=r"cannot share a table: size 64 for a, size 32 for b; .* give --size$"):
         load_subjects(texts, options(*photographs))
     assert load_subjects(texts, options(*photographs, "--size", "48")).config.size == 48
+
+
+RUN = DataConfig(name="imagenet")
+OTHERWISE = KnownInput(size=RUN.size, central=0.9, keep_aspect=True, interpolation="bicubic")
+RUN_WAYS = {way: getattr(RUN, way) for way in WAYS}
+FOR_FILES = "--no-keep-aspect is for models from files alone: run is shown images with data.keep_aspect True"
+
+
+@pytest.mark.parametrize(
+    ("runs", "given", "message"),
+    [
+        ([RUN], [], ", or give --central 0.875 --no-keep-aspect --interpolation bilinear as the run has it"),
+        ([RUN, RUN], ["--central", "0.875"], ", or give --no-keep-aspect --interpolation bilinear as the runs have it"),
+        ([replace(RUN, keep_aspect=True)], ["--no-keep-aspect"], FOR_FILES),
+        ([RUN, replace(RUN, keep_aspect=True)], [], "; name those alone that are shown them in the same way"),
+        ([], [], ", or give --central --[no-]keep-aspect --interpolation"),
+    ],
+)
+def test_the_options_that_make_the_ways_one_are_said(runs: list[DataConfig], given: list[str], message: str) -> None:
+    named = {f"run{i or ''}": run for i, run in enumerate(runs)}
+    files = {"w": OTHERWISE} | ({} if runs else {"v": KnownInput(**RUN_WAYS)})
+    with pytest.raises(ValueError) as raised:
+        one_way(RUN, named, files, {}, options(*given))
+    assert str(raised.value).endswith(message)
+    if "as the run" in message:
+        more = message.split("give ")[1].split(" as ")[0].split()
+        assert one_way(RUN, named, files, {}, options(*given, *more)) == RUN
 
 
 def test_images_in_memory_have_their_own_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
