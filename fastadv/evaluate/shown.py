@@ -119,13 +119,21 @@ def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: D
     remarks.info("%s: %s%s%s", name, shown, space, f"; from {known.whence}" if known.whence else "")
     used = {way: getattr(config, way) for way in WAYS} if in_files else {}
     differing = [f"{way} {value}" for way, value in known.ways().items() if way in used and used[way] != value]
-    differing += [str(known.space)] if known.space not in (None, space) else []
-    differing += [known.unlike] if known.unlike else []
+    differing += [str(known.space)] if known.space and not _alike(known.space, space) else []
+    differing += [known.unlike] if known.unlike and in_files else []
     if differing:
         remarks.warning("%s: %s has it otherwise: %s", name, known.whence, ", ".join(differing))
     library, architecture = library_of(network)
     architecture = architecture.partition(".")[0]
     if library == "":
         remarks.info("%s: %s is made with its default options: the file does not say which it had", name, network)
-    if library in ("", "torchvision") and architecture in SYMMETRIC and space != PixelSpace.symmetric():
+    made_for_symmetric = library in ("", "torchvision") and architecture in SYMMETRIC and known.space is None
+    if made_for_symmetric and not _alike(space, PixelSpace.symmetric()):
         remarks.warning("%s: %s is made for --space symmetric, got %s", name, architecture, space)
+
+
+def _alike(one: PixelSpace, other: PixelSpace) -> bool:
+    """Whether two spaces make the same input: constants equal for all channels may be one number or several."""
+    bounds = (one.lower, one.upper) == (other.lower, other.upper)
+    both_uniform = one.uniform and other.uniform
+    return one == other or (both_uniform and bounds and (one.mean[0], one.std[0]) == (other.mean[0], other.std[0]))

@@ -18,7 +18,7 @@ from fastadv.evaluate import read_records
 from fastadv.evaluate.known_input import WAYS, KnownInput, known_input
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.shown import one_way, say
-from fastadv.evaluate.subjects import load_subjects
+from fastadv.evaluate.subjects import load_subjects, parse_space
 from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set
@@ -113,6 +113,38 @@ def test_what_else_may_not_be_as_in_training(tmp_path: Path, caplog: pytest.LogC
         "v3: PixelSpace.imagenet()",
         "v3: inception_v3 is made for --space symmetric, got PixelSpace.imagenet()",
     ]
+
+
+V3 = "torchvision/inception_v3"
+THREE_EQUAL = parse_space("0.5,0.5,0.5/0.5,0.5,0.5")
+BY_SCRIPT = KnownInput(whence="the script", space=PixelSpace.imagenet())
+LANCZOS = KnownInput(whence="the script", unlike="interpolation 'lanczos'")
+
+
+@pytest.mark.parametrize(
+    ("network", "known", "space", "in_files", "warnings"),
+    [
+        (V3, KnownInput(), THREE_EQUAL, True, []),
+        (V3, KnownInput(), PixelSpace.normalized(0.5, 0.25), True, ["made for --space symmetric"]),
+        (V3, BY_SCRIPT, PixelSpace.imagenet(), True, []),
+        (V3, BY_SCRIPT, PixelSpace.symmetric(), True, ["the script has it otherwise: PixelSpace.imagenet()"]),
+        ("timm/resnet18", KnownInput(space=PixelSpace.symmetric()), THREE_EQUAL, True, []),
+        ("timm/resnet18", KnownInput(space=PixelSpace(127.5, 127.5, upper=250)), THREE_EQUAL, True, ["otherwise"]),
+        ("timm/resnet18", LANCZOS, PixelSpace.unit(), True, ["otherwise: interpolation 'lanczos'"]),
+        ("timm/resnet18", LANCZOS, PixelSpace.unit(), False, []),
+    ],
+)
+def test_what_is_the_same_is_no_reason_to_warn(
+    caplog: pytest.LogCaptureFixture,
+    network: str,
+    known: KnownInput,
+    space: PixelSpace,
+    in_files: bool,
+    warnings: list[str],
+) -> None:
+    say("w", network, known, space, DataConfig(name="imagenet"), in_files=in_files)
+    assert len(caplog.messages) == len(warnings)
+    assert all(said in message for said, message in zip(warnings, caplog.messages, strict=True))
 
 
 @pytest.fixture
