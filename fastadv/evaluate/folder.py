@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from fastadv.evaluate.records import Record
@@ -31,7 +32,8 @@ def beside(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], int]:
     for record in reversed(folder):
         alike = (record.images, record.seed) == (now[0].images, now[0].seed)
         if alike and all(weights[name] == those for name, those in _models(record).items()):
-            before.setdefault(_cell(record), record)
+            # Of the same images, which are the same files shown in the same way; earlier versions did not write it.
+            before.setdefault(_cell(record), replace(record, shown=record.shown or now[0].shown))
     chosen = [*now, *reversed([record for cell, record in before.items() if cell not in shown])]
     return chosen, len({record.key for record in folder} - {record.key for record in chosen})
 

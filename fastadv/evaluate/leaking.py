@@ -167,7 +167,8 @@ def run_leaking(
                     file.append(record)
                 if work.by_lines:
                     print(what, file=sys.stderr, flush=True)
-            records += [_named(file, evaluation) for evaluation in evaluations]
+            named = (_named(file, evaluation) for evaluation in evaluations)
+            records += [replace(record, shown=record.shown or sweep.shown_as) for record in named]
     return records
 
 

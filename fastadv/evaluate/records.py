@@ -14,7 +14,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastadv.pixels import PixelSpace
 from fastadv.plain_json import built, parsed
+from fastadv.remarks import remarks
+from fastadv.wording import counted
 
 CLEAN = "clean"
 
@@ -137,6 +140,7 @@ class RecordFile(Generic[R]):
     """An append-only file of records, each on disk before the next is measured.
 
     A crash can tear the last line only; opening the file drops such a line, and its evaluation is then not found.
+    Records that :func:`read_records` leaves out are not found either.
 
     Args:
         path: the file, made with the folders above it by the first :meth:`append`.
@@ -175,6 +179,8 @@ class RecordFile(Generic[R]):
 def read_records(path: Path, kind: type[R]) -> list[R]:
     """The records of a file, which is left as it is; a torn last line is passed over.
 
+    Those of an attack that has made other images since are left out, and a warning says so.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line that is not a record, other than a torn last one.
@@ -199,4 +205,21 @@ def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
                 f"{path}, line {number} is not a {kind.__name__} of this version of fastadv ({error}); "
                 f"mend or remove the line, or write to another folder"
             ) from error
-    return records, whole
+    valid = [record for record in records if not _is_outdated(record)]
+    if left_out := len(records) - len(valid):
+        remarks.warning(
+            "%s: %s of mi_fgsm left out: an earlier version made other images where channels differ in std",
+            *(path, counted(left_out, "record")),
+        )
+    return valid, whole
+
+
+def _is_outdated(record: Any) -> bool:
+    """Whether a record is of ``mi_fgsm`` as it was where channels differ in std: of their gradients, not of pixels'.
+
+    Versions from then did not count images without gradient, and ``mi_fgsm`` is counted always since.
+    """
+    values = vars(record)
+    attack, space = values.get("attack", ""), values.get("source_space", values.get("space", ""))
+    differing = space == str(PixelSpace.imagenet()) or "std=(" in space  # one number where they are equal
+    return attack.partition(":")[0] == "mi_fgsm" and differing and values["without_gradient"] is None

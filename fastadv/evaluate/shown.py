@@ -41,26 +41,46 @@ def one_way(
     given = {name: value for name in WAYS if (value := getattr(options, name)) is not None}
     ways = {name: {way: getattr(run, way) for way in WAYS} for name, run in runs.items()}
     for name, run in ways.items():
-        if differing := [way for way in given if given[way] != run[way]]:
-            option = differing[0].replace("_", "-")
+        if unlike := [way for way in given if given[way] != run[way]]:
             raise ValueError(
-                f"--{option} is for models from files alone: {name} is shown images with data.{differing[0]} "
-                f"{run[differing[0]]}"
+                f"{_option(unlike[0], given[unlike[0]])} is for models from files alone: {name} is shown images "
+                f"with data.{unlike[0]} {run[unlike[0]]}"
             )
     ways |= {name: {**known.ways(), **given} for name, known in files.items()}
     _check_known(ways, networks)
-    chosen: dict[str, Any] = {}
-    for way in WAYS:
-        values = {name: of_one[way] for name, of_one in ways.items() if way in of_one}
-        if len({*values.values()}) > 1:
-            shown = ", ".join(f"{way} {value} for {name}" for name, value in values.items())
-            or_given = "" if runs else f", or give --{way.replace('_', '-')}"
-            raise ValueError(
-                f"models that are shown images in different ways cannot share a table: {shown}; evaluate them by a "
-                f"command each{or_given}"
-            )
-        chosen |= {way: next(iter(values.values()))} if values else {}
-    return replace(config, **chosen)
+    values = {way: {name: of_one[way] for name, of_one in ways.items() if way in of_one} for way in WAYS}
+    if differing := {way: shown for way, shown in values.items() if len({*shown.values()}) > 1}:
+        raise ValueError(_in_different_ways(differing, runs))
+    return replace(config, **{way: next(iter(shown.values())) for way, shown in values.items() if shown})
+
+
+def _in_different_ways(differing: Mapping[str, Mapping[str, Any]], runs: Mapping[str, DataConfig]) -> str:
+    """A message that has the options with which models from files join the others."""
+    shown = "; ".join(
+        ", ".join(f"{way} {value} for {name}" for name, value in values.items()) for way, values in differing.items()
+    )
+    of_runs = {way: {getattr(run, way) for run in runs.values()} for way in differing}
+    or_given = ""
+    if not runs:
+        options = " ".join("--[no-]keep-aspect" if way == "keep_aspect" else _option(way) for way in differing)
+        or_given = f", or give {options}"
+    elif all(len(values) == 1 for values in of_runs.values()):
+        options = " ".join(_with_value(way, value) for way, values in of_runs.items() for value in values)
+        or_given = f", or give {options} as the {'run has' if len(runs) == 1 else 'runs have'} it"
+    return (
+        f"models that are shown images in different ways cannot share a table: {shown}; name those alone that are "
+        f"shown them in the same way{or_given}"
+    )
+
+
+def _option(way: str, value: object = None) -> str:
+    """The name of an option; of a switch the one for a value."""
+    name = way.replace("_", "-")
+    return f"--no-{name}" if value is False else f"--{name}"
+
+
+def _with_value(way: str, value: object) -> str:
+    return _option(way, value) + ("" if isinstance(value, bool) else f" {value}")
 
 
 def _check_known(ways: Mapping[str, Mapping[str, Any]], networks: Mapping[str, str]) -> None:
@@ -80,7 +100,7 @@ def check_in_memory(
     Raises:
         ValueError: such an option.
     """
-    if given := [f"--{way.replace('_', '-')}" for way in WAYS if getattr(options, way) is not None]:
+    if given := [_option(way, value) for way in WAYS if (value := getattr(options, way)) is not None]:
         raise ValueError(
             f"{', '.join(given)}: this is for images in files, and those of {name} have a size of their own"
         )
@@ -99,13 +119,21 @@ def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: D
     remarks.info("%s: %s%s%s", name, shown, space, f"; from {known.whence}" if known.whence else "")
     used = {way: getattr(config, way) for way in WAYS} if in_files else {}
     differing = [f"{way} {value}" for way, value in known.ways().items() if way in used and used[way] != value]
-    differing += [str(known.space)] if known.space not in (None, space) else []
-    differing += [known.unlike] if known.unlike else []
+    differing += [str(known.space)] if known.space and not _alike(known.space, space) else []
+    differing += [known.unlike] if known.unlike and in_files else []
     if differing:
         remarks.warning("%s: %s has it otherwise: %s", name, known.whence, ", ".join(differing))
     library, architecture = library_of(network)
     architecture = architecture.partition(".")[0]
     if library == "":
         remarks.info("%s: %s is made with its default options: the file does not say which it had", name, network)
-    if library in ("", "torchvision") and architecture in SYMMETRIC and space != PixelSpace.symmetric():
+    made_for_symmetric = library in ("", "torchvision") and architecture in SYMMETRIC and known.space is None
+    if made_for_symmetric and not _alike(space, PixelSpace.symmetric()):
         remarks.warning("%s: %s is made for --space symmetric, got %s", name, architecture, space)
+
+
+def _alike(one: PixelSpace, other: PixelSpace) -> bool:
+    """Whether two spaces make the same input: constants equal for all channels may be one number or several."""
+    bounds = (one.lower, one.upper) == (other.lower, other.upper)
+    both_uniform = one.uniform and other.uniform
+    return one == other or (both_uniform and bounds and (one.mean[0], one.std[0]) == (other.mean[0], other.std[0]))

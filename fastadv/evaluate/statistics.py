@@ -67,8 +67,9 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)  # of nothing
 def wilson(successes: int, n: int, z: float = Z_95) -> Estimate:
     """The fraction ``successes / n`` with Wilson's score interval, which holds at 0 and 1, too (Wilson, 1927).
 
-    At z = 1.96 it covers the true fraction in 95 % of cases in the mean, in 91.5 % or more wherever one success and one
-    failure are to be expected, and in 83.7 % or more everywhere.
+    At z = 1.96 it covers the true fraction in 95 % of cases in the mean. Of thirty examples and more that is 91.5 % or
+    more wherever one success and one failure are to be expected, and 83.7 % or more everywhere. Of fewer examples it is
+    less: 83.1 % or more of five, 79.3 % or more of one.
 
     Args:
         successes: how many of the examples count.

@@ -246,7 +246,7 @@ def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], opt
         if runs[other].config.data.name != one.name:
             raise ValueError(
                 f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
-                f"{names[other]} on {runs[other].config.data.name}; evaluate them by a command each"
+                f"{names[other]} on {runs[other].config.data.name}; name those of one data set alone"
             )
     if options.dataset not in (None, one.name):
         raise ValueError(f"{names[first]} was trained on {one.name}, and --dataset is {options.dataset}")

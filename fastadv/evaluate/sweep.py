@@ -94,6 +94,11 @@ class Sweep:
             return ImageSet(self.images.images[: self.limit], self.images.labels[: self.limit], self.images.classes)
         return spread(self.images, self.limit)
 
+    @property
+    def shown_as(self) -> str:
+        """How images in files are shown to the models, for records of versions that did not write it; else ""."""
+        return "" if isinstance(self.images, ImageSet) else self.data.preprocessing.shown
+
 
 def run(
     sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record], processes: Processes = ALONE
@@ -139,7 +144,7 @@ def run(
             record = replace(record, model=subject.name)
             if record not in file.records:
                 _keep(record, file, processes)
-            records.append(record)
+            records.append(replace(record, shown=record.shown or sweep.shown_as))
     return records
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -266,7 +266,8 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
                         file.append(record)
                 if work.by_lines:
                     print(f"{next(measured)}/{pending}  {what}", file=sys.stderr, flush=True)
-            records += [_named(file, evaluation) for evaluation in evaluations]
+            named = (_named(file, evaluation) for evaluation in evaluations)
+            records += [replace(record, shown=record.shown or sweep.shown_as) for record in named]
     return records
 
 

@@ -58,9 +58,10 @@ def read_weights(path: Path, *, averaged: bool = False) -> WeightFile:
         raise ValueError(f"{path}: the file must hold a state dictionary, names and tensors, got {got}")
     taken = _chosen(found, averaged)
     if taken is None:
+        or_averaged = ", or give --averaged" if any(map(is_averaged, found)) else ""
         raise ValueError(
             f"{path} holds several state dictionaries, {few(list(found), _SHOWN)}, and none is called "
-            f"{', '.join(_TRAINED)}: save the one that is meant to a file of its own"
+            f"{', '.join(_TRAINED)}: save the one that is meant to a file of its own{or_averaged}"
         )
     weights = {str(name): tensor for name, tensor in found[taken].items() if isinstance(tensor, Tensor)}
     beside = content if taken else {}
@@ -115,6 +116,6 @@ def _state_dictionaries(content: Any) -> dict[str, Mapping[Any, Any]]:
 def _chosen(found: dict[str, Any], averaged: bool) -> str | None:
     """The name of what is taken; None where no rule tells."""
     last = {name.rpartition(".")[2]: name for name in reversed(found)}  # the first of equal ones
-    order = (*_AVERAGED, *_TRAINED) if averaged else (*_TRAINED, *_AVERAGED)
+    order = (*_AVERAGED, *_TRAINED) if averaged else _TRAINED  # averages beside others only if they are asked for
     known = [last[name] for name in order if name in last]
     return known[0] if known else next(iter(found)) if len(found) == 1 else None

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastadv import info
+from fastadv.plain_json import built, parsed
 from fastadv.regular_files import read_regular
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import SMALL, Scale, imagenet
@@ -55,8 +56,8 @@ def read(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        return Manifest(**json.loads(read_regular(path)))
-    except (ValueError, TypeError) as error:
+        return built(Manifest, parsed(read_regular(path)))
+    except ValueError as error:
         raise ValueError(f"{path} is not of this version of fastadv ({error}); write to another folder") from error
 
 

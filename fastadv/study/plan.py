@@ -23,6 +23,9 @@ _NOT_IDENTITY = {
     *("device", "threads", "checkpoint_every", "keep", "log_every", "fast", "compile"),
     *("data.root", "data.download", "data.loader", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
+# Fields that are newer than the first records, with the values that all networks had before: at these a network keeps
+# its id, and what was measured of it stays valid. A field that is added to the configuration belongs here.
+_BEFORE = {"data.keep_aspect": False, "data.interpolation": "bilinear"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Network:
         identity = flat(asdict(self.config))
         if self.config.attack.k == 0:  # standard training: of no attack
             identity = {name: value for name, value in identity.items() if not name.startswith("attack.")}
-        kept = {name: value for name, value in identity.items() if name not in _NOT_IDENTITY}
+        left_out = _NOT_IDENTITY | {name for name, value in _BEFORE.items() if identity.get(name) == value}
+        kept = {name: value for name, value in identity.items() if name not in left_out}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

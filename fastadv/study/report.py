@@ -23,6 +23,7 @@ from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.parsing import flat
+from fastadv.train.yaml_text import read_yaml
 from fastadv.wording import hours, printable
 
 
@@ -134,7 +135,7 @@ def gather(folder: Path) -> Report:
     about = manifest.read(folder)
     if about is None:
         raise FileNotFoundError(f"{folder} is not the folder of a study: no {manifest.NAME} in it")
-    scale, results = about.create_scale(), Place(folder).results()
+    scale, results, remarks = about.create_scale(), Place(folder).results(), _remarks(folder)
     sections = []
     for name in about.studies:
         study = STUDIES[name]
@@ -150,7 +151,7 @@ def gather(folder: Path) -> Report:
         sections,
         network_table(studies, scale),
         time_table(Place(folder).times().records),
-        _remarks(folder),
+        remarks,
     )
 
 
@@ -158,14 +159,13 @@ def _remarks(folder: Path) -> dict[str, str]:
     path = folder / "remarks.yaml"
     if not path.exists():
         return {}
-    yaml = require("yaml", extra="train")
     try:
-        content = yaml.safe_load(read_regular(path)) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        content = read_yaml(read_regular(path).decode()) or {}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     known = {claim.name for claim in CLAIMS}
     if not isinstance(content, dict) or not set(content) <= known:
-        unknown = sorted(set(content) - known) if isinstance(content, dict) else type(content).__name__
+        unknown = sorted(map(str, set(content) - known)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(
             f"{path} must map names of claims to words, got {unknown}; known are {', '.join(sorted(known))}"
         )

@@ -107,8 +107,8 @@ class Place:
         Raises:
             CheckpointError: it has checkpoints, and none is usable.
         """
-        latest = checkpoint.latest(self.run(network))
-        return latest is not None and checkpoint.read_meta(latest).epoch >= network.config.epochs
+        found = checkpoint.newest(self.run(network))
+        return found is not None and found[1].meta.epoch >= network.config.epochs
 
 
 @dataclass(frozen=True)
@@ -287,9 +287,12 @@ class Runner:
         return want <= have
 
     def _checkpoint(self, network: Network) -> str:
-        """As the records name the network's weights."""
-        found = checkpoint.resolve(self.place.run(network))
-        return fingerprint(checkpoint.load_weights(found, averaged=_averaged(network)))
+        """As the records name the network's weights; "" if there are none, of which the evaluation says why."""
+        found = checkpoint.newest(self.place.run(network))
+        if found is None:
+            return ""
+        weights = found[1].averaged if _averaged(network) else found[1].weights
+        return "" if weights is None else fingerprint(weights)
 
     def _do(self, piece: Work) -> None:
         if piece.network is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from fastadv import PixelSpace, models
 from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate import read_records
-from fastadv.evaluate.known_input import KnownInput, known_input
+from fastadv.evaluate.known_input import WAYS, KnownInput, known_input
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.shown import say
-from fastadv.evaluate.subjects import load_subjects
+from fastadv.evaluate.shown import one_way, say
+from fastadv.evaluate.subjects import load_subjects, parse_space
 from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set
@@ -114,6 +115,38 @@ def test_what_else_may_not_be_as_in_training(tmp_path: Path, caplog: pytest.LogC
     ]
 
 
+V3 = "torchvision/inception_v3"
+THREE_EQUAL = parse_space("0.5,0.5,0.5/0.5,0.5,0.5")
+BY_SCRIPT = KnownInput(whence="the script", space=PixelSpace.imagenet())
+LANCZOS = KnownInput(whence="the script", unlike="interpolation 'lanczos'")
+
+
+@pytest.mark.parametrize(
+    ("network", "known", "space", "in_files", "warnings"),
+    [
+        (V3, KnownInput(), THREE_EQUAL, True, []),
+        (V3, KnownInput(), PixelSpace.normalized(0.5, 0.25), True, ["made for --space symmetric"]),
+        (V3, BY_SCRIPT, PixelSpace.imagenet(), True, []),
+        (V3, BY_SCRIPT, PixelSpace.symmetric(), True, ["the script has it otherwise: PixelSpace.imagenet()"]),
+        ("timm/resnet18", KnownInput(space=PixelSpace.symmetric()), THREE_EQUAL, True, []),
+        ("timm/resnet18", KnownInput(space=PixelSpace(127.5, 127.5, upper=250)), THREE_EQUAL, True, ["otherwise"]),
+        ("timm/resnet18", LANCZOS, PixelSpace.unit(), True, ["otherwise: interpolation 'lanczos'"]),
+        ("timm/resnet18", LANCZOS, PixelSpace.unit(), False, []),
+    ],
+)
+def test_what_is_the_same_is_no_reason_to_warn(
+    caplog: pytest.LogCaptureFixture,
+    network: str,
+    known: KnownInput,
+    space: PixelSpace,
+    in_files: bool,
+    warnings: list[str],
+) -> None:
+    say("w", network, known, space, DataConfig(name="imagenet"), in_files=in_files)
+    assert len(caplog.messages) == len(warnings)
+    assert all(said in message for said, message in zip(warnings, caplog.messages, strict=True))
+
+
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[str]:
     write_data_set(tmp_path, per_class=1, classes=2)
@@ -161,6 +194,33 @@ def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photograp
     with pytest.raises(ValueError, match=r"cannot share a table: size 64 for a, size 32 for b; .* give --size$"):
         load_subjects(texts, options(*photographs))
     assert load_subjects(texts, options(*photographs, "--size", "48")).config.size == 48
+
+
+RUN = DataConfig(name="imagenet")
+OTHERWISE = KnownInput(size=RUN.size, central=0.9, keep_aspect=True, interpolation="bicubic")
+RUN_WAYS = {way: getattr(RUN, way) for way in WAYS}
+FOR_FILES = "--no-keep-aspect is for models from files alone: run is shown images with data.keep_aspect True"
+
+
+@pytest.mark.parametrize(
+    ("runs", "given", "message"),
+    [
+        ([RUN], [], ", or give --central 0.875 --no-keep-aspect --interpolation bilinear as the run has it"),
+        ([RUN, RUN], ["--central", "0.875"], ", or give --no-keep-aspect --interpolation bilinear as the runs have it"),
+        ([replace(RUN, keep_aspect=True)], ["--no-keep-aspect"], FOR_FILES),
+        ([RUN, replace(RUN, keep_aspect=True)], [], "; name those alone that are shown them in the same way"),
+        ([], [], ", or give --central --[no-]keep-aspect --interpolation"),
+    ],
+)
+def test_the_options_that_make_the_ways_one_are_said(runs: list[DataConfig], given: list[str], message: str) -> None:
+    named = {f"run{i or ''}": run for i, run in enumerate(runs)}
+    files = {"w": OTHERWISE} | ({} if runs else {"v": KnownInput(**RUN_WAYS)})
+    with pytest.raises(ValueError) as raised:
+        one_way(RUN, named, files, {}, options(*given))
+    assert str(raised.value).endswith(message)
+    if "as the run" in message:
+        more = message.split("give ")[1].split(" as ")[0].split()
+        assert one_way(RUN, named, files, {}, options(*given, *more)) == RUN
 
 
 def test_images_in_memory_have_their_own_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

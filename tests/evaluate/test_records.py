@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastadv.evaluate import Record, RecordFile, read_records, robustness_tables
+from fastadv import PixelSpace
+from fastadv.evaluate import Record, RecordFile, TransferRecord, read_records, robustness_tables
 from fastadv.evaluate.records import packed
 
 MakeRecord = Callable[..., Record]
@@ -171,6 +172,43 @@ def test_any_values_are_a_record_or_a_line_that_names_it(
         assert str(error).startswith(f"{file}, line 1 is not a Record")
         return
     assert len(robustness_tables(records)) <= 1 and records[0].key
+
+
+@pytest.mark.parametrize(
+    ("attack", "space", "without_gradient", "valid"),
+    [
+        ("mi_fgsm", PixelSpace.imagenet(), None, False),
+        ("mi_fgsm:decay=0.5", PixelSpace((1, 2), (60, 70)), None, False),
+        ("mi_fgsm", PixelSpace.imagenet(), 0, True),
+        ("mi_fgsm", PixelSpace((1, 2), (60, 60)), None, True),
+        ("mi_fgsm", PixelSpace.unit(), None, True),
+        ("pgd", PixelSpace.imagenet(), None, True),
+    ],
+)
+def test_momentum_that_was_not_of_pixels_is_measured_again(
+    make_record: MakeRecord,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    attack: str,
+    space: PixelSpace,
+    without_gradient: int | None,
+    valid: bool,
+) -> None:
+    record = make_record("adv", attack, 2.0, 900, space=str(space), without_gradient=without_gradient)
+    RecordFile(path, Record).append(record)
+    assert (RecordFile(path, Record).find(record.key) is not None) is valid
+    assert read_records(path, Record) == [record] * valid
+    assert ("1 record of mi_fgsm left out" in caplog.text) is not valid
+
+
+def test_of_a_transfer_the_source_is_attacked(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = {"attack": "mi_fgsm", "eps": 2.0, "options": {}, "seed": 0, "dataset": "mnist", "split": "test"}
+    made |= {"images": "a", "n": 9, "total": 9, "classes": 5, "top1": [2, 1, 3], "top5": None, "seconds": 1.0}
+    made |= {"source": "a", "target": "b", "source_checkpoint": "a", "target_checkpoint": "b", "device": "cpu"}
+    file, spaces = RecordFile(path, TransferRecord), [str(PixelSpace.unit()), str(PixelSpace.imagenet())]
+    for one, other in (spaces, spaces[::-1]):
+        file.append(TransferRecord(**made, source_space=one, target_space=other, versions={}))
+    assert read_records(path, TransferRecord) == file.records[:1] and "1 record" in caplog.text
 
 
 def test_records_are_read_from_files_alone() -> None:

@@ -50,18 +50,21 @@ def coverage(low: np.ndarray, high: np.ndarray, p: float) -> float:
     return float(binom.pmf(np.arange(n + 1), n, p)[(low <= p) & (p <= high)].sum())
 
 
-@pytest.mark.parametrize("n", [5, 20, 50, 500])
-def test_how_often_an_interval_holds_the_true_fraction(n: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "least", "least_of_likely"),
+    [(1, 0.793, 1), (2, 0.819, 1), (4, 0.829, 0.874), (5, 0.831, 0.915), (30, 0.837, 0.915), (500, 0.838, 0.915)],
+)
+def test_how_often_an_interval_holds_the_true_fraction(n: int, least: float, least_of_likely: float) -> None:
     """Where it is least often: just beyond the ends of the intervals themselves; and in the mean over all fractions."""
     found = [proportion(successes, n) for successes in range(n + 1)]
     low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
     ends = np.concatenate([low, high])
-    tried = np.concatenate([np.linspace(0.5 / n, 1 - 0.5 / n, 200), ends - 1e-9, ends + 1e-9])
+    tried = np.concatenate([(np.arange(200) + 0.5) / 200, ends - 1e-9, ends + 1e-9])
     tried = tried[(tried > 0) & (tried < 1)]
     covered = np.array([coverage(low, high, p) for p in tried])
     expected = n * np.minimum(tried, 1 - tried)
-    assert covered.min() >= 0.83
-    assert covered[expected >= 1].min() >= 0.915 or n == 5
+    assert 0 <= covered.min() - least < 0.001
+    assert 0 <= covered[expected >= 1].min(initial=1) - least_of_likely < 0.001
     assert 0.945 <= covered[:200].mean() <= 0.965
 
 

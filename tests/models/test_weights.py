@@ -98,15 +98,21 @@ OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}
         (["model_ema"], False, "model_ema"),
         (["model", "state_dict"], False, "state_dict"),
         (["teacher"], False, "teacher"),
-        (["teacher", "student"], False, None),
+        (["teacher", "student"], False, ""),
+        (["teacher", "student"], True, ""),
+        (["module", "model_ema"], True, "model_ema"),
+        (["module", "model_ema"], False, ", or give --averaged"),
+        (["model_ema", "state_dict_ema"], False, ", or give --averaged"),
     ],
 )
-def test_of_several_state_dictionaries(tmp_path: Path, names: list[str], averaged: bool, taken: str | None) -> None:
+def test_of_several_state_dictionaries(tmp_path: Path, names: list[str], averaged: bool, taken: str) -> None:
+    """Where none can be told to be meant, ``taken`` is how the refusal ends."""
     content: dict[str, Any] = {"optimizer": OPTIMIZER, "best_acc1": torch.tensor(1.0)}
     torch.save({**content, **{name: {"w": torch.ones(2)} for name in names}}, tmp_path / "w.pth")
-    if taken is None:
-        with pytest.raises(ValueError, match=r"w\.pth holds several state dictionaries, teacher, student, and none is"):
-            read_weights(tmp_path / "w.pth")
+    if taken not in names:
+        said = rf"w\.pth holds several state dictionaries, {', '.join(names)}, and none is .* its own{taken}$"
+        with pytest.raises(ValueError, match=said):
+            read_weights(tmp_path / "w.pth", averaged=averaged)
         return
     file = read_weights(tmp_path / "w.pth", averaged=averaged)
     assert (file.taken, sorted(file.passed_over)) == (taken, sorted({*names} - {taken}))

@@ -208,9 +208,13 @@ def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.Capt
     for remarks, message in (
         ("no_such_claim: x\n", "['no_such_claim']"),
         ("- robust\n", "must map names of claims to words, got list"),
-        ("robust: [\n", "remarks.yaml is not YAML"),
+        ("no_such_claim: x\n1: y\n", "['1', 'no_such_claim']"),
+        ("robust: [\n", "remarks.yaml cannot be read: while parsing"),
+        ("robust: 2020-13-45\n", "remarks.yaml cannot be read: month must be in 1..12"),
+        ("[" * 3000, "remarks.yaml cannot be read: it is nested too deeply"),
+        ("robust: \xff\n", "remarks.yaml cannot be read: 'utf-8' codec"),
     ):
-        (tmp_path / "remarks.yaml").write_text(remarks)
+        (tmp_path / "remarks.yaml").write_text(remarks, encoding="latin-1")
         assert report_cli.main([str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
 
@@ -278,7 +282,7 @@ def test_a_dry_run_refuses_what_a_run_does(tmp_path: Path, capsys: pytest.Captur
         assert f"cannot write to the folder {taken}: it is a file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ['{"scale": "small", "speed": 1}', "not JSON"])
+@pytest.mark.parametrize("content", ['{"scale": "small", "speed": 1}', "not JSON", "[" * 100_000])
 def test_a_folder_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     (tmp_path / "study.json").write_text(content)
     for code in (study("fixed_eps", "--out", tmp_path), report_cli.main([str(tmp_path)])):

@@ -467,4 +467,5 @@ def test_networks_that_are_shown_images_differently_share_no_table(
     for name, size in (("a", "16"), ("b", "20")):
         assert main([*arguments(root, tmp_path / name), "--data.size", size]) == 0
     assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 2
-    assert "size 16 for a, size 20 for b; evaluate them by a command each\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "size 16 for a, size 20 for b; name those alone that are shown them in the same way\n" in said

@@ -1,0 +1,39 @@
+"""What is asked of a study's networks before work is done or left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastadv.study.plan import Network, Robustness
+from fastadv.study.runner import Machine, Place, Runner, Work
+from fastadv.train import checkpoint
+from tests.evaluate.test_evaluate_cli import save_run
+from tests.study.conftest import tiny
+
+
+@pytest.fixture
+def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Each time that a file of weights is read, its path."""
+    found: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def noting(path: Path) -> bytes:
+        if path.name == checkpoint.WEIGHTS:
+            found.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noting)
+    return found
+
+
+def test_each_question_reads_a_checkpoint_once(tmp_path: Path, weights_read: list[Path]) -> None:
+    network, place = Network("one", tiny().base), Place(tmp_path)
+    assert not place.is_trained(network)
+    save_run(place.run(network))
+    assert place.is_trained(network) and len(weights_read) == 1
+    part = Robustness((network,), ("fgsm",), (8,), None)
+    runner = Runner(place, Machine(None, torch.device("cpu"), None), tiny())
+    assert not runner._is_done(Work("evaluate", 1.0, part=part)) and len(weights_read) == 2
