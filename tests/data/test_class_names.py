@@ -65,6 +65,14 @@ def test_a_blank_line_between_names_is_refused(tmp_path: Path, content: str, lin
         named_classes(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n\n", b"\xef\xbb\xbf", "\ufeff\n".encode("utf-16-le")])
+def test_a_file_that_names_no_class_is_refused(tmp_path: Path, content: bytes) -> None:
+    """As if it were not there, other numbers could stand for the classes: the file may have been cut short."""
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/classes\.txt names no class: .*"):
+        named_classes(tmp_path)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.one_of(st.binary(max_size=20), st.binary(max_size=20).map(lambda rest: b"\xff\xfe" + rest)))
 def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:
@@ -72,7 +80,8 @@ def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:
         (Path(name) / "classes.txt").write_bytes(content)
         with suppress(ValueError):
             names = named_classes(Path(name))
-            assert all(one == one.strip(" \t\r") and not {"\0", "\n"} & set(one) for one in names) and "" not in names
+            assert all(one == one.strip(" \t\r") and not {"\0", "\n"} & set(one) for one in names)
+            assert names and "" not in names
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "fastadv-manifest.json"])

@@ -121,8 +121,7 @@ def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error:
     [
         ("class0\nclass1\nclass2\n", [1, 1, 1]),
         ("class1\nclass0", [0, 0, 0]),
-        ("\nabsent\r\n\nclass0\r\nclass1\r\n", [2, 2, 2]),
-        ("", [0, 0, 0]),  # names nothing
+        ("absent\r\nclass0\r\nclass1\r\n\r\n", [2, 2, 2]),
         (None, [0, 0, 0]),
     ],
 )
