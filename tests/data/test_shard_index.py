@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ import pytest
 from fastadv import data
 from fastadv.data import shard_index, shards
 from fastadv.data.shard_index import ShardIndex
+from fastadv.data.tar_shards import tar_entries
 from tests.data.test_shards import WRITERS, each_kind, write_tar, write_tfrecord
 
 EXAMPLES = [("a", b"image of a", 1), ("b", b"image of b", 0)]
 TAR = WRITERS["tar"][0].format(0)
+INDEX = TAR + shard_index.SUFFIX
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def labels(root: Path) -> list[int]:
 
 
 def index_of(root: Path) -> Path:
-    return root / "train" / (TAR + shard_index.SUFFIX)
+    return root / "train" / INDEX
 
 
 def with_others(**arrays: Any) -> Callable[[bytes], bytes]:
@@ -133,6 +137,33 @@ def test_a_shard_with_the_same_size_and_time_is_another(root: Path) -> None:
     assert labels(root) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("read_only", "seconds", "used"),
+    [((TAR, INDEX), 0, True), ((TAR, INDEX), 1, False), ((TAR,), 0, False), ((INDEX,), 0, False), ((), 0, False)],
+    ids=["both read-only", "written at another time", "shard read-only", "index read-only", "neither"],
+)
+def test_an_index_that_came_with_a_shard_to_a_read_only_file_system_is_used(
+    root: Path, read_only: tuple[str, ...], seconds: int, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container's image: else a thousand shards would be read whole at each start."""
+    shard, read = shutil.copytree(root / "train", root / "copy") / TAR, []
+    written = shard.stat().st_mtime_ns + seconds * 10**9
+    os.utime(shard, ns=(written, written))
+    flags = {name: os.ST_RDONLY for name in read_only}
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags.get(path.name, 0)))
+    shard_index.index_of(shard, lambda file: read.append(file) or tar_entries(file))
+    assert bool(read) is not used
+
+
+def test_a_file_system_that_is_ahead_of_the_clock_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one that dates files by when they are looked at: no index would ever be kept."""
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    index_of(root).unlink()
+    with pytest.warns(UserWarning, match=rf"^{root}/train: the index of {TAR} cannot be kept .* later than now\)$"):
+        assert labels(root) == [1, 0]
+    assert not index_of(root).exists()
+
+
 def test_the_index_of_a_shard_that_was_just_written_is_not_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written again at once, it would look the same."""
     monkeypatch.setattr(shard_index, "_TICK", 10**12)
@@ -212,5 +243,5 @@ def test_a_shard_that_is_no_file_is_named(root: Path, make: Callable[[Path], Non
 
 def test_what_an_index_says_is_what_was_read(root: Path) -> None:
     before = data.scan(root)["train"]
-    index = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
-    assert isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}
+    index, not_kept = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
+    assert not_kept == "" and isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}
