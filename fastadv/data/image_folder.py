@@ -121,7 +121,7 @@ def _mention_names(root: Path, names: Sequence[str]) -> None:
 
 def _instead(root: Path) -> str:
     """What lies in a folder that was to hold others."""
-    files = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    files = sorted(entry.name for entry in root.iterdir() if not is_hidden(entry.name))
     return f"; there are {few(files, most=3)}" if files else "; it is empty"
 
 

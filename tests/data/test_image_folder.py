@@ -84,6 +84,7 @@ def flat(root: Path) -> None:
     (root / "val").mkdir()
     for number in range(4):
         (root / "val" / f"{number}.JPEG").touch()
+    (root / "val" / "$RECYCLE.BIN").mkdir()
 
 
 def shards_on_one_side(root: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 
 from fastadv import data
+from fastadv.cli import main
 from fastadv.data import shard_index, shards
 from fastadv.data.shard_index import ShardIndex
 from fastadv.data.tar_shards import tar_entries
+from tests.data.pictures import write_data_set
 from tests.data.test_shards import WRITERS, each_kind, write_tar, write_tfrecord
 
 EXAMPLES = [("a", b"image of a", 1), ("b", b"image of b", 0)]
@@ -232,6 +235,26 @@ def test_folders_beside_shards_are_named(root: Path) -> None:
     (root / "train" / ".hidden").mkdir()
     with pytest.warns(UserWarning, match=r"train holds shards; the folders beside them are not read: n01440764$"):
         data.scan(root)
+
+
+@pytest.mark.parametrize("name", ["lost+found", "@eaDir", ".snapshot"])
+def test_what_systems_add_beside_shards_is_passed_over(
+    root: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train" / name).mkdir()
+    (root / "train" / f"._{TAR}").write_bytes(b"AppleDouble")
+    (root / "train" / f"{INDEX}.0123.npz").touch()  # of a process that was killed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert labels(root) == [1, 0]
+    main(["data", "check", str(root)])
+    assert "beside the shards" not in capsys.readouterr().out
+
+
+def test_a_hidden_shard_beside_class_folders_is_none(tmp_path: Path) -> None:
+    write_data_set(tmp_path, per_class=1, classes=2)
+    (tmp_path / "train" / ".cache.tar").touch()
+    assert data.scan(tmp_path)["train"].classes == ("class0", "class1")
 
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo], ids=["link", "pipe"])
