@@ -71,7 +71,8 @@ class ShardedImages:
         number, size = int(self.shard[index]), int(self.sizes[index])
         if size > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes, more than the limit of {MOST_BYTES:,}")
-        descriptor = os.open(self.files[number], os.O_RDONLY)
+        # A pipe that has taken the shard's place would be waited for.
+        descriptor = os.open(self.files[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if _stamp(os.fstat(descriptor)) != self.stamps[number]:
                 raise OSError("the shard has changed since its images were listed")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadv.plain_json import built, parsed
+from fastadv.regular_files import read_regular
 
 CLEAN = "clean"
 
@@ -186,9 +187,7 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
 
 def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
     """The records of a file, and how many bytes of it are whole lines. No file is no records."""
-    if path.exists() and not path.is_file():  # a device or a pipe may have no end
-        raise OSError(f"{path} is not a file of records")
-    content = path.read_bytes() if path.exists() else b""
+    content = read_regular(path) if path.exists() else b""
     whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
     records = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):

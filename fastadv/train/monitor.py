@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from fastadv.extras import require
 from fastadv.plain_json import parsed
+from fastadv.regular_files import read_regular
 from fastadv.wording import counted
 
 T = TypeVar("T")
@@ -84,8 +85,6 @@ class JsonLog:
 
     def __init__(self, path: Path, *, step: int) -> None:
         if path.exists():
-            if not path.is_file():  # reading a device may never end
-                raise OSError(f"{path} is not a file: a log cannot be kept there")
             _keep_until(path, step)
         self._file = path.open("a", encoding="utf-8")
 
@@ -100,7 +99,7 @@ class JsonLog:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    content = path.read_bytes()
+    content = read_regular(path)
     lines = content.splitlines(keepends=True)
     steps = [_step_of(line) for line in lines]
     whole = len(lines) if content.endswith(b"\n") else len(lines) - 1  # the last may have been cut short

@@ -182,6 +182,14 @@ def test_a_shard_that_changes_while_it_is_used_is_read_no_more(root: Path) -> No
         source.read(0)
 
 
+def test_a_pipe_in_the_place_of_a_shard_is_not_waited_for(root: Path) -> None:
+    source = data.scan(root)["train"]
+    (root / "train" / TAR).unlink()
+    os.mkfifo(root / "train" / TAR)
+    with pytest.raises(OSError, match="the shard has changed since its images were listed"):
+        source.read(0)
+
+
 def test_an_image_has_a_limit_of_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = data.scan(root)["train"]
     monkeypatch.setattr(shards, "MOST_BYTES", 9)

@@ -174,7 +174,7 @@ def test_any_values_are_a_record_or_a_line_that_names_it(
 
 
 def test_records_are_read_from_files_alone() -> None:
-    with pytest.raises(OSError, match="/dev/zero is not a file of records"):
+    with pytest.raises(OSError, match="this is a device, not a regular file: '/dev/zero'"):
         read_records(Path("/dev/zero"), Record)
 
 
