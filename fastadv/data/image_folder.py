@@ -22,7 +22,7 @@ from fastadv.data.image_source import MOST_BYTES, Stamp
 from fastadv.regular_files import read_regular
 from fastadv.wording import counted, few, printable
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
+EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # names alone: decoding.FORMATS are read
 SPLITS = ("train", "val")
 
 

@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One logged iteration: loss, learning rate, and the accuracies (None where no such example) of its last minibatch.
+    """One logged iteration: learning rate, loss and accuracies (None where no such example) over all its minibatches.
 
     ``images_per_s`` and ``data_wait``, the share of the time that went into waiting for the loader (see :class:`Pace`),
-    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` and accuracies are
-    the main one's, the rest is of all.
+    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` is the main one's,
+    the rest is of all.
     """
 
     step: int
