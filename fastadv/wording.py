@@ -1,4 +1,4 @@
-"""How messages name many things."""
+"""The words of messages: names as they can be printed, lists of them, counts and times."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def named_classes(root: Path) -> tuple[str, ...]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not text, or a line before the last name is blank: the classes after it would have other
-            numbers if it were passed over.
+        ValueError: it is not text, names no class, or a line before the last name is blank: the classes after it would
+            have other numbers if it were passed over.
     """
     file = root / CLASSES_FILE
     if not os.path.lexists(file):  # a link that leads nowhere is an error: other classes would be counted
@@ -38,9 +38,11 @@ def named_classes(root: Path) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError(f"{file} is not text, or not in UTF-8 ({error}): save it as UTF-8, a class a line") from error
     names = [line.strip(" \t\r") for line in text.rstrip(" \t\r\n").split("\n")]
-    if names != [""] and "" in names:
+    if names == [""]:
+        raise ValueError(f"{file} names no class: write the names of all classes there, a line each, or remove it")
+    if "" in names:
         raise ValueError(f"{file}: line {names.index('') + 1} is blank; each line names a class, and counts")
-    return tuple(name for name in names if name)
+    return tuple(names)
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -53,8 +52,6 @@ def main(argv: Sequence[str]) -> int:
     """Run ``fastadv data`` with these arguments; returns the exit code."""
     _parser().parse_args(argv[:1])
     arguments = parse(_check_parser(), argv[1:])
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may be in letters that the terminal's encoding lacks
     try:
         with on_first_signal(interrupt):
             return _check(arguments.folder, arguments.workers)

@@ -22,7 +22,7 @@ from fastadv.data.image_source import MOST_BYTES, Stamp
 from fastadv.regular_files import read_regular
 from fastadv.wording import counted, few, printable
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # what both loaders decode
+EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # names alone: decoding.FORMATS are read
 SPLITS = ("train", "val")
 
 
@@ -121,7 +121,7 @@ def _mention_names(root: Path, names: Sequence[str]) -> None:
 
 def _instead(root: Path) -> str:
     """What lies in a folder that was to hold others."""
-    files = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    files = sorted(entry.name for entry in root.iterdir() if not is_hidden(entry.name))
     return f"; there are {few(files, most=3)}" if files else "; it is empty"
 
 
@@ -135,15 +135,13 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
     Raises:
         OSError: a folder cannot be read.
         ValueError: no classes, a class without an image, a folder that is none of ``classes``, or a link that leads
-            nowhere.
+            nowhere and may have led to a class.
     """
     with os.scandir(root) as entries:
         shown = [entry for entry in entries if not is_hidden(entry.name)]
     folders = sorted(entry.name for entry in shown if leads_to_folder(entry))
-    if lost := sorted(entry.name for entry in shown if entry.is_symlink() and not os.path.exists(entry.path)):
-        raise ValueError(
-            f"{root}: links that lead nowhere, so that classes may be missing: {few(lost)}. Remove or mend them"
-        )
+    lost = [entry.name for entry in shown if entry.is_symlink() and not os.path.exists(entry.path)]
+    _check_lost(root, lost, classes)
     if not folders:
         raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE, or {SHARDS}{_instead(root)}")
     classes = tuple(classes or folders)
@@ -162,6 +160,16 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
     numbers = {name: number for number, name in enumerate(classes)}
     labels = torch.tensor([numbers[name] for name in folders]).repeat_interleave(counts)  # [N]
     return ImageFolder(root, paths, labels, classes)
+
+
+def _check_lost(root: Path, lost: Sequence[str], classes: Sequence[str]) -> None:
+    """Refuse links that lead nowhere in a class's place; any may be in one where no file names the classes."""
+    if missing := sorted(name for name in lost if not classes or name in classes):
+        what = "images of classes are" if classes else "classes may be"
+        otherwise = "" if classes else f", or name all classes in {root.parent / CLASSES_FILE}, a line each"
+        raise ValueError(
+            f"{root}: links that lead nowhere, so that {what} missing: {few(missing)}. Remove or mend them{otherwise}"
+        )
 
 
 def _check_named(root: Path, folders: Sequence[str], classes: Sequence[str]) -> None:

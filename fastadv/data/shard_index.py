@@ -1,6 +1,7 @@
 """The index of a shard: where its images lie and what they show, made once and kept beside the shard.
 
 What is kept is believed only as long as the shard is the very file that it was made of, and only if it can be true.
+Where both lie on a read-only file system, they came there together, and the shard's size and time of writing will do.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 import uuid
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -88,11 +88,18 @@ class ShardIndex:
         """How many files there are that are no images and no classes, for each ending."""
         return Counter({os.fsdecode(e): int(n) for e, n in zip(self.endings, self.counts, strict=True)})
 
-    def is_of(self, stamp: NDArray[np.int64]) -> bool:
-        """Whether it was made of the file with this stamp, and can be true of it."""
+    def is_of(self, stamp: NDArray[np.int64], *, copied: bool) -> bool:
+        """Whether it was made of the file with this stamp, and can be true of it.
+
+        Args:
+            stamp: [4] int64, of the file.
+            copied: whether the file is a copy, whose time of any change is another one.
+        """
+        compared = _CHANGED if copied else len(stamp)
         return (
             all(array.ndim == 1 and _is_sound(name, array.dtype) for name, array in vars(self).items())
-            and np.array_equal(self.stamp, stamp)
+            and len(self.stamp) == len(stamp)
+            and np.array_equal(self.stamp[:compared], stamp[:compared])
             and len(self.keys) == len(self.offsets) == len(self.sizes) == len(self.labels) > 0
             and len(self.endings) == len(self.counts)
             and min(self.offsets.min(), self.sizes.min(), self.labels.min()) >= 0
@@ -104,8 +111,10 @@ def _is_sound(name: str, kind: np.dtype) -> bool:
     return kind.kind == "S" if name in ("keys", "lost", "endings") else kind == np.int64
 
 
-def index_of(file: Path, contents: Callable[[Path], Contents]) -> ShardIndex:
+def index_of(file: Path, contents: Callable[[Path], Contents]) -> tuple[ShardIndex, str]:
     """The index that is kept, if it is the file's, or else one that is made of the file, and kept.
+
+    With it comes why it cannot be kept, or nothing. That of a file that was written just now is not kept either.
 
     Args:
         file: the shard.
@@ -114,18 +123,20 @@ def index_of(file: Path, contents: Callable[[Path], Contents]) -> ShardIndex:
     Raises:
         OSError: the shard cannot be read.
         ValueError: it is damaged or holds no images, or one of too long a name or label.
-
-    Warns:
-        UserWarning: the index cannot be kept, and will have to be made again.
     """
     kept, now, stamp = file.with_name(file.name + SUFFIX), time.time_ns(), _stamp(file)
     index = _loaded(kept)
-    if index is not None and index.is_of(stamp):
-        return index
+    if index is not None and index.is_of(stamp, copied=_is_read_only(file) and _is_read_only(kept)):
+        return index, ""
     index = _made(file, contents(file), stamp)
-    if now - stamp[_CHANGED] > _TICK:
-        _keep(kept, index)
-    return index
+    if stamp[_CHANGED] > now:  # on some file systems always: they say that a file changes when it is looked at
+        return index, "by the file system's clock it was written later than now"
+    return index, _keep(kept, index) if now - stamp[_CHANGED] > _TICK else ""
+
+
+def _is_read_only(file: Path) -> bool:
+    """Whether its file system is one that nothing here can write to."""
+    return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
 
 
 def _stamp(file: Path) -> NDArray[np.int64]:  # [4]
@@ -178,7 +189,8 @@ def _encoded(file: Path, names: Sequence[str]) -> NDArray[np.bytes_]:  # [n]
     return np.array(encoded, np.bytes_)
 
 
-def _keep(path: Path, index: ShardIndex) -> None:
+def _keep(path: Path, index: ShardIndex) -> str:
+    """Write an index; returns why it cannot be written, or nothing."""
     # A name of its own: processes in two containers may have one number. savez would append the ending.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
     try:
@@ -187,4 +199,5 @@ def _keep(path: Path, index: ShardIndex) -> None:
     except OSError as error:
         with suppress(OSError):  # on a read-only file system even of a file that is not there
             beside.unlink()
-        warnings.warn(f"the index {path} cannot be kept and is made at each start ({error.strerror})", stacklevel=2)
+        return error.strerror or str(error)
+    return ""

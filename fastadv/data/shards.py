@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastadv.callers import caller_level
 from fastadv.data.class_names import CLASSES_FILE
 from fastadv.data.image_source import MOST_BYTES, Stamp
 from fastadv.data.shard_index import Contents, index_of
-from fastadv.wording import counted, printable
+from fastadv.wording import counted, few, printable
 
 MOST_UNNAMED = 50_000  # classes that are numbered by labels alone, whatever the number of images
 _READERS = 16  # shards indexed at a time: each waits for the disk
@@ -69,7 +71,8 @@ class ShardedImages:
         number, size = int(self.shard[index]), int(self.sizes[index])
         if size > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes, more than the limit of {MOST_BYTES:,}")
-        descriptor = os.open(self.files[number], os.O_RDONLY)
+        # A pipe that has taken the shard's place would be waited for.
+        descriptor = os.open(self.files[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if _stamp(os.fstat(descriptor)) != self.stamps[number]:
                 raise OSError("the shard has changed since its images were listed")
@@ -108,11 +111,12 @@ def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], cla
             it cannot be meant to count them.
 
     Warns:
-        UserWarning: an index cannot be kept, and will have to be made again.
+        UserWarning: indices cannot be kept, and will have to be made again.
     """
     files = tuple(sorted(files))
     with ThreadPoolExecutor(_READERS) as pool:
-        indices = list(pool.map(lambda file: index_of(file, contents), files))
+        indices, not_kept = zip(*pool.map(lambda file: index_of(file, contents), files), strict=True)
+    _mention_not_kept(files, not_kept)
     keys, offsets, sizes, labels = (
         np.concatenate([getattr(index, name) for index in indices]) for name in ("keys", "offsets", "sizes", "labels")
     )
@@ -135,6 +139,17 @@ def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], cla
     )
     _check_labels(source)
     return source if classes else replace(source, classes=tuple(map(str, range(int(labels.max()) + 1))))
+
+
+def _mention_not_kept(files: Sequence[Path], reasons: Sequence[str]) -> None:
+    """Warn of indices that will have to be made again, all of them at once: there may be a thousand."""
+    if any(reasons):
+        names = few([file.name for file, reason in zip(files, reasons, strict=True) if reason], most=3)
+        why = "; ".join(sorted({reason for reason in reasons if reason}))
+        warnings.warn(
+            f"{files[0].parent}: the index of {names} cannot be kept and is made again at the next start ({why})",
+            stacklevel=caller_level(),
+        )
 
 
 def _check_labels(source: ShardedImages) -> None:

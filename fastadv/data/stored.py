@@ -11,6 +11,7 @@ from pathlib import Path
 from fastadv.callers import caller_level
 from fastadv.data import manifest
 from fastadv.data.class_names import named_classes
+from fastadv.data.folder_walk import is_hidden
 from fastadv.data.image_folder import SPLITS, ImageFolder, count_others, scan_image_folder
 from fastadv.data.image_set import ImageData
 from fastadv.data.image_source import ImageSource
@@ -67,12 +68,13 @@ def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
 
 
 def _shards(folder: Path, pattern: str) -> list[Path]:
-    """The shards in a folder of those that are named so.
+    """The shards in a folder of those that are named so, and not hidden.
 
     Raises:
         ValueError: one of them is no file, as a pipe or a link that leads nowhere.
     """
-    files = [path for path in folder.glob(pattern) if not path.is_dir()]  # a class may be called jack-of-spades1
+    shown = (path for path in folder.glob(pattern) if not is_hidden(path.name))
+    files = [path for path in shown if not path.is_dir()]  # a class may be called jack-of-spades1
     if odd := [path.name for path in files if not path.is_file()]:
         raise ValueError(f"{folder}: shards must be regular files, or links to some: {few(odd)}")
     return files
@@ -102,8 +104,8 @@ def _of_one_kind(
 
 
 def _is_own(path: Path) -> bool:
-    """Whether it is hidden or an index, and nobody means it to be read as images."""
-    return path.name.startswith(".") or path.name.endswith(SUFFIX)
+    """Whether it is hidden or an index, or what is left of one, and nobody means it to be read as images."""
+    return is_hidden(path.name) or SUFFIX in path.name
 
 
 def _scan_shards(

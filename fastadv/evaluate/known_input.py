@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastadv.data.preprocessing import InterpolationName
 from fastadv.extras import require
 from fastadv.models.weight_files import WeightFile
 from fastadv.pixels import PixelSpace
+from fastadv.regular_files import read_regular
 
 WAYS = ("size", "central", "keep_aspect", "interpolation")  # fields of DataConfig, and options of commands
 _OF_NETWORKS = ("gp", "bn_eps", "model_kwargs")  # options of timm's script that change a network, but no weight's shape
@@ -58,6 +60,7 @@ def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
     without these, ``timm/resnet18``, tells nothing: the weights may have been trained on images of any size.
 
     Raises:
+        OSError: a file beside it cannot be read.
         ValueError: the library has no weights of that name, what the file says cannot be, or it says that the network
             is another.
     """
@@ -117,9 +120,13 @@ def _timm_config(name: str) -> dict[str, Any]:
 
 
 def _json_of(path: Path) -> dict[str, Any]:
-    """An object in a file; empty if there is none."""
+    """An object in a file; empty if there is none.
+
+    Raises:
+        OSError: the file cannot be read, as a link that leads nowhere.
+    """
     try:
-        content = json.loads(path.read_bytes()) if path.is_file() else {}
+        content = json.loads(read_regular(path)) if os.path.lexists(path) else {}
     except (ValueError, RecursionError):
         content = {}
     return content if isinstance(content, dict) else {}

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fastadv.pixels import PixelSpace
 from fastadv.plain_json import built, parsed
+from fastadv.regular_files import read_regular
 from fastadv.remarks import remarks
 from fastadv.wording import counted
 
@@ -192,9 +193,7 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
 
 def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
     """The records of a file, and how many bytes of it are whole lines. No file is no records."""
-    if path.exists() and not path.is_file():  # a device or a pipe may have no end
-        raise OSError(f"{path} is not a file of records")
-    content = path.read_bytes() if path.exists() else b""
+    content = read_regular(path) if path.exists() else b""
     whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
     records = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):

@@ -23,6 +23,7 @@ from torch import nn
 from fastadv.extras import require
 from fastadv.models.weights import misfits
 from fastadv.plain_json import built, parsed
+from fastadv.regular_files import read_regular
 from fastadv.train.config import TrainConfig
 from fastadv.train.parsing import parse_config
 from fastadv.train.yaml_text import read_yaml
@@ -109,18 +110,18 @@ def verified(path: Path) -> dict[str, bytes]:
         raise CheckpointError(f"{path} is not a whole checkpoint, or one of an earlier version: no {SUMS}")
     files: dict[str, bytes] = {}
     try:
-        lines = (path / SUMS).read_bytes().decode("ascii").removesuffix("\n").split("\n")
+        lines = read_regular(path / SUMS).decode("ascii").removesuffix("\n").split("\n")
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
         averaged = [AVERAGED] if (path / AVERAGED).exists() else []
         for name in dict.fromkeys((WEIGHTS, CONFIG, CLASSES, STATE, META, *averaged, *sums)):
-            if (path / name).exists() and not (path / name).is_file():  # a pipe or a device may have no end
-                raise CheckpointError(f"{path} is damaged: {name} is not a file")
-            files[name] = (path / name).read_bytes()
+            files[name] = read_regular(path / name)
             if hashlib.sha256(files[name]).hexdigest() != sums[name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} is damaged: a file of it cannot be read ({error})") from error
+    except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {SUMS} cannot be read ({error})") from error
     return files
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from fastadv.extras import require
 from fastadv.plain_json import parsed
+from fastadv.regular_files import read_regular
 from fastadv.wording import counted
 
 T = TypeVar("T")
@@ -21,11 +22,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One logged iteration: loss, learning rate, and the accuracies (None where no such example) of its last minibatch.
+    """One logged iteration: learning rate, loss and accuracies (None where no such example) over all its minibatches.
 
     ``images_per_s`` and ``data_wait``, the share of the time that went into waiting for the loader (see :class:`Pace`),
-    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` and accuracies are
-    the main one's, the rest is of all.
+    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` is the main one's,
+    the rest is of all.
     """
 
     step: int
@@ -84,8 +85,6 @@ class JsonLog:
 
     def __init__(self, path: Path, *, step: int) -> None:
         if path.exists():
-            if not path.is_file():  # reading a device may never end
-                raise OSError(f"{path} is not a file: a log cannot be kept there")
             _keep_until(path, step)
         self._file = path.open("a", encoding="utf-8")
 
@@ -100,7 +99,7 @@ class JsonLog:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    content = path.read_bytes()
+    content = read_regular(path)
     lines = content.splitlines(keepends=True)
     steps = [_step_of(line) for line in lines]
     whole = len(lines) if content.endswith(b"\n") else len(lines) - 1  # the last may have been cut short

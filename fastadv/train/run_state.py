@@ -142,14 +142,13 @@ def _moments_misfit(index: Any, state: Any, shapes: Mapping[int, Tensor], moment
 
 
 def _moments(config: OptimizerConfig) -> dict[str, Any]:
-    """What an optimiser keeps of a weight [1, 1], by name."""
+    """What an optimiser keeps of a weight [1, 1], by name; SGD without momentum keeps nothing."""
     with torch.random.fork_rng([]):
         model = nn.Linear(1, 1, bias=False)
     optimizer = create_optimizer(model, config)
     model.weight.grad = torch.zeros_like(model.weight)
     optimizer.step()
-    (state,) = optimizer.state.values()
-    return dict(state)
+    return dict(next(iter(optimizer.state.values()), {}))
 
 
 def _processes_misfit(found: Any, count: int, expected: Mapping[str, Any], buffers: Sequence[Tensor]) -> str | None:

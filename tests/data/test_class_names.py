@@ -65,6 +65,14 @@ def test_a_blank_line_between_names_is_refused(tmp_path: Path, content: str, lin
         named_classes(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n\n", b"\xef\xbb\xbf", "\ufeff\n".encode("utf-16-le")])
+def test_a_file_that_names_no_class_is_refused(tmp_path: Path, content: bytes) -> None:
+    """As if it were not there, other numbers could stand for the classes: the file may have been cut short."""
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/classes\.txt names no class: .*"):
+        named_classes(tmp_path)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.one_of(st.binary(max_size=20), st.binary(max_size=20).map(lambda rest: b"\xff\xfe" + rest)))
 def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:
@@ -72,7 +80,8 @@ def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:
         (Path(name) / "classes.txt").write_bytes(content)
         with suppress(ValueError):
             names = named_classes(Path(name))
-            assert all(one == one.strip(" \t\r") and not {"\0", "\n"} & set(one) for one in names) and "" not in names
+            assert all(one == one.strip(" \t\r") and not {"\0", "\n"} & set(one) for one in names)
+            assert names and "" not in names
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "fastadv-manifest.json"])
@@ -84,13 +93,27 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name
         data.load("imagenet", tmp_path)
 
 
-def test_a_class_on_a_disk_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    """The classes after it would have other numbers."""
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (None, r"so that classes may be missing: bat\. Remove or mend them, or name all classes in .*/classes\.txt"),
+        ("ape\nbat\ncat\n", r"so that images of classes are missing: bat\. Remove or mend them$"),
+        ("ape\ncat\n", None),  # it is a class by no means
+    ],
+    ids=["no classes.txt", "named", "not named"],
+)
+def test_a_class_on_a_disk_that_is_gone_is_an_error(tmp_path: Path, named: str | None, says: str | None) -> None:
+    """The classes after it would have other numbers, or the accuracy be that of fewer of them."""
     write(tmp_path, "ape", "cat")
     for split in ("train", "val"):
         (tmp_path / split / "bat").symlink_to(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"links that lead nowhere, so that classes may be missing: bat\. Remove"):
-        data.scan(tmp_path)
+    if named is not None:
+        (tmp_path / "classes.txt").write_text(named)
+    if says is None:
+        assert scanned(tmp_path) == (("ape", "cat"), [])
+    else:
+        with pytest.raises(ValueError, match=says):
+            data.scan(tmp_path)
 
 
 def test_a_folder_whose_name_is_not_utf_8_can_be_named(tmp_path: Path) -> None:

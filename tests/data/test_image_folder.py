@@ -84,6 +84,7 @@ def flat(root: Path) -> None:
     (root / "val").mkdir()
     for number in range(4):
         (root / "val" / f"{number}.JPEG").touch()
+    (root / "val" / "$RECYCLE.BIN").mkdir()
 
 
 def shards_on_one_side(root: Path) -> None:
@@ -121,8 +122,7 @@ def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error:
     [
         ("class0\nclass1\nclass2\n", [1, 1, 1]),
         ("class1\nclass0", [0, 0, 0]),
-        ("absent\r\nclass0\r\nclass1\r\n\n", [2, 2, 2]),
-        ("", [0, 0, 0]),  # names nothing
+        ("absent\r\nclass0\r\nclass1\r\n\r\n", [2, 2, 2]),
         (None, [0, 0, 0]),
     ],
 )

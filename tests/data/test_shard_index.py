@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fastadv import data
+from fastadv.cli import main
 from fastadv.data import shard_index, shards
 from fastadv.data.shard_index import ShardIndex
+from fastadv.data.tar_shards import tar_entries
+from tests.data.pictures import write_data_set
 from tests.data.test_shards import WRITERS, each_kind, write_tar, write_tfrecord
 
 EXAMPLES = [("a", b"image of a", 1), ("b", b"image of b", 0)]
 TAR = WRITERS["tar"][0].format(0)
+INDEX = TAR + shard_index.SUFFIX
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def labels(root: Path) -> list[int]:
 
 
 def index_of(root: Path) -> Path:
-    return root / "train" / (TAR + shard_index.SUFFIX)
+    return root / "train" / INDEX
 
 
 def with_others(**arrays: Any) -> Callable[[bytes], bytes]:
@@ -133,6 +140,33 @@ def test_a_shard_with_the_same_size_and_time_is_another(root: Path) -> None:
     assert labels(root) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("read_only", "seconds", "used"),
+    [((TAR, INDEX), 0, True), ((TAR, INDEX), 1, False), ((TAR,), 0, False), ((INDEX,), 0, False), ((), 0, False)],
+    ids=["both read-only", "written at another time", "shard read-only", "index read-only", "neither"],
+)
+def test_an_index_that_came_with_a_shard_to_a_read_only_file_system_is_used(
+    root: Path, read_only: tuple[str, ...], seconds: int, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container's image: else a thousand shards would be read whole at each start."""
+    shard, read = shutil.copytree(root / "train", root / "copy") / TAR, []
+    written = shard.stat().st_mtime_ns + seconds * 10**9
+    os.utime(shard, ns=(written, written))
+    flags = {name: os.ST_RDONLY for name in read_only}
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags.get(path.name, 0)))
+    shard_index.index_of(shard, lambda file: read.append(file) or tar_entries(file))
+    assert bool(read) is not used
+
+
+def test_a_file_system_that_is_ahead_of_the_clock_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one that dates files by when they are looked at: no index would ever be kept."""
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    index_of(root).unlink()
+    with pytest.warns(UserWarning, match=rf"^{root}/train: the index of {TAR} cannot be kept .* later than now\)$"):
+        assert labels(root) == [1, 0]
+    assert not index_of(root).exists()
+
+
 def test_the_index_of_a_shard_that_was_just_written_is_not_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written again at once, it would look the same."""
     monkeypatch.setattr(shard_index, "_TICK", 10**12)
@@ -144,6 +178,14 @@ def test_a_shard_that_changes_while_it_is_used_is_read_no_more(root: Path) -> No
     source = data.scan(root)["train"]
     time.sleep(0.02)
     write_tar(root / "train" / TAR, [("a", b"image of A", 0), ("b", b"image of B", 1)])
+    with pytest.raises(OSError, match="the shard has changed since its images were listed"):
+        source.read(0)
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_not_waited_for(root: Path) -> None:
+    source = data.scan(root)["train"]
+    (root / "train" / TAR).unlink()
+    os.mkfifo(root / "train" / TAR)
     with pytest.raises(OSError, match="the shard has changed since its images were listed"):
         source.read(0)
 
@@ -203,6 +245,26 @@ def test_folders_beside_shards_are_named(root: Path) -> None:
         data.scan(root)
 
 
+@pytest.mark.parametrize("name", ["lost+found", "@eaDir", ".snapshot"])
+def test_what_systems_add_beside_shards_is_passed_over(
+    root: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train" / name).mkdir()
+    (root / "train" / f"._{TAR}").write_bytes(b"AppleDouble")
+    (root / "train" / f"{INDEX}.0123.npz").touch()  # of a process that was killed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert labels(root) == [1, 0]
+    main(["data", "check", str(root)])
+    assert "beside the shards" not in capsys.readouterr().out
+
+
+def test_a_hidden_shard_beside_class_folders_is_none(tmp_path: Path) -> None:
+    write_data_set(tmp_path, per_class=1, classes=2)
+    (tmp_path / "train" / ".cache.tar").touch()
+    assert data.scan(tmp_path)["train"].classes == ("class0", "class1")
+
+
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo], ids=["link", "pipe"])
 def test_a_shard_that_is_no_file_is_named(root: Path, make: Callable[[Path], None]) -> None:
     make(root / "train" / "1.tar")
@@ -212,5 +274,5 @@ def test_a_shard_that_is_no_file_is_named(root: Path, make: Callable[[Path], Non
 
 def test_what_an_index_says_is_what_was_read(root: Path) -> None:
     before = data.scan(root)["train"]
-    index = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
-    assert isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}
+    index, not_kept = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
+    assert not_kept == "" and isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}

@@ -211,8 +211,12 @@ def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
     root = write_shards(folder, "tar")
     for number in range(2):
         (root / "train" / f"{number:06}.tar.fastadv-index.npz").mkdir()
-    with pytest.warns(UserWarning, match="cannot be kept and is made at each start"):
+    with pytest.warns(UserWarning) as said:
         assert len(data.scan(root)["train"]) == 12
+    assert [str(one.message) for one in said] == [
+        f"{root}/train: the index of 000000.tar, 000001.tar cannot be kept and is made again at the next start (Is a "
+        f"directory)"
+    ]
     assert len(list((root / "train").iterdir())) == 4  # and nothing is left of the trial
 
 
@@ -223,7 +227,7 @@ def test_shards_on_a_read_only_file_system(folder: Path, monkeypatch: pytest.Mon
     root = write_shards(folder, "tar")
     monkeypatch.setattr(np, "savez", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.warns(UserWarning, match=r"made at each start \(Read-only file system\)"):
+    with pytest.warns(UserWarning, match=r"made again at the next start \(Read-only file system\)"):
         assert len(data.scan(root)["train"]) == 12
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,16 @@ def test_timms_file_beside_the_weights(tmp_path: Path) -> None:
     assert known("timm/resnet34", path=tmp_path / "w.safetensors").size is None
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert known("timm/resnet18", path=tmp_path / "w.safetensors").size is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("gone")], ids=["pipe", "link to nothing"])
+def test_a_file_beside_the_weights_that_cannot_be_read_is_an_error(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Else images would be shown otherwise than it says."""
+    make(tmp_path / "config.json")
+    with pytest.raises(OSError, match=r"config\.json"):
+        known("timm/resnet18", path=tmp_path / "w.safetensors")
 
 
 def test_weights_of_a_checkpoint_know_more(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_of_a_transfer_the_source_is_attacked(path: Path, caplog: pytest.LogCapt
 
 
 def test_records_are_read_from_files_alone() -> None:
-    with pytest.raises(OSError, match="/dev/zero is not a file of records"):
+    with pytest.raises(OSError, match="this is a device, not a regular file: '/dev/zero'"):
         read_records(Path("/dev/zero"), Record)
 
 

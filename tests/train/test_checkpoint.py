@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fastadv import models
-from fastadv.train import ModelConfig, TrainConfig, checkpoint
+from fastadv.train import ModelConfig, TrainConfig, checkpoint, checkpoint_content
 from fastadv.train.checkpoint import CheckpointError, Meta
 
 CONFIG = TrainConfig(model=ModelConfig(options={"width": 0.1}))
@@ -253,12 +253,12 @@ def test_state_is_not_unpickled_blindly(tmp_path: Path) -> None:
 def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --keep 1: each checkpoint is gone some time after it was found."""
     save(tmp_path, 1)
-    read_bytes, find = Path.read_bytes, checkpoint._folders
+    read_regular, find = checkpoint_content.read_regular, checkpoint._folders
 
     def reading(path: Path) -> bytes:
         if path.name == "state.pt" and not (tmp_path / "checkpoints/step-00000002").exists():
             save(tmp_path, 2, keep=1)
-        return read_bytes(path)
+        return read_regular(path)
 
     def finding(run: Path) -> list[Path]:
         found = find(run)
@@ -270,7 +270,7 @@ def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch
     if at == "found":
         monkeypatch.setattr(checkpoint, "_folders", finding)
     else:
-        monkeypatch.setattr(Path, "read_bytes", reading)
+        monkeypatch.setattr(checkpoint_content, "read_regular", reading)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert checkpoint.load_model(tmp_path).step == 2
