@@ -98,6 +98,9 @@ class DeviceTensor(Tensor):
             return nn.Parameter(copied, self.requires_grad)
         return copied.requires_grad_(self.requires_grad)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.host.__reduce_ex__(protocol)  # as a file of a GPU's tensors is read where there is none
+
     def __tensor_flatten__(self) -> tuple[list[str], Runtime]:
         return ["host"], self.runtime
 
