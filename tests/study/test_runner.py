@@ -9,7 +9,7 @@ import torch
 
 from fastadv.study.plan import Network, Robustness
 from fastadv.study.runner import Machine, Place, Runner, Work
-from fastadv.train import checkpoint
+from fastadv.train import checkpoint, checkpoint_content
 from tests.evaluate.test_evaluate_cli import save_run
 from tests.study.conftest import tiny
 
@@ -18,14 +18,14 @@ from tests.study.conftest import tiny
 def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Each time that a file of weights is read, its path."""
     found: list[Path] = []
-    read_bytes = Path.read_bytes
+    read = checkpoint_content.read_regular
 
-    def noting(path: Path) -> bytes:
+    def noting(path: Path, *limits: int) -> bytes:
         if path.name == checkpoint.WEIGHTS:
             found.append(path)
-        return read_bytes(path)
+        return read(path, *limits)
 
-    monkeypatch.setattr(Path, "read_bytes", noting)
+    monkeypatch.setattr(checkpoint_content, "read_regular", noting)
     return found
 
 
