@@ -341,7 +341,7 @@ def _warn_of_outputs(attack: str, logits: Tensor) -> bool:  # [N, K]
     probabilities = (logits >= 0).all() & ((logits.sum(dim=1, dtype=torch.float32) - 1).abs() < 1e-3).all()
     if not logits.isfinite().all():
         problem = "are not all finite, and where they are not there is no gradient to follow"
-    elif logits.shape[1] > 1 and probabilities:
+    elif probabilities:
         problem = "look like probabilities, whose gradient vanishes: return the logits, without softmax"
     else:
         return False
