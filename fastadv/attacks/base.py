@@ -44,8 +44,8 @@ class Attack(ABC):
             drawn from anew for each example.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
         validate: which batches must lie in the space, the ``"first"`` alone, ``"always"`` each, or ``"never"`` any;
-            what does not is clipped where it is not looked at, and that change counts as no perturbation. On a GPU no
-            batch after the first is waited for: an error then comes with the next call, and names the call that it is
+            what does not is clipped where it is not looked at, and that change counts as no perturbation. On a GPU a
+            batch after the first is waited for in the next call: an error comes there, and names the call that it is
             about. With the first batch the model's outputs and the gradient are looked at, too: probabilities, NaN, or
             images whose gradient is zero give a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
