@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 .PHONY: demo test lint bench gpu format clean
 
 demo: $(VENV)/built
-	$(RUN) -m fastadv.demo
+	$(RUN) -m fastadv.cli.demo
 
 test: $(VENV)/built
 	OMP_WAIT_POLICY=passive $(RUN) -m pytest $(SHARED) --durations=30 --durations-min=3

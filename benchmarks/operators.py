@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastadv.attacks.recorder import waits
+from fastadv.attacks.engine.cuda_graph_recorder import waits
 
 
 class Operators(TorchDispatchMode):

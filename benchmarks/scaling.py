@@ -22,9 +22,10 @@ from benchmarks.collectives import Collectives
 from benchmarks.harness import Table
 from benchmarks.machine import describe
 from benchmarks.trainers import CLASSES, random_trainer, step
-from fastadv import devices, models
+from fastadv import models
+from fastadv.distributed import Processes, device_name, joined
 from fastadv.train import AttackConfig, TrainConfig, Trainer
-from fastadv.train.distributed import Processes, device_name, joined
+from fastadv.utils import devices
 
 TALLY = 5  # numbers, in float64
 

@@ -27,8 +27,8 @@ from torchvision.transforms import v2
 from benchmarks.harness import TABLES, Interleaved, Table
 from fastadv import PixelSpace
 from fastadv.data import DaliLoader, ImageSource, Preprocessing, TorchvisionLoader
-from fastadv.data.decoding import decode, open_image
-from fastadv.data.image_folder import scan_class_folders
+from fastadv.data.sources.folder import scan_class_folders
+from fastadv.data.transforms.decode import decode, open_image
 
 WORKERS = len(os.sched_getaffinity(0))
 BATCH, SIZE, COUNT, ROUNDS = 32, 299, 1536, 5

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from fastadv import PixelSpace, data
+from fastadv.distributed import ALONE, Processes, data_parallel
 from fastadv.train import AdversarialTask, TrainConfig, Trainer
 from fastadv.train.compiled import CompiledOrEager
-from fastadv.train.distributed import ALONE, Processes, data_parallel
 
 CLASSES = 1000
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Interleaved, Table, Timing, whole_seconds
 from benchmarks.machine import describe
-from fastadv import PixelSpace, TruncatedNormalEps, data, devices, models
+from fastadv import PixelSpace, TruncatedNormalEps, data, models
 from fastadv.evaluate import evaluate, proportion
 from fastadv.train import AdversarialTask, FreeTask, Replayed, fast_task
-from fastadv.train.interfaces import Task
+from fastadv.train.protocols import Task
+from fastadv.utils import devices
 
 SPACE = PixelSpace.unit()
 ATTACKS: dict[str, dict[str, int]] = {"fgsm": {}, "step_ll": {}, "iter_basic": {}, "pgd": {"steps": 20}}

@@ -5,7 +5,7 @@ import os
 import sys
 
 from fastadv.cli import main
-from fastadv.train.distributed import launched
+from fastadv.distributed import launched
 
 if __name__ == "__main__":
     code = main()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastadv import ops
-from fastadv.options import is_number
+from fastadv.utils.validation import is_number
 
 
 @dataclass(frozen=True)

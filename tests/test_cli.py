@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fastadv import cli, info
+from fastadv import cli
+from fastadv.cli import info
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_one_of_several_processes_ends_before_the_interpreter_is_dismantled(
 def test_core_needs_torch_and_numpy_alone() -> None:
     """Importing the package, its operators, attacks and `fastadv info` loads no optional dependency."""
     script = (
-        "import sys, fastadv, fastadv.ops, fastadv.attacks, fastadv.info; fastadv.train; fastadv.models; "
+        "import sys, fastadv, fastadv.ops, fastadv.attacks, fastadv.cli.info; fastadv.train; fastadv.models; "
         "loaded = {name.split('.')[0] for name in sys.modules}; "
         "optional = {'jsonargparse', 'rich', 'safetensors', 'sklearn', 'tensorboard', 'torchvision', 'matplotlib'}; "
         "assert not loaded & optional, loaded & optional"

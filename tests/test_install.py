@@ -77,7 +77,8 @@ def test_pip_install_without_cuda(distribution: Path, tmp_path: Path) -> None:
         "import fastadv, fastadv.ops, sys; assert fastadv.__file__.startswith(sys.argv[1]), fastadv.__file__; "
         "from torch import ones, zeros; adv = zeros(1, 1); "
         "fastadv.ops.sign_step_(adv, adv, ones(1, 1), alpha=2, eps=1); assert adv.item() == 1; "
-        "from fastadv.cli import main; from fastadv.train.parsing import recipes; assert recipes(); main(['info'])"
+        "from fastadv.cli import main; from fastadv.train.config_parsing import recipes; assert recipes(); "
+        "main(['info'])"
     )
     run = subprocess.run(
         [sys.executable, "-c", check, str(target)],

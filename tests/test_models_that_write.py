@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from fastadv import PixelSpace, attacks
 from fastadv.evaluate import evaluate
-from fastadv.evaluate.leaking import leaking
+from fastadv.evaluate.label_leaking import leaking
 from fastadv.evaluate.transfer import transfer
 from fastadv.train import AdversarialTask, FreeTask
-from fastadv.train.accuracy import accuracy
+from fastadv.train.validation import accuracy
 from tests.attacks.models import CLASSES, ConvNet, batch
 
 UNIT = PixelSpace.unit()

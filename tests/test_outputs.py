@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from fastadv.cli import main
-from fastadv.outputs import make_folder, only_writer
+from fastadv.utils.files import make_folder, only_writer
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from fastadv.outputs import only_writer
+from fastadv.utils.files import only_writer
 with only_writer(Path(sys.argv[1])):
     if sys.argv[2:] != ["fork"] or os.fork() > 0:
         print("held", flush=True)

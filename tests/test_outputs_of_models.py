@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fastadv import PixelSpace, attacks
 from fastadv.evaluate import evaluate
-from fastadv.heads import logits_hint
 from fastadv.train import AdversarialTask, FreeTask
+from fastadv.utils.model_outputs import logits_hint
 
 UNIT = PixelSpace.unit()
 LABELS = torch.tensor([0, 1, 2])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastadv import signals
+from fastadv.utils import signals
 
 PATIENCE = 120  # seconds
 

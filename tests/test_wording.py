@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from fastadv import data
 from fastadv.cli import main
+from fastadv.cli.transfer import _pair
+from fastadv.cli.warning_lines import warning_lines
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of, save_figure
+from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.known_input import KnownInput
-from fastadv.evaluate.statistics import proportion, wilson
-from fastadv.evaluate.subjects import Named, _names, _spaces
+from fastadv.evaluate.model_specs import Named, _names, _spaces
 from fastadv.evaluate.tables import Table, save_table, to_csv, to_markdown, to_rich
-from fastadv.evaluate.transfer_cli import _pair
 from fastadv.pixels import PixelSpace
-from fastadv.remarks import remarks, remarks_shown
-from fastadv.warning_lines import warning_lines
-from fastadv.wording import few, printable, printable_lines
+from fastadv.utils.log import remarks, remarks_shown
+from fastadv.utils.text import few, printable, printable_lines
 from tests.data.pictures import jpeg, write_folder
 
 LONE_BYTE = os.fsdecode(b"c\xff")

@@ -14,9 +14,9 @@ from torchvision.models.inception import InceptionOutputs
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, data
 from fastadv.evaluate import evaluate, evaluate_each
-from fastadv.heads import split_heads
 from fastadv.train import AdversarialTask, FreeTask, fast_task
-from fastadv.train.accuracy import accuracy
+from fastadv.train.validation import accuracy
+from fastadv.utils.model_outputs import split_heads
 
 UNIT = PixelSpace.unit()
 IMAGES, LABELS = torch.full((6, 3, 2, 2), 0.5), torch.arange(6) % 5

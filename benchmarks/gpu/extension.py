@@ -22,7 +22,7 @@ def build(limit: float) -> Done:
 def without_kernels() -> str | None:
     """Why the extension that was built does not run on this GPU, and what to do; None where it does."""
     try:
-        info = importlib.import_module("fastadv.info")  # only now: the extension may just have been built
+        info = importlib.import_module("fastadv.cli.info")  # only now: the extension may just have been built
     except ImportError as error:
         return str(error)
     major, minor = torch.cuda.get_device_capability()

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack, no_such_option, options_of
+from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.fast_entropy import FastEntropy
 from fastadv.attacks.fast_grad import FastGradL2, FastGradLinf
 from fastadv.attacks.fgsm import FGSM

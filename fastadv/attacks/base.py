@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastadv.attacks.amounts import Eps, Size, checked_eps
 from fastadv.attacks.docstrings import described
-from fastadv.attacks.isolation import BN_MODES
+from fastadv.attacks.engine.step_sizes import Eps, Size, checked_eps
 from fastadv.eps import TruncatedNormalEps
-from fastadv.misfits import labels_hint, tensor_hint
-from fastadv.options import check_choice, check_label_smoothing, check_model, check_switches
-from fastadv.pixel_range import VALIDATE, RangeWatch
 from fastadv.pixels import DTYPES, PixelSpace, check_space
-from fastadv.streams import RandomStream
+from fastadv.pixels.range_check import VALIDATE, RangeWatch
+from fastadv.utils.input_hints import labels_hint, tensor_hint
+from fastadv.utils.module_modes import BN_MODES
+from fastadv.utils.rng import RandomStream
+from fastadv.utils.validation import check_choice, check_label_smoothing, check_model, check_switches
 
 _ON_LABELS = {
     True: "Called with images and their true labels.",

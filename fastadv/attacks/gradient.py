@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from fastadv import ops
-from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
-from fastadv.attacks.capture import Captures
-from fastadv.attacks.common_scale import to_common_scale
-from fastadv.attacks.compiled import Compiled
-from fastadv.attacks.foldable import memory_of
-from fastadv.attacks.folding import FoldedModel
-from fastadv.attacks.folds import Folds
-from fastadv.attacks.isolation import isolated, mixes_examples, raw_module
-from fastadv.attacks.iterate import Iterate
-from fastadv.attacks.no_gradient import warn_without_gradient, without_gradient
-from fastadv.attacks.training_mode import TrainingWatch
-from fastadv.callers import caller_level
-from fastadv.heads import check_classes, logits_hint, split_heads
-from fastadv.misfits import batch_hint, explaining, explaining_gradient, refuse_transforms
-from fastadv.options import check_aux_weight, check_switches
+from fastadv.attacks.engine.bn_folding import FoldedModel
+from fastadv.attacks.engine.bn_folding_cache import Folds
+from fastadv.attacks.engine.bn_folding_search import memory_of
+from fastadv.attacks.engine.compiled import Compiled
+from fastadv.attacks.engine.cuda_graphs import Captures
+from fastadv.attacks.engine.gradient_scale import to_common_scale
+from fastadv.attacks.engine.state import Iterate
+from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.engine.training_mode import TrainingWatch
+from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
+from fastadv.utils.input_hints import batch_hint, explaining, explaining_gradient, refuse_transforms
+from fastadv.utils.model_outputs import check_classes, logits_hint, split_heads
+from fastadv.utils.module_modes import isolated, mixes_examples, raw_module
+from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.validation import check_aux_weight, check_switches
 
 T = TypeVar("T")
 _READ_ANEW = ("eps", "alpha", "steps")

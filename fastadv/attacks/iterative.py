@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.attacks.amounts import Size, checked_alpha
+from fastadv.attacks.engine.step_sizes import Size, checked_alpha
 from fastadv.attacks.gradient import GradientAttack
 
 

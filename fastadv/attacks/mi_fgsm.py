@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.attacks.amounts import Size
+from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.iterative import IterativeAttack
-from fastadv.options import is_number
+from fastadv.utils.validation import is_number
 
 
 class MIFGSM(IterativeAttack):

@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from fastadv import ops
-from fastadv.attacks.amounts import Size
 from fastadv.attacks.base import Attack
+from fastadv.attacks.engine.step_sizes import Size
 
 
 class _Noise(Attack):

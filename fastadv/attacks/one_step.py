@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fastadv.attacks.amounts import Size
-from fastadv.attacks.folding import FoldedModel
+from fastadv.attacks.engine.bn_folding import FoldedModel
+from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.engine.zero_gradients import without_gradient
 from fastadv.attacks.gradient import GradientAttack
-from fastadv.attacks.isolation import isolated, mixes_examples, raw_module
-from fastadv.attacks.no_gradient import without_gradient
+from fastadv.utils.module_modes import isolated, mixes_examples, raw_module
 
 
 class OneStepAttack(GradientAttack):

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from fastadv import ops
-from fastadv.attacks.amounts import Size
+from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.iterative import IterativeAttack
-from fastadv.options import check_switches
+from fastadv.utils.validation import check_switches
 
 
 class PGD(IterativeAttack):

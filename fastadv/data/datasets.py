@@ -9,14 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fastadv.data.cifar import load_cifar10
-from fastadv.data.digits import load_digits
-from fastadv.data.folders import REMEDIES
-from fastadv.data.image_folder import expected
-from fastadv.data.image_set import ImageData, ImageSet
-from fastadv.data.image_source import ImageSource
-from fastadv.data.mnist import load_mnist_like
-from fastadv.data.stored import load_splits, load_stored
+from fastadv.data.in_memory.cifar import load_cifar10
+from fastadv.data.in_memory.digits import load_digits
+from fastadv.data.in_memory.download import REMEDIES
+from fastadv.data.in_memory.image_set import ImageData, ImageSet
+from fastadv.data.in_memory.mnist import load_mnist_like
+from fastadv.data.sources.base import ImageSource
+from fastadv.data.sources.folder import expected
+from fastadv.data.sources.scan import load_splits, load_stored
 
 _EMBEDDED: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
 _FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
@@ -41,7 +41,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             ``download``. ``mnist`` and ``fashion_mnist`` are found in torchvision's layout (``MNIST/raw``,
             ``FashionMNIST/raw``) or as the four IDX files directly in the folder, plain or ``.gz``; ``cifar10`` in
             ``cifar-10-batches-py``. ``imagenet`` is any set of image files in ``train/CLASS/IMAGE`` and
-            ``val/CLASS/IMAGE``, or of shards, as :func:`fastadv.data.stored.scan` describes them.
+            ``val/CLASS/IMAGE``, or of shards, as :func:`fastadv.data.sources.scan.scan` describes them.
         download: fetch the files into ``root`` if they are not there.
 
     Raises:

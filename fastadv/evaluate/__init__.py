@@ -1,10 +1,10 @@
 """Evaluation: records of what was measured, and the tables and figures made from them."""
 
+from fastadv.evaluate.accuracy import Counts, evaluate, evaluate_each
 from fastadv.evaluate.figures import robustness_figure, save_figure
-from fastadv.evaluate.leaking import LeakCounts, LeakRecord, run_leaking
+from fastadv.evaluate.intervals import Proportion, proportion
+from fastadv.evaluate.label_leaking import LeakCounts, LeakRecord, run_leaking
 from fastadv.evaluate.records import Evaluation, Record, RecordFile, read_records
-from fastadv.evaluate.robustness import Counts, evaluate, evaluate_each
-from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.sweep import Subject, Sweep, run
 from fastadv.evaluate.tables import Table, robustness_tables, save_table
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord, run_transfer

@@ -7,12 +7,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastadv.attacks.no_gradient import LEAST_SHARE
+from fastadv.attacks.engine.zero_gradients import LEAST_SHARE
+from fastadv.evaluate.intervals import Estimate, wilson
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.statistics import Estimate, wilson
 from fastadv.evaluate.tables import check_same_images, under
-from fastadv.extras import require
-from fastadv.wording import printable_lines
+from fastadv.utils.optional_deps import require
+from fastadv.utils.text import printable_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fastadv import models
-from fastadv.data.preprocessing import InterpolationName
-from fastadv.extras import require
+from fastadv.data.transforms.preprocessing import InterpolationName
 from fastadv.models.weight_files import WeightFile
 from fastadv.pixels import PixelSpace
-from fastadv.regular_files import read_regular
+from fastadv.utils.optional_deps import require
+from fastadv.utils.regular_files import read_regular
 
 WAYS = ("size", "central", "keep_aspect", "interpolation")  # fields of DataConfig, and options of commands
 _OF_NETWORKS = ("gp", "bn_eps", "model_kwargs")  # options of timm's script that change a network, but no weight's shape

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadv.pixels import PixelSpace
-from fastadv.plain_json import built, parsed
-from fastadv.regular_files import read_regular
-from fastadv.remarks import remarks
-from fastadv.wording import counted
+from fastadv.utils.log import remarks
+from fastadv.utils.plain_json import built, parsed
+from fastadv.utils.regular_files import read_regular
+from fastadv.utils.text import counted
 
 CLEAN = "clean"
 

@@ -15,8 +15,8 @@ from fastadv import data
 from fastadv.evaluate.known_input import SYMMETRIC, WAYS, KnownInput, hint_on_size
 from fastadv.models import library_of
 from fastadv.pixels import PixelSpace
-from fastadv.remarks import remarks
 from fastadv.train.config import DataConfig
+from fastadv.utils.log import remarks
 
 
 def one_way(

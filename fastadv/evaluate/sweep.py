@@ -25,18 +25,18 @@ from fastadv.data import (
     loader_version,
     spread,
 )
-from fastadv.evaluate.attack_text import parse_attack
+from fastadv.distributed import ALONE, Processes, gathered, on_all, on_main
+from fastadv.evaluate.accuracy import Counts, evaluate_each, summed
+from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
+from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
-from fastadv.evaluate.robustness import Counts, evaluate_each, summed
-from fastadv.evaluate.statistics import proportion
 from fastadv.pixels import PixelSpace
-from fastadv.progress import Work, work_shown
 from fastadv.train.config import DataConfig
-from fastadv.train.distributed import ALONE, Processes, gathered, on_all, on_main
+from fastadv.utils.progress import Work, work_shown
 
 if TYPE_CHECKING:
-    from fastadv.train.interfaces import Loader
+    from fastadv.train.protocols import Loader
 
 Images = ImageSet | ImageSource
 

@@ -11,10 +11,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.statistics import Proportion, proportion
-from fastadv.extras import require
-from fastadv.wording import printable
+from fastadv.utils.optional_deps import require
+from fastadv.utils.text import printable
 
 if TYPE_CHECKING:
     import rich.table

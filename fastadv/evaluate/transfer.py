@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
-from fastadv.attacks.isolation import isolated
-from fastadv.attacks.no_gradient import WithoutGradient
+from fastadv.attacks.engine.zero_gradients import WithoutGradient
 from fastadv.data import ImageSet
-from fastadv.data.image_source import Selection
-from fastadv.evaluate.attack_text import parse_attack
+from fastadv.data.sources.base import Selection
+from fastadv.evaluate.accuracy import Hits, hits
+from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
+from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import RecordFile, check_counts, key_of
-from fastadv.evaluate.robustness import Hits, hits
-from fastadv.evaluate.statistics import Proportion, proportion
 from fastadv.evaluate.sweep import (
     Images,
     Subject,
@@ -34,9 +33,10 @@ from fastadv.evaluate.sweep import (
     measured_on,
     provenance,
 )
-from fastadv.pixel_range import RangeWatch
 from fastadv.pixels import PixelSpace
-from fastadv.progress import work_shown
+from fastadv.pixels.range_check import RangeWatch
+from fastadv.utils.module_modes import isolated
+from fastadv.utils.progress import work_shown
 
 TOPS = (1, 5)
 

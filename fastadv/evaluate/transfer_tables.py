@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, in_figure, legend_below, panels_of
-from fastadv.evaluate.statistics import proportion, wilson
+from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.tables import INTERVALS, Cell, Table, check_same_images, note_on_shown, notes_on_gradients
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from fastadv.extras import require
 from fastadv.models.activations import ReluDecay, create_activation
 from fastadv.models.libraries import having, timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
+from fastadv.utils.optional_deps import require
 
 __all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "library_of", "names"]
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.models import inception
 
 from fastadv.models.activations import create_activation
-from fastadv.options import check_dropout, check_switches, is_number
+from fastadv.utils.validation import check_dropout, check_switches, is_number
 
 SMALLEST_IMAGE = 75  # pixels a side; from there on every grid has at least one cell
 _STEPS = 16  # every number of filters is a multiple of it, so that one in width is a whole number of filters

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from fastadv.extras import require
+from fastadv.utils.optional_deps import require
 
 # They warn that the default is about to change.
 _OF_TORCHVISION = {name: {"init_weights": True} for name in ("googlenet", "inception_v3")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastadv.models.activations import create_activation
-from fastadv.options import check_dropout, check_switches, is_number
+from fastadv.utils.validation import check_dropout, check_switches, is_number
 
 # Filters and stride of each block, and of the two that a deeper network has besides.
 _DEEPER = ((64, 1), (64, 1))

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.extras import require
 from fastadv.models.beside_weights import harmless_globals
-from fastadv.wording import few
+from fastadv.utils.optional_deps import require
+from fastadv.utils.text import few
 
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
 # What training scripts call the weights among other things, and their averages; of several the first is taken.

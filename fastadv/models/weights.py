@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv.models.weight_files import read_weights
-from fastadv.wording import few
+from fastadv.utils.text import few
 
 # DistributedDataParallel and AveragedModel, torch.compile, Lightning and other modules that hold the network.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")

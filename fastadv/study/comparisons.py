@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fastadv.evaluate.statistics import UNKNOWN, Estimate, combination, phi, ratio, wilson
+from fastadv.evaluate.intervals import UNKNOWN, Estimate, combination, phi, ratio, wilson
 from fastadv.study.results import Share
 
 Quantity = Callable[[float], Estimate]

@@ -14,10 +14,10 @@ from torch import nn
 
 from fastadv import attacks, models
 from fastadv.attacks.iterative import IterativeAttack, paper_iterations
-from fastadv.heads import split_heads
 from fastadv.pixels import PixelSpace
 from fastadv.study.plan import Evaluations, Leaking, Network, Robustness, Transfer
 from fastadv.study.scales import Scale
+from fastadv.utils.model_outputs import split_heads
 
 _LEAST, _MOST, _ENOUGH_S = 3, 50, 0.3  # repetitions: enough to find one that nothing disturbed
 _FEW = 2  # of images beyond this size, a pass over a minibatch would take minutes on a CPU

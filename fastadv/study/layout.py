@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
+from fastadv.evaluate.intervals import Proportion, proportion, quantile, wilson
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.statistics import Proportion, proportion, quantile, wilson
 from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.comparisons import gain

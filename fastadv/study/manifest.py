@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fastadv import info
-from fastadv.plain_json import built, parsed
-from fastadv.regular_files import read_regular
+from fastadv.cli import info
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import SMALL, Scale, imagenet
+from fastadv.utils.plain_json import built, parsed
+from fastadv.utils.regular_files import read_regular
 
 NAME = "study.json"
 _OWN = "the scale's own"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
-from fastadv.extras import require
 from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, REASONS, RULE, UNCLEAR, Finding, summary
-from fastadv.wording import printable
+from fastadv.utils.optional_deps import require
+from fastadv.utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from fastadv.extras import require
+from fastadv.utils.optional_deps import require
 
 EPS = (2.0, 4.0, 8.0, 16.0)  # of all its tables
 

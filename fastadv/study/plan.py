@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastadv.evaluate.tables import Table
 from fastadv.train.config import TrainConfig
-from fastadv.train.parsing import flat
+from fastadv.train.config_parsing import flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,6 @@ from typing import Any
 
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.tables import Table, save_table, to_markdown
-from fastadv.extras import require
-from fastadv.regular_files import read_regular
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
 from fastadv.study.page import page
@@ -22,9 +20,11 @@ from fastadv.study.results import NotMeasured
 from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
-from fastadv.train.parsing import flat
+from fastadv.train.config_parsing import flat
 from fastadv.train.yaml_text import read_yaml
-from fastadv.wording import hours, printable
+from fastadv.utils.optional_deps import require
+from fastadv.utils.regular_files import read_regular
+from fastadv.utils.text import hours, printable
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from fastadv.evaluate.leaking import LeakRecord
+from fastadv.evaluate.label_leaking import LeakRecord
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.transfer import TransferRecord
 from fastadv.study.plan import Network

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from fastadv import data
-from fastadv.evaluate.leaking import LeakRecord, run_leaking
+from fastadv.evaluate.label_leaking import LeakRecord, run_leaking
+from fastadv.evaluate.model_specs import check_classes
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
-from fastadv.evaluate.subjects import check_classes
 from fastadv.evaluate.sweep import Images, Subject, Sweep, fingerprint, run
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
-from fastadv.signals import on_first_signal
 from fastadv.study.cost import Speeds, evaluation_seconds, training_seconds
 from fastadv.study.plan import Leaking, Network, Robustness, Study, Transfer, vary
 from fastadv.study.results import Results
@@ -28,9 +27,10 @@ from fastadv.study.scales import Scale
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
-from fastadv.train.parsing import dump_config
+from fastadv.train.config_parsing import dump_config
 from fastadv.train.trainer import NonFiniteLoss, Trainer
-from fastadv.wording import hours
+from fastadv.utils.signals import on_first_signal
+from fastadv.utils.text import hours
 
 BATCH = 100
 SEED = 0

@@ -21,8 +21,8 @@ from fastadv.train.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from fastadv.train.parsing import parse_config, read_recipe
-from fastadv.wording import counted
+from fastadv.train.config_parsing import parse_config, read_recipe
+from fastadv.utils.text import counted
 
 PAPER_ITERATIONS = 150_000
 PAPER_M = 32

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fastadv.evaluate.statistics import Estimate, quantile
+from fastadv.evaluate.intervals import Estimate, quantile
 from fastadv.study.comparisons import Quantity
 from fastadv.study.results import NotMeasured, Results
 from fastadv.study.scales import Scale

@@ -2,10 +2,10 @@
 
 from fastadv.train.build import create_trainer
 from fastadv.train.config import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
-from fastadv.train.fast import fast_task
-from fastadv.train.free import FreeTask
-from fastadv.train.replays import Replayed
-from fastadv.train.task import Accuracy, AdversarialTask
+from fastadv.train.replay_loader import Replayed
+from fastadv.train.tasks.adversarial import Accuracy, AdversarialTask
+from fastadv.train.tasks.fast import fast_task
+from fastadv.train.tasks.free import FreeTask
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
 __all__ = [

@@ -14,20 +14,20 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastadv import data
-from fastadv.extras import require
-from fastadv.train.accuracy import chance
+from fastadv.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
-from fastadv.train.fast import fast_task
-from fastadv.train.free import FreeTask
-from fastadv.train.interfaces import Averages, Task
 from fastadv.train.optim import create_optimizer, create_schedule
 from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming
-from fastadv.train.replays import Replayed
+from fastadv.train.protocols import Averages, Task
+from fastadv.train.replay_loader import Replayed
 from fastadv.train.resume import starting_point
-from fastadv.train.task import AdversarialTask
+from fastadv.train.tasks.adversarial import AdversarialTask
+from fastadv.train.tasks.fast import fast_task
+from fastadv.train.tasks.free import FreeTask
 from fastadv.train.trainer import Trainer
+from fastadv.train.validation import chance
+from fastadv.utils.optional_deps import require
 
 
 def create_trainer(

@@ -25,7 +25,6 @@ import torch
 from torch import nn
 
 import fastadv
-from fastadv.extras import require
 from fastadv.train.checkpoint_content import (
     AVERAGED,
     CLASSES,
@@ -51,7 +50,8 @@ from fastadv.train.checkpoint_content import (
     weights_of,
 )
 from fastadv.train.config import TrainConfig
-from fastadv.train.parsing import dump_config
+from fastadv.train.config_parsing import dump_config
+from fastadv.utils.optional_deps import require
 
 __all__ = [
     "CheckpointError",

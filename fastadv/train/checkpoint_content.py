@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastadv.extras import require
 from fastadv.models.weights import misfits
-from fastadv.plain_json import built, parsed
-from fastadv.regular_files import read_regular
 from fastadv.train.config import TrainConfig
-from fastadv.train.parsing import parse_config
+from fastadv.train.config_parsing import parse_config
 from fastadv.train.yaml_text import read_yaml
+from fastadv.utils.optional_deps import require
+from fastadv.utils.plain_json import built, parsed
+from fastadv.utils.regular_files import read_regular
 
 FORMAT = 2
 WEIGHTS, CONFIG, STATE, META = "model.safetensors", "config.yaml", "state.pt", "meta.json"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._functorch import config
 
-from fastadv.compilation import is_refusal, reason_of
+from fastadv.utils.compile_errors import is_refusal, reason_of
 
 
 class CompiledOrEager(nn.Module):

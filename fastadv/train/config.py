@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, get_args
 
-from fastadv.data.preprocessing import InterpolationName, Preprocessing
-from fastadv.devices import MOST_THREADS
+from fastadv.data.transforms.preprocessing import InterpolationName, Preprocessing
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
+from fastadv.utils.devices import MOST_THREADS
 
 SpaceName = Literal["raw", "unit", "symmetric", "imagenet"]
 LoaderName = Literal["auto", "dali", "torchvision"]

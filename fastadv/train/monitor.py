@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from fastadv.extras import require
-from fastadv.plain_json import parsed
-from fastadv.regular_files import read_regular
-from fastadv.wording import counted
+from fastadv.utils.optional_deps import require
+from fastadv.utils.plain_json import parsed
+from fastadv.utils.regular_files import read_regular
+from fastadv.utils.text import counted
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn, optim
 
-from fastadv.extras import require
 from fastadv.train.config import OptimizerConfig, ScheduleConfig
+from fastadv.utils.optional_deps import require
 
 # The constants the Inception networks were published with. Epsilon 1 keeps a rare gradient from a giant step; PyTorch
 # adds it to the root, TensorFlow under it.

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastadv import data, devices, models
-from fastadv.models.trial import check_takes
+from fastadv import data, models
+from fastadv.distributed import Processes, device_name, gathered, on_main
+from fastadv.models.check_input import check_takes
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import Processes, device_name, gathered, on_main
-from fastadv.train.interfaces import Loader
+from fastadv.train.protocols import Loader
+from fastadv.utils import devices
 
 _TEST_BATCH = 256  # of images in memory, which are small
 

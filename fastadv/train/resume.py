@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastadv import data
+from fastadv.distributed import Processes
 from fastadv.train import checkpoint
 from fastadv.train.config import LoaderName, TrainConfig
-from fastadv.train.distributed import Processes
-from fastadv.train.mistakes import check_used
+from fastadv.train.config_errors import check_used
+from fastadv.train.config_parsing import flat
 from fastadv.train.optim import depends_on_length
-from fastadv.train.parsing import flat
-from fastadv.wording import counted
+from fastadv.utils.text import counted
 
 _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),

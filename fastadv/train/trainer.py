@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastadv.data.identity import difference, other_classes
+from fastadv.data.sources.fingerprint import difference, other_classes
+from fastadv.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
 from fastadv.train import checkpoint
-from fastadv.train.accuracy import accuracy
 from fastadv.train.config import TrainConfig
-from fastadv.train.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
-from fastadv.train.interfaces import Averages, Loader, Task
-from fastadv.train.means import RunningMeans
+from fastadv.train.epoch_metrics import RunningMeans
 from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
+from fastadv.train.protocols import Averages, Loader, Task
 from fastadv.train.run_state import run_misfit
-from fastadv.train.tally import Tally, Totals
+from fastadv.train.step_metrics import Tally, Totals
+from fastadv.train.validation import accuracy
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -65,7 +65,7 @@ class Trainer:
         classes: the names of the model's classes, in the order of its logits.
         in_channels: of the model's input.
         training_set: what tells it from others, by :func:`fastadv.data.identity_of`.
-        chance: the test accuracy up to which a network may be guessing, by :func:`fastadv.train.accuracy.chance`.
+        chance: the test accuracy up to which a network may be guessing, by :func:`fastadv.train.validation.chance`.
         processes: that train together.
         local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
             gradients need not travel: ``DistributedDataParallel.no_sync``.

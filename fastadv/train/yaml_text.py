@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastadv.extras import require
+from fastadv.utils.optional_deps import require
 
 MOST_CHARACTERS = 2**16
 _MOST_NODES = 10_000  # with each alias written out: nine lines of aliases can stand for 10^9

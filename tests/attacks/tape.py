@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastadv.attacks.recorder import refusing_waits
+from fastadv.attacks.engine.cuda_graph_recorder import refusing_waits
 
 
 class Tape(TorchDispatchMode):

@@ -24,7 +24,7 @@ NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attac
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The rule of each gradient that a compiled function made."""
-    from fastadv.attacks.compiled import Compiled
+    from fastadv.attacks.engine.compiled import Compiled
 
     made, original = [], Compiled.__call__
 

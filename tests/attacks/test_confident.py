@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.models.inception import InceptionOutputs
 
 from fastadv import attacks, ops
-from fastadv.attacks import recorder
-from fastadv.attacks.common_scale import to_common_scale
-from fastadv.attacks.isolation import isolated
+from fastadv.attacks.engine import cuda_graph_recorder
+from fastadv.attacks.engine.gradient_scale import to_common_scale
 from fastadv.ops import ScaledTargetGrad
+from fastadv.utils.module_modes import isolated
 from tests.attacks.models import ConvNet, batch
 from tests.attacks.tape import TapeRecorder
 
@@ -63,7 +63,7 @@ def share_in_common(name: str, model: nn.Module, autocast: bool, **options: Any)
 def test_float16_follows_what_float64_does(
     monkeypatch: pytest.MonkeyPatch, name: str, autocast: bool, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(recorder, "create_recorder", TapeRecorder)
+    monkeypatch.setattr(cuda_graph_recorder, "create_recorder", TapeRecorder)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     assert share_in_common(name, Confident(20.0).eval(), autocast, **options) > 0.95
 

@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from torchvision import models as torchvision_models
 
 from fastadv import PixelSpace, attacks, models
-from fastadv.attacks import recorder
-from fastadv.attacks.foldable import Search
-from fastadv.attacks.folding import FoldedModel
+from fastadv.attacks.engine import cuda_graph_recorder
+from fastadv.attacks.engine.bn_folding import FoldedModel
+from fastadv.attacks.engine.bn_folding_search import Search
 from tests.attacks.models import ConvNet, batch
 from tests.attacks.tape import TapeRecorder
 
@@ -119,7 +119,7 @@ NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attac
 @pytest.mark.parametrize("name", NAMES)
 def test_every_attack(monkeypatch: pytest.MonkeyPatch, name: str, capture: bool) -> None:
     """In float64 the same images, but for the few elements whose gradient is zero up to rounding; while training."""
-    monkeypatch.setattr(recorder, "create_recorder", TapeRecorder)
+    monkeypatch.setattr(cuda_graph_recorder, "create_recorder", TapeRecorder)
     model = set_up(ConvNet().double()).train()
     folded, plain = (
         attacks.create(name, model, eps=8, seed=3, fold_bn=fold, capture=fold and capture) for fold in (True, False)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import PixelSpace, attacks
-from fastadv.attacks import modules_behind
 from fastadv.evaluate import evaluate
+from fastadv.utils import modules_behind
 from tests.attacks import test_isolation
 from tests.attacks.models import ConvNet, batch
 

@@ -65,7 +65,7 @@ captured_too = pytest.mark.parametrize("capture", [False, True], ids=["eager", "
 def test_a_stored_tensor_is_left_as_it_is(
     monkeypatch: pytest.MonkeyPatch, kind: type[attacks.Attack], capture: bool
 ) -> None:
-    monkeypatch.setattr("fastadv.attacks.recorder.create_recorder", TapeRecorder)
+    monkeypatch.setattr("fastadv.attacks.engine.cuda_graph_recorder.create_recorder", TapeRecorder)
     images, labels = images_and_labels()
     model = Keeps(torch.linspace(-1, 1, 48).view(4, 3, 2, 2))
     attack = attacks.create(kind, model, eps=4, space=RAW, capture=capture)
@@ -89,7 +89,7 @@ def test_a_gradient_that_is_the_input(
     monkeypatch: pytest.MonkeyPatch, kind: type[attacks.Attack], capture: bool
 ) -> None:
     """The images at each step, read before that step writes them: what a copy gives."""
-    monkeypatch.setattr("fastadv.attacks.recorder.create_recorder", TapeRecorder)
+    monkeypatch.setattr("fastadv.attacks.engine.cuda_graph_recorder.create_recorder", TapeRecorder)
     images, labels = images_and_labels()
 
     class Copies(Keeps):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastadv import attacks
-from fastadv.attacks import isolation
+from fastadv.utils import module_modes
 from tests.attacks.models import ConvNet, batch
 
 GRADIENTS = {  # at eps = 4
@@ -346,7 +346,7 @@ def test_a_policy_of_fsdp_is_not_taken_for_a_mistake_of_the_images(casts: bool) 
 def test_statistics_of_other_processes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes whose examples take different numbers of steps would wait for one another without end."""
     model = nn.SyncBatchNorm.convert_sync_batchnorm(ConvNet())
-    monkeypatch.setattr(isolation, "_world_size", lambda: 2)
+    monkeypatch.setattr(module_modes, "_world_size", lambda: 2)
     with pytest.raises(ValueError, match="bn='batch' would reduce SyncBatchNorm's statistics"):
         attacks.create("step_ll", model, eps=4, bn="batch")(batch()[0])
 

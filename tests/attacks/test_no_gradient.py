@@ -100,7 +100,7 @@ FORMS: dict[str, dict[str, Any]] = {"eager": {}, "folded": {"fold_bn": True}, "c
 @pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("name", ["step_ll", "fast_entropy", "pgd", "mi_fgsm"])
 def test_each_call_counts_its_own(monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]) -> None:
-    monkeypatch.setattr("fastadv.attacks.recorder.create_recorder", TapeRecorder)
+    monkeypatch.setattr("fastadv.attacks.engine.cuda_graph_recorder.create_recorder", TapeRecorder)
     model = Masked(torch.arange(6) < 2)
     attack = attacks.create(name, model, eps=4, seed=0, validate="never", **options)
     attack.counting = True

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from fastadv import PixelSpace, attacks
-from fastadv.attacks import recorder
-from fastadv.attacks.compiled import Compiled
-from fastadv.attacks.folding import FoldedModel
+from fastadv.attacks.engine import cuda_graph_recorder
+from fastadv.attacks.engine.bn_folding import FoldedModel
+from fastadv.attacks.engine.compiled import Compiled
 from tests.attacks.models import ConvNet, Residual, WithAux, batch, without_batch_norm
 from tests.attacks.tape import Tape, TapeRecorder
 from tests.attacks.test_folding import set_up
@@ -65,7 +65,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(FoldedModel, "in_place", counted_in_place)
     monkeypatch.setattr(Compiled, "__call__", counted_compiled)
     monkeypatch.setattr(Tape, "replay", counted_replay)
-    monkeypatch.setattr(recorder, "create_recorder", TapeRecorder)
+    monkeypatch.setattr(cuda_graph_recorder, "create_recorder", TapeRecorder)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     return seen
 

@@ -18,7 +18,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import extension, part, processes
 from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import Deadline, Done
-from fastadv import info
+from fastadv.cli import info
 
 HOUR = Deadline(time.monotonic() + 3600)
 

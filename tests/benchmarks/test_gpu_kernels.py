@@ -19,7 +19,7 @@ from benchmarks.gpu import sanitizers
 from benchmarks.gpu.kernels import TESTS
 from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import PYTEST, ROOT, Deadline, Done
-from fastadv import info
+from fastadv.cli import info
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import torch
 
 from fastadv import data
 from fastadv.data import BadImageWarning, DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.bad_images import TooManyBadImages, replaced
+from fastadv.data.loaders.bad_images import TooManyBadImages, replaced
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
 from tests.data.pictures import damaged, jpeg, write_data_set, write_folder

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastadv.data import ImageSet, TensorLoader
-from fastadv.data.batches import Batches
+from fastadv.data.loaders.batch_sampler import Batches
 from fastadv.pixels import PixelSpace
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 import torch
 
-from fastadv import data, patience
+from fastadv import data
 from fastadv.cli import main
-from fastadv.data import stored
-from fastadv.data.image_folder import ImageFolder
-from fastadv.data.manifest import FILE
+from fastadv.data.sources import scan
+from fastadv.data.sources.folder import ImageFolder
+from fastadv.data.sources.manifest import FILE
 from fastadv.pixels import PixelSpace
-from fastadv.remarks import remarks_shown
+from fastadv.utils import slow_work
+from fastadv.utils.log import remarks_shown
 from tests.data.pictures import damaged, real_world, write_data_set, write_folder
 
 BAD = ("train/class0/001.JPEG", "train/class1/002.JPEG", "val/class1/000.JPEG")
@@ -143,8 +144,8 @@ def test_a_scan_that_takes_long_says_what_it_does(
         time.sleep(seconds)
         return {}
 
-    monkeypatch.setattr(stored, "_scan", slow)
-    monkeypatch.setattr(patience, "SLOW", 0.1)
+    monkeypatch.setattr(scan, "_scan", slow)
+    monkeypatch.setattr(slow_work, "SLOW", 0.1)
     monkeypatch.setenv("RANK", rank)
     said = [f"listing the images in {root} ..."] * lines
     with caplog.at_level(logging.INFO, "fastadv"):
@@ -165,8 +166,8 @@ def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPat
         return reduced(source, protocol)
 
     monkeypatch.setattr(ImageFolder, "__reduce_ex__", and_count)
-    monkeypatch.setattr("fastadv.data.check._FEW", 0)
-    monkeypatch.setattr("fastadv.data.check._CHUNK", 1)
+    monkeypatch.setattr("fastadv.data.sources.check._FEW", 0)
+    monkeypatch.setattr("fastadv.data.sources.check._CHUNK", 1)
     check(root)
     alone = (root / FILE).read_bytes()
     assert main(["data", "check", str(root), "--workers", "2"]) == 1
@@ -189,7 +190,7 @@ class Deadly:
 def test_a_worker_that_is_killed_is_told_in_a_line(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fastadv.data.check._FEW", 0)
+    monkeypatch.setattr("fastadv.data.sources.check._FEW", 0)
     monkeypatch.setattr(data, "scan", lambda *_: {"train": Deadly(), "val": Deadly()})
     assert main(["data", "check", str(root), "--workers", "2"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -200,7 +201,7 @@ def test_a_worker_that_is_killed_is_told_in_a_line(
 def test_a_signal_ends_it_by_a_line(
     root: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fastadv.data.check.reason_against", lambda content: os.kill(os.getpid(), number))
+    monkeypatch.setattr("fastadv.data.sources.check.reason_against", lambda content: os.kill(os.getpid(), number))
     assert check(root) == code
     assert capsys.readouterr().err.splitlines() == ["fastadv data check: interrupted; the same command begins anew"]
     assert not (root / FILE).exists()
@@ -337,8 +338,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
     def decoded(content: bytes) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr("fastadv.outputs.tempfile.TemporaryFile", read_only)
-    monkeypatch.setattr("fastadv.data.check.reason_against", decoded)
+    monkeypatch.setattr("fastadv.utils.files.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("fastadv.data.sources.check.reason_against", decoded)
     assert check(root) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fastadv data check: cannot write to the folder {root}: Read-only file system. ")

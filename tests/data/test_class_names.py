@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastadv import data
-from fastadv.data.class_names import alike, named_classes
+from fastadv.data.sources.class_names import alike, named_classes
 from tests.data.pictures import jpeg, write_folder
 
 ACCENTED, COMBINED = "caf\u00e9", "cafe\u0301"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastadv.data.decoding import decode, reason_against
+from fastadv.data.transforms.decode import decode, reason_against
 from tests.data.pictures import encoded
 
 

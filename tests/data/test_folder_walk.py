@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fastadv import data
 from fastadv.cli import main
 from fastadv.data import ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.folder_walk import files_below
-from fastadv.data.image_source import MOST_BYTES
+from fastadv.data.sources.base import MOST_BYTES
+from fastadv.data.sources.folder_walk import files_below
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each
 from tests.data.pictures import jpeg, write_data_set, write_folder

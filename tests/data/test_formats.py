@@ -17,7 +17,7 @@ import fastadv
 from fastadv import data
 from fastadv.cli import main
 from fastadv.data import DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.decoding import FORMATS, formats_here, reason_against
+from fastadv.data.transforms.decode import FORMATS, formats_here, reason_against
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
 from tests.data.pictures import encoded, picture, write_folder
@@ -75,7 +75,7 @@ def test_both_loaders_use_the_same_images(tmp_path: Path) -> None:
 @needs_dali
 def test_what_dali_refuses_and_pillow_decodes_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its format."""
-    monkeypatch.setattr("fastadv.data.dali_loader.decoded_alike", lambda file: not file.startswith(b"P6"))
+    monkeypatch.setattr("fastadv.data.loaders.dali_loader.decoded_alike", lambda file: not file.startswith(b"P6"))
     write_folder(tmp_path / "val", {"all": [encoded(picture(20, 20), kind) for kind in ("JPEG", "GIF", "PNG")]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -10,7 +10,7 @@ import pytest
 from torchvision.datasets import ImageFolder as TorchvisionImageFolder
 
 from fastadv import data
-from fastadv.data.image_source import fingerprint_of_files, spread
+from fastadv.data.sources.base import fingerprint_of_files, spread
 from tests.data.pictures import jpeg, write_data_set, write_folder
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastadv import data
 from fastadv.data import DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.preprocessing import NumPyArithmetic, central_window, random_window
+from fastadv.data.transforms.preprocessing import NumPyArithmetic, central_window, random_window
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
 from tests.data.pictures import real_world, write_data_set, write_folder
@@ -332,7 +332,7 @@ def test_dali_computes_with_every_digit(value: float) -> None:
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
 
-    from fastadv.data.dali_graph import DaliArithmetic
+    from fastadv.data.loaders.dali_graph import DaliArithmetic
 
     pipeline = Pipeline(1, 1, None, prefetch_queue_depth=1)
     with pipeline:
@@ -347,7 +347,7 @@ def windows_of_dali(source: data.ImageSource, preprocessing: Preprocessing, draw
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
 
-    from fastadv.data.dali_graph import window_nodes
+    from fastadv.data.loaders.dali_graph import window_nodes
 
     count = len(source)
     files = [np.frombuffer(source.read(index), np.uint8) for index in range(count)]

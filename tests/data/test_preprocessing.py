@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastadv.data import Preprocessing
-from fastadv.data.preprocessing import NumPyArithmetic, central_window, random_window
+from fastadv.data.transforms.preprocessing import NumPyArithmetic, central_window, random_window
 from fastadv.train.config import DataConfig
 
 NUMPY = NumPyArithmetic()

@@ -18,9 +18,9 @@ import pytest
 
 from fastadv import data
 from fastadv.cli import main
-from fastadv.data import shard_index, shards
-from fastadv.data.shard_index import ShardIndex
-from fastadv.data.tar_shards import tar_entries
+from fastadv.data.sources import shard_index, shards
+from fastadv.data.sources.shard_index import ShardIndex
+from fastadv.data.sources.tar import tar_entries
 from tests.data.pictures import write_data_set
 from tests.data.test_shards import WRITERS, each_kind, write_tar, write_tfrecord
 

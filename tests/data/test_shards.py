@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from fastadv import data
-from fastadv.data import Preprocessing, TorchvisionLoader, shard_index
-from fastadv.data.tfrecord_shards import tfrecord_entries
+from fastadv.data import Preprocessing, TorchvisionLoader
+from fastadv.data.sources import shard_index
+from fastadv.data.sources.tfrecord import tfrecord_entries
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
 from tests.data.pictures import jpeg, write_data_set

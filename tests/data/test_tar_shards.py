@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from fastadv import data
 from fastadv.cli import main
 from fastadv.data import Preprocessing
-from fastadv.data.shard_index import Contents
-from fastadv.data.tar_shards import tar_entries
+from fastadv.data.sources.shard_index import Contents
+from fastadv.data.sources.tar import tar_entries
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each
 from tests.data.pictures import jpeg

@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastadv.data.shard_index import Entry
-from fastadv.data.tfrecord_shards import IMAGE, LABEL, _entry, tfrecord_entries
-from fastadv.data.wire_format import Part
+from fastadv.data.sources.shard_index import Entry
+from fastadv.data.sources.tfrecord import IMAGE, LABEL, _entry, tfrecord_entries
+from fastadv.data.sources.wire_format import Part
 from tests.data.tfrecords import feature, field, record, varint
 
 IMAGE_FEATURE = feature(IMAGE, b"pixels")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastadv.data import ImageSet, TensorLoader
-from fastadv.data.augment import draw_mirrored, draw_shifts, shifted
+from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, shifted
 from fastadv.pixels import PixelSpace
 
 Batch = tuple[Tensor, Tensor]

@@ -14,7 +14,7 @@ import torch
 
 from fastadv import data
 from fastadv.data import Preprocessing, TorchvisionLoader
-from fastadv.data.image_folder import ImageFolder, scan_class_folders
+from fastadv.data.sources.folder import ImageFolder, scan_class_folders
 from fastadv.pixels import PixelSpace
 from tests.data.pictures import write_data_set
 

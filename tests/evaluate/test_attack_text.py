@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fastadv.evaluate.attack_text import parse_attack
+from fastadv.evaluate.attack_specs import parse_attack
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastadv import PixelSpace, attacks, progress
+from fastadv import PixelSpace, attacks
 from fastadv.data import ImageSet
 from fastadv.evaluate import (
     LeakRecord,
@@ -24,7 +24,8 @@ from fastadv.evaluate import (
     run_transfer,
 )
 from fastadv.evaluate.effort import generation_passes
-from fastadv.progress import work_shown
+from fastadv.utils import progress
+from fastadv.utils.progress import work_shown
 
 SUBJECTS = [Subject(name, nn.Sequential(nn.Flatten(), nn.Linear(4, 6)), PixelSpace.unit()) for name in ("one", "other")]
 IMAGES = ImageSet(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.arange(10) % 6, tuple("abcdef"))

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from fastadv import attacks, models
-from fastadv.arguments import parse
+from fastadv.cli import evaluate as evaluate_cli
 from fastadv.cli import main
+from fastadv.cli.arguments import parse
 from fastadv.evaluate import Record, read_records
-from fastadv.evaluate import cli as evaluate_cli
 from fastadv.evaluate.sweep import fingerprint
 from fastadv.train import DataConfig, TrainConfig, checkpoint
 

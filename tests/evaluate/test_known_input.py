@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from fastadv import PixelSpace, models
-from fastadv.evaluate import cli as evaluate_cli
+from fastadv.cli import evaluate as evaluate_cli
 from fastadv.evaluate import read_records
 from fastadv.evaluate.known_input import WAYS, KnownInput, known_input
+from fastadv.evaluate.model_specs import load_subjects, parse_space
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.shown import one_way, say
-from fastadv.evaluate.subjects import load_subjects, parse_space
 from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set

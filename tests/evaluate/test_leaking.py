@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastadv import PixelSpace
 from fastadv.data import ImageSet
 from fastadv.evaluate import RecordFile, Subject, Sweep, read_records
-from fastadv.evaluate.leaking import LeakCounts, LeakRecord, leaking, run_leaking
+from fastadv.evaluate.label_leaking import LeakCounts, LeakRecord, leaking, run_leaking
 
 RAW = PixelSpace.raw()
 

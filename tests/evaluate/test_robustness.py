@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastadv import PixelSpace, attacks
 from fastadv.evaluate import Counts, evaluate, evaluate_each
-from fastadv.evaluate.robustness import summed
+from fastadv.evaluate.accuracy import summed
 from fastadv.evaluate.transfer import transfer
 from fastadv.train import AdversarialTask
 

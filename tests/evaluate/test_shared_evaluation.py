@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fastadv.cli import evaluate as evaluate_cli
+from fastadv.distributed import ALONE, Processes
 from fastadv.evaluate import Record, read_records
-from fastadv.evaluate import cli as evaluate_cli
-from fastadv.train.distributed import ALONE, Processes
 from tests.evaluate.test_evaluate_cli import save_run
 from tests.train import runs
 from tests.train.group import Raised, succeeded, together

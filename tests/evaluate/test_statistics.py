@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from fastadv.evaluate.statistics import (
+from fastadv.evaluate.intervals import (
     UNKNOWN,
     Estimate,
     combination,

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fastadv import PixelSpace, data, models
-from fastadv.evaluate import cli as evaluate_cli
-from fastadv.evaluate import read_records, transfer_cli
+from fastadv.cli import evaluate as evaluate_cli
+from fastadv.cli import transfer as transfer_cli
+from fastadv.evaluate import read_records
+from fastadv.evaluate.model_specs import add_options, load_subjects, parse_space
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.subjects import add_options, load_subjects, parse_space
 from fastadv.evaluate.transfer import TransferRecord
 from tests.data.pictures import write_data_set
 from tests.evaluate.test_evaluate_cli import DIGITS, save_run

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fastadv.attacks.recorder import waits
+from fastadv.attacks.engine.cuda_graph_recorder import waits
 from tests.fake_cuda.runtime import Runtime, poison
 
 CUDA = torch.device("cuda", 0)

@@ -15,8 +15,8 @@ from torch.nn import functional
 from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
 from fastadv import PixelSpace, attacks, models
-from fastadv.heads import split_heads
 from fastadv.train import AdversarialTask, TrainConfig
+from fastadv.utils.model_outputs import split_heads
 
 SPACE, RAW = PixelSpace.symmetric(), PixelSpace.raw()
 ONE, TWO, THREE = (torch.full((1, 2), value) for value in (1.0, 2.0, 3.0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastadv import models
-from fastadv.models.trial import check_takes
+from fastadv.models.check_input import check_takes
 
 
 @pytest.mark.parametrize(

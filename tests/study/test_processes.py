@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from fastadv.study import cli, scales
+from fastadv.cli import study as study_cli
+from fastadv.cli import train
+from fastadv.study import scales
 from fastadv.study.plan import vary
 from fastadv.study.runner import Machine
 from fastadv.study.scales import Scale, imagenet
 from fastadv.train import checkpoint
-from fastadv.train import cli as train
 
 pytestmark = pytest.mark.usefixtures("scale")
 
@@ -51,7 +52,7 @@ def started(monkeypatch: pytest.MonkeyPatch, scale: Scale) -> type[Started]:
 
 
 def study(out: Path) -> int:
-    return cli.main(["fixed_eps", "--device", "cpu", "--processes", "2", "--out", str(out)])
+    return study_cli.main(["fixed_eps", "--device", "cpu", "--processes", "2", "--out", str(out)])
 
 
 def test_torchrun_trains_each_network_in_the_place_where_it_is_looked_for(

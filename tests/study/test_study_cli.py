@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from fastadv.cli import report as report_cli
+from fastadv.cli import study as study_cli
 from fastadv.evaluate import Record, read_records
-from fastadv.study import cli, cost, report_cli
+from fastadv.study import cost
 from fastadv.study.recipes import STUDIES
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import REASONS
@@ -25,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("scale")]
 
 
 def study(*arguments: str | Path) -> int:
-    return cli.main([*map(str, arguments), "--device", "cpu"])
+    return study_cli.main([*map(str, arguments), "--device", "cpu"])
 
 
 def counts(out: Path) -> dict[str, tuple[int, int | None]]:
@@ -77,7 +79,7 @@ def test_all_of_them(
 
     # The same command again finds all of it done.
     capsys.readouterr()
-    monkeypatch.setattr(cli, "write_report", lambda folder: [])
+    monkeypatch.setattr(study, "write_report", lambda folder: [])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     assert study("all", "--out", tmp_path) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
@@ -245,8 +247,8 @@ def test_an_estimate_on_a_busy_machine_says_so(
 
 
 def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
-    assert "On an idle machine it is 4.0 h in all at most" in cli._on_a_busy_machine(0.4, 36_000)
-    assert cli._on_a_busy_machine(None, 36_000) == ""  # a GPU
+    assert "On an idle machine it is 4.0 h in all at most" in study_cli._on_a_busy_machine(0.4, 36_000)
+    assert study_cli._on_a_busy_machine(None, 36_000) == ""  # a GPU
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
     ],
 )
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
-    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert study_cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -297,6 +299,6 @@ def test_a_report_of_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_help_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        study_cli.main(["--help"])
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*STUDIES, "exit codes", "--dry-run"))

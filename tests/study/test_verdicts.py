@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastadv.evaluate import Record
-from fastadv.evaluate.statistics import UNKNOWN, Estimate, quantile, wilson
+from fastadv.evaluate.intervals import UNKNOWN, Estimate, quantile, wilson
 from fastadv.study.claims import findings
 from fastadv.study.comparisons import correlation, difference, gain, quotient, share, total
 from fastadv.study.recipes import STUDIES, table1

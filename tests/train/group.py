@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from fastadv.cli import main
-from fastadv.train.distributed import Processes, joined
+from fastadv.distributed import Processes, joined
 
 _SECONDS = 500
 

@@ -19,12 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.collectives import Collectives
 from fastadv import data
-from fastadv.data import dali_loader, loaders
+from fastadv.data.loaders.factory import dali_loader, factory
+from fastadv.distributed import Processes, average_buffers, gathered, on_all, on_main
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
-from fastadv.train.accuracy import accuracy
-from fastadv.train.distributed import Processes, average_buffers, gathered, on_all, on_main
+from fastadv.train.validation import accuracy
 
 UNIT = PixelSpace.unit()
 
@@ -137,14 +137,14 @@ def leave_one_out(processes: Processes, config: TrainConfig, run: Path) -> None:
 def loader_where_one_lacks_dali(processes: Processes, config: TrainConfig, run: Path, rank: int) -> str:
     """The loader of a run whose process ``rank`` finds no DALI."""
     if processes.rank == rank:
-        found = loaders.require
+        found = factory.require
 
         def without_dali(module: str, *, extra: str) -> Any:
             if module == "nvidia.dali":
                 raise ModuleNotFoundError("no DALI here")
             return found(module, extra=extra)
 
-        for place in (loaders, dali_loader):
+        for place in (factory, dali_loader):
             place.require = without_dali
     return create_trainer(config, run, processes=processes).config.data.loader
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastadv.train.accuracy import chance
+from fastadv.train.validation import chance
 
 
 @pytest.mark.parametrize(

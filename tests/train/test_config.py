@@ -11,8 +11,8 @@ from fastadv.data import Preprocessing
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
-from fastadv.train.mistakes import check_used
-from fastadv.train.parsing import ConfigError, create_parser, dump_config, parse_config, read_recipe, recipes
+from fastadv.train.config_errors import check_used
+from fastadv.train.config_parsing import ConfigError, create_parser, dump_config, parse_config, read_recipe, recipes
 
 SECTIONS = {
     "data": DataConfig,

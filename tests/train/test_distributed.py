@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fastadv import models
+from fastadv.distributed import ALONE, Processes, device_name, launch_name, launched
 from fastadv.pixels import PixelSpace
-from fastadv.streams import RandomStream
 from fastadv.train import AdversarialTask, AttackConfig, DataConfig, TrainConfig, checkpoint, create_trainer
-from fastadv.train.distributed import ALONE, Processes, device_name, launch_name, launched
+from fastadv.utils.rng import RandomStream
 from tests.data.loaders import needs_dali
 from tests.data.pictures import write_data_set
 from tests.train import runs

@@ -17,7 +17,7 @@ import torch
 
 from fastadv import data
 from fastadv.cli import main
-from fastadv.data import manifest
+from fastadv.data.sources import manifest
 from fastadv.train import (
     AttackConfig,
     DataConfig,
@@ -88,7 +88,7 @@ def test_a_run_keeps_the_whole_path_of_its_images(root: Path, tmp_path: Path, mo
         stored = checkpoint.load_model(run).config.data.root
         assert stored == str(root)
     monkeypatch.chdir("/")
-    monkeypatch.setattr("fastadv.evaluate.cli._write", lambda *_: [])  # drawing takes seconds
+    monkeypatch.setattr("fastadv.cli.evaluate._write", lambda *_: [])  # drawing takes seconds
     command = [str(run), "--attacks", "random_sign", "--eps", "8", "--out", str(tmp_path / "out")]
     assert main(["evaluate", *command, "--loader", "torchvision", "--workers", "0"]) == 0
     again = create_trainer(replace(config, data=replace(config.data, root=stored)), run, resume=True)
@@ -324,7 +324,7 @@ def test_auto_says_when_dali_is_missing(
     def missing(module: str, *, extra: str) -> None:
         raise ModuleNotFoundError(f"pip install 'fastadv[{extra}]'")
 
-    monkeypatch.setattr("fastadv.data.loaders.require", missing)
+    monkeypatch.setattr("fastadv.data.loaders.factory.require", missing)
     with caplog.at_level(logging.INFO, "fastadv"):
         trainer = create_trainer(run_config(root), tmp_path / "run")
     assert isinstance(trainer.train_loader, data.TorchvisionLoader)

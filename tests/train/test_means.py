@@ -5,8 +5,8 @@ import torch
 
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask
-from fastadv.train.means import Means, RunningMeans
-from fastadv.train.tally import Totals
+from fastadv.train.epoch_metrics import Means, RunningMeans
+from fastadv.train.step_metrics import Totals
 
 
 def totals(loss: float, clean: int, of_clean: int, adversarial: int, of_adversarial: int) -> Totals:

@@ -13,9 +13,9 @@ from timm.optim import RMSpropTF
 from torch import Tensor, nn
 
 from fastadv.cli import main
+from fastadv.cli import train as train_cli
 from fastadv.eps import TruncatedNormalEps
 from fastadv.train import AdversarialTask, Trainer, build, checkpoint
-from fastadv.train import cli as train_cli
 from tests.data.pictures import write_data_set
 
 SMALL = ["--data.size", "75", "--data.loader", "torchvision", "--data.workers", "0", "--model.options.width", "0.0625"]

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from fastadv.train import TrainConfig, checkpoint
-from fastadv.train.parsing import parse_config, read_recipe
+from fastadv.train.config_parsing import parse_config, read_recipe
 from tests.data.loaders import LOADERS, each
 from tests.data.pictures import write_data_set
 from tests.train import runs

@@ -15,7 +15,7 @@ from fastadv import attacks, models
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, FreeTask
-from fastadv.train.soft_labels import mixed_cross_entropy
+from fastadv.train.tasks.soft_labels import mixed_cross_entropy
 
 LN2 = math.log(2)
 RAW = PixelSpace.raw()

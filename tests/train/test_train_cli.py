@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fastadv import ops
+from fastadv.cli.train import main
 from fastadv.train import Trainer, checkpoint
-from fastadv.train.cli import main
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -145,7 +145,7 @@ def refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(folder: Path) -> None:
         raise OSError("another process writes to it")
 
-    monkeypatch.setattr("fastadv.train.cli.only_writer", locked)
+    monkeypatch.setattr("fastadv.cli.train.only_writer", locked)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_b/attempt_0/0/error.json")
     assert main([*SMALL, "--out", str(run), "--resume"]) == 1
 
@@ -225,7 +225,7 @@ def train_with_a_spoiled_loss(
     def spoiled(*given: Any) -> Tensor:
         return spoil(loss(*given)) if next(minibatches) == at else loss(*given)
 
-    monkeypatch.setattr("fastadv.train.task.mixed_cross_entropy", spoiled)
+    monkeypatch.setattr("fastadv.train.tasks.adversarial.mixed_cross_entropy", spoiled)
     command = ["--epochs", "1", "--device", "cpu", "--model.options.width", "0.25", "--optimizer.lr", "0.001"]
     return main([*command, *options, "--out", str(run)])
 

@@ -28,9 +28,9 @@ from fastadv.train import (
     create_trainer,
     monitor,
 )
-from fastadv.train.accuracy import accuracy
 from fastadv.train.monitor import EpochRecord, Pace, Progress, StepRecord
-from fastadv.wording import counted
+from fastadv.train.validation import accuracy
+from fastadv.utils.text import counted
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastadv.evaluate.statistics import quantile
+from fastadv.evaluate.intervals import quantile
 from fastadv.study.claims.common import at, clean_gain
 from fastadv.study.comparisons import difference, total
 from fastadv.study.layout import TITLES

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastadv.evaluate.leaking import LeakRecord
-from fastadv.evaluate.statistics import combination, phi
+from fastadv.evaluate.intervals import combination, phi
+from fastadv.evaluate.label_leaking import LeakRecord
 from fastadv.study.claims.common import at, below_clean
 from fastadv.study.comparisons import Quantity, gain, share
 from fastadv.study.layout import TITLES

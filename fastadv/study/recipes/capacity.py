@@ -6,7 +6,7 @@ import itertools
 import math
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
-from fastadv.evaluate.statistics import quantile
+from fastadv.evaluate.intervals import quantile
 from fastadv.evaluate.tables import INTERVALS, Cell, Table
 from fastadv.study.comparisons import Quantity, quotient
 from fastadv.study.layout import TITLES, fraction, gradient_notes, images_note, tops_of

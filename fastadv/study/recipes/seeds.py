@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from fastadv.evaluate.statistics import quantile
+from fastadv.evaluate.intervals import quantile
 from fastadv.evaluate.tables import INTERVALS, Cell, Table
 from fastadv.study.comparisons import gain
 from fastadv.study.layout import TITLES, accuracies, fraction, gradient_notes, images_note

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
-from fastadv.evaluate.statistics import proportion, wilson
+from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table, tops_of

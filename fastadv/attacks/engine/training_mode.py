@@ -1,0 +1,82 @@
+"""Sees that a model runs in training mode, or a part of it, where it should not."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from fastadv.utils.modules_behind import runs_compiled
+from fastadv.utils.stacklevel import caller_level
+
+_MOVES = "moves running statistics"
+_DRAWS = "draws random numbers"
+
+
+class TrainingWatch:
+    """Around a forward pass: sees if it draws random numbers or moves statistics, as a network that trains does.
+
+    All modules that were found are in evaluation mode meanwhile; others may hide behind a function.
+
+    Args:
+        attack: whose pass it is.
+        model: what is run.
+        images: [N, C, ...] that the model is given.
+    """
+
+    def __init__(self, attack: str, model: Callable[..., Any], images: Tensor) -> None:
+        self._attack = attack
+        self._images = images
+        # Compiled code depends on the hooks of all modules: it would be compiled for this pass alone.
+        self._hooks = not runs_compiled(model)
+
+    def __enter__(self) -> TrainingWatch:
+        self._moves = False
+        self._thread = threading.get_ident()
+        self._before = self._generators()
+        self._handle = register_module_forward_pre_hook(self._look) if self._hooks else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._draws = not all(map(torch.equal, self._before, self._generators()))
+
+    def warn(self, logits: Tensor, again: Callable[[], Tensor]) -> None:
+        """Warn of what was seen in the pass that made logits [N, K]; to be sure, the model may be run ``again``."""
+        moves = self._moves
+        draws = self._draws and (moves or self._draws_again(logits, again))
+        seen = [what for what, is_seen in ((_MOVES, moves), (_DRAWS, draws)) if is_seen]
+        if seen:
+            warnings.warn(
+                f"{self._attack}: the model {' and '.join(seen)} in every pass of the attack, although all of its "
+                f"modules that were found are in evaluation mode. Unless the randomness is part of the model, the "
+                f"attack does not follow the network that is evaluated: put hidden modules in evaluation mode, and "
+                f"call functions such as dropout with training=False",
+                stacklevel=caller_level(),
+            )
+
+    def _draws_again(self, logits: Tensor, again: Callable[[], Tensor]) -> bool:
+        """Whether it was the model, in this pass too: another thread may draw, or a lazy module make its weights."""
+        with self:
+            others = again()  # [N, K]
+        return self._draws and not torch.equal(logits, others)
+
+    def _look(self, module: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
+            return
+        if isinstance(module, _NormBase) and module.training and module.track_running_stats:
+            self._moves = True
+
+    def _generators(self) -> list[Tensor]:
+        """The states of PyTorch's own generators, here and where the images are; neither waits for the device."""
+        states = [torch.get_rng_state()]
+        if self._images.is_cuda:
+            states.append(torch.cuda.get_rng_state(self._images.device))
+        return states

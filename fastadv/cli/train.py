@@ -1,0 +1,225 @@
+"""``fastadv train``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from signal import SIGINT, SIGTERM, Signals
+from typing import Any, Literal
+
+from fastadv.distributed import (
+    FailedElsewhere,
+    Processes,
+    ProcessLost,
+    joined,
+    launch_name,
+    launched,
+    on_main,
+)
+from fastadv.train import checkpoint
+from fastadv.train.build import create_trainer
+from fastadv.train.config import TrainConfig
+from fastadv.train.config_parsing import build_config, create_parser, parse_options, read_recipe, recipes
+from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.utils.files import check_free, make_folder, only_writer
+from fastadv.utils.signals import exit_code, on_first_signal
+from fastadv.utils.text import counted, printable, printable_lines
+
+_MISTAKES = (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError)
+_FAILURES = (NonFiniteLoss, checkpoint.CheckpointError, OSError)
+_OF_ALL = (NonFiniteLoss, checkpoint.CheckpointError)  # raised on every process, to be told once
+
+_LAUNCH = ".launch"
+_RESUME: dict[str, bool | Literal["auto"]] = {"no": False, "yes": True, "auto": "auto"}
+_DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep checkpoints, a log and TensorBoard
+scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
+and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
+option's name count as underscores. On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ..."""
+_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written,
+by an image that cannot be used (--data.on_bad_image stop) or 256 of them in a row, or by the death of another process;
+2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume.
+Processes that torchrun starts anew (--max-restarts) continue the run by themselves."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fastadv train`` with these arguments; returns the exit code."""
+    expected: tuple[type[Exception], ...] = _MISTAKES
+    code = 2
+    try:
+        with joined() as processes:
+            trainer = _prepare(argv, processes)
+            expected, code = _FAILURES, 1
+            return _run(trainer)
+    except ProcessLost as error:
+        print(f"fastadv train: process {launched().rank}: {printable_lines(error)}", file=sys.stderr)
+        return 1
+    except FailedElsewhere:
+        return code
+    except expected as error:
+        process = launched()
+        if process.main or not isinstance(error, _OF_ALL):
+            print(
+                f"fastadv train: {'' if process.main else f'process {process.rank}: '}{printable_lines(error)}",
+                file=sys.stderr,
+            )
+        return code
+
+
+def _run(trainer: Trainer) -> int:
+    if trainer.processes.main:  # the others need not see the folder, which it reads
+        _say(trainer, _standing(trainer))
+    with warnings.catch_warnings():
+        # Of one-channel images: their first layer's gradients, a few hundred numbers, are copied once more.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        stopped_by = _fit(trainer)
+    if trainer.stopped_because is not None and not trainer.finished:
+        _say(trainer, f"fastadv train: stopped, because {trainer.stopped_because}; {_how_to_continue(trainer)}")
+        return 1
+    if stopped_by is not None:
+        _say(trainer, f"interrupted; {_how_to_continue(trainer)}")
+        return exit_code(stopped_by)
+    if trainer.processes.main:
+        print(printable(str(trainer.last_checkpoint)))
+    if trainer.test_accuracy is not None and trainer.test_accuracy <= trainer.chance:
+        _say(
+            trainer,
+            f"fastadv train: the test accuracy, {trainer.test_accuracy:.2%}, is no better than guessing, which gives "
+            f"up to {trainer.chance:.2%}. What often helps: a lower optimizer.lr, a schedule.warmup, or more epochs",
+        )
+    _say(trainer, f"next: {_evaluation(trainer)}")
+    return 0
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    if trainer.processes.main:
+        print(printable_lines(text), file=sys.stderr)
+
+
+def _fit(trainer: Trainer) -> Signals | None:
+    """Train to the end of the run, or to the signal that is returned."""
+    stopped_by: Signals | None = None
+
+    def stop(number: Signals) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        _say(trainer, f"{number.name}: stopping after this iteration; a second one stops at once")
+        trainer.request_stop()
+
+    try:
+        with ExitStack() as stack, on_first_signal(stop):
+            on_main(trainer.processes, lambda: _take(trainer.run_dir, stack))
+            trainer.fit()
+    except KeyboardInterrupt:
+        return stopped_by or SIGINT
+    return None if trainer.finished else stopped_by or SIGTERM  # that another process got
+
+
+def _standing(trainer: Trainer) -> str:
+    """Where the run stands, and whether it became longer or shorter."""
+    text = f"{trainer.run_dir}: {trainer.step:,} of {trainer.total_steps:,} iterations done, on {trainer.device}"
+    config, processes = trainer.config, trainer.processes.world_size
+    if config.accumulate * processes > 1:
+        examples = config.m * config.accumulate * processes
+        text += f"; {examples:,} examples each: m {config.m} x accumulate {config.accumulate}"
+        text += f" x {counted(processes, 'process')}"
+    epochs = trainer.config.epochs
+    before = checkpoint.load_config(trainer.last_checkpoint).epochs if trainer.last_checkpoint else epochs
+    return text if before == epochs else f"{text}; epochs was {before} and is now {epochs}"
+
+
+def _how_to_continue(trainer: Trainer) -> str:
+    command = shlex.join(["fastadv", "train", "--out", str(trainer.run_dir), "--resume"])
+    if not trainer.processes.alone:
+        command = f"torchrun ... -m {command}"
+    return f"{trainer.last_checkpoint} is the last checkpoint; continue with: {command}"
+
+
+def _evaluation(trainer: Trainer) -> str:
+    """A command that evaluates the run: attacks of one step and of many, up to the size that it was trained at."""
+    attack = trainer.config.attack
+    largest = attack.eps or attack.eps_upper
+    sizes = ",".join(f"{largest / parts:g}" for parts in (8, 4, 2, 1))
+    names = ",".join(dict.fromkeys([attack.name if attack.k else "step_ll", "iter_ll"]))
+    return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
+
+
+def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
+    """The Trainer that the arguments ask for. Recipes and runs are read by the main process alone."""
+    config, run_dir, resume = on_main(processes, lambda: _parse(argv))
+    if resume:
+        on_main(processes, lambda: check_free(run_dir))
+    trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
+    on_main(processes, lambda: make_folder(run_dir))
+    return trainer
+
+
+def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"]]:
+    run_parser = argparse.ArgumentParser("fastadv train", add_help=False, allow_abbrev=False)
+    _add_run_options(run_parser)
+    run, _ = run_parser.parse_known_args(argv)
+
+    parser = create_parser(
+        prog="fastadv train",
+        usage="fastadv train [--recipe NAME] [--data DIR] [--download] [--out DIR] [--resume] [--FIELD VALUE ...]",
+        description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
+    )
+    _add_run_options(parser.add_argument_group("run"))
+    config = build_config(parse_options(parser, _base(run), argv))
+    run_dir = Path(run.out or Path("runs") / (Path(run.recipe).stem if run.recipe else config.data.name))
+    if _was_taken(run_dir):
+        return config, run_dir, "auto"
+    return config, run_dir, _RESUME[run.resume]
+
+
+def _add_run_options(parser: Any) -> None:
+    parser.add_argument("--recipe", metavar="NAME", help=f"a YAML file, or one of: {', '.join(recipes())}")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder, runs/NAME unless given")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        default="no",
+        choices=tuple(_RESUME),
+        help="continue the run in --out from its last checkpoint; with auto, begin it if there is none: for a cluster "
+        "that starts the same command again",
+    )
+
+
+def _take(run_dir: Path, stack: ExitStack) -> None:
+    """Lock the run's folder until the stack ends, and note in it which torchrun it belongs to: see :func:`_was_taken`.
+
+    The note is that of who has the lock: another torchrun, which is refused, must not keep a restart from its run. It
+    is whole at any time, or a process that is killed here would leave a run that belongs to nobody.
+    """
+    stack.enter_context(only_writer(run_dir))
+    beside = run_dir / f"{_LAUNCH}.partial"
+    beside.write_text(launch_name() or "")
+    beside.replace(run_dir / _LAUNCH)
+
+
+def _was_taken(run_dir: Path) -> bool:
+    """Whether torchrun has started these processes anew, and those before them had begun or resumed this run.
+
+    If they had not, they failed by a mistake, such as a folder that holds somebody else's run: it is refused again.
+    """
+    note = run_dir / _LAUNCH
+    return launch_name() is not None and note.exists() and note.read_text() == launch_name()
+
+
+def _base(run: argparse.Namespace) -> dict[str, Any]:
+    """What the command line overrides: the recipe, or without one the configuration of the run to be resumed."""
+    if run.recipe:
+        return read_recipe(run.recipe)
+    if run.resume == "yes" and run.out:
+        check_free(Path(run.out))
+        return asdict(checkpoint.load_config(checkpoint.resolve(run.out)))
+    if run.resume == "yes":
+        raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was begun with")
+    return {}

@@ -1,0 +1,1 @@
+"""Minibatches from images in memory or in files."""

@@ -1,0 +1,1 @@
+"""Labelled images in files: folders, tar shards and TFRecords."""

@@ -1,0 +1,51 @@
+"""What tells data sets apart: a run goes on with its own training set, and is evaluated on its own classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastadv.data.in_memory.image_set import ImageSet
+from fastadv.data.sources.base import ImageSource, fingerprint_of_names
+from fastadv.utils.text import few
+
+
+def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
+    """The number of images, the shape of those in memory, and sha256 of the names of those in files and of the labels.
+
+    Names are relative to the data set's folder, which may move, and of all files, whether or not a manifest leaves some
+    out. The images themselves are not read.
+    """
+    identity: dict[str, Any] = {
+        "images": len(images),
+        "shape": None,
+        "names": None,
+        "labels": hashlib.sha256(images.labels.cpu().numpy().tobytes()).hexdigest(),
+    }
+    if isinstance(images, ImageSet):
+        return {**identity, "shape": list(images.images.shape[1:])}
+    return {**identity, "names": fingerprint_of_names(images)}
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """In which way two identities differ, in words; None if they do not."""
+    if before["images"] != now["images"]:
+        return f"it had {before['images']} images and now has {now['images']}"
+    if before["shape"] != now["shape"]:
+        return f"its images were {before['shape'] or 'files'} and now are {now['shape'] or 'files'}"
+    if before["names"] != now["names"]:
+        return f"it has as many files, {now['images']}, but of other names below its folder"
+    if before["labels"] != now["labels"]:
+        return f"its {now['images']} images have other labels"
+    return None
+
+
+def other_classes(before: Sequence[str], now: Sequence[str]) -> str | None:
+    """In which way classes differ by their names or their order, in words; None if they do not."""
+    if len(before) != len(now):
+        return f"there were {len(before)} classes and now are {len(now)}"
+    changed = [number for number, (one, other) in enumerate(zip(before, now, strict=True)) if one != other]
+    if not changed:
+        return None
+    return few([f"class {number} was {before[number]!r} and is {now[number]!r}" for number in changed], most=3)

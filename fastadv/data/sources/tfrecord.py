@@ -1,0 +1,128 @@
+"""TFRecord shards of tf.train.Example messages, in the features that ImageNet's usual conversion writes.
+
+A record is: its length (8 bytes, little-endian), a checksum of that (4), the message, a checksum of it (4).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from fastadv.data.sources.compressed import compression_of
+from fastadv.data.sources.shard_index import LONGEST_KEY, Contents, Entry
+from fastadv.data.sources.wire_format import Part
+
+IMAGE, LABEL, FILE_NAME = "image/encoded", "image/class/label", "image/filename"
+_WANTED = {name.encode(): name for name in (IMAGE, LABEL, FILE_NAME)}
+_LONGEST_NAME = max(map(len, _WANTED))
+_BYTES, _FLOATS, _INTEGERS = 1, 2, 3  # the fields of a Feature, of which it has one
+_KINDS = {0: "nothing", _BYTES: "bytes", _FLOATS: "floating-point numbers", _INTEGERS: "integers"}
+_LENGTH, _HEADER, _CHECKSUM = 8, 12, 4  # bytes
+
+_Feature = list[Part]  # a message may come in several parts, which are read as if one followed the other
+_Value = TypeVar("_Value", Part, int)
+
+
+def tfrecord_entries(file: Path) -> Contents:
+    """The images of a TFRecord file, with the labels that it gives them.
+
+    ImageNet's usual conversion counts classes from 1, with 0 for a background that no image shows: such a set has 1001
+    classes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a whole TFRecord file, or is compressed; an example is damaged, or has not one value in
+            ``image/encoded`` and one in ``image/class/label``, which must be a number from 0.
+    """
+    with file.open("rb") as content:
+        return Contents([_named(file, number, message) for number, message in enumerate(_records(file, content))])
+
+
+def _records(file: Path, content: BinaryIO) -> Iterator[Part]:
+    """The messages of a file."""
+    start, size = 0, os.fstat(content.fileno()).st_size
+    while start < size:
+        begin = start + _HEADER
+        content.seek(start)
+        end = begin + int.from_bytes(content.read(_LENGTH), "little")
+        if end + _CHECKSUM > size:
+            found = compression_of(file)
+            why = f"it is compressed ({found})" if found else f"the record at byte {start} reaches beyond the end"
+            raise ValueError(f"{file} is not a whole, uncompressed TFRecord file of images: {why}")
+        yield Part(content, begin, end)
+        start = end + _CHECKSUM
+
+
+def _named(file: Path, number: int, message: Part) -> Entry:
+    try:
+        return _entry(number, message)
+    except ValueError as error:
+        raise ValueError(f"{file}, example {number}: {error}") from error
+
+
+def _entry(number: int, message: Part) -> Entry:
+    features = _features(message)
+    if lacking := [name for name in (IMAGE, LABEL) if name not in features]:
+        raise ValueError(f"no {' and no '.join(lacking)}")
+    label = _one(LABEL, (value for part in _lists(LABEL, features[LABEL], _INTEGERS) for value in part.integers(1)))
+    if label < 0:
+        raise ValueError(f"{LABEL} is {label}, and must be the number of a class, from 0")
+    image = _one(IMAGE, (value for part in _lists(IMAGE, features[IMAGE], _BYTES) for value in part.parts(1)))
+    return Entry(_file_name(features.get(FILE_NAME, [])) or str(number), image.start, image.size, label)
+
+
+def _features(message: Part) -> dict[str, _Feature]:
+    """Those that are wanted, of Example { Features features = 1 }, Features { map<string, Feature> feature = 1 }.
+
+    Of two features of one name the last counts, as for every reader of protobuf.
+    """
+    found = {}
+    for features in message.parts(1):
+        for pair in features.parts(1):
+            key, feature = b"", []
+            for number, part in pair.fields():
+                if number not in (1, 2) or not isinstance(part, Part):  # some readers then drop the pair, others do not
+                    raise ValueError(f"field {number} of a feature's entry is neither its name nor its value")
+                if number == 1:
+                    key = part.read() if part.size <= _LONGEST_NAME else b""
+                else:
+                    feature.append(part)
+            if key in _WANTED:
+                found[_WANTED[key]] = feature
+    return found
+
+
+def _lists(name: str, feature: _Feature, wanted: int) -> list[Part]:
+    """The lists of values of this kind, which must be the feature's.
+
+    Of Feature { oneof kind { BytesList bytes_list = 1; FloatList float_list = 2; Int64List int64_list = 3 } }, whose
+    last one counts.
+    """
+    kind, lists = 0, list[Part]()
+    for part in feature:
+        for number, content in part.numbered(_BYTES, _FLOATS, _INTEGERS):
+            if number != kind:
+                kind, lists = number, []
+            lists.append(content)
+    if kind != wanted:
+        raise ValueError(f"{name} holds {_KINDS[kind]}, and must hold {_KINDS[wanted]}")
+    return lists
+
+
+def _one(name: str, values: Iterator[_Value]) -> _Value:
+    found = list(islice(values, 2))
+    if len(found) != 1:
+        raise ValueError(f"{name} has {'more than one value' if found else 'no value'}, and must have one")
+    return found[0]
+
+
+def _file_name(feature: _Feature) -> str:
+    """In whatever encoding it is; empty where there is none of use."""
+    try:
+        part = _one(FILE_NAME, (value for part in _lists(FILE_NAME, feature, _BYTES) for value in part.parts(1)))
+    except ValueError:
+        return ""
+    return os.fsdecode(part.read()) if part.size <= LONGEST_KEY else ""

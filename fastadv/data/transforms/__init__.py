@@ -1,0 +1,1 @@
+"""Decoding, resizing, cropping and augmentation."""

@@ -1,0 +1,359 @@
+"""The models that a command line names: runs of ``fastadv train``, and any network with a file of its weights."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from fastadv import data, models
+from fastadv.cli.arguments import number, whole
+from fastadv.data.transforms.preprocessing import InterpolationName
+from fastadv.distributed import launched
+from fastadv.evaluate.known_input import KnownInput, known_input
+from fastadv.evaluate.shown import check_in_memory, one_way, say
+from fastadv.evaluate.sweep import Images, Subject
+from fastadv.models.check_input import check_takes
+from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
+from fastadv.models.weights import WeightsDoNotFitError, put_weights
+from fastadv.pixels import PixelSpace
+from fastadv.train.checkpoint import LoadedModel, load_model
+from fastadv.train.config import DataConfig, LoaderName, SpaceName
+from fastadv.utils import devices
+from fastadv.utils.log import remarks
+from fastadv.utils.text import counted, printable, readable
+
+HELP = (
+    "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
+    "torchvision with a .safetensors, .pth, .pt or .pth.tar file of its weights, as in "
+    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own; NAME is the name of its "
+    "row"
+)
+
+_OF_FILES = (
+    "; the classes of images in files are the folders in val/, or the labels of shards, unless classes.txt beside val/ "
+    "names them all, a line each"
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What one argument names.
+
+    Args:
+        name: of its row; "" for the default.
+        path: of a run or checkpoint, or of a file of weights.
+        network: what the weights belong to; None for a run or checkpoint.
+    """
+
+    name: str
+    path: Path
+    network: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """The models of a command, and what they are measured on.
+
+    Args:
+        subjects: by the order of the arguments.
+        config: which images, and how they are shown.
+        images: the test images.
+    """
+
+    subjects: list[Subject]
+    config: DataConfig
+    images: Images
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what models are measured on."""
+    add = parser.add_argument
+    add(
+        "--averaged",
+        action="store_true",
+        help="the averaged weights of runs that were trained with --ema-decay, and of files that hold any",
+    )
+    add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
+    add(
+        "--dataset",
+        metavar="NAME",
+        choices=data.names(),
+        help=f"the data set, one of {', '.join(data.names())} (default: the one the runs were trained on; models from "
+        "files need it)",
+    )
+    add(
+        "--space",
+        action="append",
+        default=[],
+        metavar="[NAME=]SPACE",
+        help=f"how pixels become the input of models from files: {', '.join(get_args(SpaceName))}, or the constants of "
+        "Normalize as 0.5,0.5,0.5/0.25,0.25,0.25 (mean/std); with NAME= for that model alone (default: what is known "
+        "of the weights, if anything is)",
+    )
+    default = DataConfig()
+    add(
+        "--size",
+        type=int,
+        metavar="N",
+        help="imagenet: side in pixels of the input of models from files; needed unless the file says it, or the name "
+        "of the library's own weights does",
+    )
+    add(
+        "--central",
+        type=float,
+        metavar="SHARE",
+        help=f"imagenet: the share of an image's sides that these are shown (default: what is "
+        f"known of the weights, the runs', or {default.central})",
+    )
+    add(
+        "--keep-aspect",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="imagenet: show a square of that share of the shorter side, or that share of both (default: what is known "
+        "of the weights, the runs', or both)",
+    )
+    add(
+        "--interpolation",
+        choices=get_args(InterpolationName),
+        help=f"imagenet: how images are resized (default: what is known of the weights, the runs', or "
+        f"{default.interpolation})",
+    )
+    add(
+        "--loader",
+        choices=get_args(LoaderName),
+        default="auto",
+        help="imagenet: what decodes images; auto is dali where it is installed (default: auto, whatever the runs had)",
+    )
+    add(
+        "--workers",
+        type=partial(whole, least=0, most=devices.MOST_THREADS),
+        metavar="N",
+        help="imagenet: threads (dali) or processes (torchvision) that decode (default: the cores of this machine, "
+        "shared by the processes that torchrun starts on it)",
+    )
+    add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
+
+
+def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
+    """The models that a command line names, and their images.
+
+    Args:
+        texts: the arguments, each ``[NAME=]PATH`` or ``[NAME=]NETWORK@FILE``.
+        options: those of :func:`add_options`.
+
+    Raises:
+        ValueError: two rows of one name, models of different data sets, images of other classes than a run was trained
+            on, weights that do not fit, or an option that is missing.
+        OSError: a file cannot be read.
+        CheckpointError: a checkpoint is not usable.
+    """
+    named = [_parse(text) for text in texts]
+    runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
+    names = _names(named, runs)
+    config = _data_set(names, runs, options)
+    try:
+        images = data.load_test(config.name, config.root, options.download)
+    except OSError as error:
+        if options.data or not config.root or os.path.isabs(config.root):
+            raise
+        first = names[next(iter(runs))]
+        why = f"{first} was trained with --data {config.root}, from another folder: name it by --data DIR"
+        raise OSError(f"{error}. {why}") from error
+    where = f"{config.name} in {config.root}" if config.root else config.name
+    for one, run in runs.items():
+        check_classes(names[one], run, images, where)
+    files = {one: _read(one, names[one], options.averaged) for one in named if one.network is not None}
+    known = {names[one]: known_input(one.network or "", one.path, file) for one, file in files.items()}
+    config = _shown(config, names, runs, known, images, options)
+    spaces = _spaces(options.space, known, data.shape_of(images, config)[0])
+    subjects = [
+        Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
+        if one in runs
+        else _from_file(one, names[one], files[one], images, config, spaces)
+        for one in named
+    ]
+    if launched().main:
+        for one in files:
+            in_files = not isinstance(images, data.ImageSet)
+            name = names[one]
+            say(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
+    return Loaded(subjects, _with_loader(config, images, options), images)
+
+
+def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> None:
+    """Refuse images of other classes than a run was trained on, or of the same in another order.
+
+    Args:
+        name: of its row, for messages.
+        run: the network.
+        images: what it is to be measured on.
+        where: they are, for messages.
+
+    Raises:
+        ValueError: that, with the first classes that differ.
+    """
+    if len(run.classes) != len(images.classes):
+        whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
+        raise ValueError(
+            f"{name} tells {len(run.classes)} classes apart, and {where} has {len(images.classes)}: --data must hold "
+            f"the classes that it was trained on{whence}"
+        )
+    if (differ := data.other_classes(run.classes, images.classes)) is not None:
+        raise ValueError(
+            f"{name} was trained on other classes than those of {where}: {differ}. --data must hold the classes that "
+            f"it was trained on, by the same names (of folders, or in classes.txt) and in the same order"
+        )
+
+
+def _parse(text: str) -> Named:
+    """A path that exists is a path, whatever is in its name."""
+    if Path(text).exists():
+        return Named("", Path(text))
+    name, equals, rest = text.partition("=")
+    name, rest = (name, rest) if equals else ("", text)
+    network, at, file = rest.partition("@")
+    if at and not Path(rest).exists():
+        return Named(name, Path(file), network)
+    return Named(name, Path(rest))
+
+
+def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
+    names: dict[Named, str] = {}
+    for one in named:
+        stem = Path(one.path.name.removesuffix(".tar")).stem
+        name = printable(readable(one.name or (runs[one].name if one in runs else stem)))
+        if name in names.values():
+            what = f"{one.network}@{one.path}" if one.network else one.path
+            raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
+        names[one] = name
+    return names
+
+
+def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], options: argparse.Namespace) -> DataConfig:
+    """The data set that all models share, and where it lies."""
+    if not runs:
+        if options.dataset is None:
+            raise ValueError("models from files need --dataset, which says what their classes are")
+        return DataConfig(name=options.dataset, root=options.data)
+    first, *others = runs
+    one = runs[first].config.data
+    for other in others:
+        if runs[other].config.data.name != one.name:
+            raise ValueError(
+                f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
+                f"{names[other]} on {runs[other].config.data.name}; name those of one data set alone"
+            )
+    if options.dataset not in (None, one.name):
+        raise ValueError(f"{names[first]} was trained on {one.name}, and --dataset is {options.dataset}")
+    return replace(one, root=options.data or one.root)
+
+
+def _shown(
+    config: DataConfig,
+    names: Mapping[Named, str],
+    runs: Mapping[Named, LoadedModel],
+    known: Mapping[str, KnownInput],
+    images: Images,
+    options: argparse.Namespace,
+) -> DataConfig:
+    """With how the images are shown to all models."""
+    if isinstance(images, data.ImageSet):
+        check_in_memory(images, config.name, known, options)
+        return config
+    networks = {names[one]: one.network for one in names if one.network is not None}
+    return one_way(config, {names[one]: run.config.data for one, run in runs.items()}, known, networks, options)
+
+
+def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace) -> DataConfig:
+    """With the loader and workers of this command: a run's own are of the machine that it was trained on."""
+    if not isinstance(images, data.ImageSet):
+        loader = data.resolve_loader(options.loader, option="--loader", say=launched().main)
+        return replace(config, loader=loader, workers=options.workers)
+    if options.loader != "auto" or options.workers is not None:
+        raise ValueError(f"--loader and --workers are for images in files, and {config.name} is read into memory")
+    return config
+
+
+def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int) -> dict[str, PixelSpace]:
+    """The PixelSpace of each model that comes from a file: the option's, or what is known of it."""
+    names = list(known)
+    spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
+    for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
+        name, equals, space = printable(readable(text)).rpartition("=")
+        if equals and name not in names:
+            raise ValueError(
+                f"--space {text}: no model from a file is named {name!r}; a run knows its own space"
+                + (f"; there are {', '.join(names)}" if names else "")
+            )
+        spaces.update(dict.fromkeys([name] if equals else names, parse_space(space)))
+    if missing := [name for name in names if name not in spaces]:
+        raise ValueError(
+            f"--space is needed for {', '.join(missing)}: how were its training images normalised? "
+            f"{', '.join(get_args(SpaceName))}, or mean/std as in 0.485,0.456,0.406/0.229,0.224,0.225"
+        )
+    return spaces
+
+
+def parse_space(text: str) -> PixelSpace:
+    """The PixelSpace of a name, or of the constants ``mean,.../std,...`` that torchvision's Normalize takes.
+
+    Raises:
+        ValueError: neither.
+    """
+    if text in get_args(SpaceName):
+        space: PixelSpace = getattr(PixelSpace, text)()
+        return space
+    mean, slash, std = text.partition("/")
+    constants = [[number(part) for part in side.split(",")] for side in (mean, std)]
+    if not slash or not all(math.isfinite(value) for side in constants for value in side):
+        raise ValueError(
+            f"--space must be {', '.join(get_args(SpaceName))}, or mean/std on a [0, 1] scale, as in "
+            f"0.485,0.456,0.406/0.229,0.224,0.225, got {text!r}"
+        )
+    return PixelSpace.normalized(*constants)
+
+
+def _read(one: Named, name: str, averaged: bool) -> WeightFile:
+    """The weights of a file; of several in it a line says which were taken."""
+    file = read_weights(one.path, averaged=averaged)
+    if file.passed_over and launched().main:
+        others = ", ".join(file.passed_over)
+        other = "; --averaged takes averaged ones" if any(map(is_averaged, file.passed_over)) else ""
+        remarks.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
+    if averaged and not is_averaged(file.taken) and launched().main:
+        remarks.warning("%s: no weights in %s are called averaged ones", name, one.path)
+    return file
+
+
+def _from_file(
+    one: Named,
+    name: str,
+    file: WeightFile,
+    images: Images,
+    config: DataConfig,
+    spaces: Mapping[str, PixelSpace],
+) -> Subject:
+    shape = data.shape_of(images, config)
+    model = models.create(_architecture(one.network or ""), num_classes=len(images.classes), in_channels=shape[0])
+    try:
+        put_weights(model, file.weights, one.path)
+    except WeightsDoNotFitError as error:
+        whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
+        raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
+    try:
+        check_takes(model.eval(), shape)
+    except ValueError as error:
+        raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
+    return Subject(name, model, spaces[name])
+
+
+def _architecture(network: str) -> str:
+    """The network without the name of torchvision's weights, which it does not take."""
+    library, name = models.library_of(network)
+    return f"torchvision/{name.partition('.')[0]}" if library == "torchvision" else network

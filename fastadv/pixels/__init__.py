@@ -1,0 +1,5 @@
+"""How pixel values become a model's input: PixelSpace, and the check that images lie in it."""
+
+from fastadv.pixels.space import DTYPES, IMAGENET_MEAN, IMAGENET_STD, MOST_CHANNELS, PixelSpace, check_space
+
+__all__ = ["DTYPES", "IMAGENET_MEAN", "IMAGENET_STD", "MOST_CHANNELS", "PixelSpace", "check_space"]

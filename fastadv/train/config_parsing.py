@@ -1,0 +1,155 @@
+"""TrainConfig from YAML and the command line, and back: jsonargparse reads it all from the dataclasses."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from fastadv.train.config import TrainConfig
+from fastadv.train.config_errors import ConfigError, check_fields, did_you_mean, explained, fields_of
+from fastadv.train.yaml_text import MOST_CHARACTERS, read_yaml
+from fastadv.utils.optional_deps import require
+
+# --minibatch is the longer one: torchrun reads a script's options, too, and takes --m for an abbreviation of its own.
+_SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m"}
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def recipes() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("fastadv.train") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """What a recipe sets.
+
+    Args:
+        name: one of :func:`recipes`, or the path of a YAML file.
+
+    Raises:
+        ConfigError: neither, or not YAML.
+    """
+    file = resources.files("fastadv.train") / "recipes" / f"{name}.yaml" if name in recipes() else Path(name)
+    try:
+        with file.open(encoding="utf-8") as opened:
+            values = read_yaml(opened.read(MOST_CHARACTERS + 1))  # no more of what may have no end
+    except OSError as error:
+        meant = next(iter(difflib.get_close_matches(Path(name).stem, recipes(), n=1)), None)
+        shipped = ", ".join(recipes())
+        raise ConfigError(
+            f"recipe {name!r} is neither a file that can be read nor one of {shipped}{did_you_mean(meant)}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"recipe {name!r} is not YAML of a configuration: {error}") from error
+    if values is None:
+        raise ConfigError(f"recipe {name!r} is empty: it must set a field, such as epochs: 10")
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {name!r} must map fields to values, got {type(values).__name__}")
+    return values
+
+
+# --- values to a TrainConfig and back --------------------------------------------------------------------------------
+
+
+def create_parser(**options: Any) -> Any:
+    """A jsonargparse parser with every field of TrainConfig as an option, its docstring as the help."""
+    jsonargparse = require("jsonargparse", extra="train")
+    require("docstring_parser", extra="train")
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
+    hints = get_type_hints(TrainConfig)
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parser.add_argument_group("training").add_class_arguments(TrainConfig, as_group=False, skip=set(sections))
+    for name, section in sections.items():
+        group = parser.add_argument_group(name, section.__doc__)
+        group.add_class_arguments(section, name, as_group=False)
+    return parser
+
+
+def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
+    """A TrainConfig with these values, and defaults for the others.
+
+    Args:
+        values: nested mapping of fields to values, as a YAML file holds it.
+        overrides: command-line options such as ``["--optimizer.lr", "0.1"]``; these win.
+
+    Raises:
+        ConfigError: an unknown field or a wrong value.
+    """
+    return build_config(parse_options(create_parser(), values, overrides))
+
+
+def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """What ``arguments`` on top of ``values`` set, as a nested dict; ``parser`` may have options of its own.
+
+    Its ``--help`` shows ``values`` as the defaults.
+
+    Raises:
+        ConfigError: an unknown field or option, or a value of the wrong type.
+    """
+    check_fields(values)
+    try:
+        parser.set_defaults(dict(parser.parse_object(dict(values)).items()))
+        options: dict[str, Any] = parser.parse_args(_written_out(arguments)).as_dict()
+    except argparse.ArgumentError as error:
+        raise explained(error, list(parser.get_defaults().keys())) from error
+    return options
+
+
+def _written_out(arguments: Sequence[str]) -> list[str]:
+    """Arguments with short forms, hyphens and the value of a true/false option that stands alone written out."""
+    written = [_full_option(argument) for argument in arguments]
+    switches = {f"--{name}" for name, hint in fields_of(TrainConfig) if hint is bool}
+    return [
+        f"{argument}=true" if argument in switches and after.startswith("--") else argument
+        for argument, after in zip_longest(written, written[1:], fillvalue="--")
+    ]
+
+
+def _full_option(argument: str) -> str:
+    """An option with short forms and hyphens written out: --data and --checkpoint-every are easier to type."""
+    if not argument.startswith("--"):
+        return argument
+    option, equals, value = argument[2:].partition("=")
+    return _SHORT_FORMS.get(option, "--" + option.replace("-", "_")) + equals + value
+
+
+def build_config(values: Mapping[str, Any]) -> TrainConfig:
+    """A TrainConfig of checked values, others than fields left aside.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    try:
+        config: TrainConfig = _build(TrainConfig, values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return config
+
+
+def dump_config(config: TrainConfig) -> str:
+    """YAML that :func:`parse_config` turns into the same TrainConfig."""
+    text: str = require("yaml", extra="train").safe_dump(asdict(config), sort_keys=False)
+    return text
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Dotted names of all values of nested mappings, such as a configuration's."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found.update(flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value})
+    return found
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    given = {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    return kind(**{k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in given.items()})

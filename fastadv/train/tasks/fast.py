@@ -1,0 +1,73 @@
+"""fast_task: "Fast is better than free" as a setting of Algorithm 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from fastadv.attacks.engine.step_sizes import checked_number
+from fastadv.pixels import PixelSpace
+from fastadv.train.tasks.adversarial import ALL, AdversarialTask, checked_options
+
+_FIXED = ("steps", "alpha", "random_start")
+
+
+def fast_task(
+    model: nn.Module,
+    *,
+    eps: float,
+    space: PixelSpace,
+    alpha: float | None = None,
+    start_after: int = 0,
+    label_smoothing: float = 0.0,
+    aux_weight: float = 0.4,
+    seed: int | None = None,
+    attack_options: dict[str, Any] | None = None,
+) -> AdversarialTask:
+    """One step from a random start, for all examples: "Fast is better than free" (Wong, Rice and Kolter, 2020).
+
+    An :class:`AdversarialTask` whose attack is ``pgd`` with a single step and whose k is all of the minibatch: each
+    example starts from a uniform random point of its eps ball, takes one step of length alpha along the sign of the
+    gradient, and is cut to the ball and the pixel range. The authors generate with the network in training mode, which
+    updates BatchNorm's running statistics a second time; here they are used and left alone, or, with
+    ``attack_options={"bn": "batch"}``, the minibatch's.
+
+    Args:
+        model: as for :class:`AdversarialTask`.
+        eps: radius of the ball in pixel values; one number for all examples.
+        space: how the images were normalised.
+        alpha: length of the step in pixel values; None takes 1.25 eps, as the paper does.
+        start_after: as for :class:`AdversarialTask`, like the next three.
+        label_smoothing: of the loss and of the cost that the attack follows; what it does there says
+            :class:`AdversarialTask`.
+        aux_weight: of the loss at auxiliary logits.
+        seed: of the random starts.
+        attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.
+
+    Raises:
+        ValueError: an eps or alpha that is not positive and finite, an attack option that makes it another method, or
+            what :class:`AdversarialTask` refuses.
+        TypeError: an eps that is not a number, or what :class:`AdversarialTask` refuses.
+
+    Warns:
+        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected.
+    """
+    given = checked_options(attack_options, _FIXED, "fast training is one step of alpha, from random")
+    task = AdversarialTask(
+        model,
+        attack="pgd",
+        k=ALL,
+        lambda_=1.0,
+        eps=eps,
+        space=space,
+        start_after=start_after,
+        label_smoothing=label_smoothing,
+        aux_weight=aux_weight,
+        seed=seed,
+        attack_options={"steps": 1, "alpha": alpha, **given},
+    )
+    number = checked_number(task.attack.eps)
+    if alpha is None:  # as an option of the attack, a wrong eps would be warned of twice
+        task.attack.alpha = 1.25 * number  # type: ignore[attr-defined]
+    return task

@@ -1,0 +1,97 @@
+"""Running somebody else's model without leaving a trace: no mode, no buffer, no gradient is different afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastadv.utils.modules_behind import modules_behind
+
+BN_MODES = ("eval", "batch")
+
+
+def raw_module(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The module below DistributedDataParallel, DataParallel and torch.compile.
+
+    Generation needs no gradient of a weight: through a data-parallel wrapper it would broadcast buffers and reduce
+    gradients that nobody reads.
+    """
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif isinstance(model, nn.Module) and isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+@contextmanager
+def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
+    """Evaluation mode for the time of the block; every module's own mode afterwards, even if the block raises.
+
+    Args:
+        model: a module, or another callable, for the modules that :func:`modules_behind` finds.
+        bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
+            that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
+            counters are not updated in either.
+
+    Raises:
+        ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
+    """
+    with ExitStack() as stack:
+        for whole in _outermost(modules_behind(model)):
+            stack.enter_context(_isolated(whole, bn))
+        yield
+
+
+def _outermost(found: list[nn.Module]) -> list[nn.Module]:
+    """Those that are no part of another."""
+    parts = {part for whole in found for part in whole.modules() if part is not whole}
+    return [whole for whole in found if whole not in parts]
+
+
+@contextmanager
+def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
+    if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
+        raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
+    # A frozen module of TorchScript has no mode.
+    modes = [(module, module.training) for module in whole.modules() if hasattr(module, "training")]
+    tracking: list[_BatchNorm] = []
+    whole_trains = getattr(whole, "training", False)
+    try:
+        for module, training in modes:
+            frozen = whole_trains and not training
+            batch_norm = module if isinstance(module, _BatchNorm) else None
+            use_batch = bn == "batch" and batch_norm is not None and not frozen
+            if training != use_batch:
+                module.training = use_batch
+            if use_batch and batch_norm is not None and batch_norm.track_running_stats:
+                # A training BatchNorm that tracks nothing reads and writes no buffer.
+                tracking.append(batch_norm)
+                batch_norm.track_running_stats = False
+        yield
+    finally:
+        for module, training in modes:
+            if module.training != training:
+                module.training = training
+        for module in tracking:
+            module.track_running_stats = True
+
+
+def mixes_examples(model: Callable[..., Any], bn: str) -> bool:
+    """Whether an example's logits depend on the rest of its batch, in a block of :func:`isolated`.
+
+    That is so where BatchNorm uses the batch's statistics; a layer that keeps none of its own does in either mode.
+    """
+    parts = (part for whole in modules_behind(model) for part in whole.modules())
+    return any(isinstance(part, _BatchNorm) and (bn == "batch" or part.running_mean is None) for part in parts)
+
+
+def _world_size() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
