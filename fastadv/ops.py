@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from fastadv._types import ScaledTargetGrad, TargetGrad
 from fastadv.pixels import MOST_CHANNELS, PixelSpace, check_space
-from fastadv.reference import ScaledTargetGrad, TargetGrad
 
 try:
     from fastadv import _C as _C  # registers torch.ops.fastadv

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastadv._types import ScaledTargetGrad, TargetGrad
 from fastadv.pixels import PixelSpace
 
 RULES = ("label", "predicted", "least_likely", "random", "entropy")
@@ -23,21 +23,6 @@ PURPOSE_NOISE, PURPOSE_EPS, PURPOSE_TARGET = 0, 1, 2
 
 # Of scaled derivatives: of a row of zeros, and the least of any other.
 EXPONENT_OF_ZERO, LOWEST_EXPONENT = -(2**30), -(2**20)
-
-
-class TargetGrad(NamedTuple):
-    """What :func:`target_grad` returns."""
-
-    target: Tensor  # [N] int64
-    dlogits: Tensor  # [N, K]
-
-
-class ScaledTargetGrad(NamedTuple):
-    """What :func:`scaled_target_grad` returns: the derivative is dlogits * 2**exponent."""
-
-    target: Tensor  # [N] int64
-    dlogits: Tensor  # [N, K]
-    exponent: Tensor  # [N] int32
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------

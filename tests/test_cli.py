@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastadv import cli
-from fastadv.cli import info
+from fastadv.utils import environment
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     ],
 )
 def test_which_gpus_the_kernels_run_on(arch: int, compiled: str, runs: bool) -> None:
-    assert info.runs_on(arch, compiled) is runs
+    assert environment.runs_on(arch, compiled) is runs
 
 
 def ascii_stream() -> io.TextIOWrapper:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from fastadv import data
 from fastadv.cli import main
+from fastadv.cli.model_specs import Named, _names, _spaces
 from fastadv.cli.transfer import _pair
 from fastadv.cli.warning_lines import warning_lines
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of, save_figure
 from fastadv.evaluate.intervals import proportion, wilson
-from fastadv.evaluate.known_input import KnownInput
-from fastadv.evaluate.model_specs import Named, _names, _spaces
 from fastadv.evaluate.tables import Table, save_table, to_csv, to_markdown, to_rich
+from fastadv.models.known_input import KnownInput
 from fastadv.pixels import PixelSpace
 from fastadv.utils.log import remarks, remarks_shown
 from fastadv.utils.text import few, printable, printable_lines

@@ -22,12 +22,13 @@ def build(limit: float) -> Done:
 def without_kernels() -> str | None:
     """Why the extension that was built does not run on this GPU, and what to do; None where it does."""
     try:
-        info = importlib.import_module("fastadv.cli.info")  # only now: the extension may just have been built
+        # Only now: the extension may just have been built.
+        environment = importlib.import_module("fastadv.utils.environment")
     except ImportError as error:
         return str(error)
     major, minor = torch.cuda.get_device_capability()
-    compiled = info.ops._C.build_info()["cuda_archs"]
-    if info.runs_on(10 * major + minor, compiled):
+    compiled = environment._C.build_info()["cuda_archs"]
+    if environment.runs_on(10 * major + minor, compiled):
         return None
     return (
         f"the extension has kernels for {compiled or 'no GPU'}, none for {torch.cuda.get_device_name()} (compute "

@@ -18,7 +18,7 @@ from fastadv.pixels.range_check import VALIDATE, RangeWatch
 from fastadv.utils.input_hints import labels_hint, tensor_hint
 from fastadv.utils.module_modes import BN_MODES
 from fastadv.utils.rng import RandomStream
-from fastadv.utils.validation import check_choice, check_label_smoothing, check_model, check_switches
+from fastadv.utils.validation import check_label_smoothing, check_model, check_one_of, check_switches
 
 _ON_LABELS = {
     True: "Called with images and their true labels.",
@@ -116,8 +116,8 @@ class Attack(ABC):
         if unknown:
             raise TypeError(no_such_option(type(self), unknown))
         check_model(model)
-        check_choice("validate", validate, VALIDATE)
-        check_choice("bn", bn, BN_MODES)
+        check_one_of("validate", validate, VALIDATE)
+        check_one_of("bn", bn, BN_MODES)
         check_label_smoothing(label_smoothing)
         check_switches(fast=fast)
         self.model = model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from fastadv.attacks.engine.step_sizes import Size, checked_alpha
 from fastadv.attacks.gradient import GradientAttack
+from fastadv.utils.validation import check_count
 
 
 class IterativeAttack(GradientAttack):
@@ -25,10 +25,8 @@ class IterativeAttack(GradientAttack):
         self, model: Callable[..., Any], *, alpha: float | None = None, steps: int | None = None, **options: Any
     ) -> None:
         super().__init__(model, **options)
-        if steps is not None and (not isinstance(steps, Integral) or isinstance(steps, bool)):
-            raise TypeError(f"steps must be an integer, got {type(steps).__name__}")
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        if steps is not None:
+            check_count("steps", steps, least=1)
         self.alpha = None if alpha is None else checked_alpha(alpha, self.space)
         self.steps = steps
 

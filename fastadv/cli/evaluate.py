@@ -13,6 +13,8 @@ import torch
 
 from fastadv import attacks
 from fastadv.cli.arguments import add_machine_options, create_parser, number, parse, whole
+from fastadv.cli.model_options import HELP, add_options
+from fastadv.cli.model_specs import Loaded, load_subjects
 from fastadv.distributed import (
     FailedElsewhere,
     Processes,
@@ -26,7 +28,6 @@ from fastadv.distributed import (
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.folder import beside, remark_on_left_out
-from fastadv.evaluate.model_specs import HELP, Loaded, add_options, load_subjects
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep, loader_of, run
 from fastadv.evaluate.tables import robustness_tables, save_table, to_rich

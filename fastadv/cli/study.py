@@ -15,8 +15,9 @@ from fastadv import data
 from fastadv.cli.arguments import add_machine_options, create_parser, parse, whole
 from fastadv.study import manifest
 from fastadv.study.cost import Speeds, seconds_of, training_seconds
-from fastadv.study.plan import Network, Study
-from fastadv.study.recipes import STUDIES
+from fastadv.study.experiments import STUDIES
+from fastadv.study.networks import Network
+from fastadv.study.plan import Study
 from fastadv.study.report import write_report
 from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale

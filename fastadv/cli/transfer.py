@@ -11,10 +11,11 @@ import torch
 
 from fastadv.cli.arguments import create_parser, parse, whole
 from fastadv.cli.evaluate import add_run_options, add_subjects, resumable, sweep_of
+from fastadv.cli.model_options import add_options
+from fastadv.cli.model_specs import load_subjects
 from fastadv.distributed import Processes
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.folder import beside, remark_on_left_out
-from fastadv.evaluate.model_specs import add_options, load_subjects
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep
 from fastadv.evaluate.tables import save_table, to_rich

@@ -1,6 +1,7 @@
 """Image data sets and loaders; every loader yields (images [m, C, H, W] in the model's input space, labels [m])."""
 
 from fastadv.data.datasets import load, load_test, names
+from fastadv.data.fingerprint import identity_of, other_classes
 from fastadv.data.in_memory.image_set import ImageData, ImageSet
 from fastadv.data.loaders.bad_images import BadImage, BadImageWarning, warn_of_bad_image
 from fastadv.data.loaders.base import ImageLoader
@@ -9,7 +10,6 @@ from fastadv.data.loaders.factory import create_loader, loader_version, resolve_
 from fastadv.data.loaders.tensor_loader import TensorLoader
 from fastadv.data.loaders.torchvision_loader import TorchvisionLoader
 from fastadv.data.sources.base import ImageSource, fingerprint_of_files, spread
-from fastadv.data.sources.fingerprint import identity_of, other_classes
 from fastadv.data.sources.manifest import check_command
 from fastadv.data.sources.scan import scan
 from fastadv.data.transforms.preprocessing import Preprocessing

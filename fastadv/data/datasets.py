@@ -15,15 +15,22 @@ from fastadv.data.in_memory.download import REMEDIES
 from fastadv.data.in_memory.image_set import ImageData, ImageSet
 from fastadv.data.in_memory.mnist import load_mnist_like
 from fastadv.data.sources.base import ImageSource
-from fastadv.data.sources.folder import expected
-from fastadv.data.sources.scan import load_splits, load_stored
+from fastadv.data.sources.folder import SPLITS, expected
+from fastadv.data.sources.scan import load_splits
+
+
+def _load_files(root: Path, download: bool) -> ImageData:
+    """The images below ``root``, without those that its manifest leaves out; see :func:`load_splits`."""
+    found = load_splits(root, SPLITS, download)
+    return ImageData(found["train"], found["val"])
+
 
 _EMBEDDED: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
 _FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
     "mnist": partial(load_mnist_like, "mnist", "MNIST"),
     "fashion_mnist": partial(load_mnist_like, "fashion_mnist", "FashionMNIST"),
     "cifar10": load_cifar10,
-    "imagenet": load_stored,
+    "imagenet": _load_files,
 }
 
 

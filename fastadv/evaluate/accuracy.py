@@ -20,7 +20,7 @@ from fastadv.utils.module_modes import isolated
 from fastadv.utils.validation import check_model
 
 if TYPE_CHECKING:
-    from fastadv.train.protocols import Loader
+    from fastadv.data.loaders.protocol import Loader
 
 FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every image is among the five likeliest
 

@@ -25,6 +25,7 @@ from fastadv.data import (
     loader_version,
     spread,
 )
+from fastadv.data.config import DataConfig
 from fastadv.distributed import ALONE, Processes, gathered, on_all, on_main
 from fastadv.evaluate.accuracy import Counts, evaluate_each, summed
 from fastadv.evaluate.attack_specs import parse_attack
@@ -32,11 +33,10 @@ from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
-from fastadv.train.config import DataConfig
 from fastadv.utils.progress import Work, work_shown
 
 if TYPE_CHECKING:
-    from fastadv.train.protocols import Loader
+    from fastadv.data.loaders.protocol import Loader
 
 Images = ImageSet | ImageSource
 

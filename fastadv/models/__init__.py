@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -14,6 +13,7 @@ from fastadv.models.activations import ReluDecay, create_activation
 from fastadv.models.libraries import having, timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
 from fastadv.utils.optional_deps import require
+from fastadv.utils.validation import check_integer
 
 __all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "library_of", "names"]
 
@@ -54,8 +54,7 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
         ModuleNotFoundError: the model needs a library that is not installed.
     """
     for field, value, least in (("num_classes", num_classes, 2), ("in_channels", in_channels, 1)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{field} must be an integer of at least {least}, got {value!r}")
+        check_integer(field, value, least=least)
     if fetching := sorted(_FETCHING & options.keys()):
         raise ValueError(
             f"{', '.join(fetching)}: no weights are downloaded, models start from random ones; load a checkpoint that "

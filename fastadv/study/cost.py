@@ -15,7 +15,8 @@ from torch import nn
 from fastadv import attacks, models
 from fastadv.attacks.iterative import IterativeAttack, paper_iterations
 from fastadv.pixels import PixelSpace
-from fastadv.study.plan import Evaluations, Leaking, Network, Robustness, Transfer
+from fastadv.study.evaluations import Evaluations, Leaking, Robustness, Transfer
+from fastadv.study.networks import Network
 from fastadv.study.scales import Scale
 from fastadv.utils.model_outputs import split_heads
 

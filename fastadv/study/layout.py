@@ -12,7 +12,8 @@ from fastadv.evaluate.records import Record
 from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.comparisons import gain
-from fastadv.study.plan import Network, Plot, Shown
+from fastadv.study.networks import Network
+from fastadv.study.plan import Plot, Shown
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
 

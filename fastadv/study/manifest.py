@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fastadv.cli import info
-from fastadv.study.recipes import STUDIES
+from fastadv.study.experiments import STUDIES
 from fastadv.study.scales import SMALL, Scale, imagenet
+from fastadv.utils import environment
 from fastadv.utils.plain_json import built, parsed
 from fastadv.utils.regular_files import read_regular
 
@@ -105,4 +105,4 @@ def machine() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cpu = f"{names[0] if names else 'unknown'}, {len(os.sched_getaffinity(0))} of its threads"
-    return f"{'processor:':22} {cpu}\n{info.report()}"
+    return f"{'processor:':22} {cpu}\n{environment.report()}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
+from fastadv.study.plan import Plot
+from fastadv.study.report_content import Report, Section
 from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, REASONS, RULE, UNCLEAR, Finding, summary
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import printable
@@ -17,8 +19,6 @@ from fastadv.utils.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fastadv.study.plan import Plot
-    from fastadv.study.report import Report, Section
 
 # Verdicts differ by mark, word and weight, not by colour alone; bars at the left are told apart in grey.
 _STYLE = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,84 +13,19 @@ from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.tables import Table, save_table, to_markdown
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
+from fastadv.study.experiments import STUDIES
+from fastadv.study.networks import Network
 from fastadv.study.page import page
-from fastadv.study.plan import Network, Shown, Study
-from fastadv.study.recipes import STUDIES
+from fastadv.study.plan import Shown, Study
+from fastadv.study.report_content import Report, Section
 from fastadv.study.results import NotMeasured
 from fastadv.study.runner import Place, Time
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.config_parsing import flat
 from fastadv.train.yaml_text import read_yaml
-from fastadv.utils.optional_deps import require
 from fastadv.utils.regular_files import read_regular
 from fastadv.utils.text import hours, printable
-
-
-@dataclass(frozen=True, eq=False)
-class Section:
-    """A study on the page.
-
-    Args:
-        study: it.
-        shown: its tables and figures; None if it is not complete.
-        missing: what is not measured.
-        findings: on its claims.
-    """
-
-    study: Study
-    shown: Shown | None
-    missing: str
-    findings: Sequence[Finding]
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """All that a page shows.
-
-    Args:
-        about: the folder's manifest.
-        scale: its scale.
-        sections: one for each study.
-        networks: the configurations, by what differs from the base network.
-        times: what the studies took; None if that was not noted.
-        remarks: likely reasons for verdicts, by the names of their claims; each says that it is one.
-    """
-
-    about: manifest.Manifest
-    scale: Scale
-    sections: Sequence[Section]
-    networks: Table
-    times: Table | None
-    remarks: Mapping[str, str]
-
-    @property
-    def title(self) -> str:
-        """Of the page."""
-        about, cut = self.about, f", {self.scale.cut}" if self.scale.cut else ""
-        return f"Adversarial Machine Learning at Scale: the paper's study, {about.scale} scale ({about.dataset}){cut}"
-
-    @property
-    def notice(self) -> str:
-        """What a reader of verdicts must know first; "" if all is complete."""
-        unfinished = [section.study.name for section in self.sections if section.shown is None]
-        if not unfinished:
-            return ""
-        return (
-            f"Not complete: {', '.join(unfinished)}. Of what is measured so far those claims are judged whose figures "
-            "all are; the others are called not measured."
-        )
-
-    @property
-    def configuration(self) -> str:
-        """The base network's, as YAML."""
-        text: str = require("yaml", extra="train").safe_dump(asdict(self.scale.base), sort_keys=False)
-        return text.rstrip()
-
-    @property
-    def findings(self) -> list[Finding]:
-        """On the claims of all sections."""
-        return [finding for section in self.sections for finding in section.findings]
 
 
 def _write(shown: Shown, folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastadv.evaluate.label_leaking import LeakRecord
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.transfer import TransferRecord
-from fastadv.study.plan import Network
+from fastadv.study.networks import Network
 
 
 class NotMeasured(LookupError):

@@ -16,16 +16,18 @@ import torch
 
 from fastadv import data
 from fastadv.evaluate.label_leaking import LeakRecord, run_leaking
-from fastadv.evaluate.model_specs import check_classes
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
 from fastadv.evaluate.sweep import Images, Subject, Sweep, fingerprint, run
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.study.cost import Speeds, evaluation_seconds, training_seconds
-from fastadv.study.plan import Leaking, Network, Robustness, Study, Transfer, vary
+from fastadv.study.evaluations import Leaking, Robustness, Transfer
+from fastadv.study.networks import Network, vary
+from fastadv.study.plan import Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
+from fastadv.train.check_classes import check_classes
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import dump_config
 from fastadv.train.trainer import NonFiniteLoss, Trainer

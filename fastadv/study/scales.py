@@ -12,7 +12,8 @@ from typing import Any
 
 from fastadv.attacks import get as find_attack
 from fastadv.attacks.iterative import IterativeAttack
-from fastadv.study.plan import Network, Robustness, vary
+from fastadv.study.evaluations import Robustness
+from fastadv.study.networks import Network, vary
 from fastadv.train.config import (
     AttackConfig,
     DataConfig,

@@ -1,7 +1,8 @@
 """Adversarial training: Algorithm 1 for any loop, and a trainer around it."""
 
+from fastadv.data.config import DataConfig
 from fastadv.train.build import create_trainer
-from fastadv.train.config import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train.config import AttackConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.tasks.adversarial import Accuracy, AdversarialTask
 from fastadv.train.tasks.fast import fast_task

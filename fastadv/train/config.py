@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, get_args
 
-from fastadv.data.transforms.preprocessing import InterpolationName, Preprocessing
+from fastadv.data.config import DataConfig
 from fastadv.eps import TruncatedNormalEps
-from fastadv.pixels import PixelSpace
 from fastadv.utils.devices import MOST_THREADS
+from fastadv.utils.validation import check_integer, check_one_of, check_real
 
-SpaceName = Literal["raw", "unit", "symmetric", "imagenet"]
-LoaderName = Literal["auto", "dali", "torchvision"]
-BadImageChoice = Literal["skip", "stop"]
 TrainingName = Literal["algorithm1", "free", "fast"]
 BatchNormMode = Literal["eval", "batch"]
 OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
@@ -28,101 +24,6 @@ _NOT_OF_TRAINING = {
     "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays"),
 }
 _OPTIONS_THAT_MAKE_FAST = ("steps", "random_start")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The images."""
-
-    name: str = "digits"
-    """Data set, such as digits (which comes with scikit-learn), fashion_mnist or cifar10; imagenet is any set of image
-    files in train/CLASS/IMAGE and val/CLASS/IMAGE, or in WebDataset or TFRecord shards in train/ and val/."""
-
-    root: str | None = None
-    """Folder that holds the data set's files; short form: --data DIR."""
-
-    download: bool = False
-    """Fetch the files that are missing from root; short form: --download."""
-
-    space: SpaceName = "unit"
-    """How pixel values become the network's input: raw [0, 255], unit [0, 1], symmetric [-1, 1], or imagenet (the
-    usual mean and standard deviation)."""
-
-    crop_padding: int = 0
-    """Augment by random crops after padding by so many pixels on each side; 0 switches it off."""
-
-    flip: bool = Preprocessing.flip
-    """Augment by mirroring half of the images; for data whose classes survive it, unlike digits."""
-
-    size: int = Preprocessing.size
-    """imagenet: side of the network's input in pixels."""
-
-    least_area: float = Preprocessing.least_area
-    """imagenet: the smallest share of an image's area that a training crop covers."""
-
-    widest_aspect: float = Preprocessing.widest_aspect
-    """imagenet: the largest aspect ratio of a training crop; the smallest is its inverse."""
-
-    colour: bool = Preprocessing.colour
-    """imagenet: augment by random brightness, contrast, saturation and hue."""
-
-    central: float = Preprocessing.central
-    """imagenet: the share of an image's sides that evaluation keeps, around the centre."""
-
-    keep_aspect: bool = Preprocessing.keep_aspect
-    """imagenet: evaluation keeps a square, of that share of the shorter side, rather than of both sides whatever their
-    aspect."""
-
-    interpolation: InterpolationName = Preprocessing.interpolation
-    """imagenet: how images are resized, in training and evaluation: bilinear or bicubic, with antialiasing."""
-
-    loader: LoaderName = "auto"
-    """imagenet: what decodes images: dali, torchvision, or auto for dali where it is installed. What the main process
-    finds when the run begins is every process's, to the end of the run."""
-
-    workers: int | None = None
-    """imagenet: threads (dali) or processes (torchvision) that decode, for each training process; null is the cores of
-    this machine, shared by the processes on it."""
-
-    prefetch: int = 2
-    """imagenet: batches made ahead (torchvision: by each worker)."""
-
-    on_bad_image: BadImageChoice = "skip"
-    """imagenet: what follows when a file cannot be read or decoded. Either way it is named, and in training the next
-    image takes its place; stop then ends the run with a checkpoint."""
-
-    def __post_init__(self) -> None:
-        _one_of("data.space", self.space, get_args(SpaceName))
-        _integer("data.crop_padding", self.crop_padding, least=0)
-        _one_of("data.loader", self.loader, get_args(LoaderName))
-        if self.workers is not None:
-            _integer("data.workers", self.workers, least=0, most=MOST_THREADS)
-        _integer("data.prefetch", self.prefetch, least=1)
-        _one_of("data.on_bad_image", self.on_bad_image, get_args(BadImageChoice))
-        try:
-            _ = self.preprocessing
-        except ValueError as error:
-            raise ValueError(f"data.{error}") from error
-
-    @property
-    def pixel_space(self) -> PixelSpace:
-        """The PixelSpace that ``space`` names."""
-        space: PixelSpace = getattr(PixelSpace, self.space)()
-        return space
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What is done to images that lie in files."""
-        return Preprocessing(
-            size=self.size,
-            least_area=self.least_area,
-            widest_aspect=self.widest_aspect,
-            flip=self.flip,
-            colour=self.colour,
-            central=self.central,
-            keep_aspect=self.keep_aspect,
-            interpolation=self.interpolation,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,16 +91,16 @@ class AttackConfig:
     def __post_init__(self) -> None:
         from fastadv import attacks
 
-        _one_of("attack.training", self.training, get_args(TrainingName))
-        _one_of("attack.name", self.name, attacks.names())
-        _integer("attack.k", self.k, least=0)
-        _real("attack.lambda_", self.lambda_, least=0)
+        check_one_of("attack.training", self.training, get_args(TrainingName))
+        check_one_of("attack.name", self.name, attacks.names())
+        check_integer("attack.k", self.k, least=0)
+        check_real("attack.lambda_", self.lambda_, least=0)
         if self.eps is not None:
-            _real("attack.eps", self.eps, least=0)
-        _real("attack.eps_sigma", self.eps_sigma, above=0)
-        _real("attack.eps_upper", self.eps_upper, above=0)
-        _integer("attack.start_after", self.start_after, least=0)
-        _one_of("attack.bn", self.bn, get_args(BatchNormMode))
+            check_real("attack.eps", self.eps, least=0)
+        check_real("attack.eps_sigma", self.eps_sigma, above=0)
+        check_real("attack.eps_upper", self.eps_upper, above=0)
+        check_integer("attack.start_after", self.start_after, least=0)
+        check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
         for name in ("bn", "eps", "seed", "space", "generator"):
             if name in self.options:
                 raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
@@ -220,9 +121,9 @@ class AttackConfig:
         if self.training == "algorithm1":
             return
         with_it = f"with attack.training {self.training},"
-        needs = [partial(_real, f"attack.eps, {with_it}", self.eps, above=0)]
+        needs = [partial(check_real, f"attack.eps, {with_it}", self.eps, above=0)]
         if self.training == "free":
-            needs.append(partial(_integer, f"attack.replays, {with_it}", self.replays, least=2))
+            needs.append(partial(check_integer, f"attack.replays, {with_it}", self.replays, least=2))
         _all(needs)
         for name in self.options:
             if name in _OPTIONS_THAT_MAKE_FAST or (self.training == "free" and name != "alpha"):
@@ -257,9 +158,9 @@ class OptimizerConfig:
     and eps 1.0 for rmsprop and rmsprop_tf, the constants Inception networks are trained with."""
 
     def __post_init__(self) -> None:
-        _one_of("optimizer.name", self.name, get_args(OptimizerName))
-        _real("optimizer.lr", self.lr, above=0)
-        _real("optimizer.weight_decay", self.weight_decay, least=0)
+        check_one_of("optimizer.name", self.name, get_args(OptimizerName))
+        check_real("optimizer.lr", self.lr, above=0)
+        check_real("optimizer.weight_decay", self.weight_decay, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,10 +180,10 @@ class ScheduleConfig:
     """exponential: epochs between two applications of the factor."""
 
     def __post_init__(self) -> None:
-        _one_of("schedule.name", self.name, get_args(ScheduleName))
-        _integer("schedule.warmup", self.warmup, least=0)
-        _real("schedule.decay", self.decay, above=0, most=1)
-        _real("schedule.decay_every", self.decay_every, above=0)
+        check_one_of("schedule.name", self.name, get_args(ScheduleName))
+        check_integer("schedule.warmup", self.warmup, least=0)
+        check_real("schedule.decay", self.decay, above=0, most=1)
+        check_real("schedule.decay_every", self.decay_every, above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,18 +278,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "m", "accumulate", "keep", "log_every"):
-            _integer(name, getattr(self, name), least=1)
-        _integer("checkpoint_every", self.checkpoint_every, least=0)
-        _one_of("precision", self.precision, get_args(PrecisionName))
-        _integer("seed", self.seed, least=0, most=2**63 - 1)
-        _real("label_smoothing", self.label_smoothing, least=0, below=1)
-        _real("aux_weight", self.aux_weight, least=0)
+            check_integer(name, getattr(self, name), least=1)
+        check_integer("checkpoint_every", self.checkpoint_every, least=0)
+        check_one_of("precision", self.precision, get_args(PrecisionName))
+        check_integer("seed", self.seed, least=0, most=2**63 - 1)
+        check_real("label_smoothing", self.label_smoothing, least=0, below=1)
+        check_real("aux_weight", self.aux_weight, least=0)
         if self.clip_grad_norm is not None:
-            _real("clip_grad_norm", self.clip_grad_norm, above=0)
+            check_real("clip_grad_norm", self.clip_grad_norm, above=0)
         if self.ema_decay is not None:
-            _real("ema_decay", self.ema_decay, above=0, below=1)
+            check_real("ema_decay", self.ema_decay, above=0, below=1)
         if self.threads is not None:
-            _integer("threads", self.threads, least=1, most=MOST_THREADS)
+            check_integer("threads", self.threads, least=1, most=MOST_THREADS)
         if self.attack.training == "algorithm1":
             self._check_mixture()
 
@@ -415,31 +316,3 @@ def _all(checks: Sequence[Callable[[], None]]) -> None:
             said.append(str(error))
     if said:
         raise ValueError("; ".join(said))
-
-
-def _one_of(name: str, value: object, accepted: Sequence[str]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
-
-
-def _integer(name: str, value: object, *, least: int, most: float = math.inf) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        upper = "" if most == math.inf else f" and at most {most}"
-        raise ValueError(f"{name} must be an integer of at least {least}{upper}, got {value!r}")
-
-
-def _real(
-    name: str,
-    value: object,
-    *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
-) -> None:
-    """One bound on each side: least or above, below or most."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (least <= value <= most and above < value < below):  # type: ignore[operator]
-        limits = {"at least": least, "above": above, "below": below, "at most": most}
-        bounds = [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)]
-        raise ValueError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fastadv.train.config import DataConfig, TrainConfig
+from fastadv.data.config import DataConfig
+from fastadv.train.config import TrainConfig
 
 _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from fastadv import data, models
+from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import Processes, device_name, gathered, on_main
 from fastadv.models.check_input import check_takes
 from fastadv.train.config import TrainConfig
-from fastadv.train.protocols import Loader
 from fastadv.utils import devices
 
 _TEST_BATCH = 256  # of images in memory, which are small

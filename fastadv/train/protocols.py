@@ -1,8 +1,7 @@
-"""What the trainer asks of a task, a loader and averaged weights."""
+"""What the trainer asks of a task and of averaged weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -25,15 +24,3 @@ class Averages(Protocol):
     module: nn.Module
 
     def update(self, model: nn.Module, step: int) -> None: ...
-
-
-class Loader(Protocol):
-    """Minibatches whose order is a function of the epoch, so that a run can continue in the middle of one.
-
-    Of several processes each has a loader of its own, of as many minibatches; the examples are split among them.
-    """
-
-    indices: Tensor  # [m], of the batch last yielded
-
-    def __len__(self) -> int: ...
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...

@@ -7,8 +7,8 @@ from itertools import islice
 
 from torch import Tensor
 
-from fastadv.data.loaders.batch_sampler import check_at_least
-from fastadv.train.protocols import Loader
+from fastadv.data.loaders.protocol import Loader
+from fastadv.utils.validation import check_count
 
 
 class Replayed:
@@ -32,8 +32,8 @@ class Replayed:
     """
 
     def __init__(self, loader: Loader, replays: int, *, together: int = 1) -> None:
-        check_at_least("replays", replays, 1)
-        check_at_least("together", together, 1)
+        check_count("replays", replays, least=1)
+        check_count("together", together, least=1)
         self.loader = loader
         self.replays = replays
         self.together = together

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastadv import data
+from fastadv.data.config import LoaderName
 from fastadv.distributed import Processes
 from fastadv.train import checkpoint
-from fastadv.train.config import LoaderName, TrainConfig
+from fastadv.train.config import TrainConfig
 from fastadv.train.config_errors import check_used
 from fastadv.train.config_parsing import flat
 from fastadv.train.optim import depends_on_length

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastadv.data.sources.fingerprint import difference, other_classes
+from fastadv.data.fingerprint import difference, other_classes
+from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
 from fastadv.train import checkpoint
 from fastadv.train.config import TrainConfig
 from fastadv.train.epoch_metrics import RunningMeans
 from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
-from fastadv.train.protocols import Averages, Loader, Task
+from fastadv.train.protocols import Averages, Task
 from fastadv.train.run_state import run_misfit
 from fastadv.train.step_metrics import Tally, Totals
 from fastadv.train.validation import accuracy

@@ -1,22 +1,68 @@
-"""Options that have a value of the wrong kind: refused by a line that says what is accepted."""
+"""Checks of option values; each error names the option, what is accepted and what came."""
 
 from __future__ import annotations
 
 import math
-from numbers import Real
+from collections.abc import Sequence
+from numbers import Integral, Real
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number; true and false are none."""
+    """True for finite real numbers; bools are excluded."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_model(model: object) -> None:
-    """Refuse what cannot be called with images.
+def is_integer(value: object) -> bool:
+    """True for integers of any type; bools are excluded."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
-    Raises:
-        TypeError: that; a class is called to create a model, not to run it.
-    """
+
+def check_integer(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+    """Raise ValueError unless ``value`` is an integer in [least, most]."""
+    if not is_integer(value) or not least <= value <= most:  # type: ignore[operator]
+        upper = "" if most == math.inf else f" and at most {most}"
+        raise ValueError(f"{name} must be an integer of at least {least}{upper}, got {value!r}")
+
+
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Check an argument of a call: raise TypeError unless it is an integer, ValueError if it is less than ``least``."""
+    if not is_integer(value):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:  # type: ignore[operator]
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_real(
+    name: str,
+    value: object,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    """Raise ValueError unless ``value`` is a finite number within the bounds; give one bound on each side."""
+    if not is_number(value) or not (least <= value <= most and above < value < below):  # type: ignore[operator]
+        limits = {"at least": least, "above": above, "below": below, "at most": most}
+        bounds = [f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit)]
+        raise ValueError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
+
+
+def check_one_of(name: str, value: object, accepted: Sequence[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``accepted``."""
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
+
+
+def check_switches(**switches: object) -> None:
+    """Raise ValueError unless every value is True or False: the text "false" would count as true."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
+def check_model(model: object) -> None:
+    """Raise TypeError unless ``model`` can be called with images; a class creates a model and does not run it."""
     if isinstance(model, type):
         raise TypeError(f"model must be a module or a callable, got the class {model.__name__}: create it first")
     if not callable(model):
@@ -24,51 +70,15 @@ def check_model(model: object) -> None:
 
 
 def check_dropout(value: object) -> None:
-    """Refuse what is no probability.
-
-    Raises:
-        ValueError: that.
-    """
-    if not is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
-        raise ValueError(f"dropout must be a number from 0 to 1, the share of features dropped, got {value!r}")
-
-
-def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is none of an option's values.
-
-    Raises:
-        ValueError: naming them.
-    """
-    if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def check_switches(**switches: object) -> None:
-    """Refuse what is neither true nor false: the text "false" would count as true.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be true or false, got {value!r}")
+    """Raise ValueError unless ``value`` is in [0, 1]."""
+    check_real("dropout", value, least=0, most=1)
 
 
 def check_label_smoothing(value: object) -> None:
-    """Refuse what is no share of a target that can be spread over all classes.
-
-    Raises:
-        ValueError: that.
-    """
-    if not is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
-        raise ValueError(f"label_smoothing must be in [0, 1), got {value!r}")
+    """Raise ValueError unless ``value`` is in [0, 1)."""
+    check_real("label_smoothing", value, least=0, below=1)
 
 
 def check_aux_weight(value: object) -> None:
-    """Refuse what is no weight of auxiliary logits.
-
-    Raises:
-        ValueError: that.
-    """
-    if not is_number(value) or value < 0:  # type: ignore[operator]
-        raise ValueError(f"aux_weight must be zero or more and finite, got {value!r}")
+    """Raise ValueError unless ``value``, the weight of a loss at auxiliary logits, is zero or more."""
+    check_real("aux_weight", value, least=0)

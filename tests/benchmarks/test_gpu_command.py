@@ -18,7 +18,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import extension, part, processes
 from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import Deadline, Done
-from fastadv.cli import info
+from fastadv.utils import environment
 
 HOUR = Deadline(time.monotonic() + 3600)
 
@@ -126,7 +126,7 @@ def test_make_hands_on_parts_and_options() -> None:
 def test_an_extension_for_other_gpus(
     compiled: str, capability: tuple[int, int], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(info.ops._C, "build_info", lambda: {"cuda_archs": compiled})
+    monkeypatch.setattr(environment._C, "build_info", lambda: {"cuda_archs": compiled})
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     why = extension.without_kernels()

@@ -19,7 +19,7 @@ from benchmarks.gpu import sanitizers
 from benchmarks.gpu.kernels import TESTS
 from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import PYTEST, ROOT, Deadline, Done
-from fastadv.cli import info
+from fastadv.utils import environment
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def test_what_is_sanitized_exists_and_is_little(tool: str) -> None:
 
 
 def test_what_is_sanitized_is_every_operator() -> None:
-    assert set(SHOWS) == set(info.OPERATORS)
+    assert set(SHOWS) == set(environment.OPERATORS)
     for operator, pattern in SHOWS.items():
         assert any(re.search(pattern, case) for case in sanitizers.SANITIZED["memcheck"]), operator
     # Those with shared memory.

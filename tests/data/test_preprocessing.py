@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fastadv.data import Preprocessing
+from fastadv.data.config import DataConfig
 from fastadv.data.transforms.preprocessing import NumPyArithmetic, central_window, random_window
-from fastadv.train.config import DataConfig
 
 NUMPY = NumPyArithmetic()
 

@@ -16,11 +16,11 @@ import torch
 
 from fastadv import PixelSpace, models
 from fastadv.cli import evaluate as evaluate_cli
+from fastadv.cli.image_options import one_way, say
+from fastadv.cli.model_specs import load_subjects, parse_space
 from fastadv.evaluate import read_records
-from fastadv.evaluate.known_input import WAYS, KnownInput, known_input
-from fastadv.evaluate.model_specs import load_subjects, parse_space
 from fastadv.evaluate.records import Record
-from fastadv.evaluate.shown import one_way, say
+from fastadv.models.known_input import WAYS, KnownInput, known_input
 from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set

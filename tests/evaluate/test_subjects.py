@@ -12,8 +12,9 @@ import torch
 from fastadv import PixelSpace, data, models
 from fastadv.cli import evaluate as evaluate_cli
 from fastadv.cli import transfer as transfer_cli
+from fastadv.cli.model_options import add_options
+from fastadv.cli.model_specs import load_subjects, parse_space
 from fastadv.evaluate import read_records
-from fastadv.evaluate.model_specs import add_options, load_subjects, parse_space
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.transfer import TransferRecord
 from tests.data.pictures import write_data_set

@@ -10,7 +10,7 @@ import torch
 
 from fastadv import data
 from fastadv.study import cost, scales
-from fastadv.study.plan import vary
+from fastadv.study.networks import vary
 from fastadv.study.scales import Scale
 
 

@@ -14,8 +14,7 @@ from fastadv.evaluate import LeakRecord, Record, TransferRecord
 from fastadv.evaluate.records import packed
 from fastadv.study import paper
 from fastadv.study.claims import CLAIMS
-from fastadv.study.plan import Network
-from fastadv.study.recipes import (
+from fastadv.study.experiments import (
     STUDIES,
     activations,
     capacity,
@@ -30,6 +29,7 @@ from fastadv.study.recipes import (
     table3,
     transfer,
 )
+from fastadv.study.networks import Network
 from fastadv.study.results import NotMeasured, Results
 from fastadv.study.scales import imagenet
 from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MISSING, UNCLEAR, judge

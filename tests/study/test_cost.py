@@ -10,7 +10,7 @@ import torch
 from fastadv import attacks
 from fastadv.study import cost
 from fastadv.study.cost import Speeds
-from fastadv.study.plan import vary
+from fastadv.study.networks import vary
 from fastadv.study.scales import Scale
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import pytest
 
 from fastadv.evaluate import Record
 from fastadv.evaluate.tables import Table
+from fastadv.study.experiments import STUDIES
 from fastadv.study.layout import Row, accuracy_table
-from fastadv.study.plan import Network, vary
-from fastadv.study.recipes import STUDIES
+from fastadv.study.networks import Network, vary
 from fastadv.study.results import Results
 from tests.study.conftest import tiny
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from fastadv.study import paper
-from fastadv.study.plan import Leaking, Network, Robustness, Transfer, vary
-from fastadv.study.recipes import STUDIES, transfer
-from fastadv.study.recipes.seeds import networks as seed_networks
+from fastadv.study.evaluations import Leaking, Robustness, Transfer
+from fastadv.study.experiments import STUDIES, transfer
+from fastadv.study.experiments.seeds import networks as seed_networks
+from fastadv.study.networks import Network, vary
 from fastadv.study.scales import SMALL, Scale, imagenet
 from fastadv.train import TrainConfig
 

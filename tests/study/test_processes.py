@@ -14,7 +14,7 @@ import torch
 from fastadv.cli import study as study_cli
 from fastadv.cli import train
 from fastadv.study import scales
-from fastadv.study.plan import vary
+from fastadv.study.networks import vary
 from fastadv.study.runner import Machine
 from fastadv.study.scales import Scale, imagenet
 from fastadv.train import checkpoint

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastadv.study.plan import Network, Robustness
+from fastadv.study.evaluations import Robustness
+from fastadv.study.networks import Network
 from fastadv.study.runner import Machine, Place, Runner, Work
 from fastadv.train import checkpoint, checkpoint_content
 from tests.evaluate.test_evaluate_cli import save_run

@@ -17,7 +17,7 @@ from fastadv.cli import report as report_cli
 from fastadv.cli import study as study_cli
 from fastadv.evaluate import Record, read_records
 from fastadv.study import cost
-from fastadv.study.recipes import STUDIES
+from fastadv.study.experiments import STUDIES
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import REASONS
 from fastadv.train.trainer import NonFiniteLoss, Trainer

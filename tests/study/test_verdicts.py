@@ -11,7 +11,7 @@ from fastadv.evaluate import Record
 from fastadv.evaluate.intervals import UNKNOWN, Estimate, quantile, wilson
 from fastadv.study.claims import findings
 from fastadv.study.comparisons import correlation, difference, gain, quotient, share, total
-from fastadv.study.recipes import STUDIES, table1
+from fastadv.study.experiments import STUDIES, table1
 from fastadv.study.report import claims_json, claims_markdown
 from fastadv.study.results import NotMeasured, Results, Share
 from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, MISSING, UNCLEAR, Check, Claim, Finding, judge, summary

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from fastadv.data.loaders.bad_images import MOST_IN_A_ROW, BadImage, too_many, warn_of_bad_image
 from fastadv.data.loaders.batch_memory import empty_images
-from fastadv.data.loaders.batch_sampler import Batches, check_at_least
+from fastadv.data.loaders.batch_sampler import Batches
 from fastadv.data.sources.base import ImageSource
 from fastadv.data.transforms.preprocessing import Preprocessing
 from fastadv.ops import from_pixels_
 from fastadv.pixels import PixelSpace
+from fastadv.utils.validation import check_count
 
 CHANNELS = 3
 
@@ -86,7 +87,7 @@ class ImageLoader(ABC):
             )
         if space.channels not in (1, CHANNELS):
             raise ValueError(f"the images have {CHANNELS} channels and the space describes {space.channels}: {space}")
-        check_at_least("prefetch", prefetch, 1)
+        check_count("prefetch", prefetch, least=1)
         self.source = source
         self.batches = Batches(
             count=len(source),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fastadv.utils.validation import check_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class Batches:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        check_at_least("batch_size", self.batch_size, 1)
-        check_at_least("seed", self.seed, 0)
+        check_count("batch_size", self.batch_size, least=1)
+        check_count("seed", self.seed, least=0)
         world = self.world_size
         if not 0 <= self.rank < world:
             raise ValueError(f"rank must be one of {world} processes, 0..{world - 1}, got {self.rank}")
@@ -74,7 +75,7 @@ class Batches:
         Raises:
             ValueError: epoch or start out of range.
         """
-        check_at_least("epoch", epoch, 0)
+        check_count("epoch", epoch, least=0)
         if not 0 <= start <= len(self):
             raise ValueError(f"start must be a batch of the epoch, 0..{len(self)}, got {start}")
         return self._batches(epoch, start, device)
@@ -103,11 +104,3 @@ def generator_of(seed: int, *path: int) -> torch.Generator:
     """
     mixed = np.random.SeedSequence(seed, spawn_key=path).generate_state(1)
     return torch.Generator("cpu").manual_seed(int(mixed[0]))
-
-
-def check_at_least(field: str, value: int, smallest: int) -> None:
-    """Raise a ValueError for a value below the smallest, a TypeError for one that is no integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{field} must be an integer, got {value!r}")
-    if value < smallest:
-        raise ValueError(f"{field} must be at least {smallest}, got {value}")

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import torch
 
+from fastadv.data.config import DataConfig, LoaderName
 from fastadv.data.in_memory.image_set import ImageSet
 from fastadv.data.loaders.base import CHANNELS, ImageLoader
 from fastadv.data.loaders.dali_loader import DaliLoader
+from fastadv.data.loaders.protocol import Loader
 from fastadv.data.loaders.tensor_loader import TensorLoader
 from fastadv.data.loaders.torchvision_loader import TorchvisionLoader
 from fastadv.data.sources.base import ImageSource
 from fastadv.pixels import PixelSpace
 from fastadv.utils.log import remarks
 from fastadv.utils.optional_deps import require
-
-if TYPE_CHECKING:
-    from fastadv.train.config import DataConfig, LoaderName
-    from fastadv.train.protocols import Loader
 
 _KINDS: dict[str, type[ImageLoader]] = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
 _PACKAGES = {"dali": "nvidia.dali", "torchvision": "torchvision"}

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fastadv.data.in_memory.image_set import ImageSet
-from fastadv.data.loaders.batch_sampler import Batches, check_at_least, generator_of
+from fastadv.data.loaders.batch_sampler import Batches, generator_of
 from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, shifted
 from fastadv.ops import from_pixels
 from fastadv.pixels import PixelSpace
-from fastadv.utils.validation import check_switches
+from fastadv.utils.validation import check_count, check_switches
 
 
 class TensorLoader:
@@ -65,7 +65,7 @@ class TensorLoader:
         if not isinstance(image_set, ImageSet) or not isinstance(space, PixelSpace):
             got = f"{type(image_set).__name__} and {type(space).__name__}"
             raise TypeError(f"TensorLoader takes an ImageSet(images, labels, classes) and a PixelSpace, got {got}")
-        check_at_least("crop_padding", crop_padding, 0)
+        check_count("crop_padding", crop_padding, least=0)
         check_switches(shuffle=shuffle, drop_last=drop_last, flip=flip)
         self.batches = Batches(
             count=len(image_set),

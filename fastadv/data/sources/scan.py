@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fastadv.data.in_memory.image_set import ImageData
 from fastadv.data.sources import manifest
 from fastadv.data.sources.base import ImageSource
 from fastadv.data.sources.class_names import named_classes
@@ -169,14 +168,8 @@ def count_not_read(folder: Path, source: ImageSource) -> dict[str, Counter[str]]
 
 
 def splits_in(root: Path) -> tuple[str, ...]:
-    """The splits whose folders are there; both, for want of them, if none is."""
+    """The splits whose folders are there; both if none is."""
     return tuple(split for split in SPLITS if (root / split).is_dir()) or SPLITS
-
-
-def load_stored(root: Path, download: bool = False) -> ImageData:
-    """The images below ``root``, without those that its manifest leaves out; arguments as for :func:`load_splits`."""
-    found = load_splits(root, SPLITS, download)
-    return ImageData(found["train"], found["val"])
 
 
 def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> dict[str, ImageSource]:

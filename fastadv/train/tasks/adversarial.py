@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from fastadv.train.tasks.batch_reuse import overwriting
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
 from fastadv.utils.model_outputs import split_heads
-from fastadv.utils.validation import check_aux_weight, check_label_smoothing, check_model, is_number
+from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
 _AGAIN = (
@@ -163,11 +162,8 @@ class AdversarialTask(MinibatchTask):
         attack_options: dict[str, Any] | None = None,
     ) -> None:
         for name, count in (("k", k), ("start_after", start_after)):
-            if not isinstance(count, Integral) or isinstance(count, bool):
-                raise TypeError(f"{name} must be an integer, got {count!r}")
-        for name, value in (("k", k), ("lambda_", lambda_), ("start_after", start_after)):
-            if not is_number(value) or value < 0:
-                raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+            check_count(name, count, least=0)
+        check_real("lambda_", lambda_, least=0)
         given = checked_options(attack_options, ("eps", "space", "seed"), "it is an argument of the task")
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}

@@ -17,7 +17,7 @@ from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_check import VALIDATE, RangeWatch
 from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state
-from fastadv.utils.validation import check_choice
+from fastadv.utils.validation import check_integer, check_one_of
 
 _PATIENCE = 2  # calls
 _STANDS_STILL = (
@@ -90,13 +90,12 @@ class FreeTask(MinibatchTask):
     ) -> None:
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         check_space(space)
-        check_choice("validate", validate, VALIDATE)
+        check_one_of("validate", validate, VALIDATE)
         self.validate = validate
         self.eps = checked_number(checked_eps(eps, space))
         self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
         check_step(self.alpha)
-        if not isinstance(accumulate, int) or isinstance(accumulate, bool) or accumulate < 1:
-            raise ValueError(f"accumulate must be an integer of at least 1, got {accumulate!r}")
+        check_integer("accumulate", accumulate, least=1)
         self.space = space
         self.accumulate = accumulate
         # A perturbation has no mean, and eps for its range: in this space, to stay in the ball is to stay in the range.

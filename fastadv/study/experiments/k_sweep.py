@@ -1,33 +1,72 @@
-"""Appendix E, Table 8: adversarial examples per minibatch."""
+"""Table 8: the number k of adversarial examples in a minibatch of m."""
 
 from __future__ import annotations
 
-from fastadv.study.claims.common import POINT, clean_gain, over_eps
-from fastadv.study.recipes import k_sweep
+from fastadv.study.checks import POINT, clean_gain, over_eps
+from fastadv.study.evaluations import Robustness
+from fastadv.study.layout import table_and_curves
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results
-from fastadv.study.scales import Scale
+from fastadv.study.scales import PAPER_M, Scale
 from fastadv.study.verdicts import Check, Claim
+
+OF_PAPER = (0, 4, 8, 16, 24, 32)
+
+
+def networks(scale: Scale) -> dict[int, Network]:
+    """By the paper's k of m = 32; here k / m is the same."""
+    m = scale.base.m
+    made = {0: scale.standard("No adv.")}
+    for k in OF_PAPER[1:]:
+        made[k] = scale.adversarial(f"Adv., k = {k * m // PAPER_M} of {m}", {"attack.k": k * m // PAPER_M})
+    return made
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """One sweep."""
+    return scale.sweep(networks(scale).values(), ["step_ll"])
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """The table, and its curves."""
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="k_sweep",
+        caption="Adversarial examples per minibatch, step l.l.",
+        label="Training",
+        table="table8",
+    )
+
+
+STUDY = Study("k_sweep", "Number of adversarial examples", "Table 8", evaluations, show)
+
+
+# --- what the paper claims --------------------------------------------------------------------------------------------
 
 
 def _more_k_more_robust(scale: Scale, results: Results) -> list[Check]:
-    found = k_sweep.networks(scale)
+    found = networks(scale)
     one, other = (found[16], "step_ll"), (found[4], "step_ll")
     return over_eps(scale, results, "k = m/2 over m/8", one, other, above=0, sizes=scale.eps[1:])
 
 
 def _more_k_less_clean(scale: Scale, results: Results) -> list[Check]:
-    found = k_sweep.networks(scale)
+    found = networks(scale)
     return [clean_gain(results, found[4], found[32], "k = m/8 over m", above=0)]
 
 
 def _half_is_enough(scale: Scale, results: Results) -> list[Check]:
-    found = k_sweep.networks(scale)
+    found = networks(scale)
     one, other = (found[32], "step_ll"), (found[16], "step_ll")
     return over_eps(scale, results, "k = m over m/2", one, other, below=POINT)
 
 
 def _more_than_half_costs(scale: Scale, results: Results) -> list[Check]:
-    found = k_sweep.networks(scale)
+    found = networks(scale)
     return [
         clean_gain(results, found[16], found[k], f"k = m/2 over {name}", above=0, below=1.5 * POINT)
         for k, name in ((24, "3m/4"), (32, "m"))

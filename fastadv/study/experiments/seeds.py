@@ -7,10 +7,13 @@ import itertools
 from fastadv.evaluate.intervals import quantile
 from fastadv.evaluate.tables import INTERVALS, Cell, Table
 from fastadv.study.comparisons import gain
+from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import TITLES, accuracies, fraction, gradient_notes, images_note
-from fastadv.study.plan import Network, Robustness, Shown, Study
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
+from fastadv.study.verdicts import Claim
 
 ATTACKS = ("step_ll", "iter_ll", "iter_basic")
 SEEDS = (0, 1)
@@ -60,3 +63,4 @@ def _points(one: Share, other: Share) -> str:
 
 
 STUDY = Study("seeds", "How much another seed moves", "not in the paper", evaluations, show)
+CLAIMS: tuple[Claim, ...] = ()  # the paper makes none on seeds

@@ -1,23 +1,62 @@
-"""Table 1 and section 4.1: what adversarial training gains, and what it costs."""
+"""Table 1: standard and adversarial training, of the base network and of a deeper one, under step l.l."""
 
 from __future__ import annotations
 
-from fastadv.study.claims.common import POINT, at, below_clean, clean_gain, over_eps
+from fastadv.study.checks import POINT, at, below_clean, clean_gain, over_eps
 from fastadv.study.comparisons import gain, total
-from fastadv.study.recipes import table1
+from fastadv.study.evaluations import Robustness
+from fastadv.study.layout import table_and_curves, tops_of
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
 
+def networks(scale: Scale) -> dict[str, Network]:
+    """By the rows of the paper's table."""
+    return {
+        "baseline": scale.standard("Baseline"),
+        "adversarial": scale.adversarial("Adv. training"),
+        "deeper_baseline": scale.standard("Deeper, baseline", scale.deeper),
+        "deeper_adversarial": scale.adversarial("Deeper, adv. training", scale.deeper),
+    }
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """One sweep."""
+    return scale.sweep(networks(scale).values(), ["step_ll"])
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """The table, and its curves."""
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="table1",
+        caption="Accuracy under step l.l.",
+        label="Network",
+        table="table1",
+        tops=tops_of(scale),
+    )
+
+
+STUDY = Study("table1", "Adversarial training at scale", "Table 1", evaluations, show)
+
+
+# --- what the paper claims --------------------------------------------------------------------------------------------
+
+
 def _robust(scale: Scale, results: Results) -> list[Check]:
-    found = table1.networks(scale)
+    found = networks(scale)
     one, other = (found["adversarial"], "step_ll"), (found["baseline"], "step_ll")
     return over_eps(scale, results, "adversarial over standard training", one, other, above=0)
 
 
 def _on_a_par(scale: Scale, results: Results) -> list[Check]:
-    network = table1.networks(scale)["adversarial"]
+    network = networks(scale)["adversarial"]
     checks = []
     for eps in scale.eps:
         adversarial, clean = below_clean(results, network, "step_ll", eps)
@@ -26,20 +65,20 @@ def _on_a_par(scale: Scale, results: Results) -> list[Check]:
 
 
 def _clean_cost(scale: Scale, results: Results) -> list[Check]:
-    found = table1.networks(scale)
+    found = networks(scale)
     what = "standard over adversarial training"
     return [clean_gain(results, found["baseline"], found["adversarial"], what, above=0, below=POINT)]
 
 
 def _deeper_clean(scale: Scale, results: Results) -> list[Check]:
-    found = {name: results.clean(network) for name, network in table1.networks(scale).items()}
+    found = {name: results.clean(network) for name, network in networks(scale).items()}
     loss = [(1, found["baseline"]), (-1, found["adversarial"])]
     deeper = [(-1, found["deeper_baseline"]), (1, found["deeper_adversarial"])]
     return [Check("loss of clean accuracy, base over deeper network", total([*loss, *deeper]), above=0)]
 
 
 def _deeper_robust(scale: Scale, results: Results) -> list[Check]:
-    found = table1.networks(scale)
+    found = networks(scale)
     one, other = (found["deeper_adversarial"], "step_ll"), (found["adversarial"], "step_ll")
     return over_eps(scale, results, "deeper over base network", one, other, above=0)
 

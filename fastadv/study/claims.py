@@ -20,29 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastadv.study.claims import (
-    activations,
-    capacity,
-    delay,
-    fixed_eps,
-    iterative_training,
-    k_sweep,
-    one_step,
-    regularizers,
-    table1,
-    table2,
-    table3,
-    transfer,
-)
+from fastadv.study.experiments import EXPERIMENTS
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Claim, Finding, judge
 
-_MODULES = (
-    *(table1, table2, table3, capacity, transfer, one_step, activations, k_sweep),
-    *(delay, fixed_eps, iterative_training, regularizers),
-)
-CLAIMS: tuple[Claim, ...] = tuple(claim for module in _MODULES for claim in module.CLAIMS)
+CLAIMS: tuple[Claim, ...] = tuple(claim for experiment in EXPERIMENTS for claim in experiment.CLAIMS)
 
 
 def findings(scale: Scale, results: Results, studies: Iterable[str]) -> list[Finding]:

@@ -1,21 +1,58 @@
-"""Table 2 and section 2.2: iterative methods."""
+"""Table 2: the networks of Table 1 under iterative methods, which they were not trained on."""
 
 from __future__ import annotations
 
-from fastadv.study.claims.common import POINT, at, over_eps
+from fastadv.study.checks import POINT, at, over_eps
 from fastadv.study.comparisons import gain, share
-from fastadv.study.layout import TITLES
-from fastadv.study.recipes import table2
+from fastadv.study.evaluations import Robustness
+from fastadv.study.layout import TITLES, table_and_curves, tops_of
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
+ATTACKS = ("iter_ll", "iter_basic")
+ONE_STEP = {"iter_ll": "step_ll", "iter_basic": "fgsm"}
+
+
+def networks(scale: Scale) -> dict[str, Network]:
+    """By the rows of the paper's table."""
+    return {"adversarial": scale.adversarial("Adv. training"), "baseline": scale.standard("Baseline")}
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """The table, and the baseline under the methods of one step that the iterative ones repeat."""
+    found = networks(scale)
+    return [*scale.sweep(found.values(), ATTACKS), *scale.sweep([found["baseline"]], tuple(ONE_STEP.values()))]
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """The table, and a panel for each method."""
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ATTACKS,
+        name="table2",
+        caption="Accuracy under iterative methods",
+        label="Training",
+        table="table2",
+        tops=tops_of(scale),
+    )
+
+
+STUDY = Study("table2", "Iterative examples", "Table 2", evaluations, show)
+
+
+# --- what the paper claims --------------------------------------------------------------------------------------------
+
 
 def _not_iterative(scale: Scale, results: Results) -> list[Check]:
-    found = table2.networks(scale)
+    found = networks(scale)
     return [
         check
-        for attack in table2.ATTACKS
+        for attack in ATTACKS
         for check in over_eps(
             scale,
             results,
@@ -28,14 +65,14 @@ def _not_iterative(scale: Scale, results: Results) -> list[Check]:
 
 
 def _fools(scale: Scale, results: Results) -> list[Check]:
-    baseline, eps = table2.networks(scale)["baseline"], scale.eps[-1]
+    baseline, eps = networks(scale)["baseline"], scale.eps[-1]
     error = share(results.accuracy(baseline, "iter_ll", eps).wrong)
     return [Check(f"error of the standard network {at(eps)}", error, above=0.99, unit="%")]
 
 
 def _more_harmful(scale: Scale, results: Results) -> list[Check]:
     """On the same images: the first of those that the one step was measured on."""
-    baseline = table2.networks(scale)["baseline"]
+    baseline = networks(scale)["baseline"]
     return [
         Check(
             f"error of the standard network under {TITLES[attack]} over {TITLES[step]} {at(eps)}",
@@ -45,7 +82,7 @@ def _more_harmful(scale: Scale, results: Results) -> list[Check]:
             ),
             above=0,
         )
-        for attack, step in table2.ONE_STEP.items()
+        for attack, step in ONE_STEP.items()
         for eps in scale.eps
     ]
 

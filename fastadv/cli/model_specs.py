@@ -7,38 +7,24 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from fastadv import data, models
-from fastadv.cli.arguments import number, whole
-from fastadv.data.transforms.preprocessing import InterpolationName
+from fastadv.cli.arguments import number
+from fastadv.cli.image_options import check_in_memory, one_way, say
+from fastadv.data.config import DataConfig, SpaceName
 from fastadv.distributed import launched
-from fastadv.evaluate.known_input import KnownInput, known_input
-from fastadv.evaluate.shown import check_in_memory, one_way, say
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.check_input import check_takes
+from fastadv.models.known_input import KnownInput, known_input
 from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
 from fastadv.models.weights import WeightsDoNotFitError, put_weights
 from fastadv.pixels import PixelSpace
+from fastadv.train.check_classes import CLASSES_OF_FILES, check_classes
 from fastadv.train.checkpoint import LoadedModel, load_model
-from fastadv.train.config import DataConfig, LoaderName, SpaceName
-from fastadv.utils import devices
 from fastadv.utils.log import remarks
 from fastadv.utils.text import counted, printable, readable
-
-HELP = (
-    "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
-    "torchvision with a .safetensors, .pth, .pt or .pth.tar file of its weights, as in "
-    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own; NAME is the name of its "
-    "row"
-)
-
-_OF_FILES = (
-    "; the classes of images in files are the folders in val/, or the labels of shards, unless classes.txt beside val/ "
-    "names them all, a line each"
-)
 
 
 @dataclass(frozen=True)
@@ -71,81 +57,12 @@ class Loaded:
     images: Images
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what models are measured on."""
-    add = parser.add_argument
-    add(
-        "--averaged",
-        action="store_true",
-        help="the averaged weights of runs that were trained with --ema-decay, and of files that hold any",
-    )
-    add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
-    add(
-        "--dataset",
-        metavar="NAME",
-        choices=data.names(),
-        help=f"the data set, one of {', '.join(data.names())} (default: the one the runs were trained on; models from "
-        "files need it)",
-    )
-    add(
-        "--space",
-        action="append",
-        default=[],
-        metavar="[NAME=]SPACE",
-        help=f"how pixels become the input of models from files: {', '.join(get_args(SpaceName))}, or the constants of "
-        "Normalize as 0.5,0.5,0.5/0.25,0.25,0.25 (mean/std); with NAME= for that model alone (default: what is known "
-        "of the weights, if anything is)",
-    )
-    default = DataConfig()
-    add(
-        "--size",
-        type=int,
-        metavar="N",
-        help="imagenet: side in pixels of the input of models from files; needed unless the file says it, or the name "
-        "of the library's own weights does",
-    )
-    add(
-        "--central",
-        type=float,
-        metavar="SHARE",
-        help=f"imagenet: the share of an image's sides that these are shown (default: what is "
-        f"known of the weights, the runs', or {default.central})",
-    )
-    add(
-        "--keep-aspect",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="imagenet: show a square of that share of the shorter side, or that share of both (default: what is known "
-        "of the weights, the runs', or both)",
-    )
-    add(
-        "--interpolation",
-        choices=get_args(InterpolationName),
-        help=f"imagenet: how images are resized (default: what is known of the weights, the runs', or "
-        f"{default.interpolation})",
-    )
-    add(
-        "--loader",
-        choices=get_args(LoaderName),
-        default="auto",
-        help="imagenet: what decodes images; auto is dali where it is installed (default: auto, whatever the runs had)",
-    )
-    add(
-        "--workers",
-        type=partial(whole, least=0, most=devices.MOST_THREADS),
-        metavar="N",
-        help="imagenet: threads (dali) or processes (torchvision) that decode (default: the cores of this machine, "
-        "shared by the processes that torchrun starts on it)",
-    )
-    add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
-
-
 def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
     """The models that a command line names, and their images.
 
     Args:
         texts: the arguments, each ``[NAME=]PATH`` or ``[NAME=]NETWORK@FILE``.
-        options: those of :func:`add_options`.
+        options: those of :func:`fastadv.cli.model_options.add_options`.
 
     Raises:
         ValueError: two rows of one name, models of different data sets, images of other classes than a run was trained
@@ -184,31 +101,6 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
             name = names[one]
             say(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
     return Loaded(subjects, _with_loader(config, images, options), images)
-
-
-def check_classes(name: str, run: LoadedModel, images: Images, where: str) -> None:
-    """Refuse images of other classes than a run was trained on, or of the same in another order.
-
-    Args:
-        name: of its row, for messages.
-        run: the network.
-        images: what it is to be measured on.
-        where: they are, for messages.
-
-    Raises:
-        ValueError: that, with the first classes that differ.
-    """
-    if len(run.classes) != len(images.classes):
-        whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
-        raise ValueError(
-            f"{name} tells {len(run.classes)} classes apart, and {where} has {len(images.classes)}: --data must hold "
-            f"the classes that it was trained on{whence}"
-        )
-    if (differ := data.other_classes(run.classes, images.classes)) is not None:
-        raise ValueError(
-            f"{name} was trained on other classes than those of {where}: {differ}. --data must hold the classes that "
-            f"it was trained on, by the same names (of folders, or in classes.txt) and in the same order"
-        )
 
 
 def _parse(text: str) -> Named:
@@ -344,7 +236,7 @@ def _from_file(
     try:
         put_weights(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
-        whence = "" if isinstance(images, data.ImageSet) else _OF_FILES
+        whence = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
         raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
     try:
         check_takes(model.eval(), shape)

@@ -1,21 +1,91 @@
-"""Section 4.1, appendix A, Table 5 and Figure 3: one-step methods in training."""
+"""Table 5 and Figure 3: every one-step method in training, and every one in evaluation."""
 
 from __future__ import annotations
 
-from fastadv.study.claims.common import POINT, at, over_eps
+from fastadv.study.checks import POINT, at, over_eps
 from fastadv.study.comparisons import gain, share
-from fastadv.study.layout import TITLES
-from fastadv.study.recipes import one_step
+from fastadv.study.evaluations import Robustness
+from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
+EVALUATED = ("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd")
+NOISE = ("random_sign", "random_normal")
+# In the order of the table.
+TRAINED = ("fgsm", "fgsm_pred", "fast_entropy", "step_rnd", "step_ll", "fast_grad_l2", "fast_grad_linf", *NOISE)
+
+
+def networks(scale: Scale) -> dict[str, Network]:
+    """By the method that each is trained with."""
+    made = {"none": scale.standard("no adversarial training", scale.of_table5)}
+    for method in TRAINED:
+        star = "*" if judge(method) == "step_ll" else ""
+        made[method] = scale.adversarial(TITLES[method] + star, {"attack.name": method, **scale.of_table5})
+    return made
+
+
+def judge(method: str) -> str:
+    """The method of evaluation, as the footnote of Table 5 has it."""
+    return "step_ll" if method.startswith("fast_grad") else "fgsm"
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """Table 5, and for Figure 3 the network of step l.l. and the standard one under all methods."""
+    found = networks(scale)
+    table = [Robustness((network,), (judge(method),), scale.eps, scale.limit) for method, network in found.items()]
+    figure = Robustness((found["step_ll"], found["none"]), (*EVALUATED, *NOISE), scale.eps, scale.limit)
+    return [*table, figure]
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """Table 5 with the best of comparable rows in bold, and the two panels."""
+    found = networks(scale)
+    rows = [Row((network.name,), network, judge(method), "table5", method) for method, network in found.items()]
+    table = accuracy_table(
+        scale,
+        results,
+        rows,
+        caption="One-step methods in training",
+        labels=("Training",),
+        tops=(1,),
+        notes=(
+            "Evaluated under FGSM, and (*) under step l.l.; with FGSM in both, label leaking can make it too high. "
+            "Bold: the best of a column, and those whose 95 % interval reaches its own; on adversarial images among "
+            "rows under the same method, those with and those without (*).",
+            _note_on_l2(scale),
+        ),
+        bold_ties=True,
+    )
+    panels = [
+        Panel(f"trained: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATED, *NOISE)])
+        for row, name in (("step_ll", "step l.l."), ("none", "as usual"))
+    ]
+    of = "A network trained on step l.l. and one trained as usual, each under every one-step method and under noise"
+    return Shown({"one_step": table}, {"one_step": accuracy_plot(scale, results, panels, of=of)})
+
+
+def _note_on_l2(scale: Scale) -> str:
+    values, eps = scale.channels * scale.image_size**2, scale.eps[-1]
+    return (
+        f"For {TITLES['fast_grad_l2']} eps is the L2 norm of the whole perturbation, in training, too: {eps:g} spread "
+        f"over {values:,} values is {eps / values**0.5:.2g} each."
+    )
+
+
+STUDY = Study("one_step", "Comparison of one-step methods", "Table 5, Figure 3", evaluations, show)
+
+
+# --- what the paper claims --------------------------------------------------------------------------------------------
+
 
 def _any_method_helps(scale: Scale, results: Results) -> list[Check]:
-    found = one_step.networks(scale)
+    found = networks(scale)
     checks = []
-    for method in one_step.EVALUATED:
-        attack = one_step.judge(method)
+    for method in EVALUATED:
+        attack = judge(method)
         checks += over_eps(
             scale,
             results,
@@ -29,7 +99,7 @@ def _any_method_helps(scale: Scale, results: Results) -> list[Check]:
 
 
 def _best_methods(scale: Scale, results: Results) -> list[Check]:
-    found = one_step.networks(scale)
+    found = networks(scale)
     return [
         check
         for best in ("step_ll", "step_rnd")
@@ -47,10 +117,10 @@ def _best_methods(scale: Scale, results: Results) -> list[Check]:
 
 
 def _noise_does_not_help(scale: Scale, results: Results) -> list[Check]:
-    found = one_step.networks(scale)
+    found = networks(scale)
     return [
         check
-        for noise in one_step.NOISE
+        for noise in NOISE
         for check in over_eps(
             scale,
             results,
@@ -63,10 +133,10 @@ def _noise_does_not_help(scale: Scale, results: Results) -> list[Check]:
 
 
 def _one_for_all(scale: Scale, results: Results) -> list[Check]:
-    found = one_step.networks(scale)
+    found = networks(scale)
     return [
         check
-        for attack in one_step.EVALUATED
+        for attack in EVALUATED
         if attack != "fast_grad_l2"  # whose eps is an L2 norm: at these sizes it moves next to nothing
         for check in over_eps(
             scale,
@@ -81,20 +151,20 @@ def _one_for_all(scale: Scale, results: Results) -> list[Check]:
 
 
 def _rises_with_eps(scale: Scale, results: Results) -> list[Check]:
-    network = one_step.networks(scale)["step_ll"]
+    network = networks(scale)["step_ll"]
     return [
         Check(
             f"under {TITLES[attack]}, eps = {after:g} over {before:g}",
             gain(results.accuracy(network, attack, after), results.accuracy(network, attack, before)),
             above=0,
         )
-        for attack in one_step.EVALUATED
+        for attack in EVALUATED
         for before, after in zip(scale.eps, scale.eps[1:], strict=False)
     ]
 
 
 def _fgsm_error(scale: Scale, results: Results) -> list[Check]:
-    network = one_step.networks(scale)["none"]
+    network = networks(scale)["none"]
     return [
         Check(
             f"error of the standard network under FGSM {at(eps)}",

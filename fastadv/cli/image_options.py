@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from fastadv import data
-from fastadv.evaluate.known_input import SYMMETRIC, WAYS, KnownInput, hint_on_size
+from fastadv.data.config import DataConfig
 from fastadv.models import library_of
+from fastadv.models.known_input import SYMMETRIC, WAYS, KnownInput, hint_on_size
 from fastadv.pixels import PixelSpace
-from fastadv.train.config import DataConfig
 from fastadv.utils.log import remarks
 
 

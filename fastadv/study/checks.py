@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastadv.evaluate.records import CLEAN
 from fastadv.study.comparisons import gain
-from fastadv.study.plan import Network
+from fastadv.study.networks import Network
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check

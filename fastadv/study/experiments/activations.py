@@ -1,20 +1,60 @@
-"""Appendix D, Table 7: activation functions."""
+"""Table 7: activation functions, each trained on step l.l., under one-step and iterative methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastadv.study.claims.common import POINT, at, clean_gain, over_eps
+from fastadv.study.checks import POINT, at, clean_gain, over_eps
 from fastadv.study.comparisons import gain
-from fastadv.study.layout import TITLES
-from fastadv.study.recipes import activations
+from fastadv.study.evaluations import Robustness
+from fastadv.study.layout import TITLES, table_and_curves
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
+# Those of the table, and the ELU of the transfer study's network C.
+ACTIVATIONS = ("relu", "relu6", "relu_decay:0.001", "relu_decay:0.01", "relu_decay:0.1", "tanh", "elu")
+ATTACKS = ("step_ll", "iter_ll", "iter_basic")
+
+
+def networks(scale: Scale) -> dict[str, Network]:
+    """By activation; relu is the base network."""
+    made = {"relu": scale.adversarial("relu")}
+    for name in ACTIVATIONS[1:]:
+        made[name] = scale.adversarial(name, {"model.options.activation": name})
+    return made
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """One sweep."""
+    return scale.sweep(networks(scale).values(), ATTACKS)
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """The table, and a panel for each method."""
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ATTACKS,
+        name="activations",
+        caption="Activation functions",
+        label="Activation",
+        table="table7",
+        against="relu",
+    )
+
+
+STUDY = Study("activations", "Activation functions", "Table 7", evaluations, show)
+
+
+# --- what the paper claims --------------------------------------------------------------------------------------------
+
 
 def _lossy_activations(scale: Scale, results: Results) -> list[Check]:
-    found = activations.networks(scale)
+    found = networks(scale)
     checks = []
     for name in ("tanh", "relu_decay:0.1"):
         checks.append(clean_gain(results, found["relu"], found[name], f"relu over {name}", above=0))
@@ -24,7 +64,7 @@ def _lossy_activations(scale: Scale, results: Results) -> list[Check]:
 
 
 def _similar_activations(scale: Scale, results: Results) -> list[Check]:
-    found = activations.networks(scale)
+    found = networks(scale)
     return [
         clean_gain(results, found[name], found["relu"], f"{name} over relu", above=-POINT, below=POINT)
         for name in ("relu6", "relu_decay:0.01", "relu_decay:0.001")
@@ -32,7 +72,7 @@ def _similar_activations(scale: Scale, results: Results) -> list[Check]:
 
 
 def _slightly_lossy(scale: Scale, results: Results) -> list[Check]:
-    found = activations.networks(scale)
+    found = networks(scale)
     return [
         check
         for name in ("relu6", "relu_decay:0.01", "relu_decay:0.001")
@@ -50,7 +90,7 @@ def _slightly_lossy(scale: Scale, results: Results) -> list[Check]:
 
 def _iterative_defence(name: str) -> Callable[[Scale, Results], list[Check]]:
     def checks(scale: Scale, results: Results) -> list[Check]:
-        found = activations.networks(scale)
+        found = networks(scale)
         return [
             Check(
                 f"{TITLES[attack]}, {name} over relu {at(eps)}",

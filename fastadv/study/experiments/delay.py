@@ -1,31 +1,71 @@
-"""Section 4: a delayed start."""
+"""Section 4: adversarial training that starts after 0, 10k, 20k or 40k of 150k iterations."""
 
 from __future__ import annotations
 
-from fastadv.study.claims.common import POINT, clean_gain, over_eps
-from fastadv.study.recipes import delay
+from fastadv.study.checks import POINT, clean_gain, over_eps
+from fastadv.study.evaluations import Robustness
+from fastadv.study.layout import table_and_curves
+from fastadv.study.networks import Network
+from fastadv.study.plan import Shown, Study
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
+OF_PAPER = (0, 10_000, 20_000, 40_000)
+
+
+def networks(scale: Scale) -> dict[int, Network]:
+    """By the paper's delay; the base network has its 10,000."""
+    made = {}
+    for delay in OF_PAPER:
+        here = delay * scale.base.attack.start_after // 10_000
+        made[delay] = scale.adversarial(f"After {here:,} iterations ({delay:,})", {"attack.start_after": here})
+    return made
+
+
+def evaluations(scale: Scale) -> list[Robustness]:
+    """One sweep."""
+    return scale.sweep(networks(scale).values(), ["step_ll"])
+
+
+def show(scale: Scale, results: Results) -> Shown:
+    """A table, of which the paper has words alone, and its curves."""
+    return table_and_curves(
+        scale,
+        results,
+        networks(scale),
+        ["step_ll"],
+        name="delay",
+        caption="Delayed start, step l.l.",
+        label="Start",
+        notes=["In brackets the paper's delay, of 150,000 iterations; it gives no table of this."],
+        against=0,
+    )
+
+
+STUDY = Study("delay", "Delayed adversarial training", "Section 4", evaluations, show)
+
+
+# --- what the paper claims --------------------------------------------------------------------------------------------
+
 
 def _delay_leaves_clean(scale: Scale, results: Results) -> list[Check]:
-    found = delay.networks(scale)
+    found = networks(scale)
     bound = 0.2 * POINT
     return [
         clean_gain(results, found[later], found[0], f"{later:,} over no delay", above=-bound, below=bound)
-        for later in delay.OF_PAPER[1:]
+        for later in OF_PAPER[1:]
     ]
 
 
 def _short_delay_is_harmless(scale: Scale, results: Results) -> list[Check]:
-    found = delay.networks(scale)
+    found = networks(scale)
     one, other = (found[10_000], "step_ll"), (found[0], "step_ll")
     return over_eps(scale, results, "10,000 over no delay", one, other, above=-POINT, below=POINT)
 
 
 def _late_is_less_robust(scale: Scale, results: Results) -> list[Check]:
-    found = delay.networks(scale)
+    found = networks(scale)
     one, other = (found[0], "step_ll"), (found[40_000], "step_ll")
     return over_eps(scale, results, "no delay over 40,000", one, other, above=0, sizes=scale.eps[-1:])
 
