@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from fastadv.attacks.noise import RandomNormal, RandomSign
 from fastadv.attacks.pgd import PGD
 from fastadv.attacks.step_ll import StepLL
 from fastadv.attacks.step_rnd import StepRnd
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 __all__ = [
     "FGSM",
@@ -69,9 +69,8 @@ def get(name: str) -> type[Attack]:
             f"an attack is a name or a class, got {type(name).__name__}; in create(name, model) it comes first"
         )
     if name not in _ATTACKS:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), _ATTACKS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"unknown attack {name!r}{hint} known are {', '.join(_ATTACKS)}")
+        hint = did_you_mean(nearest(name, _ATTACKS))
+        raise ValueError(f"unknown attack {name!r}{hint}; accepted: {', '.join(_ATTACKS)}")
     return _ATTACKS[name]
 
 

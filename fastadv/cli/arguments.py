@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from fastadv.train.config_errors import did_you_mean
 from fastadv.utils import devices
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 
 def create_parser(prog: str, *, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -38,8 +37,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     if rest:
         options = [word.partition("=")[0].replace("_", "-") for word in rest if word.startswith("--")]
         known = [option for option in parser._option_string_actions if "_" not in option]
-        near = difflib.get_close_matches(options[0], known, n=1) if options else []
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{did_you_mean(next(iter(near), None))}")
+        near = nearest(options[0], known) if options else []
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{did_you_mean(near)}")
     return namespace
 
 

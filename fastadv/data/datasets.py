@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from fastadv.data.in_memory.mnist import load_mnist_like
 from fastadv.data.sources.base import ImageSource
 from fastadv.data.sources.folder import SPLITS, expected
 from fastadv.data.sources.scan import load_splits
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 
 def _load_files(root: Path, download: bool) -> ImageData:
@@ -66,11 +66,9 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             warnings.warn(f"{name} is part of scikit-learn: root (--data) and download are not used", stacklevel=2)
         return _EMBEDDED[name]()
     if name not in _FROM_FOLDER:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(
-            f"unknown data set {name!r}{hint}; accepted: {', '.join(names())}. imagenet with --data DIR (root) is any "
-            f"set of image files: {expected()}"
+            f"unknown data set {name!r}{did_you_mean(nearest(name, names()))}; accepted: {', '.join(names())}. "
+            f"imagenet with --data DIR (root) is any set of image files: {expected()}"
         )
     if root is None:
         remedies = f"Name it with --data DIR (root); it must hold {expected()}" if name == "imagenet" else REMEDIES

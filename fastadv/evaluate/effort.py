@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fastadv import attacks
 from fastadv.evaluate.records import CLEAN
-
-if TYPE_CHECKING:
-    from fastadv.evaluate.sweep import Subject
+from fastadv.pixels import PixelSpace
 
 GRADIENT = 2.5  # forward passes that take as long as a gradient of the images: 2.3 to 2.8 of them on a CPU
 
 
-def generation_passes(subject: Subject, attack: str, options: Mapping[str, Any], eps: Sequence[float]) -> float:
+def generation_passes(
+    model: Callable[..., Any], space: PixelSpace, attack: str, options: Mapping[str, Any], eps: Sequence[float]
+) -> float:
     """Forward passes that take as long as to make adversarial images of these sizes.
 
     Args:
-        subject: the model that is attacked.
+        model: that is attacked.
+        space: of its input.
         attack: as records name it.
         options: of the attack, besides eps.
         eps: the sizes, in one pass over the images.
@@ -28,6 +29,6 @@ def generation_passes(subject: Subject, attack: str, options: Mapping[str, Any],
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when the attack is run
-        made = attacks.create(attack.partition(":")[0], subject.model, space=subject.space, **options)
+        made = attacks.create(attack.partition(":")[0], model, space=space, **options)
     gradients = [made.gradients(size) for size in eps]
     return GRADIENT * (max(gradients) if made.one_gradient else sum(gradients))

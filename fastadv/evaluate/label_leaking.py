@@ -177,7 +177,10 @@ def _passes(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
     if not evaluations:
         return 0.0
     first, eps = evaluations[0], [evaluation.eps for evaluation in evaluations]
-    return 1 + sum(generation_passes(subject, name, {}, eps) + len(eps) for name in (first.attack, first.without))
+    return 1 + sum(
+        generation_passes(subject.model, subject.space, name, {}, eps) + len(eps)
+        for name in (first.attack, first.without)
+    )
 
 
 def _evaluations(sweep: Sweep, subject: Subject, pair: tuple[str, str], images: Images) -> list[LeakEvaluation]:

@@ -159,7 +159,10 @@ def _together(
             continue
         evaluations = [e for s, e in plan if s is subject and _shares_a_pass(first, e) and not file.find(e.key)]
         eps = [evaluation.eps for evaluation in evaluations]
-        found[first.key] = evaluations, len(eps) + generation_passes(subject, first.attack, first.options, eps)
+        found[first.key] = (
+            evaluations,
+            len(eps) + generation_passes(subject.model, subject.space, first.attack, first.options, eps),
+        )
         seen.update(evaluation.key for evaluation in evaluations)
     return found
 

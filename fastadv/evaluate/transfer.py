@@ -274,7 +274,7 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
 def _passes(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
     """Of each image, in forward passes: clean, then made at each size and shown to each target."""
     first, eps = evaluations[0], list(dict.fromkeys(evaluation.eps for evaluation in evaluations))
-    return 1 + generation_passes(source, first.attack, first.options, eps) + len(evaluations)
+    return 1 + generation_passes(source.model, source.space, first.attack, first.options, eps) + len(evaluations)
 
 
 def draw(images: Images, count: int | None, seed: int) -> Images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from fastadv.models.activations import ReluDecay, create_activation
 from fastadv.models.libraries import having, timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
 from fastadv.utils.optional_deps import require
+from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.validation import check_integer
 
 __all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "library_of", "names"]
@@ -66,9 +66,8 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
         return _create_own(name, num_classes=num_classes, in_channels=in_channels, **options)
     library, _, model = _ELSEWHERE.get(name, name).partition("/")
     if library not in _LIBRARIES:
-        near = having(name) or difflib.get_close_matches(name.lower(), [*_OWN, *_ELSEWHERE], n=1)
-        hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ";"
-        raise ValueError(f"unknown model {name!r}{hint} accepted: {', '.join(names())}")
+        hint = did_you_mean(having(name) or nearest(name, [*_OWN, *_ELSEWHERE]))
+        raise ValueError(f"unknown model {name!r}{hint}; accepted: {', '.join(names())}")
     return _LIBRARIES[library](model, num_classes=num_classes, in_channels=in_channels, **options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fastadv.utils.optional_deps import require
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 # They warn that the default is about to change.
 _OF_TORCHVISION = {name: {"init_weights": True} for name in ("googlenet", "inception_v3")}
@@ -80,6 +80,5 @@ def _made(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) ->
 
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> ValueError:
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"{library} has no classification network of that name"
-    return ValueError(f"unknown model '{library}/{name}': {hint}")
+    hint = did_you_mean(nearest(name, known, n=3)) or f": {library} has no classification network of that name"
+    return ValueError(f"unknown model '{library}/{name}'{hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastadv.data.config import DataConfig
 from fastadv.train.config import TrainConfig
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
 
@@ -47,7 +47,7 @@ def check_fields(values: Mapping[str, Any], kind: Any = TrainConfig, path: str =
     hints = get_type_hints(kind)
     for name, value in values.items():
         if name not in hints:
-            meant = _nearest(str(name), dict(fields_of(TrainConfig)))
+            meant = _nearest_field(str(name), dict(fields_of(TrainConfig)))
             raise ConfigError(f"unknown field {path}{name}{did_you_mean(meant)}; accepted: {', '.join(hints)}")
         if is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
@@ -81,8 +81,8 @@ def explained(error: Exception, known: Collection[str]) -> ConfigError:
     text = " ".join(str(error).split())
     unknown = re.match(r"unrecognized arguments: --([\w.]+)", text)
     if unknown:
-        meant = _nearest(unknown[1], known)
-        suggestion = did_you_mean(meant and f"--{meant}")
+        meant = _nearest_field(unknown[1], known)
+        suggestion = did_you_mean([f"--{name}" for name in meant])
         return ConfigError(f"unknown option --{unknown[1]}{suggestion}; fastadv train --help lists them all")
     wrong, types = re.match(r'Parser key "([\w.]+)": .*value: (.*)', text), dict(fields_of(TrainConfig))
     if not wrong or wrong[1] not in types:
@@ -109,15 +109,9 @@ def scale_remark(text: str) -> str:
     return f": sizes are in pixel values of [0, 255]; {text} on a [0, 1] scale is {fraction[1]} here"
 
 
-def did_you_mean(name: str | None) -> str:
-    """The remark, with the space before it; nothing without a name."""
-    return f" (did you mean {name}?)" if name else ""
-
-
-def _nearest(name: str, known: Collection[str]) -> str | None:
+def _nearest_field(name: str, known: Collection[str]) -> list[str]:
     """The known dotted name that was most likely meant: a section's ``name``, or the same last part in any section."""
     by_last_part = {field.rpartition(".")[2]: field for field in reversed(list(known))} | _WORDS_OF_OTHERS
     if f"{name}.name" in known:
-        return f"{name}.name"
-    close = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=1)
-    return by_last_part[close[0]] if close else None
+        return [f"{name}.name"]
+    return [by_last_part[close] for close in nearest(name.rpartition(".")[2], by_last_part)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fastadv.train.config import TrainConfig
-from fastadv.train.config_errors import ConfigError, check_fields, did_you_mean, explained, fields_of
+from fastadv.train.config_errors import ConfigError, check_fields, explained, fields_of
 from fastadv.train.yaml_text import MOST_CHARACTERS, read_yaml
 from fastadv.utils.optional_deps import require
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 # --minibatch is the longer one: torchrun reads a script's options, too, and takes --m for an abbreviation of its own.
 _SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m"}
@@ -42,7 +42,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         with file.open(encoding="utf-8") as opened:
             values = read_yaml(opened.read(MOST_CHARACTERS + 1))  # no more of what may have no end
     except OSError as error:
-        meant = next(iter(difflib.get_close_matches(Path(name).stem, recipes(), n=1)), None)
+        meant = nearest(Path(name).stem, recipes())
         shipped = ", ".join(recipes())
         raise ConfigError(
             f"recipe {name!r} is neither a file that can be read nor one of {shipped}{did_you_mean(meant)}"

@@ -44,7 +44,7 @@ IMAGES = ImageSet(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.arange(10) 
     ],
 )
 def test_passes_by_hand(attack: str, options: dict[str, Any], eps: list[float], passes: float) -> None:
-    assert generation_passes(SUBJECTS[0], attack, options, eps) == passes
+    assert generation_passes(SUBJECTS[0].model, SUBJECTS[0].space, attack, options, eps) == passes
 
 
 @pytest.mark.parametrize("name", attacks.names())
@@ -78,7 +78,7 @@ class Shown:
         self.done += amount
 
 
-@pytest.mark.parametrize("module", ["sweep", "transfer", "leaking"])
+@pytest.mark.parametrize("module", ["sweep", "transfer", "label_leaking"])
 def test_the_bar_ends_at_its_end(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has been measured before: the clean images are a fortieth of an iterative attack, and not a half."""
     seen: list[Shown] = []

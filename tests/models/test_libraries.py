@@ -67,7 +67,7 @@ def test_torchvisions_inception_keeps_its_auxiliary_head_and_its_initial_weights
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("timm/resnet5", {}, "unknown model 'timm/resnet5': did you mean resnet50 or .*"),
+        ("timm/resnet5", {}, "unknown model 'timm/resnet5' .did you mean resnet50 or .*"),
         ("timm/hf-hub:timm/resnet18", {}, "unknown model 'timm/hf-hub:timm/resnet18'"),
         ("timm/qqqqqq", {}, "unknown model 'timm/qqqqqq': timm has no classification network of that name"),
         ("timm/", {}, "unknown model 'timm/'"),
@@ -76,7 +76,7 @@ def test_torchvisions_inception_keeps_its_auxiliary_head_and_its_initial_weights
         ("timm/resnet18", {"pretrained": True}, "pretrained: no weights are downloaded.*load a checkpoint"),
         ("timm/resnet18", {"checkpoint_path": "x"}, "checkpoint_path: no weights are downloaded.*load a checkpoint"),
         ("inception_v4", {"output_stride": 16}, "timm/inception_v4 cannot be made with output_stride=16: Assertion"),
-        ("torchvision/resnet5", {}, "unknown model 'torchvision/resnet5': did you mean resnet50 or .*"),
+        ("torchvision/resnet5", {}, "unknown model 'torchvision/resnet5' .did you mean resnet50 or .*"),
         ("torchvision/fcn_resnet50", {}, "unknown model 'torchvision/fcn_resnet50'"),  # it would fetch a backbone
         ("torchvision/resnet18", {"activation": "elu"}, "cannot be made with activation='elu': .*unexpected keyword"),
         ("torchvision/resnet18", {"weights": "DEFAULT"}, "weights: no weights are downloaded.*load a checkpoint"),

@@ -1,0 +1,16 @@
+"""Suggestions for messages: the known name that is nearest to one that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
+    """At most ``n`` known names that are spelled like ``name``, the most alike first; case and hyphens do not count."""
+    return difflib.get_close_matches(name.lower().replace("-", "_"), list(known), n=n)
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """`` (did you mean a or b?)``, with the space before it; nothing without names."""
+    return f" (did you mean {' or '.join(names)}?)" if names else ""
