@@ -14,7 +14,7 @@ WORKERS := 2
 SHARED := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint bench gpu format clean
+.PHONY: demo test lint bench gpu format sdist wheels clean
 
 demo: $(VENV)/built
 	$(RUN) -m fastadv.cli.demo
@@ -38,6 +38,13 @@ format: $(VENV)/built
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 	find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format -i {} +
+
+sdist: $(VENV)/built
+	$(PIP) install --quiet --constraint constraints.txt build
+	$(RUN) -m build --sdist --no-isolation
+
+wheels: $(VENV)/built
+	$(RUN) .ci/wheels.py
 
 # The interpreter and the pinned dependencies. The build's own come first: fastadv is built against the torch of .venv.
 $(VENV)/ready: constraints.txt pyproject.toml
