@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import WithoutGradient
 from fastadv.evaluate.accuracy import hits
 from fastadv.evaluate.effort import generation_passes
+from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
 from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
-from fastadv.evaluate.sweep import Images, Subject, Sweep, advancing, clean_evaluation, counted, loader_of, provenance
+from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixels import PixelSpace
 from fastadv.pixels.range_check import RangeWatch
 from fastadv.utils.module_modes import isolated
-from fastadv.utils.progress import work_shown
 
 
 @dataclass(frozen=True)
@@ -155,27 +155,17 @@ def run_leaking(
     plan = [
         (subject, _evaluations(sweep, subject, pair, images)) for subject, pair in itertools.product(subjects, pairs)
     ]
-    records: list[LeakRecord] = []
-    missing = [[evaluation for evaluation in piece if file.find(evaluation.key) is None] for _, piece in plan]
-    passes = [_passes(subject, pending) for (subject, _), pending in zip(plan, missing, strict=True)]
-    with work_shown(len(images) * sum(passes)) as work:
-        for (subject, evaluations), pending, each in zip(plan, missing, passes, strict=True):
-            if pending:
-                what = f"{subject.name}: labels leaked by {pending[0].attack} against {pending[0].without}"
-                work.begin(what)
-                for record in _measure(sweep, subject, pending, images, advancing(work, each)):
-                    file.append(record)
-                if work.by_lines:
-                    print(what, file=sys.stderr, flush=True)
-            named = (_named(file, evaluation) for evaluation in evaluations)
-            records += [replace(record, shown=record.shown or sweep.shown_as) for record in named]
-    return records
+    passes = []
+    for subject, evaluations in plan:
+        if missing := [evaluation for evaluation in evaluations if file.find(evaluation.key) is None]:
+            title = f"{subject.name}: labels leaked by {missing[0].attack} against {missing[0].without}"
+            passes.append(Pass(title, _cost(subject, missing), partial(_measure, sweep, subject, missing, images)))
+    measure_all(passes, len(images), file)
+    return [recorded(one, file, ("model",), sweep.shown_as) for _, evaluations in plan for one in evaluations]
 
 
-def _passes(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
-    """Of each image, in forward passes: clean, then made at each size in both ways and looked at."""
-    if not evaluations:
-        return 0.0
+def _cost(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
+    """Of a pass, for each image, in forward passes: clean, then made at each size in both ways and looked at."""
     first, eps = evaluations[0], [evaluation.eps for evaluation in evaluations]
     return 1 + sum(
         generation_passes(subject.model, subject.space, name, {}, eps) + len(eps)
@@ -195,7 +185,7 @@ def _measure(
     subject: Subject,
     evaluations: Sequence[LeakEvaluation],
     images: Images,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> list[LeakRecord]:
     """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
     start, loader = time.perf_counter(), loader_of(sweep, images, subject.space)
@@ -214,13 +204,3 @@ def _measure(
         numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}
         records.append(LeakRecord(**vars(evaluation), **numbers, **about))
     return records
-
-
-def _named(file: RecordFile[LeakRecord], evaluation: LeakEvaluation) -> LeakRecord:
-    """The record of an evaluation under the name of its model, which is then in the file too."""
-    found = file.find(evaluation.key)
-    assert found is not None
-    record = replace(found, model=evaluation.model)
-    if record not in file.records:
-        file.append(record)
-    return record

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,9 +31,9 @@ from fastadv.evaluate.accuracy import Counts, evaluate_each, summed
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.intervals import proportion
+from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
-from fastadv.utils.progress import Work, work_shown
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
@@ -123,53 +123,40 @@ def run(
     images = sweep.shown()
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
     _check_same(plan, processes)
-    pending = sum(file.find(evaluation.key) is None for _, evaluation in plan)
-    records, measured = [], itertools.count(1)
     _, share = _share(len(images), sweep.batch_size, processes)
-    together = _together(plan, file)
-    total = len(share) * sum(passes for _, passes in together.values())
-    with work_shown(total, shown=processes.main) as work:
-        for subject, evaluation in plan:
-            record = file.find(evaluation.key)
-            if record is None:
-                evaluations, passes = together[evaluation.key]
-                work.begin(f"{subject.name}: {evaluation.attack} eps = {', '.join(f'{e.eps:g}' for e in evaluations)}")
-                for record in _measure(sweep, subject, evaluations, images, advancing(work, passes), processes):
-                    _keep(record, file, processes)
-                    if work.by_lines:
-                        _print(record, f"{next(measured)}/{pending}")
-                record = file.find(evaluation.key)
-                assert record is not None
-            # The same weights may come under another name: the row is then recorded under that name too.
-            record = replace(record, model=subject.name)
-            if record not in file.records:
-                _keep(record, file, processes)
-            records.append(replace(record, shown=record.shown or sweep.shown_as))
-    return records
+    passes = [
+        Pass(
+            f"{subject.name}: {together[0].attack} eps = {', '.join(f'{one.eps:g}' for one in together)}",
+            _cost(subject, together),
+            partial(_measure, sweep, subject, together, images, processes),
+            len(together),
+            _described,
+        )
+        for subject, together in _together(plan, file)
+    ]
+    measure_all(passes, len(share), file, processes)
+    return [recorded(evaluation, file, ("model",), sweep.shown_as, processes) for _, evaluation in plan]
 
 
 def _together(
     plan: Sequence[tuple[Subject, Evaluation]], file: RecordFile[Record]
-) -> dict[str, tuple[list[Evaluation], float]]:
-    """By the key of the first: evaluations that are measured in one pass, and how long that is, in forward passes."""
-    found: dict[str, tuple[list[Evaluation], float]] = {}
+) -> list[tuple[Subject, list[Evaluation]]]:
+    """The evaluations that the file lacks, those of one pass together."""
+    found: list[tuple[Subject, list[Evaluation]]] = []
     seen: set[str] = set()
     for subject, first in plan:
         if first.key in seen or file.find(first.key):
             continue
-        evaluations = [e for s, e in plan if s is subject and _shares_a_pass(first, e) and not file.find(e.key)]
-        eps = [evaluation.eps for evaluation in evaluations]
-        found[first.key] = (
-            evaluations,
-            len(eps) + generation_passes(subject.model, subject.space, first.attack, first.options, eps),
-        )
-        seen.update(evaluation.key for evaluation in evaluations)
+        together = [e for s, e in plan if s is subject and _shares_a_pass(first, e) and not file.find(e.key)]
+        found.append((subject, together))
+        seen.update(evaluation.key for evaluation in together)
     return found
 
 
-def advancing(work: Work, passes: float) -> Callable[[int], None]:
-    """What tells of images that are done with, each after so many forward passes."""
-    return lambda images: work.advance(images * passes)
+def _cost(subject: Subject, together: Sequence[Evaluation]) -> float:
+    """Of a pass, for each image, in forward passes: made at each size and looked at."""
+    first, eps = together[0], [evaluation.eps for evaluation in together]
+    return len(eps) + generation_passes(subject.model, subject.space, first.attack, first.options, eps)
 
 
 def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes) -> None:
@@ -181,12 +168,6 @@ def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes
             raise ValueError(f"process {other[0]} reads other models or images than process 0: all need the same files")
 
     on_main(processes, check)
-
-
-def _keep(record: Record, file: RecordFile[Record], processes: Processes) -> None:
-    on_main(processes, lambda: file.append(record))
-    if not processes.main:
-        file.remember(record)
 
 
 def _share(count: int, batch_size: int, processes: Processes) -> tuple[range, range]:
@@ -244,11 +225,10 @@ def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
     return one.attack == other.attack != CLEAN and attacks.get(one.attack.partition(":")[0]).one_gradient
 
 
-def _print(record: Record, count: str) -> None:
+def _described(record: Record) -> str:
     top1 = proportion(record.top1, record.n)
-    what = f"{record.model}: {record.attack} eps = {record.eps:g}"
     lost = f", with no gradient for {record.without_gradient:,} images" if record.without_gradient else ""
-    print(f"{count}  {what}: top 1 {top1}{lost}", file=sys.stderr, flush=True)
+    return f"{record.model}: {record.attack} eps = {record.eps:g}: top 1 {top1}{lost}"
 
 
 def _measure(
@@ -256,8 +236,8 @@ def _measure(
     subject: Subject,
     evaluations: Sequence[Evaluation],
     images: Images,
-    advance: Callable[[int], None],
     processes: Processes,
+    advance: Advance,
 ) -> list[Record]:
     """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
     first = evaluations[0]
@@ -327,9 +307,7 @@ def provenance(device: torch.device | str, seconds: float, loader: Loader) -> di
     }
 
 
-def counted(
-    loader: Loader, advance: Callable[[int], None], batches: range | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def counted(loader: Loader, advance: Advance, batches: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """The loader's images once, or those of some batches in a row, telling of each batch when it is done with."""
     chosen = range(len(loader)) if batches is None else batches
     for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +21,12 @@ from fastadv.evaluate.accuracy import Hits, hits
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.intervals import Proportion, proportion
+from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
 from fastadv.evaluate.records import RecordFile, check_counts, key_of
 from fastadv.evaluate.sweep import (
     Images,
     Subject,
     Sweep,
-    advancing,
     counted,
     fingerprint,
     loader_of,
@@ -36,7 +36,6 @@ from fastadv.evaluate.sweep import (
 from fastadv.pixels import PixelSpace
 from fastadv.pixels.range_check import RangeWatch
 from fastadv.utils.module_modes import isolated
-from fastadv.utils.progress import work_shown
 
 TOPS = (1, 5)
 
@@ -252,27 +251,22 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
         (source, attack): _evaluations(sweep, source, subjects, attack, images)
         for source, attack in itertools.product(subjects, sweep.attacks)
     }
-    pending = sum(_is_pending(file, evaluations) for evaluations in plan.values())
-    records, measured = [], itertools.count(1)
-    passes = {key: _passes(key[0], evaluations) for key, evaluations in plan.items() if _is_pending(file, evaluations)}
-    with work_shown(len(images) * sum(passes.values())) as work:
-        for (source, attack), evaluations in plan.items():
-            if _is_pending(file, evaluations):
-                what = f"{source.name}: {attack}"
-                work.begin(what)
-                advance = advancing(work, passes[source, attack])
-                for record in _measure(sweep, source, subjects, evaluations, images, advance):
-                    if file.find(record.key) is None:
-                        file.append(record)
-                if work.by_lines:
-                    print(f"{next(measured)}/{pending}  {what}", file=sys.stderr, flush=True)
-            named = (_named(file, evaluation) for evaluation in evaluations)
-            records += [replace(record, shown=record.shown or sweep.shown_as) for record in named]
-    return records
+    passes = [
+        Pass(
+            f"{source.name}: {attack}",
+            _cost(source, evaluations),
+            partial(_measure, sweep, source, subjects, evaluations, images),
+        )
+        for (source, attack), evaluations in plan.items()
+        if any(file.find(evaluation.key) is None for evaluation in evaluations)
+    ]
+    measure_all(passes, len(images), file)
+    names = ("source", "target")
+    return [recorded(one, file, names, sweep.shown_as) for evaluations in plan.values() for one in evaluations]
 
 
-def _passes(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
-    """Of each image, in forward passes: clean, then made at each size and shown to each target."""
+def _cost(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
+    """Of a pass, for each image, in forward passes: clean, then made at each size and shown to each target."""
     first, eps = evaluations[0], list(dict.fromkeys(evaluation.eps for evaluation in evaluations))
     return 1 + generation_passes(source.model, source.space, first.attack, first.options, eps) + len(evaluations)
 
@@ -312,17 +306,13 @@ def _evaluations(
     ]
 
 
-def _is_pending(file: RecordFile[TransferRecord], evaluations: Sequence[TransferEvaluation]) -> bool:
-    return any(file.find(evaluation.key) is None for evaluation in evaluations)
-
-
 def _measure(
     sweep: Sweep,
     source: Subject,
     targets: Sequence[Subject],
     evaluations: Sequence[TransferEvaluation],
     images: Images,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> Iterator[TransferRecord]:
     loader = loader_of(sweep, images, source.space)
     for subject in (source, *targets):
@@ -348,13 +338,3 @@ def _measure(
             without_gradient=counts[1].without_gradient,
             **provenance(sweep.device, seconds, loader),
         )
-
-
-def _named(file: RecordFile[TransferRecord], evaluation: TransferEvaluation) -> TransferRecord:
-    """The record of an evaluation under the names of its models, which is then in the file too."""
-    found = file.find(evaluation.key)
-    assert found is not None
-    record = TransferRecord(**{**vars(found), "source": evaluation.source, "target": evaluation.target})
-    if record not in file.records:
-        file.append(record)
-    return record

@@ -78,8 +78,8 @@ class Shown:
         self.done += amount
 
 
-@pytest.mark.parametrize("module", ["sweep", "transfer", "label_leaking"])
-def test_the_bar_ends_at_its_end(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["sweep", "transfer", "label_leaking"])
+def test_the_bar_ends_at_its_end(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has been measured before: the clean images are a fortieth of an iterative attack, and not a half."""
     seen: list[Shown] = []
 
@@ -87,18 +87,18 @@ def test_the_bar_ends_at_its_end(module: str, tmp_path: Path, monkeypatch: pytes
         seen.append(Shown(total))
         return seen[-1]
 
-    monkeypatch.setattr(f"fastadv.evaluate.{module}.work_shown", shown)
+    monkeypatch.setattr("fastadv.evaluate.measuring.work_shown", shown)
     for eps in ([16.0], [16.0, 4.0]):
         given = Sweep(dataset="x", images=IMAGES, attacks=["iter_basic", "step_ll"], eps=eps, batch_size=4)
-        if module == "sweep":
+        if what == "sweep":
             run(given, SUBJECTS, RecordFile(tmp_path / "r.jsonl", Record))
-        elif module == "transfer":
+        elif what == "transfer":
             run_transfer(given, SUBJECTS, RecordFile(tmp_path / "t.jsonl", TransferRecord))
         else:
             run_leaking(given, [("fgsm", "fgsm_pred")], SUBJECTS, RecordFile(tmp_path / "l.jsonl", LeakRecord))
     assert [one.total for one in seen] == [one.done for one in seen]
     totals = {"sweep": [2 * 10 * (1 + 51 + 3.5), 2 * 10 * (13.5 + 3.5)]}
-    assert [one.total for one in seen] == totals.get(module, [one.total for one in seen]) and seen[0].total > 0
+    assert [one.total for one in seen] == totals.get(what, [one.total for one in seen]) and seen[0].total > 0
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(
