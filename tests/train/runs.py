@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.collectives import Collectives
 from fastadv import data
-from fastadv.data.loaders.factory import dali_loader, factory
+from fastadv.data.loaders import dali_loader, factory
 from fastadv.distributed import Processes, average_buffers, gathered, on_all, on_main
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
