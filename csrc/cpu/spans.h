@@ -2,7 +2,7 @@
 // inner loop once for both layouts.
 #pragma once
 
-#include "../../math/sign_step.h"
+#include "../math/sign_step.h"
 #include "element.h"
 
 namespace fastadv::cpu {

@@ -1,5 +1,7 @@
 // adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad))), in place: three reads and a write an element, or
 // two reads and a write where clean is adv itself.
+#include "../ops/sign_step.h"
+
 #include "spans.h"
 
 namespace fastadv::cpu::FASTADV_ISA {

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../../arguments.h"
-#include "../../math/compute_type.h"
-#include "../../math/macros.h"
+#include "../arguments.h"
+#include "../math/compute_type.h"
+#include "../math/macros.h"
 
 namespace fastadv::cpu {
 

@@ -1,6 +1,8 @@
 // adv <- clamp_range(clean + noise). The noise of an element is keyed by its place within the image, channel by
 // channel, so that it is the same in both layouts; it is made in a small buffer and applied at the layout's stride.
-#include "../../math/noise.h"
+#include "../ops/noise_step.h"
+
+#include "../math/noise.h"
 #include "spans.h"
 
 namespace fastadv::cpu::FASTADV_ISA {
@@ -71,17 +73,6 @@ void noise_step(const NoiseStep& args, int64_t begin, int64_t end) {
         }
       }
     }
-  });
-}
-
-void truncated_normal(const EpsSample& args, int64_t begin, int64_t end) {
-  const Stream stream = resolved(args.stream);
-  const TruncatedNormal distribution = truncated_normal_of(args.sigma, args.upper);
-  with_type(args.dtype, [&](auto type) {
-    using T = decltype(type);
-    T* eps = static_cast<T*>(args.eps);  // [N]
-    for (int64_t i = begin; i < end; ++i)
-      store(eps[i], static_cast<compute_t<T>>(truncated_eps(stream, static_cast<uint64_t>(i), distribution)));
   });
 }
 

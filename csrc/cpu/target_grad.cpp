@@ -1,5 +1,7 @@
 // The target of each row of logits and the derivative of its cost, in three passes over a row that stays in cache.
-#include "../../math/noise.h"
+#include "../ops/target_grad.h"
+
+#include "../math/noise.h"
 #include "row.h"
 
 namespace fastadv::cpu::FASTADV_ISA {

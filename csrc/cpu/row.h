@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "../../math/logit_grad.h"
+#include "../math/logit_grad.h"
 #include "element.h"
 
 namespace fastadv::cpu {

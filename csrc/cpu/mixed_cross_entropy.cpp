@@ -1,4 +1,6 @@
 // The paper's loss (section 3) and its derivative: each row's loss times its weight, and the weighted derivative.
+#include "../ops/mixed_cross_entropy.h"
+
 #include "row.h"
 
 namespace fastadv::cpu::FASTADV_ISA {
