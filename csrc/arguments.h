@@ -1,4 +1,5 @@
-// What an operator's kernel is told, once its arguments were checked: plain structs, no torch.
+// What operators tell their kernels, once the arguments were checked: plain structs, no torch. What one operator alone
+// tells is in its own header in ops/.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +31,6 @@ struct PerExample {
   const void* per_example;  // [N] of the compute dtype: float64 for float64 images, float32 otherwise
 };
 
-enum class Norm { l2, linf };
-enum class Noise { sign, truncated_normal, uniform };
-enum class Rule { label, predicted, least_likely, random, entropy };
-
 // adv is read and written; clean is null where it is adv itself, as before the first step.
 struct Step {
   void* adv;          // [N, C, ...]
@@ -50,56 +47,6 @@ struct Step {
 struct Stream {
   uint64_t seed, offset;
   const int64_t* from;  // [2] or null
-};
-
-struct NoiseStep {
-  Step step;  // no grad, no alpha
-  Noise kind;
-  Stream stream;
-};
-
-// images <- the model's input for pixels; rows of `width` places, those of the last dimension, are mirrored where told.
-struct FromPixels {
-  const uint8_t* pixels;    // [N, C, ...]
-  const uint8_t* mirrored;  // [N] or null: any but 0 means yes
-  void* images;             // [N, C, ...]
-  DType dtype;              // of the images
-  Batch batch;              // channels_last: channels apart even where they share their constants
-  int64_t width;
-  double mean[kMaxChannels];
-  Space space;
-};
-
-struct EpsSample {
-  void* eps;  // [N]
-  DType dtype;
-  int64_t examples;
-  double sigma, upper;
-  Stream stream;
-};
-
-struct TargetGrad {
-  const void* logits;     // [N, K]
-  const int64_t* labels;  // [N] or null
-  void* dlogits;          // [N, K]
-  int64_t* target;        // [N]
-  int32_t* exponent;      // [N] or null: the derivative is dlogits * 2^exponent, or dlogits itself
-  DType dtype;
-  int64_t rows, classes;
-  Rule rule;
-  double label_smoothing;
-  Stream stream;
-};
-
-struct MixedCrossEntropy {
-  const void* logits;     // [m, K]
-  const int64_t* labels;  // [m]
-  void* dlogits;          // [m, K] of the compute dtype, which a scaled loss does not take out of its range
-  void* row_loss;         // [m] of the compute dtype: each row's share of the loss
-  DType dtype;
-  int64_t rows, classes;
-  int64_t k;  // rows [0, k) are adversarial
-  double clean_weight, adversarial_weight, label_smoothing;
 };
 
 }  // namespace fastadv

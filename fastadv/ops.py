@@ -489,7 +489,7 @@ _OF_ANOTHER_TYPE = re.compile(
 
 
 def _raise_python(error: RuntimeError) -> NoReturn:
-    """Raise what a check of csrc/checks.h asked for: C++ exceptions reach Python as RuntimeError whatever they were."""
+    """Raise what a check of csrc/checks asked for: C++ exceptions reach Python as RuntimeError whatever they were."""
     message = str(error)
     marked = _MARKED.match(message)
     if marked:

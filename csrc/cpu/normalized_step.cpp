@@ -1,89 +1,109 @@
-// normalized_step_ on the CPU: the gradient's norm, for L2 the distance that the step would reach, then the step.
-#include <torch/csrc/stable/library.h>
+// The passes of a step along the gradient over its norm: the norm, for L2 the distance it would reach, the step itself.
+#include "../ops/normalized_step.h"
 
-#include <cmath>
+#include "../math/normalized_step.h"
+#include "spans.h"
 
-#include "steps.h"
-
-namespace fastadv::cpu {
+namespace fastadv::cpu::FASTADV_ISA {
 namespace {
 
-using torch::stable::Tensor;
-using Numbers = std::vector<double>;
+constexpr int64_t kLanes = 16;  // independent partial sums, added in a fixed order on every instruction set
 
-// Per-example totals of chunked partial sums: added in order, so that the threads do not show.
-template <class Reduce, class Join>
-std::vector<double> over_examples(const Batch& batch, Reduce reduce, Join join) {
-  const int64_t chunks = chunks_per_example(batch);
-  std::vector<double> partial(batch.examples * chunks), total(batch.examples);
-  torch::stable::parallel_for(0, batch.examples * chunks, 2,
-                              [&](int64_t begin, int64_t end) { reduce(partial.data(), begin, end); });
-  for (int64_t i = 0; i < batch.examples * chunks; ++i) total[i / chunks] = join(total[i / chunks], partial[i]);
-  return total;
-}
-
-double larger(double a, double b) { return a > b ? a : b; }
-double sum(double a, double b) { return a + b; }
-
-// The inverse of the norm of each example's gradient; 0 where it is zero.
-std::vector<double> inverse_length(const Step& step, Norm norm) {
-  std::vector<double> scale(step.batch.examples, 1.0), inverse(step.batch.examples, 1.0);
-  // Squares of float64 can leave the range of double; those of the narrower types cannot.
-  if (norm == Norm::linf || step.dtype == DType::float64) {
-    scale = over_examples(
-        step.batch,
-        [&](double* partial, int64_t begin, int64_t end) { kernels().gradient_max(step, partial, begin, end); },
-        larger);
-    for (size_t n = 0; n < scale.size(); ++n) inverse[n] = inverse_or_zero(scale[n]);
+// partial[chunk] <- reduction of term(first + i, i, example, constants) over the chunk's elements.
+template <class F, class Term, class Join>
+FASTADV_HOST_DEVICE void for_each_chunk(const Step& step, double* partial, int64_t begin, int64_t end, Term term,
+                                        Join join) {
+  const int64_t size = step.batch.channels * step.batch.plane, chunks = chunks_per_example(step.batch);
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    const int64_t origin = chunk / chunks * size, start = chunk % chunks * kChunk;
+    const int64_t stop = start + kChunk < size ? start + kChunk : size;
+    double lane[kLanes] = {};
+    for_each_span<F>(step, origin + start, origin + stop,
+                     [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
+                       int64_t i = 0;
+                       for (; i + kLanes <= count; i += kLanes)
+                         for (int64_t l = 0; l < kLanes; ++l)
+                           lane[l] = join(lane[l], term(first + i + l, example, constants, i + l));
+                       for (; i < count; ++i) lane[0] = join(lane[0], term(first + i, example, constants, i));
+                     });
+    double total = 0.0;
+    for (double value : lane) total = join(total, value);
+    partial[chunk] = total;
   }
-  if (norm == Norm::linf) return inverse;
-  const std::vector<double> squares = over_examples(
-      step.batch,
-      [&](double* partial, int64_t begin, int64_t end) {
-        kernels().gradient_squares(step, inverse.data(), partial, begin, end);
-      },
-      sum);
-  for (size_t n = 0; n < squares.size(); ++n) inverse[n] = inverse_or_zero(scale[n] * std::sqrt(squares[n]));
-  return inverse;
 }
 
-// The factor that brings each example's perturbation back onto the L2 ball; 1 inside it.
-std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& inverse_length) {
-  std::vector<double> distance(step.batch.examples);
-  if (step.clean == nullptr) {  // the first step: alpha times a unit vector
-    for (size_t n = 0; n < distance.size(); ++n) distance[n] = std::abs(value_of(step.alpha, step.dtype, n));
-  } else {
-    distance = over_examples(
-        step.batch,
-        [&](double* partial, int64_t begin, int64_t end) {
-          kernels().distance_squares(step, inverse_length.data(), partial, begin, end);
-        },
-        sum);
-    for (double& value : distance) value = std::sqrt(value);
-  }
-  for (size_t n = 0; n < distance.size(); ++n)
-    distance[n] = shrink_onto_ball(distance[n], value_of(step.eps, step.dtype, n));
-  return distance;
-}
-
-// adv, clean, grad [N, C, ...]; alphas, epses [N]; std, lower, upper [1] or [C].
-void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& grad, double alpha,
-                      std::optional<Tensor> alphas, double eps, std::optional<Tensor> epses,
-                      const std::string& norm_name, const Numbers& std, const Numbers& lower, const Numbers& upper) {
-  const char* op = "normalized_step_";
-  const Step step = checks::step(op, adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
-  const Norm norm = checks::norm(op, norm_name);
-  amounts_in_range(op, step);
-  if (elements(step.batch) == 0) return;
-  const std::vector<double> inverse = inverse_length(step, norm);  // [N]
-  const std::vector<double> shrink = norm == Norm::l2 ? shrink_to_ball(step, inverse) : std::vector<double>();
-  torch::stable::parallel_for(0, elements(step.batch), kGrain, [&](int64_t begin, int64_t end) {
-    kernels().normalized_step(step, norm, inverse.data(), shrink.data(), begin, end);
-  });
-}
+FASTADV_HOST_DEVICE double larger(double a, double b) { return a > b ? a : b; }
+FASTADV_HOST_DEVICE double sum(double a, double b) { return a + b; }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fastadv, CPU, m) { m.impl("normalized_step_", TORCH_BOX(&normalized_step_)); }
+void gradient_max(const Step& step, double* partial, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* grad = static_cast<const T*>(step.grad);  // [N, C, ...]
+    for_each_chunk<compute_t<T>>(
+        step, partial, begin, end,
+        [&](int64_t at, int64_t, const auto& constants, int64_t i) {
+          const double value = pixel_gradient(load(grad[at]), inverse_std_at(constants, i));
+          return value < 0 ? -value : value;
+        },
+        larger);
+  });
+}
 
-}  // namespace fastadv::cpu
+void gradient_squares(const Step& step, const double* inverse_scale, double* partial, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* grad = static_cast<const T*>(step.grad);  // [N, C, ...]
+    for_each_chunk<compute_t<T>>(
+        step, partial, begin, end,
+        [&](int64_t at, int64_t example, const auto& constants, int64_t i) {
+          const double value = pixel_gradient(load(grad[at]), inverse_std_at(constants, i)) * inverse_scale[example];
+          return value * value;
+        },
+        sum);
+  });
+}
+
+void distance_squares(const Step& step, const double* inverse_length, double* partial, int64_t begin, int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* adv = static_cast<const T*>(step.adv);      // [N, C, ...]
+    const T* clean = static_cast<const T*>(step.clean);  // [N, C, ...]
+    const T* grad = static_cast<const T*>(step.grad);    // [N, C, ...]
+    for_each_chunk<compute_t<T>>(
+        step, partial, begin, end,
+        [&](int64_t at, int64_t example, const auto& constants, int64_t i) {
+          const auto there = moved(load(adv[at]), load(grad[at]), inverse_std_at(constants, i),
+                                   bounds_at(constants, i).alpha, inverse_length[example]);
+          const double pixels = pixel_distance(there, load(clean[at]), std_at(constants, i));
+          return pixels * pixels;
+        },
+        sum);
+  });
+}
+
+void normalized_step(const Step& step, Norm norm, const double* inverse_length, const double* shrink, int64_t begin,
+                     int64_t end) {
+  with_type(step.dtype, [&](auto type) {
+    using T = decltype(type);
+    using F = compute_t<T>;
+    T* adv = static_cast<T*>(step.adv);                                                // [N, C, ...]
+    const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);  // [N, C, ...]
+    const T* grad = static_cast<const T*>(step.grad);                                  // [N, C, ...]
+    for_each_span<F>(step, begin, end, [&](int64_t example, int64_t first, int64_t count, const auto& constants) {
+      const double factor = norm == Norm::l2 ? shrink[example] : 1.0;
+      for (int64_t i = 0; i < count; ++i) {
+        const Bounds<F> at = bounds_at(constants, i);
+        const F base = load(clean[first + i]);
+        const F there = shrunk(moved(load(adv[first + i]), load(grad[first + i]), inverse_std_at(constants, i),
+                                     at.alpha, inverse_length[example]),
+                               base, factor);
+        store(adv[first + i],
+              norm == Norm::l2 ? clamp(there, at.lower, at.upper) : clip(there, base, at.eps, at.lower, at.upper));
+      }
+    });
+  });
+}
+
+}  // namespace fastadv::cpu::FASTADV_ISA

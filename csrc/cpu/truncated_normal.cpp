@@ -1,26 +1,20 @@
-// truncated_normal_ on the CPU.
-#include <torch/csrc/stable/library.h>
+// eps <- |N(0, sigma)| truncated to [0, upper], a draw a row.
+#include "../math/truncated_normal.h"
 
-#include "../checks.h"
-#include "kernels.h"
+#include "../ops/truncated_normal.h"
+#include "element.h"
 
-namespace fastadv::cpu {
-namespace {
+namespace fastadv::cpu::FASTADV_ISA {
 
-using torch::stable::Tensor;
-
-constexpr int64_t kGrain = 2048;  // draws a thread is worth waking for
-
-// eps [N]; from [2].
-void truncated_normal_(Tensor eps, double sigma, double upper, int64_t seed, int64_t offset,
-                       std::optional<Tensor> from) {
-  const EpsSample args = checks::eps_sample("truncated_normal_", eps, sigma, upper, seed, offset, from);
-  torch::stable::parallel_for(0, args.examples, kGrain,
-                              [&](int64_t begin, int64_t end) { kernels().truncated_normal(args, begin, end); });
+void truncated_normal(const EpsSample& args, int64_t begin, int64_t end) {
+  const Stream stream = resolved(args.stream);
+  const TruncatedNormal distribution = truncated_normal_of(args.sigma, args.upper);
+  with_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    T* eps = static_cast<T*>(args.eps);  // [N]
+    for (int64_t i = begin; i < end; ++i)
+      store(eps[i], static_cast<compute_t<T>>(truncated_eps(stream, static_cast<uint64_t>(i), distribution)));
+  });
 }
 
-}  // namespace
-
-STABLE_TORCH_LIBRARY_IMPL(fastadv, CPU, m) { m.impl("truncated_normal_", TORCH_BOX(&truncated_normal_)); }
-
-}  // namespace fastadv::cpu
+}  // namespace fastadv::cpu::FASTADV_ISA

@@ -47,8 +47,9 @@ enable_language(CUDA)
 
 # The CUDA runtime is linked statically: the module then loads beside a torch without CUDA, or with another CUDA.
 find_package(CUDAToolkit REQUIRED)
-file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/cuda/*.cu" "${CMAKE_SOURCE_DIR}/csrc/cuda/*.cpp")
+file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/cuda/*.cu")
 target_sources(_C PRIVATE ${cuda_sources})
+target_compile_definitions(_C PRIVATE FASTADV_WITH_CUDA)
 set_target_properties(_C PROPERTIES CUDA_ARCHITECTURES "${FASTADV_CUDA_ARCHS}" CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
 target_compile_options(fastadv_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-O3 --fmad=false --extra-device-vectorization>)
 target_link_libraries(_C PRIVATE CUDA::cudart_static)

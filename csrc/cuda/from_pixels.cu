@@ -3,9 +3,9 @@
 // A thread writes 16 bytes and reads as many pixels as they need, 4 for float: neighbours then read and write
 // neighbouring bytes. Were 16 pixels read at once, each thread had 64 bytes to write, and a warp half-written sectors.
 #include "../math/from_pixels.h"
+#include "../ops/from_pixels.h"
 #include "cursor.cuh"
 #include "launch.cuh"
-#include "launchers.h"
 
 namespace fastadv::cuda {
 namespace {

@@ -4,11 +4,12 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
 #include <string>
 
-#include "../checks.h"
+#include "../checks/errors.h"
 
 namespace fastadv::cuda {
 
@@ -91,16 +92,12 @@ inline bool is_current(const char* op, int32_t device) {
 }
 
 #ifdef FASTADV_SIMT  // tests run the kernels on the host, in place of the CPU's own
-#define FASTADV_CUDA_KEY CPU
-
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor&, Launch launch) {
   is_current(op, 0);
   check_launch(op, launch(nullptr));
 }
 #else
-#define FASTADV_CUDA_KEY CUDA
-
 // Runs launch(stream) on the tensor's device and its current stream.
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor& tensor, Launch launch) {

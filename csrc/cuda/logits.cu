@@ -1,11 +1,13 @@
 // Costs of rows of logits and their derivatives: one launch, a warp a row, or a block where there are many classes.
+// Operators: target_grad, scaled_target_grad, mixed_cross_entropy.
 #include <cmath>
 
 #include "../math/logit_grad.h"
 #include "../math/noise.h"
+#include "../ops/mixed_cross_entropy.h"
+#include "../ops/target_grad.h"
 #include "element.cuh"
 #include "launch.cuh"
-#include "launchers.h"
 #include "reduce.cuh"
 
 namespace fastadv::cuda {

@@ -1,9 +1,11 @@
 // Random numbers made where they are used: the noise of an element is keyed by its example and its place within the
 // image, counted channel by channel in either layout, and agrees with the CPU's bit for bit.
+// Operators: noise_step_, truncated_normal_.
 #include "../math/noise.h"
+#include "../ops/noise_step.h"
+#include "../ops/truncated_normal.h"
 #include "cursor.cuh"
 #include "launch.cuh"
-#include "launchers.h"
 
 namespace fastadv::cuda {
 namespace {

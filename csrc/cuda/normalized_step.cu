@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "../math/normalized_step.h"
-#include "launchers.h"
+#include "../ops/normalized_step.h"
 #include "reduce.cuh"
 #include "step_kernel.cuh"
 

@@ -1,5 +1,5 @@
 // adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad))), in place: one pass at the speed of memory.
-#include "launchers.h"
+#include "../ops/sign_step.h"
 #include "step_kernel.cuh"
 
 namespace fastadv::cuda {

@@ -1,7 +1,7 @@
 // The model's input for a pixel of 8 bits: one of 256 values a channel, which the kernels compute once and look up.
 #pragma once
 
-#include "../arguments.h"
+#include "../ops/from_pixels.h"
 #include "macros.h"
 #include "sign_step.h"
 

@@ -1,4 +1,4 @@
-// What one random word becomes: noise in units of eps, a perturbation size, a class.
+// What one random word becomes: noise in units of eps, a class. Perturbation sizes are in truncated_normal.h.
 #pragma once
 
 #include "philox.h"
@@ -19,24 +19,6 @@ FASTADV_HOST_DEVICE float uniform_noise(uint32_t word) {
 FASTADV_HOST_DEVICE float normal_noise(uint32_t word, HalfNormal two_deviations) {
   const Fraction fraction = to_fraction(word);
   return fraction.sign * (0.5f * quantile(two_deviations, fraction));
-}
-
-// |N(0, sigma)| truncated to [0, upper]; the host prepares the constants once.
-struct TruncatedNormal {
-  double sigma, upper;
-  HalfNormal normal;
-};
-
-static inline TruncatedNormal truncated_normal_of(double sigma, double upper) {
-  // Long before upper / sigma is too small for a float, the distribution on [0, upper] is uniform.
-  const double most = upper * (1 << 20), finite = sigma < most ? sigma : most;
-  return {finite, upper, half_normal(upper / finite)};
-}
-
-FASTADV_HOST_DEVICE float truncated_eps(const Stream& stream, uint64_t row, const TruncatedNormal& of) {
-  const uint32_t word = draw(stream.seed, stream.offset + row, 0, Purpose::eps).word[0];
-  const double drawn = of.sigma * static_cast<double>(quantile(of.normal, to_fraction(word)));
-  return static_cast<float>(drawn < of.upper ? drawn : of.upper);
 }
 
 // Uniform over all classes but the predicted one; the only class there is, where there is one.

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "macros.h"
+#include "philox.h"
 
 namespace fastadv {
 
@@ -92,6 +93,24 @@ FASTADV_HOST_DEVICE float quantile(HalfNormal normal, Fraction fraction) {
   const float q = fraction.complement + fraction.value * normal.outside;
   const float x = 1.41421356f * erfinv(p, q);
   return x < normal.bound ? x : normal.bound;
+}
+
+// |N(0, sigma)| truncated to [0, upper]; the host prepares the constants once.
+struct TruncatedNormal {
+  double sigma, upper;
+  HalfNormal normal;
+};
+
+static inline TruncatedNormal truncated_normal_of(double sigma, double upper) {
+  // Long before upper / sigma is too small for a float, the distribution on [0, upper] is uniform.
+  const double most = upper * (1 << 20), finite = sigma < most ? sigma : most;
+  return {finite, upper, half_normal(upper / finite)};
+}
+
+FASTADV_HOST_DEVICE float truncated_eps(const Stream& stream, uint64_t row, const TruncatedNormal& of) {
+  const uint32_t word = draw(stream.seed, stream.offset + row, 0, Purpose::eps).word[0];
+  const double drawn = of.sigma * static_cast<double>(quantile(of.normal, to_fraction(word)));
+  return static_cast<float>(drawn < of.upper ? drawn : of.upper);
 }
 
 }  // namespace fastadv

@@ -26,13 +26,13 @@ PHILOX_VECTORS = [
 @pytest.mark.parametrize(("counter", "key", "words"), PHILOX_VECTORS)
 def test_philox_known_answers(counter, key, words) -> None:
     seed = key[0] | key[1] << 32
-    assert _C.philox(*counter, seed) == words
+    assert _C.testing.philox(*counter, seed) == words
     assert tuple(reference.philox(torch.tensor(counter), seed).tolist()) == words
 
 
 def test_operators_draw_from_philox() -> None:
     """The first sign bits of example 3 of a stream are those of the block that its counter names."""
-    words = _C.philox(0, 3, 0, reference.PURPOSE_NOISE, 99)
+    words = _C.testing.philox(0, 3, 0, reference.PURPOSE_NOISE, 99)
     adv = torch.zeros(1, 128)
     ops.noise_step_(adv, torch.full((1, 128), 100.0), 1.0, "sign", seed=99, offset=3)
     expected = [99.0 if words[e // 32] >> e % 32 & 1 else 101.0 for e in range(128)]
@@ -67,7 +67,7 @@ def test_quantiles_are_exact_into_the_tails(bound: float) -> None:
     for magnitude in magnitudes:
         fraction = (magnitude + 0.5) / 2**31
         exact = stats.norm.isf(0.5 * ((1 - fraction) + fraction * math.erfc(bound / math.sqrt(2))))
-        drawn = _C.half_normal_quantile(magnitude, bound)
+        drawn = _C.testing.half_normal_quantile(magnitude, bound)
         assert drawn == pytest.approx(min(exact, bound), rel=1e-6, abs=1e-15), magnitude
 
 
@@ -79,7 +79,7 @@ def test_draws_do_not_depend_on_split_threads_or_other_generators() -> None:
     torch.rand(100)
     parts = [ops.sample_eps(n, seed=4, offset=10 + start) for start, n in ((0, 1), (1, 4095), (4096, 5904))]
     assert torch.equal(whole, torch.cat(parts))
-    assert torch.equal(whole, torch.from_numpy(_C.sample_eps(10_000, seed=4, offset=10)))
+    assert torch.equal(whole, torch.from_numpy(_C.testing.sample_eps(10_000, 8.0, 16.0, seed=4, offset=10)))
     assert torch.equal(whole[:5], TruncatedNormalEps().sample(5, seed=4, offset=10))
 
 

@@ -7,13 +7,15 @@
 #include <thread>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/ops/from_pixels.h"
+#include "../../csrc/ops/mixed_cross_entropy.h"
+#include "../../csrc/ops/noise_step.h"
+#include "../../csrc/ops/normalized_step.h"
+#include "../../csrc/ops/sign_step.h"
+#include "../../csrc/ops/target_grad.h"
+#include "../../csrc/ops/truncated_normal.h"
 
 namespace fastadv::cpu {
-namespace baseline {
-extern const Kernels table;
-}
-
 namespace {
 
 constexpr int64_t kExamples = 5, kChannels = 3, kPlane = 2 * kChunk / kChannels + 7, kClasses = 37;
@@ -38,20 +40,21 @@ void step_kernels(DType dtype, bool channels_last) {
   Step step{adv.data(), clean.data(),        grad.data(),      dtype, {kExamples, kChannels, kPlane, channels_last},
             {},         {1.0, alpha.data()}, {1.0, eps.data()}};
   for (int c = 0; c < kMaxChannels; ++c) step.space.std[c] = step.space.upper[c] = 1.0;
-  const Kernels& kernels = baseline::table;
-  in_parts(kElements, [&](int64_t begin, int64_t end) { kernels.sign_step(step, begin, end); });
+  in_parts(kElements, [&](int64_t begin, int64_t end) { baseline::sign_step(step, begin, end); });
   const NoiseStep noise{step, Noise::uniform, {1, 2, nullptr}};
-  in_parts(kExamples * kChannels, [&](int64_t begin, int64_t end) { kernels.noise_step(noise, begin, end); });
+  in_parts(kExamples * kChannels, [&](int64_t begin, int64_t end) { baseline::noise_step(noise, begin, end); });
 
   const int64_t chunks = kExamples * chunks_per_example(step.batch);
   std::vector<double> partial(chunks), one(kExamples, 1.0);  // [N, chunks], [N]
-  in_parts(chunks, [&](int64_t begin, int64_t end) { kernels.gradient_max(step, partial.data(), begin, end); });
-  in_parts(chunks,
-           [&](int64_t begin, int64_t end) { kernels.gradient_squares(step, one.data(), partial.data(), begin, end); });
-  in_parts(chunks,
-           [&](int64_t begin, int64_t end) { kernels.distance_squares(step, one.data(), partial.data(), begin, end); });
+  in_parts(chunks, [&](int64_t begin, int64_t end) { baseline::gradient_max(step, partial.data(), begin, end); });
+  in_parts(chunks, [&](int64_t begin, int64_t end) {
+    baseline::gradient_squares(step, one.data(), partial.data(), begin, end);
+  });
+  in_parts(chunks, [&](int64_t begin, int64_t end) {
+    baseline::distance_squares(step, one.data(), partial.data(), begin, end);
+  });
   in_parts(kElements, [&](int64_t begin, int64_t end) {
-    kernels.normalized_step(step, Norm::l2, one.data(), one.data(), begin, end);
+    baseline::normalized_step(step, Norm::l2, one.data(), one.data(), begin, end);
   });
 }
 
@@ -69,7 +72,7 @@ void pixel_kernel(DType dtype, bool channels_last) {
                   {},
                   {}};
   for (int c = 0; c < kMaxChannels; ++c) args.space.std[c] = 1.0;
-  in_parts(kExamples, [&](int64_t begin, int64_t end) { baseline::table.from_pixels(args, begin, end); });
+  in_parts(kExamples, [&](int64_t begin, int64_t end) { baseline::from_pixels(args, begin, end); });
 }
 
 void row_kernels(DType dtype) {
@@ -79,12 +82,12 @@ void row_kernels(DType dtype) {
   const int64_t rows = kElements / kClasses;
   const TargetGrad single{logits.data(), labels.data(), dlogits.data(), target.data(), exponent.data(), dtype,
                           rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}};
-  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::table.target_grad(single, begin, end); });
+  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::target_grad(single, begin, end); });
   const MixedCrossEntropy mixed{
       logits.data(), labels.data(), dlogits.data(), loss.data(), dtype, rows, kClasses, rows / 2, 1.0, 0.3, 0.1};
-  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::table.mixed_cross_entropy(mixed, begin, end); });
+  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::mixed_cross_entropy(mixed, begin, end); });
   const EpsSample sample{loss.data(), dtype, kElements, 8.0, 16.0, {1, 2, nullptr}};
-  in_parts(kElements, [&](int64_t begin, int64_t end) { baseline::table.truncated_normal(sample, begin, end); });
+  in_parts(kElements, [&](int64_t begin, int64_t end) { baseline::truncated_normal(sample, begin, end); });
 }
 
 }  // namespace

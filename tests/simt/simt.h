@@ -36,7 +36,7 @@
 #include <tuple>
 #include <utility>
 
-#include "../../csrc/cpu/kernels/element.h"
+#include "../../csrc/cpu/element.h"
 
 #define __global__
 #define __device__

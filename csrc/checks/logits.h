@@ -1,0 +1,34 @@
+// Arguments of target_grad and mixed_cross_entropy.
+#pragma once
+
+#include "tensors.h"
+
+namespace fastadv::checks {
+
+// logits [N, K].
+inline void logits(const char* op, const Tensor& logits) {
+  value(logits.dim() == 2 && logits.size(1) >= 1, op, "logits must have shape [N, K] with K >= 1, got ", shape(logits));
+  value(logits.is_contiguous(), op, "logits must be contiguous");
+  value(logits.size(1) <= INT32_MAX, op, "at most 2^31 - 1 classes, got ", logits.size(1));
+}
+
+// labels [N], logits [N, K].
+inline void labels(const char* op, const Tensor& labels, const Tensor& logits) {
+  type(labels.scalar_type() == ScalarType::Long, op, "labels must be int64, got ", name(labels.scalar_type()));
+  same_device(op, "labels", labels, logits);
+  value(labels.dim() == 1 && labels.size(0) == logits.size(0) && labels.is_contiguous(), op,
+        "labels must be a contiguous tensor of shape [", logits.size(0), "], got ", shape(labels));
+}
+
+// Labels on the CPU can be read at no cost; on a GPU the kernels answer a label out of range with NaN.
+inline void labels_in_range(const char* op, const int64_t* labels, int64_t rows, int64_t classes) {
+  for (int64_t i = 0; labels != nullptr && i < rows; ++i)
+    value(labels[i] >= 0 && labels[i] < classes, op, "labels must be in [0, ", classes, "), got ", labels[i],
+          " at row ", i);
+}
+
+inline void label_smoothing(const char* op, double smoothing) {
+  value(smoothing >= 0 && smoothing < 1, op, "label_smoothing must be in [0, 1), got ", smoothing);
+}
+
+}  // namespace fastadv::checks

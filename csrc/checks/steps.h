@@ -1,0 +1,76 @@
+// Arguments of the steps: sign_step_, normalized_step_ and noise_step_.
+#pragma once
+
+#include <cmath>
+#include <optional>
+
+#include "images.h"
+
+namespace fastadv::checks {
+
+// A tensor that the step reads beside adv.
+inline void like_adv(const char* op, const char* what, const Tensor& tensor, const Tensor& adv, bool channels_last) {
+  type(tensor.scalar_type() == adv.scalar_type(), op, what, " must have adv's dtype ", name(adv.scalar_type()),
+       ", got ", name(tensor.scalar_type()));
+  same_device(op, what, tensor, adv);
+  value(shape(tensor) == shape(adv), op, what, " must have adv's shape ", shape(adv), ", got ", shape(tensor));
+  value(dense(tensor, channels_last), op, what, " must have adv's strides");
+  value(!overlap(tensor, adv), op, what, " must not share memory with adv");
+}
+
+// values [N] or none, adv [N, C, ...].
+inline PerExample per_example(const char* op, const char* what, double number, const std::optional<Tensor>& values,
+                              const Tensor& adv, DType dtype, bool negative_allowed) {
+  value(!std::isnan(number) && (negative_allowed ? std::isfinite(number) : number >= 0), op, what, " must be ",
+        negative_allowed ? "finite" : "zero or more", ", got ", number);
+  if (!values.has_value()) return {number, nullptr};
+  type(values->scalar_type() == compute_dtype(dtype), op, what, " per example must be ", name(compute_dtype(dtype)),
+       ", got ", name(values->scalar_type()));
+  same_device(op, what, *values, adv);
+  value(values->dim() == 1 && values->size(0) == adv.size(0) && values->is_contiguous(), op, what,
+        " must be a number or a contiguous tensor of shape [", adv.size(0), "], got shape ", shape(*values));
+  value(!overlap(*values, adv), op, what, " must not share memory with adv");
+  return {number, values->data_ptr()};
+}
+
+// adv, clean, grad [N, C, ...]; alphas, epses [N].
+inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>& clean,
+                 const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alphas, double eps,
+                 const std::optional<Tensor>& epses, const std::vector<double>& std, const std::vector<double>& lower,
+                 const std::vector<double>& upper, bool channels_apart) {
+  const DType dtype = floating(op, "adv", adv);
+  const bool last = channels_last(op, "adv", adv);
+  if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
+  if (grad.has_value()) like_adv(op, "grad", *grad, adv, last);
+  const bool one_channel = std.size() == 1 && !(channels_apart && last);
+  return {adv.data_ptr(),
+          clean.has_value() ? clean->data_ptr() : nullptr,
+          grad.has_value() ? grad->data_ptr() : nullptr,
+          dtype,
+          batch(adv, last, one_channel),
+          space(op, adv, std, lower, upper),
+          per_example(op, "alpha", alpha, alphas, adv, dtype, true),
+          per_example(op, "eps", eps, epses, adv, dtype, false)};
+}
+
+inline int64_t elements(const Batch& batch) { return batch.examples * batch.channels * batch.plane; }
+
+inline double value_of(const PerExample& amount, DType dtype, int64_t example) {
+  if (amount.per_example == nullptr) return amount.value;
+  return amount.value * (dtype == DType::float64 ? static_cast<const double*>(amount.per_example)[example]
+                                                 : static_cast<const float*>(amount.per_example)[example]);
+}
+
+// On the CPU the values of each example can be checked at no cost worth naming.
+inline void amounts_in_range(const char* op, const Step& step) {
+  for (int64_t n = 0; step.eps.per_example != nullptr && n < step.batch.examples; ++n) {
+    const double eps = value_of(step.eps, step.dtype, n);
+    value(eps >= 0, op, "eps must be zero or more, got ", eps, " for example ", n);
+  }
+  for (int64_t n = 0; step.alpha.per_example != nullptr && n < step.batch.examples; ++n) {
+    const double alpha = value_of(step.alpha, step.dtype, n);
+    value(std::isfinite(alpha), op, "alpha must be finite, got ", alpha, " for example ", n);
+  }
+}
+
+}  // namespace fastadv::checks

@@ -1,0 +1,20 @@
+// What noise_step_ tells its kernels. The one for CUDA is in cuda/noise.cu.
+#pragma once
+
+#include "../arguments.h"
+#include "../kernels.h"
+
+namespace fastadv {
+
+enum class Noise { sign, truncated_normal, uniform };
+
+struct NoiseStep {
+  Step step;  // no grad, no alpha
+  Noise kind;
+  Stream stream;
+};
+
+FASTADV_CPU_KERNEL(noise_step, const NoiseStep& step, int64_t begin, int64_t end);  // examples * channels
+FASTADV_CUDA_LAUNCHER(noise_step, const NoiseStep& step);
+
+}  // namespace fastadv

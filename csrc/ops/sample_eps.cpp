@@ -1,0 +1,37 @@
+// sample_eps, for every device: an empty tensor, filled by the device's truncated_normal_.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <array>
+
+#include "../checks/eps_sample.h"
+
+namespace fastadv {
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
+  m.def(
+      "sample_eps(int n, float sigma, float upper, int seed, int offset, Tensor? stream, *, Device? device=None) "
+      "-> Tensor");
+}
+
+namespace {
+
+using torch::stable::Tensor;
+
+// stream [2]; returns eps [N] float32.
+Tensor sample_eps(int64_t n, double sigma, double upper, int64_t seed, int64_t offset, std::optional<Tensor> stream,
+                  std::optional<torch::stable::Device> device) {
+  checks::value(n >= 0, "sample_eps", "n must be zero or more, got ", n);
+  const int64_t size[] = {n};
+  Tensor eps = torch::stable::empty({size, 1}, torch::headeronly::ScalarType::Float, std::nullopt, device);
+  checks::eps_sample("sample_eps", eps, sigma, upper, seed, offset, stream);  // the dispatcher loses our error message
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{from(eps), from(sigma), from(upper), from(seed), from(offset), from(stream)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("fastadv::truncated_normal_", "", stack.data(), TORCH_ABI_VERSION));
+  return eps;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastadv, CompositeExplicitAutograd, m) { m.impl("sample_eps", TORCH_BOX(&sample_eps)); }
+
+}  // namespace
+}  // namespace fastadv

@@ -1,0 +1,109 @@
+#include "target_grad.h"
+
+#include "../checks/logits.h"
+#include "../checks/stream.h"
+#include "backends.h"
+
+namespace fastadv {
+
+// target [N] and d(sum of the costs) / d logits; rule is label, predicted, least_likely, random or entropy. stream [2]
+// is as in noise_step_.
+STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
+  m.def(
+      "target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
+      "Tensor? stream) -> (Tensor target, Tensor dlogits)");
+
+  // The same derivative as dlogits * 2^exponent, exponent [N] int32, by which the largest of a row is in [0.5, 1).
+  m.def(
+      "scaled_target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
+      "Tensor? stream) -> (Tensor target, Tensor dlogits, Tensor exponent)");
+}
+
+namespace {
+
+struct Call {
+  TargetGrad args;
+  Tensor target, dlogits;  // [N] int64, [N, K]
+};
+
+}  // namespace
+
+namespace checks {
+namespace {
+
+Rule rule(const char* op, const std::string& text) {
+  if (text == "label") return Rule::label;
+  if (text == "predicted") return Rule::predicted;
+  if (text == "least_likely") return Rule::least_likely;
+  if (text == "random") return Rule::random;
+  value(text == "entropy", op, "rule must be 'label', 'predicted', 'least_likely', 'random' or 'entropy', got '", text,
+        "'");
+  return Rule::entropy;
+}
+
+// logits [N, K]; labels [N]; from [2].
+Call target_grad(const char* op, const Tensor& logits, const std::string& rule_name,
+                 const std::optional<Tensor>& labels, double label_smoothing, int64_t seed, int64_t offset,
+                 const std::optional<Tensor>& from) {
+  checks::logits(op, logits);
+  const DType dtype = floating(op, "logits", logits);
+  const Rule rule = checks::rule(op, rule_name);
+  checks::label_smoothing(op, label_smoothing);
+  value(rule != Rule::label || labels.has_value(), op, "rule 'label' needs labels [N]");
+  if (rule == Rule::label) checks::labels(op, *labels, logits);
+  const int64_t rows = logits.size(0), classes = logits.size(1);
+  Tensor target = torch::stable::new_empty(logits, {rows}, ScalarType::Long);
+  Tensor dlogits = torch::stable::new_empty(logits, {rows, classes});
+  return {{logits.data_ptr(), rule == Rule::label ? static_cast<const int64_t*>(labels->data_ptr()) : nullptr,
+           dlogits.data_ptr(), static_cast<int64_t*>(target.data_ptr()), nullptr, dtype, rows, classes, rule,
+           label_smoothing, stream(op, logits, seed, offset, from)},
+          target,
+          dlogits};
+}
+
+}  // namespace
+}  // namespace checks
+
+namespace {
+
+void run(Cpu, const char* op, const Tensor&, const TargetGrad& args) {
+  checks::labels_in_range(op, args.labels, args.rows, args.classes);
+  torch::stable::parallel_for(0, args.rows, row_grain(args.classes),
+                              [&](int64_t begin, int64_t end) { cpu::target_grad(args, begin, end); });
+}
+
+#ifdef FASTADV_WITH_CUDA
+void run(Cuda, const char* op, const Tensor& logits, const TargetGrad& args) {
+  cuda::on_device_of(op, logits, [&](cudaStream_t stream) { return cuda::target_grad(args, stream); });
+}
+#endif
+
+// Throughout: logits, dlogits [N, K]; labels, target, exponent [N]; from [2].
+
+template <class Backend>
+std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
+                                       double label_smoothing, int64_t seed, int64_t offset,
+                                       std::optional<Tensor> from) {
+  const char* op = "target_grad";
+  const Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  run(Backend{}, op, logits, call.args);
+  return {call.target, call.dlogits};
+}
+
+template <class Backend>
+std::tuple<Tensor, Tensor, Tensor> scaled_target_grad(const Tensor& logits, const std::string& rule,
+                                                      std::optional<Tensor> labels, double label_smoothing,
+                                                      int64_t seed, int64_t offset, std::optional<Tensor> from) {
+  const char* op = "scaled_target_grad";
+  Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  const Tensor exponent = torch::stable::new_empty(logits, {logits.size(0)}, torch::headeronly::ScalarType::Int);
+  call.args.exponent = static_cast<int32_t*>(exponent.data_ptr());
+  run(Backend{}, op, logits, call.args);
+  return {call.target, call.dlogits, exponent};
+}
+
+FASTADV_REGISTER(target_grad)
+FASTADV_REGISTER(scaled_target_grad)
+
+}  // namespace
+}  // namespace fastadv

@@ -1,0 +1,20 @@
+// What truncated_normal_ tells its kernels. The one for CUDA is in cuda/noise.cu.
+#pragma once
+
+#include "../arguments.h"
+#include "../kernels.h"
+
+namespace fastadv {
+
+struct EpsSample {
+  void* eps;  // [N]
+  DType dtype;
+  int64_t examples;
+  double sigma, upper;
+  Stream stream;
+};
+
+FASTADV_CPU_KERNEL(truncated_normal, const EpsSample& sample, int64_t begin, int64_t end);  // examples
+FASTADV_CUDA_LAUNCHER(truncated_normal, const EpsSample& sample);
+
+}  // namespace fastadv

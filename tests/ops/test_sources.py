@@ -1,0 +1,154 @@
+"""Where an operator's code is, and that a new one needs no more than CONTRIBUTING.md says.
+
+The new one is ``negate_``, whose files are in ``negate/``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastadv.ops  # noqa: F401  registers the operators
+
+ROOT = Path(__file__).parents[2]
+NEGATE = Path(__file__).parent / "negate"
+OPERATORS = sorted(
+    name.removeprefix("fastadv::") for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastadv::")
+)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_an_operator_is_found_by_its_name(operator: str) -> None:
+    """Its schema is in a file of its name, and so are its kernels, or the head of a .cu file names it."""
+    (registers,) = (file for file in (ROOT / "csrc/ops").glob("*.cpp") if f'"{operator}(' in file.read_text())
+    assert registers.stem in operator
+    if f"FASTADV_REGISTER({operator})" not in registers.read_text():
+        assert f'm.impl("{operator}"' in registers.read_text()  # made of other operators
+        return
+    assert (ROOT / f"csrc/cpu/{registers.stem}.cpp").exists()
+    launches = {file.stem for file in (ROOT / "csrc/cuda").glob("*.cu") if operator in operators_in_head(file)}
+    assert launches or (ROOT / f"csrc/cuda/{registers.stem}.cu").exists()
+
+
+def operators_in_head(file: Path) -> list[str]:
+    named = re.search(r"^// Operators: (.*)\.$", file.read_text().partition("#include")[0], re.MULTILINE)
+    return named[1].split(", ") if named else []
+
+
+def test_contributing_names_the_files_of_a_new_operator() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Add an operator")[2].partition("\n## ")[0]
+    named = re.findall(r"`(csrc/[^`]*<op>[^`]*)`", section)
+    assert {name.replace("<op>", "negate") for name in named} == {
+        str(file.relative_to(NEGATE)) for file in NEGATE.rglob("*") if file.is_file()
+    }
+
+
+# What CONTRIBUTING.md asks of fastadv/ops.py and fastadv/reference.py.
+WRAPPER = '''
+
+def negate_(values: Tensor) -> Tensor:
+    """``values`` [...] with the other sign, in place."""
+    _refuse_grad("values", values)
+    _run(_ops.negate_.default, values)
+    return _finish(values, values)
+'''
+REFERENCE = '''
+
+def negate_(values: Tensor) -> Tensor:
+    """``values`` [...] with the other sign, in place."""
+    return values.neg_()
+'''
+CALL = """
+import sys, torch
+from fastadv import ops, reference
+assert ops.__file__.startswith(sys.argv[1]), ops.__file__
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    values = torch.tensor([[1.5, -0.0, 65504.0], [float("inf"), -2.0, 0.25]]).to(dtype)
+    expected = reference.negate_(values.clone())
+    assert torch.equal(ops.negate_(values), expected) and torch.equal(values, expected), values
+try:
+    ops.negate_(torch.ones(2, dtype=torch.int32))
+except TypeError as error:
+    assert "fastadv.negate_: values must be float32" in str(error), error
+else:
+    raise AssertionError("int32 was accepted")
+torch.library.opcheck(torch.ops.fastadv.negate_.default, (torch.ones(5),))
+print(ops.sample_eps(1, seed=1).item(), "negated")
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources with the operator added."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("CMakeLists.txt", "LICENSE", "README.md", "build_backend.py", "pyproject.toml", "setup.py"):
+        shutil.copy2(ROOT / name, folder)
+    for name in ("csrc", "fastadv", "tests/simt"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(NEGATE, folder, dirs_exist_ok=True)
+    for name, addition in (("ops", WRAPPER), ("reference", REFERENCE)):
+        with open(folder / f"fastadv/{name}.py", "a") as file:
+            file.write(addition)
+    return folder
+
+
+def run(folder: Path, *command: object, **environment: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_new_operator_on_the_cpu(copy: Path) -> None:
+    """No file of the build knows of it."""
+    run(copy, sys.executable, "setup.py", "-q", "build_ext", "--inplace", FASTADV_CUDA="OFF")
+    assert "negated" in run(copy, sys.executable, "-c", CALL, copy)
+
+
+@pytest.mark.timeout(300)
+def test_the_cuda_kernel_of_a_new_operator(copy: Path) -> None:
+    """Its CUDA side alone, on the host as tests/simt runs it, beside the package that is installed."""
+    torch_dir, library = Path(importlib.util.find_spec("torch").origin).parent, copy / "negate.so"
+    definitions = (
+        "FASTADV_SIMT",
+        "FASTADV_WITH_CUDA",
+        'FASTADV_CUDA_ARCHS="none"',
+        "TORCH_TARGET_VERSION=0x020b000000000000",
+    )
+    run(
+        *(
+            copy,
+            os.environ.get("CXX", "g++"),
+            "-std=c++17",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            "-fvisibility=hidden",
+        ),
+        *(f"-D{definition}" for definition in definitions),
+        *("-I", "tests/simt/include", "-isystem", torch_dir / "include"),
+        *("-isystem", torch_dir / "include/torch/csrc/api/include"),
+        *("-x", "c++", "csrc/ops/negate.cpp", "csrc/cuda/negate.cu", "-x", "none"),
+        *("-o", library, "-L", torch_dir / "lib", "-ltorch", "-ltorch_cpu", "-lc10"),
+    )
+    call = (
+        "import torch, sys; torch.ops.load_library(sys.argv[1]); values = torch.arange(1.0, 2000.0); "
+        "torch.ops.fastadv.negate_(values); assert torch.equal(values, -torch.arange(1.0, 2000.0)), values"
+    )
+    run(copy, sys.executable, "-c", call, library)
