@@ -15,8 +15,10 @@ from fastadv.attacks.fgsm_pred import FGSMPred
 from fastadv.attacks.gradient import GradientAttack
 from fastadv.attacks.iter_basic import IterBasic
 from fastadv.attacks.iter_ll import IterLL
+from fastadv.attacks.iterative import IterativeAttack
 from fastadv.attacks.mi_fgsm import MIFGSM
 from fastadv.attacks.noise import RandomNormal, RandomSign
+from fastadv.attacks.one_step import OneStepAttack
 from fastadv.attacks.pgd import PGD
 from fastadv.attacks.step_ll import StepLL
 from fastadv.attacks.step_rnd import StepRnd
@@ -33,6 +35,8 @@ __all__ = [
     "GradientAttack",
     "IterBasic",
     "IterLL",
+    "IterativeAttack",
+    "OneStepAttack",
     "RandomNormal",
     "RandomSign",
     "Size",

@@ -210,7 +210,7 @@ class Attack(ABC):
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
                 adv = clean.clone()
-                self._run_(adv, labels, size, seed, offset)
+                self.run_(adv, labels, size, seed, offset)
             yield adv
 
     def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
@@ -228,7 +228,7 @@ class Attack(ABC):
                 labels = labels.to(torch.int64) if self.needs_labels else None
             if isinstance(size, TruncatedNormalEps):
                 size = Size.drawn(size, adv, seed=seed, offset=offset)
-            self._run_(adv, labels, size, seed, offset)
+            self.run_(adv, labels, size, seed, offset)
         return adv
 
     def gradients(self, eps: float) -> int:
@@ -236,8 +236,17 @@ class Attack(ABC):
         return 0
 
     @abstractmethod
-    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
-        """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, size of N > 0 examples."""
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        """Make clean images adversarial in place, inside the eps ball and the pixel range: what an attack has to write.
+
+        It runs in ``no_grad``. If it raises, adv must be as it was.
+
+        Args:
+            adv: [N, C, ...], N > 0.
+            labels: [N] int64; None if the class does not set ``needs_labels``.
+            size: of the perturbation; ``size.eps`` is a number in pixel values, or [N] on the images' device.
+            seed, offset: for :func:`fastadv.ops.noise_step_` and the like, if the class sets ``draws``.
+        """
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         if not isinstance(images, Tensor) or images.dtype not in DTYPES:
@@ -266,13 +275,16 @@ class Attack(ABC):
             )
         return labels if self.needs_labels else None
 
-    def _options(self) -> dict[str, Any]:
-        """What :meth:`__repr__` shows."""
+    def options(self) -> dict[str, Any]:
+        """The attack's options by name, for its text; a captured iteration is captured anew when one changes.
+
+        A class of one's own adds its own: ``{**super().options(), "decay": self.decay}``.
+        """
         own = {"bn": self.bn, "label_smoothing": self.label_smoothing, "fast": self.fast}
         return {"eps": self.eps, "space": self.space, **own}
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
         return f"{type(self).__name__}({type(self.model).__name__}, {options})"
 
 

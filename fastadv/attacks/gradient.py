@@ -33,10 +33,29 @@ _READ_ANEW = ("eps", "alpha", "steps")
 
 
 class GradientAttack(Attack):
-    """A cost (``rule`` and ``ascend``), a step rule (:meth:`_step_`) and a schedule (:meth:`_alphas`).
+    """Steps that follow the gradient of a cost; for attacks of one's own, most of which override one method.
 
-    Each iteration is one forward and one backward to the input alone: the target is chosen from the logits of the same
-    forward, the cost's derivative with respect to them is known in closed form, and no gradient of a weight is made.
+    Each iteration is one forward and one backward pass to the input alone: the target is chosen from the logits of the
+    same forward pass, and no gradient of a weight is made. Methods to override, each with its shapes in its docstring:
+
+    - :meth:`loss`, the cost of each example, if it is neither the cross-entropy nor the entropy;
+    - :meth:`step_sizes`, the number of steps and their lengths, which ``OneStepAttack`` and ``IterBasic`` have;
+    - :meth:`start_`, where the first step starts from, if not from the clean image;
+    - :meth:`direction`, what a step follows, such as an average of gradients;
+    - :meth:`step_`, how it moves the images, if not along the sign;
+    - :meth:`options`, further options, if there are any.
+
+    An attack with a loss of its own, the lead of the best other class over the true one (Carlini and Wagner, 2017)::
+
+        class Margin(fastadv.attacks.PGD):
+            name = "margin"
+
+            def loss(self, logits, target):  # [N, K], [N] -> [N]
+                true = logits.gather(1, target[:, None])  # [N, 1]
+                others = logits.scatter(1, target[:, None], -torch.inf)  # [N, K]
+                return (others.amax(dim=1, keepdim=True) - true)[:, 0]
+
+        adv = Margin(model, eps=8, steps=20)(images, labels)
 
     Args:
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
@@ -65,12 +84,10 @@ class GradientAttack(Attack):
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
             prediction is chosen once, from the first image.
         ascend: whether the attack increases the cost (away from the class) or decreases it (towards the target).
-        starts_elsewhere: whether :meth:`_start_` moves adv.
     """
 
     rule: ClassVar[str]
     ascend: ClassVar[bool]
-    starts_elsewhere: bool = False
     _labels_ignored = False
 
     def __init__(
@@ -120,52 +137,89 @@ class GradientAttack(Attack):
                 stacklevel=caller_level(),
             )
 
-    @abstractmethod
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
-        """Length of each step in pixel values: a number or [N]."""
-
-    def gradients(self, eps: float) -> int:
-        """How many gradients of each image a call of this size asks the model for: one a step."""
-        return len(self._alphas(Size(eps)))
-
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cost of each example [N], of logits [N, K] and target [N]; a class of one's own may have another.
+        """The cost of each example, which the attack increases if ``ascend`` and decreases otherwise.
 
-        This one is never differentiated: its derivative with respect to the logits is known in closed form. That of
-        another is taken by autograd, in float32 for logits in half precision, and the target is the one that ``rule``
-        chose.
+        That of an attack that does not override it, the cross-entropy with the target or, by the rule ``"entropy"``,
+        the entropy, is differentiated in closed form. Another is differentiated with respect to the logits by autograd;
+        like the model it must not read values back from a GPU if it is to be compiled or captured.
+
+        Args:
+            logits: [N, K]; float32 where the model's are in half precision. With ``aux_weight`` the auxiliary logits
+                come in another call.
+            target: [N] int64, the class that ``rule`` chose.
+
+        Returns:
+            [N], differentiable; its scale does not matter, for only the direction of an example's gradient does.
         """
         if self.rule == "entropy":
             log_p = logits.log_softmax(dim=1)  # [N, K]
             return -(log_p.exp() * log_p).sum(dim=1)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
+    @abstractmethod
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
+        """The length of each step, in pixel values: at least one.
+
+        Args:
+            size: of the perturbation; ``size.eps`` is a number, or [N] on the images' device.
+
+        Returns:
+            Numbers or tensors [N], zero or more, for attacks that descend too.
+        """
+
+    def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
+        """Move adv in place to where the first step starts from; without an override, the clean image.
+
+        Args:
+            adv: [N, C, ...], a copy of clean.
+            clean: [N, C, ...].
+            eps: radius of the ball in pixel values, a number or [N].
+            seed, offset: for :func:`fastadv.ops.noise_step_` and the like, if the class sets ``draws``.
+        """
+
+    def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+        """What a step follows; without an override, the gradient.
+
+        Args:
+            grad: [N, C, ...], of each example's cost up to a power of two: its length says nothing. It is not ours to
+                write, as a model may keep it.
+            previous: [N, C, ...], what this method returned in the step before, and may be written; None at first.
+        """
+        return grad
+
+    def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+        """Move adv in place, and keep it in the eps ball and the pixel range; without an override, along the sign.
+
+        Args:
+            adv: [N, C, ...].
+            clean: [N, C, ...]; adv itself in a single step from the clean image.
+            grad: [N, C, ...], the direction.
+            alpha: length of the step in pixel values, a number or [N]; negative if the attack descends.
+            eps: radius of the ball in pixel values, a number or [N].
+        """
+        ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
+
+    def gradients(self, eps: float) -> int:
+        """How many gradients of each image a call of this size asks the model for: one a step."""
+        return len(self.step_sizes(Size(eps)))
+
     @property
     def _has_own_loss(self) -> bool:
         return type(self).loss is not GradientAttack.loss
 
-    def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
-        """Move adv in place along grad, both [N, C, ...] like clean; alpha and eps are numbers or [N]."""
-        ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
-
-    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
-        """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
-
-    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first).
-
-        The length of an example's gradient says nothing: it is multiplied by a power of two. The gradient is not ours
-        to write: a model may keep it. What is returned is the next step's ``previous``.
-        """
-        return grad
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether :meth:`start_` moves the images."""
+        return type(self).start_ is not GradientAttack.start_
 
     @property
     def remembers(self) -> bool:
         """Whether a step's direction depends on the previous one's, which is kept only then."""
-        return type(self)._direction is not GradientAttack._direction
+        return type(self).direction is not GradientAttack.direction
 
-    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
-        alphas = [alpha if self.ascend else -alpha for alpha in self._alphas(size)]
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        alphas = [alpha if self.ascend else -alpha for alpha in self.step_sizes(size)]
         gradient = self._input_gradient()
         steps = Steps(
             partial(self._first_, gradient),
@@ -189,7 +243,7 @@ class GradientAttack(Attack):
     def _first_(self, gradient: InputGradient, state: AttackState) -> None:
         """The start and the first step, which chooses the target."""
         gradient.refresh()
-        self._start_(state.adv, state.clean, state.eps, state.seed, state.offset)
+        self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)
         chosen, grad = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
             state.target = chosen
@@ -202,9 +256,9 @@ class GradientAttack(Attack):
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)
-        direction = self._direction(grad, state.direction)
+        direction = self.direction(grad, state.direction)
         state.direction = _own_memory(direction, grad) if self.remembers else None
-        self._step_(state.adv, state.clean, direction, state.alpha, state.eps)
+        self.step_(state.adv, state.clean, direction, state.alpha, state.eps)
 
     def _input_gradient(self) -> InputGradient:
         """How a call makes its gradients, by the options and the modules as they are now."""
@@ -240,7 +294,7 @@ class GradientAttack(Attack):
 
     def _captured_options(self) -> Hashable:
         """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
-        fixed = sorted((name, value) for name, value in self._options().items() if name not in _READ_ANEW)
+        fixed = sorted((name, value) for name, value in self.options().items() if name not in _READ_ANEW)
         return (self.counting, *fixed)
 
     @property
@@ -248,9 +302,9 @@ class GradientAttack(Attack):
         """See :class:`Attack`."""
         return self._first_batch.warned
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super()._options(), **own}
+        return {**super().options(), **own}
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ class IterativeAttack(GradientAttack):
         self.alpha = None if alpha is None else checked_alpha(alpha, self.space)
         self.steps = steps
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "alpha": self.alpha, "steps": self.steps}
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "alpha": self.alpha, "steps": self.steps}
 
 
 class PaperIterativeAttack(IterativeAttack):
@@ -44,7 +44,7 @@ class PaperIterativeAttack(IterativeAttack):
         steps: number of iterations; None takes max(1, int(min(eps + 4, 1.25 eps))), for each example by its own eps.
     """
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         alpha = 1.0 if self.alpha is None else self.alpha
         iterations = paper_iterations(size.eps) if self.steps is None else self.steps
         if not isinstance(iterations, Tensor):

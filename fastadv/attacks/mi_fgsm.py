@@ -33,11 +33,11 @@ class MIFGSM(IterativeAttack):
             raise ValueError(f"decay must be zero or more and finite, got {decay!r}")
         self.decay = decay
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         steps = self.steps or 10
         return [size.eps / steps if self.alpha is None else self.alpha] * steps
 
-    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+    def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
         # Accumulated in memory of its own, for the gradient may be a tensor that the model keeps; in float32, for in
         # half precision a gradient over its mean leaves the range.
         mean = self._mean(grad)  # [N, 1, ...]
@@ -54,9 +54,9 @@ class MIFGSM(IterativeAttack):
         mean = total.view(-1, *[1] * (grad.dim() - 1)) / grad[0].numel()
         return torch.where(mean > 0, mean, 1.0)
 
-    def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+    def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
         direction = grad if grad.dtype == adv.dtype else torch.sign(grad).to(adv.dtype)
-        super()._step_(adv, clean, direction, alpha, eps)
+        super().step_(adv, clean, direction, alpha, eps)
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "decay": self.decay}
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "decay": self.decay}

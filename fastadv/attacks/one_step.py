@@ -17,7 +17,7 @@ class OneStepAttack(GradientAttack):
 
     one_gradient = True
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         return [size.eps]
 
     def _run_each(
@@ -38,10 +38,10 @@ class OneStepAttack(GradientAttack):
         with torch.inference_mode(False), torch.no_grad():
             grad = gradient.run(clean, first)
             self.without_gradient = without_gradient(grad) if self.counting else None
-            direction = self._direction(grad, None)  # [N, C, ...]
+            direction = self.direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
-                [alpha] = self._alphas(size)
+                [alpha] = self.step_sizes(size)
                 adv = clean.clone()
-                self._step_(adv, adv, direction, alpha if self.ascend else -alpha, size.eps)
+                self.step_(adv, adv, direction, alpha if self.ascend else -alpha, size.eps)
             yield adv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fastadv
 from fastadv import PixelSpace, attacks
 from fastadv.attacks.engine.loss_gradient import scaled_loss_grad
 from tests.attacks.models import ConvNet, WithAux, batch
@@ -68,6 +70,18 @@ def test_a_margin_is_what_it_is_in_plain_pytorch(used: Counter[str], options: di
         expected = by_hand(model, images, labels, 4, 1.5, 6)
         assert ((attack(images, labels) - expected).abs() > 1e-9).sum() <= (2 if options else 0)
     assert set(+used) == works
+
+
+def test_the_example_of_the_docstring() -> None:
+    """Runs as it is printed; without its random start it is the margin attack of this file."""
+    code = (attacks.GradientAttack.__doc__ or "").partition("::\n\n")[2].partition("\nArgs:")[0]
+    images, labels = batch(6)
+    model = ConvNet().eval()
+    given: dict[str, Any] = {"fastadv": fastadv, "torch": torch, "model": model, "images": images, "labels": labels}
+    exec(textwrap.dedent(code), given)
+    assert given["adv"].shape == images.shape and ((given["adv"] - images).abs() <= 8 / 255 + 1e-6).all()
+    plain = given["Margin"](model, eps=4, steps=5, alpha=1, random_start=False)
+    assert torch.equal(plain(images, labels), Margin(model, eps=4)(images, labels))
 
 
 @each_form
