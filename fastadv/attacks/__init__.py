@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.engine.step_sizes import Size
@@ -47,6 +47,7 @@ __all__ = [
     "names",
 ]
 
+OneAttack = TypeVar("OneAttack", bound=Attack)
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
@@ -79,6 +80,10 @@ def get(name: str) -> type[Attack]:
     return _ATTACKS[name]
 
 
+@overload
+def create(name: type[OneAttack], model: Callable[..., Any], **options: Any) -> OneAttack: ...
+@overload
+def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack: ...
 def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack:
     """An attack by its name in the paper, e.g. ``create("step_ll", model, eps=16, space=PixelSpace.imagenet())``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -89,15 +89,19 @@ class Attack(ABC):
     warned: bool = False
     targeted: bool = False
 
-    def __new__(cls, *given: Any, **options: Any) -> Any:
-        """Refuse options without a name, as other packages take them: they take eps on another scale, too."""
-        if len(given) > 1:
-            name = cls.__name__
-            raise TypeError(
-                f"{name} takes a model, and options by their names: {name}(model, eps=8). eps is in pixel values of "
-                f"[0, 255], whatever the model's input: 8, not 8/255"
-            )
-        return super().__new__(cls)
+    if not TYPE_CHECKING:  # checkers of types read the arguments off __init__
+
+        def __new__(cls, *given: Any, **options: Any) -> Any:
+            """Refuse options without a name, as other packages take them, with eps on another scale; unknown ones."""
+            if len(given) > 1:
+                name = cls.__name__
+                raise TypeError(
+                    f"{name} takes a model, and options by their names: {name}(model, eps=8). eps is in pixel values "
+                    f"of [0, 255], whatever the model's input: 8, not 8/255"
+                )
+            if unknown := set(options) - set(inspect.signature(cls).parameters):
+                raise TypeError(no_such_option(cls, unknown))
+            return super().__new__(cls)
 
     def __init__(
         self,
@@ -111,10 +115,7 @@ class Attack(ABC):
         fast: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        **unknown: object,
     ) -> None:
-        if unknown:
-            raise TypeError(no_such_option(type(self), unknown))
         check_model(model)
         check_choice("validate", validate, VALIDATE)
         check_choice("bn", bn, BN_MODES)

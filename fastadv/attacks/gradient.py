@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv import ops
 from fastadv.attacks.base import Attack
@@ -24,6 +25,7 @@ from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import without_gradient
+from fastadv.attacks.options import AttackOptions
 from fastadv.utils.input_hints import refuse_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import caller_level
@@ -98,7 +100,7 @@ class GradientAttack(Attack):
         fold_bn: bool = False,
         compile: bool = False,
         capture: bool = False,
-        **options: Any,
+        **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
         check_aux_weight(aux_weight)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv.attacks.engine.step_sizes import Size, checked_alpha
 from fastadv.attacks.gradient import GradientAttack
+from fastadv.attacks.options import GradientAttackOptions
 
 
 class IterativeAttack(GradientAttack):
@@ -22,7 +24,12 @@ class IterativeAttack(GradientAttack):
     """
 
     def __init__(
-        self, model: Callable[..., Any], *, alpha: float | None = None, steps: int | None = None, **options: Any
+        self,
+        model: Callable[..., Any],
+        *,
+        alpha: float | None = None,
+        steps: int | None = None,
+        **options: Unpack[GradientAttackOptions],
     ) -> None:
         super().__init__(model, **options)
         if steps is not None and (not isinstance(steps, Integral) or isinstance(steps, bool)):

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.iterative import IterativeAttack
+from fastadv.attacks.options import IterativeAttackOptions
 from fastadv.utils.validation import is_number
 
 
@@ -27,7 +29,9 @@ class MIFGSM(IterativeAttack):
     ascend = True
     needs_labels = True
 
-    def __init__(self, model: Callable[..., Any], *, decay: float = 1.0, **options: Any) -> None:
+    def __init__(
+        self, model: Callable[..., Any], *, decay: float = 1.0, **options: Unpack[IterativeAttackOptions]
+    ) -> None:
         super().__init__(model, **options)
         if not is_number(decay) or decay < 0:
             raise ValueError(f"decay must be zero or more and finite, got {decay!r}")

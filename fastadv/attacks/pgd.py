@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv import ops
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.iterative import IterativeAttack
+from fastadv.attacks.options import IterativeAttackOptions
 from fastadv.utils.validation import check_switches
 
 
@@ -27,7 +29,9 @@ class PGD(IterativeAttack):
     ascend = True
     needs_labels = True
 
-    def __init__(self, model: Callable[..., Any], *, random_start: bool = True, **options: Any) -> None:
+    def __init__(
+        self, model: Callable[..., Any], *, random_start: bool = True, **options: Unpack[IterativeAttackOptions]
+    ) -> None:
         super().__init__(model, **options)
         check_switches(random_start=random_start)
         self.random_start = self.draws = random_start
