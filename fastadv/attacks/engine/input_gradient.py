@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -117,7 +118,11 @@ class InputGradient:
 
     def further(self, images: Tensor, target: Tensor | None) -> Tensor:
         """The gradient [N, C, ...] at images [N, C, ...] for the target [N] that the first chose; raises like it."""
-        return self._gradient(self.cost.for_known_target(), images, target, 0, 0)[1]
+        return self._gradient(self._further_cost, images, target, 0, 0)[1]
+
+    @cached_property
+    def _further_cost(self) -> Cost:
+        return self.cost.for_known_target()
 
     def _gradient(
         self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
