@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.engine.step_sizes import Size
@@ -14,8 +14,10 @@ from fastadv.attacks.fgsm_pred import FGSMPred
 from fastadv.attacks.gradient import GradientAttack
 from fastadv.attacks.iter_basic import IterBasic
 from fastadv.attacks.iter_ll import IterLL
+from fastadv.attacks.iterative import IterativeAttack
 from fastadv.attacks.mi_fgsm import MIFGSM
 from fastadv.attacks.noise import RandomNormal, RandomSign
+from fastadv.attacks.one_step import OneStepAttack
 from fastadv.attacks.pgd import PGD
 from fastadv.attacks.step_ll import StepLL
 from fastadv.attacks.step_rnd import StepRnd
@@ -33,6 +35,8 @@ __all__ = [
     "GradientAttack",
     "IterBasic",
     "IterLL",
+    "IterativeAttack",
+    "OneStepAttack",
     "RandomNormal",
     "RandomSign",
     "Size",
@@ -43,6 +47,7 @@ __all__ = [
     "names",
 ]
 
+OneAttack = TypeVar("OneAttack", bound=Attack)
 _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
@@ -74,6 +79,10 @@ def get(name: str) -> type[Attack]:
     return _ATTACKS[name]
 
 
+@overload
+def create(name: type[OneAttack], model: Callable[..., Any], **options: Any) -> OneAttack: ...
+@overload
+def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack: ...
 def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack:
     """An attack by its name in the paper, e.g. ``create("step_ll", model, eps=16, space=PixelSpace.imagenet())``.
 

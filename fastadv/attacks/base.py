@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -89,15 +89,19 @@ class Attack(ABC):
     warned: bool = False
     targeted: bool = False
 
-    def __new__(cls, *given: Any, **options: Any) -> Any:
-        """Refuse options without a name, as other packages take them: they take eps on another scale, too."""
-        if len(given) > 1:
-            name = cls.__name__
-            raise TypeError(
-                f"{name} takes a model, and options by their names: {name}(model, eps=8). eps is in pixel values of "
-                f"[0, 255], whatever the model's input: 8, not 8/255"
-            )
-        return super().__new__(cls)
+    if not TYPE_CHECKING:  # checkers of types read the arguments off __init__
+
+        def __new__(cls, *given: Any, **options: Any) -> Any:
+            """Refuse options without a name, as other packages take them, with eps on another scale; unknown ones."""
+            if len(given) > 1:
+                name = cls.__name__
+                raise TypeError(
+                    f"{name} takes a model, and options by their names: {name}(model, eps=8). eps is in pixel values "
+                    f"of [0, 255], whatever the model's input: 8, not 8/255"
+                )
+            if unknown := set(options) - set(inspect.signature(cls).parameters):
+                raise TypeError(no_such_option(cls, unknown))
+            return super().__new__(cls)
 
     def __init__(
         self,
@@ -111,10 +115,7 @@ class Attack(ABC):
         fast: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        **unknown: object,
     ) -> None:
-        if unknown:
-            raise TypeError(no_such_option(type(self), unknown))
         check_model(model)
         check_one_of("validate", validate, VALIDATE)
         check_one_of("bn", bn, BN_MODES)
@@ -210,7 +211,7 @@ class Attack(ABC):
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
                 adv = clean.clone()
-                self._run_(adv, labels, size, seed, offset)
+                self.run_(adv, labels, size, seed, offset)
             yield adv
 
     def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
@@ -228,7 +229,7 @@ class Attack(ABC):
                 labels = labels.to(torch.int64) if self.needs_labels else None
             if isinstance(size, TruncatedNormalEps):
                 size = Size.drawn(size, adv, seed=seed, offset=offset)
-            self._run_(adv, labels, size, seed, offset)
+            self.run_(adv, labels, size, seed, offset)
         return adv
 
     def gradients(self, eps: float) -> int:
@@ -236,8 +237,17 @@ class Attack(ABC):
         return 0
 
     @abstractmethod
-    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
-        """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, size of N > 0 examples."""
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        """Make clean images adversarial in place, inside the eps ball and the pixel range: what an attack has to write.
+
+        It runs in ``no_grad``. If it raises, adv must be as it was.
+
+        Args:
+            adv: [N, C, ...], N > 0.
+            labels: [N] int64; None if the class does not set ``needs_labels``.
+            size: of the perturbation; ``size.eps`` is a number in pixel values, or [N] on the images' device.
+            seed, offset: for :func:`fastadv.ops.noise_step_` and the like, if the class sets ``draws``.
+        """
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         if not isinstance(images, Tensor) or images.dtype not in DTYPES:
@@ -266,13 +276,16 @@ class Attack(ABC):
             )
         return labels if self.needs_labels else None
 
-    def _options(self) -> dict[str, Any]:
-        """What :meth:`__repr__` shows."""
+    def options(self) -> dict[str, Any]:
+        """The attack's options by name, for its text; a captured iteration is captured anew when one changes.
+
+        A class of one's own adds its own: ``{**super().options(), "decay": self.decay}``.
+        """
         own = {"bn": self.bn, "label_smoothing": self.label_smoothing, "fast": self.fast}
         return {"eps": self.eps, "space": self.space, **own}
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
         return f"{type(self).__name__}({type(self.model).__name__}, {options})"
 
 

@@ -16,7 +16,7 @@ class _FastGrad(OneStepAttack):
     needs_labels = True
     norm: ClassVar[str]
 
-    def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+    def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
         ops.normalized_step_(adv, clean, grad, alpha, eps, self.norm, self.space)
 
 

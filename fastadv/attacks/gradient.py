@@ -5,39 +5,59 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv import ops
 from fastadv.attacks.base import Attack
-from fastadv.attacks.engine.bn_folding import FoldedModel
-from fastadv.attacks.engine.bn_folding_cache import Folds
+from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.bn_folding_search import memory_of
-from fastadv.attacks.engine.compiled import Compiled
-from fastadv.attacks.engine.cuda_graphs import Captures
-from fastadv.attacks.engine.gradient_scale import to_common_scale
-from fastadv.attacks.engine.state import Iterate
+from fastadv.attacks.engine.compiled import CompiledGradient
+from fastadv.attacks.engine.cost import Cost
+from fastadv.attacks.engine.cuda_graphs import CapturedIterations
+from fastadv.attacks.engine.first_batch import FirstBatch
+from fastadv.attacks.engine.forward import Forward
+from fastadv.attacks.engine.input_gradient import InputGradient
+from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Size
-from fastadv.attacks.engine.training_mode import TrainingWatch
-from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
-from fastadv.utils.input_hints import batch_hint, explaining, explaining_gradient, refuse_transforms
-from fastadv.utils.model_outputs import check_classes, logits_hint, split_heads
-from fastadv.utils.module_modes import isolated, mixes_examples, raw_module
+from fastadv.attacks.engine.steps import Steps
+from fastadv.attacks.engine.zero_gradients import without_gradient
+from fastadv.attacks.options import AttackOptions
+from fastadv.utils.input_hints import refuse_transforms
+from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import caller_level
 from fastadv.utils.validation import check_aux_weight, check_switches
 
-T = TypeVar("T")
 _READ_ANEW = ("eps", "alpha", "steps")
 
 
 class GradientAttack(Attack):
-    """A cost (``rule`` and ``ascend``), a step rule (:meth:`_step_`) and a schedule (:meth:`_alphas`).
+    """Steps that follow the gradient of a cost; for attacks of one's own, most of which override one method.
 
-    Each iteration is one forward and one backward to the input alone: the target is chosen from the logits of the same
-    forward, the cost's derivative with respect to them is known in closed form, and no gradient of a weight is made.
+    Each iteration is one forward and one backward pass to the input alone: the target is chosen from the logits of the
+    same forward pass, and no gradient of a weight is made. Methods to override, each with its shapes in its docstring:
+
+    - :meth:`loss`, the cost of each example, if it is neither the cross-entropy nor the entropy;
+    - :meth:`step_sizes`, the number of steps and their lengths, which ``OneStepAttack`` and ``IterBasic`` have;
+    - :meth:`start_`, where the first step starts from, if not from the clean image;
+    - :meth:`direction`, what a step follows, such as an average of gradients;
+    - :meth:`step_`, how it moves the images, if not along the sign;
+    - :meth:`options`, further options, if there are any.
+
+    An attack with a loss of its own, the lead of the best other class over the true one (Carlini and Wagner, 2017)::
+
+        class Margin(fastadv.attacks.PGD):
+            name = "margin"
+
+            def loss(self, logits, target):  # [N, K], [N] -> [N]
+                true = logits.gather(1, target[:, None])  # [N, 1]
+                others = logits.scatter(1, target[:, None], -torch.inf)  # [N, K]
+                return (others.amax(dim=1, keepdim=True) - true)[:, 0]
+
+        adv = Margin(model, eps=8, steps=20)(images, labels)
 
     Args:
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
@@ -66,13 +86,10 @@ class GradientAttack(Attack):
         rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
             prediction is chosen once, from the first image.
         ascend: whether the attack increases the cost (away from the class) or decreases it (towards the target).
-        starts_elsewhere: whether :meth:`_start_` moves adv.
     """
 
     rule: ClassVar[str]
     ascend: ClassVar[bool]
-    starts_elsewhere: bool = False
-    _outputs_seen = False
     _labels_ignored = False
 
     def __init__(
@@ -83,7 +100,7 @@ class GradientAttack(Attack):
         fold_bn: bool = False,
         compile: bool = False,
         capture: bool = False,
-        **options: Any,
+        **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
         check_aux_weight(aux_weight)
@@ -101,20 +118,15 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
-        self._mixes_examples = False  # looked up in each call, as the modes of modules are
-        self._folds = Folds()
-        self._compiled = Compiled()
-        self._captures = Captures()
+        self._first_batch = FirstBatch()
+        self._folding = FoldingCache()
+        self._compiled = CompiledGradient()
+        self._captured = CapturedIterations()
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
-        """See :class:`Attack`. Of a cost of its own it is not known where its descent leads."""
-        kind = type(self)
-        own_cost = (
-            kind._input_gradient is not GradientAttack._input_gradient
-            or kind.derivatives is not GradientAttack.derivatives
-        )
-        return self.needs_labels and not self.ascend and not own_cost
+        """See :class:`Attack`. Of a loss of its own it is not known where its descent leads."""
+        return self.needs_labels and not self.ascend and not self._has_own_loss
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         refuse_transforms(self.name)
@@ -127,225 +139,176 @@ class GradientAttack(Attack):
                 stacklevel=caller_level(),
             )
 
-    def _run_folded(self, model: Callable[..., Any], images: Tensor, run: Callable[[FoldedModel | None], T]) -> T:
-        """What run makes with the model folded, where that is asked for and possible, and else as it is."""
-        if self.fold_bn or (self.fast and self.bn == "eval"):
-            return self._folds.run(self, model, images, run)
-        if self.fast:
-            self._folds.leave_out(self, "bn='batch' takes the statistics from the images")
-        return run(None)
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The cost of each example, which the attack increases if ``ascend`` and decreases otherwise.
 
-    def _capturing(self, images: Tensor) -> bool:
-        by_fast = self.fast and images.is_cuda
-        if by_fast and self.compile:
-            self._captures.leave_out(self, "compile=True is another way of the same")
-        return self.capture or (by_fast and not self.compile)
+        That of an attack that does not override it, the cross-entropy with the target or, by the rule ``"entropy"``,
+        the entropy, is differentiated in closed form. Another is differentiated with respect to the logits by autograd;
+        like the model it must not read values back from a GPU if it is to be compiled or captured.
+
+        Args:
+            logits: [N, K]; float32 where the model's are in half precision. With ``aux_weight`` the auxiliary logits
+                come in another call.
+            target: [N] int64, the class that ``rule`` chose.
+
+        Returns:
+            [N], differentiable; its scale does not matter, for only the direction of an example's gradient does.
+        """
+        if self.rule == "entropy":
+            log_p = logits.log_softmax(dim=1)  # [N, K]
+            return -(log_p.exp() * log_p).sum(dim=1)
+        return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
     @abstractmethod
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
-        """Length of each step in pixel values: a number or [N]."""
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
+        """The length of each step, in pixel values: at least one.
+
+        Args:
+            size: of the perturbation; ``size.eps`` is a number, or [N] on the images' device.
+
+        Returns:
+            Numbers or tensors [N], zero or more, for attacks that descend too.
+        """
+
+    def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
+        """Move adv in place to where the first step starts from; without an override, the clean image.
+
+        Args:
+            adv: [N, C, ...], a copy of clean.
+            clean: [N, C, ...].
+            eps: radius of the ball in pixel values, a number or [N].
+            seed, offset: for :func:`fastadv.ops.noise_step_` and the like, if the class sets ``draws``.
+        """
+
+    def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+        """What a step follows; without an override, the gradient.
+
+        Args:
+            grad: [N, C, ...], of each example's cost up to a power of two: its length says nothing. It is not ours to
+                write, as a model may keep it.
+            previous: [N, C, ...], what this method returned in the step before, and may be written; None at first.
+        """
+        return grad
+
+    def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+        """Move adv in place, and keep it in the eps ball and the pixel range; without an override, along the sign.
+
+        Args:
+            adv: [N, C, ...].
+            clean: [N, C, ...]; adv itself in a single step from the clean image.
+            grad: [N, C, ...], the direction.
+            alpha: length of the step in pixel values, a number or [N]; negative if the attack descends.
+            eps: radius of the ball in pixel values, a number or [N].
+        """
+        ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
 
     def gradients(self, eps: float) -> int:
         """How many gradients of each image a call of this size asks the model for: one a step."""
-        return len(self._alphas(Size(eps)))
+        return len(self.step_sizes(Size(eps)))
 
-    def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
-        """Move adv in place along grad, both [N, C, ...] like clean; alpha and eps are numbers or [N]."""
-        ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
+    @property
+    def _has_own_loss(self) -> bool:
+        return type(self).loss is not GradientAttack.loss
 
-    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
-        """Where the first step starts from; adv [N, C, ...] is a copy of clean, or clean itself."""
-
-    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        """What a step follows, from the gradient [N, C, ...] and the previous step's direction (None at first).
-
-        The length of an example's gradient says nothing: it is multiplied by a power of two. The gradient is not ours
-        to write: a model may keep it. What is returned is the next step's ``previous``.
-        """
-        return grad
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether :meth:`start_` moves the images."""
+        return type(self).start_ is not GradientAttack.start_
 
     @property
     def remembers(self) -> bool:
         """Whether a step's direction depends on the previous one's, which is kept only then."""
-        return type(self)._direction is not GradientAttack._direction
+        return type(self).direction is not GradientAttack.direction
 
-    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
-        alphas = [alpha if self.ascend else -alpha for alpha in self._alphas(size)]
-        model = raw_module(self.model)
-        # A single step from the clean image needs no second copy of it.
-        apart = len(alphas) > 1 or self.starts_elsewhere
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+        alphas = [alpha if self.ascend else -alpha for alpha in self.step_sizes(size)]
+        gradient = self._input_gradient()
+        steps = Steps(
+            partial(self._first_, gradient),
+            partial(self._next_, gradient),
+            keeps_clean=len(alphas) > 1 or self.starts_elsewhere,
+            options=self._captured_options(),
+        )
 
-        def run(folded: FoldedModel | None) -> Tensor:
-            start = adv if folded is None else folded.arranged(adv)  # [N, C, ...]
-            at = Iterate(start, start, size.eps, alphas[0], labels, seed, offset)
-            if not (self._capturing(adv) and self._captures.run_(self, model, at, alphas, apart, folded)):
-                if folded is not None:
-                    folded.refresh()
-                self._run_eagerly_(model, at, alphas, apart)
-            self.without_gradient = at.without_gradient
-            return at.adv
+        def run() -> Tensor:
+            start = gradient.in_layout(adv)  # [N, C, ...]
+            state = AttackState(start, start, size.eps, alphas[0], labels, seed, offset)
+            if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
+                steps.run_(state, alphas)
+            self.without_gradient = state.without_gradient
+            return state.adv
 
-        with isolated(model, self.bn):
-            self._mixes_examples = mixes_examples(model, self.bn)
-            made = self._run_folded(model, adv, run)  # [N, C, ...]
+        made = gradient.run(adv, run)  # [N, C, ...]
         if made is not adv:
             adv.copy_(made)
 
-    def _run_eagerly_(
-        self, model: Callable[..., Any], at: Iterate, alphas: Sequence[float | Tensor], apart: bool
-    ) -> None:
-        if apart:
-            at.clean = at.adv.clone()  # [N, C, ...]
-        try:
-            self.first_(model, at)
-            for at.alpha in alphas[1:]:
-                self.next_(model, at)
-        except BaseException:
-            if apart:
-                at.adv.copy_(at.clean)
-            raise
-
-    def first_(self, model: Callable[..., Any], at: Iterate) -> None:
+    def _first_(self, gradient: InputGradient, state: AttackState) -> None:
         """The start and the first step, which chooses the target."""
-        self._start_(at.adv, at.clean, at.eps, at.seed, at.offset)
-        chosen, grad = self._first_gradient(model, at.adv, at.target, at.seed, at.offset)
+        gradient.refresh()
+        self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)
+        chosen, grad = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
-            at.target = chosen
-        at.without_gradient = without_gradient(grad) if self.counting else None
-        self._follow_(at, grad)
+            state.target = chosen
+        state.without_gradient = without_gradient(grad) if self.counting else None
+        self._follow_(state, grad)
 
-    def next_(self, model: Callable[..., Any], at: Iterate) -> None:
+    def _next_(self, gradient: InputGradient, state: AttackState) -> None:
         """A further step, for the target that was chosen."""
-        rule = "entropy" if self.rule == "entropy" else "label"
-        self._follow_(at, self._input_gradient(model, at.adv, rule, at.target, at.seed, at.offset)[1])
+        self._follow_(state, gradient.further(state.adv, state.target))
 
-    def _follow_(self, at: Iterate, grad: Tensor) -> None:
-        grad = _apart(grad, at.adv)
-        direction = self._direction(grad, at.direction)
-        at.direction = _apart(direction, grad) if self.remembers else None
-        self._step_(at.adv, at.clean, direction, at.alpha, at.eps)
+    def _follow_(self, state: AttackState, grad: Tensor) -> None:
+        grad = _own_memory(grad, state.adv)
+        direction = self.direction(grad, state.direction)
+        state.direction = _own_memory(direction, grad) if self.remembers else None
+        self.step_(state.adv, state.clean, direction, state.alpha, state.eps)
 
-    def _first_gradient(
-        self, model: Callable[..., Any], adv: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
-    ) -> tuple[Tensor, Tensor]:
-        """:meth:`_input_gradient` of a call's first step; that of the first batch is looked at."""
-        seen = self.outputs_seen
-        target, grad = self._input_gradient(model, adv, self.rule, labels, seed, offset)
-        if not (seen or self.warned):
-            self.warned = warn_without_gradient(self.name, int(without_gradient(grad)), len(grad))
-        self._outputs_seen = True
-        return target, grad
+    def _input_gradient(self) -> InputGradient:
+        """How a call makes its gradients, by the options and the modules as they are now."""
+        model = raw_module(self.model)
+        return InputGradient(
+            Forward(model, self.name, auxiliary=self.aux_weight > 0),
+            Cost(
+                self.rule,
+                self.label_smoothing,
+                self.aux_weight,
+                mixes_examples(model, self.bn),
+                self.loss if self._has_own_loss else None,
+            ),
+            self.bn,
+            first_batch=None if self.validate == "never" else self._first_batch,
+            folding=self._folding if self._folds_bn() else None,
+            compiled=self._compiled if self.compile else None,
+        )
 
-    def _input_gradient(
-        self, model: Callable[..., Any], adv: Tensor, rule: str, labels: Tensor | None, seed: int | Tensor, offset: int
-    ) -> tuple[Tensor, Tensor]:
-        """(target [N], gradient of each example's cost, up to a positive factor, with respect to adv [N, C, ...])."""
-        if self.compile and self.outputs_seen:  # the first batch is looked at on the way
-            found = self._compiled(self, model, adv.detach(), rule, labels, seed, offset)
-            if found is not None:
-                return found
-        images = adv.detach().requires_grad_()
-        training = None if self.outputs_seen else TrainingWatch(self.name, model, images)
-        with training or nullcontext():
-            logits, auxiliary = self._forward(model, images)
-        fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
-        if not fits or not logits.requires_grad:
-            raise ValueError(
-                f"{self.name}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
-                f"{batch_hint(images)}"
-            )
-        if not (self.outputs_seen or self.warned):
-            self.warned = _warn_of_outputs(self.name, logits.detach())
-        target, derivatives = self.derivatives(logits, auxiliary, rule, labels, seed, offset)
-        with explaining_gradient(self.name):
-            (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
-        self._folds.check_backward()
-        if grad is None:
-            raise ValueError(f"{self.name}: the model's logits do not depend on the images")
-        if self.compile:
-            self._compiled.eager_worked(self)
-        if training is not None:
-            training.warn(logits.detach(), lambda: self._forward(model, images)[0])
-        return target, grad
+    def _folds_bn(self) -> bool:
+        if self.fast and not self.fold_bn and self.bn != "eval":
+            self._folding.log_left_out(self.name, f"bn={self.bn!r} takes the statistics from the images")
+        return self.fold_bn or (self.fast and self.bn == "eval")
 
-    def _forward(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...]."""
-        with self._folds.watched(), torch.enable_grad(), explaining(model, images, user=self.name):
-            # The model may write to what it is given, and the step reads the images after it.
-            return self.heads(model, images.clone())
+    def _captures(self, images: Tensor) -> bool:
+        by_fast = self.fast and images.is_cuda
+        if by_fast and self.compile:
+            self._leave_out_capture("compile=True is another way of the same")
+        return self.capture or (by_fast and not self.compile)
 
-    def derivatives(
-        self,
-        logits: Tensor,
-        auxiliary: Sequence[Tensor],
-        rule: str,
-        labels: Tensor | None,
-        seed: int | Tensor,
-        offset: int,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """(target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K]).
+    def _leave_out_capture(self, reason: str) -> None:
+        self._captured.leave_out(self.name, reason, by_fast=not self.capture)
 
-        Each example's are multiplied by a power of two: half precision would round those of a confident model to zero,
-        and no step depends on the length of a gradient.
-        """
-        main = ops.scaled_target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
-        if not auxiliary and not self._mixes_examples:
-            return main.target, [main.dlogits]
-        same_cost = "entropy" if rule == "entropy" else "label"
-        others = [ops.scaled_target_grad(aux, same_cost, main.target, self.label_smoothing) for aux in auxiliary]
-        weights = [1.0] + [self.aux_weight] * len(others)
-        # The costs of examples that depend on each other are added up as they are.
-        return main.target, to_common_scale([main, *others], weights, whole_batch=self._mixes_examples)
-
-    def heads(self, model: Callable[..., Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What the model makes of images [N, C, ...]: logits [N, K], and auxiliary ones if the cost has them."""
-        if not self.aux_weight:
-            output = model(images)
-            check_classes(output, user=self.name)
-            return output, []  # type: ignore[return-value]
-        logits, auxiliary = split_heads(model.forward_with_aux(images))  # type: ignore[attr-defined]
-        if not auxiliary:
-            raise ValueError(
-                f"{self.name}: aux_weight={self.aux_weight}, but forward_with_aux gave no auxiliary logits"
-            )
-        return logits, auxiliary
-
-    def captured_options(self) -> Hashable:
+    def _captured_options(self) -> Hashable:
         """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
-        fixed = sorted((name, value) for name, value in self._options().items() if name not in _READ_ANEW)
+        fixed = sorted((name, value) for name, value in self.options().items() if name not in _READ_ANEW)
         return (self.counting, *fixed)
 
     @property
-    def outputs_seen(self) -> bool:
-        """Whether the model's outputs need no look any more, for which a call waits."""
-        return self.validate == "never" or self._outputs_seen
+    def warned(self) -> bool:  # type: ignore[override]
+        """See :class:`Attack`."""
+        return self._first_batch.warned
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super()._options(), **own}
+        return {**super().options(), **own}
 
 
-def _apart(tensor: Tensor, other: Tensor) -> Tensor:
+def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:
     """The tensor, copied if it lies in the memory of one that somebody else writes or keeps."""
     return tensor.clone() if memory_of(tensor) == memory_of(other) else tensor
-
-
-def _describe(output: object) -> str:
-    if not isinstance(output, Tensor):
-        return f"{type(output).__name__}{logits_hint(output)}"
-    return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' without a gradient'}"
-
-
-def _warn_of_outputs(attack: str, logits: Tensor) -> bool:  # [N, K]
-    """Warn of outputs with which an attack runs, and does little: the model looks robust, and is not."""
-    probabilities = (logits >= 0).all() & ((logits.sum(dim=1, dtype=torch.float32) - 1).abs() < 1e-3).all()
-    if not logits.isfinite().all():
-        problem = "are not all finite, and where they are not there is no gradient to follow"
-    elif probabilities:
-        problem = "look like probabilities, whose gradient vanishes: return the logits, without softmax"
-    else:
-        return False
-    warnings.warn(
-        f"{attack}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=caller_level()
-    )
-    return True

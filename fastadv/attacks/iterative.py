@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv.attacks.engine.step_sizes import Size, checked_alpha
 from fastadv.attacks.gradient import GradientAttack
+from fastadv.attacks.options import GradientAttackOptions
 from fastadv.utils.validation import check_count
 
 
@@ -22,7 +24,12 @@ class IterativeAttack(GradientAttack):
     """
 
     def __init__(
-        self, model: Callable[..., Any], *, alpha: float | None = None, steps: int | None = None, **options: Any
+        self,
+        model: Callable[..., Any],
+        *,
+        alpha: float | None = None,
+        steps: int | None = None,
+        **options: Unpack[GradientAttackOptions],
     ) -> None:
         super().__init__(model, **options)
         if steps is not None:
@@ -30,8 +37,8 @@ class IterativeAttack(GradientAttack):
         self.alpha = None if alpha is None else checked_alpha(alpha, self.space)
         self.steps = steps
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "alpha": self.alpha, "steps": self.steps}
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "alpha": self.alpha, "steps": self.steps}
 
 
 class PaperIterativeAttack(IterativeAttack):
@@ -42,7 +49,7 @@ class PaperIterativeAttack(IterativeAttack):
         steps: number of iterations; None takes max(1, int(min(eps + 4, 1.25 eps))), for each example by its own eps.
     """
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         alpha = 1.0 if self.alpha is None else self.alpha
         iterations = paper_iterations(size.eps) if self.steps is None else self.steps
         if not isinstance(iterations, Tensor):

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.iterative import IterativeAttack
+from fastadv.attacks.options import IterativeAttackOptions
 from fastadv.utils.validation import is_number
 
 
@@ -27,17 +29,19 @@ class MIFGSM(IterativeAttack):
     ascend = True
     needs_labels = True
 
-    def __init__(self, model: Callable[..., Any], *, decay: float = 1.0, **options: Any) -> None:
+    def __init__(
+        self, model: Callable[..., Any], *, decay: float = 1.0, **options: Unpack[IterativeAttackOptions]
+    ) -> None:
         super().__init__(model, **options)
         if not is_number(decay) or decay < 0:
             raise ValueError(f"decay must be zero or more and finite, got {decay!r}")
         self.decay = decay
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         steps = self.steps or 10
         return [size.eps / steps if self.alpha is None else self.alpha] * steps
 
-    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+    def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
         # Accumulated in memory of its own, for the gradient may be a tensor that the model keeps; in float32, for in
         # half precision a gradient over its mean leaves the range.
         mean = self._mean(grad)  # [N, 1, ...]
@@ -54,9 +58,9 @@ class MIFGSM(IterativeAttack):
         mean = total.view(-1, *[1] * (grad.dim() - 1)) / grad[0].numel()
         return torch.where(mean > 0, mean, 1.0)
 
-    def _step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
+    def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
         direction = grad if grad.dtype == adv.dtype else torch.sign(grad).to(adv.dtype)
-        super()._step_(adv, clean, direction, alpha, eps)
+        super().step_(adv, clean, direction, alpha, eps)
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "decay": self.decay}
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "decay": self.decay}

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fastadv.attacks.engine.bn_folding import FoldedModel
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.zero_gradients import without_gradient
 from fastadv.attacks.gradient import GradientAttack
-from fastadv.utils.module_modes import isolated, mixes_examples, raw_module
 
 
 class OneStepAttack(GradientAttack):
@@ -19,7 +17,7 @@ class OneStepAttack(GradientAttack):
 
     one_gradient = True
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         return [size.eps]
 
     def _run_each(
@@ -29,25 +27,21 @@ class OneStepAttack(GradientAttack):
         if self.starts_elsewhere:  # and so has another gradient for another size
             yield from super()._run_each(clean, labels, sizes, seed, offset)
             return
-        if self._capturing(clean):
-            self._captures.leave_out(self, "one gradient serves all sizes of at_each, and is not replayed")
-        model = raw_module(self.model)
+        if self._captures(clean):
+            self._leave_out_capture("one gradient serves all sizes of at_each, and is not replayed")
+        gradient = self._input_gradient()
 
-        def gradient(folded: FoldedModel | None) -> Tensor:  # [N, C, ...]
-            seen = clean
-            if folded is not None:
-                folded.refresh()
-                seen = folded.arranged(clean)
-            return self._first_gradient(model, seen, labels, seed, offset)[1]
+        def first() -> Tensor:  # [N, C, ...]
+            gradient.refresh()
+            return gradient.first(gradient.in_layout(clean), labels, seed, offset)[1]
 
-        with torch.inference_mode(False), torch.no_grad(), isolated(model, self.bn):
-            self._mixes_examples = mixes_examples(model, self.bn)
-            grad = self._run_folded(model, clean, gradient)
+        with torch.inference_mode(False), torch.no_grad():
+            grad = gradient.run(clean, first)
             self.without_gradient = without_gradient(grad) if self.counting else None
-            direction = self._direction(grad, None)  # [N, C, ...]
+            direction = self.direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
-                [alpha] = self._alphas(size)
+                [alpha] = self.step_sizes(size)
                 adv = clean.clone()
-                self._step_(adv, adv, direction, alpha if self.ascend else -alpha, size.eps)
+                self.step_(adv, adv, direction, alpha if self.ascend else -alpha, size.eps)
             yield adv

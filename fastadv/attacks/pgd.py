@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
 
 from fastadv import ops
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.iterative import IterativeAttack
+from fastadv.attacks.options import IterativeAttackOptions
 from fastadv.utils.validation import check_switches
 
 
@@ -27,18 +29,24 @@ class PGD(IterativeAttack):
     ascend = True
     needs_labels = True
 
-    def __init__(self, model: Callable[..., Any], *, random_start: bool = True, **options: Any) -> None:
+    def __init__(
+        self, model: Callable[..., Any], *, random_start: bool = True, **options: Unpack[IterativeAttackOptions]
+    ) -> None:
         super().__init__(model, **options)
         check_switches(random_start=random_start)
-        self.random_start = self.starts_elsewhere = self.draws = random_start
+        self.random_start = self.draws = random_start
 
-    def _alphas(self, size: Size) -> Sequence[float | Tensor]:
+    @property
+    def starts_elsewhere(self) -> bool:
+        return self.random_start
+
+    def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         steps = self.steps or 10
         return [2.5 * size.eps / steps if self.alpha is None else self.alpha] * steps
 
-    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
+    def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         if self.random_start:
             ops.noise_step_(adv, clean, eps, "uniform", seed, offset, self.space)
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "random_start": self.random_start}
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "random_start": self.random_start}

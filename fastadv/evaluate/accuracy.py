@@ -145,7 +145,7 @@ def evaluate_each(
             candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
                 tally.add(hits(model, candidate, labels))
-                tally.without_gradient.add(perturb)
+                tally.without_gradient.add(None if perturb is None else perturb.without_gradient)
     counts = [tally.counts() for tally in tallies]
     if counts and counts[0].n == 0:
         raise ValueError("there are no images to evaluate")

@@ -95,7 +95,7 @@ def leaking(
                 found = torch.stack([clean.sum(), right.sum(), other.sum(), (right & ~other).sum()]).tolist()
                 found = [len(labels), *found]
                 sums[index] = [total + count for total, count in zip(sums[index], found, strict=True)]
-                lost[index].add(pair[0])
+                lost[index].add(pair[0].without_gradient)
     if sums and sums[0][0] == 0:
         raise ValueError("there are no images to evaluate")
     return [LeakCounts(*found, without_gradient=count.total()) for found, count in zip(sums, lost, strict=True)]

@@ -197,7 +197,7 @@ def transfer(
                 for (target, other), tally in zip(targets, row, strict=True):
                     seen = on_source if target is source else hits(target, convert(adv, space, other), labels)
                     tally.add(clean, on_source, seen)
-                    tally.without_gradient.add(perturb)
+                    tally.without_gradient.add(perturb.without_gradient)
     if tallies and tallies[0] and tallies[0][0].n == 0:
         raise ValueError("there are no images to evaluate")
     return [[tally.counts() for tally in row] for row in tallies]

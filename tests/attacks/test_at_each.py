@@ -69,9 +69,7 @@ def test_leaves_images_and_model_as_they_were_between_two_sizes(name: str) -> No
 class Elsewhere(attacks.StepLL):
     """A one-step attack with a start of its own, whose gradient depends on eps."""
 
-    starts_elsewhere = True
-
-    def _start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
+    def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         adv.sub_(torch.as_tensor(eps) / 510).clamp_(0, 1)
 
 

@@ -189,14 +189,14 @@ def test_what_fast_leaves_out_is_remarked_once(caplog: pytest.LogCaptureFixture)
     caplog.set_level("INFO", "fastadv")
     compiled: Any = attacks.create("step_ll", ConvNet(), fast=True, compile=True)
     alone: Any = attacks.create("step_ll", ConvNet(), fast=True)
-    assert [attack._capturing(OnAGpu()) for attack in (compiled, compiled, alone)] == [False, False, True]
+    assert [attack._captures(OnAGpu()) for attack in (compiled, compiled, alone)] == [False, False, True]
     assert caplog.messages == ["step_ll: fast=True leaves capture out: compile=True is another way of the same"]
 
 
 def test_fast_sizes_of_one_step_are_remarked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level("INFO", "fastadv")
     attack = attacks.create("step_ll", ConvNet(), fast=True)
-    monkeypatch.setattr(attack, "_capturing", lambda images: True)  # as on a GPU
+    monkeypatch.setattr(attack, "_captures", lambda images: True)  # as on a GPU
     for _ in range(2):
         list(attack.at_each(batch()[0], eps=[2, 8]))
     why = "one gradient serves all sizes of at_each, and is not replayed"

@@ -24,17 +24,17 @@ NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attac
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The rule of each gradient that a compiled function made."""
-    from fastadv.attacks.engine.compiled import Compiled
+    from fastadv.attacks.engine.compiled import CompiledGradient
 
-    made, original = [], Compiled.__call__
+    made, original = [], CompiledGradient.__call__
 
-    def counting(self: Compiled, *arguments: Any) -> Any:
+    def counting(self: CompiledGradient, *arguments: Any) -> Any:
         result = original(self, *arguments)
         if result is not None:
-            made.append(arguments[3])
+            made.append(arguments[1].rule)
         return result
 
-    monkeypatch.setattr(Compiled, "__call__", counting)
+    monkeypatch.setattr(CompiledGradient, "__call__", counting)
     return made
 
 

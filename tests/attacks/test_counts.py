@@ -112,7 +112,7 @@ def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
         return counted, passes(model, images)
     folded = FoldedModel(model, model, images[:1], None)
     with folded.in_place():
-        return counted, passes(model, folded.arranged(images))
+        return counted, passes(model, folded.in_layout(images))
 
 
 def added_to(table: dict[str, int], added: dict[str, int]) -> dict[str, int]:

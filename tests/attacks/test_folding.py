@@ -507,7 +507,7 @@ def test_weights_put_in_place_for_the_call(make: Callable[[], nn.Module], folds:
         for parameter in model.parameters():
             parameter.neg_()
     assert ((folded(images) - plain(images)).abs() > 1e-9).sum() <= 2
-    assert bool(folds) == any(module is not None for module in folded._folds._found.values())
+    assert bool(folds) == any(module is not None for module in folded._folding._found.values())
 
 
 class Fixed(ConvNet):
@@ -690,7 +690,7 @@ def test_the_layout_is_that_of_most_weights(share: str) -> None:
     if share == "most":
         model.insert(3, nn.BatchNorm2d(60))
     folded = FoldedModel(model.eval(), model, batch(1)[0], None)
-    arranged = folded.arranged(batch(6)[0])
-    assert arranged.is_contiguous(memory_format=torch.channels_last) == (share == "most")
+    given = folded.in_layout(batch(6)[0])
+    assert given.is_contiguous(memory_format=torch.channels_last) == (share == "most")
     weight, *_ = folded.tensors()
     assert weight.is_contiguous(memory_format=torch.channels_last) == (share == "most")

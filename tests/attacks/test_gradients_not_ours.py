@@ -21,7 +21,7 @@ class Momentum(attacks.IterBasic):
 
     name = "momentum"
 
-    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+    def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
         return grad if previous is None else previous.add_(grad)
 
 

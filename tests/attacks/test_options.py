@@ -10,19 +10,13 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from fastadv import PixelSpace, attacks
-from fastadv.attacks.engine import cuda_graph_recorder
-from fastadv.attacks.engine.bn_folding import FoldedModel
-from fastadv.attacks.engine.compiled import Compiled
 from tests.attacks.models import ConvNet, Residual, WithAux, batch, without_batch_norm
-from tests.attacks.tape import Tape, TapeRecorder
 from tests.attacks.test_folding import set_up
 
 UNIT = PixelSpace.unit()
@@ -41,33 +35,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, float]]] = {
     "residual": (Residual, {}),
     "auxiliary head": (WithAux, {"aux_weight": 0.4}),
 }
-
-
-@pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each option did its work."""
-    seen = Counter[str]()
-    in_place, compiled, replay = FoldedModel.in_place, Compiled.__call__, Tape.replay
-
-    def counted_in_place(self: FoldedModel) -> Any:
-        seen["fold_bn"] += 1
-        return in_place(self)
-
-    def counted_compiled(self: Compiled, *call: Any) -> Any:
-        found = compiled(self, *call)
-        seen["compile"] += found is not None
-        return found
-
-    def counted_replay(self: Tape) -> None:
-        seen["capture"] += 1
-        replay(self)
-
-    monkeypatch.setattr(FoldedModel, "in_place", counted_in_place)
-    monkeypatch.setattr(Compiled, "__call__", counted_compiled)
-    monkeypatch.setattr(Tape, "replay", counted_replay)
-    monkeypatch.setattr(cuda_graph_recorder, "create_recorder", TapeRecorder)
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    return seen
 
 
 CASES = [

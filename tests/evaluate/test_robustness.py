@@ -325,9 +325,8 @@ def test_a_cost_of_ones_own_may_descend() -> None:
     class Margin(Towards):
         """Descends the label's lead."""
 
-        def derivatives(self, logits: Tensor, *given: Any) -> tuple[Tensor, list[Tensor]]:
-            target, [derivative] = super().derivatives(logits, *given)
-            return target, [-derivative]
+        def loss(self, logits: Tensor, target: Tensor) -> Tensor:  # [N, K], [N] -> [N]
+            return -super().loss(logits, target)
 
     counts = evaluate(Pixels(), [two_pixels()], attack=Margin, eps=8, space=RAW)
     assert counts == evaluate(Pixels(), [two_pixels()], attack="fgsm", eps=8, space=RAW)

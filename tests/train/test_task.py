@@ -311,7 +311,7 @@ def test_an_attack_of_ones_own() -> None:
     class Brighter(attacks.Attack):
         name = "brighter"
 
-        def _run_(self, adv: Tensor, labels: Tensor | None, size: attacks.Size, seed: int, offset: int) -> None:
+        def run_(self, adv: Tensor, labels: Tensor | None, size: attacks.Size, seed: int, offset: int) -> None:
             adv.add_(size.eps)
 
     images, labels = four_images()

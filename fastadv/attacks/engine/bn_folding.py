@@ -67,7 +67,7 @@ class FoldedModel:
         self.refresh()
         try:
             with torch.no_grad(), self.in_place(), self.watched():
-                output = forward(self.arranged(images).clone())  # which the model may write to
+                output = forward(self.in_layout(images).clone())  # which the model may write to
         except (NotFoldable, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # of any kind: as it is, the model has just run
@@ -115,8 +115,8 @@ class FoldedModel:
         """The folded weights and biases, which stay where they are."""
         return (tensor for pair in self._pairs for tensor in (pair.weight, pair.bias))
 
-    def arranged(self, images: Tensor) -> Tensor:  # [N, C, ...]
-        """The images in the layout of the folded weights; themselves where they are."""
+    def in_layout(self, images: Tensor) -> Tensor:  # [N, C, ...]
+        """The images in the memory layout of the folded weights; themselves where they are."""
         last = self._channels_last and images.dim() == IMAGES
         return images.contiguous(memory_format=torch.channels_last) if last else images
 

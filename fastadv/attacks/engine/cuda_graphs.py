@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fastadv.attacks.engine import cuda_graph_recorder
-from fastadv.attacks.engine.state import Iterate
+from fastadv.attacks.engine.input_gradient import InputGradient
+from fastadv.attacks.engine.state import AttackState
+from fastadv.attacks.engine.steps import Steps
 from fastadv.utils import devices
 from fastadv.utils.log import remarks
 from fastadv.utils.stacklevel import caller_level
-
-if TYPE_CHECKING:
-    from fastadv.attacks.engine.bn_folding import FoldedModel
-    from fastadv.attacks.gradient import GradientAttack
 
 _MOST_SHAPES = 4  # each keeps the memory of an iteration
 _MOST_CAPTURES = 3  # of one shape, each used a few times only: weights that keep moving are not worth following
@@ -37,92 +33,76 @@ class _Shape:
     refused: bool = False
 
 
-class Captures:
+class CapturedIterations:
     """The captured iterations of one attack."""
 
     def __init__(self) -> None:
         self._shapes: dict[Hashable, _Shape] = {}  # in the order in which they were used
         self._reasons: set[str] = set()
 
-    def run_(
-        self,
-        attack: GradientAttack,
-        model: Callable[..., Any],
-        at: Iterate,
-        alphas: Sequence[float | Tensor],
-        apart: bool,
-        folded: FoldedModel | None,
-    ) -> bool:
+    def run_(self, gradient: InputGradient, steps: Steps, state: AttackState, alphas: Sequence[float | Tensor]) -> bool:
         """Run an attack by replaying its captured iteration; False, with nothing done, where there is none.
 
         The first images of a shape are left to an eager run, in which they and the model's outputs are looked at and
         libraries choose their kernels. What cannot be captured is said in a warning, once.
 
         Args:
-            attack: whose iterations they are.
-            model: the raw module, isolated.
-            at: where to start from; its adv is mutated in place.
-            alphas: the steps.
-            apart: whether adv and clean must be two tensors.
-            folded: what is in place of the model's BatchNorm layers, which a recording brings up to date.
+            gradient: what the steps follow, of a model that is isolated, and folded where asked for.
+            steps: what is captured.
+            state: where to start from; its adv is mutated in place.
+            alphas: length of each step, a number or [N].
         """
-        if devices.is_captured(at.adv):
+        if devices.is_captured(state.adv):
             return False  # by the caller, with all that is in the call
         try:
-            captured = self._find(attack, model, at, apart, folded)
+            captured = self._find(gradient, steps, state)
         except Exception as error:  # of any kind: the model is the caller's, and may yet run uncaptured
-            self._warn(attack, str(error) or type(error).__name__)
+            self._warn(gradient.user, str(error) or type(error).__name__)
             return False
         if captured is not None:
-            captured.run_(at, alphas)
+            captured.run_(state, alphas)
         return captured is not None
 
-    def _find(
-        self,
-        attack: GradientAttack,
-        model: Callable[..., Any],
-        at: Iterate,
-        apart: bool,
-        folded: FoldedModel | None,
-    ) -> CapturedIteration | None:
-        if not isinstance(model, nn.Module):
+    def _find(self, gradient: InputGradient, steps: Steps, state: AttackState) -> CapturedIteration | None:
+        if not isinstance(gradient.model, nn.Module):
             raise cuda_graph_recorder.NotCapturable(
-                f"a {type(model).__name__} is no nn.Module: pass the module itself, whose weights can be watched"
+                f"a {type(gradient.model).__name__} is no nn.Module: pass the module itself, whose weights can be "
+                f"watched"
             )
-        fixed = _fixed(attack, model, at.adv, apart)
+        fixed = _fixed(gradient, steps, state.adv)
         known = fixed in self._shapes
-        shape = self._used(attack, fixed, at.adv.device)
-        if not known or not attack.outputs_seen:
+        shape = self._used(gradient.user, fixed, state.adv.device)
+        if not known or gradient.looks:
             return None
-        weights = _addresses(model, folded)
+        weights = tuple(tensor.data_ptr() for tensor in gradient.tensors())
         if shape.refused or (shape.captured is not None and shape.captured.weights == weights):
             return shape.captured
         if shape.captured is not None:
             self._drop(shape)
-            shape.recorder = cuda_graph_recorder.create_recorder(at.adv.device)
+            shape.recorder = cuda_graph_recorder.create_recorder(state.adv.device)
         shape.refused = True  # unless all of the following succeeds
         if shape.captures == _MOST_CAPTURES:
             raise cuda_graph_recorder.NotCapturable("the model's weights lie elsewhere in memory each time")
         shape.captures += 1
-        shape.captured = CapturedIteration(attack, model, at, apart, folded, weights, shape.recorder)
+        shape.captured = CapturedIteration(steps, state, weights, shape.recorder)
         shape.refused = False
         return shape.captured
 
-    def leave_out(self, attack: GradientAttack, reason: str) -> None:
+    def leave_out(self, user: str, reason: str, *, by_fast: bool) -> None:
         """Say once why iterations are not captured: in a warning, or in a remark where fast=True alone asks for it."""
-        if attack.capture:
-            self._warn(attack, reason)
+        if not by_fast:
+            self._warn(user, reason)
         elif reason not in self._reasons:
             self._reasons.add(reason)
-            remarks.info("%s: fast=True leaves capture out: %s", attack.name, reason)
+            remarks.info("%s: fast=True leaves capture out: %s", user, reason)
 
-    def _used(self, attack: GradientAttack, fixed: Hashable, device: torch.device) -> _Shape:
+    def _used(self, user: str, fixed: Hashable, device: torch.device) -> _Shape:
         """The shape, known from now on; the one that was used longest ago makes room for it."""
         shape = self._shapes.pop(fixed, None) or _Shape(cuda_graph_recorder.create_recorder(device))
         self._shapes[fixed] = shape  # last
         if len(self._shapes) > _MOST_SHAPES:
             self._drop(self._shapes.pop(next(iter(self._shapes))))
-            self._warn(attack, f"more than {_MOST_SHAPES} shapes of images come, and those used last alone are kept")
+            self._warn(user, f"more than {_MOST_SHAPES} shapes of images come, and those used last alone are kept")
         return shape
 
     def _drop(self, shape: _Shape) -> None:
@@ -131,96 +111,80 @@ class Captures:
         shape.recorder.finish()
         shape.captured = None
 
-    def _warn(self, attack: GradientAttack, reason: str) -> None:
+    def _warn(self, user: str, reason: str) -> None:
         if reason not in self._reasons:
             self._reasons.add(reason)
-            warnings.warn(f"{attack.name} runs without capture=True: {reason}", stacklevel=caller_level())
+            warnings.warn(f"{user} runs without capture=True: {reason}", stacklevel=caller_level())
 
 
 class CapturedIteration:
     """The first step of an attack and the steps after it, recorded on tensors of their own.
 
     Args:
-        attack: whose steps they are.
-        model: the raw module, isolated.
-        at: an example of what the steps start from, with which they are rehearsed.
-        apart: whether adv and clean must be two tensors.
-        folded: what is in place of the model's BatchNorm layers, and is brought up to date before the first step.
+        steps: what is recorded.
+        state: an example of what the steps start from, with which they are rehearsed.
         weights: where the weights and buffers lie that they read.
-        tape: what records them.
+        recorder: what records them.
 
     Attributes:
         calls: how often it was replayed.
     """
 
     def __init__(
-        self,
-        attack: GradientAttack,
-        model: nn.Module,
-        at: Iterate,
-        apart: bool,
-        folded: FoldedModel | None,
-        weights: tuple[int, ...],
-        tape: cuda_graph_recorder.Recorder,
+        self, steps: Steps, state: AttackState, weights: tuple[int, ...], recorder: cuda_graph_recorder.Recorder
     ) -> None:
         self.weights = weights
         self.calls = 0
-        self._tape = tape
-        adv = at.adv  # [N, C, ...]
+        self._recorder = recorder
+        adv = state.adv  # [N, C, ...]
         self._adv = torch.empty_like(adv)
-        self._clean = torch.empty_like(adv) if apart else self._adv
+        self._clean = torch.empty_like(adv) if steps.keeps_clean else self._adv
         wide = torch.float64 if adv.dtype == torch.float64 else torch.float32
         self._eps, self._alpha = (_Input(adv.new_empty(len(adv), dtype=wide)) for _ in range(2))  # [N], [N]
-        self._labels = None if at.target is None else torch.empty_like(at.target)  # [N]
+        self._labels = None if state.target is None else torch.empty_like(state.target)  # [N]
         draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # a stream of random numbers
         self._seed, self._offset = _Input(draws[0]), _Input(draws[1])
-        self._load(at)
-        self._alpha.set(at.alpha)
-        own = Iterate(self._adv, self._clean, self._eps.place, self._alpha.place, self._labels, draws, offset=0)
-
-        def first() -> None:
-            if folded is not None:
-                folded.refresh()
-            attack.first_(model, own)
-
-        with _uncached_autocast(at.adv.device.type):
-            tape.rehearse(first)
-            if apart:
-                tape.rehearse(lambda: attack.next_(model, own))
+        self._load(state)
+        self._alpha.set(state.alpha)
+        own = AttackState(self._adv, self._clean, self._eps.place, self._alpha.place, self._labels, draws, offset=0)
+        with _uncached_autocast(adv.device.type):
+            recorder.rehearse(lambda: steps.first_(own))
+            if steps.keeps_clean:
+                recorder.rehearse(lambda: steps.next_(own))
             own.direction = None
-            self._first = tape.record(first)
+            self._first = recorder.record(lambda: steps.first_(own))
             self._without_gradient = own.without_gradient  # scalar
-            self._next = tape.record(lambda: _next_(attack, model, own)) if apart else None
+            self._next = recorder.record(lambda: _next_(steps, own)) if steps.keeps_clean else None
 
-    def run_(self, at: Iterate, alphas: Sequence[float | Tensor]) -> None:
-        """Make at.adv adversarial in place by steps of these lengths."""
+    def run_(self, state: AttackState, alphas: Sequence[float | Tensor]) -> None:
+        """Make state.adv adversarial in place by steps of these lengths."""
         self.calls += 1
-        with self._tape.in_order():
-            self._load(at)
+        with self._recorder.in_order():
+            self._load(state)
             for number, alpha in enumerate(alphas):
                 self._alpha.set(alpha)
                 step = self._next if number else self._first
                 assert step is not None
                 step()
-            at.adv.copy_(self._adv)
+            state.adv.copy_(self._adv)
             if self._without_gradient is not None:
-                at.without_gradient = self._without_gradient.clone()
+                state.without_gradient = self._without_gradient.clone()
 
-    def _load(self, at: Iterate) -> None:
-        self._adv.copy_(at.adv)
+    def _load(self, state: AttackState) -> None:
+        self._adv.copy_(state.adv)
         if self._clean is not self._adv:
-            self._clean.copy_(at.adv)
-        self._eps.set(at.eps)
-        if self._labels is not None and at.target is not None:
-            self._labels.copy_(at.target)
-        self._seed.set(at.seed)
-        self._offset.set(at.offset)
+            self._clean.copy_(state.adv)
+        self._eps.set(state.eps)
+        if self._labels is not None and state.target is not None:
+            self._labels.copy_(state.target)
+        self._seed.set(state.seed)
+        self._offset.set(state.offset)
 
 
-def _next_(attack: GradientAttack, model: nn.Module, own: Iterate) -> None:
+def _next_(steps: Steps, own: AttackState) -> None:
     """A further step, which leaves its direction where it found the previous one."""
     direction = own.direction
-    attack.next_(model, own)
+    steps.next_(own)
     if direction is not None and own.direction is not None and own.direction is not direction:
         direction.copy_(own.direction)
         own.direction = direction
@@ -246,17 +210,12 @@ class _Input:
             self._number = value
 
 
-def _fixed(attack: GradientAttack, model: nn.Module, adv: Tensor, apart: bool) -> Hashable:
+def _fixed(gradient: InputGradient, steps: Steps, adv: Tensor) -> Hashable:
     """All that a captured iteration cannot follow if it changes, besides the places of the weights."""
     device = adv.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    frozen = tuple(module.training for module in model.modules()) if attack.bn == "batch" else ()
-    return (adv.shape, adv.stride(), adv.dtype, adv.device, apart, autocast, frozen, attack.captured_options())
-
-
-def _addresses(model: nn.Module, folded: FoldedModel | None) -> tuple[int, ...]:
-    own = () if folded is None else folded.tensors()
-    return tuple(tensor.data_ptr() for tensor in chain(model.parameters(), model.buffers(), own))
+    images = (adv.shape, adv.stride(), adv.dtype, adv.device)
+    return (images, autocast, gradient.modes(), steps.keeps_clean, steps.options)
 
 
 def _uncached_autocast(device: str) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""Iterate: the state of an attack between two steps."""
+"""AttackState: what an attack's next step reads and writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 @dataclass
-class Iterate:
-    """Where an attack stands, and what its next step reads. A captured iteration has tensors of its own in all fields.
+class AttackState:
+    """An attack between two steps. A captured iteration has tensors of its own in all fields.
 
     Args:
         adv: [N, C, ...], mutated in place by each step.

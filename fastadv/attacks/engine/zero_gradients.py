@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fastadv.utils.stacklevel import caller_level
-
-if TYPE_CHECKING:
-    from fastadv.attacks.base import Attack
 
 LEAST_SHARE = 0.01  # of the images that makes a warning: fewer change an accuracy by less than its interval
 
@@ -48,9 +44,8 @@ class WithoutGradient:
     def __init__(self) -> None:
         self._sum: Tensor | None = None  # scalar
 
-    def add(self, attack: Attack | None) -> None:
-        """What the attack counted in its last call, if it did."""
-        count = None if attack is None else attack.without_gradient
+    def add(self, count: Tensor | None) -> None:
+        """A call's count, if it counted: a scalar on its device."""
         if count is not None:
             self._sum = count if self._sum is None else self._sum + count
 
