@@ -25,7 +25,7 @@ test: $(VENV)/built
 lint: $(VENV)/built
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format --dry-run -Werror {} +
+	find csrc tests/simt tests/cuda_host -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format --dry-run -Werror {} +
 	$(RUN) -m mypy
 
 bench: $(VENV)/built
@@ -37,7 +37,7 @@ gpu: $(VENV)/built
 format: $(VENV)/built
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
-	find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format -i {} +
+	find csrc tests/simt tests/cuda_host -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format -i {} +
 
 # The interpreter and the pinned dependencies. The build's own come first: fastadv is built against the torch of .venv.
 $(VENV)/ready: constraints.txt pyproject.toml
