@@ -9,7 +9,8 @@ import pytest
 
 from tests.cuda_host.build import build, recorded, why_not
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
+REASON = why_not()
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 
 @pytest.mark.timeout(1800)

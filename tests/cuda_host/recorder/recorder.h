@@ -3,7 +3,9 @@
 // Loaded before everything else in a process (LD_PRELOAD), it takes the place of PyTorch's runtime; the test build of
 // fastadv._C is linked to it in the place of its own. A call can be told to fail. What is answered is what CUDA's
 // documentation says of a healthy device; whether a GPU agrees, only a GPU shows. Functions that are not here are those
-// of the real runtime, which finds no driver and fails.
+// of the real runtime, which finds no driver and fails. Stricter than CUDA: while a stream is captured, no stream and
+// no event may be waited for. Not modelled: the order of work in streams and events, and to which device a stream
+// belongs.
 //
 // Device memory is address space without access: host code that reads or writes it ends the process.
 #pragma once
