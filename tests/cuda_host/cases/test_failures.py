@@ -19,6 +19,8 @@ EXCEPTIONS = {
     OUT_OF_MEMORY: (torch.OutOfMemoryError, "the GPU has no memory left to launch the kernel"),
     ILLEGAL_ADDRESS: (RuntimeError, r"not run, because work that was launched earlier.*cudaErrorIllegalAddress"),
 }
+# Before that PyTorch writes the reason for an error of its own to stderr, and raises one without it.
+TELLS_WHY = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 # Every call of every operator but those that ask for an error: (operator, function, how many of it came before).
 EACH_CALL = [
     (name, function, sequence[:position].count(function))
@@ -75,7 +77,8 @@ def test_earlier_work_broke_the_device(name: str, spared: str) -> None:
     if spared and not any(" x " in one for one in expected):
         call()  # nothing to do
     elif name in ALLOCATED_BEFORE and not spared:
-        with pytest.raises(RuntimeError, match="CUDA error: an illegal memory access"):
+        told = name != "sample_eps" or TELLS_WHY
+        with pytest.raises(RuntimeError, match="CUDA error: an illegal memory access" if told else "aten::empty"):
             call()
     else:
         with raises(name, ILLEGAL_ADDRESS):
@@ -100,7 +103,8 @@ def test_the_device_cannot_be_made_current(name: str, error: str) -> None:
     """The guard of the launch fails: nothing is launched, and the device is the one of before."""
     call, switched = switches_device(name)
     calls.fail("cudaSetDevice", WORDS[error], nth=switched - 1, library="libc10_cuda")  # the last one switches back
-    with pytest.raises(RuntimeError, match=rf"^fastadv\.{operator(name)}: cuda:1 cannot be made current: .*{error}"):
+    reason = error if TELLS_WHY else "aoti_torch_create_device_guard"
+    with pytest.raises(RuntimeError, match=rf"^fastadv\.{operator(name)}: cuda:1 cannot be made current: .*{reason}"):
         call()
     assert not launched() and torch.cuda.current_device() == 0
 
