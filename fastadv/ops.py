@@ -480,8 +480,10 @@ _EXCEPTIONS = {
     "RuntimeError": RuntimeError,
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
-# Some versions of torch name the call that failed and not why; an empty tensor fails for want of memory alone.
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|\"aten::(new_)?empty\"", re.IGNORECASE)
+# Before 2.13 torch names the call that failed and not why; an empty tensor hardly fails but for a lack of memory.
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|^torch_call_dispatcher\(\s*\"aten::(new_)?empty\"", re.IGNORECASE
+)
 _OF_ANOTHER_TYPE = re.compile(
     r"^fastadv::(\w+)\(\) Expected a value of type '(.+?)' for argument '(\w+)' .*?^Value: (.*?)$",
     re.DOTALL | re.MULTILINE,

@@ -4,15 +4,20 @@
 
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 namespace fastadv::checks {
+
+// The message of the thread's last failure: an exception does not cross the dispatcher with its message.
+inline thread_local std::string last_failure;
 
 template <class... Parts>
 [[noreturn]] void fail(const char* exception, const char* op, const Parts&... parts) {
   std::ostringstream message;
   message << exception << ": fastadv." << op << ": ";
   (message << ... << parts);
-  throw std::runtime_error(message.str());
+  last_failure = message.str();
+  throw std::runtime_error(last_failure);
 }
 
 template <class... Parts>

@@ -53,6 +53,7 @@ inline std::string version(int number) {
 
 inline void check_launch(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();  // clears it: the next launch would report it as its own
   if (error == cudaErrorMemoryAllocation)
     checks::fail("OutOfMemoryError", op, "the GPU has no memory left to launch the kernel (", cudaGetErrorString(error),
                  "); nothing was written");
@@ -83,27 +84,42 @@ inline void check_launch(const char* op, cudaError_t error) {
   checks::fail("RuntimeError", op, cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
 }
 
-// Whether the device is the current one already. Asked for before torch's guard is, which meets an error of earlier
-// work in words of its own, or ends the process by it.
-inline bool is_current(const char* op, int32_t device) {
-  int current = -1;
-  check_launch(op, cudaGetDevice(&current));
-  return current == device;
+// Asked for before PyTorch's guard is made, which meets an error of earlier work in words of its own, or ends the
+// process by it.
+inline int32_t current_device(const char* op) {
+  int device = -1;
+  check_launch(op, cudaGetDevice(&device));
+  return device;
 }
+
+// Called before PyTorch allocates on the device: it reports an error of earlier work without the operator's name, and
+// before version 2.13 without its reason.
+inline void check_device(const char* op) { current_device(op); }
 
 #ifdef FASTADV_SIMT  // tests run the kernels on the host, in place of the CPU's own
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor&, Launch launch) {
-  is_current(op, 0);
+  check_device(op);
   check_launch(op, launch(nullptr));
 }
 #else
+using Guard = std::optional<torch::stable::accelerator::DeviceGuard>;
+
+// PyTorch's own error names no operator.
+inline void make_current(const char* op, int32_t device, Guard& guard) {
+  try {
+    guard.emplace(device);
+  } catch (const std::exception& error) {
+    checks::fail("RuntimeError", op, "cuda:", device, " cannot be made current: ", error.what());
+  }
+}
+
 // Runs launch(stream) on the tensor's device and its current stream.
 template <class Launch>
 void on_device_of(const char* op, const torch::stable::Tensor& tensor, Launch launch) {
   const int32_t device = tensor.get_device_index();
-  std::optional<torch::stable::accelerator::DeviceGuard> guard;  // made on the heap, and so for another device alone
-  if (!is_current(op, device)) guard.emplace(device);
+  Guard guard;  // made on the heap, and so for another device alone
+  if (current_device(op) != device) make_current(op, device, guard);
   check_launch(op, launch(current_stream(device)));
 }
 #endif

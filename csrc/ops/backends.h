@@ -24,6 +24,12 @@ using Numbers = std::vector<double>;
 struct Cpu {};
 struct Cuda {};
 
+// Called before PyTorch allocates a result on the device: an error of earlier work is then reported by the operator.
+inline void check_device(Cpu, const char*) {}
+#ifdef FASTADV_WITH_CUDA
+inline void check_device(Cuda, const char* op) { cuda::check_device(op); }
+#endif
+
 // What makes a thread of the CPU worth waking: so many elements of images, or rows of logits, of which an element costs
 // an exponential or two.
 constexpr int64_t kGrain = 32768;

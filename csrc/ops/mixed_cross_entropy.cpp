@@ -80,6 +80,7 @@ template <class Backend>
 std::tuple<Tensor, Tensor> mixed_cross_entropy(const Tensor& logits, const Tensor& labels, int64_t k, double lambda,
                                                double label_smoothing) {
   const char* op = "mixed_cross_entropy";
+  check_device(Backend{}, op);
   const Call call = checks::mixed_cross_entropy(op, logits, labels, k, lambda, label_smoothing);
   const Tensor loss = torch::stable::new_empty(logits, {}, checks::compute_dtype(call.args.dtype));  // scalar
   run(Backend{}, op, call, loss);

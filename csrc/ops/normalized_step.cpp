@@ -108,6 +108,7 @@ void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& gra
                       std::optional<Tensor> alphas, double eps, std::optional<Tensor> epses,
                       const std::string& norm_name, const Numbers& std, const Numbers& lower, const Numbers& upper) {
   const char* op = "normalized_step_";
+  check_device(Backend{}, op);
   const Step step = checks::step(op, adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
   run(Backend{}, op, adv, step, norm(op, norm_name));
 }

@@ -24,10 +24,15 @@ Tensor sample_eps(int64_t n, double sigma, double upper, int64_t seed, int64_t o
   checks::value(n >= 0, "sample_eps", "n must be zero or more, got ", n);
   const int64_t size[] = {n};
   Tensor eps = torch::stable::empty({size, 1}, torch::headeronly::ScalarType::Float, std::nullopt, device);
-  checks::eps_sample("sample_eps", eps, sigma, upper, seed, offset, stream);  // the dispatcher loses our error message
+  // Checked here, too: PyTorch writes an exception that crosses the dispatcher to stderr.
+  checks::eps_sample("sample_eps", eps, sigma, upper, seed, offset, stream);
   using torch::stable::detail::from;
   std::array<StableIValue, 6> stack{from(eps), from(sigma), from(upper), from(seed), from(offset), from(stream)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("fastadv::truncated_normal_", "", stack.data(), TORCH_ABI_VERSION));
+  checks::last_failure.clear();
+  const AOTITorchError result =
+      torch_call_dispatcher("fastadv::truncated_normal_", "", stack.data(), TORCH_ABI_VERSION);
+  if (result != TORCH_SUCCESS && !checks::last_failure.empty()) throw std::runtime_error(checks::last_failure);
+  TORCH_ERROR_CODE_CHECK(result);
   return eps;
 }
 

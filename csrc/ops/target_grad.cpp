@@ -85,6 +85,7 @@ std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& 
                                        double label_smoothing, int64_t seed, int64_t offset,
                                        std::optional<Tensor> from) {
   const char* op = "target_grad";
+  check_device(Backend{}, op);
   const Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
   run(Backend{}, op, logits, call.args);
   return {call.target, call.dlogits};
@@ -95,6 +96,7 @@ std::tuple<Tensor, Tensor, Tensor> scaled_target_grad(const Tensor& logits, cons
                                                       std::optional<Tensor> labels, double label_smoothing,
                                                       int64_t seed, int64_t offset, std::optional<Tensor> from) {
   const char* op = "scaled_target_grad";
+  check_device(Backend{}, op);
   Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
   const Tensor exponent = torch::stable::new_empty(logits, {logits.size(0)}, torch::headeronly::ScalarType::Int);
   call.args.exponent = static_cast<int32_t*>(exponent.data_ptr());

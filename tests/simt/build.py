@@ -42,7 +42,7 @@ def _definitions() -> list[str]:
     assert torch is not None and torch.origin is not None
     values = {
         "CMAKE_CXX_COMPILER": COMPILER,
-        "CMAKE_MAKE_PROGRAM": _tool("ninja"),
+        "CMAKE_MAKE_PROGRAM": tool("ninja"),
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "FASTADV_TORCH_DIR": Path(torch.origin).parent,
@@ -50,7 +50,7 @@ def _definitions() -> list[str]:
     return [f"-D{name}={value}" for name, value in values.items()]
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else name
 
@@ -60,8 +60,8 @@ def _library(name: str) -> str:
     return found.stdout.strip()
 
 
-def run(tool: str, *arguments: object) -> None:
-    done = subprocess.run([_tool(tool), *map(str, arguments)], capture_output=True, text=True)
+def run(name: str, *arguments: object) -> None:
+    done = subprocess.run([tool(name), *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

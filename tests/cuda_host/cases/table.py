@@ -1,0 +1,189 @@
+"""Every operator, and what the host must do for it: the calls of the CUDA runtime, in order.
+
+Blocks are counted by hand. 64 images of 3 x 299 x 299 are 17,164,992 elements; a block's 256 threads take 1,024 of them
+in float32, four to a pack of 16 bytes, or 256 where the operands' addresses allow no packs. An example has 17 chunks of
+16,384. 64 rows of logits take a warp each, or a block where there are more than 1,024 classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastadv import PixelSpace, ops
+
+Call = Callable[[], object]
+IMAGES, FEW = (64, 3, 299, 299), (2, 3, 4, 4)
+RAW, IMAGENET = PixelSpace.raw(), PixelSpace.imagenet()
+LAST = torch.channels_last
+HALF, BRAIN, WIDE = torch.float16, torch.bfloat16, torch.float64
+
+
+class New:
+    """Makes tensors on a device, without values: none is read here."""
+
+    def __init__(self, device: int) -> None:
+        self.device = torch.device("cuda", device)
+
+    def __call__(self, *shape: int, dtype: torch.dtype = torch.float32, **options: Any) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device, **options)
+
+    def images(self, count: int, dtype: torch.dtype = torch.float32, **options: Any) -> list[Tensor]:
+        return [self(*IMAGES, dtype=dtype, **options) for _ in range(count)]
+
+    def at_odd_offsets(self) -> list[Tensor]:
+        """adv, clean and grad, each another number of elements behind an aligned address."""
+        count = torch.Size(IMAGES).numel()
+        return [self(count + offset)[offset:].view(IMAGES) for offset in (1, 2, 3)]
+
+    def labels(self) -> Tensor:
+        return self(64, dtype=torch.int64)
+
+    def stream(self) -> Tensor:
+        return self(2, dtype=torch.int64)
+
+
+def first(step: Callable[..., Tensor], images: list[Tensor], *rest: Any) -> Call:
+    """A step from the clean images."""
+    adv, grad = images
+    return partial(step, adv, adv, grad, *rest)
+
+
+# The device comes first, twice where PyTorch then allocates; after the launches, what became of them.
+DEVICE, RESULT = "cudaGetDevice", "cudaGetLastError"
+TWICE = [DEVICE, DEVICE]
+SO_FAR = "cudaPeekAtLastError"
+RESIDENT = ["cudaGetDevice", "cudaDeviceGetAttribute"]  # as many blocks as a device holds: 8 for each of 132
+NORM = "partial_kernel<float, 4, false, {}, {}> x 1088"
+FINISH = "finish_kernel<float, {}> x 64"
+MAXIMA = [NORM.format("GradientMax", "Larger"), FINISH.format("Larger")]
+SQUARES = [NORM.format("GradientSquares", "Add"), FINISH.format("Add")]
+DISTANCES = [NORM.format("DistanceSquares", "Add"), FINISH.format("Add")]
+PREPARE = "prepare_kernel<float> x 1"
+
+# The operator's name is before the comma. Each makes its operands, and then can be called.
+OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
+    "sign_step_, first": (
+        lambda new: first(ops.sign_step_, new.images(2), 1.0, 8.0),
+        [DEVICE, "step_kernel<float, 4, false, SignRule<true>> x 16763", RESULT],
+    ),
+    "sign_step_, later": (
+        lambda new: partial(ops.sign_step_, *new.images(3), 1.0, 8.0),
+        [DEVICE, "step_kernel<float, 4, false, SignRule<false>> x 16763", RESULT],
+    ),
+    "sign_step_, per example, channels_last": (
+        lambda new: partial(ops.sign_step_, *new.images(3, HALF, memory_format=LAST), new(64), new(64), IMAGENET),
+        [DEVICE, "step_kernel<__half, 8, true, SignRule<false>> x 8382", RESULT],
+    ),
+    "sign_step_, odd addresses": (
+        lambda new: partial(ops.sign_step_, *new.at_odd_offsets(), 1.0, 8.0),
+        [DEVICE, "step_kernel<float, 1, false, SignRule<false>> x 67051", RESULT],
+    ),
+    "sign_step_, few": (
+        lambda new: partial(ops.sign_step_, new(*FEW), new(*FEW), new(*FEW), 1.0, 8.0),
+        [DEVICE, "step_kernel<float, 4, false, SignRule<false>> x 1", RESULT],
+    ),
+    "sign_step_, none": (
+        lambda new: partial(ops.sign_step_, new(0, 3, 4, 4), new(0, 3, 4, 4), new(0, 3, 4, 4), 1.0, 8.0),
+        [DEVICE],
+    ),
+    "normalized_step_, l2, first": (
+        lambda new: first(ops.normalized_step_, new.images(2), 1.0, 8.0, "l2"),
+        [*TWICE, PREPARE, *SQUARES, SO_FAR, "step_kernel<float, 4, false, NormalizedRule<true>> x 16763", RESULT],
+    ),
+    "normalized_step_, l2, later": (
+        lambda new: partial(ops.normalized_step_, *new.images(3), 1.0, 8.0, "l2"),
+        [
+            *(*TWICE, PREPARE, *SQUARES, *DISTANCES, SO_FAR),
+            *("step_kernel<float, 4, false, NormalizedRule<false>> x 16763", RESULT),
+        ],
+    ),
+    "normalized_step_, linf": (
+        lambda new: partial(ops.normalized_step_, *new.images(3), 1.0, 8.0, "linf"),
+        [*TWICE, PREPARE, *MAXIMA, SO_FAR, "step_kernel<float, 4, false, NormalizedRule<false>> x 16763", RESULT],
+    ),
+    "normalized_step_, l2, float64": (
+        lambda new: first(ops.normalized_step_, new.images(2, WIDE), 1.0, 8.0, "l2"),
+        [
+            *(*TWICE, "prepare_kernel<double> x 1"),
+            *("partial_kernel<double, 2, false, GradientMax, Larger> x 1088", "finish_kernel<double, Larger> x 64"),
+            *("partial_kernel<double, 2, false, GradientSquares, Add> x 1088", "finish_kernel<double, Add> x 64"),
+            *(SO_FAR, "step_kernel<double, 2, false, NormalizedRule<true>> x 33526", RESULT),
+        ],
+    ),
+    "normalized_step_, none": (
+        lambda new: partial(ops.normalized_step_, new(0, 3, 4, 4), new(0, 3, 4, 4), new(0, 3, 4, 4), 1.0, 8.0, "l2"),
+        TWICE,
+    ),
+    "noise_step_": (
+        lambda new: partial(ops.noise_step_, *new.images(2), 8.0, "truncated_normal", 1),
+        [DEVICE, "noise_kernel<float, 4, false> x 16763", RESULT],
+    ),
+    "noise_step_, stream on the device": (
+        lambda new: partial(
+            ops.noise_step_, *new.images(2, BRAIN, memory_format=LAST), new(64), "uniform", new.stream()
+        ),
+        [DEVICE, "noise_kernel<__nv_bfloat16, 8, true> x 8382", RESULT],
+    ),
+    "truncated_normal_": (
+        lambda new: partial(ops.truncated_normal_, new(1000), seed=1),
+        [DEVICE, "truncated_normal_kernel<float> x 4", RESULT],
+    ),
+    "sample_eps": (
+        lambda new: partial(ops.sample_eps, 64, seed=1, device=new.device),
+        [DEVICE, "truncated_normal_kernel<float> x 1", RESULT],
+    ),
+    "from_pixels": (
+        lambda new: partial(
+            ops.from_pixels, new(*IMAGES, dtype=torch.uint8), new(64, dtype=torch.bool), HALF, IMAGENET
+        ),
+        [DEVICE, *RESIDENT, "lookup_kernel<__half, false> x 1056", RESULT],
+    ),
+    "from_pixels, few": (
+        lambda new: partial(ops.from_pixels_, new(*FEW), new(*FEW, dtype=torch.uint8)),
+        [DEVICE, *RESIDENT, "lookup_kernel<float, false> x 1", RESULT],
+    ),
+    "from_pixels, many channels": (
+        lambda new: partial(
+            ops.from_pixels, new(64, 8, 99, 99, dtype=torch.uint8), space=PixelSpace(tuple(range(8)), (1.0,) * 8)
+        ),
+        [DEVICE, *RESIDENT, "formula_kernel<float, false> x 1056", RESULT],
+    ),
+    "target_grad": (
+        lambda new: partial(ops.target_grad, new(64, 1000), "least_likely"),
+        [*TWICE, "target_grad_kernel<float, 32> x 8", RESULT],
+    ),
+    "target_grad, many classes": (
+        lambda new: partial(ops.target_grad, new(64, 1025, dtype=BRAIN), "label", new.labels()),
+        [*TWICE, "target_grad_kernel<__nv_bfloat16, 256> x 64", RESULT],
+    ),
+    "target_grad, none": (lambda new: partial(ops.target_grad, new(0, 10), "predicted"), TWICE),
+    "scaled_target_grad": (
+        lambda new: partial(ops.scaled_target_grad, new(64, 1000), "random", seed=new.stream()),
+        [*TWICE, "target_grad_kernel<float, 32> x 8", RESULT],
+    ),
+    "mixed_cross_entropy": (
+        lambda new: partial(ops.mixed_cross_entropy, new(64, 1000), new.labels(), 16),
+        [*TWICE, "mixed_kernel<float, 32> x 8", "total_kernel<float> x 1", RESULT],
+    ),
+    "mixed_cross_entropy, many classes": (
+        lambda new: partial(ops.mixed_cross_entropy, new(64, 1025, dtype=HALF), new.labels(), 16),
+        [*TWICE, "mixed_kernel<__half, 256> x 64", "total_kernel<float> x 1", RESULT],
+    ),
+}
+
+
+def launch_begins(expected: list[str]) -> int:
+    """Where in the list the device is asked for that the launch is on."""
+    return int(expected[:2] == TWICE and expected[1:3] != RESIDENT)
+
+
+def operator(name: str) -> str:
+    """The operator's name, as its errors give it: those that draw or convert do so by one that works in place."""
+    in_place = {"sample_eps": "truncated_normal_", "from_pixels": "from_pixels_"}
+    stem = name.partition(",")[0]
+    return in_place.get(stem, stem)
