@@ -151,9 +151,7 @@ def test_the_last_iteration_of_an_epoch_has_no_checkpoint_without_its_test(confi
     assert_same_run(tmp_path / "whole", run)
 
 
-def test_without_the_command_lines_parser(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_command_lines_parser(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training in Python, and going on with it, needs no jsonargparse."""
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     checkpoint_content._parsed_config.cache_clear()
