@@ -8,7 +8,7 @@ second      240 s, after it: versions, failed, compiled, memcheck
 versions    what there is; builds the extension first where it is not there, or has no kernels for this GPU
 smoke       every operator in four dtypes, on its stream and in a graph; errors and failed recordings
 trainer     create_trainer, plain, fast, in bfloat16 and resumed, and training in a process group of one
-tests       all tests of a GPU, in six processes
+tests       all other tests of a GPU, in six processes
 bandwidth   the operators' speed beside a copy's, and beside other packages'
 iterations  whole iterations of ResNet-50 and Inception v3 by option, beside clean ones
 ncu         five operators' kernels under Nsight Compute

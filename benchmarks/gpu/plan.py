@@ -50,7 +50,7 @@ PARTS = {
     "versions": Part("Versions", 15, versions),
     "smoke": Part("Whether anything works", 30, smoke),
     "trainer": Part("Training, briefly", 45, trainer),
-    "tests": Part("The tests of a GPU", 120, tests),
+    "tests": Part("The other tests of a GPU", 120, tests),
     "bandwidth": Part("The operators beside a copy", 90, bandwidth),
     "iterations": Part("Whole iterations of training", 120, iterations),
     "ncu": Part("Kernels under Nsight Compute", 40, ncu),

@@ -1,4 +1,4 @@
-"""Tests of a GPU: briefly, those of the trainer, all of them, and again those that failed."""
+"""Tests of a GPU: in brief, those of the trainer, all the others, and again those that failed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def trainer(setting: Setting) -> Findings:
 
 
 def tests(setting: Setting) -> Findings:
-    """All of them."""
-    return _tested(setting, "tests", TESTS, 6)
+    """All but those of the two parts before."""
+    left_out = [word for name in (*SMOKE, *TRAINER) for word in ("--deselect", name)]
+    return _tested(setting, "tests", [*TESTS, *left_out], 6)
 
 
 def again(setting: Setting, names: Sequence[str]) -> Findings:

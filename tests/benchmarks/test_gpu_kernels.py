@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from benchmarks import test_kernels as kernels
 from benchmarks.gpu import sanitizers
 from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import PYTEST, ROOT, Deadline, Done
-from benchmarks.gpu.tests import SMOKE, TESTS, TRAINER
+from benchmarks.gpu.tests import SMOKE, TESTS
 from fastadv import info
 
 pytestmark = pytest.mark.slow
@@ -31,9 +32,22 @@ def test_every_file_with_tests_of_a_gpu_is_run() -> None:
     assert all(any(path.is_relative_to(name) for path in marked) for name in named)
 
 
-def test_what_is_tested_briefly_exists() -> None:
-    done = collected([*SMOKE, *TRAINER])
-    assert done.returncode == 0 and all(name.split("::")[-1] in done.stdout for name in SMOKE), done.stderr
+def test_what_is_tested_first_exists_and_is_not_tested_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def run(name: str, words: list[str], limit: float, **environment: str) -> Done:
+        ran.append(words[words.index("gpu") + 1 :])  # behind -m gpu
+        return Done(name, words, 1.0, 0, "")
+
+    module = importlib.import_module("benchmarks.gpu.tests")
+    monkeypatch.setattr(module, "run", run)
+    for part in (module.smoke, module.trainer, module.tests):
+        part(Setting(Deadline(time.monotonic() + 60), rehearsal=True))
+    smoke, trainer, others = (
+        set(re.findall(r"^tests/gpu/.*::.*$", collected(words).stdout, re.MULTILINE)) for words in ran
+    )
+    assert all(any(test.startswith(name) for test in smoke) for name in SMOKE) and trainer
+    assert len(others) > 1000 and not others & (smoke | trainer)
 
 
 def collected(names: list[str]) -> subprocess.CompletedProcess[str]:
