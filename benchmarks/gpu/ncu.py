@@ -48,7 +48,7 @@ def ncu(setting: Setting) -> Findings:
         findings.missing("ncu", f"not run: it does not work here ({said[0] if said else 'it says nothing'})")
         return findings
     findings.add(done)
-    findings.tables = [table(kernels).markdown()]
+    findings.tables = [table(kernels).markdown()] if kernels else []
     return findings
 
 

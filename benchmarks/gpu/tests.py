@@ -51,7 +51,7 @@ def _tested(setting: Setting, name: str, chosen: Sequence[str], most: int, distr
     """Tests in at most so many processes, of which there are no more than cores."""
     findings, cores = Findings(), len(os.sched_getaffinity(0))
     workers = min(most, cores)
-    options = ["--numprocesses", str(workers), "--dist", distribution, "--no-loadscope-reorder", "-m", "gpu"]
+    options = ["--numprocesses", str(workers), "--dist", distribution, "-m", "gpu"]
     if not setting.rehearsal:  # a machine that rehearses is as slow as it likes
         options += ["--timeout", str(HANGS), "--timeout-method", "thread"]
     limits = {"FASTADV_TEST_DEVICE": setting.device, "OMP_NUM_THREADS": str(cores // workers)}
