@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
-# What make gpu measures (python -m benchmarks.gpu --help), and more options for it, such as OPTIONS="--imagenette DIR".
-PARTS := kernels
+# What make gpu runs (python -m benchmarks.gpu --help), and more options for it, such as OPTIONS="--imagenette DIR".
+PARTS := first
 OPTIONS :=
 # Processes that share the files of tests, each of 2 GB; with 0 there is one, as a debugger needs it. Their threads wait
 # passively, for those that spin keep the others' from working.
@@ -46,8 +46,14 @@ lint: $(VENV)/built
 bench: $(VENV)/built
 	$(RUN) -m pytest benchmarks --report auto
 
-gpu: $(VENV)/built
-	$(RUN) -m benchmarks.gpu --parts $(PARTS) $(OPTIONS)
+# Where there is no .venv and PYTHON has torch, that is used and nothing is installed: a machine with a GPU may have no
+# network. The extension that lies in fastadv/ is used as it is there, and built where there is none.
+ifneq ($(filter gpu,$(MAKECMDGOALS)),)
+TORCH := $(if $(wildcard $(VENV)),,$(shell $(PYTHON) -c 'from importlib.util import find_spec; print(*["torch"] * bool(find_spec("torch")))'))
+endif
+
+gpu: $(if $(TORCH),,$(VENV)/built)
+	$(if $(TORCH),$(PYTHON),$(RUN)) -m benchmarks.gpu --parts $(PARTS) $(OPTIONS)
 
 format: $(VENV)/built
 	$(RUN) -m ruff check --fix .

@@ -1,12 +1,14 @@
 """Every operator on a GPU, against a copy of as many bytes and against what else one would call.
 
-Ceiling: torch's own copy of a large tensor, measured in the same rounds, in bytes read and written a second. A row's
-GB/s counts what the work itself needs to read and write, whatever a variant moves. ``FASTADV_TEST_DEVICE=cpu``
-rehearses it all at small sizes where there is no GPU; its figures mean nothing.
+Ceilings: torch's own ``copy_`` of a large tensor, and its ``x + 0``, a kernel that computes, measured in the same
+rounds, in bytes read and written a second. A row's GB/s counts what the work itself needs to read and write, whatever a
+variant moves. FASTADV_BENCH_RIVALS=eager leaves out what torch.compile makes, and =compiled measures that alone, on the
+largest sizes. ``FASTADV_TEST_DEVICE=cpu`` rehearses it all at small sizes; its figures mean nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +34,9 @@ SHAPES = [(512, 3, 299, 299), (128, 3, 224, 224), (128, 3, 32, 32)]
 LOGITS = [(131_072, 1000), (256, 1000), (4096, 21_841)]
 if REHEARSAL:
     SHAPES, LOGITS = [(2, 3, 33, 31)], [(8, 100)]
+RIVALS = os.environ.get("FASTADV_BENCH_RIVALS", "all")
+if RIVALS == "compiled":
+    SHAPES, LOGITS = SHAPES[:1], LOGITS[:1]
 LARGEST = SHAPES[0]
 HALF = (LARGEST[0] // 2, *LARGEST[1:])
 MIDDLE = SHAPES[len(SHAPES) // 2]  # where the temporaries of fastadv.reference fit
@@ -62,11 +67,11 @@ def random_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.rand(shape, device=DEVICE).to(dtype)
 
 
-def copied(nbytes: int) -> Callable[[], object]:
-    """A copy that reads and writes as many bytes together."""
+def ceilings(nbytes: int) -> dict[str, Callable[[], object]]:
+    """What reads and writes as many bytes together and does no more: a copy, and the least that a kernel computes."""
     source = random_images((max(nbytes // 8, 1),), torch.float32)
     target = torch.empty_like(source)
-    return lambda: target.copy_(source)
+    return {"copy": lambda: target.copy_(source), "x + 0": lambda: torch.add(source, 0, out=target)}
 
 
 def words(size: tuple[int, ...] | torch.dtype) -> str:
@@ -93,15 +98,25 @@ def without_failures(variants: dict[str, Callable[[], object]], table: Table, wh
     return working
 
 
+def chosen(variants: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """The fused variants, and the rivals that were asked for."""
+    compiled = {name: call for name, call in variants.items() if "torch.compile" in name}
+    if RIVALS == "eager":
+        return {name: call for name, call in variants.items() if name not in compiled}
+    return variants if RIVALS == "all" else {"fused": variants["fused"], **compiled}
+
+
 def measure(benchmark, table: Table, what: str, dtype: torch.dtype, work: Work) -> Interleaved:
-    """Rows of the variants, and of a copy of at least 256 MB, whose time is scaled to the work's bytes."""
+    """Rows of the variants, and of the ceilings at 256 MB or more, whose times are scaled to the work's bytes."""
     least = 2**16 if REHEARSAL else 2**28
-    copy_bytes = max(work.bytes, least)
-    variants = without_failures(work.variants, table, f"{what}, {words(dtype)}") | {"copy": copied(copy_bytes)}
+    nbytes = max(work.bytes, least)
+    limits = ceilings(nbytes)
+    variants = without_failures(chosen(work.variants), table, f"{what}, {words(dtype)}") | limits
     clock = host_seconds if REHEARSAL else device_seconds
     interleaved = Interleaved(variants, quantum=QUANTUM, clock=clock)
     benchmark.pedantic(interleaved.round, rounds=ROUNDS)
-    interleaved.seconds["copy"] = [work.bytes / copy_bytes * seconds for seconds in interleaved.seconds["copy"]]
+    for name in limits:
+        interleaved.seconds[name] = [work.bytes / nbytes * seconds for seconds in interleaved.seconds[name]]
     for name, timing in interleaved.timings().items():
         spread = f"{1e6 * timing.median:.4g} ({1e6 * timing.low:.4g}-{1e6 * timing.high:.4g})"
         row = [what, words(dtype), name, spread, f"{work.bytes / timing.median / 1e9:.0f}"]
@@ -174,7 +189,10 @@ def first(shape: tuple[int, ...], dtype: torch.dtype) -> Work:
 
 
 CASES = {"iterative": iterative, "single": first}
-SIZES = [*((shape, dtype) for shape in SHAPES for dtype in DTYPES), (LARGEST, torch.float16), (HALF, torch.float64)]
+SIZES = [(shape, dtype) for shape in SHAPES for dtype in DTYPES]
+if RIVALS != "compiled":
+    SIZES += [(LARGEST, torch.float16), (HALF, torch.float64)]
+without_rival = pytest.mark.skipif(RIVALS == "compiled", reason="is compared with nothing that is compiled")
 
 
 @pytest.mark.parametrize(("shape", "dtype"), SIZES, ids=words)
@@ -189,6 +207,8 @@ def test_step(benchmark, case: str, shape: tuple[int, ...], dtype: torch.dtype) 
     if compiled:
         best = min(compiled, key=lambda ratio: ratio.median)
         target(f"{case} step, {dtype}: torch.compile takes", best, 1.0, 1.1, ".2f")
+    if RIVALS == "compiled":
+        return
     if case == "single":
         target(f"{dtype}: eager FGSM takes", measured.ratio("eager FGSM", "fused"), 2.6, 2.9, ".2f")
         return
@@ -236,12 +256,14 @@ def other(case: str, dtype: torch.dtype) -> Work:
     return against_reference(lambda m: m.sign_step_(adv, clean, grad, 1.0, 8.0, IMAGENET), 4 * adv.nbytes)
 
 
+@without_rival
 @pytest.mark.parametrize("dtype", DTYPES, ids=words)
 @pytest.mark.parametrize("case", [*NOISE, *NORMS, CHANNELS_LAST])
 def test_other(benchmark, case: str, dtype: torch.dtype) -> None:
     measure(benchmark, OTHERS, f"{case}, {words(MIDDLE)}", dtype, other(case, dtype))
 
 
+@without_rival
 def test_eps_alone(benchmark) -> None:
     measure(benchmark, OTHERS, EPS_ALONE, torch.float32, other(EPS_ALONE, torch.float32))
 
@@ -340,6 +362,7 @@ def test_mixed_cross_entropy(benchmark, shape: tuple[int, int], dtype: torch.dty
 # --- launches --------------------------------------------------------------------------------------------------------
 
 
+@without_rival
 @pytest.mark.skipif(REHEARSAL, reason="a rehearsal on the CPU launches nothing")
 @pytest.mark.parametrize("what", ["kernels of a CIFAR-size step", "kernels of target_grad"])
 def test_one_launch(what: str) -> None:

@@ -1,4 +1,4 @@
-"""What each option is worth on a GPU: in an attack, in an iteration of training, in float32 and in bfloat16.
+"""What each option is worth to an attack on a GPU, in float32 and in bfloat16; test_iterations.py has training.
 
 Times are a caller's, the host's launches included, which CUDA graphs save. ``FASTADV_TEST_DEVICE=cpu`` rehearses it all
 at small sizes where there is no GPU; its figures mean nothing.
@@ -6,8 +6,6 @@ at small sizes where there is no GPU; its figures mean nothing.
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.device import DEVICE, REHEARSAL, SECONDS
+from benchmarks.first_calls import first_calls
 from benchmarks.harness import TABLES, Interleaved, Table, whole_seconds
 from benchmarks.launches import launches
-from benchmarks.memory import peak
 from benchmarks.peers import Generate, torchattacks
-from benchmarks.trainers import CLASSES, random_trainer, step
+from benchmarks.test_iterations import CHANNELS_LAST, COMPILE, Network, Option, measure_iterations
+from benchmarks.trainers import CLASSES
 from fastadv import attacks, models
-from fastadv.train import AttackConfig, TrainConfig
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,18 +52,7 @@ OPTIONS = Table(
         "the first three calls, in which graphs are recorded, above what was allocated before."
     ],
 )
-ITERATIONS = Table(
-    "Options of training: an iteration of Algorithm 1 by step l.l.",
-    [
-        *("network", "m", "k", "precision", "options", "ms (quartiles)", "images/s"),
-        *("clean iterations (quartiles)", "floor", "rounds"),
-    ],
-    notes=[
-        "Clean iterations: the time over that of the fastest clean one in the same precision and round. "
-        "Compile: of generation and of the training pass."
-    ],
-)
-TABLES += [LAUNCHES, OPTIONS, ITERATIONS]
+TABLES += [LAUNCHES, OPTIONS]
 
 
 @dataclass(frozen=True)
@@ -93,20 +80,6 @@ if REHEARSAL:
 COMPILED = [case for case in CASES if case.network != "inception_v3"]
 PRECISIONS = ("float32", "bfloat16")
 STEPS = {"step_ll": 1, "fgsm": 1, "iter_basic": 10}
-WITHOUT = re.compile("(runs|goes on) without")
-
-
-def first_calls(table: Table, what: str, call: Callable[[], object]) -> str:
-    """The first three, in which libraries choose kernels and graphs are recorded; their peak of memory in MB.
-
-    A warning that something runs without an option becomes a note of the table.
-    """
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        peak_bytes = peak(lambda: [call() for _ in range(3)], DEVICE.type)
-    notes = [f"{what}: {warning.message}." for warning in said if WITHOUT.search(str(warning.message))]
-    table.notes += [note for note in dict.fromkeys(notes) if note not in table.notes]
-    return f"{peak_bytes / 1e6:.0f}"
 
 
 def timed(benchmark: Any, calls: dict[str, Callable[[], object]]) -> Interleaved:
@@ -204,44 +177,6 @@ def measure_attack(benchmark: Any, case: Case, attack: str, precision: str, vari
         OPTIONS.rows.append([*row, *speed])
 
 
-# --- an iteration of training ----------------------------------------------------------------------------------------
-
-
-def trainer(case: Case, k: int, precision: str, **options: Any) -> Callable[[], object]:
-    compiled = {"compile": True} if options.get("compile") else {}
-    attack = AttackConfig(name="step_ll", k=k, options=compiled)
-    config = TrainConfig(m=case.n, attack=attack, precision=precision, **options)  # type: ignore[arg-type]
-    made, _ = random_trainer(models.create(case.network, num_classes=CLASSES), config, size=case.side, device=DEVICE)
-    return partial(step, made)
-
-
-TRAINING_OPTIONS: dict[str, dict[str, bool]] = {
-    "none": {},
-    "channels_last": {"channels_last": True},
-    "fast": {"fast": True},
-}
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_iteration(benchmark: Any, case: Case, precision: str) -> None:
-    measure_iteration(benchmark, case, precision, TRAINING_OPTIONS)
-
-
-def measure_iteration(benchmark: Any, case: Case, precision: str, options: dict[str, dict[str, bool]]) -> None:
-    rows = [(k, name) for name in options for k in (0, case.n // 2)]
-    calls = {f"{k}, {name}": trainer(case, k, precision, **options[name]) for k, name in rows}
-    for name, call in calls.items():
-        first_calls(ITERATIONS, f"{case}, {precision}, k = {name}", call)
-    interleaved = timed(benchmark, calls)
-    timings = interleaved.timings()
-    clean = min((f"0, {name}" for name in options), key=lambda call: timings[call].median)
-    for k, name in rows:
-        timing, cost = timings[f"{k}, {name}"], interleaved.ratio(f"{k}, {name}", clean)
-        what = [case.network, str(case.n), str(k), precision, name, timing.text, f"{case.n / timing.median:,.0f}"]
-        ITERATIONS.rows.append([*what, cost.text, f"{1 + 2 * k / (3 * case.n):.2f}", str(interleaved.rounds)])
-
-
 # --- further attacks, after what training by step l.l. needs ----------------------------------------------------------
 
 
@@ -274,5 +209,9 @@ def test_compiled(benchmark: Any, case: Case, precision: str) -> None:
 @pytest.mark.parametrize("case", COMPILED, ids=str)
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_compiled_iteration(benchmark: Any, case: Case, precision: str) -> None:
-    fast: dict[str, dict[str, bool]] = {"fast": {"fast": True}, "fast, compile": {"fast": True, "compile": True}}
-    measure_iteration(benchmark, case, precision, fast)
+    compiled = Option(
+        f"{precision}, fast, compile", precision=precision, config=COMPILE | {"fast": True}, attack=COMPILE
+    )
+    fast = Option(f"{precision}, fast", precision=precision, config={"fast": True})
+    clean = Option(f"{precision}, channels_last, compile", precision=precision, config=CHANNELS_LAST | COMPILE)
+    measure_iterations(benchmark, Network(case.network, case.n, case.side), [fast, compiled], [clean])

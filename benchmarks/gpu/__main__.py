@@ -1,88 +1,143 @@
-"""What a GPU can show, in parts, each in a dated file of its own.
+"""What a GPU can show, in parts in the order of their worth.
 
-    python -m benchmarks.gpu [--parts kernels,attacks] [--build] [--out DIR]       (or: make gpu PARTS=attacks)
+    python -m benchmarks.gpu [--parts first] [--rehearse] [--out DIR]       (or: make gpu PARTS=second)
 
-kernels     the tests of a GPU, the operators' speed beside a copy's, compute-sanitizer
+first       480 s: versions, smoke, trainer, tests, bandwidth, iterations, ncu
+second      240 s, after it: versions, failed, compiled, memcheck
+
+versions    what there is; builds the extension first where it is not there, or has no kernels for this GPU
+smoke       every operator in four dtypes, on its stream and in a graph; errors and failed recordings
+trainer     create_trainer, plain, fast, in bfloat16 and resumed, and training in a process group of one
+tests       all other tests of a GPU, in six processes
+bandwidth   the operators' speed beside a copy's, and beside other packages'
+iterations  whole iterations of ResNet-50 and Inception v3 by option, beside clean ones
+ncu         five operators' kernels under Nsight Compute
+failed      what failed before, by the summary in DIR
+compiled    the operators' speed beside torch.compile's
+memcheck    some of the operators' tests under compute-sanitizer: errors of memory
+racecheck   the same: races in shared memory
 attacks     whole attacks beside other packages, training iterations beside the floor, launches, and each option's worth
 imagenette  Inception v3 trained as usual and adversarially on Imagenette, and attacked (--imagenette)
 curves      cost against k, iterations, m, pixels, classes and draws
 methods     cost and robustness of Algorithm 1, free, fast and PGD training (--fashion-mnist)
 
-They need torch >= 2.11 and no network. Each part ends within eight minutes: a command has its share of what is left of
-them, and what it had not done by then is missing from the report, which says so. A part whose packages are missing says
-so, and the others run: fastadv train, of imagenette, needs the extra [train], and kernels and attacks pytest-benchmark.
---rehearse runs the same on the CPU, at small sizes, to see that the command works; its figures mean nothing.
+Each part runs in processes of its own and within its limit, and writes DIR/PART.md; DIR/summary.json is written anew
+after each, so that a run that is killed leaves what it had. A part that fails or is stopped is reported with its last
+lines, and the others run. The exit status is 0 if none was. torch >= 2.11, pytest, pytest-xdist, pytest-timeout,
+pytest-benchmark, torchvision and timm are needed, and no network; attacks compares with the packages that are there,
+and imagenette needs the extra [train]. --rehearse runs it all on the CPU, at small sizes; its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import datetime
 import os
+import signal
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
-import torch
-
-from benchmarks.gpu.attacks import attacks
-from benchmarks.gpu.costs import curves, methods
-from benchmarks.gpu.extension import build, without_kernels
-from benchmarks.gpu.imagenette import imagenette
-from benchmarks.gpu.kernels import kernels
 from benchmarks.gpu.part import Findings, Setting
-from benchmarks.gpu.processes import ROOT, Deadline, run
+from benchmarks.gpu.plan import GROUPS, PARTS, Part
+from benchmarks.gpu.processes import NO_TIME, ROOT, Deadline, run
+from benchmarks.gpu.summary import RUNNING, Entry, Summary
 
-LIMIT = 480  # seconds of a part; the first one's include building
-RESULTS = ROOT / "benchmarks" / "results"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the command: the title of its report, what the file's name ends in, and what it runs."""
-
-    title: str
-    suffix: str
-    run: Callable[[Setting], Findings]
-
-
-PARTS = {
-    "kernels": Part("The operators on a GPU", "", kernels),
-    "attacks": Part("Attacks and training iterations on a GPU", "-attacks", attacks),
-    "imagenette": Part("Inception v3 on Imagenette, on a GPU", "-imagenette", imagenette),
-    "curves": Part("Cost against work on a GPU", "-curves", curves),
-    "methods": Part("Ways of training on a GPU", "-methods", methods),
-}
+RESULTS = ROOT / "benchmarks" / "results" / "gpu"
+REHEARSAL = 1800  # seconds of a part, on whatever machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts; 0 if all that ran was right."""
-    deadline = Deadline(time.monotonic() + LIMIT)
-    parser = _parser()
-    options = parser.parse_args(argv)
+    """Run the parts; 0 if all were right."""
+    signal.signal(signal.SIGTERM, _ended)  # which by itself would leave a part's processes running
+    options = _parser().parse_args(argv)
     mistake = _mistake_in(options)
     if mistake is not None:
-        return _refused(mistake)
+        print(mistake, file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as packages:
-        if options.wheels and not install(options.wheels, packages, deadline):
+        if options.wheels and not install(options.wheels, packages):
             return 1
-        built = build(deadline.share(120)) if options.build else None
-        if built is not None and built.code != 0:
-            return 1
-        mistake = None if options.rehearse else without_kernels()
-        if mistake is not None:
-            return _refused(mistake)
-        right = True
-        for name in options.parts:
-            findings = PARTS[name].run(_setting(options, deadline))
-            print(f"written to {write(PARTS[name], findings, options.out)}", flush=True)
-            right &= findings.right
-            deadline = Deadline(time.monotonic() + LIMIT)
-    return 0 if right else 1
+        return 0 if run_parts(*_chosen(options.parts), _setting(options), options.out) else 1
+
+
+def run_parts(names: Sequence[str], seconds: float, setting: Setting, folder: Path) -> bool:
+    """Run parts within so many seconds, the first of which says what there is; whether all were right."""
+    summary = Summary(folder)
+    setting = replace(setting, failed=tuple(entry for entry in summary.entries.values() if entry.wrong))
+    summary.forget(names)
+    whole = Deadline(time.monotonic() + (REHEARSAL * len(names) if setting.rehearsal else seconds))
+    right, machine = True, ""
+    for name in names:
+        findings = run_part(name, whole, setting, summary)
+        if name == "versions":
+            machine = "\n\n".join(findings.tables)
+            if not setting.rehearsal:  # what building took is not the others' to lose
+                whole = Deadline(time.monotonic() + seconds - PARTS[name].seconds)
+        print(f"written to {write(folder / f'{name}.md', PARTS[name], machine, findings)}", flush=True)
+        right &= findings.right
+        if name == "versions" and not findings.right:
+            break  # nothing else can work
+    print(summary.text(names), flush=True)
+    return right
+
+
+def run_part(name: str, whole: Deadline, setting: Setting, summary: Summary) -> Findings:
+    """One of them, and its entry in the summary; until it ends the entry says that it runs."""
+    begun, start = datetime.datetime.now().isoformat(" ", "seconds"), time.monotonic()
+    limit = whole.share(REHEARSAL if setting.rehearsal else PARTS[name].seconds)
+    entry = Entry(name, RUNNING, begun, round(max(limit, 0)))
+    summary.put(entry)
+    if limit > 0:
+        findings = _found(PARTS[name], replace(setting, deadline=Deadline(start + limit)))
+    else:
+        findings = Findings([f"{name}: {NO_TIME}"], right=False, stopped=True)
+    summary.put(
+        replace(
+            entry,
+            outcome=findings.outcome,
+            seconds=round(time.monotonic() - start, 1),
+            checks=findings.checks,
+            failed_tests=findings.failed_tests,
+            last_lines=findings.last_lines,
+        )
+    )
+    return findings
+
+
+def _found(part: Part, setting: Setting) -> Findings:
+    """What a part finds; an error of its own is reported as a command's is, and the others run."""
+    try:
+        return part.run(setting)
+    except Exception as error:
+        lines = traceback.format_exc().splitlines()
+        said = f"{part.title}: {type(error).__name__}: {error}"
+        return Findings([said], right=False, last_lines={part.title: lines})
+
+
+def write(path: Path, part: Part, machine: str, findings: Findings) -> Path:
+    """The file of a part, and its figure."""
+    checks = "\n".join(f"- {check}" for check in findings.checks)
+    text = [f"# {part.title}", machine or f"- date: {datetime.date.today()}", "## Checks", checks]
+    for name, lines in findings.last_lines.items():
+        text += [f"Last lines of {name}:", "\n".join(["```text", *lines, "```"])]
+    if part is not PARTS["versions"]:  # whose table is the machine
+        text += findings.tables
+    if findings.figure is not None:
+        path.with_suffix(".svg").write_text(findings.figure)
+        text.append(f"![{part.title}]({path.stem}.svg)")
+    path.write_text("\n\n".join(text) + "\n")
+    return path
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,27 +145,37 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--parts", type=_names, default=["kernels"], metavar="A,B,...", help="of those above (default: kernels)")
-    add("--build", action="store_true", help="build the extension in place first, for this GPU alone")
+    add("--parts", type=_names, default=["first"], metavar="A,B,...", help="of those above (default: first)")
+    add("--build", action="store_true", help="build the extension anew, for this GPU alone")
     add("--wheels", type=Path, metavar="DIR", help="packages to use besides those installed here, without installing")
     add("--imagenette", type=Path, metavar="PATH", help="its images: a folder with train/ and val/, or a tar archive")
     add("--fashion-mnist", type=Path, metavar="DIR", help="its files, for methods; scikit-learn's digits unless given")
     add("--rehearse", action="store_true", help="on the CPU, at small sizes")
-    add("--out", type=Path, default=RESULTS, metavar="DIR", help="for YYYY-MM-GPU.md (default: benchmarks/results)")
+    add("--out", type=Path, default=RESULTS, metavar="DIR", help="for what is found (default: benchmarks/results/gpu)")
     return parser
 
 
 def _names(text: str) -> list[str]:
     names = list(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in PARTS]
+    known = (*GROUPS, *PARTS)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: a part is one of {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: a part is one of {', '.join(known)}")
     return names
+
+
+def _chosen(names: Sequence[str]) -> tuple[list[str], float]:
+    """The parts, groups written out, and the seconds of them all; ``versions`` always comes first."""
+    parts, seconds = ["versions"], 0.0
+    for name in names:
+        parts += GROUPS[name].parts if name in GROUPS else [name]
+        seconds += GROUPS[name].seconds if name in GROUPS else PARTS[name].seconds
+    return list(dict.fromkeys(parts)), seconds
 
 
 def _mistake_in(options: argparse.Namespace) -> str | None:
     """What keeps the command from running, known before anything is done."""
-    for option in ("out", "wheels", "fashion_mnist"):
+    for option in ("wheels", "fashion_mnist"):
         folder = getattr(options, option)
         if folder is not None and not folder.is_dir():
             return f"--{option.replace('_', '-')} {folder}: there is no such folder"
@@ -119,29 +184,18 @@ def _mistake_in(options: argparse.Namespace) -> str | None:
     images = options.imagenette
     if images is not None and not (images.is_dir() or (images.is_file() and tarfile.is_tarfile(images))):
         return f"--imagenette {images}: this is neither a folder nor a tar archive"
-    if options.rehearse:
-        return None
-    if not torch.cuda.is_available():
-        return "there is no GPU that torch can use; --rehearse shows that the command works"
-    if "imagenette" in options.parts and options.imagenette is None:
+    if "imagenette" in options.parts and images is None and not options.rehearse:
         return "the part imagenette needs its images: --imagenette PATH"
     return None
 
 
-def _refused(why: str) -> int:
-    print(why, file=sys.stderr)
-    return 2
-
-
-def _setting(options: argparse.Namespace, deadline: Deadline) -> Setting:
+def _setting(options: argparse.Namespace) -> Setting:
     given = {"imagenette": options.imagenette, "fashion_mnist": options.fashion_mnist}
     absolute = {name: None if path is None else path.absolute() for name, path in given.items()}
-    if options.rehearse:
-        deadline = Deadline(time.monotonic() + 1800)  # on whatever machine
-    return Setting(deadline, options.rehearse, **absolute)
+    return Setting(Deadline(time.monotonic()), options.rehearse, options.build, **absolute)
 
 
-def install(wheels: Path, folder: str, deadline: Deadline) -> bool:
+def install(wheels: Path, folder: str) -> bool:
     """Make the packages in some wheels importable here and for all commands, and leave those that are installed alone.
 
     Without what they depend on, which must be among them or installed in any version: some peers ask for versions of
@@ -149,7 +203,7 @@ def install(wheels: Path, folder: str, deadline: Deadline) -> bool:
     """
     files = sorted(map(str, wheels.absolute().glob("*.whl")))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", folder, *files]
-    if run("wheels", pip, deadline.share(60)).code != 0:
+    if run("wheels", pip, 60).code != 0:
         return False
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = folder if before is None else f"{folder}{os.pathsep}{before}"
@@ -157,17 +211,8 @@ def install(wheels: Path, folder: str, deadline: Deadline) -> bool:
     return True
 
 
-def write(part: Part, findings: Findings, folder: Path) -> Path:
-    """The dated file of a part, and its figure."""
-    machine = importlib.import_module("benchmarks.machine")  # which needs the extension that was built
-    path: Path = folder / f"{machine.slug()}{part.suffix}.md"
-    checks = "\n".join(f"- {check}" for check in findings.checks)
-    text = [f"# {part.title}", machine.describe(machine.COMPARED), "## Checks", checks, *findings.tables]
-    if findings.figure is not None:
-        path.with_suffix(".svg").write_text(findings.figure)
-        text.append(f"![{part.title}]({path.stem}.svg)")
-    path.write_text("\n\n".join(text) + "\n")
-    return path
+def _ended(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

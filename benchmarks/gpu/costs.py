@@ -38,7 +38,8 @@ def _written(setting: Setting, module: str, words: list[str], report: Path) -> F
     """Of a module of the benchmarks: the report that it writes, with as much as it had by its limit."""
     findings = Findings()
     command = [sys.executable, "-m", f"benchmarks.{module}", *words]
-    findings.add(run(module, command, setting.limit(480), FASTADV_TEST_DEVICE=setting.device))
+    done = run(module, command, setting.limit(480), FASTADV_TEST_DEVICE=setting.device)
+    findings.add(done, may_be_stopped=True)
     if report.exists():
         shown = shlex.join(["python", *command[1:]]).replace(str(report.parent), "DIR")
         findings.tables += [f"```bash\n{shown}\n```", sections(report.read_text())]

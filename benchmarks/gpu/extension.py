@@ -1,36 +1,32 @@
-"""The extension on this GPU: built for it, or the reason why it does not run here."""
+"""The extension, built in place for this machine's GPU alone: ``python -m benchmarks.gpu.extension``."""
 
 from __future__ import annotations
 
-import importlib
+import os
+import subprocess
 import sys
 
 import torch
 
-from benchmarks.gpu.processes import Done, run
+from benchmarks.gpu.processes import ROOT, Done, run
+
+SECONDS = 180  # of a build, which comes before the parts and takes nothing of their time
 
 
-def build(limit: float) -> Done:
-    """The extension, in place, for the architecture of this GPU alone."""
+def build() -> Done:
+    """In a process of its own, which asks the GPU for its architecture."""
+    return run("build", [sys.executable, "-m", "benchmarks.gpu.extension"], SECONDS)
+
+
+def main() -> int:
+    """Build it."""
     settings = {}
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
         settings = {"FASTADV_CUDA": "ON", "FASTADV_CUDA_ARCHS": f"{major}{minor}"}
-    return run("build", [sys.executable, "setup.py", "build_ext", "--inplace"], limit, **settings)
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}).returncode
 
 
-def without_kernels() -> str | None:
-    """Why the extension that was built does not run on this GPU, and what to do; None where it does."""
-    try:
-        # Only now: the extension may just have been built.
-        environment = importlib.import_module("fastadv.utils.environment")
-    except ImportError as error:
-        return str(error)
-    major, minor = torch.cuda.get_device_capability()
-    compiled = environment._C.build_info()["cuda_archs"]
-    if environment.runs_on(10 * major + minor, compiled):
-        return None
-    return (
-        f"the extension has kernels for {compiled or 'no GPU'}, none for {torch.cuda.get_device_name()} (compute "
-        f"capability {major}.{minor}); build them: python -m benchmarks.gpu --build"
-    )
+if __name__ == "__main__":
+    sys.exit(main())

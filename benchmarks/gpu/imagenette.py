@@ -97,9 +97,9 @@ def imagenette(setting: Setting) -> Findings:
     return findings
 
 
-def _add(findings: Findings, done: Done, *, must_end: bool = False) -> None:
+def _add(findings: Findings, done: Done, *, may_be_stopped: bool = True) -> None:
     """The outcome of a command, and the options that it warned to have left out."""
-    findings.add(done, must_end=must_end)
+    findings.add(done, may_be_stopped=may_be_stopped)
     left_out = re.findall(r"^.*(?:runs|goes on) without .*$", done.output, re.MULTILINE)
     findings.checks += [f"{done.name}: {line.strip()}" for line in dict.fromkeys(left_out)]
 
@@ -136,7 +136,7 @@ def _made_images(folder: Path) -> Path:
 def _trial(findings: Findings, job: Job) -> int | None:
     """How many epochs both trainings have time for; None where it failed."""
     trial = run(f"trial of {TRIAL} epochs", job.train("trial", epochs=TRIAL), job.setting.limit(150))
-    _add(findings, trial, must_end=True)
+    _add(findings, trial, may_be_stopped=False)
     loader = re.search(r"data\.loader auto: (.*)", trial.output)
     cores = len(os.sched_getaffinity(0))
     findings.checks += [f"loader, on {cores} cores: {loader[1]}"] if loader else []

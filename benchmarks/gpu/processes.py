@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
-GRACE = 15  # seconds of a part in which a command that is stopped writes what it has
+GRACE = 10  # seconds at most of a command's limit in which it is interrupted and writes what it has
+LAST = 40  # lines of a command that failed
 NO_TIME = "not run: no time was left"
 
 
@@ -46,6 +47,18 @@ class Done:
         """Name, outcome and time, as a report has it."""
         return f"{self.name}: {self.outcome} ({self.seconds:.0f} s)"
 
+    @property
+    def last_lines(self) -> list[str]:
+        """What it said at its end."""
+        return self.output.rstrip().splitlines()[-LAST:]
+
+    @property
+    def failed_tests(self) -> list[str]:
+        """The test runner's names of the tests that failed; none where it was stopped, which ran too few to know."""
+        if self.code is None:
+            return []
+        return list(dict.fromkeys(re.findall(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", self.output, re.MULTILINE)))
+
 
 @dataclass(frozen=True)
 class Deadline:
@@ -55,11 +68,11 @@ class Deadline:
 
     def share(self, seconds: float) -> float:
         """The limit of a command: so many seconds, or what is left of the whole."""
-        return min(seconds, self.at - GRACE - time.monotonic())
+        return min(seconds, self.at - time.monotonic())
 
 
 def run(name: str, command: Sequence[str], limit: float, **environment: str) -> Done:
-    """Run a command; at its limit it and its children are interrupted, so that they can still write what they have."""
+    """Run a command within a limit of seconds; before it, a command is interrupted and can still write what it has."""
     print(f"{name}: {' '.join(command)}", flush=True)
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
@@ -73,10 +86,11 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
             preexec_fn=_heed_interrupts,
         )
         try:
-            code = _wait(process, limit)
+            grace = min(GRACE, limit / 3)
+            code = _wait(process, limit - grace)
             if code is None:
                 os.killpg(process.pid, signal.SIGINT)
-                _wait(process, GRACE)
+                _wait(process, grace)
         finally:  # whoever is left, also of a command that ended or when this one is interrupted
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -85,7 +99,7 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
         done = Done(name, command, time.perf_counter() - start, code, output.read())
     print(f"  {done.outcome}, {done.seconds:.0f} s", flush=True)
     if done.code != 0:
-        print(done.output[-8000:], flush=True)
+        print("\n".join(done.last_lines), flush=True)
     return done
 
 

@@ -41,32 +41,43 @@ SANITIZED = {
         *_cases("mixed_cross_entropy", *(f"{dtype}-(3, 1025)" for dtype in DTYPES)),
     ],
 }
-SECONDS = 40  # of each tool
 # One of torch's own kernels: what fails here is no fault of this package's.
 PROBE = "import torch; print('the sum is', torch.ones(8, device='cuda').sum().item())"
 
 
-def sanitize(findings: Findings, setting: Setting) -> None:
-    """Run the tests under each tool, or say why not."""
+def memcheck(setting: Setting) -> Findings:
+    """Errors of memory."""
+    return _sanitized(setting, "memcheck")
+
+
+def racecheck(setting: Setting) -> Findings:
+    """Races in shared memory."""
+    return _sanitized(setting, "racecheck")
+
+
+def _sanitized(setting: Setting, tool: str) -> Findings:
+    """The tests under a tool, or why not."""
+    findings, name = Findings(), f"compute-sanitizer {tool}"
     program = shutil.which("compute-sanitizer")
     reason = _reason_against(program, setting)
-    for tool in TOOLS:
-        name = f"compute-sanitizer {tool}"
-        limit = setting.limit(SECONDS)
-        if program is None or reason is not None:
-            findings.missing(name, f"not run: {reason}")
-        elif limit <= 0:
-            findings.missing(name)
-        else:
-            _add(findings, run(name, _command(program, tool), limit, PYTORCH_NO_CUDA_MEMORY_CACHING="1"))
+    limit = setting.limit()
+    if program is None or reason is not None:
+        findings.missing(name, f"not run: {reason}")
+    elif limit <= 0:
+        findings.missing(name)
+    else:
+        _add(findings, run(name, _command(program, tool), limit, PYTORCH_NO_CUDA_MEMORY_CACHING="1"))
+    return findings
 
 
 def _reason_against(program: str | None, setting: Setting) -> str | None:
+    if setting.rehearsal:
+        return "a rehearsal on the CPU runs no kernel"
     if program is None:
         return "compute-sanitizer is not on PATH (it is part of the CUDA toolkit)"
-    limit = setting.limit(SECONDS)
+    limit = setting.limit()
     if limit <= 0:
-        return None  # as each tool says for itself
+        return None  # as is said of the tool
     probe = run("probe", [program, *TOOLS["memcheck"], sys.executable, "-c", PROBE], limit)
     if probe.code == 0 and "the sum is 8.0" in probe.output and not accused(probe):
         return None
@@ -82,9 +93,12 @@ def _command(program: str, tool: str) -> list[str]:
 
 def _add(findings: Findings, done: Done) -> None:
     """What was stopped at its limit has said what it found by then."""
-    summary = (accused(done) or summaries(done) or ["no verdict"])[-1]
-    findings.checks.append(f"{done.name}: {done.outcome}; {summary} ({done.seconds:.0f} s)")
-    findings.right &= done.code in (0, None) and not accused(done)
+    found = accused(done)
+    summary = (found or summaries(done) or ["no verdict"])[-1]
+    line = f"{done.name}: {done.outcome}; {summary} ({done.seconds:.0f} s)"
+    findings.add(done, may_be_stopped=True, line=line)
+    if found:
+        findings.wrong(done)
 
 
 def summaries(done: Done) -> list[str]:

@@ -22,7 +22,6 @@ from torch import nn
 
 from fastadv.models.weights import misfits
 from fastadv.train.config import TrainConfig
-from fastadv.train.config_parsing import parse_config
 from fastadv.train.yaml_text import read_yaml
 from fastadv.utils.optional_deps import require
 from fastadv.utils.plain_json import built, parsed
@@ -161,12 +160,13 @@ def config_of(path: Path, files: Mapping[str, bytes]) -> TrainConfig:
         return _parsed_config(files[CONFIG])
 
 
-@lru_cache(maxsize=64)  # a tenth of a second each, and a study looks at each of its runs many times
+@lru_cache(maxsize=64)  # a study looks at each of its runs many times
 def _parsed_config(text: bytes) -> TrainConfig:
+    """Without the parser of the command line: training in Python needs no jsonargparse, nor does resuming it."""
     values = read_yaml(text.decode())
     if not isinstance(values, dict) or not values:
         raise ValueError(f"it must map fields to values, got {type(values).__name__}")
-    return parse_config(values)
+    return built(TrainConfig, values)
 
 
 def classes_of(path: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
-"""Values of JSON files that anybody may have changed: read into dataclasses, each field of the type that it has."""
+"""Values of files that anybody may have changed: read into dataclasses, each field of the type that it has."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -24,30 +24,43 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def built(kind: type[T], values: Any) -> T:
-    """The dataclass with these fields; those that have a default may be missing.
+def built(kind: type[T], values: Any, path: str = "") -> T:
+    """The dataclass with these fields, and the dataclasses in it; those that have a default may be missing.
+
+    Args:
+        kind: the dataclass.
+        values: its fields.
+        path: what the names of its fields begin with in messages.
 
     Raises:
         ValueError: no mapping, a field that is missing or too many, or a value of another type than the field's.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"an object was expected, got {type(values).__name__}")
+        raise ValueError(f"{path.rstrip('.') or 'the whole'} must map fields to values, got {type(values).__name__}")
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in known]:
-        raise ValueError(f"there is no field {unknown[0]!r}")
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{name} cannot be {_short(value)}")
+        raise ValueError(f"there is no field {path + str(unknown[0])!r}")
+    given = {name: _field(value, hints[name], f"{path}{name}") for name, value in values.items()}
     try:
-        return kind(**values)
+        return kind(**given)
     except TypeError as error:  # of a field that is missing
         raise ValueError(str(error)) from error
+
+
+def _field(value: Any, hint: Any, name: str) -> Any:
+    if is_dataclass(hint):
+        return built(hint, value, f"{name}.")  # type: ignore[arg-type]
+    if not _fits(value, hint):
+        raise ValueError(f"{name} cannot be {_short(value)}")
+    return value
 
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type that a field of a record may have."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in arguments)
     if origin is not None and issubclass(origin, Mapping):

@@ -1,7 +1,8 @@
-"""The part kernels of python -m benchmarks.gpu: rehearsed where there is no GPU, and what it says of the sanitizers."""
+"""Tests and sanitizers of python -m benchmarks.gpu, and how it measures an operator."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -12,29 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import harness, machine
+from benchmarks import harness
 from benchmarks import test_kernels as kernels
-from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import sanitizers
-from benchmarks.gpu.kernels import TESTS
 from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.processes import PYTEST, ROOT, Deadline, Done
+from benchmarks.gpu.tests import SMOKE, TESTS
 from fastadv.utils import environment
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.timeout(1800)
-def test_a_rehearsal_runs_everything_and_reports(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code = command.main(["--rehearse", "--out", str(tmp_path)])
-    assert code == 0, capfd.readouterr().out[-4000:]
-    [report] = tmp_path.iterdir()
-    text = report.read_text()
-    assert report.name == f"{machine.slug()}.md"
-    assert "- tests: " in text and "- benchmark: " in text and "failed" not in text
-    for title in ("Steps on a GPU", "Rows of logits on a GPU", "Targets"):
-        rows = text.split(f"## {title}\n\n")[1].split("\n\n")[0].splitlines()
-        assert len(rows) > 3, title
 
 
 def test_every_file_with_tests_of_a_gpu_is_run() -> None:
@@ -43,6 +30,29 @@ def test_every_file_with_tests_of_a_gpu_is_run() -> None:
     named = [ROOT / name for name in TESTS]
     assert {path for path in marked if not any(path.is_relative_to(name) for name in named)} == set()
     assert all(any(path.is_relative_to(name) for path in marked) for name in named)
+
+
+def test_what_is_tested_first_exists_and_is_not_tested_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def run(name: str, words: list[str], limit: float, **environment: str) -> Done:
+        ran.append(words[words.index("gpu") + 1 :])  # behind -m gpu
+        return Done(name, words, 1.0, 0, "")
+
+    module = importlib.import_module("benchmarks.gpu.tests")
+    monkeypatch.setattr(module, "run", run)
+    for part in (module.smoke, module.trainer, module.tests):
+        part(Setting(Deadline(time.monotonic() + 60), rehearsal=True))
+    smoke, trainer, others = (
+        set(re.findall(r"^tests/gpu/.*::.*$", collected(words).stdout, re.MULTILINE)) for words in ran
+    )
+    assert all(any(test.startswith(name) for test in smoke) for name in SMOKE) and trainer
+    assert len(others) > 1000 and not others & (smoke | trainer)
+
+
+def collected(names: list[str]) -> subprocess.CompletedProcess[str]:
+    words = [*PYTEST, "--collect-only", *names]
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 # --- compute-sanitizer -----------------------------------------------------------------------------------------------
@@ -63,8 +73,7 @@ SHOWS = {
 def test_what_is_sanitized_exists_and_is_little(tool: str) -> None:
     cases = sanitizers.SANITIZED[tool]
     assert 15 <= len(set(cases)) == len(cases) <= 25
-    words = [*PYTEST, "--collect-only", *cases]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = collected(cases)
     assert done.returncode == 0 and f"\n{len(cases)} tests collected" in done.stdout, done.stdout + done.stderr
 
 
@@ -100,7 +109,8 @@ def test_verdicts(output: str, accused: bool, verdict: str) -> None:
     findings = Findings()
     sanitizers._add(findings, Done("compute-sanitizer memcheck", [], 40.0, None, output + "= 3 passed in 1.0s =\n"))
     said = f"compute-sanitizer memcheck: stopped at its limit of time: 3 passed; {verdict} (40 s)"
-    assert findings == Findings([said], right=not accused)
+    assert findings.checks == [said] and findings.right is not accused
+    assert ("compute-sanitizer memcheck" in findings.last_lines) is accused
 
 
 @pytest.mark.parametrize(
@@ -114,36 +124,32 @@ def test_verdicts(output: str, accused: bool, verdict: str) -> None:
 def test_a_sanitizer_that_does_not_work_here(script: str, said: str, monkeypatch, tmp_path: Path) -> None:
     sanitizer_of(script, monkeypatch, tmp_path)
     findings = sanitized(60)
-    assert len(findings.checks) == 2 and findings.right
-    for check in findings.checks:
-        assert ": not run: compute-sanitizer does not work here" in check and said in check
+    [check] = findings.checks
+    assert ": not run: compute-sanitizer does not work here" in check and said in check
+    assert findings.outcome == "not run"
 
 
 def test_without_a_sanitizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     reason = "not run: compute-sanitizer is not on PATH (it is part of the CUDA toolkit)"
-    assert sanitized(60).checks == [f"compute-sanitizer {tool}: {reason}" for tool in sanitizers.TOOLS]
+    assert sanitized(60).checks == [f"compute-sanitizer memcheck: {reason}"]
 
 
 def test_a_sanitizer_that_works_runs_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     echoes = "echo the sum is 8.0, 20 passed in 1.0s; echo $0 $* >> $0.log; echo '========= ERROR SUMMARY: 0 errors'"
     sanitizer_of(echoes, monkeypatch, tmp_path)
-    findings = sanitized(120)
-    assert [check.split(": exit")[0] for check in findings.checks] == [
-        "compute-sanitizer memcheck",
-        "compute-sanitizer racecheck",
-    ]
-    assert all("; ERROR SUMMARY: 0 errors" in check for check in findings.checks) and findings.right
-    _, *ran = (tmp_path / "compute-sanitizer.log").read_text().splitlines()  # the first is the probe
-    for line, (tool, cases) in zip(ran, sanitizers.SANITIZED.items(), strict=True):
-        assert f"--tool {tool} " in line and line.endswith(" ".join(cases))
-    assert sanitized(0).checks == [f"compute-sanitizer {tool}: not run: no time was left" for tool in sanitizers.TOOLS]
+    for tool, cases in sanitizers.SANITIZED.items():
+        findings = sanitized(120, tool)
+        [check] = findings.checks
+        assert check.startswith(f"compute-sanitizer {tool}: exit code 0") and "; ERROR SUMMARY: 0 errors" in check
+        assert findings.outcome == "passed"
+        probe, line = (tmp_path / "compute-sanitizer.log").read_text().splitlines()[-2:]
+        assert "the sum is" in probe and f"--tool {tool} " in line and line.endswith(" ".join(cases))
+    assert sanitized(0).checks == ["compute-sanitizer memcheck: not run: no time was left"]
 
 
-def sanitized(seconds: float) -> Findings:
-    findings = Findings()
-    sanitizers.sanitize(findings, Setting(Deadline(time.monotonic() + seconds)))
-    return findings
+def sanitized(seconds: float, tool: str = "memcheck") -> Findings:
+    return getattr(sanitizers, tool)(Setting(Deadline(time.monotonic() + seconds)))
 
 
 def sanitizer_of(script: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -27,6 +27,7 @@ NOT_HERE = {
     r"test_(a_recording_that_fails_leaves|an_error_of_earlier_work).*": "starts a process, which finds no GPU",
     r"test_out_of_memory": "memory is the host's",
     r"test_compiles.*": "torch.compile asks the driver",
+    r"test_a_process_group_with_capture": "NCCL asks the driver",
     r"test_labels_out_of_range_give_nan_in_their_rows": "the CPU's operators read labels ahead, and refuse these",
 }
 

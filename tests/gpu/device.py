@@ -10,6 +10,8 @@ from torch import Tensor
 
 DEVICE = torch.device(os.environ.get("FASTADV_TEST_DEVICE", "cuda"))
 REHEARSAL = DEVICE.type == "cpu"
+# An ImageNet batch of so many, for which a rehearsal takes smaller images.
+SIDE = 33 if REHEARSAL else 299
 
 needs_streams = pytest.mark.skipif(REHEARSAL, reason="a rehearsal on the CPU has no streams and graphs")
 needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

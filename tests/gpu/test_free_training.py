@@ -9,20 +9,23 @@ from torch import Tensor
 from fastadv import PixelSpace
 from fastadv.train import FreeTask
 from tests.attacks.models import ConvNet, batch
+from tests.gpu.agreement import assert_agree
 from tests.gpu.device import DEVICE, needs_streams
-from tests.gpu.test_attacks import exact_float32  # noqa: F401 (used by every test)
 
 pytestmark = pytest.mark.gpu
 
 IMAGENET = PixelSpace.imagenet()
 
 
-def task_on(device: torch.device | str) -> FreeTask:
-    return FreeTask(ConvNet().eval().to(device), eps=8, alpha=3, space=IMAGENET)
+DTYPES = [torch.float32, torch.float64]
 
 
-def train(task: FreeTask, device: torch.device | str, replays: int = 3) -> None:
-    images, labels = (tensor.to(device) for tensor in batch(16, IMAGENET))
+def task_on(device: torch.device | str, dtype: torch.dtype = torch.float32) -> FreeTask:
+    return FreeTask(ConvNet().eval().to(device, dtype), eps=8, alpha=3, space=IMAGENET)
+
+
+def train(task: FreeTask, device: torch.device | str, dtype: torch.dtype, replays: int = 3) -> None:
+    images, labels = (tensor.to(device) for tensor in batch(16, IMAGENET, dtype))
     for _ in range(replays):
         task(images, labels).backward()
 
@@ -33,21 +36,22 @@ def perturbation(task: FreeTask) -> Tensor:
     return delta
 
 
-def test_the_same_on_cpu_and_gpu() -> None:
-    """But for elements whose gradient is near zero, as for attacks."""
-    cpu, gpu = task_on("cpu"), task_on(DEVICE)
-    train(cpu, "cpu")
-    train(gpu, DEVICE)
-    assert ((perturbation(cpu) - perturbation(gpu)).abs() > 1e-5).sum() <= 8
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_same_on_cpu_and_gpu(dtype: torch.dtype) -> None:
+    cpu, gpu = task_on("cpu", dtype), task_on(DEVICE, dtype)
+    train(cpu, "cpu", dtype)
+    train(gpu, DEVICE, dtype)
+    assert_agree(perturbation(gpu), perturbation(cpu))
 
 
-def test_a_state_goes_on_where_it_is_loaded() -> None:
-    cpu, gpu = task_on("cpu"), task_on(DEVICE)
-    train(cpu, "cpu")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_state_goes_on_where_it_is_loaded(dtype: torch.dtype) -> None:
+    cpu, gpu = task_on("cpu", dtype), task_on(DEVICE, dtype)
+    train(cpu, "cpu", dtype)
     gpu.load_state_dict(cpu.state_dict())
-    train(cpu, "cpu", replays=1)
-    train(gpu, DEVICE, replays=1)
-    assert ((perturbation(cpu) - perturbation(gpu)).abs() > 1e-5).sum() <= 8
+    train(cpu, "cpu", dtype, replays=1)
+    train(gpu, DEVICE, dtype, replays=1)
+    assert_agree(perturbation(gpu), perturbation(cpu))
 
 
 @needs_streams

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastadv import PixelSpace, ops
-from tests.gpu.device import DEVICE, moved
+from tests.gpu.device import DEVICE, SIDE, moved
 from tests.ops.cases import DTYPES, SHAPES, SPACES, Operands, operands
 from tests.ops.test_boundaries import flat
 from tests.ops.test_from_pixels import every_other, random_pixels
@@ -40,7 +40,7 @@ def assert_same(step: str, result: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [*SHAPES, (8, 3, 299, 299), (128, 3, 32, 32)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (8, 3, SIDE, SIDE), (128, 3, 32, 32)], ids=str)
 @pytest.mark.parametrize("step", STEPS)
 def test_steps(step: str, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> None:
     space = SPACES["imagenet"]
@@ -81,7 +81,7 @@ def test_drawn_eps(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [*SHAPES, (3, 5, 9, 11), (8, 3, 299, 299), (128, 3, 32, 32)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 5, 9, 11), (8, 3, SIDE, SIDE), (128, 3, 32, 32)], ids=str)
 def test_from_pixels(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> None:
     space = SPACES["imagenet"] if shape[1] == 3 else PixelSpace(1.0, [c + 2.0 for c in range(shape[1])])
     for offset in (0, 1):
@@ -140,7 +140,7 @@ def test_mixed_cross_entropy(dtype: torch.dtype, shape: tuple[int, int]) -> None
 
 REPEATED: dict[str, Callable[[], Tensor]] = {
     step: lambda step=step: (lambda o: STEPS[step](ops, o, o.clean, 1.0, 8.0, SPACES["raw"]))(
-        Operands(*(moved(tensor) for tensor in vars(operands((16, 3, 299, 299))).values()))
+        Operands(*(moved(tensor) for tensor in vars(operands((16, 3, SIDE, SIDE))).values()))
     )
     for step in STEPS
 }

@@ -32,7 +32,7 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
     "normalized_step_ l2": lambda x: ops.normalized_step_(x.clone(), x, x - 100, 1.0, 8.0, "l2"),
     "normalized_step_ linf": lambda x: ops.normalized_step_(x.clone(), x, x - 100, 1.0, 8.0, "linf"),
     "noise_step_": lambda x: ops.noise_step_(x.clone(), x, 8.0, "truncated_normal", 3),
-    "from_pixels": lambda x: ops.from_pixels(x.to(torch.uint8), x[:, 0, 0, 0] > 100),
+    "from_pixels": lambda x: ops.from_pixels(x.to(torch.uint8), x[:, 0, 0, 0] > 100, x.dtype),
     # What is drawn on another stream is overwritten by the copy, which is late.
     "truncated_normal_": lambda x: ops.truncated_normal_(x[0, 0, 0].clone(), seed=3),
     "target_grad": lambda x: ops.target_grad(x.flatten(1), "least_likely").dlogits,
@@ -40,11 +40,24 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+@each_dtype
+@each_use
+def test_runs_as_on_the_cpu(use: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    """Every operator, briefly: test_operators.py has its shapes, layouts and amounts."""
+    values = on_device(dtype=dtype).clean
+    torch.testing.assert_close(use(values).cpu(), use(values.cpu()))
+
+
 @needs_streams
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_runs_on_the_current_stream(use: Callable[[Tensor], Tensor]) -> None:
+@each_dtype
+@each_use
+def test_runs_on_the_current_stream(use: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     """Behind a long kernel and a late write on the same stream: anywhere else it would read the old values."""
-    values = on_device().clean
+    values = on_device(dtype=dtype).clean
     expected = use(values)
     late = torch.zeros_like(values)
     side = torch.cuda.Stream()
@@ -103,9 +116,10 @@ def test_a_captured_graph_draws_anew() -> None:
 
 
 @needs_streams
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_captured_operator_reads_what_is_there_then(use: Callable[[Tensor], Tensor]) -> None:
-    values = on_device().clean
+@each_dtype
+@each_use
+def test_a_captured_operator_reads_what_is_there_then(use: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    values = on_device(dtype=dtype).clean
     static = values.clone()
     use(static)
     torch.cuda.synchronize()
@@ -118,7 +132,7 @@ def test_a_captured_operator_reads_what_is_there_then(use: Callable[[Tensor], Te
         assert torch.equal(result, use(values + shift))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@each_dtype
 def test_compiles(dtype: torch.dtype) -> None:
     o = on_device(dtype=dtype)
     logits = torch.randn(4, 5, device=DEVICE)
@@ -137,7 +151,7 @@ def test_compiles_with_inductor() -> None:
 
 
 @needs_two_gpus
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@each_use
 def test_runs_on_the_device_of_its_tensors(use: Callable[[Tensor], Tensor]) -> None:
     values = on_device(torch.device("cuda:1")).clean  # while cuda:0 is the current one
     result = use(values)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from fastadv.train import (
     TrainConfig,
     Trainer,
     checkpoint,
+    checkpoint_content,
     create_trainer,
     monitor,
 )
@@ -147,6 +149,14 @@ def test_the_last_iteration_of_an_epoch_has_no_checkpoint_without_its_test(confi
         trainer.fit()
     create_trainer(config, run, resume=True).fit()
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_without_the_command_lines_parser(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training in Python, and going on with it, needs no jsonargparse."""
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    checkpoint_content._parsed_config.cache_clear()
+    create_trainer(replace(config, epochs=1), tmp_path).fit()
+    assert create_trainer(replace(config, epochs=1), tmp_path, resume=True).step == 5
 
 
 def test_resume_after_the_last_checkpoint_was_damaged(config: TrainConfig, tmp_path: Path) -> None:
