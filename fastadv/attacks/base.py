@@ -204,7 +204,7 @@ class Attack(ABC):
         return self._run_each(clean, labels, sizes, seed, offset)
 
     def _run_each(
-        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int, offset: int
+        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
         """What :meth:`at_each` yields, of N > 0 clean images [N, C, ...]. A caller's code runs between two sizes."""
         for size in sizes:
@@ -236,7 +236,7 @@ class Attack(ABC):
         return 0
 
     @abstractmethod
-    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
         """Turn clean images adv [N, C, ...] adversarial in place; labels [N] or None, size of N > 0 examples."""
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:

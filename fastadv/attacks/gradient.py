@@ -169,7 +169,7 @@ class GradientAttack(Attack):
         """Whether a step's direction depends on the previous one's, which is kept only then."""
         return type(self)._direction is not GradientAttack._direction
 
-    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+    def _run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
         alphas = [alpha if self.ascend else -alpha for alpha in self._alphas(size)]
         model = raw_module(self.model)
         # A single step from the clean image needs no second copy of it.

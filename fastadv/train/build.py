@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastadv import data
+from fastadv import attacks, data
 from fastadv.extras import require
 from fastadv.train.accuracy import chance
 from fastadv.train.compiled import CompiledOrEager
@@ -178,6 +178,10 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
     options["seed"] = config.seed
     attack_options = {**validate, "bn": attack.bn, "fast": config.fast, **attack.options}
+    if config.capture and attack_options.pop("fast"):
+        # The rest of it, capture of the generation alone, would hold the memory of a second recording.
+        folds = attack.bn == "eval" and issubclass(attacks.get(attack.name), attacks.GradientAttack)
+        attack_options = {"fold_bn": True, **attack_options} if folds else attack_options
     if attack.training == "fast":
         alpha = attack_options.pop("alpha", None)
         return fast_task(model, alpha=alpha, attack_options=attack_options, **options)

@@ -350,6 +350,12 @@ class TrainConfig:
     """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
     attack.options.compile compiles generation."""
 
+    capture: bool = False
+    """Record the whole iteration as CUDA graphs, its examples' generation, both passes and the optimiser's step, and
+    replay them: an iteration is then some ten launches, and no longer hundreds. For networks whose kernels are shorter
+    than their launches. One process, accumulate 1, without compile; not for attack.training free. What cannot be
+    recorded runs without, and a line says why. attack.options.capture records generation alone."""
+
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
     layer in each iteration. Unless m is small there is no need to: the paper's are of each machine's 32. GPUs only, and
@@ -391,6 +397,31 @@ class TrainConfig:
             _integer("threads", self.threads, least=1, most=MOST_THREADS)
         if self.attack.training == "algorithm1":
             self._check_mixture()
+        if self.capture:
+            self._check_capture()
+
+    def _check_capture(self) -> None:
+        """Refuse by name what a recorded iteration does not hold."""
+        from fastadv import attacks
+        from fastadv.attacks.iterative import PaperIterativeAttack
+
+        options = self.attack.options
+        varying = issubclass(attacks.get(self.attack.name), PaperIterativeAttack) and "steps" not in options
+        clashes = {
+            "accumulate": self.accumulate > 1,
+            "compile": self.compile,
+            "attack.training free": self.attack.training == "free",
+            "attack.options.compile": options.get("compile"),
+            "attack.options.capture, which is a part of it": options.get("capture"),
+            "attack.options.validate always: images within a recording are not looked at": (
+                options.get("validate") == "always"
+            ),
+            f"attack.name {self.attack.name} with sizes that are drawn, which change its number of steps: set "
+            f"attack.eps or attack.options.steps": varying and self.attack.k > 0 and self.attack.eps is None,
+        }
+        refused = [name for name, clash in clashes.items() if clash]
+        if refused:
+            raise ValueError(f"capture does not go with {'; nor with '.join(refused)}")
 
     def _check_mixture(self) -> None:
         """Refuse a minibatch whose clean and adversarial examples do not add up."""

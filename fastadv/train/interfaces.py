@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from fastadv.streams import RecordedDraws
 from fastadv.train.task import Hits
 
 
@@ -17,6 +19,15 @@ class Task(Protocol):
     def hits(self) -> Hits: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class RecordableTask(Task, Protocol):
+    """A task whose call can be recorded as a CUDA graph, and the replays counted as calls."""
+
+    def adversarial_of(self, m: int) -> int: ...
+    def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]: ...
+    def replay(self, draws: RecordedDraws) -> None: ...
 
 
 class Averages(Protocol):
