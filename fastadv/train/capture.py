@@ -8,33 +8,76 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
 from fastadv.attacks import recorder
 from fastadv.attacks.recorder import Recorder
 from fastadv.callers import caller_level
 from fastadv.streams import RecordedDraws
+from fastadv.train.device_averages import DeviceAverages
 from fastadv.train.device_rates import DeviceRates
-from fastadv.train.interfaces import RecordableTask, Task
+from fastadv.train.device_update import DeviceUpdate
+from fastadv.train.interfaces import Averages, RecordableTask, Task
 from fastadv.train.tally import Tally
 
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tally]]
+Backward = Callable[[Tensor], None]
 
-class Parts(NamedTuple):
-    """An iteration on one minibatch.
 
-    It has three parts, each a graph of its own where it is recorded: the host learns from the first whether the loss is
-    finite while the second runs, and leaves the third out if it is not.
+class Iteration(NamedTuple):
+    """How an iteration on one minibatch runs, in three parts, each a graph of its own where it is recorded.
+
+    The host learns from the first whether the loss is finite while the second runs, and leaves the third out if it is
+    not.
 
     Args:
         forward: of images [m, C, H, W] and labels [m]: makes the first k adversarial; the loss, and what is logged.
         backward: of the loss.
-        update: of the weights and their averages.
+        update: of the weights and their averages, of the iteration with this number.
     """
 
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tally]]
-    backward: Callable[[Tensor], None]
-    update: Callable[[], None]
+    forward: Forward
+    backward: Backward
+    update: Callable[[int], None]
+
+
+def create_graphs(
+    forward: Forward,
+    backward: Backward,
+    step: Callable[[], None],
+    *,
+    task: Task,
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    averages: Averages | None,
+    m: int,
+) -> IterationGraphs | None:
+    """What chooses how the iterations of a training run; None, and a warning, where there is no GPU to record on.
+
+    Args:
+        forward: see :class:`Iteration`, like ``backward``.
+        step: clips the gradient and steps the optimiser.
+        task: whose forward pass it is.
+        model: whose weights are trained.
+        optimizer: of them.
+        averages: of them; None for none.
+        m: images of a minibatch.
+
+    Raises:
+        ValueError: a task whose calls cannot be recorded, or an optimiser that takes no learning rate from the device.
+    """
+    if not isinstance(task, RecordableTask):
+        raise ValueError(f"capture needs a task whose calls can be recorded, such as AdversarialTask, got {task}")
+    device = next(model.parameters()).device
+    rates = DeviceRates(optimizer, device)
+    try:
+        tape = recorder.create_recorder(device)
+    except recorder.NotCapturable as error:
+        warnings.warn(f"training runs without capture: {error}", stacklevel=caller_level())
+        return None
+    own = None if averages is None else DeviceAverages(averages, model, device)
+    update = DeviceUpdate(step, rates, own)
+    return IterationGraphs(forward=forward, backward=backward, update=update, task=task, tape=tape, m=m)
 
 
 @dataclass
@@ -45,27 +88,8 @@ class _Kind:
     recorded: RecordedIteration | None = None
 
 
-def create_graphs(
-    parts: Parts, task: Task, optimizer: optim.Optimizer, *, m: int, device: torch.device
-) -> IterationGraphs | None:
-    """What records iterations of these parts; None, and a warning, where there is no GPU to record on.
-
-    Raises:
-        ValueError: a task whose call cannot be recorded, or an optimiser that needs its learning rate on the host.
-    """
-    if not isinstance(task, RecordableTask):
-        raise ValueError(f"capture needs a task whose calls can be recorded, such as AdversarialTask, got {task!r}")
-    rates = DeviceRates(optimizer, device)
-    try:
-        tape = recorder.create_recorder(device)
-    except recorder.NotCapturable as error:
-        warnings.warn(f"training runs without capture: {error}", stacklevel=caller_level())
-        return None
-    return IterationGraphs(parts, task, rates, tape, m)
-
-
 class IterationGraphs:
-    """Chooses how an iteration runs: as it is, watched, or replayed.
+    """Chooses how each iteration runs: as it is, watched, or replayed.
 
     The first iteration of a kind runs as it is: everything that looks at the first minibatch does so, libraries choose
     their kernels, and the optimiser makes its state. The second is watched for what no graph can hold. The third is
@@ -73,41 +97,48 @@ class IterationGraphs:
     said in a warning, once, and then every iteration runs as it is.
 
     Args:
-        parts: of an iteration that runs as it is.
+        forward: see :class:`Iteration`, like ``backward``.
+        update: whether recorded or not: a resumed run then repeats the bits of one that was not interrupted.
         task: whose forward pass it is.
-        rates: of the optimiser that ``parts.update`` steps.
         tape: what records them.
         m: images of a minibatch.
     """
 
-    def __init__(self, parts: Parts, task: RecordableTask, rates: DeviceRates, tape: Recorder, m: int) -> None:
+    def __init__(
+        self,
+        *,
+        forward: Forward,
+        backward: Backward,
+        update: DeviceUpdate,
+        task: RecordableTask,
+        tape: Recorder,
+        m: int,
+    ) -> None:
+        self._as_it_is = Iteration(forward, backward, self._update_as_it_is)
+        self._update = update
         self._task = task
-        self._rates = rates
         self._tape = tape
         self._m = m
         self._kinds: dict[Hashable, _Kind] = {}
         self._refused = False
-        # Every step takes its rates from the device, recorded or not: a resumed run repeats the whole one's bits.
-        self._recordable = parts._replace(update=rates.in_place()(parts.update))
-        self._parts = parts._replace(update=self._prepared)
 
-    def parts(self, images: Tensor, labels: Tensor) -> Parts:
+    def choose(self, images: Tensor, labels: Tensor) -> Iteration:
         """How the next iteration runs, on images [m, C, H, W] and labels [m].
 
         Warns:
             UserWarning: nothing is recorded any more, and why.
         """
         if self._refused or len(images) != self._m:
-            return self._parts
+            return self._as_it_is
         kind = self._kinds.setdefault(self._fixed(images, labels), _Kind())
         kind.seen += 1
         if kind.seen == 1:
-            return self._parts
+            return self._as_it_is
         if kind.seen == 2:
             return self._watched()
         if kind.recorded is None:
             kind.recorded = self._record(images, labels)
-        return self._parts if kind.recorded is None else kind.recorded.parts()
+        return self._as_it_is if kind.recorded is None else kind.recorded.iteration()
 
     def forget(self) -> None:
         """Give up what was recorded: the optimiser's state has moved."""
@@ -120,22 +151,22 @@ class IterationGraphs:
         return (k, *((tensor.shape, tensor.dtype) for tensor in (images, labels)))
 
     def _record(self, images: Tensor, labels: Tensor) -> RecordedIteration | None:
+        forward, backward, _ = self._as_it_is
         try:
-            return RecordedIteration(self._recordable, images, labels, self._task, self._rates, self._tape)
+            return RecordedIteration(forward, backward, self._update, images, labels, self._task, self._tape)
         except Exception as error:  # of any kind: nothing has run yet, and the iteration may run as it is
             self._refuse(str(error) or type(error).__name__)
             return None
 
     def _refuse(self, reason: str) -> None:
-        """Record nothing any more, and say why."""
         self._refused = True
         warnings.warn(f"training runs without capture: {reason}", stacklevel=caller_level())
 
-    def _prepared(self) -> None:
-        self._rates.prepare()
-        self._recordable.update()
+    def _update_as_it_is(self, iteration: int) -> None:
+        self._update.prepare(iteration)
+        self._update()
 
-    def _watched(self) -> Parts:
+    def _watched(self) -> Iteration:
         found: list[str] = []
 
         def watch(work: Callable[[], None]) -> None:
@@ -145,50 +176,56 @@ class IterationGraphs:
 
         def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tally]:
             made: list[tuple[Tensor, Tally]] = []
-            watch(lambda: made.append(self._parts.forward(images, labels)))
+            watch(lambda: made.append(self._as_it_is.forward(images, labels)))
             return made[0]
 
-        def update() -> None:
-            self._rates.prepare()
-            watch(self._recordable.update)
+        def update(iteration: int) -> None:
+            self._update.prepare(iteration)
+            watch(self._update)
             if found:
                 self._refuse(found[0])
 
-        return Parts(forward, lambda loss: watch(partial(self._parts.backward, loss)), update)
+        return Iteration(forward, lambda loss: watch(partial(self._as_it_is.backward, loss)), update)
 
 
 class RecordedIteration:
     """The graphs of an iteration, and the tensors that they read.
 
     Args:
-        parts: what is recorded.
+        forward: what is recorded, like ``backward`` and ``update``.
         images: an example of a minibatch [m, C, H, W].
         labels: of it [m].
         task: whose forward pass it is.
-        rates: of the optimiser's groups.
         tape: what records them.
     """
 
     def __init__(
-        self, parts: Parts, images: Tensor, labels: Tensor, task: RecordableTask, rates: DeviceRates, tape: Recorder
+        self,
+        forward: Forward,
+        backward: Backward,
+        update: DeviceUpdate,
+        images: Tensor,
+        labels: Tensor,
+        task: RecordableTask,
+        tape: Recorder,
     ) -> None:
         self._task = task
-        self._rates = rates
         self._tape = tape
+        self._load = update.load
         self._images, self._labels = images.clone(), labels.clone()
         self._draws = RecordedDraws(images.device)
         made: list[tuple[Tensor, Tally]] = []
         with task.recorded(self._draws):
-            self._forward = tape.record(lambda: made.append(parts.forward(self._images, self._labels)))
+            self._forward = tape.record(lambda: made.append(forward(self._images, self._labels)))
         [(loss, self._tally)] = made
-        self._backward = tape.record(partial(parts.backward, loss))
-        self._update = tape.record(parts.update)
+        self._backward = tape.record(partial(backward, loss))
+        self._update = tape.record(update)
         # Without its history, whose nodes would tie later backward passes to the stream of the recording.
         self._loss = loss.detach()  # scalar
 
-    def parts(self) -> Parts:
-        """An iteration that is replayed."""
-        return Parts(self._replay_forward, self._replay_backward, self._replay_update)
+    def iteration(self) -> Iteration:
+        """One that is replayed."""
+        return Iteration(self._replay_forward, self._replay_backward, self._replay_update)
 
     def _replay_forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tally]:
         with self._tape.in_order():
@@ -202,7 +239,7 @@ class RecordedIteration:
         with self._tape.in_order():
             self._backward()
 
-    def _replay_update(self) -> None:
+    def _replay_update(self, iteration: int) -> None:
         with self._tape.in_order():
-            self._rates.load()
+            self._load(iteration)
             self._update()

@@ -48,14 +48,9 @@ class DeviceRates:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             rate.set(group["lr"])
 
-    def prepare(self) -> None:
-        """Before a step that is not replayed: :meth:`load`, and what a checkpoint or PyTorch has left on the host."""
-        self._move_counts()
-        self.load()
-
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block, after :meth:`prepare`, the optimiser steps by what was loaded last."""
+        """Within the block the optimiser steps by what was loaded last; before the first, :meth:`move_counts`."""
         groups = self._optimizer.param_groups
         before = [{name: group[name] for name in ("lr", *self._form)} for group in groups]
         try:
@@ -66,8 +61,8 @@ class DeviceRates:
             for group, kept in zip(groups, before, strict=True):
                 group.update(kept)
 
-    def _move_counts(self) -> None:
-        """Steps are counted on the host otherwise, where a replay would not count."""
+    def move_counts(self) -> None:
+        """Bring the counts of steps to the device: on the host, where PyTorch may keep them, no replay would count."""
         for weight, state in self._optimizer.state.items():
             count = state.get("step")
             if isinstance(count, Tensor) and count.device != weight.device:

@@ -36,6 +36,7 @@ class Averages(Protocol):
     module: nn.Module
 
     def update(self, model: nn.Module, step: int) -> None: ...
+    def get_decay(self, step: int) -> float: ...
 
 
 class Loader(Protocol):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastadv.data.identity import difference, other_classes
 from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
-from fastadv.train.capture import IterationGraphs, Parts, create_graphs
+from fastadv.train.capture import IterationGraphs, create_graphs
 from fastadv.train.config import TrainConfig
 from fastadv.train.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
 from fastadv.train.interfaces import Averages, Loader, Task
@@ -53,12 +53,12 @@ class _Begun(NamedTuple):
     Args:
         tally: shared, to be waited for.
         seen: of each minibatch, the loss and the indices [m].
-        update: clips and steps.
+        update: the weights and their averages, as the iteration with this number.
     """
 
     tally: Tally
     seen: list[tuple[Tensor, Tensor]]
-    update: Callable[[], None]
+    update: Callable[[int], None]
 
 
 class Trainer:
@@ -211,12 +211,10 @@ class Trainer:
             self._refuse_loss(begun.seen)
         self._totals, self._lr = totals, self.optimizer.param_groups[0]["lr"]
         self._agreed_to_stop = totals.stop
-        begun.update()
+        begun.update(self.step + 1)
         self.schedule.step()
         self._means.add(totals)
         self.step += 1
-        if self.averages is not None:
-            self.averages.update(self.model, self.step)
 
     def _begin(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> _Begun:
         self.optimizer.zero_grad()
@@ -236,12 +234,12 @@ class Trainer:
     def _begin_on(self, graphs: IterationGraphs, minibatches: Iterable[tuple[Tensor, Tensor]]) -> _Begun:
         """The same of a single minibatch, by graphs as soon as they are recorded."""
         [(images, labels)] = minibatches
-        parts = graphs.parts(images, labels)
-        loss, tally = parts.forward(images, labels)
+        iteration = graphs.choose(images, labels)
+        loss, tally = iteration.forward(images, labels)
         tally.share(stop=self._asked_to_stop)
-        parts.backward(loss)
+        iteration.backward(loss)
         self._pace.count(len(images))
-        return _Begun(tally, [(loss.detach(), self.train_loader.indices)], parts.update)
+        return _Begun(tally, [(loss.detach(), self.train_loader.indices)], iteration.update)
 
     def _forward_alone(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tally]:
         self.optimizer.zero_grad()
@@ -258,7 +256,12 @@ class Trainer:
     def _backward(self, loss: Tensor) -> None:
         (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
 
-    def _update(self) -> None:
+    def _update(self, iteration: int) -> None:
+        self._step_weights()
+        if self.averages is not None:
+            self.averages.update(self.model, iteration)
+
+    def _step_weights(self) -> None:
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
         self.optimizer.step()
@@ -285,8 +288,16 @@ class Trainer:
     def _create_graphs(self) -> IterationGraphs | None:
         if not self.processes.alone:
             raise ValueError(f"capture does not go with several processes, got {self.processes.world_size}")
-        parts = Parts(self._forward_alone, self._backward, self._update)
-        return create_graphs(parts, self.task, self.optimizer, m=self.config.m, device=self.device)
+        return create_graphs(
+            self._forward_alone,
+            self._backward,
+            self._step_weights,
+            task=self.task,
+            model=self.model,
+            optimizer=self.optimizer,
+            averages=self.averages,
+            m=self.config.m,
+        )
 
     def _autocast(self) -> AbstractContextManager[None]:
         half = self.config.precision == "bfloat16"

@@ -78,7 +78,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_the_same_as_without(
-    gpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    gpu: Runtime, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """Beside a run whose iterations are all run as they are, by the same form of the optimiser."""
     config = replace(CONFIG, **options)
@@ -87,7 +87,7 @@ def test_the_same_as_without(
     gpu.restart()
     eager = create_trainer(config, tmp_path / "eager")
     assert eager._graphs is not None
-    eager._graphs._m = 0
+    eager._graphs._m = 0  # no minibatch is of this size
     eager.fit()
     assert replays(gpu) == 0
     assert_same(captured, eager)
