@@ -408,7 +408,7 @@ class TrainConfig:
         options = self.attack.options
         varying = issubclass(attacks.get(self.attack.name), PaperIterativeAttack) and "steps" not in options
         clashes = {
-            "accumulate": self.accumulate > 1,
+            f"accumulate {self.accumulate}": self.accumulate > 1,
             "compile": self.compile,
             "attack.training free": self.attack.training == "free",
             "attack.options.compile": options.get("compile"),
