@@ -28,8 +28,9 @@ class Run:
 RUNS = {
     "cases": Run("tests/fake_cuda/cases", at_least=100),
     "the tests of a GPU": Run(
-        "tests/gpu/test_attacks.py tests/gpu/test_free_training.py tests/gpu/test_errors.py tests/gpu/test_streams.py",
-        at_least=260,
+        "tests/gpu/test_attacks.py tests/gpu/test_free_training.py tests/gpu/test_errors.py tests/gpu/test_streams.py "
+        "tests/gpu/test_captured_training.py",
+        at_least=270,
     ),
 }
 
