@@ -65,7 +65,14 @@ ITERATIONS = Table(
         "Compile: of generation and of the training pass."
     ],
 )
-TABLES += [LAUNCHES, OPTIONS, ITERATIONS]
+TRAINING_LAUNCHES = Table(
+    "Launches of an iteration of training: Algorithm 1 by step l.l.",
+    ["network", "m", "k", "options", "kernels", "launches by the host", "waits"],
+    notes=[
+        "In float32, with the loader's. A graph is one launch of all its kernels. Waits: of the host for the device."
+    ],
+)
+TABLES += [LAUNCHES, OPTIONS, TRAINING_LAUNCHES, ITERATIONS]
 
 
 @dataclass(frozen=True)
@@ -219,7 +226,20 @@ TRAINING_OPTIONS: dict[str, dict[str, bool]] = {
     "none": {},
     "channels_last": {"channels_last": True},
     "fast": {"fast": True},
+    "fast, capture": {"fast": True, "capture": True},
 }
+
+
+@pytest.mark.skipif(REHEARSAL, reason="a rehearsal on the CPU launches nothing")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_launches_of_training(case: Case) -> None:
+    k = case.n // 2
+    for name, options in TRAINING_OPTIONS.items():
+        call = trainer(case, k, "float32", **options)
+        first_calls(TRAINING_LAUNCHES, f"{case}, {name}", call)
+        found = launches(call)
+        counts = (len(found.kernels), found.host, found.waits)
+        TRAINING_LAUNCHES.rows.append([case.network, str(case.n), str(k), name, *map(str, counts)])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

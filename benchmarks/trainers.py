@@ -25,7 +25,8 @@ def random_trainer(
 
     Args:
         model: from images [m, 3, size, size] to logits [m, CLASSES].
-        config: m, accumulate, attack, precision, fast, channels_last, compile, capture; the optimiser is SGD, whatever it says.
+        config: m, accumulate, attack, precision, fast, channels_last, compile, capture; the optimiser is SGD,
+            whatever it says.
         size: side of the images.
         device: where they and the model are.
         processes: that train together.
