@@ -30,6 +30,7 @@ from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.evaluate.robustness import Counts, evaluate_each, summed
 from fastadv.evaluate.statistics import proportion
+from fastadv.gpu_settings import in_force
 from fastadv.pixels import PixelSpace
 from fastadv.progress import Work, work_shown
 from fastadv.train.config import DataConfig
@@ -311,7 +312,7 @@ def _refuse(bad: BadImage) -> None:
 def provenance(device: torch.device | str, seconds: float, loader: Loader) -> dict[str, Any]:
     """What a record says of how it was measured."""
     device = torch.device(device)
-    versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__)}
+    versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__), **in_force(device)}
     shown = ""
     if isinstance(loader, ImageLoader):
         versions["loader"] = loader_version(loader)

@@ -11,7 +11,7 @@ import torch
 
 from fastadv import devices
 from fastadv.arguments import create_parser, parse, whole
-from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, sweep_of
+from fastadv.evaluate.cli import add_run_options, add_subjects, resumable, settings_of, sweep_of
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.folder import beside, remark_on_left_out
 from fastadv.evaluate.records import RecordFile
@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
         sweep, subjects, file = _prepare(arguments)
 
         def measure() -> None:
-            records = run_transfer(sweep, subjects, file)
+            with settings_of(arguments, sweep.device):
+                records = run_transfer(sweep, subjects, file)
             together, left_out = beside(records, file.records)
             written = [file.path, *_write(together, arguments)]
             print("written:", *map(printable, map(str, written)), sep="\n  ")

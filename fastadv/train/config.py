@@ -346,6 +346,17 @@ class TrainConfig:
     channels_last: bool = False
     """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""
 
+    cudnn_benchmark: bool = False
+    """On a GPU, have cuDNN try its algorithms for each new shape of a convolution and keep the fastest. Which that is
+    depends on the machine and the moment: two runs, or a run and its continuation, may then differ by rounding. Set for
+    the time of the run."""
+
+    tf32: bool = False
+    """On a GPU, let matrix products in float32 round their factors to TensorFloat-32, with 10 bits of mantissa in place
+    of 23, which tensor cores compute faster: each product may be off by some 1e-3 of itself, and a run no longer
+    repeats one without it, or on a CPU. Convolutions do so in PyTorch unless it is told otherwise. Set for the time of the
+    run."""
+
     compile: bool = False
     """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
     attack.options.compile compiles generation."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv.data.identity import difference, other_classes
+from fastadv.gpu_settings import gpu_settings
 from fastadv.train import checkpoint
 from fastadv.train.accuracy import accuracy
 from fastadv.train.capture import IterationGraphs, create_graphs
@@ -169,7 +170,9 @@ class Trainer:
             CheckpointError: a checkpoint could not be written.
             FailedElsewhere: either, on the main process, as this one learns.
         """
+        config = self.config
         with ExitStack() as stack:
+            stack.enter_context(gpu_settings(self.device, cudnn_benchmark=config.cudnn_benchmark, tf32=config.tf32))
             on_main(self.processes, lambda: self._open_monitors(stack))
             if self.last_checkpoint is None:
                 self.save()
