@@ -354,8 +354,8 @@ class TrainConfig:
     tf32: bool = False
     """On a GPU, let matrix products in float32 round their factors to TensorFloat-32, with 10 bits of mantissa in place
     of 23, which tensor cores compute faster: each product may be off by some 1e-3 of itself, and a run no longer
-    repeats one without it, or on a CPU. Convolutions do so in PyTorch unless it is told otherwise. Set for the time of the
-    run."""
+    repeats one without it, or on a CPU. Convolutions do so in PyTorch unless it is told otherwise. Set for the time of
+    the run."""
 
     compile: bool = False
     """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
