@@ -17,6 +17,7 @@ import torch
 from benchmarks.device import DEVICE, REHEARSAL, SECONDS
 from benchmarks.first_calls import first_calls
 from benchmarks.harness import TABLES, Interleaved, Table, whole_seconds
+from benchmarks.launches import launches
 from benchmarks.trainers import CLASSES, random_trainer, step
 from fastadv import models
 from fastadv.train import AttackConfig, TrainConfig
@@ -39,7 +40,12 @@ ITERATIONS = Table(
         "autocast. Peak: of the first three iterations, above what was allocated before."
     ],
 )
-TABLES.append(ITERATIONS)
+LAUNCHES = Table(
+    "Launches of an iteration of training",
+    ["network", "m", "k", "options", "kernels", "launches by the host", "waits"],
+    notes=["With the loader's. A graph is one launch of all its kernels. Waits: of the host for the device."],
+)
+TABLES += [LAUNCHES, ITERATIONS]
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,13 @@ class Option:
 CHANNELS_LAST, COMPILE = {"channels_last": True}, {"compile": True}
 OPTIONS = [
     Option("plain"),
-    Option("capture", attack={"capture": True}),
+    Option("attack captured", attack={"capture": True}),
+    Option("iteration captured", config={"capture": True}),
     Option("fast", config={"fast": True}),
+    Option("fast, iteration captured", config={"fast": True, "capture": True}),
     Option("bfloat16, channels_last", precision="bfloat16", config=CHANNELS_LAST),
     Option("bfloat16, fast", precision="bfloat16", config={"fast": True}),
+    Option("bfloat16, fast, iteration captured", precision="bfloat16", config={"fast": True, "capture": True}),
 ]
 CLEAN = [
     Option("plain"),
@@ -127,3 +136,15 @@ def measure_iterations(benchmark: Any, network: Network, options: Sequence[Optio
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_iterations(benchmark: Any, network: Network) -> None:
     measure_iterations(benchmark, network, OPTIONS, CLEAN)
+
+
+@pytest.mark.skipif(REHEARSAL, reason="a rehearsal on the CPU launches nothing")
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_launches(network: Network) -> None:
+    k = network.m // 2
+    for option in OPTIONS:
+        call = iteration(network, k, option)
+        first_calls(LAUNCHES, f"{network}, {option.name}", call)
+        found = launches(call)
+        counts = (len(found.kernels), found.host, found.waits)
+        LAUNCHES.rows.append([network.name, str(network.m), str(k), option.name, *map(str, counts)])

@@ -12,6 +12,7 @@ from torch import nn
 from fastadv import PixelSpace, data
 from fastadv.distributed import ALONE, Processes, data_parallel
 from fastadv.train import AdversarialTask, TrainConfig, Trainer
+from fastadv.train.build import attack_options
 from fastadv.train.compiled import CompiledOrEager
 
 CLASSES = 1000
@@ -24,7 +25,8 @@ def random_trainer(
 
     Args:
         model: from images [m, 3, size, size] to logits [m, CLASSES].
-        config: m, accumulate, attack, precision, fast, channels_last, compile; the optimiser is SGD, whatever it says.
+        config: m, accumulate, attack, precision, fast, channels_last, compile, capture; the optimiser is SGD,
+            whatever it says.
         size: side of the images.
         device: where they and the model are.
         processes: that train together.
@@ -48,7 +50,7 @@ def random_trainer(
         eps=attack.size,
         space=space,
         seed=0,
-        attack_options={"validate": "first", "fast": config.fast, **attack.options},
+        attack_options=attack_options(config),
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     trainer = Trainer(

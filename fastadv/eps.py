@@ -35,6 +35,9 @@ class TruncatedNormalEps:
                 got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
                 raise ValueError(f"{name} must be positive and finite, got {got}")
 
-    def sample(self, n: int, *, seed: int, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
-        """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone."""
+    def sample(self, n: int, *, seed: int | Tensor, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
+        """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone.
+
+        A tensor as ``seed`` is read on the device: see :func:`fastadv.ops.noise_step_`.
+        """
         return ops.sample_eps(n, self.sigma, self.upper, seed, offset, device)

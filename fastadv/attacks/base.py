@@ -205,7 +205,7 @@ class Attack(ABC):
         return self._run_each(clean, labels, sizes, seed, offset)
 
     def _run_each(
-        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int, offset: int
+        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
         """What :meth:`at_each` yields, of N > 0 clean images [N, C, ...]. A caller's code runs between two sizes."""
         for size in sizes:
@@ -237,7 +237,7 @@ class Attack(ABC):
         return 0
 
     @abstractmethod
-    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
         """Make clean images adversarial in place, inside the eps ball and the pixel range: what an attack has to write.
 
         It runs in ``no_grad``. If it raises, adv must be as it was.

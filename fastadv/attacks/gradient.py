@@ -220,7 +220,7 @@ class GradientAttack(Attack):
         """Whether a step's direction depends on the previous one's, which is kept only then."""
         return type(self).direction is not GradientAttack.direction
 
-    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
         alphas = [alpha if self.ascend else -alpha for alpha in self.step_sizes(size)]
         gradient = self._input_gradient()
         steps = Steps(

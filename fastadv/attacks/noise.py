@@ -15,7 +15,7 @@ class _Noise(Attack):
     draws = True
     kind: ClassVar[str]
 
-    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int, offset: int) -> None:
+    def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
         ops.noise_step_(adv, adv, size.eps, self.kind, seed, offset, self.space)
 
 

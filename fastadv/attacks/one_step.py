@@ -21,7 +21,7 @@ class OneStepAttack(GradientAttack):
         return [size.eps]
 
     def _run_each(
-        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int, offset: int
+        self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
         """One gradient for all sizes: eps only scales the step. Never captured, for no iteration is run twice."""
         if self.starts_elsewhere:  # and so has another gradient for another size

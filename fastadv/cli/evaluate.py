@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.config_errors import scale_remark
 from fastadv.utils import devices
 from fastadv.utils.files import make_folder, only_writer
+from fastadv.utils.gpu_settings import gpu_settings
 from fastadv.utils.optional_deps import require
 from fastadv.utils.signals import exit_code, interrupt, on_first_signal
 from fastadv.utils.text import printable, printable_lines
@@ -70,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
         file = on_main(processes, lambda: _records(arguments.out))
 
         def measure() -> None:
-            records = run(sweep, subjects, file, processes)
+            with settings_of(arguments, sweep.device):
+                records = run(sweep, subjects, file, processes)
             on_main(processes, lambda: _show(records, file, arguments.out))
 
         return arguments.out, measure
@@ -174,6 +176,23 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="make the same examples in less time: BatchNorm folded, CUDA graphs on a GPU; differs by rounding",
     )
     add_machine_options(parser)
+    add(
+        "--cudnn-benchmark",
+        "--cudnn_benchmark",
+        action="store_true",
+        help="on a GPU, let cuDNN try its algorithms and keep the fastest: two runs may then differ by rounding",
+    )
+    add(
+        "--tf32",
+        action="store_true",
+        help="on a GPU, let matrix products in float32 use TensorFloat-32, 10 bits of mantissa in place of 23: each "
+        "product may be off by some 1e-3 of itself, and results no longer repeat those without it",
+    )
+
+
+def settings_of(arguments: argparse.Namespace, device: torch.device | str) -> AbstractContextManager[None]:
+    """The block within which a command measures."""
+    return gpu_settings(torch.device(device), cudnn_benchmark=arguments.cudnn_benchmark, tf32=arguments.tf32)
 
 
 def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, list[Subject]]:

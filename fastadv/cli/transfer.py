@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.arguments import create_parser, parse, whole
-from fastadv.cli.evaluate import add_run_options, add_subjects, resumable, sweep_of
+from fastadv.cli.evaluate import add_run_options, add_subjects, resumable, settings_of, sweep_of
 from fastadv.cli.model_options import add_options
 from fastadv.cli.model_specs import load_subjects
 from fastadv.distributed import Processes
@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
         sweep, subjects, file = _prepare(arguments)
 
         def measure() -> None:
-            records = run_transfer(sweep, subjects, file)
+            with settings_of(arguments, sweep.device):
+                records = run_transfer(sweep, subjects, file)
             together, left_out = beside(records, file.records)
             written = [file.path, *_write(together, arguments)]
             print("written:", *map(printable, map(str, written)), sep="\n  ")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastadv import data
+from fastadv import attacks, data
 from fastadv.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
@@ -28,6 +28,9 @@ from fastadv.train.tasks.free import FreeTask
 from fastadv.train.trainer import Trainer
 from fastadv.train.validation import chance
 from fastadv.utils.optional_deps import require
+
+# The loaders clip what they make into the space: a look at each minibatch would find nothing.
+_VALIDATE = {"validate": "first"}
 
 
 def create_trainer(
@@ -171,21 +174,30 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         **{"space": config.data.pixel_space, "eps": attack.size},
         **{"label_smoothing": config.label_smoothing, "aux_weight": config.aux_weight},
     }
-    # The loaders clip what they make into the space: a look at each minibatch would find nothing.
-    validate = {"validate": "first"}
     if attack.training == "free":
-        return FreeTask(model, accumulate=config.accumulate, **validate | attack.options, **options)
+        return FreeTask(model, accumulate=config.accumulate, **_VALIDATE | attack.options, **options)
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
     options["seed"] = config.seed
-    attack_options = {**validate, "bn": attack.bn, "fast": config.fast, **attack.options}
+    given = attack_options(config)
     if attack.training == "fast":
-        alpha = attack_options.pop("alpha", None)
-        return fast_task(model, alpha=alpha, attack_options=attack_options, **options)
+        return fast_task(model, alpha=given.pop("alpha", None), attack_options=given, **options)
     return AdversarialTask(
         model,
         attack=attack.name,
         k=attack.k,
         lambda_=attack.lambda_,
-        attack_options=attack_options,
+        attack_options=given,
         **options,
     )
+
+
+def attack_options(config: TrainConfig) -> dict[str, Any]:
+    """What the attack of Algorithm 1 or of fast training is created with, besides what the task gives it."""
+    attack = config.attack
+    options = {**_VALIDATE, "bn": attack.bn, "fast": config.fast, **attack.options}
+    if config.capture and options.pop("fast"):
+        # The rest of it, capture of the generation alone, would hold the memory of a second recording.
+        kind = attacks.PGD if attack.training == "fast" else attacks.get(attack.name)
+        if attack.bn == "eval" and issubclass(kind, attacks.GradientAttack):
+            options.setdefault("fold_bn", True)
+    return options

@@ -247,9 +247,26 @@ class TrainConfig:
     channels_last: bool = False
     """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""
 
+    cudnn_benchmark: bool = False
+    """On a GPU, have cuDNN try its algorithms for each new shape of a convolution and keep the fastest. Which that is
+    depends on the machine and the moment: two runs, or a run and its continuation, may then differ by rounding. Set for
+    the time of the run."""
+
+    tf32: bool = False
+    """On a GPU, let matrix products in float32 round their factors to TensorFloat-32, with 10 bits of mantissa in place
+    of 23, which tensor cores compute faster: each product may be off by some 1e-3 of itself, and a run no longer
+    repeats one without it, or on a CPU. Convolutions do so in PyTorch unless it is told otherwise. Set for the time of
+    the run."""
+
     compile: bool = False
     """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
     attack.options.compile compiles generation."""
+
+    capture: bool = False
+    """Record the whole iteration as CUDA graphs, its examples' generation, both passes and the optimiser's step, and
+    replay them: an iteration is then some ten launches, and no longer hundreds. For networks whose kernels are shorter
+    than their launches. One process, accumulate 1, without compile; not for attack.training free. What cannot be
+    recorded runs without, and a line says why. attack.options.capture records generation alone."""
 
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
@@ -292,6 +309,31 @@ class TrainConfig:
             check_integer("threads", self.threads, least=1, most=MOST_THREADS)
         if self.attack.training == "algorithm1":
             self._check_mixture()
+        if self.capture:
+            self._check_capture()
+
+    def _check_capture(self) -> None:
+        """Refuse by name what a recorded iteration does not hold."""
+        from fastadv import attacks
+        from fastadv.attacks.iterative import PaperIterativeAttack
+
+        options = self.attack.options
+        varying = issubclass(attacks.get(self.attack.name), PaperIterativeAttack) and "steps" not in options
+        clashes = {
+            f"accumulate {self.accumulate}": self.accumulate > 1,
+            "compile": self.compile,
+            "attack.training free": self.attack.training == "free",
+            "attack.options.compile": options.get("compile"),
+            "attack.options.capture, which is a part of it": options.get("capture"),
+            "attack.options.validate always: images within a recording are not looked at": (
+                options.get("validate") == "always"
+            ),
+            f"attack.name {self.attack.name} with sizes that are drawn, which change its number of steps: set "
+            f"attack.eps or attack.options.steps": varying and self.attack.k > 0 and self.attack.eps is None,
+        }
+        refused = [name for name, clash in clashes.items() if clash]
+        if refused:
+            raise ValueError(f"capture does not go with {'; nor with '.join(refused)}")
 
     def _check_mixture(self) -> None:
         """Refuse a minibatch whose clean and adversarial examples do not add up."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from fastadv.train.tasks.adversarial import Hits
+from fastadv.utils.rng import RecordedDraws
 
 
 class Task(Protocol):
@@ -18,9 +20,19 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class RecordableTask(Task, Protocol):
+    """A task whose call can be recorded as a CUDA graph, and the replays counted as calls."""
+
+    def adversarial_of(self, m: int) -> int: ...
+    def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]: ...
+    def replay(self, draws: RecordedDraws) -> None: ...
+
+
 class Averages(Protocol):
     """Weights averaged over the iterations, in a module like the model."""
 
     module: nn.Module
 
     def update(self, model: nn.Module, step: int) -> None: ...
+    def get_decay(self, step: int) -> float: ...

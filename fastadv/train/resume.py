@@ -20,7 +20,7 @@ _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
     # What computes the same up to rounding.
-    *("fast", "channels_last", "compile"),
+    *("fast", "channels_last", "compile", "capture", "cudnn_benchmark"),
     *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
 }
 _ABSENT = object()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from fastadv.data.fingerprint import difference, other_classes
 from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import ALONE, Processes, average_buffers, gathered, gathered_on_main, on_all, on_main
 from fastadv.train import checkpoint
+from fastadv.train.capture import IterationGraphs, create_graphs
 from fastadv.train.config import TrainConfig
 from fastadv.train.epoch_metrics import RunningMeans
 from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
@@ -24,6 +25,7 @@ from fastadv.train.protocols import Averages, Task
 from fastadv.train.run_state import run_misfit
 from fastadv.train.step_metrics import Tally, Totals
 from fastadv.train.validation import accuracy
+from fastadv.utils.gpu_settings import gpu_settings
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -45,6 +47,20 @@ class NonFiniteLoss(ArithmeticError):
         self.iteration = iteration
         self.indices = indices
         self.checkpoint = checkpoint
+
+
+class _Begun(NamedTuple):
+    """An iteration before its weights' update.
+
+    Args:
+        tally: shared, to be waited for.
+        seen: of each minibatch, the loss and the indices [m].
+        update: the weights and their averages, as the iteration with this number.
+    """
+
+    tally: Tally
+    seen: list[tuple[Tensor, Tensor]]
+    update: Callable[[int], None]
 
 
 class Trainer:
@@ -123,6 +139,7 @@ class Trainer:
         self._pace = Pace()
         self._means = RunningMeans()
         self._monitors: list[Monitor] = []
+        self._graphs = self._create_graphs() if config.capture else None
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +171,9 @@ class Trainer:
             CheckpointError: a checkpoint could not be written.
             FailedElsewhere: either, on the main process, as this one learns.
         """
+        config = self.config
         with ExitStack() as stack:
+            stack.enter_context(gpu_settings(self.device, cudnn_benchmark=config.cudnn_benchmark, tf32=config.tf32))
             on_main(self.processes, lambda: self._open_monitors(stack))
             if self.last_checkpoint is None:
                 self.save()
@@ -190,33 +209,66 @@ class Trainer:
 
     def train_step(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """One iteration on as many minibatches as are accumulated, of images [m, C, H, W] and labels [m]."""
-        self.optimizer.zero_grad()
-        tally = Tally(self.device, self.processes)
-        seen: list[tuple[Tensor, Tensor]] = []  # of each minibatch, the loss and the indices [m]
-        for images, labels in minibatches:
-            last = len(seen) + 1 == self.config.accumulate
-            with nullcontext() if last else self._local_backward():
-                with self._autocast():
-                    loss = self.task(self._arranged(images), labels)
-                tally.add(loss, self.task.hits())
-                seen.append((loss.detach(), self.train_loader.indices))
-                if last:
-                    tally.share(stop=self._asked_to_stop)
-                (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
-            self._pace.count(len(images) * self.processes.world_size)
-        totals = tally.wait()
+        begun = self._begin(minibatches) if self._graphs is None else self._begin_on(self._graphs, minibatches)
+        totals = begun.tally.wait()
         if not totals.finite:
-            self._refuse_loss(seen)
+            self._refuse_loss(begun.seen)
         self._totals, self._lr = totals, self.optimizer.param_groups[0]["lr"]
         self._agreed_to_stop = totals.stop
-        if self.config.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
-        self.optimizer.step()
+        begun.update(self.step + 1)
         self.schedule.step()
         self._means.add(totals)
         self.step += 1
+
+    def _begin(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> _Begun:
+        self.optimizer.zero_grad()
+        tally = Tally(self.device, self.processes)
+        seen: list[tuple[Tensor, Tensor]] = []
+        for images, labels in minibatches:
+            last = len(seen) + 1 == self.config.accumulate
+            with nullcontext() if last else self._local_backward():
+                loss = self._forward(images, labels, tally)
+                seen.append((loss.detach(), self.train_loader.indices))
+                if last:
+                    tally.share(stop=self._asked_to_stop)
+                self._backward(loss)
+            self._pace.count(len(images) * self.processes.world_size)
+        return _Begun(tally, seen, self._update)
+
+    def _begin_on(self, graphs: IterationGraphs, minibatches: Iterable[tuple[Tensor, Tensor]]) -> _Begun:
+        """The same of a single minibatch, by graphs as soon as they are recorded."""
+        [(images, labels)] = minibatches
+        iteration = graphs.choose(images, labels)
+        loss, tally = iteration.forward(images, labels)
+        tally.share(stop=self._asked_to_stop)
+        iteration.backward(loss)
+        self._pace.count(len(images))
+        return _Begun(tally, [(loss.detach(), self.train_loader.indices)], iteration.update)
+
+    def _forward_alone(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tally]:
+        self.optimizer.zero_grad()
+        tally = Tally(self.device, self.processes)
+        return self._forward(images, labels, tally), tally
+
+    def _forward(self, images: Tensor, labels: Tensor, tally: Tally) -> Tensor:
+        """The loss of images [m, C, H, W] with labels [m]."""
+        with self._autocast():
+            loss = self.task(self._arranged(images), labels)
+        tally.add(loss, self.task.hits())
+        return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+
+    def _update(self, iteration: int) -> None:
+        self._step_weights()
         if self.averages is not None:
-            self.averages.update(self.model, self.step)
+            self.averages.update(self.model, iteration)
+
+    def _step_weights(self) -> None:
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
+        self.optimizer.step()
 
     def request_stop(self, because: str | None = None) -> None:
         """Make :meth:`fit` save a checkpoint and return after the iteration that is under way.
@@ -236,6 +288,20 @@ class Trainer:
     def _checkpoint_is_due(self) -> bool:
         every = self.config.checkpoint_every
         return every > 0 and self.step % every == 0
+
+    def _create_graphs(self) -> IterationGraphs | None:
+        if not self.processes.alone:
+            raise ValueError(f"capture does not go with several processes, got {self.processes.world_size}")
+        return create_graphs(
+            self._forward_alone,
+            self._backward,
+            self._step_weights,
+            task=self.task,
+            model=self.model,
+            optimizer=self.optimizer,
+            averages=self.averages,
+            m=self.config.m,
+        )
 
     def _autocast(self) -> AbstractContextManager[None]:
         half = self.config.precision == "bfloat16"
@@ -369,6 +435,8 @@ class Trainer:
         # The number of minibatches of an iteration may be another: the task counts them, a run counts iterations.
         self.task.load_state_dict({**state["task"], "iteration": self.step * self.config.accumulate})
         self.optimizer.load_state_dict(state["optimizer"])
+        if self._graphs is not None:
+            self._graphs.forget()
         # Of what is in the file only what a schedule has; its function stays, which PyTorch would let a file change.
         before = self.schedule.state_dict()
         kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}

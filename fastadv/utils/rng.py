@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 
 import torch
+from torch import Tensor
+
+from fastadv.utils.recorded_number import RecordedNumber
 
 _SEED_LIMIT = 2**63 - 1
+
+
+class RecordedDraws:
+    """Where recorded work reads its place in a stream of random numbers.
+
+    Args:
+        device: of the work.
+
+    Attributes:
+        pair: [2] int64, the seed and the offset of the first example.
+        examples: that the work draws for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.pair = torch.zeros(2, dtype=torch.int64, device=device)
+        self.examples = 0
+        self._seed, self._offset = (RecordedNumber(place) for place in self.pair)
+
+    def set(self, seed: int, offset: int) -> None:
+        self._seed.set(seed)
+        self._offset.set(offset)
 
 
 class RandomStream:
@@ -41,19 +67,44 @@ class RandomStream:
         self.offset = 0
         self._generator = generator
         self._rank, self._world_size = 0, 1
+        self._recorded: RecordedDraws | None = None
 
     def split(self, rank: int, world_size: int) -> None:
         """Let this be the stream of process ``rank`` of ``world_size``."""
         self._rank, self._world_size = rank, world_size
 
-    def take(self, examples: int) -> tuple[int, int]:
-        """The (seed, offset) for the next ``examples`` examples of this process."""
+    def take(self, examples: int) -> tuple[int | Tensor, int]:
+        """The (seed, offset) for the next ``examples`` examples of this process.
+
+        While work is recorded the seed is a tensor [2] that holds both: see :meth:`recorded`.
+        """
+        if self._recorded is not None:
+            self._recorded.examples += examples
+            return self._recorded.pair, 0
+        return self._next(examples)
+
+    def _next(self, examples: int) -> tuple[int, int]:
         before = self._rank * examples  # those of lower ranks
         if self.seed is None:
             fresh = torch.randint(_SEED_LIMIT, (), generator=self._generator, device="cpu")
             return int(fresh), before
         offset, self.offset = self.offset, self.offset + self._world_size * examples
         return self.seed, offset + before
+
+    @contextmanager
+    def recorded(self, draws: RecordedDraws) -> Iterator[None]:
+        """Within the block :meth:`take` leaves the stream as it is: what a CUDA graph records there draws from
+        ``draws.pair``, and :meth:`replay` moves on before each replay."""
+        self._recorded, draws.examples = draws, 0
+        try:
+            yield
+        finally:
+            self._recorded = None
+
+    def replay(self, draws: RecordedDraws) -> None:
+        """Take for the examples that were recorded, and write where they begin to ``draws.pair``."""
+        if draws.examples:
+            draws.set(*self._next(draws.examples))
 
     def state_dict(self) -> dict[str, int | None]:
         """What a checkpoint needs to continue the stream where it stands."""

@@ -19,6 +19,10 @@ CUDA = torch.device("cuda", 0)
 aten = torch.ops.aten
 # Operators that run no kernel: they allocate, or look at a tensor in another way without the schema saying so.
 ALLOCATING = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "detach_"}
+# Arguments that are written to without the schema saying so.
+WRITTEN = dict.fromkeys(
+    (aten.cudnn_batch_norm.default, aten.native_batch_norm.default), ("running_mean", "running_var")
+)
 WITH_CPU_INDICES = ("aten::index", "aten::_unsafe_index")  # which PyTorch moves to the device itself
 
 
@@ -189,10 +193,19 @@ def _compute(runtime: Runtime, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _record(runtime: Runtime, func: Any, compute: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-    """Record an operator: its results have a place from now on, and values when they are replayed."""
+    """Record an operator: its results have a place from now on, and values when they are replayed.
+
+    One that returns nothing is not computed now: the CPU's would refuse sizes that have yet to be drawn.
+    """
+    assert runtime.recording is not None
+    if not func._schema.returns:
+        runtime.recording.record(lambda: compute())
+        return None
     written = _tensors(_written(func, args, kwargs))
     before = [tensor.clone() for tensor in written]
+    generator = torch.get_rng_state()
     result = compute()
+    torch.set_rng_state(generator)
     for tensor, values in zip(written, before, strict=True):
         tensor.copy_(values)
     places = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, kwargs))}
@@ -207,7 +220,6 @@ def _record(runtime: Runtime, func: Any, compute: Callable[[], Any], args: Any, 
             if is_own:
                 leaf.copy_(new)
 
-    assert runtime.recording is not None
     runtime.recording.record(step)
     return result
 
@@ -215,11 +227,8 @@ def _record(runtime: Runtime, func: Any, compute: Callable[[], Any], args: Any, 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
     """The arguments that the operator writes to."""
     by_name = dict(zip((one.name for one in func._schema.arguments), args, strict=False), **kwargs)
-    return [
-        by_name[one.name]
-        for one in func._schema.arguments
-        if one.alias_info is not None and one.alias_info.is_write and one.name in by_name
-    ]
+    names = [one.name for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
+    return [by_name[name] for name in (*names, *WRITTEN.get(func, ())) if name in by_name]
 
 
 def _copy(runtime: Runtime, func: Any, args: Any, kwargs: Any) -> Any:

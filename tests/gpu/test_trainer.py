@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fastadv import PixelSpace, TruncatedNormalEps
-from fastadv.train import AdversarialTask, AttackConfig, ModelConfig, TrainConfig, Trainer, create_trainer
 from fastadv.distributed import data_parallel
+from fastadv.train import AdversarialTask, AttackConfig, ModelConfig, TrainConfig, Trainer, create_trainer
 from tests.attacks.models import ConvNet, batch
 from tests.gpu.device import DEVICE, REHEARSAL, needs_streams
 from tests.train.conftest import few_digits  # noqa: F401  a fixture

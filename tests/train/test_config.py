@@ -217,6 +217,25 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: ScheduleConfig(decay=1.5), "schedule.decay must be a number above 0 and at most 1, got 1.5"),
         (lambda: ScheduleConfig(name="linear"), "schedule.name must be one of constant, cosine, exponential"),  # type: ignore[arg-type]
         (lambda: DataConfig(crop_padding=-1), "data.crop_padding"),
+        (lambda: TrainConfig(capture=True, accumulate=2), "capture does not go with accumulate"),
+        (lambda: TrainConfig(capture=True, compile=True), "capture does not go with compile"),
+        (
+            lambda: TrainConfig(capture=True, accumulate=2, compile=True),
+            "capture does not go with accumulate 2; nor with compile",
+        ),
+        (lambda: TrainConfig(capture=True, attack=free(eps=4.0, replays=2)), "not go with attack.training free"),
+        *(
+            (
+                lambda options=options: TrainConfig(capture=True, attack=AttackConfig(options=options)),
+                f"capture does not go with attack.options.{name}",
+            )
+            for name, options in (
+                ("compile", {"compile": True}),
+                ("capture", {"capture": True}),
+                ("validate always", {"validate": "always"}),
+            )
+        ),
+        (lambda: TrainConfig(capture=True, attack=AttackConfig(name="iter_ll")), "set attack.eps or attack.options"),
     ],
 )
 def test_wrong_values_from_python(make: Any, said: str) -> None:

@@ -453,6 +453,11 @@ def test_sync_bn_needs_gpus_for_one_process_too(config: TrainConfig, tmp_path: P
         create_trainer(replace(config, sync_bn=True), tmp_path)
 
 
+def test_capture_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    main, _ = together(2, runs.trainer_of, replace(config, m=16, capture=True), tmp_path)
+    assert (main.kind, main.text) == ("ValueError", "capture does not go with several processes, got 2")
+
+
 def test_sync_bn_needs_gpus(config: TrainConfig, tmp_path: Path) -> None:
     main, other = together(2, runs.sync_bn_on_cpu, replace(config, m=16), tmp_path)
     assert (main.kind, main.text) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from fastadv import PixelSpace, data
 from fastadv.train import (
     AdversarialTask,
     AttackConfig,
+    FreeTask,
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
@@ -27,8 +29,10 @@ from fastadv.train import (
     checkpoint,
     create_trainer,
 )
+from fastadv.train.capture import create_graphs
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.compiled import CompiledOrEager
+from fastadv.train.device_averages import DeviceAverages
 from tests.attacks.models import ConvNet, batch
 from tests.train.test_trainer import at_step, log_of, same
 
@@ -299,3 +303,42 @@ def test_compilation_that_fails(
     assert "torch.compile failed and training goes on without it" in said and "\n" not in said
     assert "there is no compiler" in said
     assert same(weights(trainer), weights(usual))
+
+
+# --- capture: where there is no GPU. Recorded runs are in tests/fake_cuda/cases/test_iterations.py -------------------
+
+
+def test_averages_on_the_device_are_those_of_the_host(config: TrainConfig, tmp_path: Path) -> None:
+    """With the same decays, and counters copied."""
+    trainer = create_trainer(replace(config, ema_decay=0.5), tmp_path)
+    assert trainer.averages is not None
+    other = copy.deepcopy(trainer.averages)
+    on_device = DeviceAverages(other, trainer.model, torch.device("cpu"))
+    minibatches = trainer.train_loader.epoch(0)
+    for step in range(1, 6):
+        trainer.train_step([next(minibatches)])
+        on_device.load(step)
+        on_device.apply()
+    for mine, theirs in zip(
+        other.module.state_dict().values(), trainer.averages.module.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_capture_without_a_gpu(config: TrainConfig, tmp_path: Path) -> None:
+    """It says so once, and the run is the one without."""
+    with pytest.warns(UserWarning, match="training runs without capture: CUDA graphs need a GPU") as caught:
+        trainer = fit(replace(config, capture=True), tmp_path / "captured")
+    assert len(caught) == 1
+    assert same(weights(trainer), weights(fit(config, tmp_path / "plain")))
+
+
+def test_capture_refuses_other_tasks_and_optimisers(config: TrainConfig, tmp_path: Path) -> None:
+    made = create_trainer(config, tmp_path)
+    options = {name: getattr(made, name) for name in ("model", "task", "optimizer", "averages")}
+    for other, said in (
+        ({"task": FreeTask(made.model, eps=4, space=PixelSpace.unit())}, "a task whose calls can be recorded"),
+        ({"optimizer": torch.optim.Adagrad(made.model.parameters())}, "RMSpropTF, SGD, AdamW, got Adagrad"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            create_graphs(made._forward_alone, made._backward, made._step_weights, m=32, **options | other)

@@ -247,6 +247,9 @@ def test_finished_run_is_left_alone(config: TrainConfig, tmp_path: Path) -> None
         (lambda c: replace(c, schedule=replace(c.schedule, name="constant"), seed=7), "seed was 0 and is now 7"),
         (lambda c: replace(c, keep=9, log_every=1, checkpoint_every=1, threads=2), None),
         (lambda c: replace(c, fast=True, channels_last=True), None),
+        pytest.param(
+            lambda c: replace(c, capture=True), None, marks=pytest.mark.filterwarnings("ignore:training runs without")
+        ),
         *(
             (lambda c, name=name: replace(c, attack=replace(c.attack, options={name: True})), None)
             for name in ("fast", "fold_bn", "compile", "capture")

@@ -28,6 +28,9 @@ class Recorder(Protocol):
             NotCapturable: the work waits for the device, or leaves it.
         """
 
+    def watch(self, work: Work) -> str | None:
+        """Run the work once to its end, as it will be recorded; why it cannot be, or None."""
+
     def record(self, work: Work) -> Work:
         """The replay of the work, which this call records without running it."""
 
@@ -59,14 +62,13 @@ class CudaRecorder:
         self._used = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def rehearse(self, work: Work) -> None:
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        try:
-            with torch.cuda.stream(self._stream), refusing_waits(self._device):
-                work()
-        finally:  # also what was begun before an error, and would otherwise run on beside what follows
-            current.wait_stream(self._stream)
-        _forget_workspaces()
+        with self._on_own_stream(), refusing_waits(self._device):
+            work()
+
+    def watch(self, work: Work) -> str | None:
+        with self._on_own_stream(), noting_waits(self._device) as reasons:
+            work()
+        return next(iter(reasons), None)
 
     def record(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
@@ -82,6 +84,18 @@ class CudaRecorder:
                 raise
         _forget_workspaces()
         return graph.replay
+
+    @contextmanager
+    def _on_own_stream(self) -> Iterator[None]:
+        """Behind what was queued before the block, and before what is queued after it."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:  # also what was begun before an error, and would otherwise run on beside what follows
+            current.wait_stream(self._stream)
+        _forget_workspaces()
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
@@ -120,8 +134,20 @@ def refusing_waits(device: torch.device) -> Iterator[None]:
     It is better found out before recording begins. What PyTorch's operators do not show of themselves, such as an
     extension that synchronises, makes the recording fail instead.
     """
-    with _RefusingWaits(device):  # type: ignore[no-untyped-call]
+
+    def refuse(reason: str) -> None:
+        raise NotCapturable(reason)
+
+    with _Watching(device, refuse):  # type: ignore[no-untyped-call]
         yield
+
+
+@contextmanager
+def noting_waits(device: torch.device) -> Iterator[list[str]]:
+    """Within the block, what :func:`refusing_waits` would raise is added to the list that it is given."""
+    reasons: list[str] = []
+    with _Watching(device, reasons.append):  # type: ignore[no-untyped-call]
+        yield reasons
 
 
 _WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -129,20 +155,23 @@ _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 _ERROR_CHECKS = (torch.ops.aten._linalg_check_errors.default,)
 
 
-class _RefusingWaits(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, device: torch.device) -> None:
+class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls ``found`` with the reason for each operator that no graph can hold."""
+
+    def __init__(self, device: torch.device, found: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._kind = device.type
+        self._found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = _tensors((args, kwargs))
         if any(tensor.device.type == self._kind for tensor in tensors) and waits(func, tensors):
-            raise NotCapturable(f"the model waits for the device, in {func}")
+            self._found(f"the model waits for the device, in {func}")
         result = func(*args, **(kwargs or {}))
         tensors += _tensors(result)
         devices = {str(tensor.device) for tensor in tensors if tensor.dim() > 0 or func in _COPIES}
         if len(devices) > 1:
-            raise NotCapturable(f"the model moves data between {' and '.join(sorted(devices))}, in {func}")
+            self._found(f"the model moves data between {' and '.join(sorted(devices))}, in {func}")
         return result
 
 

@@ -16,6 +16,7 @@ from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.steps import Steps
 from fastadv.utils import devices
 from fastadv.utils.log import remarks
+from fastadv.utils.recorded_number import RecordedNumber
 from fastadv.utils.stacklevel import caller_level
 
 _MOST_SHAPES = 4  # each keeps the memory of an iteration
@@ -140,10 +141,10 @@ class CapturedIteration:
         self._adv = torch.empty_like(adv)
         self._clean = torch.empty_like(adv) if steps.keeps_clean else self._adv
         wide = torch.float64 if adv.dtype == torch.float64 else torch.float32
-        self._eps, self._alpha = (_Input(adv.new_empty(len(adv), dtype=wide)) for _ in range(2))  # [N], [N]
+        self._eps, self._alpha = (RecordedNumber(adv.new_empty(len(adv), dtype=wide)) for _ in range(2))  # [N], [N]
         self._labels = None if state.target is None else torch.empty_like(state.target)  # [N]
         draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # a stream of random numbers
-        self._seed, self._offset = _Input(draws[0]), _Input(draws[1])
+        self._seed, self._offset = RecordedNumber(draws[0]), RecordedNumber(draws[1])
         self._load(state)
         self._alpha.set(state.alpha)
         own = AttackState(self._adv, self._clean, self._eps.place, self._alpha.place, self._labels, draws, offset=0)
@@ -188,26 +189,6 @@ def _next_(steps: Steps, own: AttackState) -> None:
     if direction is not None and own.direction is not None and own.direction is not direction:
         direction.copy_(own.direction)
         own.direction = direction
-
-
-class _Input:
-    """Where a recorded iteration reads a number, or one per example; a number that is there already is not written.
-
-    Args:
-        place: [N] or scalar.
-    """
-
-    def __init__(self, place: Tensor) -> None:
-        self.place = place
-        self._number: float | None = None
-
-    def set(self, value: float | Tensor) -> None:  # number or as the place
-        if isinstance(value, Tensor):
-            self.place.copy_(value)
-            self._number = None
-        elif value != self._number:
-            self.place.fill_(value)
-            self._number = value
 
 
 def _fixed(gradient: InputGradient, steps: Steps, adv: Tensor) -> Hashable:

@@ -44,7 +44,7 @@ class Size:
         return cls(wide.to(images.device), None if wide.is_cuda else lambda: wide)
 
     @classmethod
-    def drawn(cls, eps: TruncatedNormalEps, images: Tensor, *, seed: int, offset: int) -> Size:
+    def drawn(cls, eps: TruncatedNormalEps, images: Tensor, *, seed: int | Tensor, offset: int) -> Size:
         """One draw per image [N, C, ...], which is the same on every device."""
         draw = partial(eps.sample, len(images), seed=seed, offset=offset)
         return cls(draw(device=images.device), draw)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from fastadv.train.tasks.batch_reuse import overwriting
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
 from fastadv.utils.model_outputs import split_heads
+from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
@@ -202,7 +204,7 @@ class AdversarialTask(MinibatchTask):
                 f"attack that does without, such as step_ll"
             )
         self._join_processes()
-        k = min(self.k, len(images)) if self.iteration >= self.start_after else 0
+        k = self.adversarial_of(len(images))
         if k:
             with overwriting(images) as again:
                 if again:
@@ -214,6 +216,25 @@ class AdversarialTask(MinibatchTask):
             self._model_writes = True
             warnings.warn(_WRITES, stacklevel=2)
         return loss
+
+    def adversarial_of(self, m: int) -> int:
+        """How many of the next minibatch's m examples become adversarial."""
+        return min(self.k, m) if self.iteration >= self.start_after else 0
+
+    @contextmanager
+    def recorded(self, draws: RecordedDraws) -> Iterator[None]:
+        """Around a call that a CUDA graph records, which is no iteration: :meth:`replay` goes before each replay."""
+        iteration = self.iteration
+        try:
+            with self.attack.stream.recorded(draws):
+                yield
+        finally:
+            self.iteration = iteration
+
+    def replay(self, draws: RecordedDraws) -> None:
+        """Count a call whose work is replayed from a graph, and give it the random numbers of its own examples."""
+        self.iteration += 1
+        self.attack.stream.replay(draws)
 
     def _join_processes(self) -> None:
         """Split the attack's draws among the processes as they are now: the group may be younger than the task."""

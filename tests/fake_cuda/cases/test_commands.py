@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from fastadv import cli
 from fastadv.evaluate import Record, TransferRecord, read_records
+from fastadv.train import Trainer, checkpoint
 from tests.evaluate.test_evaluate_cli import save_run
 from tests.study.conftest import scale  # noqa: F401  a fixture
+from tests.train.conftest import few_digits  # noqa: F401  a fixture
 
 DEVICES = ("cpu", "auto")
 
@@ -30,6 +34,40 @@ def test_evaluate(tmp_path: Path, options: str) -> None:
         )
         found.append([(r.attack, r.top1, r.top5, r.correct) for r in read_records(out / "robustness.jsonl", Record)])
     assert found[0] == found[1]
+
+
+SETTINGS = ("--cudnn-benchmark", "--tf32")
+
+
+def of_the_gpu() -> tuple[bool, str]:
+    return torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+
+
+def test_settings_of_an_evaluation_are_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, before = save_run(tmp_path / "run"), of_the_gpu()
+    for options in ((), SETTINGS):
+        out = tmp_path / f"with {len(options)}"
+        command("evaluate", run, "--attacks", "fgsm", "--eps", "4", "--limit", "20", "--out", out, *options)
+        for record in read_records(out / "robustness.jsonl", Record):
+            assert {name for name in record.versions if name in ("cudnn_benchmark", "tf32")} == {
+                option[2:].replace("-", "_") for option in options
+            }
+        said = "cudnn_benchmark and tf32: on for this run on cuda:0"
+        assert (said in capsys.readouterr().err) is bool(options)
+        assert of_the_gpu() == before
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_settings_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """They hold while it runs, are in its configuration, and are put back."""
+    before, held = of_the_gpu(), []
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda *given: held.append(of_the_gpu()) or step(*given))
+    command("train", "--out", tmp_path / "run", "--epochs", "1", "--model.options.width", "0.25", *SETTINGS)
+    assert set(held) == {(True, "high")} and of_the_gpu() == before == (False, "highest")
+    config = checkpoint.load_config(checkpoint.resolve(tmp_path / "run"))
+    assert config.cudnn_benchmark and config.tf32
+    assert "cudnn_benchmark and tf32: on for this run on cuda:0" in capsys.readouterr().err
 
 
 def test_transfer(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.trainers import CLASSES, random_trainer
 from fastadv import PixelSpace, attacks, models
-from fastadv.train import AttackConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from fastadv.train import AttackConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig, create_trainer
 from tests.attacks.models import ConvNet
 from tests.fake_cuda.runtime import Counts, Runtime
 from tests.train.conftest import few_digits  # noqa: F401  a fixture
@@ -93,3 +94,45 @@ def test_an_iteration_of_training(gpu: Runtime, tmp_path: Path, options: dict[st
     assert +gpu.counts.waits == {"Event.synchronize": 1}
     assert +gpu.counts.blocking_copies == {}
     assert gpu.counts.launched <= most, gpu.counts.launches.most_common()
+
+
+# Of an iteration that is replayed, of any network: its three parts, the minibatch's images and labels, the place in the
+# stream of random numbers, the sums on their way to the host, and three of the loader; where they change, the rates of
+# two groups or a decay.
+REPLAYED: dict[str, tuple[dict[str, Any], int]] = {
+    "clean": ({"attack": AttackConfig(k=0)}, 9),
+    "plain": ({}, 10),
+    "bfloat16": ({"precision": "bfloat16"}, 10),
+    "clipped": ({"clip_grad_norm": 1.0}, 10),
+    "averaged": ({"ema_decay": 0.9}, 11),
+    "a schedule": ({"schedule": ScheduleConfig(name="cosine")}, 12),
+    "rmsprop_tf": ({"optimizer": OptimizerConfig(name="rmsprop_tf", lr=0.01)}, 10),
+    "fast": ({"fast": True}, 10),
+}
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(("options", "most"), REPLAYED.values(), ids=REPLAYED)
+def test_a_captured_iteration(gpu: Runtime, tmp_path: Path, options: dict[str, Any], most: int) -> None:
+    """The first runs as it is, the second is watched, the third recorded. It waits as one that is not recorded does."""
+    trainer = create_trainer(replace(CONFIG, capture=True, **options), tmp_path / "run")
+    minibatches = trainer.train_loader.epoch(0)
+    for _ in range(4):
+        gpu.counts = Counts()
+        trainer.train_step([next(minibatches)])
+    assert gpu.counts.launches["graph"] == 3
+    assert +gpu.counts.waits == {"Event.synchronize": 1}
+    assert +gpu.counts.blocking_copies == {}
+    assert gpu.counts.launched == most, gpu.counts.launches.most_common()
+
+
+@pytest.mark.parametrize(("name", "size"), [("small_cnn", 16), ("torchvision/resnet50", 32)])
+def test_a_captured_iteration_of_any_network(gpu: Runtime, name: str, size: int) -> None:
+    config = TrainConfig(m=4, attack=AttackConfig(k=2), capture=True)
+    model = models.create(name, num_classes=CLASSES)
+    trainer, _ = random_trainer(model, config, size=size, device=torch.device("cuda", 0))
+    for _ in range(4):
+        minibatch = next(trainer.train_loader.epoch(0))
+        gpu.counts = Counts()
+        trainer.train_step([minibatch])
+    assert gpu.counts.launched == 7, gpu.counts.launches.most_common()
