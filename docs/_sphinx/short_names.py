@@ -1,0 +1,28 @@
+"""Links for names that docstrings write as a reader of the code does: ``PixelSpace.unit``, without the module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
+
+def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
+    """A link to the documented object whose name ends like that; the shortest, which is a base class's method."""
+    if node.get("refdomain") != "py" or node["reftype"] == "class" and "." not in node["reftarget"]:
+        return None
+    objects = env.domains.python_domain.objects
+    ending = "." + node["reftarget"].rpartition(".")[2] if "fastadv." in node["reftarget"] else "." + node["reftarget"]
+    for name in sorted((name for name in objects if name.endswith(ending)), key=len):
+        place = objects[name]
+        return make_refnode(app.builder, node["refdoc"], place.docname, place.node_id, content, name)
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("missing-reference", resolve)
+    return {"parallel_read_safe": True}
