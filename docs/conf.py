@@ -19,7 +19,7 @@ root_doc = "docs/index"
 include_patterns = ["docs/**", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = ["build", ".*", "docs/results/*/tables", "docs/_sphinx", "docs/_static"]
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "sphinx_copybutton", "command_help", "short_names", "titles"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "sphinx_copybutton", "command_help", "short_names", "titles", "attack_options"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r".*"),  # types of annotations: other projects' (nothing is fetched to link to them), or not public
