@@ -1,4 +1,4 @@
-# make demo, make test, make lint, make bench, make gpu: each sets up what it needs in .venv and skips what is already done.
+# make demo, check, test, lint, docs, bench, gpu: each sets up what it needs in .venv and skips what is already done.
 # Paths are relative, so that a folder with a space in its name works.
 
 PYTHON ?= python3
@@ -14,7 +14,11 @@ WORKERS := 2
 SHARED := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint bench gpu format clean
+# The documentation's tools have an environment of their own, which sees .venv: torchattacks asks for an older requests
+# than Sphinx does. pip says so when it installs them.
+DOCS := $(VENV)/docs
+
+.PHONY: demo check test lint docs bench gpu format clean
 
 demo: $(VENV)/built
 	$(RUN) -m fastadv.demo
@@ -27,6 +31,11 @@ lint: $(VENV)/built
 	$(RUN) -m ruff format --check .
 	find csrc tests/simt -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format --dry-run -Werror {} +
 	$(RUN) -m mypy
+
+# Strict: a broken link, a page outside of the navigation or a warning of any kind fails.
+docs: $(DOCS)/ready
+	OMP_WAIT_POLICY=passive $(DOCS)/bin/python -m sphinx -q -n -W --keep-going -j auto -c docs . build/docs
+	@echo "The documentation is in build/docs/index.html"
 
 bench: $(VENV)/built
 	$(RUN) -m pytest benchmarks --report auto
@@ -49,6 +58,12 @@ $(VENV)/ready: constraints.txt pyproject.toml
 # compat: a path, not an import hook, for which Python started beside the clone would find the clone itself instead.
 $(VENV)/built: $(VENV)/ready $(SOURCES)
 	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,lint,dali]'
+	@touch $@
+
+$(DOCS)/ready: $(VENV)/built
+	$(RUN) -m venv $(DOCS)
+	$(DOCS)/bin/python docs/_sphinx/share_packages.py "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt 'fastadv[docs]'
 	@touch $@
 
 clean:
