@@ -17,8 +17,7 @@ from fastadv.evaluate.figures import SVG_STYLE
 
 ROOT = Path(__file__).parent.parent
 TRAINING, ATTACKS = (
-    ROOT / "benchmarks/results" / name
-    for name in ("2026-11-intel-xeon-2-threads.md", "2026-11-amd-epyc-attacks.md")
+    ROOT / "benchmarks/results" / name for name in ("2026-11-intel-xeon-2-threads.md", "2026-11-amd-epyc-attacks.md")
 )
 CHART = ROOT / "docs/performance/overview.svg"
 

@@ -19,7 +19,16 @@ root_doc = "docs/index"
 include_patterns = ["docs/**", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = ["build", ".*", "docs/results/*/tables", "docs/_sphinx", "docs/_static"]
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "sphinx_copybutton", "command_help", "short_names", "titles", "attack_options"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "myst_nb",
+    "sphinx_copybutton",
+    "command_help",
+    "short_names",
+    "titles",
+    "attack_options",
+]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r".*"),  # types of annotations: other projects' (nothing is fetched to link to them), or not public
@@ -37,6 +46,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+strip_signature_backslash = True  # or napoleon writes lambda_ without its underscore
 
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
 myst_heading_anchors = 3

@@ -19,7 +19,7 @@ COLUMNS = "80"  # the width that argparse assumes without a terminal
 
 
 class CommandHelp(SphinxDirective):
-    """``{command-help} train`` shows the output of ``fastadv train --help``; without a command, of ``fastadv --help``."""
+    """``{command-help} train`` shows what ``fastadv train --help`` prints; without a command, ``fastadv --help``."""
 
     optional_arguments = 1
     final_argument_whitespace = True

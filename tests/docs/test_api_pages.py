@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 PAGES = Path(__file__).parents[2] / "docs" / "api"
-MODULES = ("fastadv", "fastadv.ops", "fastadv.attacks", "fastadv.train", "fastadv.evaluate", "fastadv.models", "fastadv.data")
+MODULES = ("fastadv", *(f"fastadv.{name}" for name in ("attacks", "data", "evaluate", "models", "ops", "train")))
 
 
 def public(module: str) -> dict[str, Any]:
