@@ -6,6 +6,7 @@ by the same relative paths that work on a code host. Nothing on a page is loaded
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -52,7 +53,8 @@ myst_enable_extensions = ["colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300  # seconds a cell, on a busy machine
+logging.getLogger("traitlets").setLevel(logging.WARNING)
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
