@@ -1,4 +1,5 @@
-# make demo, make test, make lint, make bench, make gpu, make test-oldest: each sets up what it needs in .venv and skips what is already done.
+# make demo, check, test, lint, docs, bench, gpu, test-oldest, sdist, wheels: each sets up what it needs in .venv and
+# skips what is already done.
 # Paths are relative, so that a folder with a space in its name works.
 
 PYTHON ?= python3
@@ -18,7 +19,11 @@ OLDEST_PYTHON := $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYT
 OLDEST_TESTS := tests/test_symbols.py tests/cuda_host tests/fake_cuda tests/gpu tests/ops
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-oldest lint bench gpu format sdist wheels clean
+# The documentation's tools have an environment of their own, which sees .venv: torchattacks asks for an older requests
+# than Sphinx does. pip says so when it installs them.
+DOCS := $(VENV)/docs
+
+.PHONY: demo check test test-oldest lint docs bench gpu format sdist wheels clean
 
 demo: $(VENV)/built
 	$(RUN) -m fastadv.cli.demo
@@ -37,11 +42,26 @@ test-oldest: $(OLDEST)/ready
 	here=$$PWD && cd $(OLDEST)/sources && FASTADV_OTHER_BUILD="$$here/fastadv" ../bin/python -m pytest $(SHARED) $(OLDEST_TESTS)
 	cd $(OLDEST)/sources && FASTADV_TEST_DEVICE=cpu ../bin/python -m pytest $(SHARED) tests/gpu
 
+# For the edit loop: what is quick and says most, in about a minute besides lint.
+CHECKED := tests/ops tests/attacks/test_agreement.py tests/attacks/test_by_hand.py tests/attacks/test_isolation.py \
+	tests/attacks/test_refusals.py tests/attacks/test_registry.py tests/data/test_batches.py tests/docs/test_api_pages.py \
+	tests/evaluate/test_robustness.py tests/evaluate/test_statistics.py tests/evaluate/test_tables.py \
+	tests/models/test_models.py tests/study/test_verdicts.py tests/test_pixel_range.py tests/test_pixels.py \
+	tests/test_wording.py tests/train/test_config.py tests/train/test_fast.py tests/train/test_task.py
+
+check: lint
+	OMP_WAIT_POLICY=passive $(RUN) -m pytest -q $(SHARED) -m 'not slow' $(CHECKED)
+
 lint: $(VENV)/built
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	find csrc tests -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format --dry-run -Werror {} +
 	$(RUN) -m mypy
+
+# Strict: a broken link, a page outside of the navigation or a warning of any kind fails.
+docs: $(DOCS)/ready
+	OMP_WAIT_POLICY=passive $(DOCS)/bin/python -m sphinx -q -n -W --keep-going -j auto -c docs . build/docs
+	@echo "The documentation is in build/docs/index.html"
 
 bench: $(VENV)/built
 	$(RUN) -m pytest benchmarks --report auto
@@ -84,6 +104,12 @@ $(OLDEST)/ready: constraints.txt pyproject.toml
 # compat: a path, not an import hook, for which Python started beside the clone would find the clone itself instead.
 $(VENV)/built: $(VENV)/ready $(SOURCES)
 	$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,lint,dali]'
+	@touch $@
+
+$(DOCS)/ready: $(VENV)/built
+	$(RUN) -m venv $(DOCS)
+	$(DOCS)/bin/python docs/_sphinx/share_packages.py "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt 'fastadv[docs]'
 	@touch $@
 
 clean:

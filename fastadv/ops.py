@@ -328,7 +328,7 @@ def mixed_cross_entropy(
         The loss, a scalar; float32 for logits in half precision.
 
     Raises:
-        ValueError: k outside [0, m], a negative lambda_, no example with weight, wrong shapes, labels out of range
+        ValueError: k outside [0, m], a negative ``lambda_``, no example with weight, wrong shapes, labels out of range
             (on a GPU: a loss of NaN).
         TypeError: logits not floating, labels not int64.
         RuntimeError: a second derivative, or forward-mode differentiation.

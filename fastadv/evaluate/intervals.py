@@ -31,7 +31,7 @@ class Proportion:
 
 
 def proportion(successes: int, n: int) -> Proportion:
-    """The fraction ``successes / n`` with its 95 % confidence interval, Wilson's (see :func:`wilson`).
+    """The fraction ``successes / n`` with its 95 % confidence interval, Wilson's score interval.
 
     The paper's, ``p ± 1.96 sqrt(p (1 - p) / n)`` in the footnote of its Table 5, is there beside it, for comparison
     with the paper's numbers alone. It does not hold near 0 and 1: a true accuracy of 0.001 lies in the interval of

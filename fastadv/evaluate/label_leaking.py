@@ -143,13 +143,14 @@ def run_leaking(
 
     Args:
         sweep: the images and sizes; its attacks and ``fast`` are not used.
-        pairs: (attack, without) as for :func:`leaking`.
+        pairs: (attack, without): names of an attack that uses the true label, and of the same one without it.
         subjects: the models.
         file: where records are found and appended.
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: as for :func:`leaking`.
+        ValueError: an attack that does not use the label, or one in place of the second of a pair that does; no images;
+            as for :func:`fastadv.evaluate.evaluate`.
     """
     images = sweep.shown()
     plan = [

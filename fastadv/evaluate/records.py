@@ -70,7 +70,7 @@ class Record(Evaluation):
     Args:
         top1: how many images were classified correctly.
         top5: how many images had their class among the five likeliest; None with fewer than six classes.
-        correct: which images were classified correctly, as :func:`packed` makes it; :attr:`hits` unpacks it.
+        correct: which images were classified correctly, a bit for each, packed; :attr:`hits` unpacks them.
         seconds: how long it took.
         device: what it ran on.
         versions: version of each package that the result depends on; of images in files the loader's, too, and what

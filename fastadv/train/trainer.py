@@ -82,7 +82,8 @@ class Trainer:
         classes: the names of the model's classes, in the order of its logits.
         in_channels: of the model's input.
         training_set: what tells it from others, by :func:`fastadv.data.identity_of`.
-        chance: the test accuracy up to which a network may be guessing, by :func:`fastadv.train.validation.chance`.
+        chance: the test accuracy up to which a network may be guessing: the share of the commonest class, and two
+            standard errors.
         processes: that train together.
         local_backward: around the forward and backward passes of all minibatches of an iteration but the last, whose
             gradients need not travel: ``DistributedDataParallel.no_sync``.

@@ -139,8 +139,9 @@ class AdversarialTask(MinibatchTask):
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
 
     Raises:
-        ValueError: a negative k, lambda_, start_after or aux_weight, label_smoothing outside [0, 1), an unknown attack
-            or one that steps towards the labels, attack_options that the task has arguments for, or an alpha of 0.
+        ValueError: a negative k, ``lambda_``, start_after or aux_weight, label_smoothing outside [0, 1), an unknown
+            attack or one that steps towards the labels, attack_options that the task has arguments for, or an alpha
+            of 0.
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:

@@ -1,0 +1,58 @@
+"""Every public name has a docstring and its place in the reference, which is made from it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PAGES = Path(__file__).parents[2] / "docs" / "api"
+MODULES = ("fastadv", *(f"fastadv.{name}" for name in ("attacks", "data", "evaluate", "models", "ops", "train")))
+
+
+def public(module: str) -> dict[str, Any]:
+    found = importlib.import_module(module)
+    return {name: getattr(found, name) for name in found.__all__ if name != "__version__"}
+
+
+def undocumented(name: str, thing: Any) -> list[str]:
+    """The name itself, and what users see of a class."""
+    described = thing.__doc__ or ""
+    lacking = [] if described and not described.startswith(f"{thing.__name__}(") else [name]  # a dataclass's signature
+    if not inspect.isclass(thing):
+        return lacking
+    parts = {
+        part: value
+        for part, value in vars(thing).items()
+        if not part.startswith("_") and (callable(value) or isinstance(value, (property, classmethod, staticmethod)))
+    }
+    return lacking + [f"{name}.{part}" for part in parts if not inspect.getdoc(getattr(thing, part))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_page_shows_every_public_name(module: str) -> None:
+    page = (PAGES / f"{module.rpartition('.')[2]}.md").read_text()
+    assert sorted(re.findall(r"\.\. auto(?:class|function|exception):: (\w+)", page)) == sorted(public(module))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_has_a_docstring(module: str) -> None:
+    assert not [part for name, thing in public(module).items() for part in undocumented(name, thing)]
+
+
+def test_a_name_without_a_docstring_would_be_found() -> None:
+    class Silent:
+        def method(self) -> None: ...
+
+        def described(self) -> None:
+            """This one is."""
+
+    assert undocumented("Silent", Silent) == ["Silent", "Silent.method"]
+
+
+def test_every_page_is_of_a_module() -> None:
+    assert {page.stem for page in PAGES.glob("*.md")} == {module.rpartition(".")[2] for module in MODULES}
