@@ -14,7 +14,7 @@ from fastadv.attacks.docstrings import described
 from fastadv.attacks.engine.step_sizes import Eps, Size, checked_eps
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace, check_space
-from fastadv.pixels.range_check import VALIDATE, RangeWatch
+from fastadv.pixels.range_watch import VALIDATE, RangeWatch
 from fastadv.utils.input_hints import labels_hint, tensor_hint
 from fastadv.utils.module_modes import BN_MODES
 from fastadv.utils.rng import RandomStream

@@ -13,7 +13,7 @@ from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import WithoutGradient, warn_without_gradient
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
-from fastadv.pixels.range_check import RangeWatch
+from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.input_hints import explaining, labels_hint
 from fastadv.utils.model_outputs import check_classes, logits_hint
 from fastadv.utils.module_modes import isolated

@@ -20,7 +20,7 @@ from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
 from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
 from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
 from fastadv.pixels import PixelSpace
-from fastadv.pixels.range_check import RangeWatch
+from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.module_modes import isolated
 
 

@@ -34,7 +34,7 @@ from fastadv.evaluate.sweep import (
     provenance,
 )
 from fastadv.pixels import PixelSpace
-from fastadv.pixels.range_check import RangeWatch
+from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.module_modes import isolated
 
 TOPS = (1, 5)

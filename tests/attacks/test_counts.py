@@ -20,7 +20,7 @@ from benchmarks.operators import Operators
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.attacks.engine.bn_folding import FoldedModel
 from fastadv.attacks.engine.cuda_graph_recorder import refusing_waits
-from fastadv.pixels import range_check
+from fastadv.pixels import range_watch
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
@@ -159,7 +159,7 @@ def test_nothing_is_waited_for(name: str, options: dict[str, Any], added: dict[s
 
 def test_a_look_at_a_later_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass over the images, and no wait for a GPU, whose answer is read in the next call."""
-    monkeypatch.setattr(range_check, "_is_waited_for", lambda images: True)
+    monkeypatch.setattr(range_watch, "_is_waited_for", lambda images: True)
     without, _ = second_call("step_ll")
     counted, _ = second_call("step_ll", validate="always")
     assert besides(counted.moving, without.moving, 1) == {"aminmax": 1}

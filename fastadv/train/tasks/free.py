@@ -15,7 +15,7 @@ from fastadv import ops
 from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked_eps, checked_number
 from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
 from fastadv.pixels import PixelSpace, check_space
-from fastadv.pixels.range_check import VALIDATE, RangeWatch
+from fastadv.pixels.range_watch import VALIDATE, RangeWatch
 from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state
 from fastadv.utils.validation import check_integer, check_one_of
 
