@@ -141,7 +141,8 @@ struct MemoryRow {
     if (scaled && smoothing.target == F(0) && is_certain(sum, others)) return certain_cross_entropy(target, maximum);
     Scale<F> scale{F(1), 0};
     if (scaled) scale = scale_of(largest_grad(target, maximum, others, inverse_sum, smoothing), 0);
-    store_cross_entropy(target, maximum, others, inverse_sum, scale.factor, smoothing);
+    // A power of two is exact, wherever it is multiplied.
+    store_cross_entropy(target, maximum, others, scale.factor * inverse_sum, F(1), scale.factor * smoothing);
     return scale.exponent;
   }
 
@@ -161,7 +162,7 @@ struct MemoryRow {
     const Origin<F> origin = origin_below(maximum);
     const F others = sum_of_others(target, origin.value);
     const Scale<F> scale = scale_of(others, origin.exponent);
-    store_cross_entropy(target, origin.value, others, F(1), scale.factor, {F(0), F(0)});
+    store_cross_entropy(target, origin.value, others, scale.factor, F(1), {F(0), F(0)});
     return scale.exponent;
   }
 

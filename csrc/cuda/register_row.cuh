@@ -133,13 +133,23 @@ struct RegisterRow {
     return found < classes ? found : 0;
   }
 
-  // value <- exp(z - maximum); the sum of all but the target's.
+  // value <- exp(z - maximum); the sum of all but the target's, which is looked for in its own unit alone.
   __device__ __forceinline__ F exponentials(int32_t target, F maximum) {
-    const int32_t excepted = target - first;
-    return sum([&](F& value, int32_t offset) {
-      value = static_cast<F>(std::exp(value - maximum));
-      return offset == excepted ? F(0) : value;
+    F others = 0;
+    each([&](int round, int i) {
+      F* const e = &value[round][i];
+#pragma unroll
+      for (int k = 0; k < kUnit; ++k) e[k] = static_cast<F>(std::exp(e[k] - maximum));
+      const int32_t excepted = target - first - offset(round, i);
+      if (static_cast<uint32_t>(excepted) >= kUnit) {
+#pragma unroll
+        for (int k = 0; k < kUnit; ++k) others += e[k];
+      } else {
+#pragma unroll
+        for (int k = 0; k < kUnit; ++k) others += k == excepted ? F(0) : e[k];
+      }
     });
+    return group_reduce<kGroup>(others, Add{});
   }
 
   // dz <- grad(value)
@@ -181,7 +191,8 @@ struct RegisterRow {
       return in_memory().certain_cross_entropy(target, maximum);
     Scale<F> scale{F(1), 0};
     if (scaled) scale = scale_of(in_memory().largest_grad(target, maximum, others, inverse_sum, smoothing), 0);
-    store_cross_entropy(target, others, inverse_sum, scale.factor, smoothing);
+    // A power of two is exact, wherever it is multiplied.
+    store_cross_entropy(target, others, scale.factor * inverse_sum, F(1), scale.factor * smoothing);
     return scale.exponent;
   }
 
