@@ -183,9 +183,13 @@ __device__ __forceinline__ double reduce_turns(const Reduction<T, Term, Join>& o
   });
 }
 
+// As many blocks of a multiprocessor as leave the registers for what is under way.
+template <class T, bool kDistance>
+constexpr int kPartialBlocks = 5 - (kDistance ? 1 : 0) - (sizeof(T) == 8 ? 1 : 0);
+
 // partial[example * chunks + chunk] <- reduction of one chunk; a block each.
 template <class T, int kWidth, bool kLast, class Term, class Join>
-__global__ void __launch_bounds__(kThreads, Term::kDistance || sizeof(T) == 8 ? 4 : 5)
+__global__ void __launch_bounds__(kThreads, kPartialBlocks<T, Term::kDistance>)
     partial_kernel(const Operands<T> in, int64_t head, const Chunks chunks, Term term, Join join, double* partial,
                    const __grid_constant__ Places<compute_t<T>> places) {
   using F = compute_t<T>;
