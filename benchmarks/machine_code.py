@@ -13,11 +13,14 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from benchmarks.sass import Code
 from fastadv import _C
 
 REGISTERS, THREADS, BLOCK = 65_536, 2_048, 256  # of a multiprocessor; of a block of ours
+NAME = re.compile(r"(\bFunction\s*:?\s*)(_Z\w+)")
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Kernel:
         registers: of a thread.
         stack: bytes of a thread in local memory, for spilled registers or arrays.
         accesses: of global and local memory in the machine code, as ``"LDG.128": 3``.
+        lines: of its machine code, as cuobjdump prints them.
     """
 
     arch: str
@@ -37,6 +41,12 @@ class Kernel:
     registers: int
     stack: int
     accesses: Counter[str] = field(default_factory=Counter)
+    lines: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def code(self) -> Code:
+        """The instructions, parsed anew each time: few of the kernels are asked for theirs."""
+        return Code(self.lines)
 
     @property
     def occupancy(self) -> float:
@@ -55,6 +65,7 @@ def find_cuobjdump() -> str | None:
     return shutil.which("cuobjdump", path=str(Path(triton.origin).parent / "backends" / "nvidia" / "bin"))
 
 
+@cache
 def kernels() -> list[Kernel]:
     """Every kernel of the built module, for each architecture that it holds.
 
@@ -68,8 +79,12 @@ def kernels() -> list[Kernel]:
         raise RuntimeError("fastadv was built without CUDA kernels")
     usage, code = (_demangled(_output(cuobjdump, option)) for option in ("--dump-resource-usage", "-sass"))
     made = {(kernel.arch, kernel.name): kernel for kernel in _resources(usage)}
-    for arch, name, access in _accesses(code):
-        made[arch, name].accesses[access] += 1
+    for arch, name, line in _lines_by_kernel(code):
+        if ";" not in line:
+            continue  # the second half of an instruction's encoding
+        kernel = made[arch, name]
+        kernel.lines.append(line)
+        kernel.accesses.update(_accesses(line))
     return sorted(made.values(), key=lambda kernel: (kernel.name, int(kernel.arch.removeprefix("sm_"))))
 
 
@@ -79,12 +94,15 @@ def _output(cuobjdump: str, option: str) -> str:
     return subprocess.run([cuobjdump, option, module], capture_output=True, text=True, check=True).stdout
 
 
-def _demangled(text: str) -> str:
-    """With the names of kernels as in the source; only their lines go through c++filt, of a million."""
-    names = sorted({name for name in re.findall(r"\bFunction\s*:?\s*(_Z\w+)", text)})
-    plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
-    short = dict(zip(names, map(_short, plain.splitlines()), strict=True))
-    return re.sub(r"(\bFunction\s*:?\s*)(_Z\w+):?", lambda match: f"{match[1]}{short[match[2]]}\n", text)
+def _demangled(text: str) -> list[str]:
+    """The lines, with the names of kernels as in the source; only theirs go through c++filt, of a million."""
+    lines = text.splitlines()
+    found = {i: match for i, line in enumerate(lines) if "Function" in line and (match := NAME.search(line))}
+    names = "\n".join(match[2] for match in found.values())
+    plain = subprocess.run(["c++filt"], input=names, capture_output=True, text=True, check=True).stdout
+    for (i, match), name in zip(found.items(), plain.splitlines(), strict=True):
+        lines[i] = match[1] + _short(name)
+    return lines
 
 
 def _short(name: str) -> str:
@@ -94,10 +112,10 @@ def _short(name: str) -> str:
     return name.split("(")[0].replace(" >", ">").strip()
 
 
-def _lines_by_kernel(text: str) -> Iterator[tuple[str, str, str]]:
+def _lines_by_kernel(lines: list[str]) -> Iterator[tuple[str, str, str]]:
     """(architecture, kernel, line) for each line that belongs to a kernel."""
     arch = name = ""
-    for line in text.splitlines():
+    for line in lines:
         if line.startswith("arch = "):
             arch, name = line.removeprefix("arch = ").strip(), ""
         elif "Function" in line:
@@ -106,19 +124,18 @@ def _lines_by_kernel(text: str) -> Iterator[tuple[str, str, str]]:
             yield arch, name, line
 
 
-def _resources(text: str) -> Iterator[Kernel]:
-    for arch, name, line in _lines_by_kernel(text):
+def _resources(lines: list[str]) -> Iterator[Kernel]:
+    for arch, name, line in _lines_by_kernel(lines):
         numbers = dict(re.findall(r"(REG|STACK):(\d+)", line))
         if numbers:
             yield Kernel(arch, name, int(numbers["REG"]), int(numbers["STACK"]))
 
 
-def _accesses(text: str) -> Iterator[tuple[str, str, str]]:
-    for arch, name, line in _lines_by_kernel(text):
-        match = re.search(r"\b(LDG|STG|LDL|STL)((?:\.[A-Z0-9]+)*)", line)
-        if match:
-            width = re.search(r"\.(128|64|U16|U8|S16|S8)\b", match[2])
-            yield arch, name, f"{match[1]}.{width[1].lstrip('US') if width else 32}"
+def _accesses(line: str) -> Iterator[str]:
+    match = re.search(r"\b(LDG|STG|LDL|STL)((?:\.[A-Z0-9]+)*)", line)
+    if match:
+        width = re.search(r"\.(128|64|U16|U8|S16|S8)\b", match[2])
+        yield f"{match[1]}.{width[1].lstrip('US') if width else 32}"
 
 
 def table(found: list[Kernel]) -> str:

@@ -53,9 +53,10 @@ FASTADV_HOST_DEVICE RowSums<F> row_sums(const T* z, int64_t classes, int64_t tar
 template <class T, class D, class F = compute_t<T>>
 FASTADV_HOST_DEVICE void cross_entropy_row(const T* z, D* dz, int64_t classes, int64_t target, F origin,
                                            RowSums<F> sums, F weight, Smoothing<F> smoothing) {
+  const F inverse_sum = F(1) / sums.sum;
   for (int64_t j = 0; j < classes; ++j)
-    store(dz[j], weight * cross_entropy_grad_other(std::exp(load(z[j]) - origin), sums.sum, smoothing));
-  store(dz[target], weight * cross_entropy_grad_target(sums.others, sums.sum, smoothing));
+    store(dz[j], weight * cross_entropy_grad_other(std::exp(load(z[j]) - origin), inverse_sum, smoothing));
+  store(dz[target], weight * cross_entropy_grad_target(sums.others, inverse_sum, smoothing));
 }
 
 }  // namespace fastadv::cpu

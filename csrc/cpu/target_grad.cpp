@@ -70,10 +70,10 @@ struct Row {
   }
 
   F largest_cross_entropy_grad(int64_t target, F maximum, const RowSums<F>& sums, Smoothing<F> smoothing) const {
-    const F of_target = cross_entropy_grad_target(sums.others, sums.sum, smoothing);
+    const F inverse_sum = F(1) / sums.sum, of_target = cross_entropy_grad_target(sums.others, inverse_sum, smoothing);
     if (smoothing.target == F(0) || of_target != of_target) return std::fabs(of_target);  // minus the sum of the others
     return largest([&](int64_t j) {
-      return j == target ? of_target : cross_entropy_grad_other(std::exp(shifted(j, maximum)), sums.sum, smoothing);
+      return j == target ? of_target : cross_entropy_grad_other(std::exp(shifted(j, maximum)), inverse_sum, smoothing);
     });
   }
 
@@ -82,14 +82,14 @@ struct Row {
     for (int64_t j = 0; j < classes; ++j) {
       const F s = shifted(j, maximum), e = std::exp(s);
       total += e;
-      weighted += e > F(0) ? e * s : F(0);
+      weighted += entropy_term(e, s);
     }
-    const F sum = static_cast<F>(total), mean = static_cast<F>(weighted / total);
+    const F sum = static_cast<F>(total), inverse_sum = F(1) / sum, mean = static_cast<F>(weighted / total);
     if (scaled && static_cast<F>(-weighted) < kLeastOfOthers<F> && sum == ties(maximum))
       return entropy_beside_ties(maximum, sum);
     const auto grad = [&](int64_t j) {
       const F s = shifted(j, maximum);
-      return entropy_grad(std::exp(s), s, sum, mean);
+      return entropy_grad(std::exp(s), s, inverse_sum, mean);
     };
     const Scale<F> scale = !scaled ? Scale<F>{F(1), 0} : scale_of(sum == sum ? largest(grad) : sum, 0);
     for (int64_t j = 0; j < classes; ++j) store(dz[j], scale.factor * grad(j));

@@ -2,24 +2,21 @@
 // sums of fixed chunks, then one block an example over the chunks; no atomics, so a run repeats bit for bit.
 #include <cmath>
 
-#include "../math/normalized_step.h"
 #include "../ops/normalized_step.h"
-#include "reduce.cuh"
-#include "step_kernel.cuh"
+#include "partial_sums.cuh"
 
 namespace fastadv::cuda {
 namespace {
 
 // What is reduced over an example, of one element: its gradient's magnitude, its square relative to a scale, the square
-// of the distance that a step along it reaches. The factor is the example's.
+// of the distance that a step along it reaches. The factor is the example's. Zeros add nothing.
 struct GradientMax {
   static constexpr bool kDistance = false;
   __device__ __forceinline__ double factor(int64_t) const { return 1.0; }
 
-  template <class F, bool kLast>
-  __device__ __forceinline__ double operator()(F gradient, F, F, double, const Cursor<F, kLast>& at,
-                                               const Places<F>& places) const {
-    return std::fabs(pixel_gradient(gradient, places.space.inverse_std[at.constant(places)]));
+  template <class F>
+  __device__ __forceinline__ double operator()(F gradient, F, F, double, const Here<F>& here) const {
+    return std::fabs(pixel_gradient(gradient, here.inverse_std));
   }
 };
 struct GradientSquares {
@@ -27,10 +24,10 @@ struct GradientSquares {
   const double* inverse_scale;  // [N]
   __device__ __forceinline__ double factor(int64_t example) const { return inverse_scale[example]; }
 
-  template <class F, bool kLast>
-  __device__ __forceinline__ double operator()(F gradient, F, F, double factor, const Cursor<F, kLast>& at,
-                                               const Places<F>& places) const {
-    const double value = pixel_gradient(gradient, places.space.inverse_std[at.constant(places)]) * factor;
+  template <class F>
+  __device__ __forceinline__ double operator()(F gradient, F, F, double factor, const Here<F>& here) const {
+    const double pixels = pixel_gradient(gradient, here.inverse_std),
+                 value = kSquaresNeedScale<F> ? pixels * factor : pixels;
     return value * value;
   }
 };
@@ -39,58 +36,13 @@ struct DistanceSquares {
   const double* inverse_length;  // [N]
   __device__ __forceinline__ double factor(int64_t example) const { return inverse_length[example]; }
 
-  template <class F, bool kLast>
-  __device__ __forceinline__ double operator()(F gradient, F adv, F clean, double factor, const Cursor<F, kLast>& at,
-                                               const Places<F>& places) const {
-    const int32_t c = at.constant(places);
-    const F there = moved(adv, gradient, places.space.inverse_std[c], at.bounds.alpha, factor);
-    const double pixels = pixel_distance(there, clean, places.space.std[c]);
+  template <class F>
+  __device__ __forceinline__ double operator()(F gradient, F adv, F clean, double factor, const Here<F>& here) const {
+    const F there = moved(adv, gradient, here.inverse_std, here.alpha, factor);
+    const double pixels = pixel_distance(there, clean, here.std);
     return pixels * pixels;
   }
 };
-
-// The reduction of a pack, which lies within one example.
-template <class T, int kWidth, bool kLast, class Term, class Join>
-__device__ __forceinline__ double reduce_pack(const Operands<T>& in, int64_t pack, double value, Term term, Join join,
-                                              const Places<compute_t<T>>& places) {
-  visit_pack<kWidth, kLast>(pack, places, [&](auto width, int64_t first, Cursor<compute_t<T>, kLast> at) {
-    constexpr int count = decltype(width)::value;
-    const Pack<T, count> g = read<T, count>(in.grad, first);
-    const auto a = Term::kDistance ? read<T, count>(in.adv, first) : g;
-    const auto c = Term::kDistance ? read<T, count>(in.clean, first) : g;
-    const double factor = term.factor(at.example);
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-      value = join(value, term(load(g.value[i]), load(a.value[i]), load(c.value[i]), factor, at, places));
-      at.next(places);
-    }
-  });
-  return value;
-}
-
-// partial[example * chunks + chunk] <- reduction of one chunk; a block each.
-template <class T, int kWidth, bool kLast, class Term, class Join>
-__global__ void __launch_bounds__(kThreads, Term::kDistance || sizeof(T) == 8 ? 4 : kFull)
-    partial_kernel(const Operands<T> in, int64_t head, int64_t size, int64_t chunks, int64_t blocks, Term term,
-                   Join join, double* partial, const __grid_constant__ Places<compute_t<T>> places) {
-  for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
-    const int64_t example = block / chunks, start = block % chunks * kChunk;
-    const int64_t begin = example * size + start, stop = start + kChunk < size ? begin + kChunk : (example + 1) * size;
-    // The packs of the flat tensor that lie in the chunk, and the few elements before and behind them.
-    int64_t packs_from = begin + (kWidth + (head - begin) % kWidth) % kWidth;
-    if (packs_from > stop) packs_from = stop;
-    const int64_t packs_to = stop - (stop - packs_from) % kWidth;
-    double value = 0.0;
-    for (int64_t i = packs_from + threadIdx.x * kWidth; i < packs_to; i += kThreads * kWidth)
-      value = reduce_pack<T, kWidth, kLast>(in, i, value, term, join, places);
-    if (begin + threadIdx.x < packs_from)
-      value = reduce_pack<T, 1, kLast>(in, begin + threadIdx.x, value, term, join, places);
-    if (packs_to + threadIdx.x < stop)
-      value = reduce_pack<T, 1, kLast>(in, packs_to + threadIdx.x, value, term, join, places);
-    value = group_reduce<kThreads>(value, join);
-    if (threadIdx.x == 0) partial[block] = value;
-  }
-}
 
 enum class Finish { inverse_scale, inverse_length, shrink };
 
@@ -159,8 +111,6 @@ struct NormalizedRule {
   }
 };
 
-int64_t chunks_of(const Batch& batch) { return (batch.channels * batch.plane + kChunk - 1) / kChunk; }
-
 // The passes before the step: totals of what the norm asks for.
 template <class T>
 struct Reductions {
@@ -173,12 +123,12 @@ struct Reductions {
 
   template <class Term, class Join>
   void operator()(Term term, Join join, Finish finish) const {
-    const int64_t n = step.batch.examples, size = step.batch.channels * step.batch.plane;
-    const int64_t chunks = chunks_of(step.batch);
-    FASTADV_LAUNCH(kernel(term, join), blocks_for(n * chunks, 1), kThreads, stream, operands<T>(step), layout.head,
-                   size, chunks, n * chunks, term, join, partial, places<compute_t<T>>(step));
-    FASTADV_LAUNCH((finish_kernel<compute_t<T>, Join>), blocks_for(n, 1), kThreads, stream, partial, n, chunks, join,
-                   finish, totals);
+    const int64_t n = step.batch.examples;
+    const Chunks chunks(step.batch);
+    FASTADV_LAUNCH(kernel(term, join), blocks_for(chunks.blocks, 1), kThreads, stream, operands<T>(step), layout.head,
+                   chunks, term, join, partial, places<compute_t<T>>(step));
+    FASTADV_LAUNCH((finish_kernel<compute_t<T>, Join>), blocks_for(n, 1), kThreads, stream, partial, n, chunks.chunks,
+                   join, finish, totals);
   }
 
   template <class Term, class Join>
@@ -202,8 +152,7 @@ void launch(const Step& step, Norm norm, double* workspace, cudaStream_t stream)
 
   const double* inverse_length = totals.inverse_length;
   FASTADV_LAUNCH(prepare_kernel<F>, blocks_for(n), kThreads, stream, n, where.alpha, totals);
-  // Squares of float64 can leave the range of double; those of the narrower types cannot.
-  if (norm == Norm::linf || step.dtype == DType::float64) reduce(GradientMax{}, Larger{}, Finish::inverse_scale);
+  if (norm == Norm::linf || kSquaresNeedScale<F>) reduce(GradientMax{}, Larger{}, Finish::inverse_scale);
   if (norm == Norm::linf) inverse_length = totals.inverse_scale;
   else {
     reduce(GradientSquares{totals.inverse_scale}, Add{}, Finish::inverse_length);
@@ -216,7 +165,7 @@ void launch(const Step& step, Norm norm, double* workspace, cudaStream_t stream)
 
 }  // namespace
 
-int64_t normalized_workspace(const Batch& batch) { return batch.examples * (4 + chunks_of(batch)); }
+int64_t normalized_workspace(const Batch& batch) { return batch.examples * (4 + Chunks(batch).chunks); }
 
 cudaError_t normalized_step(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
   if (step.batch.examples * step.batch.channels * step.batch.plane == 0) return cudaSuccess;

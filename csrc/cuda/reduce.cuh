@@ -3,6 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
+#include <cstdint>
+
 namespace fastadv::cuda {
 
 constexpr int kWarp = 32;
@@ -38,11 +41,15 @@ struct Add {
     return a + b;
   }
 };
+// These pass over a b that is NaN. In float they are an instruction; in double one more than the comparison.
 struct Larger {
-  template <class V>
-  __device__ __forceinline__ V operator()(V a, V b) const {
-    return a > b ? a : b;
-  }
+  __device__ __forceinline__ float operator()(float a, float b) const { return std::fmax(a, b); }
+  __device__ __forceinline__ double operator()(double a, double b) const { return b > a ? b : a; }
+};
+struct Smaller {
+  __device__ __forceinline__ int32_t operator()(int32_t a, int32_t b) const { return b < a ? b : a; }
+  __device__ __forceinline__ float operator()(float a, float b) const { return std::fmin(a, b); }
+  __device__ __forceinline__ double operator()(double a, double b) const { return b < a ? b : a; }
 };
 
 }  // namespace fastadv::cuda

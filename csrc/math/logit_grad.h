@@ -2,6 +2,7 @@
 //
 // With e_j = exp(z_j - max z) and S = sum e_j, p_j = e_j / S. The target's p - 1 is taken as -(S - e_target) / S with
 // the difference summed directly: for a confident network it would otherwise cancel to zero and so hide the gradient.
+// S comes as its inverse, once a row: on a GPU a division a class would be most of the work.
 //
 // A scaled derivative is a row times a power of two, 2^-exponent, which brings its largest element into [0.5, 1): half
 // precision would round the small derivatives of a confident network to zero, and float those of a very confident one.
@@ -27,16 +28,22 @@ FASTADV_HOST_DEVICE Smoothing<F> smoothing_of(F label_smoothing, int64_t classes
   return {label_smoothing, label_smoothing / static_cast<F>(classes)};
 }
 
+// What makes the derivatives below a factor times as large, together with that times the inverse sum.
+template <class F>
+FASTADV_HOST_DEVICE Smoothing<F> operator*(F factor, Smoothing<F> smoothing) {
+  return {factor * smoothing.target, factor * smoothing.share};
+}
+
 // d(cross-entropy) / d z_j for a class other than the target.
 template <class F>
-FASTADV_HOST_DEVICE F cross_entropy_grad_other(F e, F sum, Smoothing<F> smoothing) {
-  return e / sum - smoothing.share;
+FASTADV_HOST_DEVICE F cross_entropy_grad_other(F e, F inverse_sum, Smoothing<F> smoothing) {
+  return e * inverse_sum - smoothing.share;
 }
 
 // d(cross-entropy) / d z_target; others = S - e_target.
 template <class F>
-FASTADV_HOST_DEVICE F cross_entropy_grad_target(F others, F sum, Smoothing<F> smoothing) {
-  return smoothing.target - smoothing.share - others / sum;
+FASTADV_HOST_DEVICE F cross_entropy_grad_target(F others, F inverse_sum, Smoothing<F> smoothing) {
+  return smoothing.target - smoothing.share - others * inverse_sum;
 }
 
 // Cross-entropy itself; shifted values are z - max z, mean_shifted their mean over the classes.
@@ -45,10 +52,16 @@ FASTADV_HOST_DEVICE F cross_entropy(F log_sum, F shifted_target, F mean_shifted,
   return log_sum - (F(1) - smoothing.target) * shifted_target - smoothing.target * mean_shifted;
 }
 
+// e_j (z_j - max z), of which the mean below is made: nothing where the exponential vanishes, even at -inf.
+template <class F>
+FASTADV_HOST_DEVICE F entropy_term(F e, F shifted) {
+  return e > F(0) ? e * shifted : F(0);
+}
+
 // d(entropy) / d z_j = -p_j (log p_j + entropy) = -p_j (z_j - sum_k p_k z_k); the mean is that sum, of shifted values.
 template <class F>
-FASTADV_HOST_DEVICE F entropy_grad(F e, F shifted, F sum, F mean) {
-  return e == F(0) && sum == sum ? F(0) : -(e / sum) * (shifted - mean);
+FASTADV_HOST_DEVICE F entropy_grad(F e, F shifted, F inverse_sum, F mean) {
+  return e == F(0) && inverse_sum == inverse_sum ? F(0) : -(e * inverse_sum) * (shifted - mean);
 }
 
 // The same where all probability is that of the largest logit, or of several that are equal: for one of the other

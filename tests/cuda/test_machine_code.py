@@ -28,6 +28,7 @@ LOADS = {
 }
 # Pixels that 16 bytes of images need, as one load.
 PIXELS = {"float": "LDG.32", "double": "LDG.16", "__half": "LDG.64", "__nv_bfloat16": "LDG.64"}
+WIDTHS = {"float": 4, "double": 8, "__half": 2, "__nv_bfloat16": 2}  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,27 @@ def test_pixels_are_read_at_once_and_written_sixteen_bytes_at_a_time(compiled: l
         load = PIXELS[template(kernel)[0]]
         assert kernel.accesses[load] >= 1 and kernel.accesses["STG.128"] >= 1, f"{kernel.name}: {kernel.accesses}"
         assert kernel.occupancy == 1.0, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"
+
+
+def test_rows_are_read_and_written_sixteen_bytes_at_a_time(compiled: list[Kernel]) -> None:
+    """Where every row begins at 16 bytes: each pack that a thread of the warp has of a row of 1,024 classes."""
+    rows = [kernel for kernel in compiled if "RegisterRow" in kernel.name and kernel.name.endswith("true>>")]
+    assert len(rows) == len({kernel.arch for kernel in compiled}) * 4 * 3  # dtypes, kernels
+    for kernel in rows:
+        dtype, derivative = (
+            WIDTHS[part] for part in re.findall(r"\b(float|double|__half|__nv_bfloat16)\b", kernel.name)
+        )
+        loads, stores = (1024 // 32 * width // 16 for width in (dtype, derivative))
+        found = kernel.accesses["LDG.128"], kernel.accesses["STG.128"]
+        assert found[0] >= loads and found[1] >= stores, f"{kernel.arch} {kernel.name}: {found}, not {loads, stores}"
+
+
+def test_rows_leave_room_for_others(compiled: list[Kernel]) -> None:
+    """A row in registers takes half of the threads' places, one that stays in memory a quarter."""
+    for kernel in compiled:
+        least = 0.75 if "MemoryRow" in kernel.name else 0.5 if "RegisterRow" in kernel.name else 0.0
+        if "double" not in kernel.name and not kernel.name.endswith("false>>"):
+            assert kernel.occupancy >= least, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"
 
 
 def test_enough_threads_fit(compiled: list[Kernel]) -> None:

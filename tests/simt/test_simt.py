@@ -35,12 +35,13 @@ SOME_NORMS = "(l2 or linf) and not ((299 or 33) and not float32) and not (spaces
 SMALL = "not 299 and not threads_do_not_show and not (spaces and (unit or symmetric))"
 STEPS, LOGITS, RANDOM = (f"tests/ops/test_{name}.py" for name in ("steps", "logits", "random"))
 ARGUMENTS, BOUNDARIES = "tests/ops/test_arguments.py", "tests/ops/test_boundaries.py"
-PIXELS = "tests/ops/test_from_pixels.py"
+PIXELS, ROWS = "tests/ops/test_from_pixels.py", "tests/ops/test_logit_rows.py"
 
 RUNS = {
     "norms": Run("simt_plain", STEPS, SOME_NORMS, at_least=140),
     "steps": Run("simt_plain", STEPS, "not l2 and not linf", at_least=800),
     "logits": Run("simt_plain", LOGITS, at_least=190),
+    "rows of logits": Run("simt_plain", ROWS, at_least=300),
     "pixels": Run("simt_plain", PIXELS, at_least=230),
     "contract": Run(
         "simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=100
@@ -67,17 +68,21 @@ RUNS = {
     "out of bounds, pixels": Run(
         "simt_address", PIXELS, "unaligned or around or number_of_channels or (shapes and 64)", at_least=75
     ),
+    "out of bounds, rows of logits": Run(
+        "simt_address", ROWS, "1000 or 1001 or 1024 or (not 1025 and (float16 or float64))", at_least=100
+    ),
     "out of bounds, boundaries": Run(
         "simt_address", BOUNDARIES, "not chunk and (packs or draws or classes or examples)", at_least=40
     ),
     "races": Run(
         "simt_thread",
-        f"{STEPS} {LOGITS} {BOUNDARIES} {PIXELS}",
-        "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)",
+        f"{STEPS} {LOGITS} {ROWS} {BOUNDARIES} {PIXELS}",
+        "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)"
+        " or (rule and bfloat16 and (33 or 1000 or 1001))",
         at_least=20,
     ),
     "CPU kernels out of bounds": Run(
-        "cpu_address", f"{STEPS} {LOGITS} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}", SMALL, at_least=1200
+        "cpu_address", f"{STEPS} {LOGITS} {ROWS} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}", SMALL, at_least=1200
     ),
 }
 

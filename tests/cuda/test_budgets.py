@@ -1,0 +1,164 @@
+"""What the hot kernels may cost for each pack of 16 bytes on an H100 or H200, counted from their machine code.
+
+A budget is what nvcc 13.0 makes, and 3 % of slack for instructions; benchmarks/sass.py says what is counted. A change
+that costs less lowers its budget. ``python -m tests.cuda.test_budgets`` prints the table for the built module.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pytest
+
+from benchmarks.machine_code import Kernel, find_cuobjdump, kernels
+from fastadv import _C
+
+ARCH, NVCC = "sm_90", "13.0."
+BUILD = _C.build_info()
+
+compiled_here = [
+    pytest.mark.skipif(not BUILD["cuda"], reason="built without CUDA kernels"),
+    pytest.mark.skipif(find_cuobjdump() is None, reason="needs cuobjdump, of the CUDA toolkit or of triton"),
+    pytest.mark.skipif(
+        not BUILD["cuda"].startswith(NVCC), reason=f"budgets are for nvcc {NVCC}*, and this is {BUILD['cuda']}"
+    ),
+    pytest.mark.skipif("90" not in BUILD["cuda_archs"], reason=f"built without {ARCH}"),
+]
+
+
+class Budget(NamedTuple):
+    """The most instructions of the main path and of the main loop, for each pack; the most fused multiply-adds, and the
+    least bytes in flight before the first use. Without a figure there is no budget.
+    """
+
+    path: int | None
+    loop: int | None
+    fused: int
+    in_flight: int
+
+
+# Where nothing may be fused, because the result is the CPU's to the bit, `fused` is 0: --fmad=false in cuda.cmake. What
+# is left elsewhere are divisions and square roots that are written out where they are used.
+BUDGETS: dict[str, Budget] = {
+    # kernel: path, loop, fused, in flight
+    "step_kernel<float, 4, false, SignRule<true>>": Budget(154, None, 0, 32),
+    "step_kernel<float, 4, false, SignRule<false>>": Budget(179, None, 0, 48),
+    "step_kernel<float, 4, true, SignRule<true>>": Budget(206, None, 0, 32),
+    "step_kernel<float, 4, true, SignRule<false>>": Budget(220, None, 0, 48),
+    "step_kernel<__nv_bfloat16, 8, false, SignRule<true>>": Budget(220, None, 0, 32),
+    "step_kernel<__nv_bfloat16, 8, false, SignRule<false>>": Budget(282, None, 0, 48),
+    "step_kernel<__nv_bfloat16, 8, true, SignRule<true>>": Budget(358, None, 0, 32),
+    "step_kernel<__nv_bfloat16, 8, true, SignRule<false>>": Budget(395, None, 0, 48),
+    "step_kernel<__half, 8, false, SignRule<true>>": Budget(212, None, 0, 32),
+    "step_kernel<__half, 8, false, SignRule<false>>": Budget(269, None, 0, 48),
+    "step_kernel<__half, 8, true, SignRule<true>>": Budget(350, None, 0, 32),
+    "step_kernel<__half, 8, true, SignRule<false>>": Budget(382, None, 0, 48),
+    "step_kernel<double, 2, false, SignRule<true>>": Budget(155, None, 64, 32),
+    "step_kernel<double, 2, false, SignRule<false>>": Budget(164, None, 64, 48),
+    "step_kernel<double, 2, true, SignRule<true>>": Budget(186, None, 80, 32),
+    "step_kernel<double, 2, true, SignRule<false>>": Budget(198, None, 80, 48),
+    "step_kernel<float, 4, false, NormalizedRule<true>>": Budget(222, None, 0, 32),
+    "step_kernel<float, 4, false, NormalizedRule<false>>": Budget(226, None, 0, 48),
+    "step_kernel<float, 4, true, NormalizedRule<true>>": Budget(253, None, 0, 32),
+    "step_kernel<float, 4, true, NormalizedRule<false>>": Budget(256, None, 0, 48),
+    "step_kernel<__nv_bfloat16, 8, false, NormalizedRule<true>>": Budget(327, None, 0, 32),
+    "step_kernel<__nv_bfloat16, 8, false, NormalizedRule<false>>": Budget(345, None, 0, 48),
+    "step_kernel<__nv_bfloat16, 8, true, NormalizedRule<true>>": Budget(423, None, 0, 32),
+    "step_kernel<__nv_bfloat16, 8, true, NormalizedRule<false>>": Budget(440, None, 0, 48),
+    "noise_kernel<float, 4, false>": Budget(300, None, 14, 16),
+    "noise_kernel<float, 4, true>": Budget(396, None, 14, 16),
+    "noise_kernel<__nv_bfloat16, 8, false>": Budget(497, None, 22, 16),
+    "noise_kernel<__nv_bfloat16, 8, true>": Budget(723, None, 22, 16),
+    "lookup_kernel<float, false>": Budget(None, 102, 40, 0),
+    "lookup_kernel<float, true>": Budget(None, 120, 40, 0),
+    "lookup_kernel<__nv_bfloat16, false>": Budget(None, 128, 40, 0),
+    "lookup_kernel<__nv_bfloat16, true>": Budget(None, 161, 40, 0),
+    # A round in which each thread has one pack, of the two or four that it may have under way.
+    "partial_kernel<float, 4, false, GradientMax, Larger>": Budget(None, 18, 0, 64),
+    "partial_kernel<float, 4, false, GradientSquares, Add>": Budget(None, 16, 0, 64),
+    "partial_kernel<float, 4, false, DistanceSquares, Add>": Budget(None, 21, 0, 96),
+    "partial_kernel<float, 4, true, GradientMax, Larger>": Budget(None, 22, 0, 64),
+    "partial_kernel<float, 4, true, GradientSquares, Add>": Budget(None, 20, 0, 64),
+    "partial_kernel<float, 4, true, DistanceSquares, Add>": Budget(None, 28, 0, 96),
+    "partial_kernel<__nv_bfloat16, 8, false, GradientMax, Larger>": Budget(None, 41, 0, 64),
+    "partial_kernel<__nv_bfloat16, 8, false, GradientSquares, Add>": Budget(None, 37, 0, 64),
+    "partial_kernel<__nv_bfloat16, 8, false, DistanceSquares, Add>": Budget(None, 78, 0, 48),
+    "partial_kernel<__nv_bfloat16, 8, true, GradientMax, Larger>": Budget(None, 46, 0, 64),
+    "partial_kernel<__nv_bfloat16, 8, true, GradientSquares, Add>": Budget(None, 42, 0, 64),
+    "partial_kernel<__nv_bfloat16, 8, true, DistanceSquares, Add>": Budget(None, 111, 0, 48),
+    # A row of one round, of 128 classes in float32 and 256 in half precision.
+    "target_grad_kernel<RegisterRow<float, float, true>>": Budget(285, None, 152, 128),
+    "target_grad_kernel<RegisterRow<__nv_bfloat16, __nv_bfloat16, true>>": Budget(400, None, 152, 64),
+    "target_grad_kernel<RegisterRow<__half, __half, true>>": Budget(403, None, 152, 64),
+    "entropy_grad_kernel<RegisterRow<float, float, true>>": Budget(385, None, 285, 128),
+    "entropy_grad_kernel<RegisterRow<__nv_bfloat16, __nv_bfloat16, true>>": Budget(530, None, 269, 64),
+    "entropy_grad_kernel<RegisterRow<__half, __half, true>>": Budget(535, None, 269, 64),
+    "mixed_kernel<RegisterRow<float, float, true>>": Budget(259, None, 151, 128),
+    "mixed_kernel<RegisterRow<__nv_bfloat16, float, true>>": Budget(187, None, 151, 64),
+    "mixed_kernel<RegisterRow<__half, float, true>>": Budget(190, None, 151, 64),
+}  # fmt: skip
+
+
+def figures(kernel: Kernel) -> Budget:
+    """What a kernel costs, rounded up to whole instructions."""
+    code = kernel.code
+    if code.main_block is None:
+        return Budget(None, None, code.fused, 0)
+    return Budget(math.ceil(code.path_per_pack), math.ceil(code.loop_per_pack), code.fused, code.bytes_in_flight)
+
+
+def excess(name: str, found: Budget, budget: Budget) -> list[str]:
+    """What exceeds its budget: the kernel, the figure and the budget."""
+    said = {
+        "path": "instructions a pack on the main path",
+        "loop": "instructions a pack in the main loop",
+        "fused": "fused multiply-adds",
+    }
+    messages = []
+    for what, words in said.items():
+        figure, most = getattr(found, what), getattr(budget, what)
+        if most is not None and (figure is None or figure > most):
+            messages.append(f"{ARCH} {name}: {figure} {words}, the budget is {most}")
+    if found.in_flight < budget.in_flight:
+        messages.append(f"{ARCH} {name}: {found.in_flight} bytes in flight, the least is {budget.in_flight}")
+    return messages
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Kernel]:
+    return {kernel.name: kernel for kernel in kernels() if kernel.arch == ARCH}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=compiled_here) for name in BUDGETS])
+def test_a_kernel_keeps_its_budget(compiled: dict[str, Kernel], name: str) -> None:
+    assert name in compiled, f"{name} was not compiled for {ARCH}: rename its row, or take it out"
+    exceeded = excess(name, figures(compiled[name]), BUDGETS[name])
+    assert not exceeded, "\n".join(exceeded)
+
+
+def test_what_exceeds_a_budget_is_named() -> None:
+    budget = Budget(path=100, loop=None, fused=0, in_flight=32)
+    assert excess("kernel", budget, budget) == []
+    assert excess("kernel", Budget(101, 500, 2, 16), budget) == [
+        "sm_90 kernel: 101 instructions a pack on the main path, the budget is 100",
+        "sm_90 kernel: 2 fused multiply-adds, the budget is 0",
+        "sm_90 kernel: 16 bytes in flight, the least is 32",
+    ]
+    assert excess("kernel", Budget(None, None, 0, 0), budget) == [
+        "sm_90 kernel: None instructions a pack on the main path, the budget is 100",
+        "sm_90 kernel: 0 bytes in flight, the least is 32",
+    ]
+
+
+def slack(figure: int | None, wanted: int | None) -> int | None:
+    """A budget for a figure, where there was one before."""
+    return None if wanted is None or figure is None else math.ceil(1.03 * figure)
+
+
+if __name__ == "__main__":
+    built = {kernel.name: kernel for kernel in kernels() if kernel.arch == ARCH}
+    for row, budget in BUDGETS.items():
+        found = figures(built[row])
+        made = found._replace(path=slack(found.path, budget.path), loop=slack(found.loop, budget.loop))
+        print(f'    "{row}": Budget({", ".join(map(str, made))}),')
