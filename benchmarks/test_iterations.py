@@ -62,7 +62,7 @@ class Option:
 CHANNELS_LAST, COMPILE = {"channels_last": True}, {"compile": True}
 OPTIONS = [
     Option("plain"),
-    Option("capture", attack={"capture": True}),
+    Option("generation captured", attack={"capture": True}),
     Option("fast", config={"fast": True}),
     Option("bfloat16, channels_last", precision="bfloat16", config=CHANNELS_LAST),
     Option("bfloat16, fast", precision="bfloat16", config={"fast": True}),
