@@ -68,7 +68,7 @@ class Option:
 CHANNELS_LAST, COMPILE = {"channels_last": True}, {"compile": True}
 OPTIONS = [
     Option("plain"),
-    Option("attack captured", attack={"capture": True}),
+    Option("generation captured", attack={"capture": True}),
     Option("iteration captured", config={"capture": True}),
     Option("fast", config={"fast": True}),
     Option("fast, iteration captured", config={"fast": True, "capture": True}),

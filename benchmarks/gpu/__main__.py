@@ -55,7 +55,6 @@ REHEARSAL = 1800  # seconds of a part, on whatever machine
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts; 0 if all were right."""
-    signal.signal(signal.SIGTERM, _ended)  # which by itself would leave a part's processes running
     options = _parser().parse_args(argv)
     mistake = _mistake_in(options)
     if mistake is not None:
@@ -211,9 +210,15 @@ def install(wheels: Path, folder: str) -> bool:
     return True
 
 
-def _ended(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)
+def end_when_terminated() -> None:
+    """Let a termination end the part that runs: by itself it would leave the part's processes running."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 if __name__ == "__main__":
+    end_when_terminated()
     sys.exit(main())

@@ -99,6 +99,7 @@ def _add(findings: Findings, done: Done) -> None:
     findings.add(done, may_be_stopped=True, line=line)
     if found:
         findings.wrong(done)
+        findings.stopped = False  # whether it was or not, there is a fault
 
 
 def summaries(done: Done) -> list[str]:

@@ -155,6 +155,7 @@ def sleeps(setting):
     return findings
 
 command.PARTS = {"versions": Part("V", 10, versions), "tests": Part("T", 300, sleeps)}
+command.end_when_terminated()
 sys.exit(command.main(["--rehearse", "--parts", "tests", "--out", sys.argv[2]]))
 """
 

@@ -109,7 +109,7 @@ def test_verdicts(output: str, accused: bool, verdict: str) -> None:
     findings = Findings()
     sanitizers._add(findings, Done("compute-sanitizer memcheck", [], 40.0, None, output + "= 3 passed in 1.0s =\n"))
     said = f"compute-sanitizer memcheck: stopped at its limit of time: 3 passed; {verdict} (40 s)"
-    assert findings.checks == [said] and findings.right is not accused
+    assert findings.checks == [said] and findings.outcome == ("failed" if accused else "passed")
     assert ("compute-sanitizer memcheck" in findings.last_lines) is accused
 
 

@@ -29,7 +29,7 @@ RUNS = {
     "cases": Run("tests/fake_cuda/cases", at_least=100),
     "the tests of a GPU": Run(
         "tests/gpu --ignore=tests/gpu/test_operators.py",  # which compares kernels
-        at_least=260,
+        at_least=320,
     ),
 }
 
