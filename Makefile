@@ -43,14 +43,16 @@ test-oldest: $(OLDEST)/ready
 	cd $(OLDEST)/sources && FASTADV_TEST_DEVICE=cpu ../bin/python -m pytest $(SHARED) tests/gpu
 
 # For the edit loop: what is quick and says most, in about a minute besides lint.
-CHECKED := tests/ops tests/attacks/test_agreement.py tests/attacks/test_by_hand.py tests/attacks/test_isolation.py \
+CHECKED := tests/attacks/test_agreement.py tests/attacks/test_by_hand.py tests/attacks/test_isolation.py \
 	tests/attacks/test_refusals.py tests/attacks/test_registry.py tests/data/test_batches.py tests/docs/test_api_pages.py \
 	tests/evaluate/test_robustness.py tests/evaluate/test_statistics.py tests/evaluate/test_tables.py \
-	tests/models/test_models.py tests/study/test_verdicts.py tests/test_pixel_range.py tests/test_pixels.py \
-	tests/test_wording.py tests/train/test_config.py tests/train/test_fast.py tests/train/test_task.py
+	tests/ops/test_against_the_reference.py tests/ops/test_arguments.py tests/ops/test_from_pixels.py \
+	tests/ops/test_logits.py tests/ops/test_random.py tests/ops/test_steps.py tests/study/test_verdicts.py \
+	tests/test_pixel_range.py tests/test_pixels.py tests/test_wording.py tests/train/test_config.py \
+	tests/train/test_fast.py tests/train/test_task.py
 
 check: lint
-	OMP_WAIT_POLICY=passive $(RUN) -m pytest -q $(SHARED) -m 'not slow' $(CHECKED)
+	OMP_WAIT_POLICY=passive $(RUN) -m pytest -q $(SHARED) $(CHECKED)
 
 lint: $(VENV)/built
 	$(RUN) -m ruff check .

@@ -48,7 +48,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             ``download``. ``mnist`` and ``fashion_mnist`` are found in torchvision's layout (``MNIST/raw``,
             ``FashionMNIST/raw``) or as the four IDX files directly in the folder, plain or ``.gz``; ``cifar10`` in
             ``cifar-10-batches-py``. ``imagenet`` is any set of image files in ``train/CLASS/IMAGE`` and
-            ``val/CLASS/IMAGE``, or of shards, as :func:`fastadv.data.sources.scan.scan` describes them.
+            ``val/CLASS/IMAGE``, or of shards, as :func:`fastadv.data.scan` describes them.
         download: fetch the files into ``root`` if they are not there.
 
     Raises:
