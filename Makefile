@@ -16,7 +16,7 @@ SHARED := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The oldest torch that fastadv supports, in an environment of its own, on Python 3.12 where there is one.
 OLDEST := .venv-oldest
 OLDEST_PYTHON := $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYTHON))
-OLDEST_TESTS := tests/test_symbols.py tests/cuda_host tests/fake_cuda tests/gpu tests/ops
+OLDEST_TESTS := tests/test_symbols.py tests/cuda_host tests/fake_cuda tests/ops
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
 # The documentation's tools have an environment of their own, which sees .venv: torchattacks asks for an older requests
