@@ -26,7 +26,8 @@ class Run:
 
 
 RUNS = {
-    "cases": Run("tests/fake_cuda/cases", at_least=100),
+    "cases": Run("tests/fake_cuda/cases --ignore=tests/fake_cuda/cases/test_iterations.py", at_least=100),
+    "iterations": Run("tests/fake_cuda/cases/test_iterations.py", at_least=40),
     "the tests of a GPU": Run(
         "tests/gpu/test_attacks.py tests/gpu/test_free_training.py tests/gpu/test_errors.py tests/gpu/test_streams.py "
         "tests/gpu/test_captured_training.py",
