@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
+from fastadv.streams import RandomStream, RecordedDraws
 from tests.attacks.models import ConvNet, PixelLogits, batch
 
 RAW = PixelSpace.raw()
@@ -125,3 +126,30 @@ def test_a_refused_call_takes_nothing_from_the_stream() -> None:
     with pytest.raises(ValueError, match="shape"):
         attack(images, labels, eps=torch.ones(5))
     assert attack.stream.offset == 0
+
+
+@pytest.mark.parametrize("seed", [5, None])
+def test_recorded_work_draws_from_where_the_stream_stands(seed: int | None) -> None:
+    """Recording takes nothing; each replay takes for as many examples as were recorded, like a call that is not."""
+    torch.manual_seed(1)
+    stream, draws = RandomStream(seed=seed), RecordedDraws(torch.device("cpu"))
+    stream.split(1, 2)
+    with stream.recorded(draws):
+        pair, offset = stream.take(3)
+    assert pair is draws.pair and offset == 0
+    found = []
+    for _ in range(3):
+        stream.replay(draws)
+        found.append(tuple(draws.pair.tolist()))
+    torch.manual_seed(1)
+    other = RandomStream(seed=seed)
+    other.split(1, 2)
+    assert found == [other.take(3) for _ in range(3)] and stream.state_dict() == other.state_dict()
+
+
+def test_recorded_work_that_draws_nothing_takes_nothing() -> None:
+    stream, draws = RandomStream(seed=5), RecordedDraws(torch.device("cpu"))
+    with stream.recorded(draws):
+        pass
+    stream.replay(draws)
+    assert stream.offset == 0

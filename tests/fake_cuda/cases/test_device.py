@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastadv import PixelSpace, ops
 from tests.fake_cuda.runtime import GENERATOR_LEFT_CAPTURING, Counts, Runtime
 
 
@@ -125,3 +126,31 @@ def test_a_graph_cannot_hold_a_wait() -> None:
     (generator,) = torch.cuda.default_generators
     generator.graphsafe_set_state(generator.clone_state())
     nn.functional.dropout(ones)
+
+
+def test_recording_leaves_no_trace() -> None:
+    """Neither in running statistics, which the schema of cuDNN's BatchNorm does not mention, nor in the generator."""
+    images, norm, graph = torch.rand(4, 2, 3, 3, device="cuda"), nn.BatchNorm2d(2).to("cuda"), torch.cuda.CUDAGraph()
+    assert norm.running_mean is not None
+    state = torch.get_rng_state()
+    with torch.cuda.graph(graph):
+        kept = nn.functional.dropout(norm(images))
+    assert norm.running_mean.tolist() == [0, 0] and torch.equal(torch.get_rng_state(), state)
+    drawn = []
+    for _ in range(2):
+        graph.replay()
+        drawn.append(kept.clone())
+    assert norm.running_mean.min() > 0 and not torch.equal(*drawn)
+
+
+def test_what_returns_nothing_is_computed_when_it_is_replayed() -> None:
+    """The CPU's operators refuse sizes that are not numbers, as those are that have yet to be drawn."""
+    adv, clean = (torch.full((2, 3, 2, 2), 0.5, device="cuda") for _ in range(2))
+    graph = torch.cuda.CUDAGraph()
+    grad = torch.ones(2, 3, 2, 2, device="cuda")
+    with torch.cuda.graph(graph):
+        eps = ops.sample_eps(2, 8.0, 16.0, seed=1, device="cuda")
+        ops.sign_step_(adv, clean, grad, eps, eps, PixelSpace.unit())
+    assert torch.equal(adv, clean)
+    graph.replay()
+    assert (adv > clean).all()
