@@ -29,6 +29,7 @@ extensions = [
     "short_names",
     "titles",
     "attack_options",
+    "nothing_remote",
 ]
 nitpicky = True
 nitpick_ignore_regex = [
