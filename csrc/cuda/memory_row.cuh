@@ -61,7 +61,6 @@ struct MemoryRow {
   using Derivative = D;
   using F = compute_t<T>;
   static constexpr int kGroup = kThreadsOfRow, kBlocks = 6;
-  static constexpr int kUnroll = kGroup == kWarp ? 1 : 4;  // where it is the exception, it must not cost registers
 
   const T* z;  // [K]
   D* dz;       // [K]
@@ -73,9 +72,10 @@ struct MemoryRow {
     return static_cast<F>(std::exp(shifted(j, origin)));
   }
 
-  template <class Body>
+  // A warp's rows are the exception, which must not cost the others registers.
+  template <int kUnderWay = 4, class Body>
   __device__ __forceinline__ void each(Body body) const {
-#pragma unroll kUnroll
+#pragma unroll(kGroup == kWarp ? 1 : kUnderWay)
     for (int64_t j = lane; j < classes; j += kGroup) body(j);
   }
 
@@ -88,7 +88,9 @@ struct MemoryRow {
   // NaN is passed over where an extreme is looked for, and a row of NaN gives class 0.
 
   __device__ __forceinline__ F maximum() const {
-    return reduce(Larger{}, [&](int64_t j) { return load(z[j]); }, F(-INFINITY));
+    F most = -INFINITY;
+    each<16>([&](int64_t j) { most = Larger{}(most, load(z[j])); });  // the first pass waits for memory
+    return group_reduce<kGroup>(most, Larger{});
   }
 
   __device__ __forceinline__ int64_t predicted(F maximum) const {
