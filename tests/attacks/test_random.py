@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
-from fastadv.streams import RandomStream, RecordedDraws
+from fastadv.utils.rng import RandomStream, RecordedDraws
 from tests.attacks.models import ConvNet, PixelLogits, batch
 
 RAW = PixelSpace.raw()
