@@ -134,7 +134,7 @@ def _resources(lines: list[str]) -> Iterator[Kernel]:
 def _accesses(line: str) -> Iterator[str]:
     match = re.search(r"\b(LDG|STG|LDL|STL)((?:\.[A-Z0-9]+)*)", line)
     if match:
-        width = re.search(r"\.(128|64|U16|U8|S16|S8)\b", match[2])
+        width = re.search(r"\.(256|128|64|U16|U8|S16|S8)\b", match[2])
         yield f"{match[1]}.{width[1].lstrip('US') if width else 32}"
 
 
