@@ -95,7 +95,10 @@ struct NormalizedRule {
   static constexpr int tile_packs(bool) {
     return 1;
   }
-  static constexpr int tile_blocks(bool channels_last) { return channels_last ? 4 : 5; }
+  template <class T>
+  static constexpr int tile_blocks(bool channels_last) {
+    return channels_last || sizeof(T) == 2 ? 4 : 5;
+  }
 
   Norm norm;
   const double *inverse_lengths, *shrinks;  // [N]

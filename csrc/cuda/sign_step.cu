@@ -21,7 +21,10 @@ struct SignRule {
   static constexpr int tile_packs(bool channels_last) {
     return first || sizeof(T) == 4 || channels_last ? 2 : 1;
   }
-  static constexpr int tile_blocks(bool channels_last) { return channels_last ? 5 : kFull; }
+  template <class T>
+  static constexpr int tile_blocks(bool channels_last) {
+    return channels_last ? 5 : kFull;
+  }
 
   __device__ __forceinline__ void enter(int64_t) {}
 

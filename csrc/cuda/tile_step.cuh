@@ -64,7 +64,7 @@ using StepTiles = Tiles<kWide<T>, Rule::template tile_packs<T>(kPeriod != 1)>;
 
 // A block for each tile. kPeriod: 3 for three channels that lie last, 1 for contiguous batches.
 template <class T, int kPeriod, class Rule>
-__global__ void __launch_bounds__(kThreads, Rule::tile_blocks(kPeriod != 1))
+__global__ void __launch_bounds__(kThreads, Rule::template tile_blocks<T>(kPeriod != 1))
     tile_step_kernel(const Operands<T> in, const __grid_constant__ StepTiles<T, kPeriod, Rule> tiles, const Rule rule,
                      const __grid_constant__ Places<compute_t<T>> places) {
   const Tile<StepTiles<T, kPeriod, Rule>> tile(tiles, blockIdx.x);
