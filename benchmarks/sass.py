@@ -5,11 +5,12 @@ flow, not in order of address, so that code which the compiler moved out of the 
 
 - a branch goes to its target or, unless it is unconditional, on to the next instruction; BSYNC and calls go on to the
   next, EXIT and RET end. A predicated instruction counts, whether or not its predicate holds.
-- The main block is the basic block with the most 16-byte stores or, in a kernel without any, the most 16-byte loads; of
-  several, the one nearest to the kernel's entry.
 - The main path is the shortest one, in instructions, from the kernel's entry through the end of the main block. Loops
   that lie on it are gone through once, or left out where that is possible; so is what only some launches need and a
   branch goes around.
+- The main block is the basic block with the most 16-byte stores on the path to its end or, in a kernel without any, the
+  most 16-byte loads; of several, the one nearest to the kernel's entry. So many stores are the packs that figures are
+  divided by.
 - The main loop is the shortest path from the main block's first instruction back to it.
 """
 
@@ -135,30 +136,35 @@ class Code:
     def _length(self, path: Sequence[int]) -> int:
         return sum(len(self.blocks[block]) for block in path)
 
-    def _wide(self, block: int, name: str) -> int:
-        return sum(instruction.is_wide(name) for instruction in self.blocks[block])
+    def _through(self, block: int) -> tuple[int, ...]:
+        """The shortest path from the entry through the end of the block."""
+        return (*self._from_entry[block], block)
+
+    def _wide(self, path: Sequence[int], name: str) -> int:
+        return sum(instruction.is_wide(name) for block in path for instruction in self.blocks[block])
 
     @cached_property
     def main_block(self) -> int | None:
         """Its number, or None for a kernel without 16-byte accesses."""
         for name in ("STG", "LDG"):
-            found = [block for block in self._from_entry if self._wide(block, name)]
+            found = {block: self._through(block) for block in self._from_entry if self._wide([block], name)}
             if found:
-                return max(found, key=lambda block: (self._wide(block, name), -self._length(self._from_entry[block])))
+                return max(found, key=lambda block: (self._wide(found[block], name), -self._length(found[block])))
         return None
 
     @property
     def packs(self) -> int:
-        """16-byte stores in the main block, or loads where it has none."""
+        """16-byte stores on the main path, or loads where the kernel has no such stores."""
         if self.main_block is None:
             return 0
-        return self._wide(self.main_block, "STG") or self._wide(self.main_block, "LDG")
+        path = self._through(self.main_block)
+        return self._wide(path, "STG") or self._wide(path, "LDG")
 
     @property
     def path_per_pack(self) -> float:
         """Instructions on the main path, for each pack that it ends with."""
         assert self.main_block is not None
-        return self._length((*self._from_entry[self.main_block], self.main_block)) / self.packs
+        return self._length(self._through(self.main_block)) / self.packs
 
     @property
     def loop_per_pack(self) -> float:
@@ -191,7 +197,7 @@ class Code:
 
     def _from(self, main: int) -> list[Instruction]:
         """The instructions of the main path and of the blocks behind it, each once."""
-        path = [*self._from_entry[main], main]
+        path = [*self._through(main)]
         while (after := self._after(path[-1])) and after[-1] not in path:
             path.append(after[-1])
         return [instruction for block in path for instruction in self.blocks[block]]

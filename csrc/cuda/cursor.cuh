@@ -42,6 +42,7 @@ inline Runs runs(const Batch& batch) {
 template <class F>
 struct Places : Runs {
   Amount<F> alpha, eps;
+  bool per_example;  // alpha or eps
   SpaceTable<F> space;
 };
 
@@ -51,6 +52,7 @@ Places<F> places(const Step& step) {
   Places<F> result{runs(batch),
                    {static_cast<F>(step.alpha.value), static_cast<const F*>(step.alpha.per_example)},
                    {static_cast<F>(step.eps.value), static_cast<const F*>(step.eps.per_example)},
+                   step.alpha.per_example != nullptr || step.eps.per_example != nullptr,
                    {}};
   result.space.shared = step.space.shared;
   for (int64_t c = 0; c < (step.space.shared ? 1 : batch.channels); ++c) {
@@ -76,6 +78,19 @@ __device__ __forceinline__ float in_input(float pixels, const SpaceTable<float>&
 }
 __device__ __forceinline__ double in_input(double pixels, const SpaceTable<double>& space, int32_t c) {
   return pixels / space.std[c];
+}
+
+// Values on the device cannot be refused without a wait: an alpha that is not finite, or an eps that is negative or
+// NaN, counts as zero.
+template <class F>
+__device__ __forceinline__ F alpha_of(const Places<F>& places, int64_t example) {
+  const F alpha = amount(places.alpha, example);
+  return alpha - alpha == F(0) ? alpha : F(0);
+}
+template <class F>
+__device__ __forceinline__ F eps_of(const Places<F>& places, int64_t example) {
+  const F eps = amount(places.eps, example);
+  return eps > F(0) ? eps : F(0);
 }
 
 // A place in the batch; it goes on within its run only.
@@ -125,17 +140,9 @@ struct Cursor : Walk<kChannelsLast> {
  private:
   F alpha, eps;  // of the example, in pixel values, where each has its own
 
-  // Values on the device cannot be refused without a wait: an alpha that is not finite, or an eps that is negative or
-  // NaN, counts as zero.
   __device__ __forceinline__ void enter_example(const Places<F>& places) {
-    if (places.alpha.per_example != nullptr) {
-      alpha = amount(places.alpha, example);
-      alpha = alpha - alpha == F(0) ? alpha : F(0);
-    }
-    if (places.eps.per_example != nullptr) {
-      eps = amount(places.eps, example);
-      eps = eps > F(0) ? eps : F(0);
-    }
+    if (places.alpha.per_example != nullptr) alpha = alpha_of(places, example);
+    if (places.eps.per_example != nullptr) eps = eps_of(places, example);
   }
 
   __device__ __forceinline__ void enter_channel(const Places<F>& places) {

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "../arguments.h"
 #include "../math/compute_type.h"
@@ -29,6 +30,23 @@ struct alignas(sizeof(T) * kWidth) Pack {
 };
 template <class T>
 constexpr int kWide = 16 / sizeof(T);
+
+// Element i of a pack. Of two bfloat16 in a word the second is the upper half of a float as it stands, so that it need
+// not be moved down and up again.
+template <class T, int kWidth>
+__device__ __forceinline__ compute_t<T> element(const Pack<T, kWidth>& pack, int i) {
+  return load(pack.value[i]);
+}
+template <int kWidth>
+__device__ __forceinline__ float element(const Pack<__nv_bfloat16, kWidth>& pack, int i) {
+  if (i % 2 == 0) return load(pack.value[i]);
+  uint32_t word;
+  memcpy(&word, &pack.value[i - 1], sizeof(word));
+  word &= 0xFFFF0000u;
+  float value;
+  memcpy(&value, &word, sizeof(value));
+  return value;
+}
 
 // Calls function with a null pointer to the stored type.
 template <class Function>

@@ -91,6 +91,11 @@ struct NormalizedRule {
   static constexpr int blocks() {
     return 3;
   }
+  template <class T>
+  static constexpr int tile_packs(bool) {
+    return 1;
+  }
+  static constexpr int tile_blocks(bool channels_last) { return channels_last ? 4 : 5; }
 
   Norm norm;
   const double *inverse_lengths, *shrinks;  // [N]
@@ -101,13 +106,12 @@ struct NormalizedRule {
     if (norm == Norm::l2) shrink = shrinks[example];
   }
 
-  template <class F, bool kLast>
-  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Cursor<F, kLast>& at,
-                                          const Places<F>& places) const {
-    const double inverse_std = places.space.inverse_std[at.constant(places)];
-    const F there = moved(adv, gradient, inverse_std, at.bounds.alpha, inverse_length);
-    return norm == Norm::l2 ? clamp(shrunk(there, clean, shrink), at.bounds.lower, at.bounds.upper)
-                            : clip(there, clean, at.bounds.eps, at.bounds.lower, at.bounds.upper);
+  template <class F>
+  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Constants<F>& here) const {
+    const Bounds<F>& bounds = here.bounds;
+    const F there = moved(adv, gradient, here.inverse_std, bounds.alpha, inverse_length);
+    return norm == Norm::l2 ? clamp(shrunk(there, clean, shrink), bounds.lower, bounds.upper)
+                            : clip(there, clean, bounds.eps, bounds.lower, bounds.upper);
   }
 };
 

@@ -17,13 +17,17 @@ struct SignRule {
 #endif
     return kFull;
   }
+  template <class T>
+  static constexpr int tile_packs(bool channels_last) {
+    return first || sizeof(T) == 4 || channels_last ? 2 : 1;
+  }
+  static constexpr int tile_blocks(bool channels_last) { return channels_last ? 5 : kFull; }
 
   __device__ __forceinline__ void enter(int64_t) {}
 
-  template <class F, bool kLast>
-  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Cursor<F, kLast>& at,
-                                          const Places<F>&) const {
-    return kFirst ? first_sign_step(adv, gradient, at.bounds) : fastadv::sign_step(adv, clean, gradient, at.bounds);
+  template <class F>
+  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Constants<F>& here) const {
+    return kFirst ? first_sign_step(adv, gradient, here.bounds) : fastadv::sign_step(adv, clean, gradient, here.bounds);
   }
 };
 

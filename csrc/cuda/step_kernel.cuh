@@ -1,46 +1,29 @@
-// One pass of a step over the flat tensor, in packs of 16 bytes: what a step does to an element is its rule.
+// One pass of a step over a batch, in packs of 16 bytes: what a step does to an element is its rule.
+//
+// rule(adv, clean, gradient, constants) is the new adv; rule.enter(example) comes before the elements of a pack.
+// Rule::kFirst: clean is adv itself. Rule::blocks: how many blocks a multiprocessor shall hold at once;
+// Rule::tile_blocks and Rule::tile_packs: the same for tiles, and how many packs of a tile a thread loads before it
+// uses the first, which is how many fit into the registers that so many blocks leave.
+//
+// Long runs are stepped tile by tile (tile_step.cuh). Short ones, channels that lie last and are not three, operands at
+// odd addresses, and float64 are walked as one flat tensor, where each thread finds the place of its pack or element.
 #pragma once
 
-#include "cursor.cuh"
-#include "launch.cuh"
+#include "tile_step.cuh"
 
 namespace fastadv::cuda {
 
-template <class T>
-struct Operands {
-  T* adv;          // [N, C, ...]
-  const T* clean;  // [N, C, ...]; null before the first step, where it is adv itself
-  const T* grad;   // [N, C, ...]
-};
-
-template <class T>
-Operands<T> operands(const Step& step) {
-  return {static_cast<T*>(step.adv), static_cast<const T*>(step.clean), static_cast<const T*>(step.grad)};
-}
-
-template <class T, int kWidth>
-__device__ __forceinline__ Pack<T, kWidth> read(const T* from, int64_t first) {
-  return *reinterpret_cast<const Pack<T, kWidth>*>(from + first);
-}
-
-// rule(adv, clean, gradient, cursor, places) is the new adv; rule.enter(example) comes before the elements of a pack.
-// Rule::kFirst: clean is adv itself. Rule::blocks: how many blocks a multiprocessor shall hold at once.
 template <class T, int kWidth, bool kLast, class Rule>
 __device__ __forceinline__ void step_pack(const Operands<T>& in, int64_t pack, Rule rule,
                                           const Places<compute_t<T>>& places) {
-  visit_pack<kWidth, kLast>(pack, places, [&](auto width, int64_t first, Cursor<compute_t<T>, kLast> at) {
-    constexpr int count = decltype(width)::value;
-    Pack<T, count> a = read<T, count>(in.adv, first);
-    const Pack<T, count> g = read<T, count>(in.grad, first);
-    const Pack<T, count> c = Rule::kFirst ? a : read<T, count>(in.clean, first);
-    rule.enter(at.example);
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const compute_t<T> here = load(a.value[i]);
-      store(a.value[i], rule(here, Rule::kFirst ? here : load(c.value[i]), load(g.value[i]), at, places));
-      at.next(places);
-    }
-    *reinterpret_cast<Pack<T, count>*>(in.adv + first) = a;
+  using F = compute_t<T>;
+  visit_pack<kWidth, kLast>(pack, places, [&](auto width, int64_t first, Cursor<F, kLast> at) {
+    // Asked for in order, and so the cursor takes a step for all but the first.
+    const auto constants = [&](int i) -> Constants<F> {
+      if (i > 0) at.next(places);
+      return {at.bounds, places.space.inverse_std[at.constant(places)]};
+    };
+    step_packs<decltype(width)::value, 1, 0>(in, first, at.example, rule, [&] { return constants; });
   });
 }
 
@@ -57,21 +40,35 @@ __global__ void __launch_bounds__(kThreads, Rule::template blocks<T, kLast>())
 }
 
 template <class T, int kWidth, class Rule>
-void launch_step(const Step& step, const Layout& layout, const Rule& rule, cudaStream_t stream) {
+void launch_flat(const Step& step, const Layout& layout, const Rule& rule, cudaStream_t stream) {
   const auto kernel =
       step.batch.channels_last ? step_kernel<T, kWidth, true, Rule> : step_kernel<T, kWidth, false, Rule>;
   FASTADV_LAUNCH(kernel, blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, operands<T>(step), layout,
                  rule, places<compute_t<T>>(step));
 }
 
-// In packs where the operands' addresses allow it.
+template <class T, int kPeriod, class Rule>
+void launch_tiles(const Step& step, const Layout& layout, const Rule& rule, cudaStream_t stream) {
+  constexpr int width = kWide<T>;
+  const StepTiles<T, kPeriod, Rule> tiles(step.batch, static_cast<uint32_t>((width - layout.head) % width));
+  const auto kernel = tile_step_kernel<T, kPeriod, Rule>;
+  FASTADV_LAUNCH(kernel, tiles.all, kThreads, stream, operands<T>(step), tiles, rule, places<compute_t<T>>(step));
+}
+
 template <class T, class Rule>
 void launch_step(const Step& step, const Rule& rule, cudaStream_t stream) {
-  const int64_t total = step.batch.examples * step.batch.channels * step.batch.plane;
+  const Batch& batch = step.batch;
+  const int64_t total = batch.examples * batch.channels * batch.plane;
   Layout layout{total, 0, total};
-  if (wide_layout<T>(total, step.adv, step.clean, step.grad, &layout))
-    launch_step<T, kWide<T>>(step, layout, rule, stream);
-  else launch_step<T, 1>(step, layout, rule, stream);
+  if (!wide_layout<T>(total, step.adv, step.clean, step.grad, &layout))
+    return launch_flat<T, 1>(step, layout, rule, stream);
+  if constexpr (kInTiles<T>) {
+    if (!batch.channels_last && StepTiles<T, 1, Rule>::suit(batch))
+      return launch_tiles<T, 1>(step, layout, rule, stream);
+    if (batch.channels_last && batch.channels == 3 && StepTiles<T, 3, Rule>::suit(batch))
+      return launch_tiles<T, 3>(step, layout, rule, stream);
+  }
+  launch_flat<T, kWide<T>>(step, layout, rule, stream);
 }
 
 }  // namespace fastadv::cuda

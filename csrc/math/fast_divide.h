@@ -1,5 +1,5 @@
-// Division of an unsigned 64-bit number by one that is known before the launch, as a multiplication and shifts
-// (Granlund and Montgomery, 1994): where a pixel lies takes two of them, and the GPU's own division is a subroutine.
+// Division of an unsigned number by one that is known before the launch, as a multiplication and shifts (Granlund and
+// Montgomery, 1994): where a pixel lies takes two of them, and the GPU's own division is a subroutine.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +8,24 @@
 
 namespace fastadv {
 
-struct Divisor {
-  uint64_t divisor, magic;
+// Of numbers of 64 or 32 bits.
+template <class N>
+struct DivisorOf {
+  N divisor, magic;
   uint32_t shift;  // ceil(log2 divisor)
 };
+using Divisor = DivisorOf<uint64_t>;
+using SmallDivisor = DivisorOf<uint32_t>;
 
-static inline Divisor make_divisor(uint64_t divisor) {
+template <class N>
+DivisorOf<N> make_divisor(N divisor) {
+  constexpr uint32_t bits = 8 * sizeof(N);
   uint32_t shift = 0;
-  while (shift < 63 && (uint64_t{1} << shift) < divisor) ++shift;
-  // magic = floor(2^64 (2^shift - divisor) / divisor) + 1, by long division: the numerator has up to 127 bits.
-  uint64_t magic = 0, remainder = (uint64_t{1} << shift) - divisor;
-  for (int bit = 0; bit < 64; ++bit) {
-    const bool carry = remainder >> 63;
+  while (shift < bits - 1 && (N{1} << shift) < divisor) ++shift;
+  // magic = floor(2^bits (2^shift - divisor) / divisor) + 1, by long division: the numerator has twice the bits.
+  N magic = 0, remainder = (N{1} << shift) - divisor;
+  for (uint32_t bit = 0; bit < bits; ++bit) {
+    const bool carry = remainder >> (bits - 1);
     remainder <<= 1;
     magic <<= 1;
     if (carry || remainder >= divisor) {
@@ -37,11 +43,14 @@ FASTADV_HOST_DEVICE uint64_t high_product(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>((static_cast<unsigned __int128>(a) * b) >> 64);
 #endif
 }
+FASTADV_HOST_DEVICE uint32_t high_product(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
+}
 
-// number / divisor, for number < 2^63 and 0 < divisor < 2^63.
-FASTADV_HOST_DEVICE uint64_t divide(uint64_t number, const Divisor& by) {
-  const uint64_t high = high_product(by.magic, number);
-  return (high + number) >> by.shift;
+// number / divisor, of which both are positive and below half of what N holds; the number may be 0.
+template <class N>
+FASTADV_HOST_DEVICE N divide(N number, const DivisorOf<N>& by) {
+  return (high_product(by.magic, number) + number) >> by.shift;
 }
 
 }  // namespace fastadv

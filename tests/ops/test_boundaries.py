@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from fastadv import PixelSpace, ops, reference
-from tests.ops.cases import DTYPES, at_odd_offset
+from tests.ops.cases import DTYPES, at_odd_offset, operands
 from tests.ops.test_steps import STEPS, Operands, assert_same
 
 BLOCK = 256  # threads
 GRID = 3 * BLOCK  # threads of the largest grid where the kernels run on a host
+TILE = 2 * BLOCK  # packs of a block's tile of a long run, or twice as many; runs of two tiles are stepped in tiles
 CHUNK = 16384  # elements of which a norm is summed at once
 
 
@@ -55,6 +56,37 @@ def test_packs_around_a_block_and_a_grid(step: str, dtype: torch.dtype) -> None:
     width = 16 // dtype.itemsize
     for size in around(BLOCK * width, GRID * width, 2 * GRID * width):
         check(step, 1, size, dtype, offset=1)
+
+
+def in_tiles(step: str, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, offset: int) -> None:
+    """A first step and a later one, with an alpha and eps for each example and constants for each channel."""
+    space = PixelSpace([120.0, 110.0, 100.0, 90.0][: shape[1]], [60.0, 55.0, 50.0, 45.0][: shape[1]])
+    alpha, eps = torch.linspace(-2, 3, shape[0]), torch.linspace(1, 9, shape[0])
+    for first in (True, False):
+        results = []
+        for module in (ops, reference):
+            made = operands(shape, dtype, space, channels_last)
+            o = Operands(*(at_odd_offset(tensor, offset) for tensor in (made.adv, made.clean, made.grad)))
+            clean = o.clean if not first else o.adv if module is ops else o.adv.clone()
+            results.append(STEPS[step](module, o, clean, alpha, eps, space))
+        assert_same(step, *results)
+
+
+# Runs of whole tiles, of a tile more, and of one element or pack less or more, at every distance from 16 bytes.
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("step", ["sign", "linf"])
+@pytest.mark.parametrize(
+    ("channels", "channels_last"), [(1, False), (3, False), (3, True), (4, True)], ids=["1", "3", "3 last", "4 last"]
+)
+def test_runs_around_tiles(step: str, dtype: torch.dtype, channels: int, channels_last: bool) -> None:
+    width = 16 // dtype.itemsize
+    runs = {TILE * width, 2 * TILE * width, 3 * TILE * width}
+    sizes = {run + more for run in runs for more in (-width, -1, 0, 1, width + 1)}
+    for offset, run in enumerate(sorted(sizes)):
+        plane = -(-run // channels) if channels_last else run
+        in_tiles(step, (2, channels, 1, plane), dtype, channels_last, offset % width)
+        if run in runs:  # as most batches are: aligned
+            in_tiles(step, (2, channels, 1, plane), dtype, channels_last, 0)
 
 
 @pytest.mark.parametrize("step", ["l2", "linf"])

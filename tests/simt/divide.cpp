@@ -1,9 +1,18 @@
-// Reads lines of a number and a divisor, and answers each with the quotient.
+// Reads lines of a number and a divisor, and answers each with the quotient, by 64 bits and by 32; 0 for the latter
+// where they do not hold both numbers.
 #include <iostream>
 
 #include "../../csrc/math/fast_divide.h"
 
+template <class N>
+N quotient(uint64_t number, uint64_t divisor) {
+  return fastadv::divide(static_cast<N>(number), fastadv::make_divisor(static_cast<N>(divisor)));
+}
+
 int main() {
+  constexpr uint64_t limit = uint64_t{1} << 31;
   uint64_t number = 0, divisor = 0;
-  while (std::cin >> number >> divisor) std::cout << fastadv::divide(number, fastadv::make_divisor(divisor)) << '\n';
+  while (std::cin >> number >> divisor)
+    std::cout << quotient<uint64_t>(number, divisor) << ' '
+              << (number < limit && divisor < limit ? quotient<uint32_t>(number, divisor) : 0) << '\n';
 }

@@ -48,7 +48,7 @@ RUNS = {
     ),
     "properties": Run("simt_plain", "tests/ops/test_properties.py", "sign or noise", at_least=30),
     "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=100),
-    "boundaries": Run("simt_plain", BOUNDARIES, at_least=80),
+    "boundaries": Run("simt_plain", BOUNDARIES, "not (tiles and linf) or float32", at_least=100),
     "one item a thread": Run(
         "simt_plain",
         f"{STEPS} {LOGITS}",
@@ -72,13 +72,16 @@ RUNS = {
         "simt_address", ROWS, "1000 or 1001 or 1024 or (not 1025 and (float16 or float64))", at_least=100
     ),
     "out of bounds, boundaries": Run(
-        "simt_address", BOUNDARIES, "not chunk and (packs or draws or classes or examples)", at_least=40
+        "simt_address",
+        BOUNDARIES,
+        "not chunk and (packs or draws or classes or examples) or (tiles and sign and not float64)",
+        at_least=50,
     ),
     "races": Run(
         "simt_thread",
         f"{STEPS} {LOGITS} {ROWS} {BOUNDARIES} {PIXELS}",
         "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)"
-        " or (rule and bfloat16 and (33 or 1000 or 1001))",
+        " or (tiles and sign and bfloat16) or (rule and bfloat16 and (33 or 1000 or 1001))",
         at_least=20,
     ),
     "CPU kernels out of bounds": Run(
