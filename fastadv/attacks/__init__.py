@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from fastadv.attacks import other_packages
 from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.fast_entropy import FastEntropy
@@ -57,6 +58,15 @@ _ATTACKS: dict[str, type[Attack]] = {
 }
 
 
+if not TYPE_CHECKING:  # checkers of types would take every name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        """Say what stands here for a class of another package."""
+        here = other_packages.CLASSES.get(name)
+        hint = f"; use {here}" if here else ""
+        raise AttributeError(f"module 'fastadv.attacks' has no attribute {name!r}{hint}")
+
+
 def names() -> list[str]:
     """Every attack that :func:`create` knows."""
     return list(_ATTACKS)
@@ -74,7 +84,8 @@ def get(name: str) -> type[Attack]:
             f"an attack is a name or a class, got {type(name).__name__}; in create(name, model) it comes first"
         )
     if name not in _ATTACKS:
-        hint = did_you_mean(nearest(name, _ATTACKS))
+        other = other_packages.ATTACKS.get(name.lower().replace("-", "_"))
+        hint = did_you_mean([other] if other else nearest(name, _ATTACKS))
         raise ValueError(f"unknown attack {name!r}{hint}; accepted: {', '.join(_ATTACKS)}")
     return _ATTACKS[name]
 

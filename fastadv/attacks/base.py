@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastadv.attacks.docstrings import described
 from fastadv.attacks.engine.step_sizes import Eps, Size, checked_eps
+from fastadv.attacks.other_packages import instead_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
@@ -102,6 +103,9 @@ class Attack(ABC):
             if unknown := set(options) - set(inspect.signature(cls).parameters):
                 raise TypeError(no_such_option(cls, unknown))
             return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> Any:  # only where there is no such attribute
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{instead_of(name)}")
 
     def __init__(
         self,
