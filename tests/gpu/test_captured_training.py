@@ -13,7 +13,6 @@ from benchmarks.trainers import CLASSES, random_trainer
 from fastadv import models
 from fastadv.train import AttackConfig, NonFiniteLoss, TrainConfig, Trainer
 from tests.gpu.device import DEVICE, needs_streams
-from tests.gpu.test_attacks import exact_float32  # noqa: F401 (used by every test)
 
 pytestmark = [pytest.mark.gpu, needs_streams, pytest.mark.filterwarnings("error:training runs without")]
 

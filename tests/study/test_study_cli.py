@@ -79,7 +79,7 @@ def test_all_of_them(
 
     # The same command again finds all of it done.
     capsys.readouterr()
-    monkeypatch.setattr(study, "write_report", lambda folder: [])
+    monkeypatch.setattr(study_cli, "write_report", lambda folder: [])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     assert study("all", "--out", tmp_path) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
