@@ -73,8 +73,8 @@ class Record(Evaluation):
         correct: which images were classified correctly, a bit for each, packed; :attr:`hits` unpacks them.
         seconds: how long it took.
         device: what it ran on.
-        versions: version of each package that the result depends on; of images in files the loader's, too, and what
-            :func:`fastadv.utils.gpu_settings.in_force` says of a GPU.
+        versions: version of each package that the result depends on; of images in files the loader's, too, and which
+            of cuDNN's search and TF32 were on, on a GPU.
         without_gradient: for how many images the gradient was zero or not finite, so that the attack does little or
             nothing to them; None if it follows none, and in records of versions that did not count.
         shown: how images in files are shown to the model, such as their size; "" for others.

@@ -125,8 +125,8 @@ class TransferRecord(TransferEvaluation):
         top5: the same where wrong means not among the five likeliest; None with fewer than six classes.
         seconds: its share of the time that its source took with this attack.
         device: what it ran on.
-        versions: version of each package that the result depends on; of images in files the loader's, too, and what
-            :func:`fastadv.utils.gpu_settings.in_force` says of a GPU.
+        versions: version of each package that the result depends on; of images in files the loader's, too, and which
+            of cuDNN's search and TF32 were on, on a GPU.
         without_gradient: see :class:`TransferCounts`; None also in records of versions that did not count.
         shown: how images in files are shown to the models, such as their size; "" for others.
     """
