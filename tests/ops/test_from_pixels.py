@@ -214,7 +214,7 @@ def check_at(
     assert (room[: 16 + of_images] == 7).all() and (room[16 + of_images + pixels.numel() :] == 7).all()
 
 
-# Rows shorter than a pack, of one element or two less or more than 16, and odd; runs of two tiles and part of a third.
+# Rows shorter than a pack, around 16 elements, and odd ones; runs of two tiles and part of a third.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("channels", "channels_last"),
@@ -223,8 +223,8 @@ def check_at(
 )
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 299])
 def test_rows_in_tiles(width: int, channels: int, channels_last: bool, dtype: torch.dtype) -> None:
-    run = 2 * TILE // (channels if channels_last else 1)  # of which a row is a part
-    shape = (2, channels, -(-run // width) + 1, width)
+    places = 2 * TILE // (channels if channels_last else 1)
+    shape = (2, channels, -(-places // width) + 1, width)
     pixels = random_pixels(shape, channels_last)
     space = PixelSpace([9.0, 8.0, 7.0, 6.0][:channels], [3.0, 50.0, 200.0, 100.0][:channels])
     flags = torch.tensor([width % 2 == 0, width % 2 == 1])

@@ -69,7 +69,7 @@ RUNS = {
         "simt_address",
         PIXELS,
         "unaligned or around or number_of_channels or (shapes and 64) or (rows_in_tiles and (299 or 15 or 17))",
-        at_least=130,
+        at_least=165,
     ),
     "out of bounds, rows of logits": Run(
         "simt_address", ROWS, "1000 or 1001 or 1024 or (not 1025 and (float16 or float64))", at_least=100
