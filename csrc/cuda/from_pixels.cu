@@ -2,15 +2,14 @@
 //
 // A thread writes 16 bytes and reads as many pixels as they need, 4 for float: neighbours then read and write
 // neighbouring bytes. Were 16 pixels read at once, each thread had 64 bytes to write, and a warp half-written sectors.
-#include "../math/from_pixels.h"
+//
+// Long runs are looked up tile by tile (tile_pixels.cuh). Short ones, channels that lie last and are not three, rows
+// shorter than a pack, and float64 are walked as one flat tensor, where each thread finds the place of its pack.
 #include "../ops/from_pixels.h"
-#include "cursor.cuh"
-#include "launch.cuh"
+#include "tile_pixels.cuh"
 
 namespace fastadv::cuda {
 namespace {
-
-constexpr int kTables = 4;  // channels whose tables a block keeps; values of more are computed for each element
 
 // What the kernel needs besides the constants; a kernel parameter.
 struct Rows {
@@ -89,10 +88,7 @@ template <class T, bool kLast>
 __global__ void __launch_bounds__(kThreads, kFull)
     lookup_kernel(const __grid_constant__ FromPixels args, const __grid_constant__ Rows rows, const Layout layout) {
   __shared__ T table[kTables * kLevels];
-  const int filled = static_cast<int>(tables(args)) * kLevels;
-  for (int i = threadIdx.x; i < filled; i += kThreads)
-    store(table[i], input_of<compute_t<T>>(args, i / kLevels, i % kLevels));
-  __syncthreads();
+  fill_tables(args, table);
   all_packs<T, kLast>(args, rows, layout, Lookup<T>{table});
 }
 
@@ -103,15 +99,44 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, bool kLast>
+void launch_flat(const FromPixels& args, const Layout& layout, bool wide, cudaStream_t stream) {
+  const Rows rows{runs(args.batch), make_divisor(static_cast<uint64_t>(args.width)), wide};
+  const auto kernel = tables(args) <= kTables ? lookup_kernel<T, kLast> : formula_kernel<T, kLast>;
+  FASTADV_LAUNCH(kernel, resident_blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, args, rows,
+                 layout);
+}
+
+// Whether the batch is kPeriod channels in turn, and its runs and rows are long enough for tiles.
+template <class T, int kPeriod>
+bool tiles_suit(const FromPixels& args) {
+  const Batch& batch = args.batch;
+  // Which channel a pixel is of does not matter where all share a table and none is mirrored.
+  const bool in_turn = batch.channels_last && !(args.space.shared && args.mirrored == nullptr);
+  return (in_turn ? batch.channels : 1) == kPeriod && tables(args) <= kTables && PixelTiles<T>::suit(batch) &&
+         TileRows::suit(args.width * kPeriod, kWide<T>);
+}
+
+template <class T, int kPeriod>
+void launch_tiles(const FromPixels& args, const Layout& layout, bool wide, cudaStream_t stream) {
+  constexpr int width = kWide<T>;
+  const PixelTiles<T> tiles(args.batch, static_cast<uint32_t>((width - layout.head) % width));
+  const auto kernel = tile_lookup_kernel<T, kPeriod>;
+  FASTADV_LAUNCH(kernel, resident_blocks_for(int64_t{tiles.all} * kThreads), kThreads, stream, args, tiles,
+                 tile_rows(args.width * kPeriod), wide);
+}
+
+template <class T>
 void launch(const FromPixels& args, int64_t total, cudaStream_t stream) {
   constexpr int width = kWide<T>;
   Layout layout{total, 0, total};
   wide_layout<T>(total, args.images, nullptr, nullptr, &layout);
-  const Rows rows{runs(args.batch), make_divisor(static_cast<uint64_t>(args.width)),
-                  reinterpret_cast<uintptr_t>(args.pixels + layout.head) % width == 0};
-  const auto kernel = tables(args) <= kTables ? lookup_kernel<T, kLast> : formula_kernel<T, kLast>;
-  FASTADV_LAUNCH(kernel, resident_blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, args, rows,
-                 layout);
+  const bool wide = reinterpret_cast<uintptr_t>(args.pixels + layout.head) % width == 0;
+  if constexpr (sizeof(T) < 8) {
+    if (tiles_suit<T, 1>(args)) return launch_tiles<T, 1>(args, layout, wide, stream);
+    if (tiles_suit<T, 3>(args)) return launch_tiles<T, 3>(args, layout, wide, stream);
+  }
+  if (args.batch.channels_last) launch_flat<T, true>(args, layout, wide, stream);
+  else launch_flat<T, false>(args, layout, wide, stream);
 }
 
 }  // namespace
@@ -119,11 +144,7 @@ void launch(const FromPixels& args, int64_t total, cudaStream_t stream) {
 cudaError_t from_pixels(const FromPixels& args, cudaStream_t stream) {
   const int64_t total = args.batch.examples * args.batch.channels * args.batch.plane;
   if (total == 0) return cudaSuccess;
-  with_type(args.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    if (args.batch.channels_last) launch<T, true>(args, total, stream);
-    else launch<T, false>(args, total, stream);
-  });
+  with_type(args.dtype, [&](auto* type) { launch<std::remove_pointer_t<decltype(type)>>(args, total, stream); });
   return cudaGetLastError();
 }
 

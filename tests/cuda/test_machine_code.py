@@ -86,6 +86,21 @@ def test_pixels_are_read_at_once_and_written_sixteen_bytes_at_a_time(compiled: l
         assert kernel.occupancy == 1.0, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"
 
 
+def test_pixels_of_a_tile_are_read_before_the_first_is_looked_up(compiled: list[Kernel]) -> None:
+    """32 by each thread, in packs, of three dtypes with one channel or three in turn; the machine is filled."""
+    lookups = [kernel for kernel in compiled if kernel.name.startswith("tile_lookup_kernel")]
+    assert len(lookups) == len({kernel.arch for kernel in compiled}) * 3 * 2
+    for kernel in lookups:
+        dtype = template(kernel)[0]
+        packs, load = 32 * WIDTHS[dtype] // 16, PIXELS[dtype].replace("LDG", "LDG.E").removesuffix(".32")
+        opcodes = " ".join(instruction.opcode for instruction in kernel.code.instructions)
+        # Reads of packs between look-ups in shared memory, or stores.
+        reads = [part.split().count(load) for part in re.split(r"\b(?:LDS|STG)\S*", opcodes)]
+        assert max(reads) == packs, f"{kernel.arch} {kernel.name}: {max(reads)} packs are read at once, not {packs}"
+        assert kernel.accesses["STG.128"] >= packs, f"{kernel.arch} {kernel.name}: {kernel.accesses}"
+        assert kernel.occupancy == 1.0, f"{kernel.arch} {kernel.name}: {kernel.registers} registers"
+
+
 def test_rows_are_read_and_written_sixteen_bytes_at_a_time(compiled: list[Kernel]) -> None:
     """Where every row begins at 16 bytes: each pack that a thread of the warp has of a row of 1,024 classes."""
     rows = [kernel for kernel in compiled if "RegisterRow" in kernel.name and kernel.name.endswith("true>>")]

@@ -14,6 +14,7 @@ from tests.ops.cases import DTYPES, SHAPES, SPACES, at_odd_offset
 
 BLOCK = 256  # threads
 GRID = 3 * BLOCK  # threads of the largest grid where the kernels run on a host
+TILE = 32 * BLOCK  # pixels of a block's tile of a long run; runs of two tiles are looked up in tiles
 EACH = PixelSpace((9.0, 8.0, 7.0), (3.0, 50.0, 200.0), 10.0, 200.0)  # bounds inside the values that bytes take
 
 
@@ -200,6 +201,56 @@ def test_packs_around_a_block_and_a_grid(threads: int, dtype: torch.dtype) -> No
     for shift in (-1, 0, 1):
         size = threads * 16 // dtype.itemsize + shift
         check(random_pixels((1, 1, size)), torch.tensor([True]), dtype, PixelSpace.unit())
+
+
+def check_at(
+    pixels: Tensor, mirrored: Tensor | None, dtype: torch.dtype, space: PixelSpace, of_images: int, of_pixels: int
+) -> None:
+    """Pixels and images so many elements behind an aligned address, and nothing written beside the images."""
+    room = torch.full((pixels.numel() + 2 * 16,), 7.0, dtype=dtype)
+    images = room.as_strided(pixels.shape, pixels.stride(), 16 + of_images)
+    ops.from_pixels_(images, at_odd_offset(pixels, of_pixels), mirrored, space)
+    assert torch.equal(images, reference.from_pixels(pixels, mirrored, dtype, space))
+    assert (room[: 16 + of_images] == 7).all() and (room[16 + of_images + pixels.numel() :] == 7).all()
+
+
+# Rows shorter than a pack, around 16 elements, and odd ones; runs of two tiles and part of a third.
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("channels", "channels_last"),
+    [(1, False), (3, False), (4, False), (3, True), (4, True)],
+    ids=["1", "3", "4", "3 last", "4 last"],
+)
+@pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 299])
+def test_rows_in_tiles(width: int, channels: int, channels_last: bool, dtype: torch.dtype) -> None:
+    places = 2 * TILE // (channels if channels_last else 1)
+    shape = (2, channels, -(-places // width) + 1, width)
+    pixels = random_pixels(shape, channels_last)
+    space = PixelSpace([9.0, 8.0, 7.0, 6.0][:channels], [3.0, 50.0, 200.0, 100.0][:channels])
+    flags = torch.tensor([width % 2 == 0, width % 2 == 1])
+    check_at(pixels, flags, dtype, space, width % 4, width % 4)
+
+
+# Runs of whole tiles, of a tile more, and of one element or pack less or more, at every distance from 16 bytes.
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_runs_around_tiles(channels_last: bool, dtype: torch.dtype) -> None:
+    width = 16 // dtype.itemsize
+    sizes = [2 * TILE + tiles + more for tiles in (0, TILE) for more in (-width, -1, 0, 1, width + 1)]
+    for offset, size in enumerate(sizes):
+        pixels = random_pixels((2, 3, 1, -(-size // 3) if channels_last else size), channels_last)
+        for flags in (None, every_other(2)):
+            check_at(pixels, flags, dtype, EACH, offset % width, offset % width)
+        check_at(pixels, None, dtype, EACH, 0, 0)  # as most batches are
+    check_at(pixels, None, dtype, EACH, 1, 0)  # which can only be read byte by byte
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tiles_of_channels_that_share_a_table(dtype: torch.dtype) -> None:
+    pixels = random_pixels((2, 4, 67, 67), channels_last=True)
+    for flags in (None, every_other(2)):
+        check_at(pixels, flags, dtype, PixelSpace.symmetric(), 1, 1)
+        check_at(pixels[:, :3].contiguous(memory_format=torch.channels_last), flags, dtype, PixelSpace.unit(), 0, 0)
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])

@@ -147,7 +147,7 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
         lambda new: partial(
             ops.from_pixels, new(*IMAGES, dtype=torch.uint8), new(64, dtype=torch.bool), HALF, IMAGENET
         ),
-        [DEVICE, *RESIDENT, "lookup_kernel<__half, false> x 1056", RESULT],
+        [DEVICE, *RESIDENT, "tile_lookup_kernel<__half, 1> x 1056", RESULT],
     ),
     "from_pixels, few": (
         lambda new: partial(ops.from_pixels_, new(*FEW), new(*FEW, dtype=torch.uint8)),
