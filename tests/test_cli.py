@@ -20,7 +20,9 @@ from fastadv.utils import environment
         ([], 2, "usage: fastadv COMMAND"),
         (["--help"], 0, "train a network on clean and adversarial examples"),
         (["--version"], 0, "0.1.0"),
-        (["trian"], 2, "unknown command 'trian'"),
+        (["trian"], 2, "unknown command 'trian' (did you mean train?)"),
+        (["help"], 0, "usage: fastadv COMMAND"),
+        (["version"], 0, "0.1.0"),
         (["info"], 0, "sign_step_"),
     ],
 )

@@ -306,9 +306,14 @@ def _signature(kind: type[Any]) -> inspect.Signature:
         name: parameter
         for base in reversed(own)
         for name, parameter in inspect.signature(base.__init__).parameters.items()
-        if name != "self" and parameter.kind != inspect.Parameter.VAR_KEYWORD
+        if name != "self" and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     }
-    return inspect.Signature(list(merged.values()))
+    # Options are given by name, also those that a class of one's own declares without a star before them.
+    by_name = [
+        parameter if name == "model" else parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in merged.items()
+    ]
+    return inspect.Signature(by_name)
 
 
 def options_of(attack: type[Attack]) -> set[str]:

@@ -11,6 +11,7 @@ from fastadv.cli.warning_lines import warning_lines
 from fastadv.distributed import launched
 from fastadv.utils.log import remarks_shown
 from fastadv.utils.signals import exit_code
+from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.terminals import any_character
 from fastadv.utils.text import printable_lines
 
@@ -36,14 +37,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if argv else 2
-    if argv[0] == "--version":
+    if argv[0] in ("--version", "version"):
         print(fastadv.__version__)
         return 0
     if argv[0] not in COMMANDS:
-        print(f"fastadv: unknown command {argv[0]!r}\n\n{_usage()}", file=sys.stderr)
+        meant = did_you_mean(nearest(argv[0], COMMANDS))
+        print(f"fastadv: unknown command {argv[0]!r}{meant}\n\n{_usage()}", file=sys.stderr)
         return 2
     if argv[0] not in _SHARED and not launched().alone:
         if launched().main:

@@ -30,7 +30,8 @@ from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.folder import beside, remark_on_left_out
 from fastadv.evaluate.records import Record, RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep, loader_of, run
-from fastadv.evaluate.tables import robustness_tables, save_table, to_rich
+from fastadv.evaluate.tables import robustness_tables, save_table
+from fastadv.evaluate.terminal_tables import print_table
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.config_errors import scale_remark
 from fastadv.utils import devices
@@ -241,12 +242,11 @@ def _records(out: Path) -> RecordFile[Record]:
 
 def _show(records: Sequence[Record], file: RecordFile[Record], out: Path) -> None:
     """Tables of the command's attacks on the terminal, and below ``out`` those of the folder, with its figures."""
-    console = require("rich.console", extra="evaluate").Console()
     together, left_out = beside(records, file.records)
     attacked = {record.attack for record in records}
     for attack, table in robustness_tables(together).items():
         if attack in attacked:
-            console.print(to_rich(table))
+            print_table(table)
     print("written:", *map(printable, map(str, [file.path, *_write(together, out)])), sep="\n  ")
     if left_out:
         print(remark_on_left_out(left_out), file=sys.stderr)

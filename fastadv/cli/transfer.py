@@ -18,7 +18,8 @@ from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.folder import beside, remark_on_left_out
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import Subject, Sweep
-from fastadv.evaluate.tables import save_table, to_rich
+from fastadv.evaluate.tables import save_table
+from fastadv.evaluate.terminal_tables import print_table
 from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer_table
 from fastadv.utils import devices
@@ -115,14 +116,13 @@ def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
 
 def _write(records: Sequence[TransferRecord], arguments: argparse.Namespace) -> list[Path]:
     """Tables and figures below OUT; the tables of the command's sizes on the terminal too."""
-    console = require("rich.console", extra="evaluate").Console()
     paths = []
     for measure in MEASURES:
         sizes = sorted({record.eps for record in records})
         for eps in sizes:
             table = transfer_table(records, measure=measure, eps=eps)
             if eps in arguments.eps:
-                console.print(to_rich(table))
+                print_table(table)
             paths += save_table(table, arguments.out / "tables" / f"transfer-{measure}-eps-{eps:g}")
         if len(sizes) > 1:
             source, target = arguments.curve

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured", Record, "TransferRecord")
 Cell = str | Proportion | None  # None: not measured
+_WIDEST_LABEL = 24  # of a word in a column of labels on a terminal, which is broken if it is longer
 _FORMULAS = ("=", "+", "-", "@")  # how they begin
 
 INTERVALS = "In brackets the 95 % confidence interval, Wilson's."  # of every Proportion in a table
@@ -233,7 +234,8 @@ def to_rich(table: Table) -> rich.table.Table:
     for i, name in enumerate(table.header):
         shown = text.Text(printable(name))  # Text: a name such as "[adv]" is not markup
         if i < table.labels:
-            grid.add_column(shown, overflow="fold")
+            longest = max(len(word) for cell in (name, *(row[i] for row in rows)) for word in (cell.split() or [""]))
+            grid.add_column(shown, overflow="fold", min_width=min(longest, _WIDEST_LABEL))
             continue
         words = [word for cell in (name, *(row[i] for row in rows)) for word in cell.split()]
         grid.add_column(shown, justify="right", min_width=max(map(len, words)))  # no number is cut

@@ -13,6 +13,7 @@ from fastadv.utils.stacklevel import caller_level
 
 # Of the range. Bicubic and Lanczos interpolation leave it by less, images of another normalisation mostly by more.
 OVERSHOOT = 0.25
+_DARK = 0.25  # of the range: images whose brightest pixel is below were normalised, or are on another scale
 _ROUNDING = 0.01 / 255  # of the range, for the arithmetic that made the images
 
 
@@ -66,7 +67,7 @@ def check_ends(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = "ima
     if excess > _slack(space, dtype):
         raise ValueError(
             f"{whose} are outside the pixel range [{space.lower:g}, {space.upper:g}] of {space}: as pixels they span "
-            f"[{low:.6g}, {high:.6g}], {excess:.3g} beyond it. {_advice(excess, space, dtype)}"
+            f"[{low:.6g}, {high:.6g}], {excess:.3g} beyond it. {_advice(excess, high, space, dtype)}"
         )
 
 
@@ -85,12 +86,12 @@ def _slack(space: Space, dtype: torch.dtype) -> float:
     return _ROUNDING * (space.upper - space.lower) + torch.finfo(dtype).eps * largest
 
 
-def _advice(excess: float, space: Space, dtype: torch.dtype) -> str:
+def _advice(excess: float, high: float, space: Space, dtype: torch.dtype) -> str:
     normalised = (
         "ass the PixelSpace that matches how they were normalised: raw, unit, symmetric, imagenet, or "
         "normalized(mean, std) with the constants of your transform"
     )
-    if excess > OVERSHOOT * (space.upper - space.lower):
+    if excess > OVERSHOOT * (space.upper - space.lower) or high < space.lower + _DARK * (space.upper - space.lower):
         return f"P{normalised}"
     return f"Bicubic and Lanczos interpolation overshoot like this: {_clamp(space, dtype)}. Otherwise p{normalised}"
 
