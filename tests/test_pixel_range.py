@@ -125,7 +125,7 @@ def test_the_least_and_the_most_of_each_channel(space: PixelSpace, dtype: torch.
 def test_normalised_images_are_not_told_to_be_clamped() -> None:
     """To clamp them would set half of their values to zero."""
     images = torch.linspace(-2.1, 2.6, 12).view(1, 3, 2, 2)
-    with pytest.raises(ValueError, match="beyond it. Pass the PixelSpace that matches") as error:
+    with pytest.raises(ValueError, match=r"beyond it\. Pass the PixelSpace that matches") as error:
         PixelSpace.raw().check(images)
     assert "clamp" not in str(error.value)
 

@@ -13,12 +13,15 @@ from fastadv.train.config_parsing import flat
 
 # Fields that say where and how a network is trained, and not which network comes out.
 _NOT_IDENTITY = {
-    *("device", "threads", "checkpoint_every", "keep", "log_every", "fast", "compile"),
+    *("device", "threads", "checkpoint_every", "keep", "log_every", "fast", "compile", "capture"),
     *("data.root", "data.download", "data.loader", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
 # Fields that are newer than the first records, with the values that all networks had before: at these a network keeps
 # its id, and what was measured of it stays valid. A field that is added to the configuration belongs here.
-_BEFORE = {"data.keep_aspect": False, "data.interpolation": "bilinear"}
+_BEFORE = {
+    **{"data.keep_aspect": False, "data.interpolation": "bilinear"},
+    **{"cudnn_benchmark": False, "tf32": False},
+}
 
 
 @dataclass(frozen=True)

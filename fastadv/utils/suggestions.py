@@ -8,7 +8,12 @@ from collections.abc import Iterable, Sequence
 
 def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
     """At most ``n`` known names that are spelled like ``name``, the most alike first; case and hyphens do not count."""
-    return difflib.get_close_matches(name.lower().replace("-", "_"), list(known), n=n)
+    by_spelling = {_spelled(one): one for one in reversed(list(known))}
+    return [by_spelling[close] for close in difflib.get_close_matches(_spelled(name), by_spelling, n=n)]
+
+
+def _spelled(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def did_you_mean(names: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ import torch
 from fastadv import data
 from fastadv.cli import main
 from fastadv.data.sources import scan
+from fastadv.data.sources.base import Selection
 from fastadv.data.sources.folder import ImageFolder
 from fastadv.data.sources.manifest import FILE
 from fastadv.pixels import PixelSpace
@@ -65,7 +66,7 @@ def test_bad_files_are_listed_and_left_out(root: Path, capsys: pytest.CaptureFix
         "class1/002.JPEG",
     ]
     assert images.test.left_out == frozenset()
-    some = data.image_source.Selection(images.train, torch.tensor([5, 0, 1]))
+    some = Selection(images.train, torch.tensor([5, 0, 1]))
     assert some.left_out == {0, 2}
 
 

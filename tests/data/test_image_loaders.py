@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastadv import data
 from fastadv.data import DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
+from fastadv.data.sources.base import Selection
 from fastadv.data.transforms.preprocessing import NumPyArithmetic, central_window, random_window
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
@@ -219,7 +220,7 @@ def test_real_world_files_are_decoded_as_they_should_be(
     kind: type[ImageLoader], index: int, odd: data.ImageSource
 ) -> None:
     """Against Pillow alone: its decoder, orientation, crop and resize."""
-    alone = data.image_source.Selection(odd, torch.tensor([index]))
+    alone = Selection(odd, torch.tensor([index]))
     ((images, _),) = create(kind, alone, 1, train=False).epoch(0)
     image = opened(odd, index)
     top, left, height, width = central_window(
@@ -235,7 +236,7 @@ def test_real_world_files_are_decoded_as_they_should_be(
 def test_as_most_networks_are_shown_images(kind: type[ImageLoader], odd: data.ImageSource) -> None:
     """A square, bicubic; against Pillow alone."""
     preprocessing = Preprocessing(size=SIZE, interpolation="bicubic", keep_aspect=True, central=0.9)
-    alone = data.image_source.Selection(odd, torch.tensor([0]))
+    alone = Selection(odd, torch.tensor([0]))
     ((images, _),) = create(kind, alone, 1, train=False, preprocessing=preprocessing).epoch(0)
     image = opened(odd, 0)
     sides = np.float64(image.height), np.float64(image.width)

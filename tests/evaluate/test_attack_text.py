@@ -45,7 +45,7 @@ def test_fast(text: str, options: dict[str, Any]) -> None:
         ("step_ll:steps=2", "step_ll has no option steps; its options are aux_weight, bn, "),
         ("pgd:steps", "got 'steps' in 'pgd:steps'"),
         ("pgd:", "got '' in 'pgd:'"),
-        ("pgd:steps=2.5", "pgd:steps=2.5: steps must be an integer, got float"),
+        ("pgd:steps=2.5", "pgd:steps=2.5: steps must be an integer, got 2.5"),
         ("pgd:steps=0", "steps must be at least 1, got 0"),
         ("pgd:eps=4", "eps is the same for all attacks"),
         ("pgd:seed=4", "seed is the same for all attacks"),

@@ -257,10 +257,10 @@ def test_a_users_mistake_is_a_message_and_exit_code_2(
     ("arguments", "message"),
     [
         ([], "required: [NAME=]MODEL"),
-        (["x", "--attacks", "step_ll,nonsense"], f"unknown attack 'nonsense'; known are {', '.join(attacks.names())}"),
+        (["x", "--attacks", "step_ll,nonsense"], f"unknown attack 'nonsense'; accepted: {', '.join(attacks.names())}"),
         (["x", "--attacks", "clean"], "unknown attack 'clean'"),
         (["x", "--attacks", "pgd:step=3"], "pgd has no option step; its options are alpha,"),
-        (["x", "--attacks", "pgd:steps=many"], "pgd:steps=many: steps must be an integer, got str"),
+        (["x", "--attacks", "pgd:steps=many"], "pgd:steps=many: steps must be an integer, got 'many'"),
         (["x", "--attacks", "pgd:steps"], "written as in pgd:steps=20:alpha=2, got 'steps' in 'pgd:steps'"),
         (["x", "--attacks", "pgd:eps=4"], "eps is the same for all attacks"),
         (["x", "--eps", "8/255"], "8/255 on a [0, 1] scale is 8 here"),
