@@ -139,6 +139,12 @@ class Attack(ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Show every option of a subclass, not its own alone, in its signature and docstring."""
         super().__init_subclass__(**arguments)
+        if "forward" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} has a forward, as attacks of other packages do, and here nothing calls it: write "
+                f"run_(adv, labels, size, seed, offset) for an attack of its own kind, or override loss, direction, "
+                f"step_, start_ or step_sizes of GradientAttack"
+            )
         signature = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
         bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
         labels = _ON_LABELS[cls.needs_labels] if hasattr(cls, "name") else ""

@@ -50,6 +50,14 @@ def test_it_runs(kind: type[attacks.Attack]) -> None:
     assert "eps" in inspect.signature(kind).parameters
 
 
+def test_a_forward_that_nothing_would_call_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Ported has a forward, .* nothing calls it: write run_"):
+
+        class Ported(attacks.PGD):
+            def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+                return images
+
+
 def test_its_option_is_given_by_name() -> None:
     assert Defaults(NETWORK, kappa=2.0).kappa == 2.0
     with pytest.raises(TypeError, match="options by their names"):
