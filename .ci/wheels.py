@@ -25,8 +25,9 @@ def main() -> int:
     add("--cuda", choices=("ON", "OFF"), nargs="+", default=["ON", "OFF"], help="with or without CUDA kernels")
     add("--out", type=Path, default=ROOT / "wheelhouse", help="where wheels go (default: wheelhouse/)")
     options = parser.parse_args()
-    pythons = {version: found for version in VERSIONS if (found := shutil.which(f"python{version}"))}
-    print(f"wheels for {', '.join(pythons)}; not on PATH: {', '.join(sorted(set(VERSIONS) - set(pythons))) or 'none'}")
+    pythons = {version: found for version in VERSIONS if (found := find_python(version))}
+    lacking = [version for version in VERSIONS if version not in pythons]
+    print(f"wheels for {', '.join(pythons)}; not to be had here: {', '.join(lacking) or 'none'}", flush=True)
     for version, python in pythons.items():
         with tempfile.TemporaryDirectory() as folder:
             environment = Path(folder) / "environment"
@@ -40,6 +41,13 @@ def main() -> int:
                 run(inner, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", wheel)
                 run(inner, ROOT / ".ci" / "smoke.py", cwd=folder)
     return 0
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of this version on PATH, if it runs: version managers put names there that do not."""
+    found = shutil.which(f"python{version}")
+    runs = found is not None and subprocess.run([found, "--version"], capture_output=True).returncode == 0
+    return found if runs else None
 
 
 def build(python: Path, out: Path, cuda: str, version: str) -> Path:

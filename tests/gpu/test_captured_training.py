@@ -53,20 +53,6 @@ def weights(trainer: Trainer) -> Tensor:
     return torch.cat([parameter.detach().cpu().flatten() for parameter in trainer.model.parameters()])
 
 
-@pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each graph that is replayed."""
-    seen: list[int] = []
-    replay = torch.cuda.CUDAGraph.replay
-
-    def counted(graph: torch.cuda.CUDAGraph) -> None:
-        seen.append(id(graph))
-        replay(graph)
-
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
-    return seen
-
-
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_the_weights_of_a_run_without(replays: list[int], options: dict[str, Any]) -> None:
     """They differ by a hundredth of how far they went: roundings, of the step and of pixels near a zero gradient."""
