@@ -1,23 +1,43 @@
 """fastadv: adversarial training at ImageNet scale, made cheap."""
 
 import importlib
-from types import ModuleType
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
 
-from fastadv.eps import TruncatedNormalEps
-from fastadv.pixels import PixelSpace
+if TYPE_CHECKING:
+    from fastadv.eps import TruncatedNormalEps
+    from fastadv.pixels import PixelSpace
 
 __all__ = ["PixelSpace", "TruncatedNormalEps", "__version__"]
 __version__ = "0.1.0"
 
 _PACKAGES = ("attacks", "data", "evaluate", "models", "train")
+_OBJECTS = {"PixelSpace": "fastadv.pixels", "TruncatedNormalEps": "fastadv.eps"}
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PACKAGES})
+    return sorted({*globals(), *_PACKAGES, *_OBJECTS})
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """``fastadv.train`` and its like, imported when first used."""
     if name in _PACKAGES:
         return importlib.import_module(f"fastadv.{name}")
+    if name in _OBJECTS:
+        return getattr(importlib.import_module(_OBJECTS[name]), name)
     raise AttributeError(f"module 'fastadv' has no attribute {name!r}")
+
+
+def _is_the_command() -> bool:
+    """True for ``fastadv ...`` and ``python -m fastadv ...``, whose --help should not wait for PyTorch."""
+    script = os.path.basename(getattr(sys, "argv", [""])[0] or "")
+    return script == "fastadv" or (script == "-m" and "fastadv" in sys.orig_argv)  # "-m" while the package is imported
+
+
+if not _is_the_command():  # registers torch.ops.fastadv
+    from fastadv.eps import TruncatedNormalEps
+    from fastadv.pixels import PixelSpace
+elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until fastadv.cli.main: Ctrl-C during imports prints no traceback

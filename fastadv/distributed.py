@@ -1,21 +1,18 @@
 """Processes that train one network together: torchrun starts them, and each keeps a copy of the network.
 
-Between them travel the gradients, by DistributedDataParallel; 40 bytes a step (see ``tally.py``); and, where a run
-begins, is saved or ends, the small objects of the functions below.
+They exchange gradients through DistributedDataParallel, 40 bytes a step (see ``train/step_metrics.py``), and, where a
+run begins, is saved or ends, the small objects of the functions below.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +22,9 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from fastadv.utils.launch import ALONE, FailedElsewhere, Processes, ProcessLost, launched
+from fastadv.utils.launch import launch_name as launch_name
+
 # A process that waits longer for the others than they take to evaluate and to save gives up with an error. One that
 # ends earlier is not waited for at all: torchrun ends the others.
 _TIMEOUT = timedelta(minutes=10)
@@ -33,60 +33,7 @@ _OF_GLOO = re.compile(r"\[\S*gloo/\S+\] ")  # which raises RuntimeError alone, a
 T = TypeVar("T")
 
 
-class FailedElsewhere(RuntimeError):
-    """Another process failed, and says why: this one ends with it."""
-
-
-class ProcessLost(FailedElsewhere):
-    """Another process has died, or cannot be reached: it does not say so itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Processes:
-    """This process among those that train together; as it stands, one that trains alone.
-
-    Args:
-        rank: its number, from 0.
-        world_size: how many there are.
-        local_rank: its number among those of its machine, and that of its GPU.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the one that writes files and prints."""
-        return self.rank == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is no other."""
-        return self.world_size == 1
-
-
-ALONE = Processes()
-
 # --- begin and end ---------------------------------------------------------------------------------------------------
-
-
-def launched() -> Processes:
-    """What torchrun's environment says of this process: RANK, WORLD_SIZE, LOCAL_RANK. Without torchrun it is alone."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if not all(name in os.environ for name in names):  # some schedulers set RANK alone
-        return ALONE
-    rank, world_size, local_rank = (int(os.environ[name]) for name in names)
-    return Processes(rank=rank, world_size=world_size, local_rank=local_rank)
-
-
-def launch_name() -> str | None:
-    """What the processes that one torchrun starts have in common, over all its restarts; None without torchrun.
-
-    torchrun counts its restarts, too, but on each machine only those that this machine's processes caused.
-    """
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # LAUNCH/attempt_0/0/error.json
-    return str(Path(error_file).parents[2]) if error_file else None
 
 
 @contextmanager
