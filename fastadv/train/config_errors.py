@@ -47,7 +47,7 @@ def check_fields(values: Mapping[str, Any], kind: Any = TrainConfig, path: str =
     hints = get_type_hints(kind)
     for name, value in values.items():
         if name not in hints:
-            meant = _nearest_field(str(name), dict(fields_of(TrainConfig)))
+            meant = _nearest_field(f"{path}{name}", dict(fields_of(TrainConfig)))
             raise ConfigError(f"unknown field {path}{name}{did_you_mean(meant)}; accepted: {', '.join(hints)}")
         if is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
@@ -88,7 +88,8 @@ def explained(error: Exception, known: Collection[str]) -> ConfigError:
     if not wrong or wrong[1] not in types:
         return ConfigError(text)
     field, value = wrong.groups()
-    return ConfigError(f"{field} must {_accepting(types[field], field)}, got {value!r}{scale_remark(value)}")
+    near = did_you_mean(nearest(value, get_args(types[field]))) if get_origin(types[field]) is Literal else ""
+    return ConfigError(f"{field} must {_accepting(types[field], field)}, got {value!r}{near}{scale_remark(value)}")
 
 
 def _accepting(kind: Any, field: str) -> str:
@@ -110,8 +111,19 @@ def scale_remark(text: str) -> str:
 
 
 def _nearest_field(name: str, known: Collection[str]) -> list[str]:
-    """The known dotted name that was most likely meant: a section's ``name``, or the same last part in any section."""
-    by_last_part = {field.rpartition(".")[2]: field for field in reversed(list(known))} | _WORDS_OF_OTHERS
+    """The known dotted name that was most likely meant.
+
+    It is a section's ``name`` for the section itself; else the nearest field of the section that was given, or of the
+    section nearest to it; else the fields of any section with the nearest last part.
+    """
     if f"{name}.name" in known:
         return [f"{name}.name"]
-    return [by_last_part[close] for close in nearest(name.rpartition(".")[2], by_last_part)]
+    section, _, last = name.rpartition(".")
+    sections = {field.rpartition(".")[0] for field in known} - {""}
+    for near in nearest(section, sections):
+        if found := nearest(last, [field.rpartition(".")[2] for field in known if field.startswith(f"{near}.")]):
+            return [f"{near}.{found[0]}"]
+    by_last_part: dict[str, list[str]] = {word: [field] for word, field in _WORDS_OF_OTHERS.items()}
+    for field in known:
+        by_last_part.setdefault(field.rpartition(".")[2], []).append(field)
+    return [field for close in nearest(last, by_last_part) for field in by_last_part[close]]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+from fastadv.utils.suggestions import did_you_mean, nearest
+
 
 def is_number(value: object) -> bool:
     """True for finite real numbers; bools are excluded."""
@@ -49,9 +51,10 @@ def check_real(
 
 
 def check_one_of(name: str, value: object, accepted: Sequence[str]) -> None:
-    """Raise ValueError unless ``value`` is one of ``accepted``."""
+    """Raise ValueError unless ``value`` is one of ``accepted``; the message suggests the nearest."""
     if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
+        meant = did_you_mean(nearest(value, accepted)) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}{meant}")
 
 
 def check_switches(**switches: object) -> None:
