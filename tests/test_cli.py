@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from fastadv import cli
-from fastadv.utils import environment
+from fastadv import attacks, cli, data
+from fastadv.cli import names
+from fastadv.cli.arguments import create_parser
+from fastadv.data.config import DataConfig, LoaderName, SpaceName
+from fastadv.data.sources import manifest
+from fastadv.data.transforms.preprocessing import InterpolationName
+from fastadv.utils import devices, environment
 
 
 @pytest.mark.parametrize(
@@ -38,6 +45,92 @@ def test_every_command_has_help(command: str) -> None:
     assert run.returncode == 0 and "usage:" in run.stdout and f"fastadv {command}" in run.stdout
 
 
+@pytest.mark.parametrize("command", [(), ("evaluate",), ("transfer",), ("data", "check"), ("report",), ("info",)])
+def test_help_comes_at_once(command: tuple[str, ...]) -> None:
+    """Importing PyTorch takes over a second."""
+    program = [sys.executable, "-X", "importtime", "-m", "fastadv", *command, "--help"]
+    run = subprocess.run(program, capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert run.returncode == 0 and "fastadv.cli" in imported and "torch" not in imported
+
+
+@pytest.mark.parametrize("command", ["", *(name for name in cli.COMMANDS if name != "data"), "data check"])
+def test_help_fits_a_terminal_of_80_columns(command: str) -> None:
+    program = [sys.executable, "-m", "fastadv", *command.split(), "--help"]
+    run = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    assert run.returncode == 0 and [line for line in run.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_help_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    parser = create_parser(
+        "command", description="A NETWORK@weights.safetensors-and-more-of-them file.\n\n  kept  as is"
+    )
+    parser.add_argument("--option", help="one-step-of-the-attack-with-labels or two-steps-of-it")
+    shown = parser.format_help()
+    words = {"NETWORK@weights.safetensors-and-more-of-them", "one-step-of-the-attack-with-labels", "two-steps-of-it"}
+    assert words <= {*shown.split()} and "\n  kept  as is\n" in shown
+
+
+def test_the_names_in_help_are_those_that_commands_accept() -> None:
+    assert list(names.ATTACKS) == attacks.names() and list(names.DATA_SETS) == data.names()
+    assert get_args(SpaceName) == names.SPACES and get_args(LoaderName) == names.LOADERS
+    assert get_args(InterpolationName) == names.INTERPOLATIONS
+    default = DataConfig()
+    assert (default.central, default.interpolation) == (names.CENTRAL, names.INTERPOLATION)
+    assert (names.MANIFEST, names.MOST_THREADS) == (manifest.FILE, devices.MOST_THREADS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate"], "fastadv evaluate: the following arguments are required: [NAME=]MODEL"),
+        (["transfer", "--limit", "0"], "fastadv transfer: argument --limit: must be a whole number"),
+        (
+            ["evaluate", "x", "--dataset", "cifra10"],
+            "fastadv evaluate: argument --dataset: must be one of digits, mnist, fashion_mnist, cifar10, imagenet, "
+            "got 'cifra10' (did you mean cifar10?)",
+        ),
+        (["evaluate", "x", "--loader", "dalli"], "(did you mean dali?)"),
+        (["evaluate", "x", "--attacks", "pdg"], "unknown attack 'pdg' (did you mean pgd?)"),
+        (["study", "tabel1"], "(did you mean table1?)"),
+        (["data", "chek", "DIR"], "(did you mean check?)"),
+    ],
+)
+def test_a_mistake_is_one_line_without_the_usage(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    line, hint = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and expected in line and hint == f"See fastadv {arguments[0]} --help."
+
+
+@pytest.mark.parametrize("moment", ["fastadv.cli.warning_lines", "torch"])
+def test_ctrl_c_in_the_first_second_prints_no_traceback(moment: str, tmp_path: Path) -> None:
+    """Sent to itself while it imports: its own modules, then PyTorch."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {moment!r}:\n"
+        "            sys.meta_path.remove(self)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
+    program = [sys.executable, "-m", "fastadv", "evaluate", "run"]
+    run = subprocess.run(program, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    silent = moment != "torch"
+    assert run.returncode == (-signal.SIGINT if silent else 130)  # 130 in a shell either way
+    assert run.stderr == ("" if silent else "fastadv evaluate: interrupted\n")
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    program = f"{sys.executable} -m fastadv --help | true"
+    assert subprocess.run(program, shell=True, capture_output=True, text=True).stderr == ""
+
+
 def test_info_with_an_instruction_set_that_is_not_there() -> None:
     """The command that tells what is wrong works when it is."""
     environment = {**os.environ, "FASTADV_ISA": "mmx"}
@@ -58,7 +151,7 @@ def test_an_interrupt_before_the_command_begins(
     def interrupted(module: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastadv.cli.importlib.import_module", interrupted)
+    monkeypatch.setattr("fastadv.cli.exits.importlib.import_module", interrupted)
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == "fastadv info: interrupted\n"
 
@@ -100,7 +193,7 @@ def test_what_several_processes_would_do_in_each_others_way_is_refused(
         monkeypatch.setenv(name, str(value))
     assert cli.main([command, "A=a run", "--out", "x"]) == 2
     said = "one process, and torchrun started 2: run it without torchrun, as fastadv"
-    expected = f"fastadv {command}: this is work for {said} {command} 'A=a run' --out x\n" if rank == 0 else ""
+    expected = f"fastadv {command}: this command runs in {said} {command} 'A=a run' --out x\n" if rank == 0 else ""
     assert capsys.readouterr().err == expected
 
 

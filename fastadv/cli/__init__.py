@@ -2,67 +2,76 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 import shlex
+import signal
 import sys
 
 import fastadv
+from fastadv.cli.exits import DONE, FAILED, MISTAKE, imported
 from fastadv.cli.warning_lines import warning_lines
-from fastadv.distributed import launched
+from fastadv.utils.launch import launched
 from fastadv.utils.log import remarks_shown
 from fastadv.utils.signals import exit_code
 from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.terminals import any_character
 from fastadv.utils.text import printable_lines
 
-# Imported when asked for: `fastadv info` must work where no extra is installed.
+# Imported when used: `fastadv info` must work where no extra is installed, and --help should not wait for PyTorch.
 COMMANDS = {
-    "info": ("fastadv.cli.info", "what is installed and compiled here, and what is missing"),
+    "info": ("fastadv.cli.info", "show what is installed and compiled, and how to add what is missing"),
     "train": ("fastadv.cli.train", "train a network on clean and adversarial examples (Algorithm 1)"),
-    "data": ("fastadv.cli.data_check", "check a folder of images: which of them do not decode"),
-    "evaluate": ("fastadv.cli.evaluate", "accuracy of checkpoints on clean and adversarial examples"),
-    "transfer": ("fastadv.cli.transfer", "how often images that fool one model fool another"),
-    "study": ("fastadv.cli.study", "the paper's experiments, each with its tables, figures and claims"),
-    "report": ("fastadv.cli.report", "one page of what a study found"),
+    "data": ("fastadv.cli.data_check", "check a folder of images for files that do not decode"),
+    "evaluate": ("fastadv.cli.evaluate", "measure accuracy on clean and adversarial examples"),
+    "transfer": ("fastadv.cli.transfer", "measure how often images that fool one model fool another"),
+    "study": ("fastadv.cli.study", "repeat the paper's experiments, with tables, figures and claims"),
+    "report": ("fastadv.cli.report", "write one page with the findings of a study"),
 }
 
-_SHARED = ("info", "train", "evaluate")  # what several processes may be told
-_ONE_PROCESS = "this is work for one process, and torchrun started {}: run it without torchrun, as {}"
+_SHARED = ("info", "train", "evaluate")  # commands that torchrun may start
+_ONE_PROCESS = "this command runs in one process, and torchrun started {}: run it without torchrun, as {}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by the package while it was imported
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with any_character():
-        return _main(sys.argv[1:] if argv is None else argv)
+        try:
+            return _main(sys.argv[1:] if argv is None else argv)
+        except BrokenPipeError:  # the reader has gone, as in `fastadv --help | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
 
 
 def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_usage())
-        return 0 if argv else 2
-    if argv[0] in ("--version", "version"):
+        print(_usage(), flush=True)
+        return DONE if argv else MISTAKE
+    command, *options = argv
+    if command in ("--version", "version"):
         print(fastadv.__version__)
-        return 0
-    if argv[0] not in COMMANDS:
-        meant = did_you_mean(nearest(argv[0], COMMANDS))
-        print(f"fastadv: unknown command {argv[0]!r}{meant}\n\n{_usage()}", file=sys.stderr)
-        return 2
-    if argv[0] not in _SHARED and not launched().alone:
+        return DONE
+    if command not in COMMANDS:
+        meant = did_you_mean(nearest(command, COMMANDS))
+        print(f"fastadv: unknown command {command!r}{meant}\n\n{_usage()}", file=sys.stderr)
+        return MISTAKE
+    if command not in _SHARED and not launched().alone:
         if launched().main:
-            command = shlex.join(["fastadv", *argv])
-            print(f"fastadv {argv[0]}: {_ONE_PROCESS.format(launched().world_size, command)}", file=sys.stderr)
-        return 2
-    module, _ = COMMANDS[argv[0]]
+            instead = shlex.join(["fastadv", *argv])
+            print(f"fastadv {command}: {_ONE_PROCESS.format(launched().world_size, instead)}", file=sys.stderr)
+        return MISTAKE
+    module, _ = COMMANDS[command]
     try:
-        with warning_lines(f"fastadv {argv[0]}"), remarks_shown():
-            result: int = importlib.import_module(module).main(argv[1:])
+        with warning_lines(f"fastadv {command}"), remarks_shown():
+            result: int = imported(module, f"fastadv {command}").main(options)
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):
             raise
-        print(f"fastadv {argv[0]}: {printable_lines(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # before the command could tell what is kept
-        print(f"fastadv {argv[0]}: interrupted", file=sys.stderr)
+        print(f"fastadv {command}: {printable_lines(error)}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:  # while the command parsed its arguments
+        print(f"fastadv {command}: interrupted", file=sys.stderr)
         return exit_code()
     return result
 

@@ -1,34 +1,78 @@
-"""What the parsers of the commands have in common, and advice where argparse has none."""
+"""Parsers of the commands: help as wide as the terminal, and a mistake as one line that says what was meant."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, NoReturn
 
-from fastadv.utils import devices
+from fastadv.cli.names import MOST_THREADS
+from fastadv.utils.launch import launched
 from fastadv.utils.suggestions import did_you_mean, nearest
+from fastadv.utils.text import printable_lines
 
 
-def create_parser(prog: str, *, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser whose help keeps the lines of these texts; an option is given whole."""
-    return argparse.ArgumentParser(
-        prog=prog,
-        allow_abbrev=False,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+class FilledHelp(argparse.HelpFormatter):
+    """Fills paragraphs to the width of the terminal, keeps indented lines, and breaks no word, not even at a hyphen."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join("\n".join(_filled(paragraph, width)) for paragraph in text.strip("\n").split("\n\n"))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _filled(" ".join(text.split()), width)
+
+
+def _filled(text: str, width: int) -> list[str]:
+    """The lines of one paragraph; lines in it that are indented stay as they are."""
+    lines: list[str] = []
+    words: list[str] = []
+    for line in [*text.splitlines(), " "]:
+        if line.startswith(" "):
+            lines += textwrap.wrap(" ".join(words), width, break_long_words=False, break_on_hyphens=False)
+            lines += [line] * bool(line.strip())
+            words = []
+        else:
+            words += line.split()
+    return lines
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake by one line, and says where its help is."""
+
+    def error(self, message: str) -> NoReturn:
+        if launched().main:
+            print(f"{self.prog}: {printable_lines(message)}\nSee {self.prog} --help.", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            accepted = list(map(str, action.choices))
+            meant = did_you_mean(nearest(str(value), accepted))
+            raise argparse.ArgumentError(action, f"must be one of {', '.join(accepted)}, got {value!r}{meant}")
+
+
+def create_parser(prog: str, *, description: str, epilog: str = "") -> Parser:
+    """Create a parser whose options must be given in full.
+
+    Args:
+        prog: the command.
+        description: paragraphs, which are filled, and indented lines, which are kept.
+        epilog: the same, below the options.
+    """
+    return Parser(prog=prog, allow_abbrev=False, description=description, epilog=epilog, formatter_class=FilledHelp)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """What the arguments say. A mistake ends the program with exit code 2 and a line that says what was meant.
+    """Parse the arguments; a mistake exits with code 2 and says what was probably meant.
 
-    Options whose metavar ends in ",..." take a list as one word: several words are a mistake of their own, for argparse
-    takes the others for arguments.
+    Options whose metavar ends in ",..." take a list as one word. Several words are reported as such, since argparse
+    would take the others for positional arguments.
     """
     for option, words in _split_lists(parser, argv):
         joined = ",".join(word.strip(",") for word in words)
@@ -43,7 +87,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def _split_lists(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Options that take a list and were given more than one word of it."""
+    """Yield each option that takes a list and was given more than one word of it, with these words."""
     for place, word in enumerate(argv, start=1):
         action = parser._option_string_actions.get(word)
         if action is not None and str(action.metavar).endswith(",..."):
@@ -53,7 +97,7 @@ def _split_lists(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Iterat
 
 
 def _could_be(action: argparse.Action, word: str) -> bool:
-    """Whether a word is a value of an option, rather than an option or a file."""
+    """True if a word can be a value of an option, rather than an option or a file."""
     if word.startswith("-") or Path(word).exists() or not callable(action.type):
         return False
     try:
@@ -64,19 +108,25 @@ def _could_be(action: argparse.Action, word: str) -> bool:
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what to compute on."""
+    """Add the options that say where to compute."""
     add = parser.add_argument
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one (default: auto)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda if there is a GPU (default: auto)")
     add(
         "--threads",
-        type=partial(whole, most=devices.MOST_THREADS),
+        type=partial(whole, most=MOST_THREADS),
         metavar="N",
-        help="CPU threads (default: PyTorch's own choice)",
+        help="CPU threads (default: PyTorch's choice)",
     )
 
 
+def one_of(accepted: Iterable[str]) -> str:
+    """Accepted values for a help text: ``a, b or c``."""
+    *others, last = accepted
+    return f"{', '.join(others)} or {last}"
+
+
 def number(text: str) -> float:
-    """A number, or NaN if the text is none, which no range has."""
+    """Convert to float; text that is not a number gives NaN, which lies in no range."""
     try:
         return float(text)
     except ValueError:
@@ -84,7 +134,7 @@ def number(text: str) -> float:
 
 
 def whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
-    """A whole number in a range."""
+    """Convert to an integer in a range."""
     if not text.isdecimal() or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least {least} and at most {most}, got {text!r}")
     return int(text)

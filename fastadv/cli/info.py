@@ -1,16 +1,15 @@
-"""``fastadv info``: versions, compiled kernels, and what is missing with the command that would add it."""
+"""``fastadv info``: versions, compiled kernels, and how to add what is missing."""
 
 from __future__ import annotations
 
-import argparse
+from fastadv.cli.arguments import create_parser, parse
+from fastadv.cli.exits import imported
 
-from fastadv.utils.environment import report
-
-_DESCRIPTION = "Show versions, compiled kernels, and what is missing with the command that would add it."
+_DESCRIPTION = "Show versions and compiled kernels, and the commands that add what is missing."
 
 
 def main(argv: list[str]) -> int:
-    """The command."""
-    argparse.ArgumentParser(prog="fastadv info", description=_DESCRIPTION).parse_args(argv)
-    print(report())
+    """Run ``fastadv info`` with these arguments; returns the exit code."""
+    parse(create_parser("fastadv info", description=_DESCRIPTION), argv)
+    print(imported("fastadv.utils.environment", "fastadv info").report())
     return 0

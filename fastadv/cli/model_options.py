@@ -1,89 +1,87 @@
-"""The options that say which models a command measures, and on what."""
+"""The options that say which models a command measures, and on what images."""
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import get_args
 
-from fastadv import data
 from fastadv.cli.arguments import whole
-from fastadv.data.config import DataConfig, LoaderName, SpaceName
-from fastadv.data.transforms.preprocessing import InterpolationName
-from fastadv.utils import devices
+from fastadv.cli.names import CENTRAL, DATA_SETS, INTERPOLATION, INTERPOLATIONS, LOADERS, MOST_THREADS, SPACES
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
     "torchvision with a .safetensors, .pth, .pt or .pth.tar file of its weights, as in "
-    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own; NAME is the name of its "
-    "row"
+    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own weights; NAME is the name "
+    "of its row (default: that of the run's folder or of the file)"
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what models are measured on."""
+    """Add the options that say which weights are measured, and on what images."""
     add = parser.add_argument
     add(
         "--averaged",
         action="store_true",
-        help="the averaged weights of runs that were trained with --ema-decay, and of files that hold any",
+        help="use the averaged weights of runs that were trained with --ema-decay, and of files that hold any",
     )
-    add("--data", metavar="DIR", help="the data set's folder (default: the one the model was trained from)")
+    add("--data", metavar="DIR", help="the data set's folder (default: the one that the runs were trained from)")
     add(
         "--dataset",
         metavar="NAME",
-        choices=data.names(),
-        help=f"the data set, one of {', '.join(data.names())} (default: the one the runs were trained on; models from "
-        "files need it)",
+        choices=DATA_SETS,
+        help=f"the data set, one of {', '.join(DATA_SETS)} (default: the one that the runs were trained on; required "
+        "for models from files alone)",
     )
     add(
         "--space",
         action="append",
         default=[],
         metavar="[NAME=]SPACE",
-        help=f"how pixels become the input of models from files: {', '.join(get_args(SpaceName))}, or the constants of "
-        "Normalize as 0.5,0.5,0.5/0.25,0.25,0.25 (mean/std); with NAME= for that model alone (default: what is known "
-        "of the weights, if anything is)",
+        help=f"how pixels become the input of models from files: {', '.join(SPACES)}, or the mean and std that "
+        "torchvision's Normalize takes, as in 0.5,0.5,0.5/0.25,0.25,0.25; with NAME=, for that model alone (default: "
+        "what the weights are known to need, if anything is known)",
     )
-    default = DataConfig()
     add(
         "--size",
         type=int,
         metavar="N",
-        help="imagenet: side in pixels of the input of models from files; needed unless the file says it, or the name "
-        "of the library's own weights does",
+        help="imagenet: input size of models from files, in pixels a side; required unless the file says it, or the "
+        "name of the library's own weights does",
     )
     add(
         "--central",
         type=float,
         metavar="SHARE",
-        help=f"imagenet: the share of an image's sides that these are shown (default: what is "
-        f"known of the weights, the runs', or {default.central})",
+        help=f"imagenet: the central share of an image's sides that models from files are shown (default: as known of "
+        f"the weights, as in the runs, or {CENTRAL})",
     )
     add(
         "--keep-aspect",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="imagenet: show a square of that share of the shorter side, or that share of both (default: what is known "
-        "of the weights, the runs', or both)",
+        help="imagenet: crop a square, of that share of the shorter side, instead of that share of both sides "
+        "(default: as known of the weights, as in the runs, or of both sides)",
     )
     add(
         "--interpolation",
-        choices=get_args(InterpolationName),
-        help=f"imagenet: how images are resized (default: what is known of the weights, the runs', or "
-        f"{default.interpolation})",
+        metavar="NAME",
+        choices=INTERPOLATIONS,
+        help=f"imagenet: how images are resized, {' or '.join(INTERPOLATIONS)} (default: as known of the weights, as "
+        f"in the runs, or {INTERPOLATION})",
     )
     add(
         "--loader",
-        choices=get_args(LoaderName),
+        metavar="NAME",
+        choices=LOADERS,
         default="auto",
-        help="imagenet: what decodes images; auto is dali where it is installed (default: auto, whatever the runs had)",
+        help=f"imagenet: what decodes images, one of {', '.join(LOADERS)}; auto is dali if it is installed (default: "
+        "auto, whatever the runs used)",
     )
     add(
         "--workers",
-        type=partial(whole, least=0, most=devices.MOST_THREADS),
+        type=partial(whole, least=0, most=MOST_THREADS),
         metavar="N",
-        help="imagenet: threads (dali) or processes (torchvision) that decode (default: the cores of this machine, "
-        "shared by the processes that torchrun starts on it)",
+        help="imagenet: threads (dali) or processes (torchvision) that decode (default: this machine's cores, divided "
+        "among the processes that torchrun starts on it)",
     )
-    add("--download", action="store_true", help="fetch the data set's files into that folder if they are missing")
+    add("--download", action="store_true", help="fetch the data set's files into its folder if they are missing")

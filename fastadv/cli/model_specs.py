@@ -1,4 +1,4 @@
-"""The models that a command line names: runs of ``fastadv train``, and any network with a file of its weights."""
+"""Load the models that a command line names: runs of ``fastadv train``, and networks with a file of their weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.check_classes import CLASSES_OF_FILES, check_classes
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.utils.log import remarks
+from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.text import counted, printable, readable
 
 
@@ -32,11 +33,13 @@ class Named:
     """What one argument names.
 
     Args:
+        text: the argument, without ``NAME=``.
         name: of its row; "" for the default.
         path: of a run or checkpoint, or of a file of weights.
-        network: what the weights belong to; None for a run or checkpoint.
+        network: that the weights belong to; None for a run or checkpoint.
     """
 
+    text: str
     name: str
     path: Path
     network: str | None = None
@@ -47,28 +50,32 @@ class Loaded:
     """The models of a command, and what they are measured on.
 
     Args:
-        subjects: by the order of the arguments.
+        subjects: in the order of the arguments.
         config: which images, and how they are shown.
         images: the test images.
+        paths: of each model by its name, absolute.
+        texts: the argument of each model by its name, without ``NAME=``.
     """
 
     subjects: list[Subject]
     config: DataConfig
     images: Images
+    paths: dict[str, str]
+    texts: dict[str, str]
 
 
 def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
-    """The models that a command line names, and their images.
+    """Load the models that a command line names, and their images.
 
     Args:
         texts: the arguments, each ``[NAME=]PATH`` or ``[NAME=]NETWORK@FILE``.
         options: those of :func:`fastadv.cli.model_options.add_options`.
 
     Raises:
-        ValueError: two rows of one name, models of different data sets, images of other classes than a run was trained
-            on, weights that do not fit, or an option that is missing.
-        OSError: a file cannot be read.
-        CheckpointError: a checkpoint is not usable.
+        ValueError: if two rows have one name, models have different data sets, a run was trained on other classes,
+            weights do not fit, or an option is missing or has no effect.
+        OSError: if a file cannot be read.
+        CheckpointError: if a checkpoint is unusable.
     """
     named = [_parse(text) for text in texts]
     runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
@@ -100,19 +107,22 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
             in_files = not isinstance(images, data.ImageSet)
             name = names[one]
             say(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
-    return Loaded(subjects, _with_loader(config, images, options), images)
+    averaged = " (averaged)" if options.averaged else ""
+    paths = {names[one]: readable(f"{one.path.resolve()}{averaged}") for one in named}
+    given = {names[one]: readable(one.text) for one in named}
+    return Loaded(subjects, _with_loader(config, images, options), images, paths, given)
 
 
 def _parse(text: str) -> Named:
-    """A path that exists is a path, whatever is in its name."""
+    """Parse an argument; a path that exists is a path, whatever is in its name."""
     if Path(text).exists():
-        return Named("", Path(text))
+        return Named(text, "", Path(text))
     name, equals, rest = text.partition("=")
     name, rest = (name, rest) if equals else ("", text)
     network, at, file = rest.partition("@")
     if at and not Path(rest).exists():
-        return Named(name, Path(file), network)
-    return Named(name, Path(rest))
+        return Named(rest, name, Path(file), network)
+    return Named(rest, name, Path(rest))
 
 
 def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
@@ -121,8 +131,9 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
         stem = Path(one.path.name.removesuffix(".tar")).stem
         name = printable(readable(one.name or (runs[one].name if one in runs else stem)))
         if name in names.values():
-            what = f"{one.network}@{one.path}" if one.network else one.path
-            raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
+            raise ValueError(
+                f"two models would be named {name!r}: leave one out, or name it, as in '{name} 2={one.text}'"
+            )
         names[one] = name
     return names
 
@@ -175,13 +186,15 @@ def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace
 def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int) -> dict[str, PixelSpace]:
     """The PixelSpace of each model that comes from a file: the option's, or what is known of it."""
     names = list(known)
+    if texts and not names:
+        raise ValueError(f"--space {texts[0]}: this is for models from files; a run of fastadv train knows its own")
     spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
         name, equals, space = printable(readable(text)).rpartition("=")
         if equals and name not in names:
             raise ValueError(
-                f"--space {text}: no model from a file is named {name!r}; a run knows its own space"
-                + (f"; there are {', '.join(names)}" if names else "")
+                f"--space {text}: no model from a file is named {name!r}{did_you_mean(nearest(name, names))}; there "
+                f"are {', '.join(names)}, and a run of fastadv train knows its own space"
             )
         spaces.update(dict.fromkeys([name] if equals else names, parse_space(space)))
     if missing := [name for name in names if name not in spaces]:
@@ -206,7 +219,7 @@ def parse_space(text: str) -> PixelSpace:
     if not slash or not all(math.isfinite(value) for side in constants for value in side):
         raise ValueError(
             f"--space must be {', '.join(get_args(SpaceName))}, or mean/std on a [0, 1] scale, as in "
-            f"0.485,0.456,0.406/0.229,0.224,0.225, got {text!r}"
+            f"0.485,0.456,0.406/0.229,0.224,0.225, got {text!r}{did_you_mean(nearest(text, get_args(SpaceName)))}"
         )
     return PixelSpace.normalized(*constants)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from fastadv import data
 from fastadv.cli.arguments import add_machine_options, create_parser, parse, whole
+from fastadv.cli.exits import DONE, FAILED, ending
 from fastadv.study import manifest
 from fastadv.study.cost import Speeds, seconds_of, training_seconds
 from fastadv.study.experiments import STUDIES
@@ -25,54 +27,57 @@ from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
 from fastadv.utils.files import check_no_file, make_folder, only_writer
 from fastadv.utils.optional_deps import require
-from fastadv.utils.signals import exit_code, interrupt, on_first_signal
 from fastadv.utils.text import hours, printable, printable_lines, readable
+
+
+def _listed(name: str, text: str) -> str:
+    """A line of the list of studies, indented, and continued below where it is too long for a terminal."""
+    return textwrap.fill(text, 78, initial_indent=f"  {name:18} ", subsequent_indent=" " * 21, break_on_hyphens=False)
+
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
-beside the paper's numbers, its figures, and what has become of its claims.
+beside the paper's numbers, its figures, and the verdicts on its claims.
 
-{chr(10).join(f"  {study.name:20} {study.source}: {study.title.lower()}" for study in STUDIES.values())}
-  {"all":20} all of these, each network trained once
+{chr(10).join(_listed(study.name, f"{study.source}: {study.title.lower()}") for study in STUDIES.values())}
+{_listed("all", "all of these, each network trained once")}
 """
 
 _EPILOG = """\
-At the small scale the data are Fashion-MNIST, read from --data DIR, or scikit-learn's digits without it; at the
-imagenet scale ImageNet in --data DIR, with the paper's networks, sizes and iterations. OUT holds networks/ (shared by
-the studies), records/ (what was measured), tables/, figures/, claims.md, report.html and report.md. Run the same
-command again after an interruption and it goes on where it stopped. To add the likely reason for a verdict,
-write OUT/remarks.yaml, from names of claims to words, and run fastadv report OUT.
+At the small scale, the data are Fashion-MNIST from --data DIR, or scikit-learn's digits without it. At the imagenet
+scale, they are ImageNet in --data DIR, with the paper's networks, sizes and iterations.
+
+OUT holds networks/ (shared by the studies), records/ (what was measured), tables/, figures/, claims.md, report.html and
+report.md. After an interruption, run the same command again to continue. To add the likely reason for a verdict, write
+OUT/remarks.yaml, which maps names of claims to text, and run fastadv report OUT.
 
 examples:
   fastadv study table1 --out runs/table1
   fastadv study all --data DIR --out runs/study --dry-run
-  fastadv study transfer --scale imagenet --data DIR --processes 8 --out runs/imagenet
+  fastadv study transfer --scale imagenet --data DIR \\
+      --processes 8 --out runs/imagenet
 
-exit codes: 0 done; 1 a training failed, and what does not need it is done, or a file could not be written; 2 a mistake
-in the command or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with the same command.
+exit codes:
+  0         done
+  1         a training failed, and what does not need it is done; or a file
+            could not be written
+  2         a mistake in the command or the data
+  130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; the same command continues
 """
 
-_BUSY = 0.8  # share of the asked processor time; alone on a machine a process gets 0.99 of it
+_BUSY = 0.8  # share of the processor time asked for; alone on a machine a process gets 0.99 of it
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv study`` with these arguments; returns the exit code."""
     arguments = parse(_parser(), argv)
-    try:
-        with on_first_signal(interrupt):
-            return _main(arguments, argv)
-    except KeyboardInterrupt as stopped:
-        goes_on = (
-            "; the same command goes on where it stopped, and until then "
-            f"fastadv report {shlex.quote(str(arguments.out))} shows what is measured"
-        )
-        print(f"fastadv study: interrupted{'' if arguments.dry_run else goes_on}", file=sys.stderr)
-        return exit_code(*stopped.args)
-
-
-def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    studies = list(STUDIES.values()) if arguments.study == "all" else [STUDIES[arguments.study]]
-    try:
+    goes_on = (
+        "the same command goes on where it stopped, and until then "
+        f"fastadv report {shlex.quote(str(arguments.out))} shows what is measured"
+    )
+    interrupted = "" if arguments.dry_run else goes_on
+    with ending("fastadv study", failures=(CheckpointError,), interrupted=interrupted) as end:
+        studies = list(STUDIES.values()) if arguments.study == "all" else [STUDIES[arguments.study]]
         about = manifest.Manifest(arguments.scale, _dataset(arguments), arguments.epochs, arguments.limit)
         scale, place = about.create_scale(), Place(arguments.out)
         machine = _machine(arguments)
@@ -81,27 +86,19 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         manifest.check(arguments.out, about)
         if arguments.dry_run:
             _show_plan(studies, scale, place, speeds)
-            return 0
+            return end.code
         machine.config(scale.adversarial("the base network"))
         data.load(scale.base.data.name, machine.data, False)
         make_folder(arguments.out)
-    except (ValueError, OSError, ModuleNotFoundError, CheckpointError) as error:
-        print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
-        return 2
-    try:
+        end.begin_work()
         with only_writer(arguments.out):
             command = readable(shlex.join(["fastadv", "study", *argv]))
             manifest.update(place.folder, about, [one.name for one in studies], command)
             failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
-    except ValueError as error:
-        print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
-        return 2
-    except (OSError, CheckpointError) as error:
-        print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
-        return 1
-    for network, reason in failed:
-        print(f"fastadv study: the training of {network.name} failed: {printable_lines(reason)}", file=sys.stderr)
-    return 1 if failed else 0
+        for network, reason in failed:
+            print(f"fastadv study: the training of {network.name} failed: {printable_lines(reason)}", file=sys.stderr)
+        end.code = FAILED if failed else DONE
+    return end.code
 
 
 def _run(
@@ -119,18 +116,18 @@ def _parser() -> argparse.ArgumentParser:
     add("study", metavar="NAME", choices=[*STUDIES, "all"], help="one of the above")
     add("--scale", choices=["small", "imagenet"], default="small", help="small or imagenet (default: %(default)s)")
     add("--data", metavar="DIR", help="the data set's folder")
-    add("--out", type=Path, default=Path("study"), metavar="DIR", help="where to write (default: %(default)s)")
-    add("--dry-run", action="store_true", help="list the networks, the time and the disk, and do nothing")
+    add("--out", type=Path, default=Path("study"), metavar="DIR", help="output folder (default: %(default)s)")
+    add("--dry-run", action="store_true", help="list the networks, the time and the disk space, and do nothing else")
     add_machine_options(parser)
     add(
         "--processes",
         type=whole,
         default=1,
         metavar="N",
-        help="imagenet: train each network by so many processes, one a GPU, which torchrun starts (default: 1)",
+        help="imagenet: train each network with N processes, one per GPU, which torchrun starts (default: 1)",
     )
-    add("--epochs", type=whole, metavar="N", help="for a quick look: passes over the training set")
-    add("--limit", type=whole, metavar="N", help="for a quick look: test images at most")
+    add("--epochs", type=whole, metavar="N", help="for a quick look: N passes over the training set")
+    add("--limit", type=whole, metavar="N", help="for a quick look: at most N test images")
     return parser
 
 
@@ -140,9 +137,7 @@ def _dataset(arguments: argparse.Namespace) -> str:
             raise ValueError("--scale imagenet needs --data, the folder with train/ and val/")
         return "imagenet"
     if arguments.data is None:
-        print(
-            "no --data: the data are scikit-learn's digits; with Fashion-MNIST's folder, Fashion-MNIST", file=sys.stderr
-        )
+        print("no --data: using scikit-learn's digits; give Fashion-MNIST's folder to use that", file=sys.stderr)
         return "digits"
     return "fashion_mnist"
 
@@ -158,7 +153,7 @@ def _machine(arguments: argparse.Namespace) -> Machine:
 
 
 def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Speeds) -> None:
-    """Networks with their cost, then studies with theirs, on the terminal."""
+    """Print the networks with their cost, then the studies with theirs."""
     networks = {network.id: network for study in reversed(studies) for network in reversed(study.networks(scale))}
     used = {one: [study.name for study in studies if one in {n.id for n in study.networks(scale)}] for one in networks}
     left = total = disk = 0.0
@@ -178,21 +173,21 @@ def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Spe
         costs.append((study.name, study.source, hours(trainings), hours(evaluations), hours(trainings + evaluations)))
     _print_table("studies, each alone", ("study", "paper", "training", "evaluation", "together"), costs)
     print(
-        f"{len(networks)} networks; {hours(total)} in all, {hours(left)} of them left if no evaluation is done; "
+        f"{len(networks)} networks; {hours(total)} in all, {hours(left)} left if no evaluation is done yet; "
         f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
-        f"Estimated from passes of each architecture over random images on this machine just now; reading images and "
-        f"writing checkpoints come on top.{_on_a_busy_machine(speeds.share, total)}\n\n{scale.account}"
+        f"Estimated by running each architecture on random images on this machine just now; reading images and writing "
+        f"checkpoints come on top.{_on_a_busy_machine(speeds.share, total)}\n\n{scale.account}"
     )
 
 
 def _on_a_busy_machine(share: float | None, total: float) -> str:
-    """A line on an estimate that other work made too long; "" if none did."""
+    """A line for an estimate that other work on the machine made too long, else ""."""
     if share is None or share > _BUSY:
         return ""
     return (
-        f"\nThis process got {100 * share:.0f} % of the processor time it asked for: other work runs here, and makes "
-        f"this too much. On an idle machine it is {hours(total * share)} in all at most, and may be far less, as "
-        "threads wait for each other here."
+        f"\nThis process got only {100 * share:.0f} % of the processor time it asked for, because other work runs on "
+        f"this machine, so the estimate is too high. On an idle machine it is {hours(total * share)} in all at most, "
+        "and may be far less, since threads wait for each other now."
     )
 
 

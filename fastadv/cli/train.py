@@ -1,4 +1,4 @@
-"""``fastadv train``."""
+"""``fastadv train``: train a network, or continue a run."""
 
 from __future__ import annotations
 
@@ -13,69 +13,62 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any, Literal
 
-from fastadv.distributed import (
-    FailedElsewhere,
-    Processes,
-    ProcessLost,
-    joined,
-    launch_name,
-    launched,
-    on_main,
-)
+from fastadv.cli.arguments import FilledHelp
+from fastadv.cli.exits import ending
+from fastadv.distributed import Processes, joined, launch_name, on_main
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 from fastadv.utils.files import check_free, make_folder, only_writer
+from fastadv.utils.optional_deps import require
 from fastadv.utils.signals import exit_code, on_first_signal
 from fastadv.utils.text import counted, printable, printable_lines
 
-_MISTAKES = (ValueError, OSError, ModuleNotFoundError, checkpoint.CheckpointError)
-_FAILURES = (NonFiniteLoss, checkpoint.CheckpointError, OSError)
-_OF_ALL = (NonFiniteLoss, checkpoint.CheckpointError)  # raised on every process, to be told once
+_FAILURES = _OF_ALL = (NonFiniteLoss, checkpoint.CheckpointError)
 
 _LAUNCH = ".launch"
 _RESUME: dict[str, bool | Literal["auto"]] = {"no": False, "yes": True, "auto": "auto"}
-_DESCRIPTION = """Train a network, adversarially unless --attack.k 0, and keep checkpoints, a log and TensorBoard
-scalars in a folder. A recipe sets fields; options on the command line override it. Give --recipe, or --out
-and --resume, with --help to see that recipe's or run's values. A true/false option alone means true; hyphens in an
-option's name count as underscores. On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ..."""
-_EXIT_CODES = """exit codes: 0 trained; 1 stopped by a loss that is not finite, by a file that could not be written,
-by an image that cannot be used (--data.on_bad_image stop) or 256 of them in a row, or by the death of another process;
-2 a mistake in the options or the data; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM, to be continued with --resume.
-Processes that torchrun starts anew (--max-restarts) continue the run by themselves."""
+_USAGE = """\
+fastadv train [--recipe NAME] [--data DIR] [--download]
+                     [--out DIR] [--resume] [--FIELD VALUE ...]"""
+_DESCRIPTION = """\
+Train a network, adversarially unless --attack.k is 0, and keep checkpoints, a log and TensorBoard scalars in a folder.
+
+A recipe sets fields; options on the command line override it. Give --recipe, or --out and --resume, with --help to see
+the values of that recipe or run. A true/false option without a value means true; hyphens in an option's name count as
+underscores.
+
+On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ...
+"""
+_EPILOG = """\
+exit codes:
+  0         trained
+  1         stopped by a loss that is not finite, a file that could not be
+            written, an image that cannot be used (--data.on_bad_image stop) or
+            256 of them in a row, or the death of another process
+  2         a mistake in the options or the data
+  130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; continue with --resume
+
+Processes that torchrun restarts (--max-restarts) continue the run by themselves.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
-    expected: tuple[type[Exception], ...] = _MISTAKES
-    code = 2
-    try:
-        with joined() as processes:
-            trainer = _prepare(argv, processes)
-            expected, code = _FAILURES, 1
-            return _run(trainer)
-    except ProcessLost as error:
-        print(f"fastadv train: process {launched().rank}: {printable_lines(error)}", file=sys.stderr)
-        return 1
-    except FailedElsewhere:
-        return code
-    except expected as error:
-        process = launched()
-        if process.main or not isinstance(error, _OF_ALL):
-            print(
-                f"fastadv train: {'' if process.main else f'process {process.rank}: '}{printable_lines(error)}",
-                file=sys.stderr,
-            )
-        return code
+    with ending("fastadv train", failures=_FAILURES, of_all=_OF_ALL) as end, joined() as processes:
+        trainer = _prepare(argv, processes)
+        end.begin_work()
+        end.code = _run(trainer)
+    return end.code
 
 
 def _run(trainer: Trainer) -> int:
-    if trainer.processes.main:  # the others need not see the folder, which it reads
-        _say(trainer, _standing(trainer))
+    if trainer.processes.main:  # only the main process needs to see the folder
+        _say(trainer, _progress(trainer))
     with warnings.catch_warnings():
-        # Of one-channel images: their first layer's gradients, a few hundred numbers, are copied once more.
+        # With one-channel images, the first layer's gradients, a few hundred numbers, are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         stopped_by = _fit(trainer)
     if trainer.stopped_because is not None and not trainer.finished:
@@ -90,7 +83,7 @@ def _run(trainer: Trainer) -> int:
         _say(
             trainer,
             f"fastadv train: the test accuracy, {trainer.test_accuracy:.2%}, is no better than guessing, which gives "
-            f"up to {trainer.chance:.2%}. What often helps: a lower optimizer.lr, a schedule.warmup, or more epochs",
+            f"up to {trainer.chance:.2%}. Try a lower optimizer.lr, a schedule.warmup, or more epochs",
         )
     _say(trainer, f"next: {_evaluation(trainer)}")
     return 0
@@ -102,7 +95,7 @@ def _say(trainer: Trainer, text: str) -> None:
 
 
 def _fit(trainer: Trainer) -> Signals | None:
-    """Train to the end of the run, or to the signal that is returned."""
+    """Train to the end of the run; returns the signal that stopped it earlier, if one did."""
     stopped_by: Signals | None = None
 
     def stop(number: Signals) -> None:
@@ -117,11 +110,11 @@ def _fit(trainer: Trainer) -> Signals | None:
             trainer.fit()
     except KeyboardInterrupt:
         return stopped_by or SIGINT
-    return None if trainer.finished else stopped_by or SIGTERM  # that another process got
+    return None if trainer.finished else stopped_by or SIGTERM  # another process got it
 
 
-def _standing(trainer: Trainer) -> str:
-    """Where the run stands, and whether it became longer or shorter."""
+def _progress(trainer: Trainer) -> str:
+    """How many iterations are done, and whether the run's length was changed."""
     text = f"{trainer.run_dir}: {trainer.step:,} of {trainer.total_steps:,} iterations done, on {trainer.device}"
     config, processes = trainer.config, trainer.processes.world_size
     if config.accumulate * processes > 1:
@@ -141,7 +134,7 @@ def _how_to_continue(trainer: Trainer) -> str:
 
 
 def _evaluation(trainer: Trainer) -> str:
-    """A command that evaluates the run: attacks of one step and of many, up to the size that it was trained at."""
+    """A command that evaluates the run with one-step and iterative attacks, up to the eps that it was trained with."""
     attack = trainer.config.attack
     largest = attack.eps or attack.eps_upper
     sizes = ",".join(f"{largest / parts:g}" for parts in (8, 4, 2, 1))
@@ -150,7 +143,7 @@ def _evaluation(trainer: Trainer) -> str:
 
 
 def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
-    """The Trainer that the arguments ask for. Recipes and runs are read by the main process alone."""
+    """Create the Trainer that the arguments ask for. Only the main process reads recipes and runs."""
     config, run_dir, resume = on_main(processes, lambda: _parse(argv))
     if resume:
         on_main(processes, lambda: check_free(run_dir))
@@ -164,11 +157,13 @@ def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto
     _add_run_options(run_parser)
     run, _ = run_parser.parse_known_args(argv)
 
+    jsonargparse = require("jsonargparse", extra="train")
     parser = create_parser(
         prog="fastadv train",
-        usage="fastadv train [--recipe NAME] [--data DIR] [--download] [--out DIR] [--resume] [--FIELD VALUE ...]",
+        usage=_USAGE,
         description=_DESCRIPTION,
-        epilog=_EXIT_CODES,
+        epilog=_EPILOG,
+        formatter_class=type("HelpFormatter", (FilledHelp, jsonargparse.DefaultHelpFormatter), {}),
     )
     _add_run_options(parser.add_argument_group("run"))
     config = build_config(parse_options(parser, _base(run), argv))
@@ -180,23 +175,23 @@ def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto
 
 def _add_run_options(parser: Any) -> None:
     parser.add_argument("--recipe", metavar="NAME", help=f"a YAML file, or one of: {', '.join(recipes())}")
-    parser.add_argument("--out", metavar="DIR", help="the run's folder, runs/NAME unless given")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument(
         "--resume",
         nargs="?",
         const="yes",
         default="no",
         choices=tuple(_RESUME),
-        help="continue the run in --out from its last checkpoint; with auto, begin it if there is none: for a cluster "
-        "that starts the same command again",
+        help="continue the run in --out from its last checkpoint; with auto, start it if there is none, for clusters "
+        "that run the same command again",
     )
 
 
 def _take(run_dir: Path, stack: ExitStack) -> None:
     """Lock the run's folder until the stack ends, and note in it which torchrun it belongs to: see :func:`_was_taken`.
 
-    The note is that of who has the lock: another torchrun, which is refused, must not keep a restart from its run. It
-    is whole at any time, or a process that is killed here would leave a run that belongs to nobody.
+    Only the holder of the lock writes the note: another torchrun, which is refused, must not keep a restart from its
+    run. It is replaced atomically, or a process that is killed here would leave a run that belongs to nobody.
     """
     stack.enter_context(only_writer(run_dir))
     beside = run_dir / f"{_LAUNCH}.partial"
@@ -205,21 +200,21 @@ def _take(run_dir: Path, stack: ExitStack) -> None:
 
 
 def _was_taken(run_dir: Path) -> bool:
-    """Whether torchrun has started these processes anew, and those before them had begun or resumed this run.
+    """True if torchrun has restarted these processes, and their predecessors had started or resumed this run.
 
-    If they had not, they failed by a mistake, such as a folder that holds somebody else's run: it is refused again.
+    Otherwise these failed by a mistake, such as a folder that holds another run, which is refused again.
     """
     note = run_dir / _LAUNCH
     return launch_name() is not None and note.exists() and note.read_text() == launch_name()
 
 
 def _base(run: argparse.Namespace) -> dict[str, Any]:
-    """What the command line overrides: the recipe, or without one the configuration of the run to be resumed."""
+    """The values that the command line overrides: the recipe's, else those of the run to be resumed."""
     if run.recipe:
         return read_recipe(run.recipe)
     if run.resume == "yes" and run.out:
         check_free(Path(run.out))
         return asdict(checkpoint.load_config(checkpoint.resolve(run.out)))
     if run.resume == "yes":
-        raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was begun with")
+        raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was started with")
     return {}

@@ -1,27 +1,29 @@
-"""What a folder's records show together: those of a command beside those of commands before it."""
+"""Which of a folder's records can be shown together with those of the last command."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.transfer import TransferRecord
+from fastadv.utils.text import counted, printable
 
 R = TypeVar("R", bound=Record | TransferRecord)
 
 
-def beside(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], int]:
-    """Records that one set of tables and figures can show.
+def beside(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], list[R]]:
+    """Select the records that one set of tables and figures can show.
 
     Args:
-        now: of a command, which all are shown.
-        folder: all of its folder; the last of a kind counts.
+        now: those of a command; all are shown.
+        folder: all records of its folder; of several for one cell, the last counts.
 
     Returns:
-        The command's records, then those before it of the same images and seed, whose models still have the weights
-        that they had; and how many measurements of the folder are left out.
+        The command's records, then earlier ones with the same images, seed and model weights; and the records of the
+        folder that are left out.
     """
     weights: dict[str, Hashable] = {}
     for record in (*now, *reversed(folder)):
@@ -32,14 +34,15 @@ def beside(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], int]:
     for record in reversed(folder):
         alike = (record.images, record.seed) == (now[0].images, now[0].seed)
         if alike and all(weights[name] == those for name, those in _models(record).items()):
-            # Of the same images, which are the same files shown in the same way; earlier versions did not write it.
+            # Equal `images` means the same files shown in the same way, which earlier versions did not write.
             before.setdefault(_cell(record), replace(record, shown=record.shown or now[0].shown))
     chosen = [*now, *reversed([record for cell, record in before.items() if cell not in shown])]
-    return chosen, len({record.key for record in folder} - {record.key for record in chosen})
+    keys = {record.key for record in chosen}
+    return chosen, list({record.key: record for record in folder if record.key not in keys}.values())
 
 
 def _models(record: Record | TransferRecord) -> Mapping[str, Hashable]:
-    """The weights and space of each model by its name."""
+    """Map each model's name to its weights and space."""
     if isinstance(record, Record):
         return {record.model: (record.checkpoint, record.space)}
     return {
@@ -49,14 +52,28 @@ def _models(record: Record | TransferRecord) -> Mapping[str, Hashable]:
 
 
 def _cell(record: Record | TransferRecord) -> Hashable:
-    """Where a table has it."""
+    """The cell of a table that a record is for."""
     names = (record.model,) if isinstance(record, Record) else (record.source, record.target)
     return (*names, record.attack, record.eps)
 
 
-def remark_on_left_out(count: int) -> str:
-    """A line on what no table or figure shows."""
-    return (
-        f"{count:,} of the folder's measurements are in no table or figure of this command: they are of other images, "
-        "another seed, other options of an attack, or weights that their model no longer has"
-    )
+def describe_left_out(now: Record | TransferRecord, left_out: Sequence[Record | TransferRecord]) -> list[str]:
+    """Say why records cannot be shown beside those of a command, a line for each reason.
+
+    Args:
+        now: a record of the command.
+        left_out: as :func:`beside` returns them.
+    """
+    reasons = Counter(_reason(now, record) for record in left_out)
+    return [f"{counted(count, 'measurement')} {reason}" for reason, count in reasons.items()]
+
+
+def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> str:
+    if record.n != now.n:
+        return f"on {record.n:,} images (this command: {now.n:,})"
+    if record.images != now.images:
+        return "on other images, or on images shown at another size"
+    if record.seed != now.seed:
+        return f"with seed {record.seed} (this command: {now.seed})"
+    names = printable(" and ".join(_models(record)))
+    return f"of {names}, with other weights or attack options than the last under this name"

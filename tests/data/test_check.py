@@ -76,7 +76,7 @@ def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[s
     (root / removed).rename(root / "elsewhere")
     there = {"train": "val", "val": "train"}[removed]
     assert check(root) == 1
-    assert capsys.readouterr().out.splitlines()[0] == f"{root} has no {removed}/: {there}/ is checked alone"
+    assert capsys.readouterr().out.splitlines()[0] == f"{root} has no {removed}/: only {there}/ is checked"
     with pytest.raises(FileNotFoundError, match=f"has no {removed}/: it must hold train/CLASS/IMAGE and val/CLASS"):
         data.load("imagenet", root)
     if removed == "val":
@@ -195,7 +195,7 @@ def test_a_worker_that_is_killed_is_told_in_a_line(
     monkeypatch.setattr(data, "scan", lambda *_: {"train": Deadly(), "val": Deadly()})
     assert main(["data", "check", str(root), "--workers", "2"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("fastadv data check: a process that decodes was killed") and not (root / FILE).exists()
+    assert line.startswith("fastadv data check: a decoding process was killed") and not (root / FILE).exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -204,7 +204,7 @@ def test_a_signal_ends_it_by_a_line(
 ) -> None:
     monkeypatch.setattr("fastadv.data.sources.check.reason_against", lambda content: os.kill(os.getpid(), number))
     assert check(root) == code
-    assert capsys.readouterr().err.splitlines() == ["fastadv data check: interrupted; the same command begins anew"]
+    assert capsys.readouterr().err.splitlines() == ["fastadv data check: interrupted; the same command starts over"]
     assert not (root / FILE).exists()
 
 
@@ -311,23 +311,23 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "usage", "said"),
+    ("arguments", "command", "said"),
     [
-        ([], "fastadv data [-h] COMMAND", "required: COMMAND"),
-        (["chek", "DIR"], "fastadv data [-h] COMMAND", "invalid choice: 'chek'"),
-        (["check"], "fastadv data check ", "required: DIR"),
-        (["check", "DIR", "--worker", "2"], "fastadv data check ", "--worker 2 (did you mean --workers?)"),
-        (["check", "DIR", "--workers", "0"], "fastadv data check ", "a whole number of at least 1 and at most 1024"),
-        (["check", "DIR", "--workers", "2000"], "fastadv data check ", "at least 1 and at most 1024, got '2000'"),
+        ([], "fastadv data", "required: COMMAND"),
+        (["chek", "DIR"], "fastadv data", "must be one of check, got 'chek' (did you mean check?)"),
+        (["check"], "fastadv data check", "required: DIR"),
+        (["check", "DIR", "--worker", "2"], "fastadv data check", "--worker 2 (did you mean --workers?)"),
+        (["check", "DIR", "--workers", "0"], "fastadv data check", "a whole number of at least 1 and at most 1024"),
+        (["check", "DIR", "--workers", "2000"], "fastadv data check", "at least 1 and at most 1024, got '2000'"),
     ],
 )
 def test_mistakes_in_the_command(
-    arguments: list[str], usage: str, said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], command: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:
         main(["data", *arguments])
     shown = capsys.readouterr().err
-    assert left.value.code == 2 and shown.startswith(f"usage: {usage}") and said in shown
+    assert left.value.code == 2 and shown.startswith(f"{command}: ") and said in shown
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
@@ -368,5 +368,5 @@ def test_help_says_what_a_newcomer_needs() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "fastadv", "data", "check", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for words in ("train/CLASS/IMAGE", FILE, ".gif", "exit codes: 0 all images decode; 1", "example:", "--workers"):
+    for words in ("train/CLASS/IMAGE", FILE, ".gif", "exit codes:", "example:", "--workers"):
         assert words in shown

@@ -14,7 +14,7 @@ import torch
 
 from fastadv import attacks, models
 from fastadv.cli import evaluate as evaluate_cli
-from fastadv.cli import main
+from fastadv.cli import main, measure_accuracy
 from fastadv.cli.arguments import parse
 from fastadv.evaluate import Record, read_records
 from fastadv.evaluate.sweep import fingerprint
@@ -49,7 +49,7 @@ def run_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def records_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a small command's time."""
-    monkeypatch.setattr(evaluate_cli, "_write", lambda *_: [])
+    monkeypatch.setattr(measure_accuracy, "_write", lambda *_: [])
 
 
 def evaluate(*arguments: str | Path) -> int:
@@ -65,8 +65,8 @@ def test_end_to_end(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert part in shown
 
     files = sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file())
-    assert files == sorted([*TABLE_FILES, *FIGURE_FILES, "robustness.jsonl"])
-    assert all(str(out / name) in shown for name in files)
+    assert files == sorted([*TABLE_FILES, *FIGURE_FILES, "models.json", "robustness.jsonl"])
+    assert all(str(out / name) in shown for name in files if name != "models.json")
 
     records = read_records(out / "robustness.jsonl", Record)
     assert [(r.attack, r.eps) for r in records[:5]] == [
@@ -179,14 +179,82 @@ def test_a_second_command_shows_what_the_first_one_measured(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written: list[list[str]] = []
-    monkeypatch.setattr(evaluate_cli, "_write", lambda records, _: written.append([r.attack for r in records]) or [])
+    monkeypatch.setattr(
+        measure_accuracy, "_write", lambda records, _: written.append([r.attack for r in records]) or []
+    )
     command = (run_folder, "--eps", "2", "--out", tmp_path / "out", "--attacks")
     assert evaluate(*command, "fgsm") == evaluate(*command, "random_sign") == 0
     shown = capsys.readouterr()
     assert "in no table" not in shown.err and shown.out.count("Accuracy on fgsm") == 1
     assert evaluate(*command, "fgsm", "--seed", "1") == 0
-    assert "3 of the folder's measurements are in no table or figure" in capsys.readouterr().err
+    assert "\n  3 measurements with seed 0 (this command: 1)\n" in capsys.readouterr().err
     assert written == [["clean", "fgsm"], ["clean", "random_sign", "fgsm"], ["clean", "fgsm"]]
+
+
+def save_network(path: Path, seed: int) -> str:
+    """The argument for a file with the weights of an untrained network."""
+    torch.manual_seed(seed)
+    path.parent.mkdir(exist_ok=True)
+    torch.save(models.create("small_cnn", num_classes=10, in_channels=1).state_dict(), path)
+    return f"small_cnn@{path}"
+
+
+@pytest.mark.usefixtures("records_only")
+def test_a_name_stands_for_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused before anything is measured: else the rows of the first file would vanish from the tables."""
+    one, other = (save_network(tmp_path / folder / "net.pth", seed) for seed, folder in enumerate("ab"))
+    out = tmp_path / "out"
+    options = ("--dataset", "digits", "--space", "unit", "--attacks", "fgsm", "--eps", "8", "--out", out)
+    assert evaluate(one, *options) == 0
+    before = (out / "robustness.jsonl").read_bytes()
+    capsys.readouterr()
+    assert evaluate(other, *options) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"fastadv evaluate: {out} has results of {tmp_path}/a/net.pth under the name 'net': name {tmp_path}/b/net.pth "
+        f"otherwise, as in 'net 2={other}', or write to another folder with --out"
+    )
+    assert (out / "robustness.jsonl").read_bytes() == before
+    assert evaluate(f"net 2={other}", *options) == 0
+    records = read_records(out / "robustness.jsonl", Record)
+    assert [record.model for record in records] == ["net", "net", "net 2", "net 2"]
+    save_network(tmp_path / "a" / "net.pth", seed=2)  # trained further
+    assert evaluate(one, *options) == 0
+    assert "2 measurements of net, with other weights or attack options" in capsys.readouterr().err
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "net.pth").write_bytes((tmp_path / "a" / "net.pth").read_bytes())
+    assert evaluate(f"small_cnn@{tmp_path}/c/net.pth", *options) == 0  # the same weights
+
+
+def test_files_of_another_setting_are_removed_and_their_records_kept(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drawn(_: object, stem: Path) -> list[Path]:
+        stem.parent.mkdir(exist_ok=True)
+        stem.with_suffix(".png").touch()
+        return [stem.with_suffix(".png")]
+
+    monkeypatch.setattr(measure_accuracy, "save_figure", drawn)
+    out = tmp_path / "out"
+    assert evaluate(run_folder, "--attacks", "fgsm,step_ll", "--eps", "2", "--out", out) == 0
+    (out / "tables/robustness-of-mine.md").touch()
+    capsys.readouterr()
+    command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", out, "--limit", "10", "--device", "cpu")
+    assert evaluate_cli.main([*map(str, command)]) == 0
+    said = capsys.readouterr().err
+    assert f"kept in {out}/robustness.jsonl, but in no table or figure of this command:\n  3 measurements on 20" in said
+    removed = [f"  {out}/tables/robustness-fgsm.{kind}" for kind in ("csv", "json", "md")]
+    assert said.splitlines()[-4:] == ["removed, since they showed such records:", *removed]
+    tables = sorted(path.name for path in (out / "tables").iterdir())
+    assert tables == ["robustness-of-mine.md", *(f"robustness-step_ll.{kind}" for kind in ("csv", "json", "md"))]
+    assert [record.n for record in read_records(out / "robustness.jsonl", Record)] == [20] * 3 + [10] * 2
+
+
+@pytest.mark.usefixtures("records_only")
+def test_a_limit_beyond_the_set_is_said(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", str(run_folder), "--attacks", "random_sign", "--eps", "2", "--out", str(tmp_path / "out")]
+    for limit, said in (("501", True), ("500", False)):
+        assert main([*command, "--limit", limit, "--device", "cpu"]) == 0
+        assert ("--limit 501: digits has 500 test images, and all are used" in capsys.readouterr().err) is said
 
 
 def test_results_are_shown_on_an_ascii_terminal(
@@ -195,7 +263,7 @@ def test_results_are_shown_on_an_ascii_terminal(
     """Measured and written with its name, of which Python knows the bytes alone; a sign that ASCII lacks is escaped."""
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr(evaluate_cli, "save_figure", lambda *_: [])
+    monkeypatch.setattr(measure_accuracy, "save_figure", lambda *_: [])
     name = "Adv. \u03b5 \u00b1".encode().decode("ascii", "surrogateescape")
     command = ["evaluate", f"{name}={run_folder}", "--attacks", "fgsm", "--eps", "2", "--limit", "20"]
     assert main([*command, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
@@ -231,8 +299,8 @@ def test_models_of_different_data_sets(run_folder: Path, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "A={run}", "A={run}"], "two rows would be named 'A'"),
-        (["{run}", "{run}"], "two rows would be named 'standard': leave one out, or name it, as in 'standard 2="),
+        (["{run}", "A={run}", "A={run}"], "two models would be named 'A'"),
+        (["{run}", "{run}"], "two models would be named 'standard': leave one out, or name it, as in 'standard 2="),
         (["nowhere"], "nowhere is neither a checkpoint nor"),
         (["A=nowhere"], "nowhere is neither a checkpoint nor"),
         (

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastadv.cli import evaluate as evaluate_cli
+from fastadv.cli import measure_accuracy
 from fastadv.distributed import ALONE, Processes
 from fastadv.evaluate import Record, read_records
 from tests.evaluate.test_evaluate_cli import save_run
@@ -80,6 +81,6 @@ def test_under_torchrun(tmp_path: Path) -> None:
 def test_download_is_for_one_process(tmp_path: Path) -> None:
     arguments = evaluate_cli._parser().parse_args([str(save_run(tmp_path / "standard")), "--download"])
     with pytest.warns(UserWarning, match="digits is part of scikit-learn"):
-        evaluate_cli._prepare(arguments, ALONE)
+        measure_accuracy._prepare(arguments, ALONE)
     with pytest.raises(ValueError, match="--download is for one process: run the command once without torchrun"):
-        evaluate_cli._prepare(arguments, Processes(rank=0, world_size=2))
+        measure_accuracy._prepare(arguments, Processes(rank=0, world_size=2))

@@ -148,14 +148,20 @@ def test_spaces_that_are_none(text: str) -> None:
         (["timm/test_resnet@{w}", "{run}"], [], "--space is needed for w"),
         (["{run}"], ["--loader", "dali"], "--loader and --workers are for images in files, and digits is read into"),
         (["{run}"], ["--workers", "1"], "--loader and --workers are for images in files"),
-        (["{run}"], ["--space", "standard=unit"], "a run knows its own space"),
+        (
+            ["{run}"],
+            ["--space", "standard=unit"],
+            "this is for models from files; a run of fastadv train knows its own",
+        ),
+        (["{run}"], ["--space", "unit"], "--space unit: this is for models from files"),
+        (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "unti"], r"got 'unti' \(did you mean unit\?\)"),
         (["{run}"], ["--dataset", "mnist"], "was trained on digits, and --dataset is mnist"),
         (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "B=unit"], "no model from a file is named 'B'"),
         (["timm/test_resnett@{w}"], ["--dataset", "digits", "--space", "unit"], "did you mean test_resnet"),
         (
             ["timm/test_resnet@{w}", "x/w.pth=timm/test_resnet@{w}", "timm/test_resnet@{w}"],
             ["--dataset", "digits"],
-            "two rows",
+            "two models",
         ),
         (["timm/test_resnet@{five}"], ["--dataset", "digits", "--space", "unit"], r"is \[5\] in the file and \[10\]"),
         (

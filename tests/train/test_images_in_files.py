@@ -88,7 +88,7 @@ def test_a_run_keeps_the_whole_path_of_its_images(root: Path, tmp_path: Path, mo
         stored = checkpoint.load_model(run).config.data.root
         assert stored == str(root)
     monkeypatch.chdir("/")
-    monkeypatch.setattr("fastadv.cli.evaluate._write", lambda *_: [])  # drawing takes seconds
+    monkeypatch.setattr("fastadv.cli.measure_accuracy._write", lambda *_: [])  # drawing takes seconds
     command = [str(run), "--attacks", "random_sign", "--eps", "8", "--out", str(tmp_path / "out")]
     assert main(["evaluate", *command, "--loader", "torchvision", "--workers", "0"]) == 0
     again = create_trainer(replace(config, data=replace(config.data, root=stored)), run, resume=True)

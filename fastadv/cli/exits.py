@@ -1,0 +1,105 @@
+"""How every command ends: its exit code, and a line on standard error for a mistake, a failure or a signal.
+
+0 done; 1 the work failed, such as a file that could not be written; 2 a mistake in the command or the data; 130 or 143
+stopped by SIGINT (Ctrl-C) or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from signal import Signals
+from typing import Any
+
+from fastadv.utils.launch import FailedElsewhere, ProcessLost, launched
+from fastadv.utils.signals import exit_code, interrupt, on_first_signal
+from fastadv.utils.text import printable_lines
+
+DONE, FAILED, MISTAKE = 0, 1, 2
+
+
+@dataclass
+class Ending:
+    """How a command ends: the ``code`` that it returns, and whether its work has begun."""
+
+    code: int = DONE
+    _failure: int = MISTAKE
+    _handlers: ExitStack = field(default_factory=ExitStack)
+
+    def begin_work(self) -> None:
+        """Count errors other than ValueError as failures of the work (1) from here on, not as mistakes (2)."""
+        self._failure = FAILED
+        if not launched().alone:
+            self._handlers.enter_context(on_first_signal(interrupt))
+
+
+@contextmanager
+def ending(
+    command: str,
+    *,
+    failures: tuple[type[Exception], ...] = (),
+    of_all: tuple[type[Exception], ...] = (),
+    interrupted: str = "",
+) -> Iterator[Ending]:
+    """Run a command's work in the block, and end it by a line and an exit code whatever happens in it.
+
+    Args:
+        command: for messages, such as "fastadv study".
+        failures: exceptions to report by a line, besides OSError.
+        of_all: those that every process raises, so that the main one alone reports them.
+        interrupted: added to the line for a signal: what becomes of the work that was done.
+    """
+    process, end = launched(), Ending()
+    reported: tuple[type[Exception], ...] = (OSError, *failures)
+    who = "" if process.main else f"process {process.rank}: "
+    try:
+        # While torchrun's processes find each other, SIGTERM ends them at once, as PyTorch expects.
+        with end._handlers:
+            if process.alone:
+                end._handlers.enter_context(on_first_signal(interrupt))
+            yield end
+    except ProcessLost as error:
+        _say(command, f"process {process.rank}: {error}")
+        end.code = FAILED
+    except FailedElsewhere:
+        end.code = end._failure
+    except ValueError as error:  # data that do not fit may show late
+        _say(command, f"{who}{error}")
+        end.code = MISTAKE
+    except ModuleNotFoundError as error:
+        if "pip install" not in str(error):
+            raise
+        _say(command, f"{who}{error}")
+        end.code = MISTAKE
+    except reported as error:
+        if process.main or not isinstance(error, of_all):
+            _say(command, f"{who}{error}")
+        end.code = end._failure
+    except KeyboardInterrupt as stopped:
+        if process.main:
+            _say(command, f"interrupted{interrupted and f'; {interrupted}'}")
+        end.code = exit_code(*stopped.args)
+
+
+def _say(command: str, text: str) -> None:
+    print(f"{command}: {printable_lines(text)}", file=sys.stderr)
+
+
+def imported(module: str, command: str) -> Any:
+    """Import a module that imports PyTorch, which takes seconds; a signal meanwhile ends the process at once.
+
+    Raised as an exception, it would surface in the middle of some package, which may swallow or replace it.
+    """
+    with on_first_signal(partial(_end_at_once, command)):
+        return importlib.import_module(module)
+
+
+def _end_at_once(command: str, number: Signals) -> None:
+    _say(command, "interrupted")
+    sys.stderr.flush()
+    os._exit(exit_code(number))

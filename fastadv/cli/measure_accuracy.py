@@ -1,0 +1,95 @@
+"""What ``fastadv evaluate`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from fastadv.cli.exits import ending
+from fastadv.cli.measure import check_names, report_files, settings_of, sweep_of, write_names
+from fastadv.cli.model_specs import Loaded, load_subjects
+from fastadv.distributed import Processes, device_name, joined, on_all, on_main
+from fastadv.evaluate import sweep as sweeps
+from fastadv.evaluate.figures import robustness_figure, save_figure
+from fastadv.evaluate.folder import beside
+from fastadv.evaluate.records import CLEAN, Record, RecordFile
+from fastadv.evaluate.sweep import Sweep
+from fastadv.evaluate.tables import robustness_tables, save_table
+from fastadv.evaluate.terminal_tables import print_table
+from fastadv.train.checkpoint import CheckpointError
+from fastadv.utils import devices
+from fastadv.utils.files import make_folder, only_writer
+from fastadv.utils.optional_deps import require
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure accuracy as ``fastadv evaluate`` was told; returns the exit code."""
+    out: Path = arguments.out
+    goes_on = "the same command goes on where it stopped"
+    with ending("fastadv evaluate", failures=(CheckpointError,), interrupted=goes_on) as end, joined() as processes:
+        sweep, loaded = on_all(processes, lambda: _prepare(arguments, processes))
+        file = on_main(processes, lambda: _records(out, loaded))
+        end.begin_work()
+        with ExitStack() as stack:
+            on_main(processes, lambda: stack.enter_context(only_writer(out)))
+            on_main(processes, lambda: write_names(out, loaded))
+            with settings_of(arguments, sweep.device):
+                records = sweeps.run(sweep, loaded.subjects, file, processes)
+            on_main(processes, lambda: _show(records, file, out))
+    return end.code
+
+
+def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, Loaded]:
+    """Load the models and images; every mistake in the command is found here, before any work is done."""
+    require("matplotlib", extra="evaluate")
+    if arguments.download and not processes.alone:
+        raise ValueError("--download is for one process: run the command once without torchrun, or fetch the files")
+    device = devices.resolve(device_name(arguments.device, processes))
+    if device.type == "cuda" and not processes.alone:
+        torch.cuda.set_device(device)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    loaded = load_subjects(arguments.models, arguments)
+    return sweep_of(arguments, loaded, device, default_limit=None), loaded
+
+
+def _records(out: Path, loaded: Loaded) -> RecordFile[Record]:
+    """Open the folder's records."""
+    make_folder(out)
+    file = RecordFile(out / "robustness.jsonl", Record)
+    check_names(out, loaded, [(record.model, record.checkpoint) for record in file.records])
+    return file
+
+
+def _show(records: Sequence[Record], file: RecordFile[Record], out: Path) -> None:
+    """Print tables of the command's attacks; write tables and figures of all records that fit beside them."""
+    together, left_out = beside(records, file.records)
+    attacked = {record.attack for record in records}
+    for attack, table in robustness_tables(together).items():
+        if attack in attacked:
+            print_table(table)
+    attacks = {record.attack for record in file.records} - {CLEAN}
+    possible = [*(_table(out, attack) for attack in attacks), *(_figure(out, top) for top in (1, 5))]
+    report_files(file, _write(together, out), possible, records[0], left_out)
+
+
+def _write(records: Sequence[Record], out: Path) -> list[Path]:
+    """Write tables and figures below ``out``."""
+    paths = []
+    for attack, table in robustness_tables(records).items():
+        paths += save_table(table, _table(out, attack))
+    for top in (1, 5) if records[0].top5 is not None else (1,):
+        paths += save_figure(robustness_figure(records, top=top), _figure(out, top))
+    return paths
+
+
+def _table(out: Path, attack: str) -> Path:
+    return out / "tables" / f"robustness-{attack.replace(':', '-')}"
+
+
+def _figure(out: Path, top: int) -> Path:
+    return out / "figures" / f"robustness-top{top}"
