@@ -141,7 +141,7 @@ def test_markdown_keeps_its_cells(table: Table) -> None:
 
 def test_csv_holds_no_formula(table: Table) -> None:
     head, *rows = csv.reader(io.StringIO(to_csv(table)))
-    assert head == ["Model", *(f"{SHOWN[0]}{what} (%)" for what in ("", " low", " high", " paper's ±"))]
+    assert head == ["Model", *(f"{SHOWN[0]}{what} (%)" for what in ("", " Wilson low", " Wilson high", " normal ±"))]
     names = [name for name, *_ in rows]
     assert names[:5] == list(SHOWN) and names[9:13] == [f"'{name}" for name in FORMULAS]
     assert {tuple(numbers) for _, *numbers in rows} == {("50.0000", "9.4529", "90.5471", "69.2965")}

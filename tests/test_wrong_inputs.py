@@ -86,7 +86,7 @@ EVALUATE: list[Case] = [
     (
         lambda: evaluate_each(network(), [], attack="fgsm", eps=4, space=UNIT),
         TypeError,
-        r"several eps are given as in \[2, 4, 8\], got int",
+        r"eps must be a sequence of sizes, such as \[2, 4, 8\], got int",
     ),
     (
         lambda: evaluate(network(), [(IMAGES, LABELS)], attack="fgsm", eps=torch.ones(6), space=UNIT),

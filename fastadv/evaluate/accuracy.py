@@ -1,37 +1,43 @@
-"""How many images a model classifies correctly, clean or under an attack."""
+"""Count the images that a model classifies correctly, clean or under an attack."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import WithoutGradient, warn_without_gradient
+from fastadv.evaluate.html import html_table
+from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.input_hints import explaining, labels_hint
 from fastadv.utils.model_outputs import check_classes, logits_hint
 from fastadv.utils.module_modes import isolated
+from fastadv.utils.progress import progress_bar
 from fastadv.utils.validation import check_model
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
 
-FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every image is among the five likeliest
+FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every class is among the five likeliest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Counts:
     """How many of ``n`` images were classified correctly; ``top5`` is None with fewer than six classes.
 
-    ``correct`` says which were at top 1, in the order of the batches: two sets of counts on the same images can be
-    compared image by image. ``without_gradient`` says for how many the gradient was zero or not finite: an attack does
-    little or nothing to them, and if they are many, the accuracy says nothing. It is None if no gradient was followed.
+    ``correct`` marks those that were correct at top 1, in the order of the batches, so two sets of counts on the same
+    images can be compared image by image. ``without_gradient`` is the number of images whose gradient was zero or not
+    finite: an attack does little or nothing to them, and if there are many, the accuracy says nothing about robustness.
+    It is None if no gradient was computed.
     """
 
     n: int
@@ -40,9 +46,16 @@ class Counts:
     correct: Tensor = field(compare=False, repr=False)  # [n] bool
     without_gradient: int | None = None
 
+    def _repr_html_(self) -> str:
+        found = [("top 1", self.top1)] if self.top5 is None else [("top 1", self.top1), ("top 5", self.top5)]
+        rows = [(top, str(proportion(count, self.n)), f"{count:,} of {self.n:,}") for top, count in found]
+        lost = self.without_gradient
+        notes = [f"{lost:,} images had no usable gradient: the attack does little or nothing to them."] if lost else []
+        return html_table(("", "accuracy", "correct"), rows, notes=notes)
+
 
 def summed(counts: Sequence[Counts]) -> Counts:
-    """Those of disjoint parts of the images, together."""
+    """Add up the counts of disjoint parts of the images."""
     top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
     correct = torch.cat([count.correct for count in counts])  # [n]
     lost = None if counts[0].without_gradient is None else sum(count.without_gradient or 0 for count in counts)
@@ -58,12 +71,13 @@ def evaluate(
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> Counts:
-    """Count the images that a model classifies correctly, each attacked with the model itself.
+    """Count the images that a model classifies correctly, each attacked with the gradients of the model itself.
 
-    Works with any module and any source of batches; the model is in eval mode meanwhile, and afterwards each of its
-    modules is in the mode it was in::
+    Works with any module and any source of batches. The model is put in eval mode meanwhile; afterwards each of its
+    modules is back in the mode it was in::
 
         from fastadv import PixelSpace
         from fastadv.evaluate import evaluate, proportion
@@ -73,28 +87,31 @@ def evaluate(
 
     Args:
         model: gives logits [m, K].
-        batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; read once. Or a loader of
-            :mod:`fastadv.data`, that leaves nothing out.
-        attack: one of ``fastadv.attacks.names()``, a class of one's own, or "clean" for none.
-        eps: size of the perturbation in pixel values; none for "clean".
+        batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; iterated once. Or a loader of
+            :mod:`fastadv.data` that leaves nothing out.
+        attack: one of ``fastadv.attacks.names()``, your own attack class, or "clean" for none.
+        eps: size of the perturbation in pixel values; None for "clean".
         space: the PixelSpace of the model's input.
-        seed: seed of the attack's random numbers: the same for each image, however the images are batched.
-        device: where batches are moved, the model's device; None leaves them where they are.
+        seed: seed of the attack's random numbers, which do not depend on how the images are batched.
+        device: the model's device, to which batches are moved; None leaves them where they are.
+        progress: show a progress bar over the batches, on a terminal or in a notebook; needs rich.
         options: further options of the attack, as for ``fastadv.attacks.create``.
 
     Raises:
-        ValueError: an unknown attack, an attack without eps or that steps towards the labels, eps or options for
-            "clean", images outside ``space``, no images, or logits that do not fit the labels.
-        TypeError: an attack that is neither a name nor a class, or batches that are not pairs of tensors.
+        ValueError: if the attack is unknown, has no eps or steps towards the labels, "clean" has eps or options, images
+            lie outside ``space``, there are no images, or logits do not fit the labels.
+        TypeError: if ``attack`` is neither a name nor a class, or batches are not pairs of tensors.
+        ModuleNotFoundError: if ``progress`` is set and rich is not installed.
     """
     if attack == CLEAN:
         if eps or options:
             raise ValueError(f"clean images take no eps and no options, got eps={eps} and {options}")
-        [counts] = evaluate_each(model, batches, attack=CLEAN, eps=[0.0], space=space, device=device)
+        [counts] = evaluate_each(model, batches, attack=CLEAN, eps=[0.0], space=space, device=device, progress=progress)
         return counts
     if eps is None:
         raise ValueError(f"{attack} needs eps, in pixel values")
-    [counts] = evaluate_each(model, batches, attack=attack, eps=[eps], space=space, seed=seed, device=device, **options)
+    common: dict[str, Any] = {"space": space, "seed": seed, "device": device, "progress": progress}
+    [counts] = evaluate_each(model, batches, attack=attack, eps=[eps], **common, **options)
     return counts
 
 
@@ -108,36 +125,41 @@ def evaluate_each(
     seed: int = 0,
     device: torch.device | str | None = None,
     first: int = 0,
+    progress: bool = False,
     **options: Any,
 ) -> list[Counts]:
-    """The counts of :func:`evaluate` for several sizes, in one pass over the batches.
+    """Compute the counts of :func:`evaluate` for several sizes, in one pass over the batches.
 
-    The one-step attacks compute one gradient for all sizes; for the others it saves reading the batches again.
+    One-step attacks compute one gradient for all sizes; the others save reading the batches again.
 
     Args:
-        model: as for :func:`evaluate`, like all arguments but eps and first.
+        model: as for :func:`evaluate`, like all arguments but ``eps`` and ``first``.
         eps: sizes of the perturbation in pixel values.
-        first: place of the first image in the whole set, where the batches are a part of it: an image's random numbers
-            follow from its place.
+        first: index of the first image in the whole set, if the batches are a part of it: an image's random numbers
+            depend on its index.
 
     Raises:
         ValueError: as for :func:`evaluate`.
         TypeError: as for :func:`evaluate`.
+        ModuleNotFoundError: as for :func:`evaluate`.
     """
     check_model(model)
     check_space(space)
     if not isinstance(eps, Iterable):
-        raise TypeError(f"several eps are given as in [2, 4, 8], got {type(eps).__name__}")
+        raise TypeError(f"eps must be a sequence of sizes, such as [2, 4, 8], got {type(eps).__name__}")
     perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
     if perturb is not None:
         perturb.stream.offset = first
         perturb.counting = True
-        perturb.looks = False  # the watch below does, and waits
+        perturb.looks = False  # the RangeWatch below checks the range instead
     tallies = [_Tally() for _ in eps]
     watch = RangeWatch(space)
     given: Any = batches
+    total = len(given) if hasattr(given, "__len__") else None
     if hasattr(given, "epoch"):  # a loader
         given = given.epoch(0)
+    if progress:
+        given = _with_bar(given, total, CLEAN if perturb is None else perturb.name)
     with isolated(model, bn="eval"):
         for batch in given:
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
@@ -154,11 +176,20 @@ def evaluate_each(
     return counts
 
 
+def _with_bar(batches: Iterable[T], total: int | None, title: str) -> Iterator[T]:
+    """Yield the batches, with a bar that counts them."""
+    with progress_bar(notebook=True) as bar:
+        task = bar.add_task(title, total=total)
+        for batch in batches:
+            yield batch
+            bar.advance(task)
+
+
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    """What ``batches`` yield: images [m, C, H, W] and labels [m], both tensors.
+    """Unpack a batch: images [m, C, H, W] and labels [m].
 
     Raises:
-        TypeError: anything else.
+        TypeError: if it is not a pair of tensors.
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
         images, labels = batch
@@ -169,7 +200,7 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 class _Tally:
-    """Counts that grow."""
+    """Counts that are added up batch by batch."""
 
     def __init__(self) -> None:
         self.top1 = [torch.empty(0, dtype=torch.bool, device="cpu")]  # of each batch [m]
@@ -196,7 +227,7 @@ class Hits:
     top5: Tensor | None  # [m] bool
 
     def at(self, top: int) -> Tensor:  # [m] bool
-        """The hits at ``top`` 1 or 5."""
+        """Return the hits at ``top`` 1 or 5."""
         if top == 1:
             return self.top1
         if self.top5 is None:
@@ -205,17 +236,16 @@ class Hits:
 
 
 def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
-    """Whether each label [m] is the likeliest class, and among the five likeliest, for images [m, C, H, W].
+    """Find for which images [m, C, H, W] the label [m] is the likeliest class, and among the five likeliest.
 
-    Of equal logits the first comes first. A row with a NaN is no prediction, so it is wrong; sorting alone would call
-    NaN the largest.
+    Ties go to the lower index. A row with a NaN counts as wrong; sorting alone would rank NaN first.
 
     Raises:
-        ValueError: labels that are no classes, or logits that do not fit them; images that the model does not take.
+        ValueError: if labels are not class indices, logits do not fit them, or the model rejects the images.
     """
     _check_labels(images, labels)
     with torch.no_grad(), explaining(model, images):
-        logits = model(images.clone())  # [m, K]; the model may write to what it is given, and others read the images
+        logits = model(images.clone())  # [m, K]; cloned, as the model may write to its input, which is used again
     _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
     found = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]
@@ -235,6 +265,6 @@ def _check_logits(logits: Any, labels: Tensor) -> None:
         raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
         raise ValueError(
-            f"labels must lie in 0..{logits.shape[1] - 1}, one of the model's {logits.shape[1]} classes; "
+            f"labels must lie in 0..{logits.shape[1] - 1}, since the model has {logits.shape[1]} classes; "
             f"got {labels.min()}..{labels.max()}"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastadv.attacks.engine.zero_gradients import LEAST_SHARE
 from fastadv.evaluate.intervals import Estimate, wilson
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.tables import check_same_images, under
+from fastadv.evaluate.tables import check_same_images, images_of, under
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import printable_lines
 
@@ -19,30 +19,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
 
-# Seven levels of grey as well as seven hues: neighbours are far apart in both, for print and for colour-blind readers,
-# and none is too faint on white. Ten markers and four dashes: no combination comes back before the 140th.
+    from fastadv.evaluate.transfer import TransferRecord
+
+# Seven hues that are also seven levels of grey: neighbours are far apart in both, for print and for colour-blind
+# readers, and no colour is too faint on white. With ten markers and four dashes, no combination repeats before the
+# 141st.
 COLOURS = ("#0080C0", "#E69A00", "#000000", "#AA1144", "#2FAE7A", "#332288", "#7FC4F0")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
 LINES = ("-", "--", "-.", ":")
 
 PANELS_PER_ROW = 3
-_APART, _WIDEST = 3.0, 15.0  # points between lines that would cover each other, and between the outermost at most
+_APART, _WIDEST = 3.0, 15.0  # points between lines that would cover each other; at most between the outermost two
 
-# Text stays text, and ids are the same in each run: an SVG can be searched, and compared with the one before.
+# Text stays text, and ids are the same in each run, so that an SVG can be searched and compared with earlier ones.
 SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fastadv"}
 
 
 def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
-    """Accuracy against eps with 95 % confidence intervals: a panel per attack, a line per model, clean at eps = 0.
+    """Draw accuracy against eps with 95 % confidence intervals: a panel per attack, a line per model, clean at eps = 0.
 
-    The legend says of which model one image in a hundred or more has no gradient: it may look more robust than it is.
+    The legend marks models for which one image in a hundred or more has no gradient: they may look more robust than
+    they are.
 
     Args:
         records: of any number of models and attacks on the same images.
         top: 1 or 5.
 
     Raises:
-        ValueError: no adversarial records, records of different images, or top 5 where it was not measured.
+        ValueError: if there are no adversarial records, records are of different images, or top 5 was not measured.
     """
     check_same_images(records, attrgetter("model"))
     attacks = list(dict.fromkeys(record.attack for record in records if record.attack != CLEAN))
@@ -51,35 +55,51 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
         raise ValueError("there are no adversarial records to draw")
     hidden = {r.model for r in records if (r.without_gradient or 0) >= max(1, LEAST_SHARE * r.n)}
     figure, panels = panels_of(len(attacks), lines=len(models))
+    levels = sorted({record.eps for record in records if record.attack != CLEAN})
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
             own = [r for r in under(attack, records) if r.model == model]
             label = f"{model} (without a gradient)" if model in hidden else model
             draw_line(axes, label, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
-        eps_axis(axes, sorted({r.eps for r in records if r.attack == attack}))
-        axes.set(title=in_figure(attack), ylim=(-3, 103))
+        eps_axis(axes, levels)
+        axes.set(title=in_figure(_with_options(attack, records)), ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
     for axes in panels[::PANELS_PER_ROW]:
-        axes.set_ylabel("accuracy (%)" if top == 1 else f"top-{top} accuracy (%)")
+        axes.set_ylabel(f"top-{top} accuracy (%)")
+    limits = [limit for axes in panels for limit in axes.get_xlim()]
+    for axes in panels:
+        axes.set_xlim(min(limits), max(limits))
+    set_title(figure, f"Top-{top} accuracy with 95 % confidence intervals", records[0])
     legend_below(figure, panels[0])
     return figure
 
 
+def _with_options(attack: str, records: Sequence[Record]) -> str:
+    """The attack with its options, which its name has unless they apply to all attacks, such as ``fast``."""
+    options = next(record.options for record in records if record.attack == attack)
+    return ":".join([attack, *(f"{name}={value}" for name, value in options.items() if f":{name}=" not in attack)])
+
+
+def set_title(figure: Figure, what: str, record: Record | TransferRecord) -> None:
+    """Say above all panels what is drawn, on which images and with which seed."""
+    figure.suptitle(in_figure(f"{what}\n{images_of(record)}, seed {record.seed}"), fontsize="medium")
+
+
 def in_figure(text: str) -> str:
-    """A name as Matplotlib shows it: dollar signs begin no formula, and an underscore hides no line from the legend."""
+    """A name escaped for Matplotlib: no formula at a dollar sign, and no underscore that hides a line in the legend."""
     shown = printable_lines(text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """The legend of one panel's lines, below all panels."""
+    """Put the legend of one panel's lines below all panels."""
     handles, labels = axes.get_legend_handles_labels()
     columns = int(figure.get_figwidth() / (0.8 + 0.075 * max(map(len, labels))))  # inches: key and letters
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), frameon=False)
 
 
 def panels_of(panels: int, *, lines: int, columns: int = PANELS_PER_ROW) -> tuple[Figure, list[Axes]]:
-    """A figure with that many panels, and room below them for a legend of so many lines."""
+    """Create a figure with panels, and room below them for a legend of ``lines`` lines."""
     columns, rows = min(panels, columns), -(-panels // columns)
     size = (max(3.6 * columns, 5.0), 3.0 * rows + 0.2 * lines)
     figure = require("matplotlib.figure", extra="evaluate").Figure(figsize=size, layout="constrained")
@@ -87,7 +107,7 @@ def panels_of(panels: int, *, lines: int, columns: int = PANELS_PER_ROW) -> tupl
 
 
 def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None:
-    """Logarithmic from the smallest eps on and, if there are ``clean`` images, linear from there down to 0.
+    """Make the x axis logarithmic from the smallest eps on and, with ``clean`` images, linear from there down to 0.
 
     0, 2, 4, 8, 16 are evenly spaced.
     """
@@ -96,7 +116,7 @@ def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None
         axes.set_xscale("symlog", base=2, linthresh=levels[0], linscale=0.5)
     else:
         axes.set_xscale("log", base=2)
-    # Whatever is drawn: a line may have no point at an end, or none at all.
+    # Independent of what is drawn: a line may have no point at an end, or no points at all.
     axes.update_datalim([(level, 0) for level in shown], updatey=False)
     axes.autoscale_view(scaley=False)
     axes.set_xticks(shown, labels=[f"{level:g}" for level in shown])
@@ -106,7 +126,7 @@ def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None
 
 
 def _accuracies(records: Sequence[Record], top: int) -> list[tuple[float, Estimate]]:
-    """(eps, accuracy) of each record."""
+    """Compute (eps, accuracy) for each record."""
     if top == 5 and any(record.top5 is None for record in records):
         raise ValueError("top 5 was not measured: the data set has fewer than six classes")
     return [(r.eps, wilson(r.top1 if top == 1 else r.top5 or 0, r.n)) for r in records]
@@ -122,15 +142,15 @@ def draw_line(
     style: int | None = None,
     factor: float = 100,
 ) -> None:
-    """One of some lines of fractions with their intervals, each set a little aside lest they cover each other.
+    """Draw a line of fractions with their intervals, shifted a little so that lines do not cover each other.
 
     Args:
         axes: the panel.
         label: for the legend.
-        points: where, and what is there.
-        place: which of the lines it is.
-        of: how many there are.
-        style: which colour, marker and dash, if not those of its place.
+        points: x, and the fraction there.
+        place: index of the line among those of the panel.
+        of: how many lines the panel has.
+        style: index of colour, marker and dash; ``place`` by default.
         factor: 100 shows fractions in percent, 1 as they are.
     """
     style = place if style is None else style
@@ -152,12 +172,12 @@ def draw_line(
         capsize=2,
     )
     axes.margins(x=0.08)  # room for the outermost of the lines
-    for part in drawn.get_children():  # after the limits of the axes were found from the data
+    for part in drawn.get_children():  # only now, since the limits of the axes come from the data
         part.set_transform(axes.transData + _aside(axes, place, of))
 
 
 def _aside(axes: Axes, place: int, of: int) -> Transform:
-    """By points of the paper, which leaves the data what they are, whatever the axis."""
+    """A shift in points on paper, which leaves the data unchanged on any axis."""
     transforms = require("matplotlib.transforms", extra="evaluate")
     inches = (place - (of - 1) / 2) * min(_APART, _WIDEST / of) / 72
     moved: Transform = transforms.ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)

@@ -35,7 +35,7 @@ def beside(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], list[R]]:
         alike = (record.images, record.seed) == (now[0].images, now[0].seed)
         if alike and all(weights[name] == those for name, those in _models(record).items()):
             # Equal `images` means the same files shown in the same way, which earlier versions did not write.
-            before.setdefault(_cell(record), replace(record, shown=record.shown or now[0].shown))
+            before.setdefault(_cell(record), replace(record, shown=record.shown or now[0].shown, folder=now[0].folder))
     chosen = [*now, *reversed([record for cell, record in before.items() if cell not in shown])]
     keys = {record.key for record in chosen}
     return chosen, list({record.key: record for record in folder if record.key not in keys}.values())

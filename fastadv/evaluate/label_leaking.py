@@ -130,6 +130,7 @@ class LeakRecord(LeakEvaluation):
     versions: dict[str, str]
     without_gradient: int | None = None
     shown: str = ""
+    folder: str = ""
 
     def __post_init__(self) -> None:
         for count in (self.clean, self.with_label, self.without_label, self.leaked):
@@ -162,7 +163,9 @@ def run_leaking(
             title = f"{subject.name}: labels leaked by {missing[0].attack} against {missing[0].without}"
             passes.append(Pass(title, _cost(subject, missing), partial(_measure, sweep, subject, missing, images)))
     measure_all(passes, len(images), file)
-    return [recorded(one, file, ("model",), sweep.shown_as) for _, evaluations in plan for one in evaluations]
+    return [
+        recorded(one, file, ("model",), sweep.shown_as, sweep.folder) for _, evaluations in plan for one in evaluations
+    ]
 
 
 def _cost(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
@@ -199,7 +202,7 @@ def _measure(
         space=subject.space,
         seed=sweep.seed,
     )
-    about = provenance(sweep.device, (time.perf_counter() - start) / len(evaluations), loader)
+    about = provenance(sweep, (time.perf_counter() - start) / len(evaluations), loader)
     records = []
     for evaluation, found in zip(evaluations, counts, strict=True):
         numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}

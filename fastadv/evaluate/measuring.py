@@ -1,4 +1,4 @@
-"""Measures what a file of records lacks, pass by pass; each record is on disk before the next pass begins."""
+"""Measure what a file of records lacks, pass by pass; each record is on disk before the next pass begins."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fastadv.evaluate.records import RecordFile
 from fastadv.utils.progress import Work, work_shown
 
 R = TypeVar("R", bound=Any)
-Advance = Callable[[int], None]  # takes the number of images that are done
+Advance = Callable[[int], None]  # is called with the number of images that were done
 
 
 @dataclass(frozen=True, eq=False)
 class Pass(Generic[R]):
-    """One pass over the images, which measures one evaluation or several.
+    """One pass over the images, which measures one or more evaluations.
 
     Args:
-        title: of the progress bar, and of the line that is printed where there is no terminal.
-        cost: what it takes for each image, in forward passes.
+        title: of the progress bar, and of the line that is printed without a terminal.
+        cost: of each image, in forward passes.
         measure: returns the records, and reports how many images are done.
         evaluations: how many it measures.
-        describe: a line for each record, instead of the title.
+        describe: returns a line for each record, to be printed instead of the title.
     """
 
     title: str
@@ -41,12 +41,12 @@ def measure_all(passes: Sequence[Pass[R]], images: int, file: RecordFile[R], pro
 
     Args:
         passes: what the file lacks.
-        images: how many each pass goes over, of this process.
-        file: where records are appended; of several processes the main one writes.
+        images: how many images each pass goes over in this process.
+        file: where records are appended; of several processes, the main one writes.
         processes: that measure together.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: if the file cannot be written.
     """
     lines, total = itertools.count(1), sum(one.evaluations if one.describe else 1 for one in passes)
     with work_shown(images * sum(one.cost for one in passes), shown=processes.main) as work:
@@ -66,22 +66,28 @@ def _advance(work: Work, cost: float, images: int) -> None:
 
 
 def keep(record: R, file: RecordFile[R], processes: Processes) -> None:
-    """Append a record: the main process writes it, and all know it."""
+    """Append a record: the main process writes it, and all remember it."""
     on_main(processes, lambda: file.append(record))
     if not processes.main:
         file.remember(record)
 
 
 def recorded(
-    evaluation: Any, file: RecordFile[R], names: Sequence[str], shown_as: str, processes: Processes = ALONE
+    evaluation: Any,
+    file: RecordFile[R],
+    names: Sequence[str],
+    shown_as: str,
+    folder: str,
+    processes: Processes = ALONE,
 ) -> R:
-    """The record of an evaluation that was measured, under the names that its models have now.
+    """Return the record of an evaluation that was measured, under the names that its models have now.
 
     Args:
         evaluation: which record it is.
-        file: where it is, and is recorded under these names too if they are others.
+        file: where it is; if its models had other names, it is recorded again under these.
         names: the fields that name the models.
-        shown_as: how images are shown, where the record does not say it.
+        shown_as: how images are shown, if the record does not say it.
+        folder: name of the folder of images in files.
         processes: that measure together.
     """
     found = file.find(evaluation.key)
@@ -89,4 +95,4 @@ def recorded(
     record = replace(found, **{name: getattr(evaluation, name) for name in names})
     if record not in file.records:
         keep(record, file, processes)
-    return replace(record, shown=record.shown or shown_as)
+    return replace(record, shown=record.shown or shown_as, folder=folder)

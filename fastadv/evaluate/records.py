@@ -14,6 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastadv.evaluate.html import html_table
+from fastadv.evaluate.intervals import proportion
 from fastadv.pixels import PixelSpace
 from fastadv.utils.log import remarks
 from fastadv.utils.plain_json import built, parsed
@@ -78,6 +80,7 @@ class Record(Evaluation):
         without_gradient: for how many images the gradient was zero or not finite, so that the attack does little or
             nothing to them; None if it follows none, and in records of versions that did not count.
         shown: how images in files are shown to the model, such as their size; "" for others.
+        folder: name of the folder of images in files; "" for others, and in records of versions that did not write it.
     """
 
     top1: int
@@ -88,11 +91,18 @@ class Record(Evaluation):
     versions: Mapping[str, str]
     without_gradient: int | None = None
     shown: str = ""
+    folder: str = ""
 
     def __post_init__(self) -> None:
         check_counts(self.n, self.top1)
         if self.top5 is not None:
             check_counts(self.n, self.top1, self.top5)
+
+    def _repr_html_(self) -> str:
+        measured = [("top 1", self.top1)] if self.top5 is None else [("top 1", self.top1), ("top 5", self.top5)]
+        rows = [(name, str(getattr(self, name))) for name in ("model", "dataset", "split", "attack", "eps", "seed")]
+        rows += [(name, f"{proportion(count, self.n)}, {count:,} of {self.n:,}") for name, count in measured]
+        return html_table(("Record", ""), rows, labels=2)
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:  # [n]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,8 +97,13 @@ class Sweep:
         return spread(self.images, self.limit)
 
     @property
+    def folder(self) -> str:
+        """Name of the folder of images in files; "" for others."""
+        return "" if isinstance(self.images, ImageSet) else Path(self.data.root or "").resolve().name
+
+    @property
     def shown_as(self) -> str:
-        """How images in files are shown to the models, for records of versions that did not write it; else ""."""
+        """How images in files are shown to the models; "" for others."""
         return "" if isinstance(self.images, ImageSet) else self.data.preprocessing.shown
 
 
@@ -136,7 +142,7 @@ def run(
         for subject, together in _together(plan, file)
     ]
     measure_all(passes, len(share), file, processes)
-    return [recorded(evaluation, file, ("model",), sweep.shown_as, processes) for _, evaluation in plan]
+    return [recorded(evaluation, file, ("model",), sweep.shown_as, sweep.folder, processes) for _, evaluation in plan]
 
 
 def _together(
@@ -270,7 +276,7 @@ def _measure(
             top5=count.top5,
             correct=packed(count.correct.numpy()),
             without_gradient=count.without_gradient,
-            **provenance(sweep.device, seconds, loader),
+            **provenance(sweep, seconds, loader),
         )
         for evaluation, count in zip(evaluations, counts, strict=True)
     ]
@@ -292,9 +298,9 @@ def _refuse(bad: BadImage) -> None:
     )
 
 
-def provenance(device: torch.device | str, seconds: float, loader: Loader) -> dict[str, Any]:
-    """What a record says of how it was measured."""
-    device = torch.device(device)
+def provenance(sweep: Sweep, seconds: float, loader: Loader) -> dict[str, Any]:
+    """The fields of a record that say how it was measured."""
+    device = torch.device(sweep.device)
     versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__), **in_force(device)}
     shown = ""
     if isinstance(loader, ImageLoader):
@@ -305,6 +311,7 @@ def provenance(device: torch.device | str, seconds: float, loader: Loader) -> di
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": versions,
         "shown": shown,
+        "folder": sweep.folder,
     }
 
 

@@ -1,4 +1,4 @@
-"""Tables as data, made from records, and what they look like as Markdown, CSV, JSON and on a terminal."""
+"""Tables made from records, and their form as Markdown, CSV, JSON, HTML and on a terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.utils.optional_deps import require
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured", Record, "TransferRecord")
 Cell = str | Proportion | None  # None: not measured
-_WIDEST_LABEL = 24  # of a word in a column of labels on a terminal, which is broken if it is longer
-_FORMULAS = ("=", "+", "-", "@")  # how they begin
+_WIDEST_LABEL = 24  # characters: a longer word in a column of labels is broken on a terminal
+_FORMULAS = ("=", "+", "-", "@")  # with which a spreadsheet's formulas begin
 
-INTERVALS = "In brackets the 95 % confidence interval, Wilson's."  # of every Proportion in a table
+INTERVALS = "In brackets the 95 % confidence interval, Wilson's."  # a note for tables with a Proportion
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption and the notes below it; its first ``labels`` columns hold text, the others numbers.
+    """A table with its caption and the notes below it; the first ``labels`` columns hold text, the others numbers.
 
-    ``bold`` has the (row, column) of cells that stand out, such as the best of a column.
+    ``bold`` has the (row, column) of cells that stand out, such as the best of a column. ``about`` has what holds for
+    the whole table, such as ("Attack", "fgsm"): CSV gives each a column.
     """
 
     caption: str
@@ -42,13 +44,17 @@ class Table:
     labels: int = 1
     notes: tuple[str, ...] = ()
     bold: frozenset[tuple[int, int]] = frozenset()
+    about: tuple[tuple[str, str], ...] = ()
+
+    def _repr_html_(self) -> str:
+        return html_table(self.header, display_rows(self), labels=self.labels, caption=self.caption, notes=self.notes)
 
 
 # --- records to tables -----------------------------------------------------------------------------------------------
 
 
 def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
-    """One table per attack, laid out as the paper's Tables 1 and 2: clean accuracy, then accuracy at each eps.
+    """Make a table for each attack, laid out as the paper's Tables 1 and 2: clean accuracy, then accuracy at each eps.
 
     Args:
         records: of any number of models and attacks on the same images, in the order in which rows are to appear.
@@ -57,7 +63,7 @@ def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
         The tables by the name of the attack.
 
     Raises:
-        ValueError: records of different images, or two records for one cell.
+        ValueError: if records are of different images, or two are for one cell.
     """
     check_same_images(records, attrgetter("model"))
     attacks = dict.fromkeys(record.attack for record in records if record.attack != CLEAN)
@@ -65,24 +71,24 @@ def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
 
 
 def under(attack: str, records: Sequence[Record]) -> list[Record]:
-    """Those of an attack, and of clean images those of the models that were attacked by it."""
+    """Select the records of an attack, and the clean ones of the models that were attacked by it."""
     attacked = {record.model for record in records if record.attack == attack}
     return [r for r in records if r.attack == attack or (r.attack == CLEAN and r.model in attacked)]
 
 
 def check_same_images(records: Sequence[Measured], row: Callable[[Measured], str]) -> None:
-    """Raise if these records cannot be compared, because they are of different images.
+    """Raise if these records cannot be compared because they are of different images.
 
     Args:
         records: accuracies, or transfers.
-        row: the name of a record's row.
+        row: returns the name of a record's row.
 
     Raises:
-        ValueError: naming two records that differ.
+        ValueError: if two records differ; the message names them.
     """
     for record in records[1:]:
         if record.images != records[0].images:
-            names = [f"{row(r)} ({r.dataset} {r.split}, {r.n} images)" for r in (records[0], record)]
+            names = [f"{row(r)} ({data_set_of(r)} {r.split}, {r.n} images)" for r in (records[0], record)]
             raise ValueError(f"records of different images cannot share a table or a figure: {' and '.join(names)}")
 
 
@@ -97,7 +103,10 @@ def _robustness_table(attack: str, records: Sequence[Record]) -> Table:
         for top in tops
     ]
     header = ("Model", "Metric", "Clean", *(f"eps = {eps:g}" for _, eps in columns[1:]))
-    return Table(f"Accuracy on {attack} adversarial images", header, tuple(rows), labels=2, notes=_notes(records))
+    options = next((record.options for record in records if record.attack == attack), {})
+    about = (("Attack", attack), *about_images(records[0]), ("Options", json.dumps(dict(options), sort_keys=True)))
+    caption = f"Accuracy on {attack} adversarial images"
+    return Table(caption, header, tuple(rows), labels=2, notes=_notes(records), about=about)
 
 
 def _by_cell(records: Sequence[Record]) -> dict[tuple[str, str, float], Record]:
@@ -106,8 +115,8 @@ def _by_cell(records: Sequence[Record]) -> dict[tuple[str, str, float], Record]:
         cell = (record.model, record.attack, record.eps)
         if cell in cells:
             raise ValueError(
-                f"two records for {record.model}, {record.attack}, eps = {record.eps:g}: the model's name must stand "
-                f"for one checkpoint, evaluated with one seed and one set of options"
+                f"there are two records for {record.model}, {record.attack}, eps = {record.eps:g}: a model's name must "
+                f"stand for one checkpoint, evaluated with one seed and one set of options"
             )
         cells[cell] = record
     return cells
@@ -118,27 +127,43 @@ def _accuracy(record: Record | None, top: int) -> Proportion | None:
     return None if record is None or correct is None else proportion(correct, record.n)
 
 
+def data_set_of(record: Record | TransferRecord) -> str:
+    """The data set as tables name it: of images in files the folder, since "imagenet" is any set of image files."""
+    return f"the folder {printable(record.folder)}" if record.folder else record.dataset
+
+
+def images_of(record: Record | TransferRecord) -> str:
+    """The images of a record: ``1,000 of the 10,000 test images of fashion_mnist``."""
+    images = f"the {record.n:,}" if record.n == record.total else f"{record.n:,} of the {record.total:,}"
+    return f"{images} {record.split} images of {data_set_of(record)}"
+
+
+def about_images(record: Record | TransferRecord) -> tuple[tuple[str, str], ...]:
+    """The images and the seed of a record, for columns of a CSV file."""
+    data_set = record.folder or record.dataset
+    return (("Data set", data_set), ("Split", record.split), ("n", str(record.n)), ("Seed", str(record.seed)))
+
+
 def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     first = records[0]
-    images = f"the {first.n:,}" if first.n == first.total else f"{first.n:,} of the {first.total:,}"
     notes = [
-        f"Over {images} {first.split} images of {first.dataset}; eps in pixel values of [0, 255].",
+        f"Over {images_of(first)}; eps in pixel values of [0, 255].",
         INTERVALS,
         *notes_on_gradients(records),
         *note_on_shown([(record.model, record.space, record.shown) for record in records]),
     ]
     if all(record.top5 is None for record in records):
-        notes.append(f"Top 5 is left out: {first.dataset} has {first.classes} classes, fewer than six.")
+        notes.append(f"Top 5 is left out: {data_set_of(first)} has {first.classes} classes, fewer than six.")
     options = {json.dumps(dict(record.options), sort_keys=True) for record in records if record.options}
     return (*notes, *(f"Options of the attack: {text}." for text in sorted(options)))
 
 
 def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple[str, ...]:
-    """Which figures are not to be relied on, as notes below a table: some images have no gradient.
+    """Notes below a table on numbers that are unreliable because some images have no gradient.
 
     Args:
         records: of any kind.
-        attacked: the field with the name of the model that was attacked.
+        attacked: the field that names the attacked model.
     """
     lost = sorted((record for record in records if record.without_gradient), key=attrgetter("without_gradient"))
     worst = {getattr(record, attacked): record for record in lost}
@@ -150,10 +175,10 @@ def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple
 
 
 def note_on_shown(shown: Iterable[tuple[str, str, str]]) -> tuple[str, ...]:
-    """How images in files became the models' inputs, as a note below a table; none for images of a size of their own.
+    """A note below a table on how images in files became the models' inputs; none for images in memory.
 
     Args:
-        shown: of each record the model, the PixelSpace of its input, and how its images were shown.
+        shown: for each record, the model, the PixelSpace of its input, and how its images were shown.
     """
     of_files = [one for one in dict.fromkeys(shown) if one[2]]
     spaces = {space: [model for model, other, _ in of_files if other == space] for _, space, _ in of_files}
@@ -178,15 +203,16 @@ def to_markdown(table: Table) -> str:
 
 
 def in_markdown(text: str) -> str:
-    """The text of a cell as Markdown shows it: it ends no cell, begins no element of HTML and no link."""
+    """Text for a cell, escaped so that it cannot end the cell, or start an HTML element or a link."""
     text = printable(text).replace("\\", "\\\\").replace("|", "\\|")
     return text.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV, for a program to read; a column's name says what it holds in percent.
+    """The table as CSV, for programs to read; the names of columns in percent say so.
 
-    After a column of proportions come the ends of their interval, and half the width of the paper's.
+    After a column of proportions come the ends of Wilson's 95 % interval, and half the width of the normal
+    approximation's, which the paper uses. The last columns are ``table.about``, the same in each row.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -200,34 +226,37 @@ def to_csv(table: Table) -> str:
             columns.append([_in_csv(f"{name} (%)" if percent else name), *(_bare(cell) for cell in cells)])
             continue
         columns.append([_in_csv(f"{name} (%)"), *(_percent(cell, "value") or _bare(cell) for cell in cells)])
-        for part, what in (("low", "low"), ("high", "high"), ("half_width", "paper's ±")):
+        for part, what in (("low", "Wilson low"), ("high", "Wilson high"), ("half_width", "normal ±")):
             columns.append([_in_csv(f"{name} {what} (%)"), *(_percent(cell, part) for cell in cells)])
+    columns += [[_in_csv(name), *[_in_csv(text)] * len(table.rows)] for name, text in table.about]
     writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
 
 
 def _in_csv(text: str) -> str:
-    """A name, with an apostrophe before what a spreadsheet would take for a formula."""
+    """Text for a cell, with an apostrophe before what a spreadsheet would take for a formula."""
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def to_json(table: Table) -> str:
-    """The table as JSON, for a program to read: a number is the fields of a :class:`Proportion`, which it names."""
+    """The table as JSON, for programs to read: a number is an object with the fields of :class:`Proportion`."""
     numbers = "fractions of 1: value, Wilson's 95 % interval from low to high, half_width of the paper's interval"
-    content = {**asdict(table), "bold": sorted(table.bold), "numbers": numbers}
+    content = {**asdict(table), "bold": sorted(table.bold), "about": dict(table.about), "numbers": numbers}
+    if not table.about:
+        del content["about"]
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_rich(table: Table) -> rich.table.Table:
-    """The table as an object for ``rich.print``; all of it Text, for a name such as "[adv]" is not markup."""
+    """The table as an object for ``rich.print``; all of it is Text, since a name such as "[adv]" is not markup."""
     box, text, table_module = (require(f"rich.{name}", extra="evaluate") for name in ("box", "text", "table"))
     grid: rich.table.Table = table_module.Table(
         title=text.Text(printable(table.caption), "table.title"),
         caption=text.Text("\n".join(map(printable, table.notes)), "table.caption"),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=0,  # the paper's tables fit 80 columns then
+        padding=0,  # so that the paper's tables fit 80 columns
         pad_edge=False,
     )
     rows = display_rows(table)
@@ -255,7 +284,7 @@ def save_table(table: Table, stem: Path) -> list[Path]:
 
 
 def display_rows(table: Table) -> list[tuple[str, ...]]:
-    """Rows as text that can be printed; a first cell equal to the one above it is left blank, as in the paper."""
+    """Rows as printable text; a first cell equal to the one above it is left blank, as in the paper."""
     above = [None, *(row[0] for row in table.rows)]
     return [
         ("" if row[0] == first else _displayed(row[0]), *map(_displayed, row[1:]))
@@ -268,16 +297,16 @@ def _displayed(cell: Cell) -> str:
 
 
 def _is_text(cells: Sequence[Cell]) -> bool:
-    """Whether a column, of which something was measured, holds text alone."""
+    """True if a column has measured cells and all of them are text."""
     measured = [cell for cell in cells if cell is not None]
     return bool(measured) and all(isinstance(cell, str) for cell in measured)
 
 
 def _percent(cell: Cell, part: str) -> str:
-    """A field of a proportion in percent; nothing of another cell."""
+    """A field of a proportion in percent; "" for other cells."""
     return f"{100 * getattr(cell, part):.4f}" if isinstance(cell, Proportion) else ""
 
 
 def _bare(cell: Cell) -> str:
-    """A text without its sign of percent."""
+    """Text without its percent sign; "" for other cells."""
     return printable(cell).removesuffix("%") if isinstance(cell, str) else ""

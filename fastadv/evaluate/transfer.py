@@ -129,6 +129,7 @@ class TransferRecord(TransferEvaluation):
             of cuDNN's search and TF32 were on, on a GPU.
         without_gradient: see :class:`TransferCounts`; None also in records of versions that did not count.
         shown: how images in files are shown to the models, such as their size; "" for others.
+        folder: name of the folder of images in files; "" for others, and in records of versions that did not write it.
     """
 
     top1: Sequence[int]
@@ -138,6 +139,7 @@ class TransferRecord(TransferEvaluation):
     versions: Mapping[str, str]
     without_gradient: int | None = None
     shown: str = ""
+    folder: str = ""
 
     def __post_init__(self) -> None:
         for found in (self.top1, self.top5):
@@ -263,7 +265,9 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
     ]
     measure_all(passes, len(images), file)
     names = ("source", "target")
-    return [recorded(one, file, names, sweep.shown_as) for evaluations in plan.values() for one in evaluations]
+    return [
+        recorded(one, file, names, sweep.shown_as, sweep.folder) for evaluations in plan.values() for one in evaluations
+    ]
 
 
 def _cost(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
@@ -337,5 +341,5 @@ def _measure(
             top1=numbers[1],
             top5=numbers.get(5),
             without_gradient=counts[1].without_gradient,
-            **provenance(sweep.device, seconds, loader),
+            **provenance(sweep, seconds, loader),
         )

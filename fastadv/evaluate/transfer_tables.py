@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fastadv.evaluate.figures import draw_line, eps_axis, in_figure, legend_below, panels_of
+from fastadv.evaluate.figures import draw_line, eps_axis, in_figure, legend_below, panels_of, set_title
 from fastadv.evaluate.intervals import proportion, wilson
-from fastadv.evaluate.tables import INTERVALS, Cell, Table, check_same_images, note_on_shown, notes_on_gradients
+from fastadv.evaluate.tables import (
+    INTERVALS,
+    Cell,
+    Table,
+    about_images,
+    check_same_images,
+    data_set_of,
+    note_on_shown,
+    notes_on_gradients,
+)
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 
 if TYPE_CHECKING:
@@ -56,13 +65,15 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
     header = ("Metric", "Source", *(["n"] if of_images else []), *heads)
     notes = (
         f"{_WHAT[measure]} Columns: the attack, and the target. eps in pixel values of [0, 255].",
-        f"{first.n:,} of the {first.total:,} {first.split} images of {first.dataset}, drawn at random by seed "
+        f"{first.n:,} of the {first.total:,} {first.split} images of {data_set_of(first)}, drawn at random by seed "
         f"{first.seed}. {INTERVALS}",
         *notes_on_gradients(chosen.values(), attacked="source"),
         *note_on_shown([(r.target, r.target_space, r.shown) for r in records]),
     )
     caption = f"{MEASURES[measure][0]}, eps = {eps:g}"
-    return Table(caption, header, tuple(rows), labels=2 + len(of_images), notes=notes)
+    about = (("Measure", MEASURES[measure][0]), ("eps", f"{eps:g}"), *about_images(first))
+    about = tuple((("images", text) if name == "n" else (name, text)) for name, text in about)  # a rate has its own n
+    return Table(caption, header, tuple(rows), labels=2 + len(of_images), notes=notes, about=about)
 
 
 def _cells(records: Sequence[TransferRecord | None], top: int, measure: str) -> list[Cell]:
@@ -106,6 +117,7 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
             axes.text(0.5, 0.5, f"no rate of {FEWEST} images or more", transform=axes.transAxes, ha="center")
         head = f"{source} to {target}, top {top}\n{_range_of([n for _, (_, n) in counted])}"
         axes.set(title=in_figure(head), ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
+    set_title(figure, f"{title} with 95 % confidence intervals", own[0])
     legend_below(figure, panels[0])
     return figure
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 SELDOM_S = 30.0  # between two lines, where there is no bar
 
 
-def progress_bar(*, shown: bool = True, counts: bool = True) -> Progress:
-    """A bar; disabled where standard error is no terminal, or another process shows it.
+def progress_bar(*, shown: bool = True, counts: bool = True, notebook: bool = False) -> Progress:
+    """Create a progress bar; it is disabled if standard error is not a terminal, or another process shows it.
 
     Args:
         shown: whether this process is the one.
         counts: show how much of how much is done, rather than the share in percent.
+        notebook: show it in a notebook, too.
 
     Raises:
         ModuleNotFoundError: rich is not installed.
@@ -32,7 +33,10 @@ def progress_bar(*, shown: bool = True, counts: bool = True) -> Progress:
     done = rich.MofNCompleteColumn() if counts else rich.TaskProgressColumn()
     columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), done)
     bar: Progress = rich.Progress(
-        *columns, rich.TimeRemainingColumn(), console=console, disable=not (shown and console.is_terminal)
+        *columns,
+        rich.TimeRemainingColumn(),
+        console=console,
+        disable=not (shown and (console.is_terminal or (notebook and console.is_jupyter))),
     )
     return bar
 

@@ -35,6 +35,28 @@ def test_a_panel_per_attack_a_line_per_model_clean_at_0(records: list[Record]) -
     assert list(iter_ll.containers[1].lines[0].get_xdata()) == [0, 2]
 
 
+def test_all_panels_have_one_axis(records: list[Record]) -> None:
+    step_ll, iter_ll = robustness_figure(records).axes
+    assert list(step_ll.get_xticks()) == list(iter_ll.get_xticks()) == [0, 2, 4, 16]
+    assert step_ll.get_xlim() == iter_ll.get_xlim()
+
+
+def test_a_figure_says_what_was_measured(records: list[Record]) -> None:
+    for top in (1, 5):
+        figure = robustness_figure(records, top=top)
+        assert figure.get_suptitle() == (
+            f"Top-{top} accuracy with 95 % confidence intervals\n"
+            "1,000 of the 10,000 test images of fashion_mnist, seed 0"
+        )
+        assert figure.axes[0].get_ylabel() == f"top-{top} accuracy (%)"
+
+
+def test_a_panel_has_the_options_of_its_attack(make_record: MakeRecord) -> None:
+    options = {"steps": 3, "fast": True}
+    [panel] = robustness_figure([make_record("a", "pgd:steps=3", 2.0, 9, options=options)]).axes
+    assert panel.get_title() == "pgd:steps=3:fast=True"
+
+
 def test_the_legend_says_which_model_has_no_gradient(make_record: MakeRecord) -> None:
     records = [
         make_record(model, "fgsm", 2.0, 900, without_gradient=n) for model, n in (("a", 10), ("b", 9), ("c", None))
@@ -85,7 +107,7 @@ def test_files_and_their_labels(records: list[Record], tmp_path: Path) -> None:
     text = svg.read_text()
     for label in (
         "eps (pixel values, log scale; 0 is clean)",
-        "accuracy (%)",
+        "top-1 accuracy (%)",
         "step_ll",
         "iter_ll",
         "Baseline",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import warnings
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -330,3 +332,26 @@ def test_a_cost_of_ones_own_may_descend() -> None:
 
     counts = evaluate(Pixels(), [two_pixels()], attack=Margin, eps=8, space=RAW)
     assert counts == evaluate(Pixels(), [two_pixels()], attack="fgsm", eps=8, space=RAW)
+
+
+def test_a_notebook_shows_counts() -> None:
+    counts = Counts(1000, 950, 990, torch.ones(1000, dtype=torch.bool), without_gradient=12)
+    shown = counts._repr_html_()
+    for part in ("95.0% [93.5-96.2]", "950 of 1,000", "top 5", "12 images had no usable gradient"):
+        assert part in shown
+    assert "top 5" not in Counts(10, 9, None, torch.ones(10, dtype=torch.bool))._repr_html_()
+
+
+@pytest.mark.parametrize("batches", [[two_pixels()] * 3, iter([two_pixels()] * 3)], ids=["a list", "of unknown length"])
+def test_a_progress_bar_counts_batches(batches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr("rich.console.Console", lambda **_: terminal)
+    counts = evaluate(Pixels(), batches, attack="fgsm", eps=4, space=RAW, progress=True)
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert counts.n == 3 * len(LEADS) and "fgsm" in shown and ("3/3" in shown or "3/?" in shown)
+
+
+def test_no_progress_bar_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(Pixels(), [two_pixels()], attack="fgsm", eps=4, space=RAW)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""

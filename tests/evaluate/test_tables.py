@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
 from fastadv.evaluate import Record, Table, proportion, robustness_tables, save_table
-from fastadv.evaluate.tables import to_csv, to_json, to_markdown, to_rich
+from fastadv.evaluate.tables import display_rows, to_csv, to_json, to_markdown, to_rich
 
 MakeRecord = Callable[..., Record]
 
@@ -50,13 +52,15 @@ def test_markdown_is_the_layout_of_table_1(records: list[Record]) -> None:
 def test_csv_is_numbers(records: list[Record]) -> None:
     """In percent, which the columns' names say; the paper's interval has a column of its own."""
     heads, *rows = to_csv(robustness_tables(records)["step_ll"]).splitlines()
-    parts = ("", " low", " high", " paper's ±")
+    parts = ("", " Wilson low", " Wilson high", " normal ±")
     assert heads.split(",") == [
         *("Model", "Metric"),
         *(f"{name}{part} (%)" for name in ("Clean", "eps = 2", "eps = 16") for part in parts),
+        *("Attack", "Data set", "Split", "n", "Seed", "Options"),
     ]
     assert rows[0] == (
-        "Baseline,top 1,95.0000,93.4686,96.1870,1.3508,50.0000,46.9069,53.0931,3.0990,10.0000,8.2909,12.0152,1.8594"
+        "Baseline,top 1,95.0000,93.4686,96.1870,1.3508,50.0000,46.9069,53.0931,3.0990,10.0000,8.2909,12.0152,1.8594,"
+        "step_ll,fashion_mnist,test,1000,0,{}"
     )
     assert rows[2].startswith("Adv | k=16,top 1,90.0000,87.9848,91.7091,1.8594,,,,,80.0000,")
     assert rows[3].startswith("Adv | k=16,top 5,100.0000,99.6173,100.0000,0.0000,,,,,99.0000,")
@@ -65,10 +69,44 @@ def test_csv_is_numbers(records: list[Record]) -> None:
 def test_csv_has_no_intervals_of_counts() -> None:
     rows = (("a", "30", proportion(1, 2), "40.5%"), ("b", None, "50%", None))
     assert to_csv(Table("c", ("Model", "n", "Rate", "Paper"), rows)) == (
-        "Model,n,Rate (%),Rate low (%),Rate high (%),Rate paper's ± (%),Paper (%)\n"
+        "Model,n,Rate (%),Rate Wilson low (%),Rate Wilson high (%),Rate normal ± (%),Paper (%)\n"
         "a,30,50.0000,9.4529,90.5471,69.2965,40.5\n"
         "b,,50,,,,\n"
     )
+
+
+def test_csv_says_what_a_row_is_of(make_record: MakeRecord) -> None:
+    options = {"steps": 3}
+    [table] = robustness_tables(
+        [make_record("a", "clean", 0.0, 950, seed=7), make_record("a", "pgd:steps=3", 2.0, 9, seed=7, options=options)]
+    ).values()
+    [row] = csv.DictReader(io.StringIO(to_csv(table)))
+    expected = {"Attack": "pgd:steps=3", "Data set": "fashion_mnist", "Split": "test", "n": "1000", "Seed": "7"}
+    assert row.items() >= {**expected, "Options": '{"steps": 3}', "Clean (%)": "95.0000"}.items()
+    assert json.loads(to_json(table))["about"] == {**expected, "Options": '{"steps": 3}'}
+
+
+def test_images_in_files_are_named_by_their_folder(make_record: MakeRecord) -> None:
+    """``imagenet`` is any set of image files."""
+    [table] = robustness_tables([make_record("a", "fgsm", 2.0, 9, dataset="imagenet", folder="flowers <17>")]).values()
+    assert table.notes[0].startswith("Over 1,000 of the 10,000 test images of the folder flowers <17>;")
+    assert "ImageNet" not in to_markdown(table) and ",flowers <17>," in to_csv(table)
+    assert "of the folder flowers &lt;17&gt;;" in table._repr_html_()
+
+
+def test_a_notebook_shows_a_table(records: list[Record]) -> None:
+    table = robustness_tables(records)["step_ll"]
+    shown = table._repr_html_()
+    root = ElementTree.fromstring(f"<div>{shown.replace('<br>', '<br/>')}</div>")
+    rows = [[cell.text or "" for cell in row] for row in root.iter("tr")]
+    assert rows[0] == list(table.header) and rows[1:] == [list(row) for row in display_rows(table)]
+    assert [caption.text for caption in root.iter("caption")] == [table.caption]
+
+
+def test_a_notebook_shows_a_record(make_record: MakeRecord) -> None:
+    shown = make_record("<b>a", "fgsm", 2.0, 950, 990)._repr_html_()
+    for part in ("&lt;b&gt;a", "fgsm", "95.0% [93.5-96.2], 950 of 1,000", "99.0% [98.2-99.5], 990 of 1,000"):
+        assert part in shown
 
 
 def test_json_is_numbers(records: list[Record]) -> None:

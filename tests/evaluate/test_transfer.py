@@ -187,14 +187,16 @@ def test_tables_in_the_papers_layout(images: ImageSet, file: RecordFile[Transfer
     # Of a rate n is what fooled the source, of an error rate all images; a program reads it, too.
     assert [row[5] for row in rate.rows] == [str(by_cell[name, "iter_ll", "0"].top1[0]) for name in ("0", "40")]
     assert [row[2] for row in error.rows] == ["30", "30"]
-    assert to_csv(rate).partition("\n")[0].startswith("Metric,Source,fgsm: n,fgsm: 0 (%),fgsm: 0 low (%),")
+    assert to_csv(rate).partition("\n")[0].startswith("Metric,Source,fgsm: n,fgsm: 0 (%),fgsm: 0 Wilson low (%),")
     assert "30 of the 40 test images of made_up, drawn at random by seed 0" in to_markdown(rate)
     assert all("In brackets the 95 % confidence interval, Wilson's." in table.notes[-1] for table in (rate, error))
 
 
 def test_curves(images: ImageSet, file: RecordFile[TransferRecord]) -> None:
     records = run_transfer(sweep(images), subjects(0, 40), file)
-    [axes] = transfer_figure(records, source="0", target="40", measure="error").axes
+    figure = transfer_figure(records, source="0", target="40", measure="error")
+    assert "Error rate with 95 % confidence intervals\n" in figure.get_suptitle()
+    [axes] = figure.axes
     own = [r for r in records if (r.source, r.target, r.attack) == ("0", "40", "iter_ll")]
     drawn = next(line for line in axes.containers if line.get_label() == "iter_ll").lines[0]
     assert drawn.get_xdata().tolist() == [8, 16]
