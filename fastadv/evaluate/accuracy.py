@@ -14,7 +14,7 @@ from fastadv.attacks.engine.zero_gradients import WithoutGradient, warn_without_
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import RangeWatch
-from fastadv.utils.input_hints import explaining, labels_hint
+from fastadv.utils.input_hints import explaining, labels_shape_hint
 from fastadv.utils.model_outputs import check_classes, logits_hint
 from fastadv.utils.module_modes import isolated
 from fastadv.utils.validation import check_model
@@ -224,7 +224,7 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
 
 def _check_labels(images: Tensor, labels: Tensor) -> None:
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        got = f"{labels.dtype} {list(labels.shape)}{labels_hint(images, labels)}"
+        got = f"{labels.dtype} {list(labels.shape)}{labels_shape_hint(images, labels)}"
         raise ValueError(f"labels must be class indices, one per image, [{len(images)}], got {got}")
 
 

@@ -60,18 +60,18 @@ def check_ends(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = "ima
     Raises:
         ValueError: they are not finite, or lie outside the pixel range by more than rounding.
     """
-    low, high = _in_pixels(ends, space)
+    low, high = pixels_of_ends(ends, space)
     if not math.isfinite(high - low):
         raise ValueError(f"{whose} hold values that are not finite: as pixels they span [{low:g}, {high:g}]")
     excess = max(space.lower - low, high - space.upper)
-    if excess > _slack(space, dtype):
+    if excess > rounding_slack(space, dtype):
         raise ValueError(
             f"{whose} are outside the pixel range [{space.lower:g}, {space.upper:g}] of {space}: as pixels they span "
             f"[{low:.6g}, {high:.6g}], {excess:.3g} beyond it. {_advice(excess, high, space, dtype)}"
         )
 
 
-def _in_pixels(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1]
+def pixels_of_ends(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1]
     """The smallest and the largest pixel value of all channels; NaN if one is."""
     constants = [values[: ends.shape[1]] for values in (space.mean, space.std)]
     mean, std = torch.tensor(constants, dtype=torch.float64, device="cpu")  # [C or 1] each
@@ -79,7 +79,7 @@ def _in_pixels(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1
     return low.min().item(), high.max().item()
 
 
-def _slack(space: Space, dtype: torch.dtype) -> float:
+def rounding_slack(space: Space, dtype: torch.dtype) -> float:
     """How far beyond the range, in pixel values, rounding may lead."""
     bounds = space.bounds(dtype)
     largest = max(abs(bound) * std for side in bounds for bound, std in zip(side, space.std, strict=True))
@@ -112,7 +112,7 @@ def warn_of_unit_scale(ends: Tensor, dtype: torch.dtype, space: Space) -> None: 
     least, most = ends[0].min().item(), ends[1].max().item()
     lower, upper = space.bounds(dtype)
     if 0 <= least < most <= 1 and (min(lower) < 0 or max(upper) > 1):
-        low, high = _in_pixels(ends, space)
+        low, high = pixels_of_ends(ends, space)
         warnings.warn(
             f"all images lie in [{least:.3g}, {most:.3g}], as if they were on a [0, 1] scale, which is "
             f"PixelSpace.unit(); in {space} that is only [{low:.6g}, {high:.6g}] of the pixel range "

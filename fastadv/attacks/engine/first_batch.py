@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
+from fastadv.utils.input_hints import labels_refusal
 from fastadv.utils.stacklevel import caller_level
 
 
@@ -17,12 +18,23 @@ class FirstBatch:
     """Warns once of a model whose outputs or gradients make it look robust. To look is to wait for the device.
 
     Attributes:
-        passed: whether a batch has been looked at, to the end of its first step.
-        warned: whether there was a warning.
+        passed: true once the first step on a batch is complete.
+        warned: true if there was a warning.
     """
 
     passed: bool = False
     warned: bool = False
+
+    def look_at_labels(self, user: str, labels: Tensor, classes: int) -> None:
+        """Refuse labels [N] that the model has no class for. On a CPU the operators do, in every batch.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        if labels.device.type != "cpu" and len(labels):
+            least, most = (int(end) for end in labels.aminmax())
+            if least < 0 or most >= classes:
+                raise ValueError(labels_refusal(user, classes, most if most >= classes else least))
 
     def look_at_logits(self, user: str, logits: Tensor) -> None:
         """Warn of logits [N, K] with which an attack runs, and does little."""

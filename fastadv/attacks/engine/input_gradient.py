@@ -19,7 +19,7 @@ from fastadv.attacks.engine.cost import Cost
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.training_mode import TrainingWatch
-from fastadv.utils.input_hints import batch_hint, explaining, explaining_gradient
+from fastadv.utils.input_hints import batch_hint, explaining, explaining_gradient, explaining_labels
 from fastadv.utils.model_outputs import logits_hint
 from fastadv.utils.module_modes import isolated
 
@@ -110,7 +110,8 @@ class InputGradient:
             ValueError: outputs that are no differentiable logits [N, K], or do not depend on the images.
         """
         looks = self.looks
-        target, grad = self._gradient(self.cost, images, labels, seed, offset)
+        with explaining_labels(self.user):
+            target, grad = self._gradient(self.cost, images, labels, seed, offset)
         if looks and self.first_batch is not None:
             self.first_batch.look_at_gradient(self.user, grad)
             self.first_batch.passed = True
@@ -145,6 +146,8 @@ class InputGradient:
         with training or nullcontext():
             logits, auxiliary = self._outputs(images)
         if self.first_batch is not None and self.looks:
+            if labels is not None and cost.rule == "label":
+                self.first_batch.look_at_labels(self.user, labels, logits.shape[1])
             self.first_batch.look_at_logits(self.user, logits.detach())
         target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
         with explaining_gradient(self.user):

@@ -19,7 +19,7 @@ from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.batch_reuse import overwriting
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
-from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
+from fastadv.utils.input_hints import explaining, labels_shape_hint, soft_labels_hint, tensor_hint
 from fastadv.utils.model_outputs import split_heads
 from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
@@ -318,9 +318,9 @@ def check_minibatch(images: Tensor, labels: Tensor) -> None:
         raise TypeError(f"labels must be an int64 tensor, got {type(labels).__name__}")
     soft = are_soft(labels)
     if labels.dtype != torch.int64 and not soft:
-        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}{classes_hint(labels)}")
+        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}{soft_labels_hint(labels)}")
     if labels.dim() != 1 + soft or len(labels) != len(images):
-        hint = labels_hint(images, labels)
+        hint = labels_shape_hint(images, labels)
         raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}{hint}")
     if soft:
         check_distributions(labels)

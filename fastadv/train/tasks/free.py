@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import ops
-from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked_eps, checked_number
+from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked_eps, checked_single_eps
 from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
@@ -92,7 +92,7 @@ class FreeTask(MinibatchTask):
         check_space(space)
         check_one_of("validate", validate, VALIDATE)
         self.validate = validate
-        self.eps = checked_number(checked_eps(eps, space))
+        self.eps = checked_single_eps(checked_eps(eps, space))
         self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
         check_step(self.alpha)
         check_integer("accumulate", accumulate, least=1)
