@@ -24,6 +24,10 @@ _LIBRARIES: dict[str, Callable[..., nn.Module]] = {"timm": timm_model, "torchvis
 _FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "weights", "weights_backbone"}
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def names() -> list[str]:
     """The models that :func:`create` knows; ``<name>`` stands for the library's own names."""
     return [*_OWN, *_ELSEWHERE, *(f"{library}/<name>" for library in _LIBRARIES)]
