@@ -17,7 +17,7 @@ from fastadv.attacks.other_packages import instead_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
-from fastadv.utils.input_hints import class_indices_hint, labels_shape_hint, tensor_hint
+from fastadv.utils.input_hints import class_indices_hint, images_hint, labels_shape_hint
 from fastadv.utils.module_modes import BN_MODES
 from fastadv.utils.rng import RandomStream
 from fastadv.utils.validation import check_label_smoothing, check_model, check_one_of, check_switches
@@ -292,7 +292,7 @@ class Attack(ABC):
         if not isinstance(images, Tensor) or images.dtype not in DTYPES:
             raise TypeError(
                 f"{self.name}: images must be a float32, float64, bfloat16 or float16 tensor in the model's input "
-                f"space, {tensor_hint(images)}"
+                f"space, {images_hint(images)}"
             )
         if images.dim() < 2:
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")

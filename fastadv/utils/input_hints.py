@@ -27,7 +27,7 @@ _NO_WAY_BACK = {
 
 
 @contextmanager
-def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> Iterator[None]:
+def explain_model_errors(model: Callable[..., Any], images: Tensor, *, user: str = "") -> Iterator[None]:
     """Run a model on images [N, C, ...]; if it raises, say what is probably wrong with them.
 
     Args:
@@ -51,7 +51,7 @@ def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> 
 
 
 @contextmanager
-def explaining_gradient(user: str) -> Iterator[None]:
+def explain_gradient_errors(user: str) -> Iterator[None]:
     """Go back through a model to its images; if that raises, say what about the model is in the way.
 
     Args:
@@ -107,7 +107,7 @@ def _misfit(model: Callable[..., Any], images: Tensor, said: str) -> str | None:
     return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
 
 
-def refuse_transforms(user: str) -> None:
+def refuse_func_transforms(user: str) -> None:
     """Refuse to take a gradient inside a transform of torch.func, in which torch.autograd.grad does not work.
 
     Raises:
@@ -120,7 +120,7 @@ def refuse_transforms(user: str) -> None:
         )
 
 
-def tensor_hint(images: object) -> str:
+def images_hint(images: object) -> str:
     """What was given in the place of floating images, and what makes such a tensor of it."""
     if isinstance(images, Tensor):
         return f"got {images.dtype}; PixelSpace.from_pixels makes one from uint8 pixels"
@@ -128,7 +128,7 @@ def tensor_hint(images: object) -> str:
     return f"got {type(images).__name__}{hint}"
 
 
-def batch_hint(images: Tensor) -> str:
+def batch_dim_hint(images: Tensor) -> str:
     """What was probably meant by images that have no batch dimension; nothing of images [N, C, H, W]."""
     return f"; {_BATCH_OF_ONE}" if images.dim() == 3 else ""
 
@@ -136,7 +136,7 @@ def batch_hint(images: Tensor) -> str:
 def labels_shape_hint(images: Tensor, labels: Tensor) -> str:
     """Return a hint for labels whose shape is not [N] for images [N, C, ...]; "" if there is nothing to suggest."""
     if images.dim() == 3:
-        return batch_hint(images)
+        return batch_dim_hint(images)
     if labels.dim() == 2 and labels.shape[1] == 1:
         return "; pass labels.squeeze(1)"
     if labels.dim() == 2 and _one_hot(labels):
@@ -178,7 +178,7 @@ def class_indices_hint(labels: object) -> str:
 
 
 @contextmanager
-def explaining_labels(user: str) -> Iterator[None]:
+def explain_label_errors(user: str) -> Iterator[None]:
     """Within the block, an operator's error about a label out of range names the user rather than the operator.
 
     Raises:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
+from fastadv.attacks.engine.zero_gradients import warn_of_zero_gradients, without_gradient
 from fastadv.utils.input_hints import labels_refusal
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 
 @dataclass
@@ -44,7 +44,7 @@ class FirstBatch:
     def look_at_gradient(self, user: str, grad: Tensor) -> None:
         """Warn of a gradient [N, C, ...] that is zero or not finite for some images."""
         if not self.warned:
-            self.warned = warn_without_gradient(user, int(without_gradient(grad)), len(grad))
+            self.warned = warn_of_zero_gradients(user, int(without_gradient(grad)), len(grad))
 
 
 def _warn_of_logits(user: str, logits: Tensor) -> bool:  # [N, K]
@@ -56,6 +56,6 @@ def _warn_of_logits(user: str, logits: Tensor) -> bool:  # [N, K]
     else:
         return False
     warnings.warn(
-        f"{user}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=caller_level()
+        f"{user}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=user_stacklevel()
     )
     return True

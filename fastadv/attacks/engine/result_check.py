@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastadv.pixels import PixelSpace
-from fastadv.pixels.range_check import ends_of, pixels_of_ends, rounding_slack
+from fastadv.pixels.range_check import channel_extremes, pixel_extremes, rounding_slack
 from fastadv.utils import devices
 
 _CHECKED = ("run_", "step_")  # the methods of an attack that have to stay in both
@@ -49,7 +49,7 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
         return
     space: PixelSpace = attack.space
     slack = rounding_slack(space, adv.dtype)
-    low, high = pixels_of_ends(ends_of(adv, space).cpu(), space)
+    low, high = pixel_extremes(channel_extremes(adv, space).cpu(), space)
     if not math.isfinite(high - low):
         raise ValueError(f"{_made_by(attack)} are not all finite: as pixels they span [{low:g}, {high:g}]")
     excess = max(space.lower - low, high - space.upper)

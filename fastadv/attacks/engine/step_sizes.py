@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.suggestions import unit_scale_hint
 from fastadv.utils.validation import is_number
 
@@ -160,5 +160,5 @@ def _warn_below(name: str, largest: float, grey_levels: float, space: PixelSpace
             f"{name} = {largest:g} is in pixel values of [{space.lower:g}, {space.upper:g}], so it is less than "
             f"{'one grey level' if grey_levels == 1 else f'{grey_levels:g} grey levels'} of 255; "
             f"an {name} of {largest:g} on a {scale} scale is {name} = {factor * largest:g} here",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )
