@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["PixelSpace", "TruncatedNormalEps", "__version__"]
 __version__ = "0.1.0"
 
-_PACKAGES = ("attacks", "data", "evaluate", "models", "train")
+_MODULES = ("attacks", "data", "evaluate", "models", "ops", "reference", "train")
 _OBJECTS = {"PixelSpace": "fastadv.pixels", "TruncatedNormalEps": "fastadv.eps"}
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PACKAGES, *_OBJECTS})
+    return sorted([*__all__, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    """``fastadv.train`` and its like, imported when first used."""
-    if name in _PACKAGES:
+    """Import ``fastadv.train`` and the other public modules, PixelSpace and TruncatedNormalEps on first use."""
+    if name in _MODULES:
         return importlib.import_module(f"fastadv.{name}")
     if name in _OBJECTS:
         return getattr(importlib.import_module(_OBJECTS[name]), name)

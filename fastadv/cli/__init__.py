@@ -11,10 +11,10 @@ import fastadv
 from fastadv.cli.exits import DONE, FAILED, MISTAKE, imported
 from fastadv.cli.warning_lines import warning_lines
 from fastadv.utils.launch import launched
-from fastadv.utils.log import remarks_shown
+from fastadv.utils.log import log_to_stderr
 from fastadv.utils.signals import exit_code
 from fastadv.utils.suggestions import did_you_mean, nearest
-from fastadv.utils.terminals import any_character
+from fastadv.utils.terminals import escape_unencodable
 from fastadv.utils.text import printable_lines
 
 # Imported when used: `fastadv info` must work where no extra is installed, and --help should not wait for PyTorch.
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by the package while it was imported
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with any_character():
+    with escape_unencodable():
         try:
             return _main(sys.argv[1:] if argv is None else argv)
         except BrokenPipeError:  # the reader has gone, as in `fastadv --help | head`
@@ -63,7 +63,7 @@ def _main(argv: list[str]) -> int:
         return MISTAKE
     module, _ = COMMANDS[command]
     try:
-        with warning_lines(f"fastadv {command}"), remarks_shown():
+        with warning_lines(f"fastadv {command}"), log_to_stderr():
             result: int = imported(module, f"fastadv {command}").main(options)
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):

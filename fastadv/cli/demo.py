@@ -1,7 +1,7 @@
 """make demo: one network trained on digits as usual, one by Algorithm 1, both attacked. CPU, under four minutes.
 
 Sizes are in pixel values of [0, 255]. The digits are 8 x 8 pixels of 16 grey levels: one level is 16 pixel values, and
-the strokes stay readable far beyond the 16 that the paper uses on photographs. Training draws eps from
+the strokes stay as_utf8 far beyond the 16 that the paper uses on photographs. Training draws eps from
 |N(0, 32)| truncated to [0, 64]; evaluation goes from 8, half a grey level, to 64, a quarter of the range.
 
 The attacks: step_ll ("step l.l."), one step towards the class that the network finds least likely, is what the second
@@ -18,7 +18,7 @@ from fastadv.cli import train as train
 from fastadv.evaluate import Record, proportion, read_records
 from fastadv.evaluate.records import CLEAN
 from fastadv.train import checkpoint
-from fastadv.utils.terminals import any_character
+from fastadv.utils.terminals import escape_unencodable
 
 OUT = Path("runs/demo")
 STANDARD, ADVERSARIAL = "standard", "adversarial"
@@ -74,6 +74,6 @@ def _resume(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    with any_character():
+    with escape_unencodable():
         code = main()
     sys.exit(code)

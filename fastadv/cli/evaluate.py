@@ -11,6 +11,7 @@ from fastadv.cli.arguments import Parser, add_machine_options, create_parser, nu
 from fastadv.cli.exits import imported
 from fastadv.cli.model_options import HELP, add_options
 from fastadv.cli.names import ATTACKS
+from fastadv.utils.suggestions import unit_scale_hint
 
 _DESCRIPTION = """\
 Measure top-1 and top-5 accuracy on clean images and under attacks of several sizes, laid out as in Tables 1 and 2 of
@@ -145,10 +146,8 @@ def eps_list(text: str) -> list[float]:
     """Parse sizes in pixel values; sorted, each once."""
     sizes = [number(part) for part in text.split(",")]
     if not all(0 < size <= 255 for size in sizes):
-        from fastadv.train.config_errors import scale_remark  # imports PyTorch
-
         raise argparse.ArgumentTypeError(
             f"each eps must be a number above 0 and at most 255, in pixel values, got {text!r}"
-            + (scale_remark(text.split(",")[0]) or "; clean accuracy is always measured")
+            + (unit_scale_hint(text.split(",")[0]) or "; clean accuracy is always measured")
         )
     return sorted(set(sizes))

@@ -19,7 +19,7 @@ from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import Sweep, fingerprint, loader_of
 from fastadv.utils.gpu_settings import gpu_settings
 from fastadv.utils.launch import launched
-from fastadv.utils.log import remarks
+from fastadv.utils.log import logger
 from fastadv.utils.text import printable
 
 _SUFFIXES = (".md", ".csv", ".json", ".svg", ".png")
@@ -48,7 +48,7 @@ def sweep_of(
     """
     total = len(loaded.images)
     if arguments.limit is not None and arguments.limit > total and launched().main:
-        remarks.info("--limit %s: %s has %s test images, and all are used", arguments.limit, loaded.config.name, total)
+        logger.info("--limit %s: %s has %s test images, and all are used", arguments.limit, loaded.config.name, total)
     sweep = Sweep(
         dataset=loaded.config.name,
         images=loaded.images,

@@ -12,7 +12,7 @@ import torch
 from fastadv.cli.exits import ending
 from fastadv.cli.measure import check_names, report_files, settings_of, sweep_of, write_names
 from fastadv.cli.model_specs import Loaded, load_subjects
-from fastadv.distributed import Processes, device_name, joined, on_all, on_main
+from fastadv.distributed import Processes, device_name, on_all, on_main, process_group
 from fastadv.evaluate import sweep as sweeps
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.folder import beside
@@ -22,7 +22,7 @@ from fastadv.evaluate.tables import robustness_tables, save_table
 from fastadv.evaluate.terminal_tables import print_table
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
-from fastadv.utils.files import make_folder, only_writer
+from fastadv.utils.files import locked_folder, make_folder
 from fastadv.utils.optional_deps import require
 
 
@@ -30,12 +30,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure accuracy as ``fastadv evaluate`` was told; returns the exit code."""
     out: Path = arguments.out
     goes_on = "the same command goes on where it stopped"
-    with ending("fastadv evaluate", failures=(CheckpointError,), interrupted=goes_on) as end, joined() as processes:
+    with (
+        ending("fastadv evaluate", failures=(CheckpointError,), interrupted=goes_on) as end,
+        process_group() as processes,
+    ):
         sweep, loaded = on_all(processes, lambda: _prepare(arguments, processes))
         file = on_main(processes, lambda: _records(out, loaded))
         end.begin_work()
         with ExitStack() as stack:
-            on_main(processes, lambda: stack.enter_context(only_writer(out)))
+            on_main(processes, lambda: stack.enter_context(locked_folder(out)))
             on_main(processes, lambda: write_names(out, loaded))
             with settings_of(arguments, sweep.device):
                 records = sweeps.run(sweep, loaded.subjects, file, processes)

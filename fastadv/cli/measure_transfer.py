@@ -22,9 +22,9 @@ from fastadv.evaluate.transfer import TransferRecord, run_transfer
 from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer_table
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
-from fastadv.utils.files import make_folder, only_writer
+from fastadv.utils.files import locked_folder, make_folder
 from fastadv.utils.optional_deps import require
-from fastadv.utils.text import printable, readable
+from fastadv.utils.text import as_utf8, printable
 
 _LIMIT = 1000  # images, as in the paper
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ending("fastadv transfer", failures=(CheckpointError,), interrupted=goes_on) as end:
         sweep, loaded, file = _prepare(arguments)
         end.begin_work()
-        with only_writer(out), settings_of(arguments, sweep.device):
+        with locked_folder(out), settings_of(arguments, sweep.device):
             write_names(out, loaded)
             records = run_transfer(sweep, loaded.subjects, file)
             _show(records, file, arguments)
@@ -65,7 +65,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, Loaded, RecordFile[T
 def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
     if text is None:
         return names[0], names[1]
-    source, _, target = printable(readable(text)).partition(":")
+    source, _, target = printable(as_utf8(text)).partition(":")
     if source not in names or target not in names:
         raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
     return source, target

@@ -16,16 +16,16 @@ from fastadv.cli.image_options import check_in_memory, one_way, say
 from fastadv.data.config import DataConfig, SpaceName
 from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
-from fastadv.models.check_input import check_takes
+from fastadv.models.check_input import check_accepts
 from fastadv.models.known_input import KnownInput, known_input
 from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
-from fastadv.models.weights import WeightsDoNotFitError, put_weights
+from fastadv.models.weights import WeightsDoNotFitError, load_state
 from fastadv.pixels import PixelSpace
 from fastadv.train.check_classes import CLASSES_OF_FILES, check_classes
 from fastadv.train.checkpoint import LoadedModel, load_model
-from fastadv.utils.log import remarks
+from fastadv.utils.log import logger
 from fastadv.utils.suggestions import did_you_mean, nearest
-from fastadv.utils.text import counted, printable, readable
+from fastadv.utils.text import as_utf8, counted, printable
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
             name = names[one]
             say(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
     averaged = " (averaged)" if options.averaged else ""
-    paths = {names[one]: readable(f"{one.path.resolve()}{averaged}") for one in named}
-    given = {names[one]: readable(one.text) for one in named}
+    paths = {names[one]: as_utf8(f"{one.path.resolve()}{averaged}") for one in named}
+    given = {names[one]: as_utf8(one.text) for one in named}
     return Loaded(subjects, _with_loader(config, images, options), images, paths, given)
 
 
@@ -129,7 +129,7 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
     names: dict[Named, str] = {}
     for one in named:
         stem = Path(one.path.name.removesuffix(".tar")).stem
-        name = printable(readable(one.name or (runs[one].name if one in runs else stem)))
+        name = printable(as_utf8(one.name or (runs[one].name if one in runs else stem)))
         if name in names.values():
             raise ValueError(
                 f"two models would be named {name!r}: leave one out, or name it, as in '{name} 2={one.text}'"
@@ -190,7 +190,7 @@ def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int
         raise ValueError(f"--space {texts[0]}: this is for models from files; a run of fastadv train knows its own")
     spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
-        name, equals, space = printable(readable(text)).rpartition("=")
+        name, equals, space = printable(as_utf8(text)).rpartition("=")
         if equals and name not in names:
             raise ValueError(
                 f"--space {text}: no model from a file is named {name!r}{did_you_mean(nearest(name, names))}; there "
@@ -230,9 +230,9 @@ def _read(one: Named, name: str, averaged: bool) -> WeightFile:
     if file.passed_over and launched().main:
         others = ", ".join(file.passed_over)
         other = "; --averaged takes averaged ones" if any(map(is_averaged, file.passed_over)) else ""
-        remarks.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
+        logger.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
     if averaged and not is_averaged(file.taken) and launched().main:
-        remarks.warning("%s: no weights in %s are called averaged ones", name, one.path)
+        logger.warning("%s: no weights in %s are called averaged ones", name, one.path)
     return file
 
 
@@ -247,12 +247,12 @@ def _from_file(
     shape = data.shape_of(images, config)
     model = models.create(_architecture(one.network or ""), num_classes=len(images.classes), in_channels=shape[0])
     try:
-        put_weights(model, file.weights, one.path)
+        load_state(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
         whence = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
         raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
     try:
-        check_takes(model.eval(), shape)
+        check_accepts(model.eval(), shape)
     except ValueError as error:
         raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
     return Subject(name, model, spaces[name])

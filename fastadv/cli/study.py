@@ -25,9 +25,9 @@ from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
-from fastadv.utils.files import check_no_file, make_folder, only_writer
+from fastadv.utils.files import check_not_a_file, locked_folder, make_folder
 from fastadv.utils.optional_deps import require
-from fastadv.utils.text import hours, printable, printable_lines, readable
+from fastadv.utils.text import as_utf8, duration, printable, printable_lines
 
 
 def _listed(name: str, text: str) -> str:
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         scale, place = about.create_scale(), Place(arguments.out)
         machine = _machine(arguments)
         speeds = Speeds(scale, machine.device)
-        check_no_file(arguments.out)
+        check_not_a_file(arguments.out)
         manifest.check(arguments.out, about)
         if arguments.dry_run:
             _show_plan(studies, scale, place, speeds)
@@ -91,8 +91,8 @@ def main(argv: Sequence[str]) -> int:
         data.load(scale.base.data.name, machine.data, False)
         make_folder(arguments.out)
         end.begin_work()
-        with only_writer(arguments.out):
-            command = readable(shlex.join(["fastadv", "study", *argv]))
+        with locked_folder(arguments.out):
+            command = as_utf8(shlex.join(["fastadv", "study", *argv]))
             manifest.update(place.folder, about, [one.name for one in studies], command)
             failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
         for network, reason in failed:
@@ -163,17 +163,19 @@ def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Spe
         trained = place.is_trained(network)
         total, left = total + seconds, left + (0 if trained else seconds)
         disk += speeds.of(network).bytes
-        rows.append((one, network.name, ", ".join(used[one]), "trained" if trained else hours(seconds)))
+        rows.append((one, network.name, ", ".join(used[one]), "trained" if trained else duration(seconds)))
     _print_table("networks", ("id", "network", "studies", "training"), rows)
     costs = []
     for study in studies:
         trainings = sum(training_seconds(network, scale, speeds.of(network)) for network in study.networks(scale))
         evaluations = seconds_of(study.evaluations(scale), scale, speeds)
         total, left = total + evaluations, left + evaluations
-        costs.append((study.name, study.source, hours(trainings), hours(evaluations), hours(trainings + evaluations)))
+        costs.append(
+            (study.name, study.source, duration(trainings), duration(evaluations), duration(trainings + evaluations))
+        )
     _print_table("studies, each alone", ("study", "paper", "training", "evaluation", "together"), costs)
     print(
-        f"{len(networks)} networks; {hours(total)} in all, {hours(left)} left if no evaluation is done yet; "
+        f"{len(networks)} networks; {duration(total)} in all, {duration(left)} left if no evaluation is done yet; "
         f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
         f"Estimated by running each architecture on random images on this machine just now; reading images and writing "
         f"checkpoints come on top.{_on_a_busy_machine(speeds.share, total)}\n\n{scale.account}"
@@ -186,7 +188,7 @@ def _on_a_busy_machine(share: float | None, total: float) -> str:
         return ""
     return (
         f"\nThis process got only {100 * share:.0f} % of the processor time it asked for, because other work runs on "
-        f"this machine, so the estimate is too high. On an idle machine it is {hours(total * share)} in all at most, "
+        f"this machine, so the estimate is too high. On an idle machine it is {duration(total * share)} in all at most, "
         "and may be far less, since threads wait for each other now."
     )
 

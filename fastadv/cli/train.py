@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from fastadv.cli.arguments import FilledHelp
 from fastadv.cli.exits import ending
-from fastadv.distributed import Processes, joined, launch_name, on_main
+from fastadv.distributed import Processes, launch_name, on_main, process_group
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.trainer import NonFiniteLoss, Trainer
-from fastadv.utils.files import check_free, make_folder, only_writer
+from fastadv.utils.files import check_not_locked, locked_folder, make_folder
 from fastadv.utils.optional_deps import require
 from fastadv.utils.signals import exit_code, on_first_signal
 from fastadv.utils.text import counted, printable, printable_lines
@@ -57,7 +57,7 @@ Processes that torchrun restarts (--max-restarts) continue the run by themselves
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
-    with ending("fastadv train", failures=_FAILURES, of_all=_OF_ALL) as end, joined() as processes:
+    with ending("fastadv train", failures=_FAILURES, of_all=_OF_ALL) as end, process_group() as processes:
         trainer = _prepare(argv, processes)
         end.begin_work()
         end.code = _run(trainer)
@@ -146,7 +146,7 @@ def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
     """Create the Trainer that the arguments ask for. Only the main process reads recipes and runs."""
     config, run_dir, resume = on_main(processes, lambda: _parse(argv))
     if resume:
-        on_main(processes, lambda: check_free(run_dir))
+        on_main(processes, lambda: check_not_locked(run_dir))
     trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
     on_main(processes, lambda: make_folder(run_dir))
     return trainer
@@ -193,7 +193,7 @@ def _take(run_dir: Path, stack: ExitStack) -> None:
     Only the holder of the lock writes the note: another torchrun, which is refused, must not keep a restart from its
     run. It is replaced atomically, or a process that is killed here would leave a run that belongs to nobody.
     """
-    stack.enter_context(only_writer(run_dir))
+    stack.enter_context(locked_folder(run_dir))
     beside = run_dir / f"{_LAUNCH}.partial"
     beside.write_text(launch_name() or "")
     beside.replace(run_dir / _LAUNCH)
@@ -213,7 +213,7 @@ def _base(run: argparse.Namespace) -> dict[str, Any]:
     if run.recipe:
         return read_recipe(run.recipe)
     if run.resume == "yes" and run.out:
-        check_free(Path(run.out))
+        check_not_locked(Path(run.out))
         return asdict(checkpoint.load_config(checkpoint.resolve(run.out)))
     if run.resume == "yes":
         raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was started with")
