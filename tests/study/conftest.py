@@ -38,8 +38,8 @@ def tiny() -> Scale:
         iterative_limit=10,
         transfer_limit=10,
         widths=(0.5, 1.0, 2.0),
-        other={"model.name": "timm/test_resnet", "model.options": {}},
-        iterative={"alpha": 4, "steps": 2},
+        other_architecture={"model.name": "timm/test_resnet", "model.options": {}},
+        iterative_training_options={"alpha": 4, "steps": 2},
     )
 
 
@@ -55,7 +55,7 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> Scale:
     few = data.ImageData(train=first(whole.train, 160), test=first(whole.test, 20))
     monkeypatch.setattr(data, "load", lambda name, root, download: few)
     monkeypatch.setattr(data, "load_test", lambda name, root, download: few.test)
-    monkeypatch.setattr(cost, "_ENOUGH_S", 0.0)  # estimates may be poor
+    monkeypatch.setattr(cost, "_MIN_SECONDS", 0.0)  # estimates may be poor
     monkeypatch.setitem(scales.SMALL, "digits", tiny)
     return tiny()
 

@@ -32,7 +32,7 @@ from fastadv.study.experiments import (
 from fastadv.study.networks import Network
 from fastadv.study.results import NotMeasured, Results
 from fastadv.study.scales import imagenet
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MISSING, UNCLEAR, judge
+from fastadv.study.verdicts import FAILS, HOLDS, NOT_APPLICABLE, NOT_MEASURED, UNCLEAR, judge
 
 SCALE = imagenet()
 BY_NAME = {claim.name: claim for claim in CLAIMS}
@@ -108,7 +108,8 @@ def of_table(study: str) -> list[tuple[Network, str, str, Any]]:
         ],
         "table3": [(network, key, "table3", key) for key, network in table3.networks(SCALE).items()],
         "one_step": [
-            (network, one_step.judge(key), "table5", key) for key, network in one_step.networks(SCALE).items()
+            (network, one_step.evaluation_attack(key), "table5", key)
+            for key, network in one_step.networks(SCALE).items()
         ],
         "activations": [
             (network, attack, "table7", f"{attack} {key}")
@@ -173,17 +174,20 @@ def leaks_and(attacks: Sequence[str], value: float, leaking: float = 87) -> Rows
 
 FASHIONS = ("dropout", "smoothing", "both")
 LOSSY, SIMILAR = ("tanh", "relu_decay:0.1"), ("relu6", "relu_decay:0.01", "relu_decay:0.001")
-DELAYED = delay.OF_PAPER[1:]
+DELAYED = delay.PAPER_DELAYS[1:]
 # Sizes that are not judged say the opposite.
 HELPED = {
-    **each(one_step.EVALUATED, ["fgsm", "step_ll"], 80, 20, 60, 60, 20),
+    **each(one_step.EVALUATION_ATTACKS, ["fgsm", "step_ll"], 80, 20, 60, 60, 20),
     **each(["none"], ["fgsm", "step_ll"], 80, 30),
 }
 BEST = {
     **each(["step_ll", "step_rnd"], ["fgsm"], 80, 50, 70, 70, 70),
     **each(["fgsm_pred", "fast_entropy"], ["fgsm"], 80, 60),
 }
-FOR_ALL = {**each(["step_ll"], one_step.EVALUATED, 80, 20, 60, 60, 60), **each(["none"], one_step.EVALUATED, 80, 30)}
+FOR_ALL = {
+    **each(["step_ll"], one_step.EVALUATION_ATTACKS, 80, 20, 60, 60, 60),
+    **each(["none"], one_step.EVALUATION_ATTACKS, 80, 30),
+}
 FIXED = {
     ("random", "step_ll"): (80, 70, 70, 70, 70),
     ("small", "step_ll"): (80, 60, 75, 60, 60),
@@ -247,7 +251,7 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
         for value, leaking, expected in (
             (70, 87, HOLDS),
             (80, 87, FAILS),
-            (70, 70, ABSENT),  # there is nothing that could vanish
+            (70, 70, NOT_APPLICABLE),  # there is nothing that could vanish
             (70, 77, UNCLEAR),
         )
     ),
@@ -320,7 +324,7 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
         (
             "rises_with_eps",
             one_step,
-            {**each(["step_ll"], one_step.EVALUATED, 80, 70, 65, 60, 55), **other},
+            {**each(["step_ll"], one_step.EVALUATION_ATTACKS, 80, 70, 65, 60, 55), **other},
             expected,
         )
         for other, expected in (({}, FAILS), ({("step_ll", "fgsm"): (80, 70, 75, 60, 55)}, HOLDS))
@@ -494,7 +498,7 @@ def test_where_most_labels_leak(at_most: int, elsewhere: int, expected: str) -> 
 def leak_record(eps: float, with_label: int, leaked: int) -> LeakRecord:
     """Of 10,000 images, 9,000 of them classified correctly when clean."""
     network = table3.networks(SCALE)["fgsm"]
-    attack, without = table3.PAIRS[0]
+    attack, without = table3.LEAK_PAIRS[0]
     constant = {"checkpoint": "", "space": "", "dataset": "", "split": "", "images": "", "options": {}, "seed": 0}
     sizes = {"n": 10_000, "total": 10_000, "classes": 10, "seconds": 0.0, "device": "", "versions": {}}
     counts = {"clean": 9000, "with_label": with_label, "without_label": with_label - leaked, "leaked": leaked}
@@ -534,15 +538,15 @@ def test_the_first_images(make_record: MakeRecord, clean: list[bool], expected: 
     made += [record("clean", 0, [True] * 4, 4), record("iter_basic", eps, [True] * 4, 4)]
     if isinstance(expected, str):
         with pytest.raises(NotMeasured, match=expected):
-            Results(made).accuracy_beside(network, "fgsm", eps, beside="iter_basic")
+            Results(made).accuracy_on_images_of(network, "fgsm", eps, images_of="iter_basic")
         return
-    found = Results(made).accuracy_beside(network, "fgsm", eps, beside="iter_basic")
+    found = Results(made).accuracy_on_images_of(network, "fgsm", eps, images_of="iter_basic")
     assert (found.successes, found.n, found.images) == (expected, 4, "4 images")
     assert found.hits is not None and found.hits.tolist() == under_fgsm[:4]
 
 
 def test_what_is_not_measured_is_no_verdict() -> None:
-    assert {verdict(claim.name, Results()) for claim in CLAIMS} == {MISSING}
+    assert {verdict(claim.name, Results()) for claim in CLAIMS} == {NOT_MEASURED}
     # A premise is measured by the same study: without it, the claim cannot be judged.
     assert all(claim.premise is None or claim.premise.study == claim.study for claim in CLAIMS)
 

@@ -20,7 +20,7 @@ def test_what_an_attack_finds_out_about_a_model_is_paid_once(scale: Scale, monke
     made: list[Any] = []
     create = attacks.create
     monkeypatch.setattr(attacks, "create", lambda *args, **options: made.append(args) or create(*args, **options))
-    monkeypatch.setattr(cost, "_LEAST", 5)
+    monkeypatch.setattr(cost, "_MIN_REPETITIONS", 5)
     Speeds(scale, CPU).of(scale.adversarial(""))
     assert len(made) == 2  # one that evaluates, one that trains, each for all passes
 

@@ -114,7 +114,7 @@ def test_small_keeps_the_papers_proportions() -> None:
         assert base.attack.k / base.m == 1 / 2 and base.attack.lambda_ == 0.3
         assert base.attack.eps_upper == scale.eps[-1] == 2 * base.attack.eps_sigma
         assert [after / before for before, after in zip(scale.eps, scale.eps[1:], strict=False)] == [2, 2, 2]
-        assert base.attack.start_after == scale.iterations(10_000) > 0
+        assert base.attack.start_after == scale.scaled_iterations(10_000) > 0
 
 
 def test_a_quick_look() -> None:
@@ -134,14 +134,14 @@ def test_a_quick_look() -> None:
             SMALL["fashion_mnist"],
             2,
             200,
-            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for methods of one step and of 1,000 "
-            "for iterative ones and for transfer",
+            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for one-step methods and of 1,000 "
+            "for iterative methods and for transfer",
         ),
         (
             SMALL["fashion_mnist"],
             None,
             1000,
-            "cut short: 1,000 test images instead of 10,000 for methods of one step",
+            "cut short: 1,000 test images instead of 10,000 for one-step methods",
         ),
         (SMALL["digits"], None, 100, "cut short: 100 test images instead of 500"),
         (imagenet, 2, None, "cut short: 2 epochs instead of 187 and 112 in Table 5"),
@@ -149,8 +149,10 @@ def test_a_quick_look() -> None:
 )
 def test_what_was_cut_is_said(make: Callable[[], Scale], epochs: int | None, limit: int | None, cut: str) -> None:
     scale = make().shortened(epochs=epochs, limit=limit)
-    assert scale.cut == cut
-    assert scale.account == (f"This study was {cut}. Of the scale as a whole: {make().why}" if cut else make().why)
+    assert scale.shortening == cut
+    assert scale.description == (
+        f"This study was {cut}. The full scale: {make().rationale}" if cut else make().rationale
+    )
 
 
 # --- the paper's numbers ---------------------------------------------------------------------------------------------

@@ -64,7 +64,10 @@ def test_torchrun_trains_each_network_in_the_place_where_it_is_looked_for(
         assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         assert command[6:10] == ["-m", "fastadv", "train", "--recipe"] and command[-2:] == ["--resume", "auto"]
     trained = [checkpoint.load_config(checkpoint.resolve(path)) for path in (tmp_path / "networks").glob("*/")]
-    assert {config.attack.eps for config in trained} == {None, *(float(scale.eps[index]) for index in scale.fixed)}
+    assert {config.attack.eps for config in trained} == {
+        None,
+        *(float(scale.eps[index]) for index in scale.fixed_eps_indices),
+    }
     assert study(tmp_path) == 0 and len(started.commands) == 3
 
 

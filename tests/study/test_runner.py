@@ -9,7 +9,7 @@ import torch
 
 from fastadv.study.evaluations import Robustness
 from fastadv.study.networks import Network
-from fastadv.study.runner import Machine, Place, Runner, Work
+from fastadv.study.runner import Machine, Runner, StudyFolder, WorkItem
 from fastadv.train import checkpoint, checkpoint_content
 from tests.evaluate.test_evaluate_cli import save_run
 from tests.study.conftest import tiny
@@ -31,10 +31,10 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_each_question_reads_a_checkpoint_once(tmp_path: Path, weights_read: list[Path]) -> None:
-    network, place = Network("one", tiny().base), Place(tmp_path)
+    network, place = Network("one", tiny().base), StudyFolder(tmp_path)
     assert not place.is_trained(network)
     save_run(place.run(network))
     assert place.is_trained(network) and len(weights_read) == 1
     part = Robustness((network,), ("fgsm",), (8,), None)
     runner = Runner(place, Machine(None, torch.device("cpu"), None), tiny())
-    assert not runner._is_done(Work("evaluate", 1.0, part=part)) and len(weights_read) == 2
+    assert not runner._is_done(WorkItem("evaluate", 1.0, part=part)) and len(weights_read) == 2

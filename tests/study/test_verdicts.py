@@ -10,11 +10,23 @@ import pytest
 from fastadv.evaluate import Record
 from fastadv.evaluate.intervals import UNKNOWN, Estimate, quantile, wilson
 from fastadv.study.claims import findings
-from fastadv.study.comparisons import correlation, difference, gain, quotient, share, total
+from fastadv.study.comparisons import correlation, difference, gain, quotient, share, weighted_sum
 from fastadv.study.experiments import STUDIES, table1
 from fastadv.study.report import claims_json, claims_markdown
 from fastadv.study.results import NotMeasured, Results, Share
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, MISSING, UNCLEAR, Check, Claim, Finding, judge, summary
+from fastadv.study.verdicts import (
+    FAILS,
+    HOLDS,
+    MARKS,
+    NOT_APPLICABLE,
+    NOT_MEASURED,
+    UNCLEAR,
+    Check,
+    Claim,
+    Finding,
+    judge,
+    summary,
+)
 from tests.study.conftest import tiny
 
 SCALE = tiny()
@@ -106,13 +118,13 @@ def test_a_figure_of_nothing_is_the_farthest_from_holding() -> None:
 
 
 def test_the_best_of_several_answers_for_all_of_them() -> None:
-    assert BARELY_YES.verdict() == HOLDS and replace(BARELY_YES, among=3).verdict() == UNCLEAR
-    assert BARELY_NO.verdict() == FAILS and replace(BARELY_NO, among=3).verdict() == UNCLEAR
-    assert replace(BARELY_YES, among=3).estimate() == BARELY_YES.estimate(3)
+    assert BARELY_YES.verdict() == HOLDS and replace(BARELY_YES, best_of=3).verdict() == UNCLEAR
+    assert BARELY_NO.verdict() == FAILS and replace(BARELY_NO, best_of=3).verdict() == UNCLEAR
+    assert replace(BARELY_YES, best_of=3).estimate() == BARELY_YES.estimate(3)
 
 
 @pytest.mark.parametrize(
-    ("premise", "verdict"), [([YES], FAILS), ([NO], ABSENT), ([MAYBE], UNCLEAR), ([YES, NO], ABSENT)]
+    ("premise", "verdict"), [([YES], FAILS), ([NO], NOT_APPLICABLE), ([MAYBE], UNCLEAR), ([YES, NO], NOT_APPLICABLE)]
 )
 def test_what_is_claimed_of_an_effect_needs_the_effect(premise: list[Check], verdict: str) -> None:
     effect = Claim("effect", "table1", "", "There is.", lambda scale, results: premise)
@@ -120,7 +132,7 @@ def test_what_is_claimed_of_an_effect_needs_the_effect(premise: list[Check], ver
     finding = judge(claim, SCALE, Results())
     assert finding.verdict == verdict and finding.checks == ((NO, FAILS),)
     assert judge(replace(claim, premise=replace(claim, name="x")), SCALE, Results()).verdict == (
-        ABSENT if verdict in (FAILS, ABSENT) else UNCLEAR
+        NOT_APPLICABLE if verdict in (FAILS, NOT_APPLICABLE) else UNCLEAR
     )
 
 
@@ -129,11 +141,11 @@ def test_a_premise_that_is_not_measured() -> None:
         raise NotMeasured
 
     claim = Claim("", "table1", "", "", lambda scale, results: [YES], premise=Claim("", "table1", "", "", missing))
-    assert judge(claim, SCALE, Results()).verdict == MISSING
+    assert judge(claim, SCALE, Results()).verdict == NOT_MEASURED
 
 
 def test_what_is_not_measured_is_no_verdict() -> None:
-    assert {finding.verdict for finding in findings(SCALE, Results(), STUDIES)} == {MISSING}
+    assert {finding.verdict for finding in findings(SCALE, Results(), STUDIES)} == {NOT_MEASURED}
     assert findings(SCALE, Results(), []) == []
 
 
@@ -153,26 +165,28 @@ def test_claims_in_words() -> None:
     effect = Claim("effect", "table1", "Table 1", "There is.", lambda scale, results: [NO])
     some = Claim("some", "table1", "Table 2", "It vanishes.", lambda s, r: [YES], any_suffices=True, premise=effect)
     unknown = Check("x", lambda z: UNKNOWN, above=0)
-    nothing = Claim("none", "table1", "Table 3", "Some.", lambda scale, results: [unknown], added=True)
+    nothing = Claim("none", "table1", "Table 3", "Some.", lambda scale, results: [unknown], added_later=True)
     found = [judge(claim, SCALE, Results()) for claim in (effect, some, nothing)]
     assert summary(found) == (
-        "3 claims: ✗ 1 does not hold at this scale, ? 1 too small to tell, ○ 1 does not arise at this scale."
+        "3 claims. ✗ does not hold at this scale: 1; ? inconclusive: 1; ○ not applicable at this scale: 1."
     )
     text = claims_markdown(found, {"some": "For a reason."})
-    assert "| ○ | `some` It vanishes. One figure is enough. Premise: effect.<br>For a reason. | Table 2 |" in text
-    assert "| ? | `none` Some. Added after the first results. | Table 3 |" in text
+    assert "| ○ | `some` It vanishes. One figure suffices. Premise: effect.<br>For a reason. | Table 2 |" in text
+    assert "| ? | `none` Some. Added after the first results were known. | Table 3 |" in text
     assert "1 - 0.05 / N" in text and "x: +5.0 [+4.0, +6.0] points, claimed > 0 ✓ |" in text
     first, second, third = json.loads(claims_json(found))
     assert (first["premise"], first["one_is_enough"], first["verdict"]) == (None, False, FAILS)
-    assert (second["premise"], second["one_is_enough"], second["verdict"]) == ("effect", True, ABSENT)
+    assert (second["premise"], second["one_is_enough"], second["verdict"]) == ("effect", True, NOT_APPLICABLE)
     assert [one["added"] for one in (first, second, third)] == [False, False, True]
     assert second["figures"][0]["estimate"] == pytest.approx({"value": 0.05, "low": 0.04, "high": 0.06})
     assert third["figures"][0]["estimate"] == {"value": None, "low": None, "high": None}
 
 
 def test_every_verdict_has_a_mark_of_its_own() -> None:
-    assert set(MARKS) == {HOLDS, FAILS, UNCLEAR, ABSENT, MISSING} and len(set(MARKS.values())) == len(MARKS)
-    assert Finding(Claim("", "", "", "", lambda scale, results: []), MISSING).deciding is None
+    assert set(MARKS) == {HOLDS, FAILS, UNCLEAR, NOT_APPLICABLE, NOT_MEASURED} and len(set(MARKS.values())) == len(
+        MARKS
+    )
+    assert Finding(Claim("", "", "", "", lambda scale, results: []), NOT_MEASURED).deciding is None
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------
@@ -193,7 +207,7 @@ def hits(*right: int, images: str = "same") -> Share:
         (hits(0, 50), hits(25, 75), 0),
         (hits(0, 50), hits(50, 100), -1),
         (hits(0, 60), hits(0, 40), (1600 - 50) / 2400),
-        (hits(0, 60), hits(0, 40).wrong, -1600 / 2400),
+        (hits(0, 60), hits(0, 40).complement, -1600 / 2400),
         (hits(0, 50), hits(0, 50, images="other"), 0),
         (hits(0, 50), Share(50, 100), 0),
         (Share(50, 100), Share(50, 100), 0),
@@ -211,7 +225,7 @@ def test_hits_make_comparisons_of_the_same_images_narrower() -> None:
         paired, unpaired = compare(one, other)(z), compare(*apart)(z)
         assert paired.value == unpaired.value
         assert unpaired.low < paired.low < paired.value < paired.high < unpaired.high
-    assert gain(one, other)(z) == total([(1, one), (-1, other)])(z)
+    assert gain(one, other)(z) == weighted_sum([(1, one), (-1, other)])(z)
     # Right in one alone, 20 of 100: the fraction's own interval is close.
     alone = wilson(20, 100)
     assert (gain(one, other)(z).low, gain(one, other)(z).high) == pytest.approx((alone.low, alone.high), abs=0.02)
@@ -242,7 +256,7 @@ def test_results_by_network(make_record: MakeRecord) -> None:
     )
     assert results.accuracy(network, "step_ll", 2) == Share(60, 100)  # the last
     assert results.clean(network) == Share(800, 1000)  # of the most images
-    assert results.clean(network, beside="step_ll", eps=2) == Share(90, 100)  # of the same images
+    assert results.clean(network, images_of="step_ll", eps=2) == Share(90, 100)  # of the same images
     with pytest.raises(NotMeasured, match=r"Adv\. training under step_ll, eps = 2"):
         results.accuracy(other, "step_ll", 2)
     with pytest.raises(NotMeasured, match="top 5"):
@@ -259,6 +273,6 @@ def test_shares_know_which_images_were_hit(make_record: MakeRecord) -> None:
     )
     clean, attacked = results.clean(network), results.accuracy(network, "step_ll", 2)
     assert clean.hits is not None and clean.hits.tolist() == [True, True, True, False, False]
-    assert clean.wrong.hits is not None and clean.wrong.hits.tolist() == [False, False, False, True, True]
-    assert (clean.images, attacked.images, clean.wrong.images) == ("five", "five", "five")
+    assert clean.complement.hits is not None and clean.complement.hits.tolist() == [False, False, False, True, True]
+    assert (clean.images, attacked.images, clean.complement.images) == ("five", "five", "five")
     assert results.clean(network, top=5).hits is None
