@@ -102,10 +102,10 @@ def test_an_iteration_takes_as_many_examples(processes: int, accumulate: int) ->
 @pytest.mark.parametrize("processes", [40, 64])
 def test_processes_that_cannot_share_an_iteration_are_refused(processes: int) -> None:
     machine = Machine("/data", torch.device("cpu"), None, processes)
-    with pytest.raises(ValueError, match=f"an iteration takes 50 minibatches of 32, and {processes} processes"):
+    with pytest.raises(ValueError, match=f"an iteration takes 50 minibatches of 32, but {processes} processes"):
         machine.config(imagenet().adversarial(""))
 
 
 def test_small_networks_are_trained_by_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study(tmp_path) == 2
-    assert "an iteration takes 1 minibatches of 32, and 2 processes would take 2" in capsys.readouterr().err
+    assert "an iteration takes 1 minibatches of 32, but 2 processes would take 2" in capsys.readouterr().err
