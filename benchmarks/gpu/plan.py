@@ -1,4 +1,4 @@
-"""The parts of the command: what each runs, and how long it may take."""
+"""The parts: what each runs, and its time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.gpu.versions import versions
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the command: the title of its report, its limit in seconds, and what it runs."""
+    """A part: the title of its report, its limit in seconds, and the function that it runs."""
 
     title: str
     seconds: float
@@ -27,14 +27,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Parts by one name, in the order of their worth, and the limit of them all in seconds."""
+    """Several parts under one name, ordered by importance, and their total limit in seconds."""
 
     seconds: float
     parts: tuple[str, ...]
 
 
 def failed(setting: Setting) -> Findings:
-    """What failed in an earlier call, by its summary: single tests where they are known, else whole parts."""
+    """Run again what failed in an earlier run: single tests if they are known, otherwise whole parts."""
     findings = Findings()
     known = list(dict.fromkeys(name for entry in setting.failed for name in entry.failed_tests))
     whole = [entry.part for entry in setting.failed if not entry.failed_tests and entry.part in PARTS]

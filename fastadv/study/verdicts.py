@@ -20,10 +20,10 @@ NOT_MEASURED = "not measured"
 MARKS = {HOLDS: "✓", FAILS: "✗", UNCLEAR: "?", NOT_APPLICABLE: "○", NOT_MEASURED: "-"}
 
 RULE = (
-    "A claim holds if the 95 % interval of each of its figures lies within the claimed bounds. It does not hold if the "
-    "interval of one of its N figures lies entirely outside them at the level 1 - 0.05 / N (Bonferroni). Otherwise it "
-    "is inconclusive. For claims that one figure suffices for, it is the other way round: the claim holds if one "
-    "interval lies within the bounds at the level 1 - 0.05 / N, and does not hold if all lie outside at 95 %; the "
+    "A claim holds if the 95 % interval of each of its figures lies within the claimed bounds. It does not hold if "
+    "the interval of one of its N figures lies entirely outside them at the level 1 - 0.05 / N (Bonferroni). "
+    "Otherwise it is inconclusive. If one figure suffices for a claim, it is the other way round: the claim holds if "
+    "one interval lies within the bounds at the level 1 - 0.05 / N, and does not hold if all lie outside at 95 %; the "
     "figure closest to holding is listed first. If a claim's premise does not hold, the claim is not applicable; if "
     "the premise is inconclusive, so is the claim. Intervals are shown at 95 %; the interval of the best of several "
     "figures covers all of them. Intervals account for the sampling of test images only. Accuracies on the same "
