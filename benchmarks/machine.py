@@ -59,7 +59,7 @@ def describe(packages: Iterable[str] = ()) -> str:
     }
     found = [f"{package} {version(package)}" for package in packages if installed(package)]
     if found:
-        lines["beside it"] = ", ".join(found)
+        lines["compared with"] = ", ".join(found)
     if torch.cuda.is_available():
         lines["CUDA"] = f"{torch.version.cuda} (torch), {build['cuda']} (nvcc), driver {driver()}"
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())

@@ -158,8 +158,8 @@ def table(found: list[Kernel]) -> str:
 if __name__ == "__main__":
     build = _C.build_info()
     print(
-        f"# What the compiler made of the CUDA kernels\n\n- fastadv {build['version']}, nvcc {build['cuda']}\n\n"
+        f"# Machine code of the CUDA kernels\n\n- fastadv {build['version']}, nvcc {build['cuda']}\n\n"
         "Occupancy: share of a multiprocessor's 2,048 threads that the registers allow, with blocks of 256. Other\n"
-        "loads and stores are those of single elements before, behind and between packs, of per-example values, and\n"
-        "of pixels, of which 16 bytes of images need 2 to 8.\n\n" + table(kernels())
+        "loads and stores are those of single elements before, after and between packs, of values per example, and\n"
+        "of pixels (2 to 8 for 16 bytes of images).\n\n" + table(kernels())
     )

@@ -80,7 +80,7 @@ def words(size: tuple[int, ...] | torch.dtype) -> str:
 
 
 @pytest.fixture(autouse=True)
-def compiled_anew() -> None:
+def compiled_separately() -> None:
     """Compile each shape and dtype separately, because code for any shape may be slower."""
     torch._dynamo.reset()
 

@@ -255,12 +255,12 @@ def _per_thousand(timing: Timing, m: int) -> str:
 def _notes(options: argparse.Namespace, bench: Bench) -> str:
     eps, most = f"{options.eps:g}", f"{2 * options.eps:g}"
     return (
-        f"small_cnn of width {options.width:g}, m = {options.m}, AdamW, learning rate {options.lr:g} and down to 0 by "
-        f"a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws its own from "
-        f"|N(0, {eps})| on [0, {most}], and has lambda = 0.3. Passes are those of an iteration for each of its "
-        f"examples. Seconds: median and quartiles of {options.rounds} rounds, in which all take turns; of standard: in "
-        f"the same round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals are of these images, "
-        f"not of the training, which was run once, with seed {options.seed}."
+        f"small_cnn of width {options.width:g}, m = {options.m}, AdamW with a learning rate of {options.lr:g}, decayed "
+        f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws eps from "
+        f"|N(0, {eps})| truncated to [0, {most}], with lambda = 0.3. Passes are per example of an iteration. Seconds: "
+        f"median and quartiles of {options.rounds} rounds, in which all ways take turns; of standard: the ratio within "
+        f"a round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals account for the sampling of "
+        f"these images, but not for the training, which was run once, with seed {options.seed}."
     )
 
 

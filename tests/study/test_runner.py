@@ -1,4 +1,4 @@
-"""What is asked of a study's networks before work is done or left out."""
+"""Checks of a study's networks before work is done or skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.study.conftest import tiny
 
 @pytest.fixture
 def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Each time that a file of weights is read, its path."""
+    """The path of each file of weights that is read."""
     found: list[Path] = []
     read = checkpoint_content.read_regular
 
@@ -30,7 +30,7 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def test_each_question_reads_a_checkpoint_once(tmp_path: Path, weights_read: list[Path]) -> None:
+def test_each_check_reads_a_checkpoint_once(tmp_path: Path, weights_read: list[Path]) -> None:
     network, place = Network("one", tiny().base), StudyFolder(tmp_path)
     assert not place.is_trained(network)
     save_run(place.run(network))

@@ -1,4 +1,4 @@
-"""The studies end to end, at a scale of seconds."""
+"""Studies from end to end, at a scale that takes seconds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def counts(out: Path) -> dict[str, tuple[int, int | None]]:
 
 
 @pytest.mark.timeout(300)
-def test_all_of_them(
+def test_all_studies(
     tmp_path: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -63,7 +63,7 @@ def test_all_of_them(
     assert "not measured" not in {claim["verdict"] for claim in claims} and all(claim["figures"] for claim in claims)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == page.count("</figcaption>") == len(figures) and "Not complete" not in page
-    assert not re.search(r'(src|href)="(?!#)', page)  # it needs no other file
+    assert not re.search(r'(src|href)="(?!#)', page)  # self-contained
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     markdown = (tmp_path / "report.md").read_text()
@@ -87,7 +87,7 @@ def test_all_of_them(
         assert claim["verdict"].split()[0] in rows[claim["name"]]
     assert f"{len(claims)} claims." in table
 
-    # The same command again finds all of it done.
+    # Running the same command again does nothing.
     monkeypatch.setattr(study_cli, "write_report", lambda report, folder: [])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     assert study("all", "--out", tmp_path) == 0
@@ -96,9 +96,7 @@ def test_all_of_them(
     assert ": train" not in shown and ": evaluate" not in shown and ": transfer" not in shown
 
 
-def test_what_was_measured_of_other_weights_is_measured_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_of_other_weights_are_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("fixed_eps", "--out", tmp_path) == 0
     small, large = (tmp_path / "networks" / network.id for network in STUDIES["fixed_eps"].networks(tiny())[1:])
     for run in (small, large):
@@ -108,12 +106,12 @@ def test_what_was_measured_of_other_weights_is_measured_again(
     capsys.readouterr()
     assert study("fixed_eps", "--out", tmp_path) == 0
     shown = capsys.readouterr().err
-    assert "evaluate eps = 4" in shown  # whose weights have become those of another
-    assert "train eps = 8" in shown and "evaluate eps = 8" not in shown  # trained to the same weights
+    assert "evaluate eps = 4" in shown  # its weights were replaced by another network's
+    assert "train eps = 8" in shown and "evaluate eps = 8" not in shown  # trained again to the same weights
     assert "evaluate Random eps" not in shown
 
 
-def test_a_training_that_fails_leaves_the_others_to_be_done(
+def test_the_other_networks_are_done_after_a_failed_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = Trainer.train_step
@@ -137,7 +135,7 @@ def test_a_training_that_fails_leaves_the_others_to_be_done(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_a_training_and_in_an_evaluation(
+def test_interruptions_in_training_and_evaluation(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -167,7 +165,7 @@ def test_interrupted_in_a_training_and_in_an_evaluation(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("option", "goes_on"), [("--limit=5", True), ("--dry-run", False)])
-def test_interrupted_while_estimating(
+def test_interruption_while_estimating(
     tmp_path: Path,
     number: signal.Signals,
     option: str,
@@ -239,13 +237,13 @@ def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.4, True), (0.75, True), (1.0, False)])
-def test_an_estimate_on_a_busy_machine_says_so(
+def test_estimates_on_a_busy_machine_have_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: float, said: bool
 ) -> None:
     looks = itertools.count()
     now = [0]
 
-    def look() -> int:  # a second passes between any two looks at the clock on the wall
+    def look() -> int:  # a second passes between any two readings of the wall clock
         now[0] = next(looks)
         return now[0]
 
@@ -255,7 +253,7 @@ def test_an_estimate_on_a_busy_machine_says_so(
     assert (f"got only {100 * share:.0f} % of its processor time: other programs are running" in shown) is said
 
 
-def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
+def test_the_note_scales_the_estimate_to_an_idle_machine() -> None:
     assert "On an idle machine it is at most 4.0 h in total" in study_cli._busy_machine_note(0.4, 36_000)
     assert study_cli._busy_machine_note(None, 36_000) == ""  # a GPU
 
@@ -267,12 +265,14 @@ def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
         (["table1", "--device", "nonsense"], "nonsense"),
     ],
 )
-def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_mistakes_in_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     assert study_cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_holds_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("fixed_eps", "--out", tmp_path, "--limit", "5") == 0
     cut = "cut short: 5 test images instead of 20 for one-step methods"
     for name, head in (("report.html", "<h1>"), ("report.md", "# "), ("claims.md", "")):
@@ -285,7 +285,7 @@ def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert refused in capsys.readouterr().err
 
 
-def test_a_dry_run_refuses_what_a_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_rejects_what_a_run_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = tmp_path / "taken"
     taken.touch()
     for options in ((), ("--dry-run",)):
@@ -301,7 +301,7 @@ def test_a_folder_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.count("study.json is not of this version of fastadv") == 2
 
 
-def test_a_report_of_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_a_folder_without_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_cli.main([str(tmp_path)]) == 2
     assert "is not the folder of a study: no study.json in it" in capsys.readouterr().err
 

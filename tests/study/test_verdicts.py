@@ -34,7 +34,7 @@ MakeRecord = Callable[..., Record]
 
 
 def figure(low: float, high: float) -> Callable[[float], Estimate]:
-    """With this interval at 95 %; at others it grows with z about its middle."""
+    """A figure with this 95 % interval; for other z it is scaled about its middle."""
     middle, reach = (low + high) / 2, (high - low) / 2
     return lambda z: Estimate(middle, middle - reach * z / quantile(), middle + reach * z / quantile())
 
@@ -59,7 +59,7 @@ def test_verdicts_by_hand(low: float, high: float, above: float | None, below: f
     assert Check("x", figure(low, high), above, below).verdict() == verdict
 
 
-# At 95 %, and at 1 - 0.05 / 3, which is 1.22 times as wide: barely inside or outside is so at 95 % alone.
+# At the level 1 - 0.05 / 3 intervals are 1.22 times as wide as at 95 %: BARELY is inside or outside at 95 % only.
 YES, NO, MAYBE = (Check("x", figure(v - 0.01, v + 0.01), above=0) for v in (0.05, -0.05, 0.0))
 BARELY_YES, BARELY_NO = (Check("x", figure(v - 0.01, v + 0.01), above=0) for v in (0.011, -0.011))
 
@@ -72,8 +72,12 @@ BARELY_YES, BARELY_NO = (Check("x", figure(v - 0.01, v + 0.01), above=0) for v i
         ([YES, NO, MAYBE], FAILS, HOLDS),
         ([NO, MAYBE, MAYBE], FAILS, UNCLEAR),
         ([NO, NO, NO], FAILS, FAILS),
-        ([YES, YES, BARELY_YES], HOLDS, HOLDS),  # each need only hold by itself
-        ([YES, YES, BARELY_NO], UNCLEAR, HOLDS),  # one of three is barely outside more often than once in twenty times
+        ([YES, YES, BARELY_YES], HOLDS, HOLDS),  # each needs to hold only on its own
+        (
+            [YES, YES, BARELY_NO],
+            UNCLEAR,
+            HOLDS,
+        ),  # by chance, one of three is barely outside more often than once in twenty
         ([BARELY_NO], FAILS, FAILS),
         ([NO, NO, BARELY_NO], FAILS, FAILS),
         ([NO, NO, BARELY_YES], FAILS, UNCLEAR),
@@ -98,7 +102,7 @@ def test_claims_of_several_figures(checks: list[Check], every: str, any_suffices
         ([(-0.01, 0.05), (-0.005, 0.02)], 0.02, 1),  # of two bounds the nearer one counts
     ],
 )
-def test_where_one_figure_is_enough_the_best_is_shown(
+def test_where_one_figure_suffices_the_best_is_listed_first(
     intervals: list[tuple[float, float]], below: float | None, nearest: int
 ) -> None:
     checks = [Check(f"x{number}", figure(*ends), 0, below) for number, ends in enumerate(intervals)]
@@ -112,12 +116,12 @@ def test_where_one_figure_is_enough_the_best_is_shown(
     assert figures.startswith(f"x{nearest}: ")
 
 
-def test_a_figure_of_nothing_is_the_farthest_from_holding() -> None:
+def test_undefined_figures_are_the_farthest_from_holding() -> None:
     claim = Claim("", "table1", "", "", lambda s, r: [Check("x", lambda z: UNKNOWN, above=0), MAYBE], any_suffices=True)
     assert judge(claim, SCALE, Results()).deciding == MAYBE
 
 
-def test_the_best_of_several_answers_for_all_of_them() -> None:
+def test_the_best_of_several_gets_a_wider_interval() -> None:
     assert BARELY_YES.verdict() == HOLDS and replace(BARELY_YES, best_of=3).verdict() == UNCLEAR
     assert BARELY_NO.verdict() == FAILS and replace(BARELY_NO, best_of=3).verdict() == UNCLEAR
     assert replace(BARELY_YES, best_of=3).estimate() == BARELY_YES.estimate(3)
@@ -126,7 +130,7 @@ def test_the_best_of_several_answers_for_all_of_them() -> None:
 @pytest.mark.parametrize(
     ("premise", "verdict"), [([YES], FAILS), ([NO], NOT_APPLICABLE), ([MAYBE], UNCLEAR), ([YES, NO], NOT_APPLICABLE)]
 )
-def test_what_is_claimed_of_an_effect_needs_the_effect(premise: list[Check], verdict: str) -> None:
+def test_claims_with_a_premise(premise: list[Check], verdict: str) -> None:
     effect = Claim("effect", "table1", "", "There is.", lambda scale, results: premise)
     claim = Claim("vanishes", "table1", "", "It vanishes.", lambda scale, results: [NO], premise=effect)
     finding = judge(claim, SCALE, Results())
@@ -144,15 +148,15 @@ def test_a_premise_that_is_not_measured() -> None:
     assert judge(claim, SCALE, Results()).verdict == NOT_MEASURED
 
 
-def test_what_is_not_measured_is_no_verdict() -> None:
+def test_claims_without_records_are_not_measured() -> None:
     assert {finding.verdict for finding in findings(SCALE, Results(), STUDIES)} == {NOT_MEASURED}
     assert findings(SCALE, Results(), []) == []
 
 
-# --- in words --------------------------------------------------------------------------------------------------------
+# --- as text ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_figure_in_words() -> None:
+def test_figures_as_text() -> None:
     check = Check("clean", figure(-0.004, 0.03), above=0, below=0.01)
     assert str(check) == "clean: +1.3 [-0.4, +3.0] points, claimed > 0 and < 1"
     assert str(Check("r", figure(0.85, 0.95), above=0.9, unit="")) == "r: 0.900 [0.850, 0.950], claimed > 0.9"
@@ -161,7 +165,7 @@ def test_a_figure_in_words() -> None:
     )
 
 
-def test_claims_in_words() -> None:
+def test_claims_as_text() -> None:
     effect = Claim("effect", "table1", "Table 1", "There is.", lambda scale, results: [NO])
     some = Claim("some", "table1", "Table 2", "It vanishes.", lambda s, r: [YES], any_suffices=True, premise=effect)
     unknown = Check("x", lambda z: UNKNOWN, above=0)
@@ -182,7 +186,7 @@ def test_claims_in_words() -> None:
     assert third["figures"][0]["estimate"] == {"value": None, "low": None, "high": None}
 
 
-def test_every_verdict_has_a_mark_of_its_own() -> None:
+def test_every_verdict_has_its_own_mark() -> None:
     assert set(MARKS) == {HOLDS, FAILS, UNCLEAR, NOT_APPLICABLE, NOT_MEASURED} and len(set(MARKS.values())) == len(
         MARKS
     )
@@ -193,7 +197,7 @@ def test_every_verdict_has_a_mark_of_its_own() -> None:
 
 
 def hits(*right: int, images: str = "same") -> Share:
-    """Of 100 images those in the ranges right[0]..right[1], right[2]..right[3], ..."""
+    """A share of 100 images: those in the ranges right[0]..right[1], right[2]..right[3], ..."""
     found = np.zeros(100, dtype=bool)  # [100]
     for first, last in zip(right[::2], right[1::2], strict=True):
         found[first:last] = True
@@ -218,7 +222,7 @@ def test_correlations_by_hand(one: Share, other: Share, value: float) -> None:
     assert correlation(one, other) == correlation(other, one) == pytest.approx(value)
 
 
-def test_hits_make_comparisons_of_the_same_images_narrower() -> None:
+def test_hits_narrow_comparisons_on_the_same_images() -> None:
     one, other, z = hits(0, 60), hits(0, 40), quantile()
     apart = Share(60, 100), Share(40, 100)
     for compare in (gain, quotient):
@@ -226,15 +230,15 @@ def test_hits_make_comparisons_of_the_same_images_narrower() -> None:
         assert paired.value == unpaired.value
         assert unpaired.low < paired.low < paired.value < paired.high < unpaired.high
     assert gain(one, other)(z) == weighted_sum([(1, one), (-1, other)])(z)
-    # Right in one alone, 20 of 100: the fraction's own interval is close.
+    # The difference is 20 of 100 images; the interval of that fraction is close.
     alone = wilson(20, 100)
     assert (gain(one, other)(z).low, gain(one, other)(z).high) == pytest.approx((alone.low, alone.high), abs=0.02)
-    # Two ratios are taken for independent of each other.
+    # Two ratios are treated as independent.
     found = difference(quotient(one, other), quotient(one, other))(z)
     assert found.value == 0 and found.low < -0.1
 
 
-def test_a_fraction_of_nothing_tells_nothing() -> None:
+def test_fractions_of_no_images_are_inconclusive() -> None:
     assert Check("x", share(Share(0, 0)), above=0).verdict() == UNCLEAR
     assert Check("x", gain(Share(0, 0), Share(0, 5)), above=0).verdict() == UNCLEAR
     assert Check("x", gain(Share(9, 10), Share(0, 0)), above=0).verdict() == UNCLEAR
@@ -254,16 +258,16 @@ def test_results_by_network(make_record: MakeRecord) -> None:
             make_record(network.id, "step_ll", 2.0, 60, n=100),
         ]
     )
-    assert results.accuracy(network, "step_ll", 2) == Share(60, 100)  # the last
-    assert results.clean(network) == Share(800, 1000)  # of the most images
-    assert results.clean(network, images_of="step_ll", eps=2) == Share(90, 100)  # of the same images
+    assert results.accuracy(network, "step_ll", 2) == Share(60, 100)  # the last record
+    assert results.clean(network) == Share(800, 1000)  # the record with the most images
+    assert results.clean(network, images_of="step_ll", eps=2) == Share(90, 100)  # on the same images
     with pytest.raises(NotMeasured, match=r"Adv\. training under step_ll, eps = 2"):
         results.accuracy(other, "step_ll", 2)
     with pytest.raises(NotMeasured, match="top 5"):
         results.accuracy(network, "step_ll", 2, top=5)
 
 
-def test_shares_know_which_images_were_hit(make_record: MakeRecord) -> None:
+def test_shares_record_which_images_were_hit(make_record: MakeRecord) -> None:
     network = table1.networks(SCALE)["baseline"]
     results = Results(
         [
