@@ -256,11 +256,11 @@ def _notes(options: argparse.Namespace, bench: Bench) -> str:
     eps, most = f"{options.eps:g}", f"{2 * options.eps:g}"
     return (
         f"small_cnn of width {options.width:g}, m = {options.m}, AdamW with a learning rate of {options.lr:g}, decayed "
-        f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws eps from "
-        f"|N(0, {eps})| truncated to [0, {most}], with lambda = 0.3. Passes are per example of an iteration. Seconds: "
-        f"median and quartiles of {options.rounds} rounds, in which all ways take turns; of standard: the ratio within "
-        f"a round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals account for the sampling of "
-        f"these images, but not for the training, which was run once, with seed {options.seed}."
+        f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws eps "
+        f"from |N(0, {eps})| truncated to [0, {most}], with lambda = 0.3. Passes are per example of an iteration. "
+        f"Seconds: median and quartiles of {options.rounds} rounds, in which all ways take turns; of standard: the "
+        f"ratio within a round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals account for the "
+        f"sampling of these images, but not for the training, which was run once, with seed {options.seed}."
     )
 
 
