@@ -1,4 +1,4 @@
-"""Counts what processes send each other: by PyTorch's profiler, which sees the collectives of every thread."""
+"""Counts communication between processes with PyTorch's profiler, which sees the collectives of all threads."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ BACKENDS = ("gloo:", "nccl:")
 
 
 class Collectives(profile):
-    """Within the block, counts collectives: by the name of each, and how many numbers it carries."""
+    """Counts collectives within the block, by name and by how many numbers they carry."""
 
     def __init__(self) -> None:
         super().__init__(activities=[ProfilerActivity.CPU], record_shapes=True)
 
     @property
     def counts(self) -> Counter[tuple[str, int]]:
-        """How often each was called, once the block is over."""
+        """Number of calls of each, available after the block."""
         found = [event for event in self.events() if event.name.startswith(BACKENDS)]
         return Counter((event.name, sum(math.prod(shape) for shape in event.input_shapes)) for event in found)

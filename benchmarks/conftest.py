@@ -1,4 +1,4 @@
-"""Collects the benchmarks' tables: printed at the end, and written to a dated file with ``--report``."""
+"""Prints the benchmarks' tables at the end of a run, and writes them to a file with ``--report``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def command(arguments: Sequence[object]) -> str:
-    """What began this run, with the variables that choose what it measures."""
+    """The command of this run, with the environment variables that select what is measured."""
     chosen = [
         f"{name}={shlex.quote(value)}"
         for name, value in os.environ.items()

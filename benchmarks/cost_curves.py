@@ -1,4 +1,4 @@
-"""How cost grows with work: k, iterations, m, pixels, classes and draws, each a curve with its slope.
+"""Cost against work: a curve with its slope for each of k, iterations, m, pixels, classes and draws.
 
     python -m benchmarks.cost_curves --out docs/performance
 
@@ -35,14 +35,14 @@ KERNEL: Clock | None = device_seconds if DEVICE.type == "cuda" else None
 
 @dataclass(frozen=True)
 class Curve:
-    """A piece of work for several amounts of something.
+    """Work measured for several amounts of something.
 
     Args:
-        title: what it is.
-        amount: of what.
-        amounts: that are measured.
-        work: for an amount.
-        clock: a caller's, launches included, but for operators alone on a GPU.
+        title: description of the work.
+        amount: what is varied.
+        amounts: the amounts to measure.
+        work: makes the work for an amount.
+        clock: a caller's time including launches, except for single operators on a GPU.
     """
 
     title: str
@@ -54,15 +54,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Line:
-    """Milliseconds as a straight line in the amount, by least squares of the relative error."""
+    """Linear fit of milliseconds against the amount, by least squares of the relative error."""
 
     constant: float
     slope: float
-    worst: float  # largest deviation of a measured median from it, as a share
+    worst: float  # largest relative deviation of a measured median
 
 
 def training(*, m: int = M, k: int | None = None, attack: str = "step_ll", steps: int = 1, side: int = SIDE) -> Work:
-    """An iteration of the trainer; k is m / 2 unless given."""
+    """An iteration of the trainer; k defaults to m / 2."""
     torch.manual_seed(0)
     options = {"steps": steps} if attack == "iter_ll" else {}
     own = AttackConfig(name=attack, k=m // 2 if k is None else k, options=options)
@@ -78,7 +78,7 @@ def choice(classes: int) -> Work:
 
 
 def times(*amounts: int) -> tuple[int, ...]:
-    """As many as this device takes."""
+    """Amounts scaled to this device."""
     return tuple(TIMES * amount for amount in amounts)
 
 
@@ -102,7 +102,7 @@ CURVES = [
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure all curves, write the report."""
+    """Measure all curves and write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_curves", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -111,13 +111,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     measured = []
     for curve in CURVES:
         measured.append((curve, measure(curve, options.rounds)))
-        (options.out / "cost.md").write_text(report(measured))  # what there is, should the time be cut short
+        (options.out / "cost.md").write_text(report(measured))  # everything so far, in case the time runs out
     with rc_context(SVG_STYLE):
         draw(measured, options.out)
 
 
 def report(measured: Sequence[tuple[Curve, list[Timing]]]) -> str:
-    """The table, and each curve's slope."""
+    """The table, with the slope of each curve."""
     table = Table("Cost against work", ["work", "of", "amount", "ms (quartiles)", "a straight line"])
     notes = []
     for curve, timings in measured:
@@ -133,7 +133,7 @@ def report(measured: Sequence[tuple[Curve, list[Timing]]]) -> str:
 
 
 def measure(curve: Curve, rounds: int) -> list[Timing]:
-    """One timing for each amount, in turns."""
+    """One timing per amount, measured in turns."""
     work = {str(amount): curve.work(amount) for amount in curve.amounts}
     interleaved = Interleaved(work, quantum=0.05, clock=curve.clock)
     for _ in range(rounds):
@@ -143,7 +143,7 @@ def measure(curve: Curve, rounds: int) -> list[Timing]:
 
 
 def straight(amounts: Sequence[int], timings: Sequence[Timing]) -> Line:
-    """The line nearest to the medians, each weighed by its inverse, which must not cost less than nothing at 0."""
+    """Fit a line to the medians, each weighted by its inverse, with a non-negative value at 0."""
     x = np.array(amounts, float)
     y = np.array([1e3 * timing.median for timing in timings])
     slope, constant = np.polyfit(x, y, 1, w=1 / y)
@@ -161,7 +161,7 @@ def _short(milliseconds: float) -> str:
 
 
 def draw(measured: Sequence[tuple[Curve, list[Timing]]], out: Path) -> None:
-    """A panel a curve."""
+    """Draw one panel per curve."""
     figure, panels = panels_of(len(measured), lines=0)
     for (curve, timings), axes in zip(measured, panels, strict=True):
         _panel(axes, curve, timings)

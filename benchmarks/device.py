@@ -1,4 +1,4 @@
-"""Where whole attacks and iterations are measured, and how many images they take there."""
+"""The device that whole attacks and iterations are measured on, and how many images they get."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 import torch
 
-# FASTADV_TEST_DEVICE=cpu runs everything once, on next to nothing, to see that it works; its figures mean nothing.
+# FASTADV_TEST_DEVICE=cpu runs everything once at tiny sizes, to check that it works; the figures mean nothing.
 REHEARSAL = os.environ.get("FASTADV_TEST_DEVICE") == "cpu"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() and not REHEARSAL else "cpu")
-# For the rounds of one group, of which there are at least three: on a GPU many groups share eight minutes.
+# Time for the rounds of one group, at least three; on a GPU many groups share eight minutes.
 SECONDS = 0.0 if REHEARSAL else 10.0 if DEVICE.type == "cuda" else 45.0
-TIMES = 16 if DEVICE.type == "cuda" else 1  # images for each that keeps a CPU busy
+TIMES = 16 if DEVICE.type == "cuda" else 1  # images on this device for each one on a CPU

@@ -1,4 +1,4 @@
-"""The calls before any is timed: libraries choose kernels, graphs are recorded, and warnings say what is left out."""
+"""The calls before timing, in which libraries choose kernels, graphs are recorded and warnings are issued."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WITHOUT = re.compile("(runs|goes on) without")
 
 
 def first_calls(table: Table, what: str, call: Callable[[], object]) -> str:
-    """The first three, in which libraries choose kernels and graphs are recorded; their peak of memory in MB.
+    """Make the first three calls, in which libraries choose kernels and graphs are recorded; returns peak memory in MB.
 
     A warning that something runs without an option becomes a note of the table.
     """

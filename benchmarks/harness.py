@@ -1,4 +1,4 @@
-"""Interleaved timing: what is compared is measured in turn, so that a machine's moods fall on all alike."""
+"""Interleaved timing: variants are measured in turns, so that changes in a machine's speed affect all alike."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Table:
     """Rows of a report, collected while the benchmarks run.
 
     Args:
-        title: of the table.
-        header: of its columns.
-        rows: a cell for each column.
-        notes: paragraphs below it.
-        wanted: rows that a complete table has, each by some of its cells.
+        title: the title.
+        header: column headings.
+        rows: one cell per column.
+        notes: paragraphs below the table.
+        wanted: rows of a complete table, each given by some of its cells.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Table:
 
     @property
     def missing(self) -> list[str]:
-        """The wanted rows that are not there."""
+        """The wanted rows that are missing."""
         return [", ".join(cells) for cells in self.wanted if not any(set(cells) <= set(row) for row in self.rows)]
 
     def markdown(self) -> str:
@@ -43,8 +43,8 @@ class Table:
 
 
 TABLES: list[Table] = []
-# Seconds of the host's launches that may wait. A launch takes it over 2 us, and a queue that holds about 1,000 of them
-# makes it wait when full.
+# Limit in seconds for launches that are queued ahead. A launch takes the host over 2 us, and the host blocks when the
+# queue of about 1,000 launches is full.
 ISSUING = 2e-3
 
 
@@ -61,13 +61,13 @@ class Spread:
 
     @classmethod
     def of(cls: type[Kind], values: Sequence[float]) -> Kind:
-        """That of one value a round."""
+        """The spread of one value per round."""
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
         return cls(statistics.median(values), low, high)
 
 
 class Timing(Spread):
-    """Seconds a call."""
+    """Seconds per call."""
 
     @property
     def text(self) -> str:
@@ -76,7 +76,7 @@ class Timing(Spread):
 
 
 class Ratio(Spread):
-    """How many times as long one piece of work takes as another."""
+    """Ratio of the times of two variants."""
 
     @property
     def text(self) -> str:
@@ -85,7 +85,7 @@ class Ratio(Spread):
 
     @property
     def percent(self) -> str:
-        """The same as a share."""
+        """As a percentage."""
         return f"{100 * self.median:.3g} % ({100 * self.low:.3g}-{100 * self.high:.3g})"
 
 
@@ -93,13 +93,13 @@ Work = Callable[[], object]
 
 
 class Interleaved:
-    """Variants of one piece of work. Each round times every variant once, over as many calls as fill ``quantum``.
+    """Times variants of the same work. A round times each variant once, over as many calls as fill ``quantum``.
 
     Args:
-        variants: name to a function that does the work once.
-        quantum: seconds that a variant's share of a round lasts at least; 0 is one call.
-        clock: seconds that so many calls of a function take.
-        run_up: calls of each variant before any is timed.
+        variants: maps names to functions that do the work once.
+        quantum: minimum seconds per variant in a round; 0 for a single call.
+        clock: returns the seconds that a number of calls take.
+        run_up: calls of each variant before timing starts.
     """
 
     def __init__(
@@ -118,30 +118,30 @@ class Interleaved:
         self.calls = {name: self._calls_per_quantum(function, quantum) for name, function in variants.items()}
 
     def round(self) -> None:
-        """Time each variant once, in an order of its own: none always follows the same neighbour."""
+        """Time each variant once, in random order, so that none always follows the same one."""
         for name in self._order.sample(list(self.variants), len(self.variants)):
             function = self.variants[name]
             if self.calls[name] > 1:
-                function()  # what its neighbour left in the caches is no part of a short call's time
+                function()  # a short call must not pay for what the previous variant left in the caches
             self.seconds[name].append(self._clock(function, self.calls[name]) / self.calls[name])
 
     def run(self, seconds: float, *, least: int = 3, most: int = 15) -> None:
-        """Rounds until the time is over: ``most`` where they are short, ``least`` however long they are."""
+        """Run rounds until the time is up, but at least ``least`` and at most ``most``."""
         end = time.perf_counter() + seconds
         while self.rounds < least or (self.rounds < most and time.perf_counter() < end):
             self.round()
 
     @property
     def rounds(self) -> int:
-        """How many there have been."""
+        """Number of rounds so far."""
         return min(map(len, self.seconds.values()))
 
     def timings(self) -> dict[str, Timing]:
-        """Of each variant, over the rounds so far."""
+        """Timing of each variant over the rounds so far."""
         return {name: Timing.of(seconds) for name, seconds in self.seconds.items()}
 
     def ratio(self, of: str, to: str) -> Ratio:
-        """How many times as long ``of`` takes as ``to``: a quotient a round, from which the machine's mood cancels."""
+        """Time of ``of`` relative to ``to``, by ratios within a round, which cancel changes in the machine's speed."""
         return Ratio.of([a / b for a, b in zip(self.seconds[of], self.seconds[to], strict=True)])
 
     def _calls_per_quantum(self, function: Work, quantum: float) -> int:
@@ -151,7 +151,7 @@ class Interleaved:
 
 
 def host_seconds(function: Work, calls: int) -> float:
-    """By the host's clock, for work that is over when the call returns."""
+    """Host time, for work that is complete when the call returns."""
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -159,7 +159,7 @@ def host_seconds(function: Work, calls: int) -> float:
 
 
 def whole_seconds(function: Work, calls: int) -> float:
-    """By the host's clock until a GPU, if there is one, has no work left: what a caller waits for, launches and all."""
+    """Host time until the GPU, if there is one, is idle: what a caller waits for, including launches."""
     _wait_for_gpu()
     start = time.perf_counter()
     for _ in range(calls):
@@ -174,16 +174,16 @@ def _wait_for_gpu() -> None:
 
 
 def device_seconds(function: Work, calls: int) -> float:
-    """By events on the current CUDA stream, behind work that keeps it busy while the calls are issued.
+    """Device time by events on the current CUDA stream, which is kept busy while the calls are issued.
 
-    Without that, kernels shorter than their launches would be timed as their launches. Where too much would be waiting
-    in the queue, fewer calls are timed and their time is scaled.
+    Otherwise kernels shorter than their launches would be timed as their launches. If too many launches would be
+    queued, fewer calls are timed and the time is scaled.
     """
     torch.cuda.synchronize()
     issuing = host_seconds(function, 1)
     timed = max(1, min(calls, int(ISSUING / issuing)))
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    kilohertz = torch.cuda.get_device_properties().clock_rate  # the highest: at any other the sleep is longer
+    kilohertz = torch.cuda.get_device_properties().clock_rate  # the maximum; at a lower clock the sleep is longer
     torch.cuda._sleep(int(1.5 * timed * issuing * 1e3 * kilohertz))
     start.record()
     for _ in range(timed):

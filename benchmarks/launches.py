@@ -1,4 +1,4 @@
-"""Counts what a GPU is told to do: kernels that ran, calls of the host that launched them, and waits for the device."""
+"""Counts kernels that ran on a GPU, launches by the host, and waits of the host for the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# Of CUDA's runtime and, for what torch.compile makes, of its driver. A graph is one launch of all its kernels.
+# Calls of the CUDA runtime and, for code of torch.compile, of the driver. A graph is one launch of all its kernels.
 _LAUNCH = re.compile(r"(cuda|cu)(Launch(Cooperative)?Kernel|GraphLaunch)")
 _WAIT = re.compile(r"(cuda|cu)(Stream|Event)Synchronize")
 _CALLS = ("cuda_runtime", "cuda_driver")
@@ -20,12 +20,12 @@ _CALLS = ("cuda_runtime", "cuda_driver")
 
 @dataclass(frozen=True)
 class Launches:
-    """What one call made of them.
+    """Counts for one call.
 
     Args:
-        kernels: names of the kernels that ran, those of graphs as well; not copies.
-        host: launches by the host, of a kernel or of a whole graph.
-        waits: of the host for what the device has to do.
+        kernels: names of the kernels that ran, including those of graphs, but not copies.
+        host: launches by the host, each of a kernel or a whole graph.
+        waits: waits of the host for the device.
     """
 
     kernels: list[str]
@@ -37,7 +37,7 @@ def launches(work: Callable[[], object]) -> Launches:
     """Run ``work`` once under PyTorch's profiler, on a GPU.
 
     Raises:
-        RuntimeError: the profiler saw no kernel: it does not work here, or the work is none for a GPU.
+        RuntimeError: if the profiler saw no kernel: it does not work here, or the work does not use a GPU.
     """
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -53,7 +53,7 @@ def launches(work: Callable[[], object]) -> Launches:
 
 
 def launches_in(trace: Path) -> Launches:
-    """Those of a trace of the profiler."""
+    """The counts in a trace of the profiler."""
     events = json.loads(trace.read_text())["traceEvents"]
     calls = [event["name"] for event in events if event.get("cat") in _CALLS]
     return Launches(

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Describes the machine and the versions that something was measured with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from fastadv import ops
 
-# Whose attacks, networks and decoders the tables are about.
+# Packages whose attacks, networks and decoders are compared.
 COMPARED = (
     *("torchattacks", "foolbox", "adversarial-robustness-toolbox", "cleverhans"),
     *("torchvision", "pillow", "nvidia-dali-cuda130"),
@@ -22,7 +22,7 @@ COMPARED = (
 
 
 def cpu_name() -> str:
-    """The processor as the kernel names it."""
+    """The name of the processor, from the kernel."""
     try:
         names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -31,14 +31,14 @@ def cpu_name() -> str:
 
 
 def hardware() -> str:
-    """GPU if there is one, else CPU, with its number of cores."""
+    """The GPU if there is one, otherwise the CPU with its number of threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def slug() -> str:
-    """A file name for results measured here this month."""
+    """A file name for results from this machine and month."""
     words = re.sub(r"[^a-z0-9]+", "-", hardware().lower()).strip("-")
     return f"{datetime.date.today():%Y-%m}-{words}"
 
@@ -47,7 +47,7 @@ def describe(packages: Iterable[str] = ()) -> str:
     """Date, hardware and versions, as a Markdown list.
 
     Args:
-        packages: those that figures are compared with, or come from; named where they are installed.
+        packages: other packages that were compared or used; listed if installed.
     """
     build = ops._C.build_info()
     lines = {
@@ -59,14 +59,14 @@ def describe(packages: Iterable[str] = ()) -> str:
     }
     found = [f"{package} {version(package)}" for package in packages if installed(package)]
     if found:
-        lines["beside it"] = ", ".join(found)
+        lines["compared with"] = ", ".join(found)
     if torch.cuda.is_available():
         lines["CUDA"] = f"{torch.version.cuda} (torch), {build['cuda']} (nvcc), driver {driver()}"
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
 
 
 def installed(package: str) -> bool:
-    """Whether an environment has it, by its name among packages."""
+    """Whether a distribution of this name is installed."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -75,7 +75,7 @@ def installed(package: str) -> bool:
 
 
 def driver() -> str:
-    """The version of NVIDIA's driver."""
+    """The version of the NVIDIA driver."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         found = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()

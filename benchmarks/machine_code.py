@@ -1,7 +1,7 @@
-"""What the compiler made of the CUDA kernels: registers, stack, and the width of every access to memory.
+"""Machine code of the CUDA kernels: registers, stack, and the width of every memory access.
 
-Read from the machine code in the built module by cuobjdump, which is part of the CUDA toolkit and of triton, and so of
-torch. ``python -m benchmarks.machine_code`` prints the table; a test holds the kernels to it. No GPU is needed.
+Read from the built module with cuobjdump, which is part of the CUDA toolkit and of triton, and therefore of torch.
+``python -m benchmarks.machine_code`` prints the table, and a test checks the kernels. No GPU is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.sass import Code
 from fastadv import _C
 
-REGISTERS, THREADS, BLOCK = 65_536, 2_048, 256  # of a multiprocessor; of a block of ours
+REGISTERS, THREADS, BLOCK = 65_536, 2_048, 256  # per multiprocessor; per block of our kernels
 NAME = re.compile(r"(\bFunction\s*:?\s*)(_Z\w+)")
 
 
@@ -29,11 +29,11 @@ class Kernel:
 
     Args:
         arch: e.g. ``sm_90``.
-        name: with its template arguments, without namespaces.
-        registers: of a thread.
-        stack: bytes of a thread in local memory, for spilled registers or arrays.
-        accesses: of global and local memory in the machine code, as ``"LDG.128": 3``.
-        lines: of its machine code, as cuobjdump prints them.
+        name: name with template arguments, without namespaces.
+        registers: registers per thread.
+        stack: bytes per thread in local memory, for spilled registers or arrays.
+        accesses: counts of accesses to global and local memory, as in ``"LDG.128": 3``.
+        lines: machine code as printed by cuobjdump.
     """
 
     arch: str
@@ -45,19 +45,19 @@ class Kernel:
 
     @property
     def code(self) -> Code:
-        """The instructions, parsed anew each time: few of the kernels are asked for theirs."""
+        """The instructions; parsed on each access, because few kernels need it."""
         return Code(self.lines)
 
     @property
     def occupancy(self) -> float:
-        """Share of a multiprocessor's threads that its registers allow; they are given out to warps by 256."""
+        """Share of a multiprocessor's threads that its registers allow; warps get registers in units of 256."""
         warp = -(-self.registers * 32 // 256) * 256
         blocks = REGISTERS // (warp * BLOCK // 32)
         return min(1.0, blocks * BLOCK / THREADS)
 
 
 def find_cuobjdump() -> str | None:
-    """On PATH, or in triton."""
+    """Path of cuobjdump, from PATH or from triton; None if there is none."""
     found = shutil.which("cuobjdump")
     triton = importlib.util.find_spec("triton")
     if found or triton is None or triton.origin is None:
@@ -67,10 +67,10 @@ def find_cuobjdump() -> str | None:
 
 @cache
 def kernels() -> list[Kernel]:
-    """Every kernel of the built module, for each architecture that it holds.
+    """All kernels in the built module, for each architecture.
 
     Raises:
-        RuntimeError: there is no cuobjdump, or the module holds no CUDA kernels.
+        RuntimeError: if there is no cuobjdump, or the module has no CUDA kernels.
     """
     cuobjdump = find_cuobjdump()
     if cuobjdump is None:
@@ -81,7 +81,7 @@ def kernels() -> list[Kernel]:
     made = {(kernel.arch, kernel.name): kernel for kernel in _resources(usage)}
     for arch, name, line in _lines_by_kernel(code):
         if ";" not in line:
-            continue  # the second half of an instruction's encoding
+            continue  # second half of an instruction's encoding
         kernel = made[arch, name]
         kernel.lines.append(line)
         kernel.accesses.update(_accesses(line))
@@ -95,7 +95,7 @@ def _output(cuobjdump: str, option: str) -> str:
 
 
 def _demangled(text: str) -> list[str]:
-    """The lines, with the names of kernels as in the source; only theirs go through c++filt, of a million."""
+    """The lines with demangled names of kernels; c++filt gets only these, out of a million lines."""
     lines = text.splitlines()
     found = {i: match for i, line in enumerate(lines) if "Function" in line and (match := NAME.search(line))}
     names = "\n".join(match[2] for match in found.values())
@@ -139,7 +139,7 @@ def _accesses(line: str) -> Iterator[str]:
 
 
 def table(found: list[Kernel]) -> str:
-    """Markdown, a row a kernel and architecture."""
+    """Markdown table with one row per kernel and architecture."""
     lines = [
         "| kernel | architecture | registers | occupancy | stack | 16-byte loads, stores | other loads, stores |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -158,8 +158,8 @@ def table(found: list[Kernel]) -> str:
 if __name__ == "__main__":
     build = _C.build_info()
     print(
-        f"# What the compiler made of the CUDA kernels\n\n- fastadv {build['version']}, nvcc {build['cuda']}\n\n"
+        f"# Machine code of the CUDA kernels\n\n- fastadv {build['version']}, nvcc {build['cuda']}\n\n"
         "Occupancy: share of a multiprocessor's 2,048 threads that the registers allow, with blocks of 256. Other\n"
-        "loads and stores are those of single elements before, behind and between packs, of per-example values, and\n"
-        "of pixels, of which 16 bytes of images need 2 to 8.\n\n" + table(kernels())
+        "loads and stores are those of single elements before, after and between packs, of values per example, and\n"
+        "of pixels (2 to 8 for 16 bytes of images).\n\n" + table(kernels())
     )

@@ -1,4 +1,4 @@
-"""The most memory that is allocated at a time, and what is left of it."""
+"""Peak memory of a call, and memory that it keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak(function: Callable[[], object], device: str) -> int:
-    """Bytes that a call has allocated at its peak, above those before it: on a GPU by the caching allocator's count."""
+    """Peak bytes allocated by a call, in addition to those before it; on a GPU, as counted by the caching allocator."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -23,7 +23,7 @@ def peak(function: Callable[[], object], device: str) -> int:
 
 
 def kept(function: Callable[[], object], device: str) -> int:
-    """Bytes that a call leaves allocated: on a GPU in whole blocks, with those that captured graphs alone may use."""
+    """Bytes that a call leaves allocated; on a GPU in whole blocks, including those reserved for captured graphs."""
     gc.collect()
     if device == "cuda":
         before = _reserved()
@@ -33,7 +33,7 @@ def kept(function: Callable[[], object], device: str) -> int:
 
 
 def _reserved() -> int:
-    """What the caching allocator holds for tensors that are there, and for graphs."""
+    """Bytes that the caching allocator holds for existing tensors and for graphs."""
     gc.collect()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
@@ -41,7 +41,7 @@ def _reserved() -> int:
 
 
 def _on_cpu(function: Callable[[], object]) -> list[int]:
-    """The bytes of each allocation during a call, and, below zero, of each release, in order."""
+    """Bytes of each allocation during a call, negative for releases, in order."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
         gc.collect()

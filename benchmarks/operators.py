@@ -1,9 +1,10 @@
-"""Counts what runs: operator by operator, those of the images' size, what they allocate, the waits, and the passes.
+"""Counts operators: all of them, those on tensors of the images' size, their allocations, waits, and passes.
 
-Waits are those that a GPU would cause, wherever the tensors are: operators by which the host learns a value or a size,
-as ``capture=True`` refuses them (``item``, ``bool``, ``nonzero``, indexing by booleans, and the like), and what reads
-all of a tensor without an operator on the CPU: ``tolist``, ``cpu``, ``numpy``. ``to`` is none of them: a CPU does not
-tell the way to the device from the way back. Those of a whole attack show on a device that computes nothing.
+Waits are those that would occur on a GPU, wherever the tensors are: operators by which the host learns a value or a
+size, the ones that ``capture=True`` rejects (``item``, ``bool``, ``nonzero``, boolean indexing, and the like), and
+calls that read a whole tensor without an operator on the CPU: ``tolist``, ``cpu``, ``numpy``. ``to`` is not counted,
+because on a CPU the two directions cannot be distinguished; copies of whole attacks are counted on a device that
+computes nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from fastadv.attacks.engine.cuda_graph_recorder import waits
 
 
 class Operators(TorchDispatchMode):
-    """Within the block, counts operators by name.
+    """Counts operators by name within the block.
 
     Args:
-        images: [N, C, ...], whose shape counts as full size.
+        images: [N, C, ...]; tensors of this shape are full size.
 
     Attributes:
         names: how often each operator ran.
-        moving: how often each read or wrote a tensor of the images' shape; views, which move nothing, are not counted.
-        full_size: how many tensors of the images' shape each made, in memory of their own.
-        waits: how often the host would wait for a GPU, by operator or by method.
-        weight_gradients: convolutions' backward passes that computed a gradient of the weight.
+        moving: how often each read or wrote a full-size tensor; views are not counted.
+        full_size: how many full-size tensors each allocated.
+        waits: how often the host would wait for a GPU, by operator or method.
+        weight_gradients: backward passes of convolutions that computed a gradient of the weight.
     """
 
     def __init__(self, images: Tensor) -> None:
@@ -70,7 +71,7 @@ class Operators(TorchDispatchMode):
 
 
 class _Reads(TorchFunctionMode):
-    """Counts calls that read all of a tensor, which run no operator where it is on the CPU already."""
+    """Counts calls that read a whole tensor, which run no operator if it is on the CPU already."""
 
     def __init__(self, counted: Counter[str]) -> None:
         super().__init__()
@@ -83,5 +84,5 @@ class _Reads(TorchFunctionMode):
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """Those in a nested structure."""
+    """The tensors in a nested structure."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

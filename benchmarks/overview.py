@@ -1,8 +1,8 @@
-"""The README's chart: what an adversarial iteration costs, and how fast whole attacks are beside other packages.
+"""Draws the README's chart: the cost of an adversarial iteration, and the speed of attacks next to other packages.
 
     python -m benchmarks.overview
 
-draws docs/performance/overview.svg from the tables of two files in benchmarks/results; it measures nothing.
+writes docs/performance/overview.svg from the tables of two files in benchmarks/results; it measures nothing.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ TRAINING, ATTACKS = (
 CHART = ROOT / "docs/performance/overview.svg"
 
 NETWORKS = ("small_cnn", "ResNet-50", "Inception v3")
-FLOOR = 4 / 3  # of a one-step attack on half of the examples: docs/performance.md
+PASS_COUNT = 4 / 3  # forward and backward passes of a one-step attack on half of the examples: docs/performance.md
 HALF = {"small_cnn": "32", "ResNet-50": "4", "Inception v3": "2"}  # k = m / 2, in the training file
-OPTIONS = {"default options": "", "--fast": "fast"}  # as the training file has them
+OPTIONS = {"default options": "", "--fast": "fast"}  # as named in the training file
 PACKAGES = ("cleverhans, default", "ART, default", "torchattacks, default", "fastadv, default", "fastadv, fast=True")
 GREYS, BLUES = ("#c9c9c9", "#a6a6a6", "#7d7d7d"), ("#7fb2dd", "#1f6fb4")
-Bars = dict[str, list[float]]  # a value for each network
+Bars = dict[str, list[float]]  # one value per network
 
 
 def main() -> None:
     with rc_context({**SVG_STYLE, "font.size": 9, "font.family": "sans-serif"}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), width_ratios=(2, 3))
         _bars(left, training(), BLUES)
-        left.axhline(FLOOR, color="#b5533d", linestyle="--", label=f"floor without folding, {FLOOR:.2f}")
+        left.axhline(PASS_COUNT, color="#b5533d", linestyle="--", label=f"by pass count, {PASS_COUNT:.2f}")
         left.legend(fontsize=7, loc="upper left", ncols=2, frameon=False)
-        left.set(title="Training iteration, half of it adversarial", ylabel="clean iterations", ylim=(0, 2.3))
+        left.set(title="Training iteration, half adversarial", ylabel="times a clean iteration", ylim=(0, 2.3))
         _bars(right, attacks(), (*GREYS, *BLUES))
-        right.set(title="Attack step l.l., speed", ylabel="times torchattacks' default", ylim=(0, 2.9))
+        right.set(title="Speed of the attack step l.l.", ylabel="times torchattacks' default", ylim=(0, 2.9))
         right.legend(fontsize=7, loc="upper left", ncols=2, frameon=False)
         figure.tight_layout()
         figure.savefig(CHART, metadata={"Date": None})
 
 
 def training() -> Bars:
-    """An iteration of step l.l. training over the fastest clean one."""
+    """Time of an iteration of step l.l. training, divided by the fastest clean one."""
     rows = _table(TRAINING, "clean iterations (quartiles)")
     found = {
         (row["network"], row["options"]): _median(row["clean iterations (quartiles)"])
@@ -56,7 +56,7 @@ def training() -> Bars:
 
 
 def attacks() -> Bars:
-    """How many times as fast as torchattacks each package makes examples of step l.l."""
+    """Speed of step l.l. in each package, relative to torchattacks."""
     rows = _table(ATTACKS, "torchattacks' default takes (quartiles)")
     found = {
         (row["network"], row["package"]): _median(row["torchattacks' default takes (quartiles)"])
@@ -67,7 +67,7 @@ def attacks() -> Bars:
 
 
 def _table(file: Path, column: str) -> list[dict[str, str]]:
-    """The rows of a Markdown file's first table that has such a column."""
+    """The rows of the first table in a Markdown file that has the column."""
     lines = [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in file.read_text().splitlines()]
     start = next(number for number, cells in enumerate(lines) if column in cells)
     header, rows = lines[start], []

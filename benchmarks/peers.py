@@ -1,10 +1,10 @@
-"""The same attacks by other packages, as their users would write them.
+"""The same attacks in other packages, as their users would write them.
 
-Each maker takes a model of images [N, C, H, W] in [0, 1], the name of an attack, the number of steps, an example of the
-images, and whether the call is to be the package's cheapest or the one that its documentation shows, where it has two.
-It returns a function from (images, labels [N]) to adversarial images; None where the package is not installed, or has
-no such attack. Sizes are 8 and 1 of 255. For step l.l., which none of them has by that name, labels are not used: the
-class is asked of the model, as each package does or, where it does not, as its caller would.
+Each function takes a model of images [N, C, H, W] in [0, 1], the name of an attack, the number of steps, an example of
+the images, and whether to use the package's cheapest call or the one that its documentation shows, if they differ. It
+returns a function from (images, labels [N]) to adversarial images, or None if the package is not installed or lacks the
+attack. eps is 8/255 and alpha 1/255. No package has step l.l. by that name; it does not use labels, and the model is
+asked for the class, by the package or otherwise by its caller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EPS, ALPHA = 8 / 255, 1 / 255
 
 
 def reason_against(package: str) -> str | None:
-    """Why a package is not compared with: it cannot be imported. None where it can."""
+    """Why a package cannot be imported and compared; None if it can."""
     try:
         importlib.import_module(package)
     except ImportError as error:
@@ -30,13 +30,13 @@ def reason_against(package: str) -> str | None:
 
 
 def installed(package: str) -> bool:
-    """Whether it can be imported."""
+    """Whether a package can be imported."""
     return reason_against(package) is None
 
 
 @torch.no_grad()
 def least_likely(model: nn.Module, images: Tensor) -> Tensor:
-    """The class [N] of each of the images [N, C, H, W], as a caller asks for it."""
+    """The least likely class [N] of each image [N, C, H, W], as a caller would determine it."""
     classes: Tensor = model(images).argmin(dim=1)
     return classes
 
@@ -44,7 +44,7 @@ def least_likely(model: nn.Module, images: Tensor) -> Tensor:
 def torchattacks(model: nn.Module, attack: str, steps: int, images: Tensor, best: bool) -> Generate | None:
     """FGSM, for step l.l. targeted at the least likely class, and BIM.
 
-    Its own mode for that class looks for it in a Python loop over the examples; at best the caller gives the class.
+    Its own mode for that class finds it in a Python loop over the examples; the best call passes the class instead.
     """
     if not installed("torchattacks"):
         return None
@@ -64,7 +64,7 @@ def torchattacks(model: nn.Module, attack: str, steps: int, images: Tensor, best
 def foolbox(model: nn.Module, attack: str, steps: int, images: Tensor, best: bool) -> Generate | None:
     """FGSM, and its basic iterative attack without a random start; its FGSM has no targets.
 
-    A call of an attack asks the model once more, whether it succeeded; at best its method ``run`` is called alone.
+    Calling an attack runs the model once more to see whether it succeeded; the best call uses its method ``run``.
     """
     if not installed("foolbox") or attack == "step_ll":
         return None

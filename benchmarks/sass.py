@@ -1,4 +1,4 @@
-"""What a kernel's machine code costs: instructions for each pack of 16 bytes, fused operations, bytes in flight.
+"""Cost of a kernel's machine code: instructions per pack of 16 bytes, fused operations, bytes in flight.
 
 Counted from the SASS that cuobjdump prints, without a GPU. Instructions are counted along a path through the control
 flow, not in order of address, so that code which the compiler moved out of the way does not count:
@@ -46,7 +46,7 @@ class Instruction:
 
     @property
     def target(self) -> int | None:
-        """Where a branch or call goes."""
+        """Target address of a branch or call."""
         found = TARGET.search(self.operands) if self.name in ("BRA", "CALL") and ".DIV" not in self.opcode else None
         return int(found[1], 16) if found else None
 
@@ -83,7 +83,7 @@ def parsed(lines: Sequence[str]) -> list[Instruction]:
 
 
 class Code:
-    """The instructions of one kernel and what they cost.
+    """The instructions of one kernel and their cost.
 
     Args:
         lines: of cuobjdump -sass, of this kernel.
@@ -99,7 +99,7 @@ class Code:
         self._index = {block[0].address: i for i, block in enumerate(self.blocks)}
 
     def _starts(self) -> list[int]:
-        """Where basic blocks begin: at branches' and calls' targets, and behind what may not go on."""
+        """Starts of basic blocks: targets of branches and calls, and instructions after branches, calls and exits."""
         targets = {instruction.target for instruction in self.instructions}
         starts = {0}
         for i, instruction in enumerate(self.instructions):
@@ -110,13 +110,13 @@ class Code:
         return sorted(starts - {len(self.instructions)})
 
     def _after(self, block: int) -> list[int]:
-        """The blocks that may follow, the next one last."""
+        """The blocks that may follow, with the next one last."""
         last = self.blocks[block][-1]
         after = [self._index[last.target]] if last.name == "BRA" and last.target in self._index else []
         return [*after, block + 1] if last.goes_on and block + 1 < len(self.blocks) else after
 
     def _paths(self, start: int) -> dict[int, tuple[int, ...]]:
-        """For each block that can be reached: the shortest path to it, as the blocks before it; at least one."""
+        """The shortest path to each reachable block, as the (one or more) blocks before it."""
         paths: dict[int, tuple[int, ...]] = {}
         heap = [(len(self.blocks[start]), after, (start,)) for after in self._after(start)]
         heapq.heapify(heap)
@@ -137,7 +137,7 @@ class Code:
         return sum(len(self.blocks[block]) for block in path)
 
     def _through(self, block: int) -> tuple[int, ...]:
-        """The shortest path from the entry through the end of the block."""
+        """The shortest path from the entry to the end of the block."""
         return (*self._from_entry[block], block)
 
     def _wide(self, path: Sequence[int], name: str) -> int:
@@ -145,7 +145,7 @@ class Code:
 
     @cached_property
     def main_block(self) -> int | None:
-        """Its number, or None for a kernel without 16-byte accesses."""
+        """Index of the main block, or None for a kernel without 16-byte accesses."""
         for name in ("STG", "LDG"):
             found = {block: self._through(block) for block in self._from_entry if self._wide([block], name)}
             if found:
@@ -154,7 +154,7 @@ class Code:
 
     @property
     def packs(self) -> int:
-        """16-byte stores on the main path, or loads where the kernel has no such stores."""
+        """16-byte stores on the main path, or loads if the kernel has no such stores."""
         if self.main_block is None:
             return 0
         path = self._through(self.main_block)
@@ -162,26 +162,26 @@ class Code:
 
     @property
     def path_per_pack(self) -> float:
-        """Instructions on the main path, for each pack that it ends with."""
+        """Instructions on the main path per pack."""
         assert self.main_block is not None
         return self._length(self._through(self.main_block)) / self.packs
 
     @property
     def loop_per_pack(self) -> float:
-        """Instructions once around the main loop, for each pack; 0 without a loop."""
+        """Instructions of one pass through the main loop per pack; 0 without a loop."""
         assert self.main_block is not None
         return self._length(self._paths(self.main_block).get(self.main_block, ())) / self.packs
 
     @property
     def fused(self) -> int:
-        """Fused multiply-adds outside of the subroutines that are called, such as those for divisions."""
+        """Fused multiply-adds outside of called subroutines, such as those for divisions."""
         return sum(instruction.is_fused for block in self._from_entry for instruction in self.blocks[block])
 
     @property
     def bytes_in_flight(self) -> int:
-        """What the 16-byte loads on the main path ask for before the first use of what one of them brings.
+        """Bytes requested by 16-byte loads on the main path before the first use of a loaded value.
 
-        From the main block on, the path goes on to the next instruction where it can.
+        After the main block, the path continues to the next instruction where possible.
         """
         assert self.main_block is not None
         loading: set[int] = set()
@@ -196,7 +196,7 @@ class Code:
         return count
 
     def _from(self, main: int) -> list[Instruction]:
-        """The instructions of the main path and of the blocks behind it, each once."""
+        """The instructions of the main path and of the blocks after it, each once."""
         path = [*self._through(main)]
         while (after := self._after(path[-1])) and after[-1] not in path:
             path.append(after[-1])

@@ -1,4 +1,4 @@
-"""What travels between processes in an iteration, counted, and how long an iteration takes with it and without.
+"""Counts communication in a training iteration, and times iterations with and without it.
 
     python -m benchmarks.scaling
     torchrun --nproc-per-node=2 -m benchmarks.scaling
@@ -31,7 +31,7 @@ TALLY = 5  # numbers, in float64
 
 
 def main() -> None:
-    """Count and time, print on the main process."""
+    """Count and time; print on the main process."""
     options = _parser().parse_args()
     with process_group() as processes:
         table = Table("An iteration", ["", "", ""])
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 def build(
     options: argparse.Namespace, processes: Processes
 ) -> tuple[Trainer, Callable[[], AbstractContextManager[None]]]:
-    """A trainer on random images, and what keeps its gradients at home."""
+    """A trainer on random images, and a context that skips the exchange of gradients."""
     device = devices.resolve(device_name(options.device, processes))
     torch.manual_seed(0)
     model = models.create(options.model, num_classes=CLASSES, width=options.width)
@@ -70,8 +70,8 @@ def build(
 
 
 def counted(trainer: Trainer, options: argparse.Namespace, processes: Processes) -> list[list[str]]:
-    """Rows: what a generation and an iteration send."""
-    for _ in range(5):  # DDP arranges its buckets anew after the first
+    """Rows with the communication of generation and of an iteration."""
+    for _ in range(5):  # DDP rearranges its buckets after the first
         step(trainer)
     images, _ = next(iter(trainer.train_loader.epoch(0)))
     with Collectives() as generation:
@@ -87,7 +87,7 @@ def counted(trainer: Trainer, options: argparse.Namespace, processes: Processes)
 
 
 def _collectives(counts: Counter[tuple[str, int]]) -> list[str]:
-    """How many, and their bytes: the tally's numbers are float64, the others gradients in float32."""
+    """Number of collectives and their bytes; the tally is float64, gradients are float32."""
     size = sum(n * numbers * (8 if numbers == TALLY else 4) for (_, numbers), n in counts.items())
     kinds = Counter[str]()
     for (name, _), n in counts.items():
@@ -105,12 +105,12 @@ def timed(
     options: argparse.Namespace,
     processes: Processes,
 ) -> list[list[str]]:
-    """Rows: milliseconds of an iteration, as it is and with gradients that stay at home, in turns."""
+    """Rows with the time of an iteration, with and without the exchange of gradients, measured in turns."""
     seconds: dict[str, list[float]] = {"iteration": [], "without the exchange of gradients": []}
     for _ in range(options.steps):
         for name, context in zip(seconds, (nullcontext, local), strict=True):
             if not processes.alone:
-                dist.barrier()  # late from the last one is not late in this one
+                dist.barrier()  # a process that is late in one iteration must not delay the next
             start = time.perf_counter()
             with context():
                 step(trainer)

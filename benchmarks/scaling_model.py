@@ -1,10 +1,10 @@
-"""A model of an iteration's time against the number of GPUs, and what public figures say of it.
+"""A model of an iteration's time against the number of GPUs, compared with public figures.
 
     python -m benchmarks.scaling_model
 
     compute + max(0, latency log2 P + 2 (P - 1) / P * M / B - overlap) + stragglers
 
-Prints Markdown. Nothing here was measured by this package: the figures are others', the rest is arithmetic.
+Prints Markdown. Nothing here was measured with this package: the figures are public, the rest is arithmetic.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from benchmarks.harness import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What an iteration does on one GPU.
+    """The work of an iteration on one GPU.
 
     Args:
-        seconds: of its passes, with what an iteration costs whatever its minibatch.
-        gradient_bytes: that each process has to exchange.
-        overlap: seconds of these passes in which gradients travel already.
+        seconds: time of the passes, including the fixed cost of an iteration.
+        gradient_bytes: bytes of gradients that each process exchanges.
+        overlap: part of the passes, in seconds, during which gradients are already exchanged.
     """
 
     seconds: float
@@ -32,13 +32,13 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What lies between the GPUs.
+    """The network between the GPUs.
 
     Args:
-        bandwidth: bytes a second out of a machine, by all its network cards together: a ring of all GPUs leaves each
-            machine once. Of one machine, between two of its GPUs.
-        latency: seconds of one message; an all-reduce has log2 P in a row.
-        stragglers: seconds that the slowest of all is later than the mean.
+        bandwidth: bytes per second out of a machine, for all its network cards together, because a ring of all GPUs
+            leaves each machine once; within one machine, between two of its GPUs.
+        latency: seconds per message; an all-reduce has log2 P in a row.
+        stragglers: seconds by which the slowest process is later than the mean.
     """
 
     bandwidth: float = 400e9  # eight cards of 400 Gbit/s; NVLink has about as much
@@ -47,21 +47,21 @@ class Network:
 
 
 def all_reduce_seconds(gradient_bytes: float, gpus: int, network: Network) -> float:
-    """A ring's bytes and a tree's latency: the better of both, as NCCL's algorithms nearly are."""
+    """The bytes of a ring with the latency of a tree: the best of both, which NCCL's algorithms come close to."""
     if gpus == 1:
         return 0.0
     return network.latency * math.log2(gpus) + 2 * (gpus - 1) / gpus * gradient_bytes / network.bandwidth
 
 
 def step_seconds(work: Work, gpus: int, network: Network) -> float:
-    """Of an iteration on so many GPUs."""
+    """Time of an iteration on a number of GPUs."""
     exchange = all_reduce_seconds(work.gradient_bytes, gpus, network)
     return work.seconds + max(0.0, exchange - work.overlap) + network.stragglers * (gpus > 1)
 
 
 def hiding_bandwidth(work: Work, gpus: int, latency: float) -> float:
-    """Bytes a second out of a machine from which on no iteration waits for gradients; infinite where latencies alone
-    are longer than what they may hide behind."""
+    """Smallest bandwidth in bytes per second for which no iteration waits for gradients; infinite if the latencies
+    alone exceed the overlap."""
     left = work.overlap - latency * math.log2(gpus)
     return 2 * (gpus - 1) / gpus * work.gradient_bytes / left if left > 0 else math.inf
 
@@ -71,15 +71,15 @@ def hiding_bandwidth(work: Work, gpus: int, latency: float) -> float:
 
 @dataclass(frozen=True)
 class Public:
-    """ResNet-50 of MLPerf Training v4.0, as submitted for H100: images a second of each GPU."""
+    """ResNet-50 in MLPerf Training v4.0, as submitted for H100: images per second and GPU."""
 
     gpus: int
     minibatch: int
     images_per_s: float
 
 
-# Minibatches from the submitters' configurations: 3,200 images an iteration on 8 (of an earlier round) and 64 GPUs (of
-# another card), and 316 x 8 x 16 on 2,528.
+# Minibatches from the submitters' configurations: 3,200 images per iteration on 8 GPUs (from an earlier round) and on
+# 64 (with another card), and 316 x 8 x 16 on 2,528.
 MLPERF = (Public(8, 400, 7157), Public(64, 50, 4911), Public(2528, 16, 2730))
 RESNET50_GRADIENT = 2 * 25.6e6  # bytes: 25.6 million parameters in half precision
 
@@ -92,34 +92,34 @@ class Speed:
     image: float
 
     def seconds(self, minibatch: int) -> float:
-        """Of so many images."""
+        """Time for a minibatch."""
         return self.fixed + minibatch * self.image
 
 
 def fitted(one: Public, other: Public) -> Speed:
-    """The line through two figures, taking it that their gradients travelled while they computed."""
+    """The line through two figures, assuming that their gradients were exchanged during the passes."""
     times = [figure.minibatch / figure.images_per_s for figure in (one, other)]
     image = (times[0] - times[1]) / (one.minibatch - other.minibatch)
     return Speed(times[0] - image * one.minibatch, image)
 
 
 def backward_share(adversarial_share: float) -> float:
-    """Of an iteration's passes, the backward pass of training, in which gradients travel.
+    """Share of training's backward pass, in which gradients are exchanged, in all passes of an iteration.
 
-    In units of a forward pass: 3 of training, of which 2 backward; 2 of generation for each adversarial image.
+    In units of a forward pass: training takes 3, including 2 backward; generation takes 2 for each adversarial image.
     """
     return 2 / (3 + 2 * adversarial_share)
 
 
 def predicted(figure: Public, speed: Speed, network: Network) -> float:
-    """Images a second of each GPU."""
+    """Predicted images per second and GPU."""
     seconds = speed.seconds(figure.minibatch)
     work = Work(seconds=seconds, gradient_bytes=RESNET50_GRADIENT, overlap=backward_share(0) * seconds)
     return figure.minibatch / step_seconds(work, figure.gpus, network)
 
 
 def back_test() -> Table:
-    """Two figures fix the line of the passes, the third is predicted."""
+    """Fit the passes to two figures, and predict the third."""
     speed, network = fitted(*MLPERF[:2]), Network()
     table = Table(
         "Against MLPerf Training v4.0: ResNet-50 on H100",
@@ -156,13 +156,13 @@ INTERCONNECTS = {
 
 
 def inception(minibatch: int, speed: Speed) -> Work:
-    """Algorithm 1 with half of the minibatch adversarial: the passes of training and a third more."""
+    """Algorithm 1 with half of the minibatch adversarial: a third more than the passes of training."""
     seconds = speed.fixed + minibatch * speed.image * INCEPTION_TO_RESNET * 4 / 3
     return Work(seconds=seconds, gradient_bytes=INCEPTION_GRADIENT, overlap=backward_share(0.5) * seconds)
 
 
 def paper_run() -> Table:
-    """Modelled: Inception v3 adversarially on H100s."""
+    """Modelled: adversarial training of Inception v3 on H100s."""
     speed = fitted(*MLPERF[:2])
     table = Table(
         "Modelled: Inception v3, k = m / 2, on machines of 8 H100",
@@ -182,7 +182,7 @@ def paper_run() -> Table:
 
 
 def needed() -> Table:
-    """Modelled: what the network cards of a machine must carry."""
+    """Modelled: the bandwidth that the network cards of a machine need."""
     speed = fitted(*MLPERF[:2])
     table = Table(
         "Modelled: Gbit/s out of a machine from which on no iteration waits for gradients",

@@ -1,11 +1,10 @@
-"""Whole attacks, the network's passes included: ours beside other packages', in their default and in their best use.
+"""Whole attacks, including the network's passes: fastadv compared with other packages, in default and best use.
 
-Default: a model in evaluation mode, as it was made. Best: its parameters frozen by the caller, in channels_last, and
-called in the package's cheapest way.
-Everything is in one precision, float32, and on one device, a GPU where there is one. All make the same images: a test
-looks at that, too: at the pixels after one step; after ten, in which a rounding can grow to half of an untrained
-network's pixels, at what the attack gained. Rounds go on for 45 seconds, but for 3 rounds at least and 15 at most.
-FASTADV_BENCH_NETWORKS=small_cnn,ResNet-50 chooses networks.
+Default: a model in evaluation mode, otherwise unchanged. Best: parameters frozen by the caller, channels_last, and the
+package's cheapest call. Everything is in float32 and on one device, a GPU if there is one. All packages make the same
+images, which is also checked: by the pixels after one step, and after ten, when rounding can have changed half of an
+untrained network's pixels, by the gain of the attack. Rounds go on for 45 seconds, but at least 3 and at most 15.
+FASTADV_BENCH_NETWORKS=small_cnn,ResNet-50 selects networks.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from benchmarks.operators import Operators
 from benchmarks.peers import PEERS, Generate
 from fastadv import attacks, models
 
-QUANTUM = 0.05 if DEVICE.type == "cuda" else 0.0  # on the CPU a call is long enough to be timed alone
+QUANTUM = 0.05 if DEVICE.type == "cuda" else 0.0  # on a CPU, one call is long enough to be timed
 GENERATION = Table(
     "Generation of adversarial examples",
     [
@@ -38,12 +37,12 @@ GENERATION = Table(
         *("full-size operators", "full-size tensors", "peak MB"),
     ],
     notes=[
-        "torchattacks' default takes: so many times as long, in the same round. Forwards and backwards: of the network "
-        "in a call, counted at its convolutions; for weights: those of the backwards that computed a weight's gradient "
-        "as well, which nobody reads. Full-size: what reads or writes a tensor of the images' shape, and how many of "
-        "these are made, an iteration, besides the network's convolutions. Peak: of PyTorch's memory in a call, above "
-        "what was there before; NumPy's is not counted. What runs in a compiled function is not counted; a CUDA graph "
-        "replays what was."
+        "torchattacks' default takes: its time divided by that of the row, in the same round. Forwards and backwards: "
+        "passes of the network in a call, counted at its convolutions; for weights: backward passes that also "
+        "computed gradients of weights, which are not used. Full-size: operators per iteration that read or write a "
+        "tensor of the images' shape, and how many such tensors they allocate, apart from the network's convolutions. "
+        "Peak: PyTorch's memory in a call, in addition to what was allocated before, without NumPy's. Operators in a "
+        "compiled function are not counted; for a CUDA graph, those of its recording are."
     ],
 )
 TABLES.append(GENERATION)
@@ -52,13 +51,13 @@ ATTACKS = {"fgsm": 1, "step_ll": 1, "iter_basic": 10}  # steps
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and the images that it takes.
+    """A network and its images.
 
     Args:
-        make: the network.
-        side: of the images.
-        batch: how many of them for one step, and how many for ten, on a CPU.
-        compiled: attacks that are also timed with compile=True, which takes minutes for a large network.
+        make: makes the network.
+        side: height and width of the images.
+        batch: number of images for one step and for ten steps, on a CPU.
+        compiled: attacks also timed with compile=True, which takes minutes for a large network.
     """
 
     make: Callable[[], nn.Module]
@@ -77,7 +76,7 @@ if REHEARSAL:
 CHOSEN = os.environ.get("FASTADV_BENCH_NETWORKS", ",".join(CASES)).split(",")
 GENERATION.wanted += [(network, f"{attack}, {steps}") for network in CASES for attack, steps in ATTACKS.items()]
 COMPILED = "fastadv, best, fast=True, compile=True"
-# What reads and writes images for the network itself.
+# Operators of the network itself that read and write images.
 OF_THE_NETWORK = ("convolution", "convolution_backward")
 
 
@@ -87,7 +86,7 @@ def ours(model: nn.Module, attack: str, steps: int, **options: Any) -> Generate:
 
 
 class Bench:
-    """An attack on a network by every package: a call each, of the same work."""
+    """An attack on a network in every package: one call each, doing the same work."""
 
     def __init__(self, case: Case, attack: str, steps: int) -> None:
         torch.manual_seed(0)
@@ -120,11 +119,11 @@ class Bench:
         if generate is None:
             return
         if "fast=True" in name and name != COMPILED:
-            generate(x[:1], labels[:1])  # layers to fold are looked for once, which is no part of a call
+            generate(x[:1], labels[:1])  # finds the layers to fold, which happens once and is not part of a call
         self.calls[name] = lambda: generate(x, labels)
 
     def first(self, name: str) -> tuple[Tensor, list[str]]:
-        """A call's images [N, C, H, W], and the table's counts of what it ran, but for memory."""
+        """Make a call; returns its images [N, C, H, W] and the table's counts, except for memory."""
         if name == COMPILED:
             return self.calls[name](), [""] * 5
         with Operators(self.images) as counted:
@@ -153,7 +152,7 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
-    """Other packages warn of this and that."""
+    """Suppress the warnings of other packages."""
     warnings.simplefilter("ignore")
 
 

@@ -1,7 +1,7 @@
-"""Whole iterations of Algorithm 1 by step l.l., half of each minibatch adversarial, by option, on a GPU.
+"""Whole iterations of Algorithm 1 with step l.l. on half of each minibatch, by option, on a GPU.
 
-Beside each stands the fastest clean iteration of the same precision. Times are a caller's, the host's launches
-included. ``FASTADV_TEST_DEVICE=cpu`` rehearses it all at small sizes; its figures mean nothing.
+They are compared with the fastest clean iteration of the same precision. Times are a caller's, including the host's
+launches. ``FASTADV_TEST_DEVICE=cpu`` rehearses everything at small sizes; the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -34,27 +34,28 @@ ITERATIONS = Table(
         *("clean iterations (quartiles)", "floor", "rounds", "peak MB"),
     ],
     notes=[
-        "Clean iterations: the time over that of the fastest clean one of the same precision in the same round. Floor: "
-        "1 + 2 k / (3 m), a forward pass and two halves of a backward pass at one unit each, without BatchNorm folded, "
-        "which can go below it. float32 is PyTorch's default, in which a GPU's convolutions may use TF32; bfloat16 is "
-        "autocast. Peak: of the first three iterations, above what was allocated before."
+        "Clean iterations: the time divided by that of the fastest clean one of the same precision in the same round. "
+        "Floor: by pass count, 1 + 2 k / (3 m), with one unit each for a forward pass and the two halves of a backward "
+        "pass. Folding BatchNorm makes the attack's passes cheaper, so that a time can be lower. float32 is PyTorch's "
+        "default, in which a GPU's convolutions may use TF32; bfloat16 is autocast. Peak: memory of the first three "
+        "iterations, in addition to what was allocated before."
     ],
 )
 LAUNCHES = Table(
     "Launches of an iteration of training",
     ["network", "m", "k", "options", "kernels", "launches by the host", "waits"],
-    notes=["With the loader's. A graph is one launch of all its kernels. Waits: of the host for the device."],
+    notes=["Including the loader. A graph is one launch of all its kernels. Waits: of the host for the device."],
 )
 TABLES += [LAUNCHES, ITERATIONS]
 
 
 @dataclass(frozen=True)
 class Option:
-    """A row: what an iteration is told.
+    """A row of the table: the options of an iteration.
 
     Args:
-        name: in the table.
-        precision: of the passes.
+        name: name in the table.
+        precision: precision of the passes.
         config: further fields of TrainConfig.
         attack: options of the attack.
     """

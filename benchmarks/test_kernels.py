@@ -1,4 +1,4 @@
-"""Every operator on a GPU, against a copy of as many bytes and against what else one would call.
+"""Every operator on a GPU, compared with a copy of as many bytes and with alternatives.
 
 Ceilings: torch's own ``copy_`` of a large tensor, and its ``x + 0``, a kernel that computes, measured in the same
 rounds, in bytes read and written a second. A row's GB/s counts what the work itself needs to read and write, whatever a
@@ -29,7 +29,7 @@ pytestmark = [
 
 UNIT, IMAGENET = PixelSpace.unit(), PixelSpace.imagenet()
 DTYPES = [torch.float32, torch.bfloat16]
-# Over 256 MB in bfloat16, an ImageNet batch, and a CIFAR batch, which stays in the cache as it would behind a backward.
+# Over 256 MB in bfloat16, an ImageNet batch, and a CIFAR batch, which stays in the cache as after a backward pass.
 SHAPES = [(512, 3, 299, 299), (128, 3, 224, 224), (128, 3, 32, 32)]
 LOGITS = [(131_072, 1000), (256, 1000), (4096, 21_841)]
 if REHEARSAL:
@@ -56,37 +56,37 @@ TABLES.extend([STEPS, OTHERS, ROWS, TARGETS])
 
 @dataclass
 class Work:
-    """Variants of one piece of work, and the bytes that it needs to move."""
+    """Variants of the same work, and the bytes that it must move."""
 
     variants: dict[str, Callable[[], object]]
     bytes: int
 
 
 def random_images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Random data: zeros can be faster than what a network sees."""
+    """Random data, because zeros can be faster than real images."""
     return torch.rand(shape, device=DEVICE).to(dtype)
 
 
 def ceilings(nbytes: int) -> dict[str, Callable[[], object]]:
-    """What reads and writes as many bytes together and does no more: a copy, and the least that a kernel computes."""
+    """Upper bounds that read and write as many bytes: a copy, and a minimal kernel."""
     source = random_images((max(nbytes // 8, 1),), torch.float32)
     target = torch.empty_like(source)
     return {"copy": lambda: target.copy_(source), "x + 0": lambda: torch.add(source, 0, out=target)}
 
 
 def words(size: tuple[int, ...] | torch.dtype) -> str:
-    """A shape or a dtype as the tables name it."""
+    """A shape or a dtype as in the tables."""
     return str(size).removeprefix("torch.") if isinstance(size, torch.dtype) else " x ".join(map(str, size))
 
 
 @pytest.fixture(autouse=True)
-def compiled_anew() -> None:
-    """Each shape and dtype is compiled for itself: what is compiled for any shape may be slower."""
+def compiled_separately() -> None:
+    """Compile each shape and dtype separately, because code for any shape may be slower."""
     torch._dynamo.reset()
 
 
 def without_failures(variants: dict[str, Callable[[], object]], table: Table, what: str) -> dict[str, Callable]:
-    """The variants but for those that torch.compile fails on, of which the table gets a note."""
+    """The variants except those that torch.compile fails on, with a note in the table."""
     working = dict(variants)
     for name in [name for name in variants if "torch.compile" in name]:
         try:
@@ -99,7 +99,7 @@ def without_failures(variants: dict[str, Callable[[], object]], table: Table, wh
 
 
 def chosen(variants: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
-    """The fused variants, and the rivals that were asked for."""
+    """The fused variants and the selected alternatives."""
     compiled = {name: call for name, call in variants.items() if "torch.compile" in name}
     if RIVALS == "eager":
         return {name: call for name, call in variants.items() if name not in compiled}
@@ -107,7 +107,7 @@ def chosen(variants: dict[str, Callable[[], object]]) -> dict[str, Callable[[], 
 
 
 def measure(benchmark, table: Table, what: str, dtype: torch.dtype, work: Work) -> Interleaved:
-    """Rows of the variants, and of the ceilings at 256 MB or more, whose times are scaled to the work's bytes."""
+    """Measure the variants, and upper bounds at 256 MB or more with times scaled to the work's bytes."""
     least = 2**16 if REHEARSAL else 2**28
     nbytes = max(work.bytes, least)
     limits = ceilings(nbytes)
@@ -125,7 +125,7 @@ def measure(benchmark, table: Table, what: str, dtype: torch.dtype, work: Work) 
 
 
 def target(what: str, measured: Ratio, gate: float, goal: float, form: str, *, at_most: bool = False) -> None:
-    """A row of the targets: reported, never asserted."""
+    """Add a row to the targets, which are reported and never asserted."""
     better = (lambda a, b: a <= b) if at_most else (lambda a, b: a >= b)
     reached = "target" if better(measured.median, goal) else "gate" if better(measured.median, gate) else "no"
     median, low, high, *bounds = (
@@ -229,7 +229,7 @@ CHANNELS_LAST, EPS_ALONE = "sign step, channels_last, constants per channel", "e
 
 
 def against_reference(call: Callable, nbytes: int) -> Work:
-    """The operator alone, and the same in plain PyTorch, all of which is made on the device."""
+    """The operator, and the same in plain PyTorch on the device."""
 
     def eager() -> None:
         with DEVICE:
@@ -239,7 +239,7 @@ def against_reference(call: Callable, nbytes: int) -> Work:
 
 
 def other(case: str, dtype: torch.dtype) -> Work:
-    """An operator; its bytes are those that each of its passes needs."""
+    """An operator, with the bytes that its passes must move."""
     if case == EPS_ALONE:
         eps = torch.empty(1_000_000, dtype=dtype, device=DEVICE)
         return against_reference(lambda m: m.truncated_normal_(eps, seed=3), eps.nbytes)
@@ -297,7 +297,7 @@ def test_from_pixels(benchmark, shape: tuple[int, ...], layout: str, dtype: torc
 
 @torch.compile(fullgraph=True)
 def compiled_target_grad(logits: Tensor) -> tuple[Tensor, Tensor]:  # [N, K] -> [N], [N, K]
-    """The closed form, as one would write it for the compiler."""
+    """The closed form, as written for the compiler."""
     target = logits.argmin(dim=1)
     p = logits.float().softmax(dim=1)
     chosen = torch.arange(logits.shape[1], device=logits.device) == target[:, None]

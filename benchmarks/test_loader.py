@@ -1,4 +1,4 @@
-"""Images a second of the loaders, on the same JPEGs and as many threads or processes: DALI, torchvision, Pillow's way.
+"""Images per second of the loaders, on the same JPEGs with as many threads or processes: DALI, torchvision, Pillow.
 
 The images are made here, of ImageNet's usual size; FASTADV_BENCH_IMAGES names a folder with real ones (``CLASS/IMAGE``)
 instead. Each round reads them all by each loader, from the files to batches in memory, starting workers included. The
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def photograph(rng: np.random.Generator) -> bytes:
-    """500 x 375 pixels of smooth shapes with some grain, about 100 kB as ImageNet's files have."""
+    """500 x 375 pixels of smooth shapes with some noise, about 100 kB like ImageNet's files."""
     coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), np.float32)  # [375, 500, 3]
     grainy = smooth + rng.normal(0, 10, (375, 500, 1))
@@ -75,7 +75,7 @@ def photograph(rng: np.random.Generator) -> bytes:
 
 
 def opened(path: str) -> Image.Image:
-    """As torchvision's folders do it, but by the list of formats."""
+    """Decode like torchvision's ImageFolder, but restricted to the list of formats."""
     with open_image(Path(path).read_bytes()) as image:
         return image.convert("RGB")
 
@@ -113,7 +113,7 @@ def variants(source: ImageSource, folder: Path) -> dict[str, Callable[[], object
 
 
 def difference(source: ImageSource, *, train: bool) -> float:
-    """Mean over the first images, in grey levels, between what the two loaders make of them."""
+    """Mean difference between the two loaders on the first images, in grey levels."""
     options = {"space": PixelSpace.raw(), "train": train, "preprocessing": PREPROCESSING}
     ours, theirs = (kind(source, BATCH, **options) for kind in (DaliLoader, TorchvisionLoader))
     return float((next(iter(ours.epoch(0)))[0] - next(iter(theirs.epoch(0)))[0]).abs().mean())

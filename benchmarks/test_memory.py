@@ -1,4 +1,4 @@
-"""The memory that generation adds to a training step: at the peak, a gradient and a copy of the k examples at most.
+"""Memory that generation adds to a training step: at the peak, at most a gradient and a copy of the k examples.
 
 With ``fast=True`` an attack also keeps memory between the steps: the folded weights, and on a GPU what its captured
 iteration computes with.
@@ -35,15 +35,15 @@ MEMORY = Table(
         "kept between steps, MB",
     ],
     notes=[
-        "Allocated above what is there before the step, the weights' gradients among it: activations, and what "
-        "generation adds. Kept: what the attack allocated in its first steps and holds on to."
+        "Memory allocated in addition to what exists before the step, which includes the weights' gradients: "
+        "activations, and what generation adds. Kept: memory that the attack allocated in its first steps and holds."
     ],
 )
 TABLES.append(MEMORY)
 
 
 class Steps:
-    """Training steps of a network, whose weights' gradients are the same memory in each."""
+    """Training steps of a network that reuse the memory of the weights' gradients."""
 
     def __init__(self, network: str, attack: str, k: int, fast: bool, device: str) -> None:
         torch.manual_seed(0)
@@ -60,14 +60,14 @@ class Steps:
         self.task(self.images.copy_(self.images.clone()), self.labels).backward()
 
     def first(self) -> None:
-        """The steps in which an attack sees its images for the first time, captures its iteration, and replays it."""
+        """The steps in which an attack first sees its images, captures its iteration, and replays it."""
         for _ in range(3):
             self.step()
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_count_sees_a_tensor(device: str) -> None:
-    """And what is freed: two tensors in turn are one at a time."""
+    """Freed memory counts: of two tensors in turn, only one exists at a time."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 

@@ -1,4 +1,4 @@
-"""The fused step, and the fused normalisation, against eager PyTorch, torch.compile and the speed of memory.
+"""The fused step and the fused normalisation, compared with eager PyTorch, torch.compile and memory bandwidth.
 
 Ceiling: a stream that reads and writes as many bytes. Baselines: the operators that other packages launch for the same
 work. One benchmark times a round of all variants; the report has the medians and quartiles of times, and of what is
@@ -29,9 +29,9 @@ HEADER = [
 ITERATIVE = Table(
     "A step of an iterative attack",
     HEADER,
-    notes=["GB/s counts what the work itself needs: three reads and a write an element, whatever a variant moves."],
+    notes=["GB/s counts what the work itself needs, three reads and one write per element, whatever a variant moves."],
 )
-FIRST = Table("A single step from the clean image", HEADER, notes=["Two reads and a write an element."])
+FIRST = Table("A single step from the clean image", HEADER, notes=["Two reads and one write per element."])
 PIXELS = Table(
     "Decoded images to a model's input, in channels_last",
     HEADER,
@@ -44,7 +44,7 @@ Variants = dict[str, Callable[[], object]]
 
 
 def images(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
-    """Random data: zeros can be faster than what a network sees."""
+    """Random data, because zeros can be faster than real images."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
@@ -111,7 +111,7 @@ def first_variants(shape: tuple[int, ...], dtype: torch.dtype) -> Variants:
 
 
 def normalized(pixels: Tensor, dtype: torch.dtype) -> Tensor:
-    """As torchvision's ToDtype and Normalize do it."""
+    """The same as torchvision's ToDtype and Normalize."""
     mean, std = (torch.tensor(constants).view(3, 1, 1) for constants in (IMAGENET.mean, IMAGENET.std))
     return ((pixels.float() - mean) / std).to(dtype)
 
@@ -138,7 +138,7 @@ def pixels_variants(shape: tuple[int, ...], dtype: torch.dtype) -> Variants:
     }
 
 
-# Variants, table, and the bytes that an element of so many bytes needs to move.
+# Variants, table, and the bytes to move for an element of the given size.
 CASES = {
     "iterative": (iterative_variants, ITERATIVE, lambda size: 4 * size),
     "first": (first_variants, FIRST, lambda size: 3 * size),

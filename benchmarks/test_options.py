@@ -1,4 +1,4 @@
-"""What each option is worth to an attack on a GPU, in float32 and in bfloat16; test_iterations.py has training.
+"""The effect of each option on an attack on a GPU, in float32 and in bfloat16; test_iterations.py covers training.
 
 Times are a caller's, the host's launches included, which CUDA graphs save. ``FASTADV_TEST_DEVICE=cpu`` rehearses it all
 at small sizes where there is no GPU; its figures mean nothing.
@@ -57,7 +57,7 @@ TABLES += [LAUNCHES, OPTIONS]
 
 @dataclass(frozen=True)
 class Case:
-    """A network, how many images it takes, and their side. Inception v3 takes as many as in the paper."""
+    """A network, the number of images and their height. Inception v3 takes as many as in the paper."""
 
     network: str
     n: int
@@ -67,7 +67,7 @@ class Case:
         return self.network
 
     def make(self, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
-        """The same weights each time, in evaluation mode."""
+        """The network in evaluation mode, with the same weights each time."""
         torch.manual_seed(0)
         model = models.create(self.network, num_classes=CLASSES).eval().to(DEVICE)
         return model.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]
@@ -97,7 +97,7 @@ def ours(model: nn.Module, attack: str, **options: Any) -> Generate:
 
 
 class Variants:
-    """Calls of one attack on one network by name, all for the same images."""
+    """Named calls of one attack on one network, all with the same images."""
 
     def __init__(self, case: Case, precision: str = "float32") -> None:
         self.images = torch.rand(case.n, 3, case.side, case.side, device=DEVICE)  # [N, C, H, W]
@@ -107,7 +107,7 @@ class Variants:
         self._half = precision == "bfloat16"
 
     def add(self, name: str, make: Callable[[nn.Module], Generate | None], *, best: bool = False) -> None:
-        """A variant; one of a package that is not installed is left out."""
+        """Add a variant, unless its package is not installed."""
         generate = make(self.best if best else self.plain)
         images = self.last if best else self.images
         labels = torch.zeros(len(images), dtype=torch.int64, device=DEVICE)  # [N], not used by step l.l.
@@ -187,7 +187,7 @@ def test_further_attack(benchmark: Any, case: Case, attack: str, precision: str)
     measure_options(benchmark, case, attack, precision)
 
 
-# --- compiled, which comes last: what is left of the time is for it ---------------------------------------------------
+# --- compiled, last, with the remaining time ---------------------------------------------------
 
 too_long = pytest.mark.skipif(REHEARSAL, reason="a rehearsal compiles nothing: it would take minutes")
 

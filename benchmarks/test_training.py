@@ -1,9 +1,9 @@
-"""Iterations of Algorithm 1 beside the fastest clean iteration of the same trainer, and beside the floor.
+"""Iterations of Algorithm 1, compared with the fastest clean iteration of the same trainer and with the pass count.
 
-With forward, backward to the images and backward to the weights at one unit each, a clean iteration costs 3, and n
-gradients of k images add 2 n k / m: the floor is 1 + 2 n k / (3 m). The clean iteration gets every option that the
-adversarial one gets. What an iteration costs outside of the network is that of the same trainer on a hollow one. Rounds
-go on for 45 seconds, but for 3 rounds at least and 15 at most. FASTADV_BENCH_NETWORKS=small_cnn,ResNet-50 chooses
+With one unit each for the forward pass, the backward pass to the images and the one to the weights, a clean iteration
+costs 3, and n gradients of k images add 2 n k / m: the pass count, or floor, is 1 + 2 n k / (3 m). The clean iteration
+gets all options of the adversarial one. The cost outside of the network is that of the same trainer with a hollow
+network. Rounds go on for 45 seconds, but at least 3 and at most 15. FASTADV_BENCH_NETWORKS=small_cnn,ResNet-50 selects
 networks.
 """
 
@@ -32,10 +32,11 @@ TRAINING = Table(
         *("outside of the network, ms (quartiles)", "share (quartiles)", "rounds"),
     ],
     notes=[
-        "Clean iterations: the time over that of the fastest clean one in the same round. Floor: without BatchNorm "
-        "folded, which can go below it. Outside of the network: the same iteration of a model of the same layers that "
-        "calls none of them, returns some pixels as logits and zeros as the weights' gradients; the optimiser's step, "
-        "the loss and the folding of BatchNorm are in it. Share: of the iteration, in the same round."
+        "Clean iterations: the time divided by that of the fastest clean one in the same round. Floor: by pass count; "
+        "folding BatchNorm makes the attack's passes cheaper, so that a time can be lower. Outside of the network: "
+        "the same iteration with a model that has the same layers but calls none of them, and returns some pixels as "
+        "logits and zeros as the weights' gradients; it includes the optimiser's step, the loss and the folding of "
+        "BatchNorm. Share: of the iteration, in the same round."
     ],
 )
 OUTSIDE = Table(
@@ -45,9 +46,9 @@ OUTSIDE = Table(
         *("share (quartiles)", "rounds"),
     ],
     notes=[
-        "Outside: the same attack on a model of the same layers that calls none of them, and returns some pixels as "
-        "logits. Cutting those out and their gradient are in it: an upper bound. On a GPU its own time counts alone: "
-        "launches run ahead of it."
+        "Outside: the same attack on a model that has the same layers but calls none of them, and returns some pixels "
+        "as logits. Selecting these and their gradient are included, so it is an upper bound. On a GPU only device "
+        "time counts, because launches run ahead."
     ],
 )
 TABLES += [TRAINING, OUTSIDE]
@@ -55,7 +56,7 @@ TABLES += [TRAINING, OUTSIDE]
 
 @dataclass(frozen=True)
 class Case:
-    """A network, m, the side of its images, and the attacks that are timed without the fast options, too."""
+    """A network, m, the height of its images, and the attacks also timed without fast options."""
 
     name: str
     m: int
@@ -77,7 +78,7 @@ OUTSIDE.wanted += [(network,) for network in CASES]
 
 
 class Hollow(nn.Module):
-    """All layers of a network, none of which is called once emptied; logits [N, CLASSES] are the first pixels then."""
+    """All layers of a network; once emptied, it calls none and returns the first pixels as logits [N, CLASSES]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class Hollow(nn.Module):
 
 
 class _WithZeros(torch.autograd.Function):
-    """Logits as they are, and zeros as the gradient of every weight."""
+    """Passes logits through, with zeros as the gradient of every weight."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *weights: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class _WithZeros(torch.autograd.Function):
 
 
 def trainer(case: Case, attack: str, k: int, fast: bool, *, hollow: bool = False) -> Callable[[], object]:
-    """An iteration, of the network or of a hollow one."""
+    """An iteration with the network or a hollow one."""
     torch.manual_seed(0)
     options = {"steps": 10} if attack == "iter_ll" else {}
     config = TrainConfig(m=case.m, attack=AttackConfig(name=attack, k=k, options=options), fast=fast)

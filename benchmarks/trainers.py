@@ -1,4 +1,4 @@
-"""Trainers on random images, which are neither loaded nor saved: what an iteration costs besides its data."""
+"""Trainers on random images in memory, to time iterations without loading data."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CLASSES = 1000
 def random_trainer(
     model: nn.Module, config: TrainConfig, *, size: int, device: torch.device, processes: Processes = ALONE
 ) -> tuple[Trainer, Callable[[], AbstractContextManager[None]]]:
-    """A trainer of one iteration an epoch, and what keeps its gradients at home.
+    """A trainer with one iteration per epoch, and a context that skips the exchange of gradients.
 
     Args:
-        model: from images [m, 3, size, size] to logits [m, CLASSES].
-        config: m, accumulate, attack, precision, fast, channels_last, compile, capture; the optimiser is SGD,
-            whatever it says.
-        size: side of the images.
-        device: where they and the model are.
-        processes: that train together.
+        model: maps images [m, 3, size, size] to logits [m, CLASSES].
+        config: uses m, accumulate, attack, precision, fast, channels_last, compile and capture; the optimiser is
+            always SGD.
+        size: height and width of the images.
+        device: device of the images and the model.
+        processes: the processes that train together.
     """
     space = PixelSpace.symmetric()
     count = config.m * processes.world_size * config.accumulate

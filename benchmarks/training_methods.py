@@ -1,4 +1,4 @@
-"""What each way of training costs and what it is worth: one network, one data set, as many training examples for all.
+"""Cost and robustness of each way of training, with the same network, data set and number of training examples.
 
     python -m benchmarks.training_methods --out FILE
     python -m benchmarks.training_methods --data-set fashion_mnist --data DIR --limit 10000 --epochs 4 --out FILE
@@ -32,7 +32,7 @@ TEST_BATCH = 256
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Count, time, train and attack; write the table."""
+    """Count passes, time, train and attack; write the table."""
     options = _parser().parse_args(argv)
     if options.epochs % options.replays:
         sys.exit(f"--epochs must be a multiple of --replays, {options.replays}, got {options.epochs}")
@@ -65,23 +65,23 @@ def main(argv: list[str] | None = None) -> None:
         times = costs.ratio(way.name, ways[0].name).text
         seen = [_epochs(options.epochs, way.replays), f"{updates:,}", f"{updates * options.m:,}"]
         table.rows.append([way.name, *seen, *passes, seconds, times, *accuracies(bench, model, options.eps)])
-        options.out.write_text(f"{head}\n\n{table.markdown()}\n")  # what there is, should the time be cut short
+        options.out.write_text(f"{head}\n\n{table.markdown()}\n")  # everything so far, in case the time runs out
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_methods", description=__doc__)
     parser.add_argument("--data-set", default="digits", choices=[name for name in data.names() if name != "imagenet"])
-    parser.add_argument("--data", metavar="DIR", help="its folder; digits needs none")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set; not needed for digits")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table, in Markdown")
-    parser.add_argument("--limit", type=int, help="training examples, the first ones; all unless given")
-    parser.add_argument("--test-limit", type=int, default=1000, help="test examples, the first ones")
-    parser.add_argument("--epochs", type=int, default=20, help="how often each example is trained on")
-    parser.add_argument("--replays", type=int, default=4, help="of free training")
+    parser.add_argument("--limit", type=int, help="number of training examples, from the first; default: all")
+    parser.add_argument("--test-limit", type=int, default=1000, help="number of test examples, from the first")
+    parser.add_argument("--epochs", type=int, default=20, help="number of times that each example is trained on")
+    parser.add_argument("--replays", type=int, default=4, help="replays of free training")
     parser.add_argument("--minibatch", dest="m", type=int, default=128)
     parser.add_argument("--eps", type=float, default=16, help="in pixel values of [0, 255]")
-    parser.add_argument("--width", type=float, default=1.0, help="of small_cnn")
-    parser.add_argument("--lr", type=float, default=0.002, help="of AdamW, down to 0 by a cosine")
-    parser.add_argument("--rounds", type=int, default=15, help="in which iterations are timed, of all ways in turn")
+    parser.add_argument("--width", type=float, default=1.0, help="width of small_cnn")
+    parser.add_argument("--lr", type=float, default=0.002, help="learning rate of AdamW, decayed to 0 by a cosine")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of timing, in which all ways take turns")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     return parser
@@ -95,10 +95,10 @@ class Method:
     """A way of training.
 
     Args:
-        name: as the table has it.
-        task: makes its task for a network.
-        replays: how often a minibatch comes in turn; the epochs are as many times fewer.
-        half: whether the network's passes are in bfloat16's autocast, as by ``--precision bfloat16``.
+        name: name in the table.
+        task: makes the task for a network.
+        replays: how often each minibatch is repeated; there are correspondingly fewer epochs.
+        half: whether the network runs in bfloat16 autocast, as with ``--precision bfloat16``.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Method:
 
 
 def methods(options: argparse.Namespace) -> list[Method]:
-    """Standard training first; all others at the same eps, which Algorithm 1 draws about."""
+    """Standard training first; all others use the same eps, or for Algorithm 1 a distribution scaled to it."""
     m, eps = options.m, options.eps
 
     def mixture(attack: str, k: int, **more: object) -> Callable[[nn.Module], Task]:
@@ -136,7 +136,7 @@ def methods(options: argparse.Namespace) -> list[Method]:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all ways have in common: the images, and how a network and its optimiser begin."""
+    """What all ways share: the images, and the initial network and optimiser."""
 
     train: data.ImageSet
     test: data.ImageSet
@@ -145,24 +145,24 @@ class Bench:
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Bench:
-        """As the command line has it."""
+        """From command line options."""
         images = data.load(options.data_set, options.data)
         train, test = _first(images.train, options.limit), _first(images.test, options.test_limit)
         return cls(train, test, devices.resolve(options.device), options)
 
     def network(self) -> nn.Module:
-        """The same weights each time, in training mode."""
+        """A network in training mode, with the same initial weights each time."""
         torch.manual_seed(self.options.seed)
         channels, classes = self.train.images.shape[1], len(self.train.classes)
         model = models.create("small_cnn", num_classes=classes, in_channels=channels, width=self.options.width)
         return model.to(self.device)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW, as the recipes for small images have it."""
+        """AdamW, as in the recipes for small images."""
         return torch.optim.AdamW(model.parameters(), lr=self.options.lr, weight_decay=0.0)
 
     def loader(self) -> data.TensorLoader:
-        """Of the training images, shuffled."""
+        """A shuffled loader of the training images."""
         return data.TensorLoader(self.train, self.options.m, space=SPACE, seed=self.options.seed, device=self.device)
 
 
@@ -174,7 +174,7 @@ def _first(images: data.ImageSet, limit: int | None) -> data.ImageSet:
 
 
 def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
-    """For each example of an iteration: forwards, backwards to the weights, and backwards to the images alone."""
+    """Passes per example of an iteration: forward, backward to the weights, and backward to the images only."""
     model = bench.network()
     task, optimizer = way.task(model), bench.optimizer(model)
     images, labels = next(bench.loader().epoch(0))
@@ -196,7 +196,7 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
 
 
 def timed(bench: Bench, ways: list[Method], rounds: int) -> Interleaved:
-    """An iteration on the same minibatch, all ways in turn."""
+    """Time an iteration on the same minibatch, with all ways in turns."""
     images, labels = next(bench.loader().epoch(0))
 
     def iteration(way: Method) -> Callable[[], None]:
@@ -214,7 +214,7 @@ def timed(bench: Bench, ways: list[Method], rounds: int) -> Interleaved:
 
 
 def train(bench: Bench, way: Method, epochs: int) -> tuple[nn.Module, int]:
-    """The network after each example was trained on ``epochs`` times, and how often its weights changed."""
+    """Train on each example ``epochs`` times; returns the network and the number of weight updates."""
     model = bench.network()
     task, optimizer = way.task(model), bench.optimizer(model)
     loader = Replayed(bench.loader(), way.replays)
@@ -228,7 +228,7 @@ def train(bench: Bench, way: Method, epochs: int) -> tuple[nn.Module, int]:
 
 
 def accuracies(bench: Bench, model: nn.Module, eps: float) -> list[str]:
-    """On clean test images and under each attack, with 95 % intervals."""
+    """Accuracy on clean test images and under each attack, with 95 % intervals."""
     loader = data.TensorLoader(bench.test, TEST_BATCH, space=SPACE, shuffle=False, drop_last=False, device=bench.device)
     counts = [evaluate(model, loader.epoch(0), space=SPACE)]
     for name, more in ATTACKS.items():
@@ -255,12 +255,12 @@ def _per_thousand(timing: Timing, m: int) -> str:
 def _notes(options: argparse.Namespace, bench: Bench) -> str:
     eps, most = f"{options.eps:g}", f"{2 * options.eps:g}"
     return (
-        f"small_cnn of width {options.width:g}, m = {options.m}, AdamW, learning rate {options.lr:g} and down to 0 by "
-        f"a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws its own from "
-        f"|N(0, {eps})| on [0, {most}], and has lambda = 0.3. Passes are those of an iteration for each of its "
-        f"examples. Seconds: median and quartiles of {options.rounds} rounds, in which all take turns; of standard: in "
-        f"the same round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals are of these images, "
-        f"not of the training, which was run once, with seed {options.seed}."
+        f"small_cnn of width {options.width:g}, m = {options.m}, AdamW with a learning rate of {options.lr:g}, decayed "
+        f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws eps "
+        f"from |N(0, {eps})| truncated to [0, {most}], with lambda = 0.3. Passes are per example of an iteration. "
+        f"Seconds: median and quartiles of {options.rounds} rounds, in which all ways take turns; of standard: the "
+        f"ratio within a round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals account for the "
+        f"sampling of these images, but not for the training, which was run once, with seed {options.seed}."
     )
 
 

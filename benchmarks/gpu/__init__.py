@@ -1,1 +1,1 @@
-"""What a GPU can show, in parts: ``python -m benchmarks.gpu``."""
+"""Tests and benchmarks on a GPU, in parts: ``python -m benchmarks.gpu``."""

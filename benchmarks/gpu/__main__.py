@@ -1,31 +1,32 @@
-"""What a GPU can show, in parts in the order of their worth.
+"""Tests and benchmarks on a GPU, in parts ordered by importance.
 
     python -m benchmarks.gpu [--parts first] [--rehearse] [--out DIR]       (or: make gpu PARTS=second)
 
 first       480 s: versions, smoke, trainer, tests, bandwidth, iterations, ncu
 second      240 s, after it: versions, failed, compiled, memcheck
 
-versions    what there is; builds the extension first where it is not there, or has no kernels for this GPU
+versions    hardware and versions; builds the extension first if it is missing or has no kernels for this GPU
 smoke       every operator in four dtypes, on its stream and in a graph; errors and failed recordings
-trainer     create_trainer, plain, fast, in bfloat16 and resumed, and training in a process group of one
-tests       all other tests of a GPU, in six processes
-bandwidth   the operators' speed beside a copy's, and beside other packages'
-iterations  whole iterations of ResNet-50 and Inception v3 by option, beside clean ones
+trainer     create_trainer: plain, fast, in bfloat16 and resumed; training in a process group of one
+tests       all other GPU tests, in six processes
+bandwidth   the operators' speed, compared with a copy and with other packages
+iterations  whole iterations of ResNet-50 and Inception v3 by option, compared with clean ones
 ncu         five operators' kernels under Nsight Compute
-failed      what failed before, by the summary in DIR
-compiled    the operators' speed beside torch.compile's
-memcheck    some of the operators' tests under compute-sanitizer: errors of memory
+failed      what failed before, according to the summary in DIR
+compiled    the operators' speed, compared with torch.compile
+memcheck    some of the operators' tests under compute-sanitizer: memory errors
 racecheck   the same: races in shared memory
-attacks     whole attacks beside other packages, training iterations beside the floor, launches, and each option's worth
-imagenette  Inception v3 trained as usual and adversarially on Imagenette, and attacked (--imagenette)
+attacks     attacks compared with other packages, iterations compared with the pass count, launches, and each option
+imagenette  Inception v3 on Imagenette with standard and adversarial training, and attacked (--imagenette)
 curves      cost against k, iterations, m, pixels, classes and draws
 methods     cost and robustness of Algorithm 1, free, fast and PGD training (--fashion-mnist)
 
-Each part runs in processes of its own and within its limit, and writes DIR/PART.md; DIR/summary.json is written anew
-after each, so that a run that is killed leaves what it had. A part that fails or is stopped is reported with its last
-lines, and the others run. The exit status is 0 if none was. torch >= 2.11, pytest, pytest-xdist, pytest-timeout,
-pytest-benchmark, torchvision and timm are needed, and no network; attacks compares with the packages that are there,
-and imagenette needs the extra [train]. --rehearse runs it all on the CPU, at small sizes; its figures mean nothing.
+Each part runs in its own processes and within its time limit, and writes DIR/PART.md. DIR/summary.json is updated after
+each, so that a run that is killed leaves its results. A part that fails or is stopped is reported with its last lines,
+and the other parts run. The exit status is 0 if all succeeded. Required: torch >= 2.11, pytest, pytest-xdist,
+pytest-timeout, pytest-benchmark, torchvision and timm, but no network access. attacks compares with the packages that
+are installed, and imagenette needs the extra [train]. --rehearse runs everything on the CPU at small sizes; its figures
+mean nothing.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ from benchmarks.gpu.processes import NO_TIME, ROOT, Deadline, run
 from benchmarks.gpu.summary import RUNNING, Entry, Summary
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
-REHEARSAL = 1800  # seconds of a part, on whatever machine
+REHEARSAL = 1800  # seconds per part, on any machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts; 0 if all were right."""
+    """Run the parts; returns 0 if all succeeded."""
     options = _parser().parse_args(argv)
     mistake = _mistake_in(options)
     if mistake is not None:
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_parts(names: Sequence[str], seconds: float, setting: Setting, folder: Path) -> bool:
-    """Run parts within so many seconds, the first of which says what there is; whether all were right."""
+    """Run parts within a number of seconds, beginning with ``versions``; returns whether all succeeded."""
     summary = Summary(folder)
     setting = replace(setting, failed=tuple(entry for entry in summary.entries.values() if entry.wrong))
     summary.forget(names)
@@ -78,7 +79,7 @@ def run_parts(names: Sequence[str], seconds: float, setting: Setting, folder: Pa
         findings = run_part(name, whole, setting, summary)
         if name == "versions":
             machine = "\n\n".join(findings.tables)
-            if not setting.rehearsal:  # what building took is not the others' to lose
+            if not setting.rehearsal:  # the build does not count against the other parts
                 whole = Deadline(time.monotonic() + seconds - PARTS[name].seconds)
         print(f"written to {write(folder / f'{name}.md', PARTS[name], machine, findings)}", flush=True)
         right &= findings.right
@@ -89,7 +90,7 @@ def run_parts(names: Sequence[str], seconds: float, setting: Setting, folder: Pa
 
 
 def run_part(name: str, whole: Deadline, setting: Setting, summary: Summary) -> Findings:
-    """One of them, and its entry in the summary; until it ends the entry says that it runs."""
+    """Run a part and write its entry in the summary, which says "running" until the part ends."""
     begun, start = datetime.datetime.now().isoformat(" ", "seconds"), time.monotonic()
     limit = whole.share(REHEARSAL if setting.rehearsal else PARTS[name].seconds)
     entry = Entry(name, RUNNING, begun, round(max(limit, 0)))
@@ -112,7 +113,7 @@ def run_part(name: str, whole: Deadline, setting: Setting, summary: Summary) -> 
 
 
 def _found(part: Part, setting: Setting) -> Findings:
-    """What a part finds; an error of its own is reported as a command's is, and the others run."""
+    """Run a part; an exception is reported like a failed command, and the other parts run."""
     try:
         return part.run(setting)
     except Exception as error:
@@ -122,12 +123,12 @@ def _found(part: Part, setting: Setting) -> Findings:
 
 
 def write(path: Path, part: Part, machine: str, findings: Findings) -> Path:
-    """The file of a part, and its figure."""
+    """Write the file of a part and its figure."""
     checks = "\n".join(f"- {check}" for check in findings.checks)
     text = [f"# {part.title}", machine or f"- date: {datetime.date.today()}", "## Checks", checks]
     for name, lines in findings.last_lines.items():
         text += [f"Last lines of {name}:", "\n".join(["```text", *lines, "```"])]
-    if part is not PARTS["versions"]:  # whose table is the machine
+    if part is not PARTS["versions"]:  # whose table describes the machine
         text += findings.tables
     if findings.figure is not None:
         path.with_suffix(".svg").write_text(findings.figure)
@@ -144,13 +145,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--parts", type=_names, default=["first"], metavar="A,B,...", help="of those above (default: first)")
-    add("--build", action="store_true", help="build the extension anew, for this GPU alone")
-    add("--wheels", type=Path, metavar="DIR", help="packages to use besides those installed here, without installing")
-    add("--imagenette", type=Path, metavar="PATH", help="its images: a folder with train/ and val/, or a tar archive")
-    add("--fashion-mnist", type=Path, metavar="DIR", help="its files, for methods; scikit-learn's digits unless given")
-    add("--rehearse", action="store_true", help="on the CPU, at small sizes")
-    add("--out", type=Path, default=RESULTS, metavar="DIR", help="for what is found (default: benchmarks/results/gpu)")
+    add(
+        "--parts",
+        type=_names,
+        default=["first"],
+        metavar="A,B,...",
+        help="parts or groups from the list above (default: first)",
+    )
+    add("--build", action="store_true", help="rebuild the extension, for this GPU only")
+    add("--wheels", type=Path, metavar="DIR", help="wheels to use in addition to installed packages")
+    add("--imagenette", type=Path, metavar="PATH", help="a folder with train/ and val/, or a tar archive")
+    add("--fashion-mnist", type=Path, metavar="DIR", help="its files, for methods (default: digits)")
+    add("--rehearse", action="store_true", help="run on the CPU at small sizes")
+    add("--out", type=Path, default=RESULTS, metavar="DIR", help="output folder (default: benchmarks/results/gpu)")
     return parser
 
 
@@ -164,7 +171,7 @@ def _names(text: str) -> list[str]:
 
 
 def _chosen(names: Sequence[str]) -> tuple[list[str], float]:
-    """The parts, groups written out, and the seconds of them all; ``versions`` always comes first."""
+    """The parts, with groups expanded and ``versions`` first, and the seconds for all of them."""
     parts, seconds = ["versions"], 0.0
     for name in names:
         parts += GROUPS[name].parts if name in GROUPS else [name]
@@ -173,7 +180,7 @@ def _chosen(names: Sequence[str]) -> tuple[list[str], float]:
 
 
 def _mistake_in(options: argparse.Namespace) -> str | None:
-    """What keeps the command from running, known before anything is done."""
+    """A mistake in the options, found before anything is done; None if there is none."""
     for option in ("wheels", "fashion_mnist"):
         folder = getattr(options, option)
         if folder is not None and not folder.is_dir():
@@ -195,10 +202,10 @@ def _setting(options: argparse.Namespace) -> Setting:
 
 
 def install(wheels: Path, folder: str) -> bool:
-    """Make the packages in some wheels importable here and for all commands, and leave those that are installed alone.
+    """Make the packages in wheels importable here and in all commands, without changing installed packages.
 
-    Without what they depend on, which must be among them or installed in any version: some peers ask for versions of
-    years ago.
+    Dependencies are not resolved and must be among the wheels or installed in any version, because some packages
+    require versions that are years old.
     """
     files = sorted(map(str, wheels.absolute().glob("*.whl")))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", folder, *files]
@@ -211,7 +218,7 @@ def install(wheels: Path, folder: str) -> bool:
 
 
 def end_when_terminated() -> None:
-    """Let a termination end the part that runs: by itself it would leave the part's processes running."""
+    """On SIGTERM, exit through Python, so that the processes of the running part are ended as well."""
 
     def end(number: int, frame: object) -> NoReturn:
         sys.exit(128 + number)

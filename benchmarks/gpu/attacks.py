@@ -1,4 +1,4 @@
-"""Whole attacks beside other packages', iterations of training beside the floor, and what each option is worth."""
+"""Whole attacks compared with other packages, training iterations with the pass count, and the effect of options."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from benchmarks.gpu.part import Findings, Setting, benchmark
 from benchmarks.peers import reason_against
 
 PACKAGES = ("torchattacks", "foolbox", "art", "cleverhans")
-SECONDS = {"training": 130, "generation": 160, "options": 480}  # the last one has what is left
+SECONDS = {"training": 130, "generation": 160, "options": 480}  # the last one gets the remaining time
 
 
 def attacks(setting: Setting) -> Findings:
-    """Run the three benchmarks, each with a limit of its own: one that is slow leaves the others their time."""
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # foolbox imports what asks for git, and does not use it
+    """Run three benchmarks, each with its own limit, so that a slow one does not take the others' time."""
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # foolbox imports a package that looks for git
     findings = Findings()
     reasons = [reason for package in PACKAGES if (reason := reason_against(package)) is not None]
     if reasons:

@@ -1,4 +1,4 @@
-"""How cost grows with work, and what each way of training costs and is worth."""
+"""Cost against work, and cost and robustness of each way of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FASHION_MNIST = ["--limit", "10000", "--epochs", "4"]
 
 
 def curves(setting: Setting) -> Findings:
-    """The curves of benchmarks.cost_curves."""
+    """Run benchmarks.cost_curves."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rounds = ["--rounds", "2"] if setting.rehearsal else []
@@ -26,7 +26,7 @@ def curves(setting: Setting) -> Findings:
 
 
 def methods(setting: Setting) -> Findings:
-    """The table of benchmarks.training_methods: Fashion-MNIST's where its folder is given, else digits'."""
+    """Run benchmarks.training_methods on Fashion-MNIST if its folder is given, otherwise on digits."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "methods.md"
         data = ["--data-set", "fashion_mnist", "--data", str(setting.fashion_mnist), *FASHION_MNIST]
@@ -35,7 +35,7 @@ def methods(setting: Setting) -> Findings:
 
 
 def _written(setting: Setting, module: str, words: list[str], report: Path) -> Findings:
-    """Of a module of the benchmarks: the report that it writes, with as much as it had by its limit."""
+    """Run a benchmark module and collect its report, as far as it got within its limit."""
     findings = Findings()
     command = [sys.executable, "-m", f"benchmarks.{module}", *words]
     done = run(module, command, setting.limit(480), FASTADV_TEST_DEVICE=setting.device)

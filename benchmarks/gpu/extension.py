@@ -1,4 +1,4 @@
-"""The extension, built in place for this machine's GPU alone: ``python -m benchmarks.gpu.extension``."""
+"""Builds the extension in place, for this machine's GPU only: ``python -m benchmarks.gpu.extension``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from benchmarks.gpu.processes import ROOT, Done, run
 
-SECONDS = 180  # of a build, which comes before the parts and takes nothing of their time
+SECONDS = 180  # limit for the build, which runs before the parts and does not count against their time
 
 
 def build() -> Done:
-    """In a process of its own, which asks the GPU for its architecture."""
+    """Build in a separate process, which asks the GPU for its architecture."""
     return run("build", [sys.executable, "-m", "benchmarks.gpu.extension"], SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Inception v3 on ten classes of ImageNet, trained as usual and adversarially by the commands that a user has."""
+"""Inception v3 on ten classes of ImageNet, with standard and adversarial training by the commands for users."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from benchmarks.gpu.processes import NO_TIME, Done, run
 from benchmarks.harness import Table
 
 COMMAND = [sys.executable, "-m", "fastadv"]
-TRAININGS = ("adversarial", "standard")  # the longer one first: each has half of the time that is left
-EVALUATION = 75  # seconds that are kept for it
+TRAININGS = ("adversarial", "standard")  # the longer one first; each gets half of the remaining time
+EVALUATION = 75  # seconds reserved for it
 TRIAL = 2  # epochs: the first chooses kernels and records graphs, the second is measured
-SPARE = 0.9  # of its time is what a training is planned for, since no epoch takes quite what another took
+SPARE = 0.9  # share of its time that a training is planned for, because epochs vary
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the run is.
+    """The size of the run.
 
     Args:
         side: of the images.
@@ -55,7 +55,7 @@ TINY = Sizes(
 
 @dataclass(frozen=True)
 class Job:
-    """What all commands have in common: images in ``root``, and runs in ``folder``."""
+    """What all commands share: images in ``root``, and runs in ``folder``."""
 
     setting: Setting
     sizes: Sizes
@@ -63,7 +63,7 @@ class Job:
     folder: Path
 
     def train(self, name: str, *, epochs: int, clean: bool = False, start_after: int = 0) -> list[str]:
-        """``fastadv train`` in bfloat16, with the fast options, channels_last among them."""
+        """The command ``fastadv train`` in bfloat16 with the fast options, which include channels_last."""
         sizes = self.sizes
         data = {"--data.name": "imagenet", "--data": self.root, "--data.size": sizes.side, "--data.least_area": 0.25}
         model = {"--data.space": "symmetric", "--model.name": "inception_v3", "--m": sizes.m, "--label_smoothing": 0.1}
@@ -76,17 +76,17 @@ class Job:
         return [*COMMAND, "train", "--data.flip", "--fast", *options, *sizes.options]
 
     def shown(self, words: list[str]) -> str:
-        """A command as somebody else would type it."""
+        """A command as a user would type it."""
         text = shlex.join(["fastadv", *words[len(COMMAND) :]])
         return text.replace(str(self.root), "DIR").replace(str(self.folder), "runs")
 
     def for_each(self, trainings: int) -> float:
-        """Seconds that so many trainings have each."""
+        """Seconds for each of a number of trainings."""
         return (self.setting.limit(480) - EVALUATION) / trainings
 
 
 def imagenette(setting: Setting) -> Findings:
-    """Train both networks for as many epochs as there is time for, and attack them by step l.l."""
+    """Train both networks for as many epochs as time permits, and attack them with step l.l."""
     findings = Findings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -98,21 +98,21 @@ def imagenette(setting: Setting) -> Findings:
 
 
 def _add(findings: Findings, done: Done, *, may_be_stopped: bool = True) -> None:
-    """The outcome of a command, and the options that it warned to have left out."""
+    """Add the outcome of a command, and the options that it skipped with a warning."""
     findings.add(done, may_be_stopped=may_be_stopped)
     left_out = re.findall(r"^.*(?:runs|goes on) without .*$", done.output, re.MULTILINE)
     findings.checks += [f"{done.name}: {line.strip()}" for line in dict.fromkeys(left_out)]
 
 
 def images(setting: Setting, folder: Path) -> Path:
-    """The folder with train/ and val/: the one that was given, the archive's, or for a rehearsal one of made images."""
+    """The folder with train/ and val/: as given, from the archive, or with generated images for a rehearsal."""
     given = setting.imagenette
     if given is None:
         return _made_images(folder)
     if given.is_dir():
         return given
     with tarfile.open(given) as archive:
-        # Not an argument: Python before 3.11.4, or 3.10.12, does not know of filters.
+        # Not as an argument: Python before 3.11.4 or 3.10.12 has no filters.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(folder)
     return folder if (folder / "train").is_dir() else next(folder.iterdir())
@@ -134,7 +134,7 @@ def _made_images(folder: Path) -> Path:
 
 
 def _trial(findings: Findings, job: Job) -> int | None:
-    """How many epochs both trainings have time for; None where it failed."""
+    """Run a trial; returns how many epochs both trainings have time for, or None if it failed."""
     trial = run(f"trial of {TRIAL} epochs", job.train("trial", epochs=TRIAL), job.setting.limit(150))
     _add(findings, trial, may_be_stopped=False)
     loader = re.search(r"data\.loader auto: (.*)", trial.output)
@@ -151,13 +151,13 @@ def _trial(findings: Findings, job: Job) -> int | None:
 
 
 def seconds_of_an_epoch(run_dir: Path) -> float:
-    """Between a run's last two checkpoints, which are an epoch apart."""
+    """Seconds between a run's last two checkpoints, which are an epoch apart."""
     *_, before, last = sorted(path.stat().st_mtime for path in run_dir.glob("checkpoints/step-*"))
     return last - before
 
 
 def _train(findings: Findings, job: Job, epochs: int) -> list[str]:
-    """The names of the runs that there are."""
+    """Train; returns the names of the runs that exist."""
     table = Table(
         "Training",
         ["training", f"epochs, of {epochs}", "images/s", "waiting for data, of an iteration's time"],
@@ -180,18 +180,18 @@ def _train(findings: Findings, job: Job, epochs: int) -> list[str]:
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """The records of a run, one a line."""
+    """The log records of a run."""
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
 
 
 def speed(log: list[dict[str, Any]]) -> list[str]:
-    """Epochs done, images/s, and the share of the time that iterations waited for data, from a run's records."""
+    """Epochs done, images/s, and the share of time that iterations waited for data, from a run's log."""
     steps = [record for record in log if "images_per_s" in record]
     steady = [record for record in steps if record["epoch"] > 1] or steps
     done = sum("test_accuracy" in record for record in log)
     if not steady:
         return [str(done), "", ""]
-    # As many images each, so the time of a record is as its inverse rate.
+    # All records cover equally many images, so their times are proportional to the inverse rates.
     seconds = [1 / record["images_per_s"] for record in steady]
     waited = sum(record["data_wait"] * time for record, time in zip(steady, seconds, strict=True))
     return [str(done), f"{len(seconds) / sum(seconds):,.0f}", f"{waited / sum(seconds):.1%}"]
@@ -201,7 +201,7 @@ def speed(log: list[dict[str, Any]]) -> list[str]:
 
 
 def _evaluate(findings: Findings, job: Job, runs: list[str]) -> None:
-    """Clean and under step l.l.; standard training first, as in the paper's tables."""
+    """Evaluate on clean images and under step l.l., with standard training first as in the paper's tables."""
     limit = job.setting.limit(480)
     if not runs or limit <= 0:
         findings.missing("evaluation", NO_TIME if runs else "not run: no network was trained")

@@ -12,7 +12,7 @@ from benchmarks.gpu.processes import run
 from benchmarks.gpu.profiled import DONE
 from benchmarks.harness import Table
 
-# By the column that each fills.
+# By column of the table.
 METRICS = {
     "time": "gpu__time_duration.sum",
     "read": "dram__bytes_read.sum",
@@ -25,14 +25,14 @@ METRICS = {
 PROGRAM = [sys.executable, "-m", "benchmarks.gpu.profiled"]
 OPTIONS = [
     *("--profile-from-start", "off"),
-    *("--clock-control", "none"),  # as they are for everything else that is measured
+    *("--clock-control", "none"),  # as for all other measurements
     *("--csv", "--print-kernel-base", "function"),
     *("--metrics", ",".join(METRICS.values())),
 ]
 
 
 def ncu(setting: Setting) -> Findings:
-    """The table, or why there is none; a rehearsal runs the program alone."""
+    """The table, or the reason that there is none; a rehearsal only runs the program."""
     findings = Findings()
     if setting.rehearsal:
         findings.add(run("profiled", [*PROGRAM, "--device", "cpu", "--images", "1"], setting.limit()))
@@ -43,7 +43,7 @@ def ncu(setting: Setting) -> Findings:
         return findings
     done = run("ncu", [program, *OPTIONS, *PROGRAM], setting.limit())
     kernels = kernels_in(done.output)
-    if not kernels and DONE in done.output:  # the fault is not the program's
+    if not kernels and DONE in done.output:  # the profiled program is not at fault
         said = re.findall(r"^==ERROR== .*$", done.output, re.MULTILINE)
         findings.missing("ncu", f"not run: it does not work here ({said[0] if said else 'it says nothing'})")
         return findings
@@ -53,7 +53,7 @@ def ncu(setting: Setting) -> Findings:
 
 
 def kernels_in(output: str) -> dict[str, dict[str, str]]:
-    """The values of each kernel by metric, with their units; kernels by number and name, in the order of their run."""
+    """Values with units by kernel and metric; kernels are keyed by number and name, in the order they ran."""
     lines = output.splitlines()
     start = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     found: dict[str, dict[str, str]] = {}
@@ -64,6 +64,6 @@ def kernels_in(output: str) -> dict[str, dict[str, str]]:
 
 
 def table(kernels: dict[str, dict[str, str]]) -> Table:
-    """A row for each kernel."""
+    """A table with one row per kernel."""
     rows = [[name, *(values.get(metric, "") for metric in METRICS.values())] for name, values in kernels.items()]
     return Table("Kernels under Nsight Compute", ["kernel", *METRICS], rows)

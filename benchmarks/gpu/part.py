@@ -1,4 +1,4 @@
-"""What a part of the command is given, and what it finds."""
+"""The input and the findings of a part."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from benchmarks.gpu.summary import Entry
 
 @dataclass(frozen=True)
 class Setting:
-    """What a part runs with.
+    """The settings that a part runs with.
 
     Args:
-        deadline: when the part has to be over.
-        rehearsal: whether it is tried on the CPU, at small sizes.
-        build: whether the extension is built anew.
-        failed: the parts that failed in an earlier call.
-        imagenette: folder or archive with its images.
-        fashion_mnist: folder with its files.
+        deadline: when the part must have finished.
+        rehearsal: whether it runs on the CPU at small sizes.
+        build: whether to rebuild the extension.
+        failed: the parts that failed in an earlier run.
+        imagenette: folder or archive of Imagenette.
+        fashion_mnist: folder of Fashion-MNIST.
     """
 
     deadline: Deadline
@@ -33,28 +33,28 @@ class Setting:
     fashion_mnist: Path | None = None
 
     def limit(self, seconds: float = math.inf) -> float:
-        """That of a command, the whole of what is left unless given; a rehearsal is in no hurry, wherever it is."""
+        """The limit of a command: the given seconds, or all of the remaining time. Rehearsals get plenty of time."""
         return self.deadline.share(900 if self.rehearsal else seconds)
 
     @property
     def device(self) -> str:
-        """Where it all runs."""
+        """The device that everything runs on."""
         return "cpu" if self.rehearsal else "cuda"
 
 
 @dataclass
 class Findings:
-    """What a part found.
+    """The findings of a part.
 
     Args:
-        checks: a line for each command, or for what else is to be known beforehand.
-        tables: sections of Markdown.
-        figure: SVG.
-        right: whether nothing failed. What was stopped at its limit has, unless it may be.
-        stopped: whether something was that may not be.
-        ran: how many commands.
-        failed_tests: their names, of commands that ran to their end.
-        last_lines: of the commands that failed.
+        checks: a line for each command or other fact that a reader should know first.
+        tables: Markdown sections.
+        figure: a figure as SVG.
+        right: whether nothing failed. A command stopped at its limit has failed, unless that is allowed.
+        stopped: whether a command was stopped that should have finished.
+        ran: number of commands that ran.
+        failed_tests: names of the failed tests, for commands that finished.
+        last_lines: last lines of output of the commands that failed.
     """
 
     checks: list[str] = field(default_factory=list)
@@ -68,13 +68,13 @@ class Findings:
 
     @property
     def outcome(self) -> str:
-        """In a word or two."""
+        """The outcome in a word or two."""
         if not self.right:
             return "stopped" if self.stopped else "failed"
         return "passed" if self.ran else "not run"
 
     def add(self, done: Done, *, may_be_stopped: bool = False, line: str | None = None) -> None:
-        """The outcome of a command; one that ``may_be_stopped`` at its limit wrote what it had by then."""
+        """Add the outcome of a command. One that ``may_be_stopped`` at its limit has written partial results."""
         self.checks.append(line or done.line)
         self.ran += 1
         if done.code == 0 or (done.code is None and may_be_stopped):
@@ -82,14 +82,14 @@ class Findings:
         self.wrong(done)
 
     def wrong(self, done: Done) -> None:
-        """A command that failed, or was stopped."""
+        """Record a command that failed or was stopped."""
         self.right = False
         self.stopped |= done.code is None
         self.failed_tests += done.failed_tests
         self.last_lines[done.name] = done.last_lines
 
     def include(self, other: Findings) -> None:
-        """What else was found."""
+        """Merge other findings."""
         self.checks += other.checks
         self.tables += other.tables
         self.right &= other.right
@@ -99,11 +99,11 @@ class Findings:
         self.last_lines |= other.last_lines
 
     def missing(self, name: str, why: str = NO_TIME) -> None:
-        """Something that did not run."""
+        """Record something that did not run."""
         self.checks.append(f"{name}: {why}")
 
     def lacks(self, name: str, what: str) -> None:
-        """Something that a command should have written, however short its time was."""
+        """Record missing output that a command should have written even in a short time."""
         self.missing(name, f"it wrote no {what}")
         self.right = False
 
@@ -118,7 +118,7 @@ def benchmark(
     may_be_stopped: bool = False,
     **environment: str,
 ) -> None:
-    """Run one file of the benchmarks, for so many seconds at most; the tables that it wrote are among the findings."""
+    """Run one benchmark file within a time limit, and add its tables to the findings."""
     limit = setting.limit(seconds)
     if limit <= 0:
         findings.missing(name)
@@ -137,6 +137,6 @@ def benchmark(
 
 
 def sections(report: str) -> str:
-    """A report without its head, which says what it was measured on."""
+    """A report without its head, which describes the machine."""
     _, separator, rest = report.partition("\n## ")
     return (separator + rest).strip()

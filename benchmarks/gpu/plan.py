@@ -1,4 +1,4 @@
-"""The parts of the command: what each runs, and how long it may take."""
+"""The parts: what each runs, and its time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.gpu.versions import versions
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the command: the title of its report, its limit in seconds, and what it runs."""
+    """A part: the title of its report, its limit in seconds, and the function that it runs."""
 
     title: str
     seconds: float
@@ -27,14 +27,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Parts by one name, in the order of their worth, and the limit of them all in seconds."""
+    """Several parts under one name, ordered by importance, and their total limit in seconds."""
 
     seconds: float
     parts: tuple[str, ...]
 
 
 def failed(setting: Setting) -> Findings:
-    """What failed in an earlier call, by its summary: single tests where they are known, else whole parts."""
+    """Run again what failed in an earlier run: single tests if they are known, otherwise whole parts."""
     findings = Findings()
     known = list(dict.fromkeys(name for entry in setting.failed for name in entry.failed_tests))
     whole = [entry.part for entry in setting.failed if not entry.failed_tests and entry.part in PARTS]
@@ -48,15 +48,15 @@ def failed(setting: Setting) -> Findings:
 
 PARTS = {
     "versions": Part("Versions", 15, versions),
-    "smoke": Part("Whether anything works", 30, smoke),
-    "trainer": Part("Training, briefly", 45, trainer),
-    "tests": Part("The other tests of a GPU", 120, tests),
-    "bandwidth": Part("The operators beside a copy", 90, bandwidth),
-    "iterations": Part("Iterations of training by option", 120, iterations),
+    "smoke": Part("Quick check", 30, smoke),
+    "trainer": Part("Training, quick check", 45, trainer),
+    "tests": Part("All other GPU tests", 120, tests),
+    "bandwidth": Part("The operators compared with a copy", 90, bandwidth),
+    "iterations": Part("Training iterations by option", 120, iterations),
     "ncu": Part("Kernels under Nsight Compute", 40, ncu),
-    "failed": Part("What failed before", 90, failed),
-    "compiled": Part("The operators beside torch.compile", 70, compiled),
-    "memcheck": Part("Errors of memory", 120, memcheck),
+    "failed": Part("Earlier failures", 90, failed),
+    "compiled": Part("The operators compared with torch.compile", 70, compiled),
+    "memcheck": Part("Memory errors", 120, memcheck),
     "racecheck": Part("Races in shared memory", 120, racecheck),
     "attacks": Part("Attacks and training iterations on a GPU", 480, attacks),
     "imagenette": Part("Inception v3 on Imagenette, on a GPU", 480, imagenette),

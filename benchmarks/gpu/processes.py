@@ -1,4 +1,4 @@
-"""Commands that a part runs, each within a limit of time, and what became of them."""
+"""Runs commands within time limits, and reports their outcomes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
-GRACE = 10  # seconds at most of a command's limit in which it is interrupted and writes what it has
-LAST = 40  # lines of a command that failed
+GRACE = 10  # maximum seconds before a command's limit at which it is interrupted, to write what it has
+LAST = 40  # lines shown of a failed command
 NO_TIME = "not run: no time was left"
 
 
 @dataclass
 class Done:
-    """What became of one command."""
+    """The outcome of a command."""
 
     name: str
     command: Sequence[str]
@@ -33,7 +33,7 @@ class Done:
 
     @property
     def outcome(self) -> str:
-        """The test runner's closing line, or what else is known."""
+        """The last line of pytest, or whatever else is known."""
         closing = re.findall(r"^=* ?(\d+ (?:passed|failed|skipped|error).*?) in [\d.]+s.*$", self.output, re.MULTILINE)
         if self.code is None:
             return "stopped at its limit of time" + (f": {closing[-1]}" if closing else "")
@@ -44,17 +44,17 @@ class Done:
 
     @property
     def line(self) -> str:
-        """Name, outcome and time, as a report has it."""
+        """Name, outcome and time, for a report."""
         return f"{self.name}: {self.outcome} ({self.seconds:.0f} s)"
 
     @property
     def last_lines(self) -> list[str]:
-        """What it said at its end."""
+        """The last lines of output."""
         return self.output.rstrip().splitlines()[-LAST:]
 
     @property
     def failed_tests(self) -> list[str]:
-        """The test runner's names of the tests that failed; none where it was stopped, which ran too few to know."""
+        """Names of the failed tests; none if the command was stopped, because too few of them ran."""
         if self.code is None:
             return []
         return list(dict.fromkeys(re.findall(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", self.output, re.MULTILINE)))
@@ -62,17 +62,17 @@ class Done:
 
 @dataclass(frozen=True)
 class Deadline:
-    """When everything has to be over."""
+    """The time when everything must have finished."""
 
     at: float  # of time.monotonic()
 
     def share(self, seconds: float) -> float:
-        """The limit of a command: so many seconds, or what is left of the whole."""
+        """The limit of a command: the given seconds, or the remaining time if that is less."""
         return min(seconds, self.at - time.monotonic())
 
 
 def run(name: str, command: Sequence[str], limit: float, **environment: str) -> Done:
-    """Run a command within a limit of seconds; before it, a command is interrupted and can still write what it has."""
+    """Run a command within a time limit. Shortly before, it is interrupted, so that it can write its results."""
     print(f"{name}: {' '.join(command)}", flush=True)
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
@@ -82,7 +82,7 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
             env={**os.environ, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to signal
+            start_new_session=True,  # its own process group, to signal
             preexec_fn=_heed_interrupts,
         )
         try:
@@ -91,7 +91,7 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
             if code is None:
                 os.killpg(process.pid, signal.SIGINT)
                 _wait(process, grace)
-        finally:  # whoever is left, also of a command that ended or when this one is interrupted
+        finally:  # end remaining processes, also if the command ended or this one is interrupted
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -104,7 +104,7 @@ def run(name: str, command: Sequence[str], limit: float, **environment: str) -> 
 
 
 def _heed_interrupts() -> None:
-    """Shells start what runs in the background with interrupts ignored, and so would its children."""
+    """Shells ignore interrupts in background processes, which children would inherit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

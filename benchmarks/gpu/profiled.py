@@ -1,6 +1,6 @@
-"""Five operators once each, where ``ncu --profile-from-start off python -m benchmarks.gpu.profiled`` looks.
+"""Runs five operators once each for ``ncu --profile-from-start off python -m benchmarks.gpu.profiled``.
 
-ImageNet batches of float32, and their logits.
+They get ImageNet batches in float32, and logits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def work(device: str, n: int) -> list[Callable[[], object]]:
 
 
 def main(argv: list[str]) -> int:
-    """Each operator once unseen, then once in sight of the profiler."""
+    """Run each operator once without the profiler, then once with it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.profiled", description=__doc__)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--images", type=int, default=128, metavar="N")

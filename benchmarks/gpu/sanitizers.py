@@ -1,4 +1,4 @@
-"""Some of the operators' tests under compute-sanitizer: errors of memory, and races in shared memory."""
+"""Some of the operators' tests under compute-sanitizer: memory errors, and races in shared memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _cases(test: str, *ids: str) -> list[str]:
     return [f"tests/gpu/test_operators.py::test_{test}[{one}]" for one in ids]
 
 
-# What the sanitizers get through in their time: every operator, and for races those kernels that have shared memory.
+# What fits in the time limit: every operator, and for races the kernels with shared memory.
 STEPS = ("sign", "l2", "linf", "noise_sign", "noise_normal", "noise_uniform")
 DTYPES = ("torch.float32", "torch.float64", "torch.bfloat16", "torch.float16")
 SANITIZED = {
@@ -41,22 +41,22 @@ SANITIZED = {
         *_cases("mixed_cross_entropy", *(f"{dtype}-(3, 1025)" for dtype in DTYPES)),
     ],
 }
-# One of torch's own kernels: what fails here is no fault of this package's.
+# One of torch's own kernels: if this fails, the package is not at fault.
 PROBE = "import torch; print('the sum is', torch.ones(8, device='cuda').sum().item())"
 
 
 def memcheck(setting: Setting) -> Findings:
-    """Errors of memory."""
+    """Check for memory errors."""
     return _sanitized(setting, "memcheck")
 
 
 def racecheck(setting: Setting) -> Findings:
-    """Races in shared memory."""
+    """Check for races in shared memory."""
     return _sanitized(setting, "racecheck")
 
 
 def _sanitized(setting: Setting, tool: str) -> Findings:
-    """The tests under a tool, or why not."""
+    """Run the tests under a tool, or report why that is not possible."""
     findings, name = Findings(), f"compute-sanitizer {tool}"
     program = shutil.which("compute-sanitizer")
     reason = _reason_against(program, setting)
@@ -77,7 +77,7 @@ def _reason_against(program: str | None, setting: Setting) -> str | None:
         return "compute-sanitizer is not on PATH (it is part of the CUDA toolkit)"
     limit = setting.limit()
     if limit <= 0:
-        return None  # as is said of the tool
+        return None  # reported by the caller
     probe = run("probe", [program, *TOOLS["memcheck"], sys.executable, "-c", PROBE], limit)
     if probe.code == 0 and "the sum is 8.0" in probe.output and not accused(probe):
         return None
@@ -92,23 +92,23 @@ def _command(program: str, tool: str) -> list[str]:
 
 
 def _add(findings: Findings, done: Done) -> None:
-    """What was stopped at its limit has said what it found by then."""
+    """Add the outcome; a tool stopped at its limit has printed what it found so far."""
     found = accused(done)
     summary = (found or summaries(done) or ["no verdict"])[-1]
     line = f"{done.name}: {done.outcome}; {summary} ({done.seconds:.0f} s)"
     findings.add(done, may_be_stopped=True, line=line)
     if found:
         findings.wrong(done)
-        findings.stopped = False  # whether it was or not, there is a fault
+        findings.stopped = False  # stopped or not, there is a fault
 
 
 def summaries(done: Done) -> list[str]:
-    """The closing lines of a tool, one a process."""
+    """The summary lines of a tool, one per process."""
     return re.findall(r"^========= ((?:ERROR|RACECHECK) SUMMARY: .*)$", done.output, re.MULTILINE)
 
 
 def accused(done: Done) -> list[str]:
-    """What a tool found: single errors, which it may have no time to sum up, and summaries that name any."""
+    """Faults found by a tool: single errors, which it may not have had time to summarise, and non-zero summaries."""
     single = r"^========= (Invalid __.*|.*Race reported.*|.*hazard detected.*)$"
     found = [line for line in summaries(done) if re.search(r"\b[1-9]\d* (?:error|hazard)", line)]
     return re.findall(single, done.output, re.MULTILINE) + found

@@ -1,4 +1,4 @@
-"""Speeds: operators beside a copy, whole iterations by option, and operators beside what torch.compile makes."""
+"""Speed of the operators compared with a copy and with torch.compile, and of whole iterations by option."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from benchmarks.gpu.part import Findings, Setting, benchmark
 
 
 def bandwidth(setting: Setting) -> Findings:
-    """The operators in bytes a second, and those of other packages; nothing is compiled, which would take minutes."""
+    """Bandwidth of the operators and of other packages; without torch.compile, which would take minutes."""
     return _measured(setting, "bandwidth", "test_kernels.py", FASTADV_BENCH_RIVALS="eager")
 
 
 def iterations(setting: Setting) -> Findings:
-    """Of training."""
+    """Whole training iterations."""
     return _measured(setting, "iterations", "test_iterations.py")
 
 
 def compiled(setting: Setting) -> Findings:
-    """The operators beside torch.compile's, at the largest sizes alone."""
+    """The operators compared with torch.compile, at the largest sizes only."""
     return _measured(setting, "compiled", "test_kernels.py", FASTADV_BENCH_RIVALS="compiled")
 
 

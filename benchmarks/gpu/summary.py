@@ -1,4 +1,4 @@
-"""How each part of the command ended: a file that is written anew after each, and read by a later call."""
+"""The outcome of each part, in a file that is updated after each part and read by later runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ RUNNING = "running"
 
 @dataclass(frozen=True)
 class Entry:
-    """One part.
+    """The outcome of one part.
 
     Args:
-        part: its name.
-        outcome: passed, failed, stopped at its limit, not run, or running: the command was killed there.
-        seconds: that it took.
-        limit: that it had.
-        begun: date and time.
-        checks: a line for each command.
-        failed_tests: the test runner's names of those that failed.
-        last_lines: of the commands that failed.
+        part: name of the part.
+        outcome: passed, failed, stopped (at its limit), not run, or running if the command was killed there.
+        seconds: time that it took.
+        limit: its time limit.
+        begun: date and time of its start.
+        checks: one line per command.
+        failed_tests: names of the failed tests.
+        last_lines: last lines of the commands that failed.
     """
 
     part: str
@@ -38,15 +38,15 @@ class Entry:
 
     @property
     def wrong(self) -> bool:
-        """Whether it has to be run again."""
+        """Whether the part has to be run again."""
         return self.outcome not in ("passed", "not run")
 
 
 class Summary:
-    """The entries of a folder, by part; a part that is run again has its new entry alone.
+    """The entries of a folder, by part; running a part again replaces its entry.
 
     Args:
-        folder: that holds the file, if there is one yet.
+        folder: the folder of the file, which need not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,18 +55,18 @@ class Summary:
         self.entries = {values["part"]: Entry(**values) for values in found}
 
     def forget(self, parts: Collection[str]) -> None:
-        """Those of parts that are about to run."""
+        """Remove the entries of parts that are about to run."""
         self.entries = {name: entry for name, entry in self.entries.items() if name not in parts}
 
     def put(self, entry: Entry) -> None:
-        """Write an entry to the file, which is whole at any time."""
+        """Write an entry to the file, atomically."""
         self.entries[entry.part] = entry
         written = self.path.with_suffix(".new")
         written.write_text(json.dumps([asdict(one) for one in self.entries.values()], indent=1) + "\n")
         os.replace(written, self.path)
 
     def text(self, parts: Collection[str]) -> str:
-        """A line for each check of these parts."""
+        """One line for each check of these parts."""
         lines = []
         for entry in (self.entries[name] for name in parts if name in self.entries):
             lines.append(f"{entry.part:12} {entry.outcome:8} {entry.seconds:4.0f} of {entry.limit:.0f} s")

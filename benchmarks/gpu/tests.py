@@ -1,4 +1,4 @@
-"""Tests of a GPU: in brief, those of the trainer, all the others, and again those that failed."""
+"""GPU tests: a quick check, the trainer's, all others, and a second run of those that failed."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ HANGS = 60  # seconds after which a test is given up, with its process
 
 
 def smoke(setting: Setting) -> Findings:
-    """Whether anything works."""
+    """Run the quick check."""
     return _tested(setting, "smoke", SMOKE, 3, "loadfile")
 
 
 def trainer(setting: Setting) -> Findings:
-    """``create_trainer``, and training in a process group of one."""
+    """Run the tests of ``create_trainer`` and of training in a process group of one."""
     return _tested(setting, "trainer", TRAINER, 4)
 
 
 def tests(setting: Setting) -> Findings:
-    """All but those of the two parts before."""
+    """Run all tests except those of the two parts before."""
     left_out = [word for name in (*SMOKE, *TRAINER) for word in ("--deselect", name)]
     return _tested(setting, "tests", [*TESTS, *left_out], 6)
 
 
 def again(setting: Setting, names: Sequence[str]) -> Findings:
-    """Tests by name."""
+    """Run tests by name."""
     return _tested(setting, "tests that failed", names, 6)
 
 
 def _tested(setting: Setting, name: str, chosen: Sequence[str], most: int, distribution: str = "worksteal") -> Findings:
-    """Tests in at most so many processes, of which there are no more than cores."""
+    """Run tests in at most a number of processes, and no more than there are cores."""
     findings, cores = Findings(), len(os.sched_getaffinity(0))
     workers = min(most, cores)
     options = ["--numprocesses", str(workers), "--dist", distribution, "-m", "gpu"]

@@ -1,4 +1,4 @@
-"""What there is: the first part, which imports the package and builds its extension where it is not there.
+"""The first part: describes the machine, imports the package, and builds its extension if that is missing.
 
 ``python -m benchmarks.gpu.versions`` prints it, or says why nothing can be run.
 """
@@ -20,7 +20,7 @@ BESIDES = ("triton", "timm", "pytest", "pytest-xdist", "pytest-benchmark")
 
 
 def versions(setting: Setting) -> Findings:
-    """The machine's description is its table. An extension that is there, and fits, is used as it is."""
+    """Describe the machine as a table. A suitable existing extension is used as it is."""
     findings = Findings()
     done = _asked(setting)
     if done.code == NO_EXTENSION or setting.build:
@@ -41,7 +41,7 @@ def _asked(setting: Setting) -> Done:
 
 
 def main(argv: list[str]) -> int:
-    """Print the description of this machine and of what is installed."""
+    """Print a description of this machine and the installed versions."""
     if "--rehearse" not in argv and not torch.cuda.is_available():
         return _refused("there is no GPU that torch can use; --rehearse shows that the command works", NO_GPU)
     try:

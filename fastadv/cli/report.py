@@ -1,4 +1,4 @@
-"""``fastadv report``: one page with the findings of a study."""
+"""``fastadv report``: write a study's report from its records."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fastadv.utils.optional_deps import require
 from fastadv.utils.text import printable
 
 _DESCRIPTION = """\
-Write report.html and report.md into the folder of a study, from its records alone: tables beside the paper's numbers,
-figures, claims with their verdicts, configurations, hardware, versions and commands. The page is self-contained.
+Write report.html and report.md into the folder of a study, from its records: tables next to the paper's numbers,
+figures, claims with their verdicts, configurations, hardware, versions and commands. report.html needs no other file.
 
-Likely reasons for verdicts, such as why a claim does not hold, come from DIR/remarks.yaml, which maps names of claims,
-as in claims.md, to text. The page calls them likely reasons.
+DIR/notes.yaml may give the likely reason for a verdict, such as why a claim does not hold: it maps names of claims, as
+in claims.md, to text.
 """
 
 _EPILOG = """\
 exit codes:
   0         done
   1         a file could not be written
-  2         a mistake in the command
+  2         a mistake in the command or the folder
   130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM
 """
 
@@ -34,11 +34,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(parser, argv)
     with ending("fastadv report") as end:
         require("matplotlib", extra="evaluate")
-        write_report = imported("fastadv.study.report", "fastadv report").write_report
+        reports = imported("fastadv.study.report", "fastadv report")
+        report = reports.collect_report(arguments.folder)
         end.begin_work()
-        try:
-            paths = write_report(arguments.folder)
-        except FileNotFoundError as error:  # no study there
-            raise ValueError(str(error)) from error
+        paths = reports.write_report(report, arguments.folder)
+        imported("fastadv.cli.verdicts", "fastadv report").print_verdicts(report.findings)
         print(*map(printable, map(str, paths)), sep="\n")
     return end.code

@@ -15,13 +15,14 @@ import torch
 from fastadv import data
 from fastadv.cli.arguments import add_machine_options, create_parser, parse, whole
 from fastadv.cli.exits import DONE, FAILED, ending
+from fastadv.cli.verdicts import print_verdicts
 from fastadv.study import manifest
-from fastadv.study.cost import Speeds, seconds_of, training_seconds
+from fastadv.study.cost import Speeds, total_evaluation_seconds, training_seconds
 from fastadv.study.experiments import STUDIES
 from fastadv.study.networks import Network
 from fastadv.study.plan import Study
-from fastadv.study.report import write_report
-from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
+from fastadv.study.report import collect_report, write_report
+from fastadv.study.runner import Failure, Machine, Runner, StudyFolder, WorkItem, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
@@ -31,25 +32,26 @@ from fastadv.utils.text import as_utf8, duration, printable, printable_lines
 
 
 def _listed(name: str, text: str) -> str:
-    """A line of the list of studies, indented, and continued below where it is too long for a terminal."""
+    """A line of the list of studies, indented, and continued below if it is too long for a terminal."""
     return textwrap.fill(text, 78, initial_indent=f"  {name:18} ", subsequent_indent=" " * 21, break_on_hyphens=False)
 
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
-beside the paper's numbers, its figures, and the verdicts on its claims.
+next to the paper's numbers, its figures, and a verdict on each of its claims.
 
 {chr(10).join(_listed(study.name, f"{study.source}: {study.title.lower()}") for study in STUDIES.values())}
-{_listed("all", "all of these, each network trained once")}
+{_listed("all", "all of these; each network is trained once")}
 """
 
 _EPILOG = """\
-At the small scale, the data are Fashion-MNIST from --data DIR, or scikit-learn's digits without it. At the imagenet
-scale, they are ImageNet in --data DIR, with the paper's networks, sizes and iterations.
+The small scale uses Fashion-MNIST, read from --data DIR, or scikit-learn's digits without --data. The imagenet scale
+uses ImageNet in --data DIR, with the paper's networks, sizes and iterations.
 
-OUT holds networks/ (shared by the studies), records/ (what was measured), tables/, figures/, claims.md, report.html and
-report.md. After an interruption, run the same command again to continue. To add the likely reason for a verdict, write
-OUT/remarks.yaml, which maps names of claims to text, and run fastadv report OUT.
+OUT holds networks/ (shared by the
+studies), records/ (the measurements), tables/, figures/, claims.md, report.html and report.md; the verdicts are also
+printed. After an interruption, run the same command again to continue. To add the likely reason for a verdict, write
+OUT/notes.yaml, which maps names of claims to text, and run fastadv report OUT.
 
 examples:
   fastadv study table1 --out runs/table1
@@ -59,33 +61,32 @@ examples:
 
 exit codes:
   0         done
-  1         a training failed, and what does not need it is done; or a file
-            could not be written
+  1         a training failed (everything that does not need it is done), or a
+            file could not be written
   2         a mistake in the command or the data
   130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; the same command continues
 """
 
-_BUSY = 0.8  # share of the processor time asked for; alone on a machine a process gets 0.99 of it
+_BUSY = 0.8  # share of processor time below which other programs are assumed to run; an idle machine gives 0.99
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv study`` with these arguments; returns the exit code."""
     arguments = parse(_parser(), argv)
-    goes_on = (
-        "the same command goes on where it stopped, and until then "
-        f"fastadv report {shlex.quote(str(arguments.out))} shows what is measured"
+    how_to_continue = (
+        f"the same command continues, and fastadv report {shlex.quote(str(arguments.out))} shows the results so far"
     )
-    interrupted = "" if arguments.dry_run else goes_on
+    interrupted = "" if arguments.dry_run else how_to_continue
     with ending("fastadv study", failures=(CheckpointError,), interrupted=interrupted) as end:
         studies = list(STUDIES.values()) if arguments.study == "all" else [STUDIES[arguments.study]]
         about = manifest.Manifest(arguments.scale, _dataset(arguments), arguments.epochs, arguments.limit)
-        scale, place = about.create_scale(), Place(arguments.out)
+        scale, folder = about.create_scale(), StudyFolder(arguments.out)
         machine = _machine(arguments)
         speeds = Speeds(scale, machine.device)
         check_not_a_file(arguments.out)
         manifest.check(arguments.out, about)
         if arguments.dry_run:
-            _show_plan(studies, scale, place, speeds)
+            _show_plan(studies, scale, folder, speeds)
             return end.code
         machine.config(scale.adversarial("the base network"))
         data.load(scale.base.data.name, machine.data, False)
@@ -93,8 +94,8 @@ def main(argv: Sequence[str]) -> int:
         end.begin_work()
         with locked_folder(arguments.out):
             command = as_utf8(shlex.join(["fastadv", "study", *argv]))
-            manifest.update(place.folder, about, [one.name for one in studies], command)
-            failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
+            manifest.update(folder.path, about, [one.name for one in studies], command)
+            failed = _run(studies, scale, folder, machine, plan(studies, scale, speeds))
         for network, reason in failed:
             print(f"fastadv study: the training of {network.name} failed: {printable_lines(reason)}", file=sys.stderr)
         end.code = FAILED if failed else DONE
@@ -102,10 +103,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(
-    studies: Sequence[Study], scale: Scale, place: Place, machine: Machine, work: dict[str, list[Work]]
+    studies: Sequence[Study], scale: Scale, folder: StudyFolder, machine: Machine, work: dict[str, list[WorkItem]]
 ) -> list[tuple[Network, Failure]]:
-    failed = Runner(place, machine, scale).run(studies, work)
-    for path in write_report(place.folder):
+    failed = Runner(folder, machine, scale).run(studies, work)
+    report = collect_report(folder.path)
+    paths = write_report(report, folder.path)
+    print_verdicts(report.findings)
+    for path in paths:
         print(printable(str(path)))
     return failed
 
@@ -116,18 +120,22 @@ def _parser() -> argparse.ArgumentParser:
     add("study", metavar="NAME", choices=[*STUDIES, "all"], help="one of the above")
     add("--scale", choices=["small", "imagenet"], default="small", help="small or imagenet (default: %(default)s)")
     add("--data", metavar="DIR", help="the data set's folder")
-    add("--out", type=Path, default=Path("study"), metavar="DIR", help="output folder (default: %(default)s)")
-    add("--dry-run", action="store_true", help="list the networks, the time and the disk space, and do nothing else")
+    add("--out", type=Path, default=Path("study"), metavar="DIR", help="the output folder (default: %(default)s)")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="list the networks with their estimated time and disk space, and do nothing",
+    )
     add_machine_options(parser)
     add(
         "--processes",
         type=whole,
         default=1,
         metavar="N",
-        help="imagenet: train each network with N processes, one per GPU, which torchrun starts (default: 1)",
+        help="imagenet: train each network in N processes, one per GPU, started by torchrun (default: 1)",
     )
-    add("--epochs", type=whole, metavar="N", help="for a quick look: N passes over the training set")
-    add("--limit", type=whole, metavar="N", help="for a quick look: at most N test images")
+    add("--epochs", type=whole, metavar="N", help="for a quick look: number of epochs")
+    add("--limit", type=whole, metavar="N", help="for a quick look: maximum number of test images")
     return parser
 
 
@@ -137,7 +145,7 @@ def _dataset(arguments: argparse.Namespace) -> str:
             raise ValueError("--scale imagenet needs --data, the folder with train/ and val/")
         return "imagenet"
     if arguments.data is None:
-        print("no --data: using scikit-learn's digits; give Fashion-MNIST's folder to use that", file=sys.stderr)
+        print("no --data: using scikit-learn's digits; pass Fashion-MNIST's folder to use that", file=sys.stderr)
         return "digits"
     return "fashion_mnist"
 
@@ -152,15 +160,15 @@ def _machine(arguments: argparse.Namespace) -> Machine:
 # --- dry run ---------------------------------------------------------------------------------------------------------
 
 
-def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Speeds) -> None:
-    """Print the networks with their cost, then the studies with theirs."""
+def _show_plan(studies: Sequence[Study], scale: Scale, folder: StudyFolder, speeds: Speeds) -> None:
+    """Print the networks and the studies with their estimated costs."""
     networks = {network.id: network for study in reversed(studies) for network in reversed(study.networks(scale))}
     used = {one: [study.name for study in studies if one in {n.id for n in study.networks(scale)}] for one in networks}
     left = total = disk = 0.0
     rows = []
     for one, network in sorted(networks.items(), key=lambda item: list(STUDIES).index(used[item[0]][0])):
         seconds = training_seconds(network, scale, speeds.of(network))
-        trained = place.is_trained(network)
+        trained = folder.is_trained(network)
         total, left = total + seconds, left + (0 if trained else seconds)
         disk += speeds.of(network).bytes
         rows.append((one, network.name, ", ".join(used[one]), "trained" if trained else duration(seconds)))
@@ -168,28 +176,28 @@ def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Spe
     costs = []
     for study in studies:
         trainings = sum(training_seconds(network, scale, speeds.of(network)) for network in study.networks(scale))
-        evaluations = seconds_of(study.evaluations(scale), scale, speeds)
+        evaluations = total_evaluation_seconds(study.evaluations(scale), scale, speeds)
         total, left = total + evaluations, left + evaluations
         costs.append(
             (study.name, study.source, duration(trainings), duration(evaluations), duration(trainings + evaluations))
         )
     _print_table("studies, each alone", ("study", "paper", "training", "evaluation", "together"), costs)
     print(
-        f"{len(networks)} networks; {duration(total)} in all, {duration(left)} left if no evaluation is done yet; "
+        f"{len(networks)} networks; {duration(total)} in total, {duration(left)} left if no evaluation is done yet; "
         f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
-        f"Estimated by running each architecture on random images on this machine just now; reading images and writing "
-        f"checkpoints come on top.{_on_a_busy_machine(speeds.share, total)}\n\n{scale.account}"
+        f"Estimated by timing passes of each architecture over random images on this machine; reading images and "
+        f"writing checkpoints come on top.{_busy_machine_note(speeds.processor_share, total)}\n\n{scale.description}"
     )
 
 
-def _on_a_busy_machine(share: float | None, total: float) -> str:
-    """A line for an estimate that other work on the machine made too long, else ""."""
+def _busy_machine_note(share: float | None, total: float) -> str:
+    """A note that other programs made the estimate too high; "" if none did."""
     if share is None or share > _BUSY:
         return ""
     return (
-        f"\nThis process got only {100 * share:.0f} % of the processor time it asked for, because other work runs on "
-        f"this machine, so the estimate is too high. On an idle machine it is {duration(total * share)} in all at most, "
-        "and may be far less, since threads wait for each other now."
+        f"\nThis process got only {100 * share:.0f} % of its processor time: other programs are running, and the "
+        f"estimate is too high. On an idle machine it is at most {duration(total * share)} in total, and possibly much "
+        "less, because threads wait for each other here."
     )
 
 

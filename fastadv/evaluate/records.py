@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -152,7 +154,8 @@ class RecordFile(Generic[R]):
     """An append-only file of records, each on disk before the next is measured.
 
     A crash can tear the last line only; opening the file drops such a line, and its evaluation is then not found.
-    Records that :func:`read_records` leaves out are not found either.
+    Records that :func:`read_records` leaves out are not found either. A compressed file beside it, ``path`` with
+    ``.gz``, is read first, and never written to.
 
     Args:
         path: the file, made with the folders above it by the first :meth:`append`.
@@ -191,30 +194,40 @@ class RecordFile(Generic[R]):
 def read_records(path: Path, kind: type[R]) -> list[R]:
     """The records of a file, which is left as it is; a torn last line is passed over.
 
+    Records in a compressed file beside it, ``path`` with ``.gz``, come first.
+
     Those of an attack that has made other images since are left out, and a warning says so.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line that is not a record, other than a torn last one.
     """
-    if not path.exists():
+    if not path.exists() and not _compressed(path).exists():
         raise FileNotFoundError(f"no records at {path}")
     return _parse(path, kind)[0]
 
 
+def _compressed(path: Path) -> Path:
+    """The compressed file beside a file of records."""
+    return path.with_name(f"{path.name}.gz")
+
+
 def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
-    """The records of a file, and how many bytes of it are whole lines. No file is no records."""
+    """The records of a file after those of its compressed companion, and how many bytes of the file are whole lines.
+
+    A file that does not exist has no records.
+    """
+    records = []
+    compressed = _compressed(path)
+    if compressed.exists():
+        try:
+            content = gzip.decompress(read_regular(compressed))
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{compressed} cannot be decompressed: {error}") from error
+        records += _parse_lines(compressed, content, kind)
     content = read_regular(path) if path.exists() else b""
     whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
-    records = []
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
-        try:
-            records.append(build_dataclass(kind, parse_json(line)))
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number} is not a {kind.__name__} of this version of fastadv ({error}); "
-                f"mend or remove the line, or write to another folder"
-            ) from error
+    records += _parse_lines(path, content[:whole], kind)
     valid = [record for record in records if not _is_outdated(record)]
     if left_out := len(records) - len(valid):
         logger.warning(
@@ -222,6 +235,20 @@ def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
             *(path, counted(left_out, "record")),
         )
     return valid, whole
+
+
+def _parse_lines(path: Path, content: bytes, kind: type[R]) -> list[R]:
+    """One record for each line."""
+    records = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            records.append(build_dataclass(kind, parse_json(line)))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number} is not a {kind.__name__} of this version of fastadv ({error}); "
+                f"fix or remove the line, or write to another folder"
+            ) from error
+    return records
 
 
 def _is_outdated(record: Any) -> bool:

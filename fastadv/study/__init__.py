@@ -1,1 +1,1 @@
-"""The paper's experiments as recipes: networks, evaluations, tables, figures and claims."""
+"""The paper's experiments: the networks to train, what is measured, the tables, figures and claims."""

@@ -1,4 +1,4 @@
-"""Checks that the claims of several studies consist of."""
+"""Checks shared by the claims of several studies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastadv.study.verdicts import Check
 POINT = 0.01
 
 
-def at(eps: float) -> str:
-    """How a check names a size, which is in pixel values."""
+def at_eps(eps: float) -> str:
+    """How a check names an eps, in pixel values."""
     return f"at eps = {eps:g}"
 
 
-def over_eps(
+def accuracy_gains(
     scale: Scale,
     results: Results,
     what: str,
@@ -30,9 +30,9 @@ def over_eps(
     below: float | None = None,
     sizes: Sequence[float] | None = None,
 ) -> list[Check]:
-    """At each eps, by how much the accuracy of one network under an attack exceeds that of another."""
+    """At each eps, how much more accurate the first network is under its attack than the second under its own."""
     return [
-        Check(f"{what} {at(eps)}", gain(results.accuracy(*one, eps), results.accuracy(*other, eps)), above, below)
+        Check(f"{what} {at_eps(eps)}", gain(results.accuracy(*one, eps), results.accuracy(*other, eps)), above, below)
         for eps in sizes or scale.eps
     ]
 
@@ -45,14 +45,14 @@ def clean_gain(
     *,
     above: float | None = None,
     below: float | None = None,
-    beside: str = CLEAN,
+    images_of: str = CLEAN,
     eps: float = 0,
 ) -> Check:
-    """By how much the clean accuracy of one network exceeds that of another, on the images of an attack ``beside``."""
-    shares = (results.clean(network, beside=beside, eps=eps) for network in (one, other))
+    """How much more accurate the first network is on clean images, those that ``images_of`` was measured on."""
+    shares = (results.clean(network, images_of=images_of, eps=eps) for network in (one, other))
     return Check(f"clean, {what}", gain(*shares), above, below)
 
 
-def below_clean(results: Results, network: Network, attack: str, eps: float) -> tuple[Share, Share]:
-    """Accuracy under an attack, and on the same images when clean."""
-    return results.accuracy(network, attack, eps), results.clean(network, beside=attack, eps=eps)
+def attacked_and_clean(results: Results, network: Network, attack: str, eps: float) -> tuple[Share, Share]:
+    """Accuracy under an attack, and on the same images without it."""
+    return results.accuracy(network, attack, eps), results.clean(network, images_of=attack, eps=eps)

@@ -1,4 +1,4 @@
-"""What a study will cost, from the speed of each architecture as measured on this machine."""
+"""Estimates what a study will cost from the speed of each architecture, measured on this machine."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from fastadv.study.networks import Network
 from fastadv.study.scales import Scale
 from fastadv.utils.model_outputs import split_logits
 
-_LEAST, _MOST, _ENOUGH_S = 3, 50, 0.3  # repetitions: enough to find one that nothing disturbed
-_FEW = 2  # of images beyond this size, a pass over a minibatch would take minutes on a CPU
-_LARGE = 128
+_MIN_REPETITIONS, _MAX_REPETITIONS, _MIN_SECONDS = 3, 50, 0.3  # enough to find one that nothing disturbed
+_LARGE_IMAGE, _LARGE_IMAGES_PER_PASS = 128, 2  # on a CPU, a pass over a whole minibatch would take minutes
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds an image, and bytes on disk.
+    """Seconds per image, and bytes on disk.
 
     Args:
-        forward: a pass without gradients.
-        gradient: a pass and the gradient of the image, in an evaluation, which has fast options; the counts of leaked
-            labels have none, and take somewhat longer.
-        generation: the same in training, which may have them, and in its precision.
-        step: a pass and the gradients of the weights, in training's precision.
-        bytes: of a checkpoint: weights, twice as much for the optimiser, and averaged weights where there are such.
+        forward: a forward pass without gradients.
+        gradient: a forward pass and the gradient of the image, with the fast options of an evaluation; counts of leaked
+            labels run without them and take somewhat longer.
+        generation: the same with the options and the precision of training.
+        step: a forward pass and the gradients of the weights, in the precision of training.
+        bytes: size of a checkpoint: weights, twice as much for the optimiser, and averaged weights if there are any.
     """
 
     forward: float
@@ -46,24 +45,24 @@ class Rates:
 
 
 class Speeds:
-    """The :class:`Rates` of networks, each architecture measured once.
+    """Measures the :class:`Rates` of networks, each architecture once.
 
     Args:
-        scale: whose images they see.
-        device: where they run.
+        scale: gives the size and number of the images.
+        device: where the networks run.
     """
 
     def __init__(self, scale: Scale, device: torch.device) -> None:
         self._scale = scale
         self._device = device
         self._known: dict[str, Rates] = {}
-        self._wall = self._processor = 0.0  # of all passes that were the fastest of theirs
+        self._wall = self._processor = 0.0  # seconds, summed over the fastest pass of each measurement
 
     @property
-    def share(self) -> float | None:
-        """How much of the processor time that the passes asked for they got: less than 1 where other work runs, too.
+    def processor_share(self) -> float | None:
+        """Share of the processor time that the passes got; less than 1 if other programs were running.
 
-        None before any pass, and on a GPU, of whose time the processor's says nothing.
+        None before the first pass, and on a GPU, where processor time says nothing about a pass.
         """
         if self._device.type != "cpu" or self._wall == 0:
             return None
@@ -71,7 +70,7 @@ class Speeds:
         return min(1.0, self._processor / (self._wall * threads))
 
     def of(self, network: Network) -> Rates:
-        """Measured the first time, which takes some passes."""
+        """The rates of a network; the first call for an architecture measures it."""
         architecture = repr(network.config.model)
         if architecture not in self._known:
             if not self._known:
@@ -81,9 +80,9 @@ class Speeds:
 
     def _measure(self, network: Network) -> Rates:
         scale = self._scale
-        few = scale.image_size > _LARGE and self._device.type == "cpu"
+        few = scale.image_size > _LARGE_IMAGE and self._device.type == "cpu"
         config = network.config
-        m = _FEW if few else config.m
+        m = _LARGE_IMAGES_PER_PASS if few else config.m
         model = models.create(
             config.model.name,
             num_classes=scale.classes,
@@ -105,11 +104,11 @@ class Speeds:
         return Rates(forward, gradient, generation, step, (3 if config.ema_decay is None else 4) * weights)
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        """The fastest of some, after one to warm up."""
+        """Time of the fastest repetition, after a warm-up run."""
         run()
         best, begin = (float("inf"), 0.0), time.perf_counter()
-        for repetition in range(_MOST):
-            if repetition >= _LEAST and time.perf_counter() - begin > _ENOUGH_S:
+        for repetition in range(_MAX_REPETITIONS):
+            if repetition >= _MIN_REPETITIONS and time.perf_counter() - begin > _MIN_SECONDS:
                 break
             self._wait()
             start, processor = time.perf_counter(), time.process_time()
@@ -131,12 +130,12 @@ def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def _generation(model: nn.Module, images: torch.Tensor, *, fast: bool) -> Callable[[], torch.Tensor]:
-    """One step of an attack that is made once: what it finds out about a model in its first call is not paid again."""
+    """One step of an attack. The attack is built once, so that repetitions do not pay for its first call's checks."""
     attack = attacks.create("step_ll", model, eps=8, space=PixelSpace.unit(), fast=fast)
 
     def step() -> torch.Tensor:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an option that does not fit the model is not worth a warning here
+            warnings.simplefilter("ignore")  # that an option does not fit the model does not matter here
             return attack(images)  # [m, C, H, W]
 
     return step
@@ -149,7 +148,7 @@ def _backward(model: nn.Module, images: torch.Tensor) -> None:
 
 
 def training_seconds(network: Network, scale: Scale, rates: Rates) -> float:
-    """Of the passes; reading images, checkpoints and the test after each epoch come on top."""
+    """Time of the passes and of the test after each epoch; reading images and writing checkpoints come on top."""
     config = network.config
     images = config.epochs * scale.train_images
     share = config.attack.k / config.m
@@ -161,7 +160,7 @@ def training_seconds(network: Network, scale: Scale, rates: Rates) -> float:
 
 
 def _gradients(attack: str, eps: float, steps: int | None = None) -> int:
-    """How many gradients an attack makes of each image."""
+    """How many gradients an attack takes for each image."""
     kind = attacks.get(attack)
     if issubclass(kind, IterativeAttack):
         return int(steps or paper_iterations(eps))
@@ -169,7 +168,7 @@ def _gradients(attack: str, eps: float, steps: int | None = None) -> int:
 
 
 def evaluation_seconds(part: Robustness | Transfer | Leaking, network: Network, scale: Scale, rates: Rates) -> float:
-    """What one network of an evaluation takes; of a transfer, what its source takes."""
+    """Time for one network of an evaluation, or for one source network of a transfer."""
     limit = scale.test_images if part.limit is None else min(part.limit, scale.test_images)
     names = [name for pair in part.pairs for name in pair] if isinstance(part, Leaking) else list(part.attacks)
     targets = len(part.networks) + 1 if isinstance(part, Transfer) else 1
@@ -181,8 +180,8 @@ def evaluation_seconds(part: Robustness | Transfer | Leaking, network: Network, 
     return limit * passes
 
 
-def seconds_of(evaluations: Evaluations, scale: Scale, speeds: Speeds) -> float:
-    """All evaluations of a study."""
+def total_evaluation_seconds(evaluations: Evaluations, scale: Scale, speeds: Speeds) -> float:
+    """Time for all evaluations of a study."""
     return sum(
         evaluation_seconds(part, network, scale, speeds.of(network))
         for part in evaluations

@@ -13,7 +13,7 @@ class Robustness:
     """Accuracy on clean images and under attacks.
 
     Args:
-        networks: each attacked with itself.
+        networks: each is attacked with its own gradients.
         attacks: names of ``fastadv.attacks.names()``.
         eps: sizes of the perturbation in pixel values.
         limit: how many test images; None for all.
@@ -30,8 +30,9 @@ class Transfer:
     """Transfer of adversarial images from each network to each.
 
     Args:
-        networks: by the names of their rows.
-        attacks: as in :class:`Robustness`, like eps.
+        networks: sources and targets, named as in the tables.
+        attacks: as in :class:`Robustness`.
+        eps: as in :class:`Robustness`.
         limit: how many test images, drawn at random.
     """
 
@@ -46,8 +47,10 @@ class Leaking:
     """Counts of leaked labels.
 
     Args:
-        networks: as in :class:`Robustness`, like eps and limit.
-        pairs: an attack that uses the true label and one that does not.
+        networks: as in :class:`Robustness`.
+        pairs: an attack that uses the true label, and one that does not.
+        eps: as in :class:`Robustness`.
+        limit: as in :class:`Robustness`.
     """
 
     networks: tuple[Network, ...]

@@ -1,4 +1,4 @@
-"""How studies are shown: the paper's tables with its numbers beside ours, and curves over eps."""
+"""Tables and figures shared by the studies: the paper's numbers next to ours, and curves over eps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
 from fastadv.study import paper
 from fastadv.study.comparisons import gain
 from fastadv.study.networks import Network
-from fastadv.study.plan import Plot, Shown
+from fastadv.study.plan import Plot, StudyOutput
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HERE, PAPER = "here", "paper"
 
-# Of the attacks, in every table, figure and claim.
+# Names of the attacks in tables, figures and claims.
 TITLES = {
     "fgsm": "FGSM",
     "fgsm_pred": "FGSM-pred",
@@ -40,14 +40,14 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A network under an attack, and where the paper has the same.
+    """A table row: a network under an attack, and the corresponding row of the paper.
 
     Args:
         labels: the first cells.
-        network: whose accuracy it is.
-        attack: on what.
-        table: of the paper, such as "table1"; "" where the paper has none.
-        row: of that table.
+        network: the network.
+        attack: the attack.
+        table: the paper's table, such as "table1"; "" if the paper has none.
+        row: the key of the row in that table.
     """
 
     labels: tuple[str, ...]
@@ -58,7 +58,7 @@ class Row:
 
 
 def fraction(share: Share) -> Proportion:
-    """As tables and figures show it."""
+    """A share as shown in tables and figures."""
     return proportion(share.successes, share.n)
 
 
@@ -73,20 +73,20 @@ def accuracy_table(
     notes: Sequence[str] = (),
     bold_ties: bool = False,
 ) -> Table:
-    """Accuracy on clean images and at each eps, each row with the paper's below it.
+    """Accuracy on clean images and at each eps; the paper's numbers follow below each row.
 
     Args:
-        scale: the scale.
-        results: what was measured.
-        rows: what to show.
-        caption: above the table.
-        labels: headings of the first cells.
+        scale: the scale of the study.
+        results: the measurements.
+        rows: the rows.
+        caption: the caption.
+        labels: headings of the first columns.
         tops: 1, or 1 and 5.
-        notes: below the table, before what all tables say.
-        bold_ties: set the best of each column in bold, and what is tied with it (Table 5), among rows of one attack.
+        notes: notes below the table, before those that all tables have.
+        bold_ties: set the best of each column and those tied with it in bold (Table 5), among rows of one attack.
 
     Raises:
-        NotMeasured: a record is missing.
+        NotMeasured: if a record is missing.
     """
     lines: list[tuple[Cell, ...]] = []
     ours: dict[str, list[int]] = {}  # by attack
@@ -98,7 +98,7 @@ def accuracy_table(
             published = paper.accuracies(row.table, row.row, top) if row.table else None
             if published:
                 lines.append((*row.labels, f"top {top}", PAPER, *(f"{value:.1f}%" for value in published)))
-    header = (*labels, "Metric", "", "Clean", *_eps_heads(scale))
+    header = (*labels, "Metric", "", "Clean", *_eps_headings(scale))
     bold = _ties(lines, ours, clean=len(labels) + 2) if bold_ties else frozenset()
     return Table(
         caption,
@@ -111,23 +111,23 @@ def accuracy_table(
 
 
 def accuracies(scale: Scale, results: Results, network: Network, attack: str, top: int = 1) -> list[Share]:
-    """Clean, then at each eps, on the same images.
+    """Accuracy on clean images, then at each eps, on the same images.
 
     Raises:
-        NotMeasured: a record is missing.
+        NotMeasured: if a record is missing.
     """
-    clean = results.clean(network, top, beside=attack, eps=scale.eps[0])
+    clean = results.clean(network, top, images_of=attack, eps=scale.eps[0])
     return [clean, *(results.accuracy(network, attack, eps, top) for eps in scale.eps)]
 
 
-def _eps_heads(scale: Scale) -> list[str]:
+def _eps_headings(scale: Scale) -> list[str]:
     if tuple(scale.eps) == paper.EPS:
         return [f"eps = {eps:g}" for eps in scale.eps]
     return [f"eps = {eps:g} ({theirs:g})" for eps, theirs in zip(scale.eps, paper.EPS, strict=True)]
 
 
 def images_note(records: Iterable[Record]) -> str:
-    """On how many images the attacks of these records were measured."""
+    """How many images the attacks of these records were measured on."""
     attacks: dict[int, list[str]] = {}
     for record in records:
         if TITLES[record.attack] not in attacks.setdefault(record.n, []):
@@ -141,12 +141,12 @@ def _notes(scale: Scale, results: Results, rows: Sequence[Row]) -> list[str]:
     notes = [f"{images_note(records)}. {INTERVALS}"]
     notes += gradient_notes(scale, results, [(row.network, row.attack) for row in rows])
     if tuple(scale.eps) != paper.EPS:
-        notes.append("In the headings eps in pixel values, and in brackets the paper's, in whose place it stands.")
+        notes.append("Headings give eps in pixel values, and in brackets the eps of the paper that it stands in for.")
     return notes
 
 
 def gradient_notes(scale: Scale, results: Results, attacked: Iterable[tuple[Network, str]]) -> tuple[str, ...]:
-    """Which of these networks look more robust than they are, each under the name of an attack."""
+    """Notes on networks that look more robust than they are, with the attack."""
     records = [
         replace(results.record(network, attack, eps), model=network.name)
         for network, attack in attacked
@@ -156,14 +156,14 @@ def gradient_notes(scale: Scale, results: Results, attacked: Iterable[tuple[Netw
 
 
 def _ties(lines: Sequence[Sequence[Cell]], ours: Mapping[str, list[int]], clean: int) -> frozenset[tuple[int, int]]:
-    """Per column the best and those whose 95 % intervals reach its own, as in the paper's Table 5 by its own interval.
+    """The best cell of each column and those whose 95 % intervals overlap with its own, as in the paper's Table 5.
 
-    Accuracies under different attacks do not compare: after the column ``clean``, rows of each attack by themselves.
+    Accuracies under different attacks are not comparable: right of the column ``clean``, each attack has its own best.
     """
-    alike = [(clean, [index for indices in ours.values() for index in indices])]
-    alike += [(column, indices) for column in range(clean + 1, len(lines[0])) for indices in ours.values()]
+    groups = [(clean, [index for indices in ours.values() for index in indices])]
+    groups += [(column, indices) for column in range(clean + 1, len(lines[0])) for indices in ours.values()]
     bold = set()
-    for column, indices in alike:
+    for column, indices in groups:
         cells = {index: cell for index in indices if isinstance(cell := lines[index][column], Proportion)}
         best = max(cells.values(), key=lambda cell: cell.value)
         for index, cell in cells.items():
@@ -177,7 +177,7 @@ class Panel:
     """Curves over eps.
 
     Args:
-        title: above it.
+        title: the title of the panel.
         lines: label, network and attack of each curve.
     """
 
@@ -186,21 +186,21 @@ class Panel:
 
 
 def accuracy_plot(
-    scale: Scale, results: Results, panels: Sequence[Panel], *, of: str, against: Network | None = None
+    scale: Scale, results: Results, panels: Sequence[Panel], *, subject: str, reference: Network | None = None
 ) -> Plot:
-    """Top-1 accuracy against eps with its 95 % interval; clean at eps = 0.
+    """Top-1 accuracy over eps with 95 % intervals; eps = 0 is clean.
 
     Args:
-        scale: the scale.
-        results: what was measured.
-        panels: what to show.
-        of: what that is, as the caption says it.
-        against: one of the networks, to which the others are so near that each panel has another of the differences.
+        scale: the scale of the study.
+        results: the measurements.
+        panels: the panels.
+        subject: what the figure shows, for the caption.
+        reference: a network to compare the others with: each panel gets a second one with the differences to it.
 
     Raises:
-        NotMeasured: a record is missing.
+        NotMeasured: if a record is missing.
     """
-    number = len(panels) * (1 if against is None else 2)
+    number = len(panels) * (1 if reference is None else 2)
     figure, all_axes = panels_of(number, lines=len(panels[0].lines))
     for panel, axes in zip(panels, all_axes, strict=False):
         styles = _styles(scale, panel)
@@ -212,36 +212,36 @@ def accuracy_plot(
         axes.set(title=panel.title, ylim=(-3, 103))
     all_axes[0].set_ylabel("top-1 accuracy (%)")
     legend_below(figure, all_axes[0])
-    caption = f"{of}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images."
-    if against is not None:
+    caption = f"{subject}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images."
+    if reference is not None:
         for panel, axes in zip(panels, all_axes[len(panels) :], strict=True):
-            _draw_differences(scale, results, panel, against, axes)
+            _draw_differences(scale, results, panel, reference, axes)
         all_axes[len(panels)].set_ylabel("difference (points)")
-        caption += " Beside or below, differences of accuracy, compared image by image."
-    return Plot(figure, f"{caption} Points at one eps are drawn side by side.")
+        caption += " The other panels show differences in accuracy, compared image by image."
+    return Plot(figure, f"{caption} Points at the same eps are drawn side by side.")
 
 
-def _draw_differences(scale: Scale, results: Results, panel: Panel, against: Network, axes: Axes) -> None:
-    """By how much the accuracy of each line but that of one network exceeds it."""
+def _draw_differences(scale: Scale, results: Results, panel: Panel, reference: Network, axes: Axes) -> None:
+    """The difference in accuracy between each network and the reference."""
     styles = _styles(scale, panel)
     for place, (label, network, attack) in enumerate(panel.lines):
-        if network == against:
+        if network == reference:
             continue
-        both = zip(*(_shares(scale, results, one, attack) for one in (network, against)), strict=True)
-        points = [(eps, gain(found, reference)(quantile())) for (eps, found), (_, reference) in both]
+        both = zip(*(_shares(scale, results, one, attack) for one in (network, reference)), strict=True)
+        points = [(eps, gain(found, base)(quantile())) for (eps, found), (_, base) in both]
         draw_line(axes, label, points, place, len(styles), style=styles[place])
     eps_axis(axes, scale.eps)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_title(f"{panel.title}, less {against.name}")
+    axes.set_title(f"{panel.title}, less {reference.name}")
 
 
 def _shares(scale: Scale, results: Results, network: Network, attack: str) -> list[tuple[float, Share]]:
-    """Top-1 accuracy on clean images, at 0, and at each eps."""
+    """Pairs of eps and top-1 accuracy; clean images at eps = 0."""
     return list(zip((0.0, *scale.eps), accuracies(scale, results, network, attack), strict=True))
 
 
 def _styles(scale: Scale, panel: Panel) -> list[int]:
-    """How each line looks: the two base networks alike in every figure, others by their order."""
+    """The style of each line: the two base networks look the same in every figure, others follow their order."""
     networks = [network.id for _, network, _ in panel.lines]
     if len(set(networks)) < len(networks):  # one network under several attacks
         return list(range(len(networks)))
@@ -262,24 +262,25 @@ def table_and_curves(
     table: str = "",
     tops: Sequence[int] = (1,),
     notes: Sequence[str] = (),
-    against: Any = None,
-) -> Shown:
-    """Every network under each attack: a table, and a panel of curves for each attack.
+    reference: Any = None,
+) -> StudyOutput:
+    """Every network under every attack: a table, and a panel of curves for each attack.
 
     Args:
-        scale: the scale.
-        results: what was measured.
-        networks: by the paper's rows: a key, or with several attacks attack and key.
-        attacks: on each.
-        name: of both files.
-        caption: of the table.
-        label: heading of the networks' names.
-        table: of the paper, as for :class:`Row`, "" for none.
-        tops: as for :func:`accuracy_table`, like notes.
-        against: key of the network that the others are compared with in panels of their own; None for no such panels.
+        scale: the scale of the study.
+        results: the measurements.
+        networks: the networks, keyed by the paper's rows; with several attacks a row is named by attack and key.
+        attacks: the attacks.
+        name: file name of the table and the figure, without suffix.
+        caption: caption of the table.
+        label: heading of the column with the networks' names.
+        table: the paper's table, as in :class:`Row`; "" for none.
+        tops: as in :func:`accuracy_table`.
+        notes: as in :func:`accuracy_table`.
+        reference: key of the network that extra panels compare the others with; None for no such panels.
 
     Raises:
-        NotMeasured: a record is missing.
+        NotMeasured: if a record is missing.
     """
     several = len(attacks) > 1
     rows = [
@@ -295,13 +296,17 @@ def table_and_curves(
     ]
     labels = ("Adv. method", label) if several else (label,)
     panels = [Panel(TITLES[attack], [(one.name, one, attack) for one in networks.values()]) for attack in attacks]
-    reference = None if against is None else networks[against]
-    return Shown(
+    compared_with = None if reference is None else networks[reference]
+    return StudyOutput(
         {name: accuracy_table(scale, results, rows, caption=caption, labels=labels, tops=tops, notes=notes)},
-        {name: accuracy_plot(scale, results, panels, of=f"{caption}, the rows of the table", against=reference)},
+        {
+            name: accuracy_plot(
+                scale, results, panels, subject=f"{caption}, the rows of the table", reference=compared_with
+            )
+        },
     )
 
 
 def tops_of(scale: Scale) -> tuple[int, ...]:
-    """Top 5 needs six classes."""
+    """Top 1 and top 5; top 1 alone for fewer than six classes."""
     return (1, 5) if scale.classes > 5 else (1,)

@@ -1,4 +1,4 @@
-"""study.json: what a study's folder holds, by which commands, on what."""
+"""study.json: what a study's folder holds, and which commands made it on which machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastadv.utils.plain_json import build_dataclass, parse_json
 from fastadv.utils.regular_files import read_regular
 
 NAME = "study.json"
-_OWN = "the scale's own"
+_SCALE_DEFAULT = "the scale's own"
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Manifest:
     Args:
         scale: "small" or "imagenet".
         dataset: the data set's name.
-        epochs: passes over the training set, if other than the scale's.
-        limit: test images at most, if fewer than the scale's.
-        studies: that were begun.
-        commands: that made it, each once.
-        machine: hardware and versions of the last of them, as text.
+        epochs: passes over the training set; None for the scale's own number.
+        limit: maximum number of test images; None for the scale's own number.
+        studies: names of the studies that were started.
+        commands: the commands that were run, each listed once.
+        machine: hardware and versions at the last command, as text.
     """
 
     scale: str
@@ -41,16 +41,16 @@ class Manifest:
     machine: str = ""
 
     def create_scale(self) -> Scale:
-        """The scale that the folder's records are of."""
+        """The scale that the folder's records belong to."""
         scale = imagenet() if self.scale == "imagenet" else SMALL[self.dataset]()
         return scale.shortened(epochs=self.epochs, limit=self.limit)
 
 
 def read(folder: Path) -> Manifest | None:
-    """The manifest of a folder, None if it has none.
+    """Read a folder's manifest; None if it has none.
 
     Raises:
-        ValueError: one that this version does not understand.
+        ValueError: if this version does not understand it.
     """
     path = folder / NAME
     if not path.exists():
@@ -62,27 +62,27 @@ def read(folder: Path) -> Manifest | None:
 
 
 def check(folder: Path, manifest: Manifest) -> Manifest:
-    """What was begun in a folder, or what is to be, if nothing was.
+    """Check that a study fits a folder; returns the folder's manifest, or ``manifest`` if it has none yet.
 
     Raises:
-        ValueError: the folder holds a study of another scale, data set, or size.
+        ValueError: if the folder holds a study with another scale, data set, number of epochs or limit.
     """
     before = read(folder) or manifest
     for name in ("scale", "dataset", "epochs", "limit"):
         was, now = getattr(before, name), getattr(manifest, name)
         if was != now:
             raise ValueError(
-                f"{folder} holds a study with {name} = {was or _OWN}, and this one has {name} = {now or _OWN}: choose "
-                "another --out"
+                f"{folder} holds a study with {name} = {was or _SCALE_DEFAULT}, and this one has "
+                f"{name} = {now or _SCALE_DEFAULT}: choose another --out"
             )
     return before
 
 
 def update(folder: Path, manifest: Manifest, studies: Sequence[str], command: str) -> None:
-    """Note what is begun in a folder, beside what was begun there before.
+    """Add the studies and the command to a folder's manifest.
 
     Raises:
-        ValueError: as for :func:`check`.
+        ValueError: as in :func:`check`.
     """
     before = check(folder, manifest)
     asked = {*before.studies, *studies}
@@ -98,7 +98,7 @@ def update(folder: Path, manifest: Manifest, studies: Sequence[str], command: st
 
 
 def machine() -> str:
-    """The processor, and what ``fastadv info`` says."""
+    """The processor, and the output of ``fastadv info``."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

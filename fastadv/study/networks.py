@@ -1,4 +1,4 @@
-"""The networks that a study trains, by their configurations."""
+"""The networks that a study trains, identified by their configurations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import flat
 
-# Fields that say where and how a network is trained, and not which network comes out.
-_NOT_IDENTITY = {
+# Fields that change where and how a network is trained, but not the result.
+_EXCLUDED_FROM_ID = {
     *("device", "threads", "checkpoint_every", "keep", "log_every", "fast", "compile", "capture"),
     *("data.root", "data.download", "data.loader", "data.workers", "data.prefetch", "data.on_bad_image"),
 }
-# Fields that are newer than the first records, with the values that all networks had before: at these a network keeps
-# its id, and what was measured of it stays valid. A field that is added to the configuration belongs here.
-_BEFORE = {
+# Fields that were added after the first records, with the values that all networks had before. With these values a
+# network keeps its id, so that old records stay valid. Add new fields of the configuration here.
+_EARLIER_DEFAULTS = {
     **{"data.keep_aspect": False, "data.interpolation": "bilinear"},
     **{"cudnn_benchmark": False, "tf32": False},
 }
@@ -29,7 +29,7 @@ class Network:
     """A network to be trained.
 
     Args:
-        name: what a reader may call it; the same network may have another name in another study.
+        name: for tables and figures; other studies may use another name for the same network.
         config: how it is trained.
     """
 
@@ -38,20 +38,22 @@ class Network:
 
     @property
     def id(self) -> str:
-        """Equal for networks that are trained alike, whatever their names: its folder's name and its records'."""
+        """Equal for networks with the same training, whatever their names; names the folder and the records."""
         identity = flat(asdict(self.config))
-        if self.config.attack.k == 0:  # standard training: of no attack
+        if self.config.attack.k == 0:  # standard training uses no attack
             identity = {name: value for name, value in identity.items() if not name.startswith("attack.")}
-        left_out = _NOT_IDENTITY | {name for name, value in _BEFORE.items() if identity.get(name) == value}
+        left_out = _EXCLUDED_FROM_ID | {
+            name for name, value in _EARLIER_DEFAULTS.items() if identity.get(name) == value
+        }
         kept = {name: value for name, value in identity.items() if name not in left_out}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def vary(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with other values: ``{"attack.k": 0, "model.options.width": 2}``.
+    """Change values of a configuration: ``{"attack.k": 0, "model.options.width": 2}``.
 
     Raises:
-        TypeError: a field that there is not.
+        TypeError: if there is no such field.
     """
     for path, value in changes.items():
         config = _with(config, path.split("."), value)

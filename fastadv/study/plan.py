@@ -1,4 +1,4 @@
-"""What a study consists of: evaluations of networks, and how their results are shown."""
+"""What makes up a study: evaluations of networks, and how their results are shown."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Plot:
-    """A figure and, in a sentence, what it shows."""
+    """A figure with its caption."""
 
     figure: Figure
     caption: str
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A study's tables and figures, by the names of their files."""
+class StudyOutput:
+    """A study's tables and figures, keyed by file name without suffix."""
 
     tables: Mapping[str, Table]
     plots: Mapping[str, Plot]
@@ -37,21 +37,21 @@ class Study:
     """One of the paper's experiments.
 
     Args:
-        name: on the command line.
-        title: what it is about, for a heading.
-        source: where it is in the paper.
-        evaluations: what is measured at a scale; the networks follow from it.
-        show: tables and figures from the records.
+        name: the name on the command line.
+        title: the heading in reports.
+        source: the table, figure or section of the paper.
+        evaluations: what is measured at a scale; this determines the networks.
+        show: makes tables and figures from records.
     """
 
     name: str
     title: str
     source: str
     evaluations: Callable[[Scale], Evaluations]
-    show: Callable[[Scale, Results], Shown]
+    show: Callable[[Scale, Results], StudyOutput]
 
     def networks(self, scale: Scale) -> list[Network]:
-        """Every network that the study needs, once."""
+        """All networks that the study needs, without duplicates."""
         found = {network.id: network for part in self.evaluations(scale) for network in reversed(part.networks)}
         order = [network.id for part in self.evaluations(scale) for network in part.networks]
         return [found[one] for one in dict.fromkeys(order)]

@@ -1,4 +1,4 @@
-"""What a study's folder shows: tables, figures and claims from records, and all of it on one page."""
+"""Writes a study's tables, figures, claims and report from its records."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from fastadv.evaluate.figures import save_figure
-from fastadv.evaluate.tables import Table, save_table, to_markdown
+from fastadv.evaluate.tables import Table, save_table
+from fastadv.evaluate.tables import to_markdown as table_to_markdown
 from fastadv.study import manifest
 from fastadv.study.claims import CLAIMS, findings
 from fastadv.study.experiments import STUDIES
 from fastadv.study.networks import Network
-from fastadv.study.page import page
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.report_content import Report, Section
+from fastadv.study.report_html import to_html
 from fastadv.study.results import NotMeasured
-from fastadv.study.runner import Place, Time
+from fastadv.study.runner import StudyFolder, WorkTime
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.config_parsing import flat
@@ -28,49 +29,46 @@ from fastadv.utils.regular_files import read_regular
 from fastadv.utils.text import duration, printable
 
 
-def _write(shown: Shown, folder: Path) -> None:
-    """Tables and figures as files."""
-    for name, table in shown.tables.items():
+def _write_files(output: StudyOutput, folder: Path) -> None:
+    """Write tables and figures as files."""
+    for name, table in output.tables.items():
         save_table(table, folder / "tables" / name)
-    for name, plot in shown.plots.items():
+    for name, plot in output.plots.items():
         save_figure(plot.figure, folder / "figures" / name)
 
 
-def write_report(folder: Path) -> list[Path]:
-    """Pages, claims, tables and figures of a study's folder, from its records; returns the paths of the first two.
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write the report's pages, claims, tables and figures into a folder; returns the paths of the pages.
 
     Raises:
-        FileNotFoundError: the folder holds no study.
-        ValueError: records or remarks that cannot be read.
-        OSError: a file could not be written.
+        OSError: if a file could not be written.
     """
-    report = gather(folder)
-    head = "".join(f"{line}\n\n" for line in (report.title if report.scale.cut else "", report.notice) if line)
+    head = "".join(f"{line}\n\n" for line in (report.title if report.scale.shortening else "", report.notice) if line)
     texts = {
-        "claims.md": head + claims_markdown(report.findings, report.remarks),
+        "claims.md": head + claims_markdown(report.findings, report.notes),
         "claims.json": claims_json(report.findings),
-        "report.md": markdown(report),
-        "report.html": page(report),
+        "report.md": to_markdown(report),
+        "report.html": to_html(report),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     for section in report.sections:
-        if section.shown is not None:
-            _write(section.shown, folder)
+        if section.output is not None:
+            _write_files(section.output, folder)
     return [folder / name for name in texts]
 
 
-def gather(folder: Path) -> Report:
-    """What a study's folder holds.
+def collect_report(folder: Path) -> Report:
+    """Collect the content of the report from a study's folder.
 
     Raises:
-        FileNotFoundError: it holds no study.
-        ValueError: records or remarks that cannot be read.
+        FileNotFoundError: if the folder holds no study.
+        ValueError: if records or notes cannot be read.
     """
     about = manifest.read(folder)
     if about is None:
         raise FileNotFoundError(f"{folder} is not the folder of a study: no {manifest.NAME} in it")
-    scale, results, remarks = about.create_scale(), Place(folder).results(), _remarks(folder)
+    scale, results, notes = about.create_scale(), StudyFolder(folder).results(), _read_notes(folder)
     sections = []
     for name in about.studies:
         study = STUDIES[name]
@@ -85,13 +83,14 @@ def gather(folder: Path) -> Report:
         scale,
         sections,
         network_table(studies, scale),
-        time_table(Place(folder).times().records),
-        remarks,
+        time_table(StudyFolder(folder).times().records),
+        notes,
     )
 
 
-def _remarks(folder: Path) -> dict[str, str]:
-    path = folder / "remarks.yaml"
+def _read_notes(folder: Path) -> dict[str, str]:
+    """Likely reasons for verdicts, keyed by claim, from notes.yaml."""
+    path = folder / "notes.yaml"
     if not path.exists():
         return {}
     try:
@@ -102,30 +101,30 @@ def _remarks(folder: Path) -> dict[str, str]:
     if not isinstance(content, dict) or not set(content) <= known:
         unknown = sorted(map(str, set(content) - known)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(
-            f"{path} must map names of claims to words, got {unknown}; known are {', '.join(sorted(known))}"
+            f"{path} must map names of claims to text, got {unknown}; known claims are {', '.join(sorted(known))}"
         )
     return {str(name): f"Likely reason: {' '.join(str(text).split())}" for name, text in content.items()}
 
 
 def network_table(studies: Sequence[Study], scale: Scale) -> Table:
-    """Every network: its id, its names, and where its configuration differs from the base network's."""
+    """All networks: ids, names, and how the configuration differs from the base network's."""
     base = flat(asdict(scale.base))
     networks: dict[str, list[Network]] = {}
     for study in studies:
         for network in study.networks(scale):
             networks.setdefault(network.id, []).append(network)
     rows = []
-    for one, same in networks.items():
+    for network_id, same in networks.items():
         values = flat(asdict(same[0].config))
         differing = [f"{name} = {value}" for name, value in values.items() if base.get(name) != value]
         differing += [f"no {name}" for name in base if name not in values]
         names = "; ".join(dict.fromkeys(network.name for network in same))
-        rows.append((one, names, ", ".join(differing) or "the base network"))
+        rows.append((network_id, names, ", ".join(differing) or "the base network"))
     return Table("Networks", ("Id", "Names", "Differs from the base network in"), tuple(rows), labels=3)
 
 
-def time_table(times: Sequence[Time]) -> Table | None:
-    """The time that each study took, and all of them; None if nothing was noted."""
+def time_table(times: Sequence[WorkTime]) -> Table | None:
+    """The time that each study took, and their sum; None if no times were recorded."""
     taken: dict[str, list[float]] = {}
     for one in times:
         taken.setdefault(one.study, []).append(one.seconds)
@@ -135,23 +134,22 @@ def time_table(times: Sequence[Time]) -> Table | None:
     everything = [seconds for one in taken.values() for seconds in one]
     rows.append(("all", str(len(everything)), duration(sum(everything))))
     notes = (
-        "Trainings and evaluations, each counted for the study that it was first done for; what was interrupted is not "
-        "counted.",
+        "Trainings and evaluations, each counted for the study that needed it first. Interrupted ones are not counted.",
     )
-    return Table("Time taken", ("Study", "Pieces of work", "Time"), tuple(rows), notes=notes)
+    return Table("Time taken", ("Study", "Trainings and evaluations", "Time"), tuple(rows), notes=notes)
 
 
 # --- claims as text --------------------------------------------------------------------------------------------------
 
 
-def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str:
-    """Every claim with its verdict and figures, as Markdown."""
+def claims_markdown(found: Sequence[Finding], notes: Mapping[str, str]) -> str:
+    """All claims with their verdicts and figures, as Markdown."""
     lines = [
         summary(found),
         "",
         RULE,
         "",
-        *([REASONS, ""] if remarks else []),
+        *([REASONS, ""] if notes else []),
         "| | claim | paper | verdict | figures |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -159,8 +157,8 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
         claim = finding.claim
         figures = "<br>".join(f"{check} {MARKS[verdict]}" for check, verdict in finding.listed).replace("|", "\\|")
         said = [
-            f"`{claim.name}` {claim.stated}",
-            *([remarks[claim.name].replace("|", "\\|")] if claim.name in remarks else []),
+            f"`{claim.name}` {claim.statement}",
+            *([notes[claim.name].replace("|", "\\|")] if claim.name in notes else []),
         ]
         cells = (MARKS[finding.verdict], "<br>".join(said), claim.source, finding.verdict, figures)
         lines.append("| " + " | ".join(cells) + " |")
@@ -168,7 +166,7 @@ def claims_markdown(found: Sequence[Finding], remarks: Mapping[str, str]) -> str
 
 
 def claims_json(found: Sequence[Finding]) -> str:
-    """The same for a program to read; figures are fractions with their 95 % intervals, null if of nothing."""
+    """The same as JSON; figures are fractions with their 95 % intervals, null if undefined."""
     rows = [
         {
             "name": finding.claim.name,
@@ -177,7 +175,7 @@ def claims_json(found: Sequence[Finding]) -> str:
             "text": finding.claim.text,
             "one_is_enough": finding.claim.any_suffices,
             "premise": finding.claim.premise and finding.claim.premise.name,
-            "added": finding.claim.added,
+            "added": finding.claim.added_later,
             "verdict": finding.verdict,
             "figures": [_figure_json(check, verdict) for check, verdict in finding.checks],
         }
@@ -192,21 +190,21 @@ def _figure_json(check: Check, verdict: str) -> dict[str, Any]:
     return {"what": check.what, "estimate": found, **bounds, "verdict": verdict}
 
 
-def markdown(report: Report) -> str:
-    """The whole report as Markdown; its figures are the files in figures/."""
-    claims = claims_markdown(report.findings, report.remarks)
-    parts = [f"# {report.title}", *filter(None, [report.notice]), report.scale.account, f"## Claims\n\n{claims}"]
+def to_markdown(report: Report) -> str:
+    """The report as Markdown, with links to the figures in figures/."""
+    claims = claims_markdown(report.findings, report.notes)
+    parts = [f"# {report.title}", *filter(None, [report.notice]), report.scale.description, f"## Claims\n\n{claims}"]
     for section in report.sections:
         parts.append(f"## {section.study.title} ({section.study.source})")
-        if section.shown is None:
-            command = f"`fastadv study {section.study.name}` goes on, with the other options of the commands below"
+        if section.output is None:
+            command = f"`fastadv study {section.study.name}`, with the options of the commands below, continues it"
             parts.append(f"Not complete: {section.missing} is not measured. {command}.")
             continue
-        parts += [to_markdown(table) for table in section.shown.tables.values()]
-        parts += [f"![{name}](figures/{name}.svg)\n\n{plot.caption}" for name, plot in section.shown.plots.items()]
-    parts.append(f"## Networks\n\n{to_markdown(report.networks)}")
+        parts += [table_to_markdown(table) for table in section.output.tables.values()]
+        parts += [f"![{name}](figures/{name}.svg)\n\n{plot.caption}" for name, plot in section.output.plots.items()]
+    parts.append(f"## Networks\n\n{table_to_markdown(report.networks)}")
     parts.append(f"Base network:\n\n```\n{report.configuration}\n```")
     parts.append(f"## Machine and versions\n\n```\n{report.about.machine}\n```")
-    parts += [to_markdown(report.times)] if report.times else []
+    parts += [table_to_markdown(report.times)] if report.times else []
     parts.append("## Commands\n\n```bash\n" + "\n".join(map(printable, report.about.commands)) + "\n```")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

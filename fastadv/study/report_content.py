@@ -1,4 +1,4 @@
-"""What the page of a study shows, before it is written as HTML or Markdown."""
+"""The content of a study's report, before it is rendered as HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from fastadv.evaluate.tables import Table
 from fastadv.study import manifest
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Finding
 from fastadv.utils.optional_deps import require
@@ -15,32 +15,32 @@ from fastadv.utils.optional_deps import require
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A study on the page.
+    """One study in the report.
 
     Args:
-        study: it.
-        shown: its tables and figures; None if it is not complete.
-        missing: what is not measured.
-        findings: on its claims.
+        study: the study.
+        output: its tables and figures; None if measurements are missing.
+        missing: the first missing measurement.
+        findings: the verdicts on its claims.
     """
 
     study: Study
-    shown: Shown | None
+    output: StudyOutput | None
     missing: str
     findings: Sequence[Finding]
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """All that a page shows.
+    """Everything in a report.
 
     Args:
         about: the folder's manifest.
-        scale: its scale.
-        sections: one for each study.
-        networks: the configurations, by what differs from the base network.
-        times: what the studies took; None if that was not noted.
-        remarks: likely reasons for verdicts, by the names of their claims; each says that it is one.
+        scale: the scale of the study.
+        sections: one per study.
+        networks: how each network's configuration differs from the base network's.
+        times: how long the studies took; None if no times were recorded.
+        notes: likely reasons for verdicts, keyed by claim.
     """
 
     about: manifest.Manifest
@@ -48,32 +48,33 @@ class Report:
     sections: Sequence[Section]
     networks: Table
     times: Table | None
-    remarks: Mapping[str, str]
+    notes: Mapping[str, str]
 
     @property
     def title(self) -> str:
-        """Of the page."""
-        about, cut = self.about, f", {self.scale.cut}" if self.scale.cut else ""
-        return f"Adversarial Machine Learning at Scale: the paper's study, {about.scale} scale ({about.dataset}){cut}"
+        """The title of the report."""
+        about, shortening = self.about, f", {self.scale.shortening}" if self.scale.shortening else ""
+        scale = f"{about.scale} scale ({about.dataset}){shortening}"
+        return f"Adversarial Machine Learning at Scale: the paper's study, {scale}"
 
     @property
     def notice(self) -> str:
-        """What a reader of verdicts must know first; "" if all is complete."""
-        unfinished = [section.study.name for section in self.sections if section.shown is None]
+        """A warning that goes first if studies are incomplete; "" if all are complete."""
+        unfinished = [section.study.name for section in self.sections if section.output is None]
         if not unfinished:
             return ""
         return (
-            f"Not complete: {', '.join(unfinished)}. Of what is measured so far those claims are judged whose figures "
-            "all are; the others are called not measured."
+            f"Not complete: {', '.join(unfinished)}. Claims are judged if all of their figures are measured, and are "
+            "listed as not measured otherwise."
         )
 
     @property
     def configuration(self) -> str:
-        """The base network's, as YAML."""
+        """The base network's configuration as YAML."""
         text: str = require("yaml", extra="train").safe_dump(asdict(self.scale.base), sort_keys=False)
         return text.rstrip()
 
     @property
     def findings(self) -> list[Finding]:
-        """On the claims of all sections."""
+        """The verdicts on the claims of all sections."""
         return [finding for section in self.sections for finding in section.findings]

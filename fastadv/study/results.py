@@ -1,4 +1,4 @@
-"""Results: what was measured, found by network. All tables, figures and claims are made from it alone."""
+"""Looks up measurements by network. Tables, figures and claims are made from nothing else."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fastadv.study.networks import Network
 
 
 class NotMeasured(LookupError):
-    """There is no record of what was asked for; the message says of what."""
+    """Raised if there is no record of a measurement; the message names it."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """``successes`` of ``n``.
+    """A number of successes among ``n`` images.
 
     Args:
-        successes: how many.
-        n: of how many.
-        hits: which of the n, [n] bool; None if that is not known.
-        images: what the n are: hits of the same images belong together.
+        successes: number of successes.
+        n: number of images.
+        hits: which images were successes, [n] bool; None if not known.
+        images: identifies the set of images: hits on the same set are compared image by image.
     """
 
     successes: int
@@ -35,18 +35,18 @@ class Share:
     images: str = field(default="", compare=False, repr=False)
 
     @property
-    def wrong(self) -> Share:
-        """The others."""
+    def complement(self) -> Share:
+        """The images that were not successes."""
         return Share(self.n - self.successes, self.n, None if self.hits is None else ~self.hits, self.images)
 
 
 class Results:
-    """Records by network, attack and size. Of what was measured twice the last counts.
+    """Records by network, attack and eps. If something was measured twice, the last record counts.
 
     Args:
         robustness: records whose ``model`` is a network's id.
-        transfer: the same of ``source`` and ``target``.
-        leaking: the same of ``model``.
+        transfer: records whose ``source`` and ``target`` are ids of networks.
+        leaking: records whose ``model`` is a network's id.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Results:
         self._leaking = {(r.model, r.attack, r.without, r.eps): r for r in leaking}
 
     def record(self, network: Network, attack: str, eps: float) -> Record:
-        """Of the most images that were measured.
+        """The record that was measured on the most images.
 
         Raises:
-            NotMeasured: there is none.
+            NotMeasured: if there is none.
         """
         found = self._most.get((network.id, attack, float(eps)))
         if found is None:
@@ -79,20 +79,20 @@ class Results:
         """Images classified correctly.
 
         Raises:
-            NotMeasured: there is no record, or no top 5.
+            NotMeasured: if there is no record, or top 5 was not measured.
         """
         found = _share(self.record(network, attack, eps), top)
         if found is None:
             raise NotMeasured(f"top {top} of {network.name}")
         return found
 
-    def clean(self, network: Network, top: int = 1, *, beside: str = CLEAN, eps: float = 0) -> Share:
-        """Clean images classified correctly, of those that an attack ``beside`` was measured on.
+    def clean(self, network: Network, top: int = 1, *, images_of: str = CLEAN, eps: float = 0) -> Share:
+        """Clean images classified correctly, among those that the attack ``images_of`` was measured on.
 
         Raises:
-            NotMeasured: there is no record.
+            NotMeasured: if there is no record.
         """
-        found = _share(self._clean_record(network, self.record(network, beside, eps).n), top)
+        found = _share(self._clean_record(network, self.record(network, images_of, eps).n), top)
         if found is None:
             raise NotMeasured(f"top {top} of {network.name}, clean")
         return found
@@ -103,24 +103,26 @@ class Results:
             raise NotMeasured(f"clean accuracy of {network.name} on {n} images")
         return found
 
-    def accuracy_beside(self, network: Network, attack: str, eps: float, *, beside: str) -> Share:
-        """Images classified correctly at top 1, of those that an attack ``beside`` was measured on: the first so many.
+    def accuracy_on_images_of(self, network: Network, attack: str, eps: float, *, images_of: str) -> Share:
+        """Images classified correctly at top 1, among those that the attack ``images_of`` was measured on.
+
+        These must be the first of the images that ``attack`` was measured on.
 
         Raises:
-            NotMeasured: there is no record, or none of which images were hit, or ``beside`` is of other images.
+            NotMeasured: if there is no record, or ``images_of`` was measured on other images.
         """
-        found, n = self.record(network, attack, eps), self.record(network, beside, eps).n
+        found, n = self.record(network, attack, eps), self.record(network, images_of, eps).n
         every, few = self._clean_record(network, found.n), self._clean_record(network, n)
         if not np.array_equal(every.hits[:n], few.hits):
-            raise NotMeasured(f"{network.name} under {attack} on the images of {beside}")
+            raise NotMeasured(f"{network.name} under {attack} on the images of {images_of}")
         hits = found.hits[:n]  # [n]
         return Share(int(np.count_nonzero(hits)), n, hits, few.images)
 
     def transfer(self, source: Network, target: Network, attack: str, eps: float) -> TransferRecord:
-        """Images made with one network and shown to another.
+        """Transfer of images made with one network to another.
 
         Raises:
-            NotMeasured: there is no record.
+            NotMeasured: if there is no record.
         """
         found = self._transfer.get((source.id, target.id, attack, float(eps)))
         if found is None:
@@ -128,19 +130,19 @@ class Results:
         return replace(found, source=source.name, target=target.name)
 
     def leaking(self, network: Network, attack: str, without: str, eps: float) -> LeakRecord:
-        """Labels leaked.
+        """Counts of leaked labels.
 
         Raises:
-            NotMeasured: there is no record.
+            NotMeasured: if there is no record.
         """
         found = self._leaking.get((network.id, attack, without, float(eps)))
         if found is None:
-            raise NotMeasured(f"labels that {network.name} leaks under {attack}, eps = {eps:g}")
+            raise NotMeasured(f"labels leaked by {network.name} under {attack}, eps = {eps:g}")
         return found
 
 
 def _share(record: Record, top: int) -> Share | None:
-    """Images classified correctly; None if top 5 was not measured. Which they are is recorded for top 1 alone."""
+    """Images classified correctly; None if top 5 was not measured. Hits are recorded for top 1 only."""
     if top == 1:
         return Share(record.top1, record.n, record.hits, record.images)
     return None if record.top5 is None else Share(record.top5, record.n)

@@ -1,4 +1,4 @@
-"""Runs studies: trains what is missing, evaluates to records, and goes on where it was interrupted."""
+"""Runs studies: trains missing networks, writes evaluations to records, and continues after interruptions."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _TOLERANCE = 0.1
 
 
 class ProcessesFailed(RuntimeError):
-    """A training by several processes ended without its network; what they printed says why."""
+    """Raised if training in several processes ended without a network; their output says why."""
 
 
-# What a training may end with while all that does not need its network is done.
+# Failures of one training after which everything that does not need its network is still done.
 Failure = NonFiniteLoss | ProcessesFailed
 
 
 @dataclass(frozen=True)
-class Time:
-    """What a piece of work took that was not interrupted.
+class WorkTime:
+    """How long a training or evaluation took, if it was not interrupted.
 
     Args:
-        study: that it was done for.
-        what: as the progress line has it.
-        seconds: of this run alone, if the piece was begun in an earlier one.
+        study: the study that it was done for.
+        what: description, as on the progress line.
+        seconds: time in this run, excluding earlier runs that were interrupted.
     """
 
     study: str
@@ -63,51 +63,51 @@ class Time:
 
     @property
     def key(self) -> str:
-        """Of the piece."""
+        """Identifies the training or evaluation."""
         return f"{self.study}: {self.what}"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a study's files are.
+class StudyFolder:
+    """The files of a study.
 
-    What opens a file of records raises ValueError for a line that is none.
+    Methods that open a file of records raise ValueError for a line that is not a record.
 
     Args:
-        folder: given by ``--out``.
+        path: the folder given by ``--out``.
     """
 
-    folder: Path
+    path: Path
 
     def run(self, network: Network) -> Path:
         """The folder of a network's run."""
-        return self.folder / "networks" / network.id
+        return self.path / "networks" / network.id
 
     def robustness(self) -> RecordFile[Record]:
-        """The accuracies."""
-        return RecordFile(self.folder / "records" / "robustness.jsonl", Record)
+        """Records of accuracies."""
+        return RecordFile(self.path / "records" / "robustness.jsonl", Record)
 
     def transfer(self) -> RecordFile[TransferRecord]:
-        """The transfers."""
-        return RecordFile(self.folder / "records" / "transfer.jsonl", TransferRecord)
+        """Records of transfers."""
+        return RecordFile(self.path / "records" / "transfer.jsonl", TransferRecord)
 
     def leaking(self) -> RecordFile[LeakRecord]:
-        """The leaked labels."""
-        return RecordFile(self.folder / "records" / "leaking.jsonl", LeakRecord)
+        """Records of leaked labels."""
+        return RecordFile(self.path / "records" / "leaking.jsonl", LeakRecord)
 
-    def times(self) -> RecordFile[Time]:
-        """What each piece of work took."""
-        return RecordFile(self.folder / "times.jsonl", Time)
+    def times(self) -> RecordFile[WorkTime]:
+        """Times of trainings and evaluations."""
+        return RecordFile(self.path / "times.jsonl", WorkTime)
 
     def results(self) -> Results:
-        """What was measured so far."""
+        """Everything measured so far."""
         return Results(self.robustness().records, self.transfer().records, self.leaking().records)
 
     def is_trained(self, network: Network) -> bool:
-        """Whether the network's run has come to its end.
+        """Whether the network's run is complete.
 
         Raises:
-            CheckpointError: it has checkpoints, and none is usable.
+            CheckpointError: if it has checkpoints, but none is usable.
         """
         found = checkpoint.newest(self.run(network))
         return found is not None and found[1].meta.epoch >= network.config.epochs
@@ -115,13 +115,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a study runs on.
+    """The machine and the data that a study runs on.
 
     Args:
-        data: the data set's folder, if it needs one.
+        data: the data set's folder; None if it needs none.
         device: for training and evaluation.
-        threads: of the CPU; None is PyTorch's own choice.
-        processes: that train a network together, started by torchrun if there are several.
+        threads: CPU threads; None for PyTorch's default.
+        processes: number of processes that train a network together, started by torchrun if more than one.
     """
 
     data: str | None
@@ -130,17 +130,17 @@ class Machine:
     processes: int = 1
 
     def config(self, network: Network) -> TrainConfig:
-        """How the network is trained here: an iteration takes as many minibatches, shared among the processes.
+        """The configuration for training here: the minibatches of an iteration are shared among the processes.
 
         Raises:
-            ValueError: they cannot be shared without changing their number by more than a tenth.
+            ValueError: if sharing them changes their number by more than a tenth.
         """
         wanted = network.config.accumulate
         accumulate = max(1, round(wanted / self.processes))
         if abs(accumulate * self.processes - wanted) > _TOLERANCE * wanted:
             raise ValueError(
-                f"an iteration takes {wanted} minibatches of {network.config.m}, and {self.processes} processes would "
-                f"take {accumulate * self.processes}, another training: choose another --processes"
+                f"an iteration takes {wanted} minibatches of {network.config.m}, but {self.processes} processes would "
+                f"take {accumulate * self.processes}, which is a different training: choose another --processes"
             )
         changes = {
             "data.root": self.data,
@@ -153,14 +153,14 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Work:
-    """One piece: the training of a network, or a part of its evaluation.
+class WorkItem:
+    """One piece of work: the training of a network, or part of an evaluation.
 
     Args:
-        what: for the progress line.
-        seconds: as estimated.
-        network: to be trained; None for an evaluation.
-        part: to be measured, of these networks alone; None for a training.
+        what: description for the progress line.
+        seconds: estimated time.
+        network: the network to train; None for an evaluation.
+        part: the evaluation, restricted to its networks; None for a training.
     """
 
     what: str
@@ -170,49 +170,49 @@ class Work:
 
     @property
     def needs(self) -> set[str]:
-        """Ids of the networks that it is about."""
+        """Ids of the networks that it trains or evaluates."""
         networks = () if self.part is None else self.part.networks
         return {network.id for network in (*networks, *([self.network] if self.network else []))}
 
 
-def plan(studies: Sequence[Study], scale: Scale, speeds: Speeds) -> dict[str, list[Work]]:
-    """The work of each study in order. A network that several need is trained for the first of them."""
+def plan(studies: Sequence[Study], scale: Scale, speeds: Speeds) -> dict[str, list[WorkItem]]:
+    """The work of each study, in order. A network that several studies need is trained for the first of them."""
     seen: set[str] = set()
-    work: dict[str, list[Work]] = {}
+    work: dict[str, list[WorkItem]] = {}
     for study in studies:
         pieces = work.setdefault(study.name, [])
         for network in study.networks(scale):
             if network.id not in seen:
                 seconds = training_seconds(network, scale, speeds.of(network))
-                pieces.append(Work(f"train {network.name}", seconds, network=network))
+                pieces.append(WorkItem(f"train {network.name}", seconds, network=network))
                 seen.add(network.id)
         for part in study.evaluations(scale):
             pieces += _pieces(part, scale, speeds)
     return work
 
 
-def _pieces(part: Robustness | Transfer | Leaking, scale: Scale, speeds: Speeds) -> Iterator[Work]:
-    """A transfer needs all its networks at once; of the others, one after the other."""
+def _pieces(part: Robustness | Transfer | Leaking, scale: Scale, speeds: Speeds) -> Iterator[WorkItem]:
+    """A transfer needs all of its networks at once; other evaluations take one network at a time."""
     costs = [evaluation_seconds(part, network, scale, speeds.of(network)) for network in part.networks]
     if isinstance(part, Transfer):
-        yield Work(f"transfer by {', '.join(part.attacks)}", sum(costs), part=part)
+        yield WorkItem(f"transfer by {', '.join(part.attacks)}", sum(costs), part=part)
         return
     for network, seconds in zip(part.networks, costs, strict=True):
         by = "labels leaked" if isinstance(part, Leaking) else ", ".join(part.attacks)
-        yield Work(f"evaluate {network.name}: {by}", seconds, part=replace(part, networks=(network,)))
+        yield WorkItem(f"evaluate {network.name}: {by}", seconds, part=replace(part, networks=(network,)))
 
 
 class Runner:
-    """Does the work of studies, one piece after the other.
+    """Does the work of studies, one piece at a time.
 
     Args:
-        place: where files go.
-        machine: what it runs on.
-        scale: the scale.
+        folder: where files go.
+        machine: the machine and the data.
+        scale: the scale of the studies.
     """
 
-    def __init__(self, place: Place, machine: Machine, scale: Scale) -> None:
-        self.place = place
+    def __init__(self, folder: StudyFolder, machine: Machine, scale: Scale) -> None:
+        self.folder = folder
         self.machine = machine
         self.scale = scale
         self._images: Images | None = None
@@ -220,15 +220,15 @@ class Runner:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped_by: Signals | None = None
 
-    def run(self, studies: Sequence[Study], work: dict[str, list[Work]]) -> list[tuple[Network, Failure]]:
-        """Train and measure all that the studies need.
+    def run(self, studies: Sequence[Study], work: dict[str, list[WorkItem]]) -> list[tuple[Network, Failure]]:
+        """Train and measure everything that the studies need.
 
         Returns:
-            Networks whose training failed. What needs them is left out, and all else is done.
+            The networks whose training failed. Work that needs them is skipped; everything else is done.
 
         Raises:
-            KeyboardInterrupt: a signal, its argument, came; what was done is on disk.
-            OSError: a file could not be written.
+            KeyboardInterrupt: if a signal arrived, which is its argument; finished work is on disk.
+            OSError: if a file could not be written.
         """
         progress = _Progress(work)
         failed: list[tuple[Network, Failure]] = []
@@ -249,7 +249,7 @@ class Runner:
                         continue
                     seconds = time.perf_counter() - start
                     progress.done(piece, seconds)
-                    self.place.times().append(Time(study.name, piece.what, round(seconds, 3)))
+                    self.folder.times().append(WorkTime(study.name, piece.what, round(seconds, 3)))
         return failed
 
     def _stop(self, number: Signals) -> None:
@@ -262,41 +262,41 @@ class Runner:
         print(f"{number.name}: stopping after this iteration; a second one stops at once", file=sys.stderr)
         self._trainer.request_stop()
 
-    def _is_done(self, piece: Work) -> bool:
+    def _is_done(self, piece: WorkItem) -> bool:
         if piece.network is not None:
-            return self.place.is_trained(piece.network)
+            return self.folder.is_trained(piece.network)
         return piece.part is not None and self._is_measured(piece.part)
 
     def _is_measured(self, part: Robustness | Transfer | Leaking) -> bool:
-        """Whether there are records of all of a part, of the weights that there are now."""
+        """Whether the whole part has records, made with the current weights."""
         n = self.scale.test_images if part.limit is None else min(part.limit, self.scale.test_images)
         sizes = [float(eps) for eps in part.eps]
         networks = [(network.id, self._checkpoint(network)) for network in part.networks]
         have: set[Any]
         want: set[Any]
         if isinstance(part, Robustness):
-            have = {((r.model, r.checkpoint), (r.attack, r.eps), r.n) for r in self.place.robustness().records}
+            have = {((r.model, r.checkpoint), (r.attack, r.eps), r.n) for r in self.folder.robustness().records}
             want = set(product(networks, [(CLEAN, 0.0), *product(part.attacks, sizes)], [n]))
         elif isinstance(part, Transfer):
             have = {
                 ((r.source, r.source_checkpoint), (r.target, r.target_checkpoint), r.attack, r.eps, r.n)
-                for r in self.place.transfer().records
+                for r in self.folder.transfer().records
             }
             want = set(product(networks, networks, part.attacks, sizes, [n]))
         else:
-            have = {((r.model, r.checkpoint), (r.attack, r.without), r.eps, r.n) for r in self.place.leaking().records}
+            have = {((r.model, r.checkpoint), (r.attack, r.without), r.eps, r.n) for r in self.folder.leaking().records}
             want = set(product(networks, part.pairs, sizes, [n]))
         return want <= have
 
     def _checkpoint(self, network: Network) -> str:
-        """As the records name the network's weights; "" if there are none, of which the evaluation says why."""
-        found = checkpoint.newest(self.place.run(network))
+        """The hash of the network's weights, as in records; "" if there are none (the evaluation reports why)."""
+        found = checkpoint.newest(self.folder.run(network))
         if found is None:
             return ""
-        weights = found[1].averaged if _averaged(network) else found[1].weights
+        weights = found[1].averaged if _uses_averaged_weights(network) else found[1].weights
         return "" if weights is None else fingerprint(weights)
 
-    def _do(self, piece: Work) -> None:
+    def _do(self, piece: WorkItem) -> None:
         if piece.network is not None:
             self._train(piece.network)
         elif piece.part is not None:
@@ -305,19 +305,19 @@ class Runner:
     def _evaluate(self, part: Robustness | Transfer | Leaking) -> None:
         subjects = self._subjects(part)
         if isinstance(part, Robustness):
-            run(self._sweep(part, part.attacks), subjects, self.place.robustness())
+            run(self._sweep(part, part.attacks), subjects, self.folder.robustness())
         elif isinstance(part, Transfer):
-            run_transfer(self._sweep(part, part.attacks), subjects, self.place.transfer())
+            run_transfer(self._sweep(part, part.attacks), subjects, self.folder.transfer())
         else:
-            run_leaking(self._sweep(part, ()), part.pairs, subjects, self.place.leaking())
+            run_leaking(self._sweep(part, ()), part.pairs, subjects, self.folder.leaking())
 
     def _train(self, network: Network) -> None:
-        if self.place.is_trained(network):
+        if self.folder.is_trained(network):
             return
         if self.machine.processes > 1:
             self._train_by_torchrun(network)
             return
-        self._trainer = create_trainer(self.machine.config(network), self.place.run(network), resume="auto")
+        self._trainer = create_trainer(self.machine.config(network), self.folder.run(network), resume="auto")
         try:
             self._trainer.fit()
         finally:
@@ -326,8 +326,8 @@ class Runner:
             raise KeyboardInterrupt(self._stopped_by)
 
     def _train_by_torchrun(self, network: Network) -> None:
-        """As ``fastadv train`` in processes of its own, to which a signal is handed on."""
-        run_dir = self.place.run(network)
+        """Run ``fastadv train`` in new processes, and forward signals to them."""
+        run_dir = self.folder.run(network)
         recipe = run_dir.with_suffix(".yaml")
         recipe.parent.mkdir(parents=True, exist_ok=True)
         recipe.write_text(dump_config(self.machine.config(network)), encoding="utf-8")
@@ -340,7 +340,7 @@ class Runner:
             self._child = None
         if self._stopped_by is not None:
             raise KeyboardInterrupt(self._stopped_by)
-        if code or not self.place.is_trained(network):
+        if code or not self.folder.is_trained(network):
             raise ProcessesFailed(f"its processes ended with exit code {code}; its run is {run_dir}")
 
     def _sweep(self, part: Robustness | Transfer | Leaking, attacks: Sequence[str]) -> Sweep:
@@ -364,48 +364,48 @@ class Runner:
         return self._images
 
     def _subjects(self, part: Robustness | Transfer | Leaking) -> list[Subject]:
-        """The networks, with their averaged weights where they have such."""
+        """The networks, with averaged weights if they have them."""
         subjects = []
         for network in part.networks:
-            loaded = checkpoint.load_model(self.place.run(network), averaged=_averaged(network))
+            loaded = checkpoint.load_model(self.folder.run(network), averaged=_uses_averaged_weights(network))
             where = self.machine.data or self.scale.base.data.name
             check_classes(network.name, loaded, self._test_images(), where)
             subjects.append(Subject(network.id, loaded.model, loaded.config.data.pixel_space))
         return subjects
 
 
-def _averaged(network: Network) -> bool:
-    """Whether the averaged weights are the network's."""
+def _uses_averaged_weights(network: Network) -> bool:
+    """Whether a network is evaluated with its averaged weights."""
     return network.config.ema_decay is not None
 
 
 class _Progress:
-    """A line for each piece: how many there are, the share of the whole that is done, the time left.
+    """Prints a line for each piece of work: its number, the share that is done, and the time left.
 
-    The estimate is corrected by how long the pieces so far took against what was expected of them.
+    The estimate is scaled by the ratio of actual to expected time so far.
     """
 
-    def __init__(self, work: dict[str, list[Work]]) -> None:
+    def __init__(self, work: dict[str, list[WorkItem]]) -> None:
         pieces = [piece for part in work.values() for piece in part]
         self._count, self._number = len(pieces), 0
         self._total = self._left = sum(piece.seconds for piece in pieces)
         self._expected = self._taken = 0.0
 
-    def announce(self, study: Study, piece: Work) -> None:
-        """Before a piece is done."""
+    def announce(self, study: Study, piece: WorkItem) -> None:
+        """Call before a piece of work."""
         done = 100 * (1 - self._left / self._total) if self._total else 0
         left = duration(self._left * self._factor)
         line = f"[{self._number + 1}/{self._count}] {done:.0f} %, {left} left  {study.name}: {piece.what}"
         print(line, file=sys.stderr, flush=True)
 
-    def done(self, piece: Work, seconds: float) -> None:
-        """After it."""
+    def done(self, piece: WorkItem, seconds: float) -> None:
+        """Call after a piece of work."""
         self.skip(piece)
         self._expected += piece.seconds
         self._taken += seconds
 
-    def skip(self, piece: Work) -> None:
-        """A piece for which there is nothing to be done."""
+    def skip(self, piece: WorkItem) -> None:
+        """Call for a piece with nothing to do."""
         self._number += 1
         self._left -= piece.seconds
 

@@ -1,7 +1,7 @@
-"""The scales at which the studies run: data, networks, sizes and counts, fixed here and nowhere else.
+"""The scales that the studies run at: data, networks, sizes and counts. They are fixed here and nowhere else.
 
-What is fixed for the small scales was fixed from accuracies of a network trained as usual, before any claim was looked
-at: the smallest eps takes a little of its accuracy under step l.l., the largest next to all. ``why`` says so for each.
+The small scales were fixed before any claim was evaluated, from the accuracy of a network with standard training: under
+step l.l. the smallest eps costs it a little accuracy, the largest nearly all. ``rationale`` explains each scale.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _IMAGENET_TRAIN, _IMAGENET_TEST, _MACHINES = 1_281_167, 50_000, 50
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Where a study runs.
+    """The setting of a study.
 
     Args:
         name: "small" or "imagenet".
-        base: adversarial training by step l.l. as the paper's main network has it; all others vary it.
-        train_images: of the data set.
-        test_images: of the data set.
-        classes: of the data set.
-        channels: of an image.
+        base: the paper's main network, adversarially trained with step l.l.; all others are variations of it.
+        train_images: size of the training set.
+        test_images: size of the test set.
+        classes: number of classes.
+        channels: channels of an image.
         image_size: side of an image in pixels.
-        eps: four sizes at which networks are measured, in the places of the paper's 2, 4, 8 and 16.
-        limit: test images for methods of one step; None for all.
-        iterative_limit: test images for iterative methods, which take some ten times as long.
-        transfer_limit: images of the transfer study.
-        widths: rho of the capacity study.
-        deeper: what makes the deeper network of Table 1.
-        other: what makes network D of the transfer study, another architecture.
-        iterative: options of iterative attacks in training.
-        fixed: indices into ``eps`` of the sizes of the networks that are trained at one size.
-        of_table3: what differs for Table 3.
-        of_table5: what differs for Table 5.
-        why: the reasons for these numbers.
-        cut: what was changed for a quick look, as a phrase that a reader sees first; "" if nothing was.
+        eps: the four sizes used in evaluation, which correspond to the paper's 2, 4, 8 and 16.
+        limit: test images for one-step methods; None for all.
+        iterative_limit: test images for iterative methods, which take about ten times as long.
+        transfer_limit: test images of the transfer study.
+        widths: values of rho in the capacity study.
+        deeper_changes: changes that make the deeper network of Table 1.
+        other_architecture: changes that make network D of the transfer study.
+        iterative_training_options: options of iterative attacks in training.
+        fixed_eps_indices: indices into ``eps`` of the sizes for training at a fixed eps.
+        table3_changes: changes to the configuration for Table 3.
+        table5_changes: changes to the configuration for Table 5.
+        rationale: the reasons for these choices.
+        shortening: what :meth:`shortened` changed, as a phrase for titles; "" if nothing.
     """
 
     name: str
@@ -69,30 +69,32 @@ class Scale:
     iterative_limit: int | None
     transfer_limit: int = 1000
     widths: tuple[float, ...]
-    deeper: Mapping[str, Any]
-    other: Mapping[str, Any]
-    iterative: Mapping[str, Any]
-    fixed: tuple[int, int] = (1, 3)
-    of_table3: Mapping[str, Any] = field(default_factory=dict)
-    of_table5: Mapping[str, Any] = field(default_factory=dict)
-    why: str
-    cut: str = ""
+    deeper_changes: Mapping[str, Any]
+    other_architecture: Mapping[str, Any]
+    iterative_training_options: Mapping[str, Any]
+    fixed_eps_indices: tuple[int, int] = (1, 3)
+    table3_changes: Mapping[str, Any] = field(default_factory=dict)
+    table5_changes: Mapping[str, Any] = field(default_factory=dict)
+    rationale: str
+    shortening: str = ""
 
     @property
-    def account(self) -> str:
-        """What was chosen and why, after what was cut from it."""
-        return f"This study was {self.cut}. Of the scale as a whole: {self.why}" if self.cut else self.why
+    def description(self) -> str:
+        """How the study was shortened, if it was, and the reasons for the scale."""
+        return (
+            f"This study was {self.shortening}. The full scale: {self.rationale}" if self.shortening else self.rationale
+        )
 
     def adversarial(self, name: str, changes: Mapping[str, Any] | None = None) -> Network:
-        """The paper's main network with some changes."""
+        """The paper's main network, with changes to its configuration."""
         return Network(name, vary(self.base, changes or {}))
 
     def standard(self, name: str, changes: Mapping[str, Any] | None = None) -> Network:
-        """The same trained without adversarial examples."""
+        """The same network with standard training: without adversarial examples."""
         return Network(name, vary(self.base, {"attack.k": 0, **(changes or {})}))
 
     def sweep(self, networks: Iterable[Network], attacks: Sequence[str]) -> list[Robustness]:
-        """Every network under each attack, methods of one step on more images than iterative ones."""
+        """Every network under every attack; one-step methods get more images than iterative ones."""
         every = tuple(networks)
         iterative = tuple(name for name in attacks if issubclass(find_attack(name), IterativeAttack))
         parts = [
@@ -101,46 +103,46 @@ class Scale:
         ]
         return [part for part in parts if part.attacks]
 
-    def iterations(self, of_paper: int) -> int:
-        """So many of the paper's 150,000 iterations, as a share of this scale's."""
+    def scaled_iterations(self, paper_iterations: int) -> int:
+        """Convert the paper's iteration count to this scale."""
         per_epoch = self.train_images // self.base.m // self.base.accumulate
-        return round(of_paper / PAPER_ITERATIONS * self.base.epochs * per_epoch)
+        return round(paper_iterations / PAPER_ITERATIONS * self.base.epochs * per_epoch)
 
     def shortened(self, *, epochs: int | None, limit: int | None) -> Scale:
-        """For a quick look: fewer passes over the training set, and fewer test images.
+        """A shortened copy for a quick look: fewer epochs, and fewer test images.
 
         Args:
-            epochs: None leaves them.
-            limit: None leaves them.
+            epochs: number of epochs; None for no change.
+            limit: maximum number of test images; None for no change.
         """
         scale = self
-        cut: list[str] = []
+        changes: list[str] = []
         if epochs is not None:
-            scale = replace(scale, base=vary(scale.base, {"epochs": epochs}), of_table5={})
-            scale = replace(scale, base=vary(scale.base, {"attack.start_after": scale.iterations(10_000)}))
-            cut += _epochs_cut(self, epochs)
+            scale = replace(scale, base=vary(scale.base, {"epochs": epochs}), table5_changes={})
+            scale = replace(scale, base=vary(scale.base, {"attack.start_after": scale.scaled_iterations(10_000)}))
+            changes += _changed_epochs(self, epochs)
         if limit is not None:
             scale = replace(
                 scale,
-                limit=_least(scale.limit, limit),
-                iterative_limit=_least(scale.iterative_limit, limit),
-                transfer_limit=_least(scale.transfer_limit, limit),
+                limit=_smaller_limit(scale.limit, limit),
+                iterative_limit=_smaller_limit(scale.iterative_limit, limit),
+                transfer_limit=_smaller_limit(scale.transfer_limit, limit),
             )
-            cut += _images_cut(self, limit)
+            changes += _changed_images(self, limit)
         word = "cut short" if scale.base.epochs <= self.base.epochs else "changed"
-        return replace(scale, cut=f"{word}: {'; '.join(cut)}") if cut else scale
+        return replace(scale, shortening=f"{word}: {'; '.join(changes)}") if changes else scale
 
 
-def _epochs_cut(scale: Scale, epochs: int) -> list[str]:
-    whole = {"": scale.base.epochs, " in Table 5": scale.of_table5.get("epochs", epochs)}
+def _changed_epochs(scale: Scale, epochs: int) -> list[str]:
+    whole = {"": scale.base.epochs, " in Table 5": scale.table5_changes.get("epochs", epochs)}
     cut = [f"{number}{where}" for where, number in whole.items() if number != epochs]
     return [f"{counted(epochs, 'epoch')} instead of {' and '.join(cut)}"] if cut else []
 
 
-def _images_cut(scale: Scale, limit: int) -> list[str]:
+def _changed_images(scale: Scale, limit: int) -> list[str]:
     whole = {
-        "for methods of one step": scale.limit or scale.test_images,
-        "for iterative ones": scale.iterative_limit or scale.test_images,
+        "for one-step methods": scale.limit or scale.test_images,
+        "for iterative methods": scale.iterative_limit or scale.test_images,
         "for transfer": scale.transfer_limit,
     }
     cut = sorted({number for number in whole.values() if number > limit}, reverse=True)
@@ -152,7 +154,7 @@ def _images_cut(scale: Scale, limit: int) -> list[str]:
     return [f"{counted(limit, 'test image')} instead of {' and of '.join(parts)}"]
 
 
-def _least(one: int | None, other: int) -> int:
+def _smaller_limit(one: int | None, other: int) -> int:
     return other if one is None else min(one, other)
 
 
@@ -180,24 +182,25 @@ def fashion_mnist() -> Scale:
         limit=None,
         iterative_limit=1000,
         widths=(0.5, 1.0, 1.4, 2.0),
-        deeper={"model.options.deeper": True},
-        other={"model.name": "timm/resnet10t", "model.options": {"drop_rate": 0.1}},
-        iterative={"alpha": 8, "steps": 5},
-        why="Grey images of 28 x 28 need larger perturbations than the paper's photographs. Step l.l. leaves a "
-        "network trained as usual for five epochs 82 % of the images at eps 4, 54 % at 8, 11 % at 16 and 3 % at 32 "
-        "(after this scale's three epochs 86, 68, 19 and 4 %), so these take the places of 2, 4, 8 and 16, and "
-        "training draws eps from |N(0, 16)| on [0, 32]: two standard deviations, as the paper's |N(0, 8)| on [0, 16]. "
-        "m = 128 with k = 64 has the paper's k / m = 1/2 and lambda = 0.3. The rest is chosen for the time that two "
-        "cores have: three epochs, 1,404 iterations, keep a network at about a minute; four widths span the paper's "
-        "0.5 to 2 within the 20 minutes of a study; the deeper network has two more blocks, as the paper's has; D is "
-        "timm's resnet10t, of residual blocks, for v4 is made for photographs; iterative methods, with up to 36 "
-        "gradients an image, are shown 1,000 images, and in training take five steps of 8 in place of 36 of 1.",
+        deeper_changes={"model.options.deeper": True},
+        other_architecture={"model.name": "timm/resnet10t", "model.options": {"drop_rate": 0.1}},
+        iterative_training_options={"alpha": 8, "steps": 5},
+        rationale="Grey images of 28 x 28 need larger perturbations than the paper's photographs. A network with five "
+        "epochs of standard training keeps 82 % accuracy under step l.l. at eps 4, 54 % at 8, 11 % at 16 and 3 % at 32 "
+        "(86, 68, 19 and 4 % after this scale's three epochs). These sizes therefore stand in for the paper's 2, 4, 8 "
+        "and 16. Training draws eps from |N(0, 16)| truncated to [0, 32], two standard deviations, like the paper's "
+        "|N(0, 8)| on [0, 16]. m = 128 with k = 64 keeps the paper's k / m = 1/2, with lambda = 0.3. The other values "
+        "are chosen to fit two CPU cores. Three epochs (1,404 iterations) train a network in a minute or so. Four "
+        "widths span the paper's 0.5 to 2 within 20 minutes for the study. The deeper network has two more blocks, as "
+        "in the paper. Network D is timm's resnet10t, with residual blocks, because Inception v4 is made for "
+        "photographs. Iterative methods, which take up to 36 gradients per image, are evaluated on 1,000 images; in "
+        "training they take five steps of 8 instead of 36 steps of 1.",
     )
-    return _delayed(scale)
+    return _with_delayed_start(scale)
 
 
 def digits() -> Scale:
-    """scikit-learn's digits, which need no files: seconds a network."""
+    """scikit-learn's digits, which need no files; a network trains in seconds."""
     scale = replace(
         fashion_mnist(),
         base=vary(
@@ -217,17 +220,18 @@ def digits() -> Scale:
         eps=(8, 16, 32, 64),
         iterative_limit=None,
         transfer_limit=500,
-        iterative={"alpha": 16, "steps": 5},
-        why="Digits of 8 x 8 bold pixels stay readable far beyond the paper's 16: a network trained as usual is barely "
-        "attacked at 16 and wholly at 64, so 8, 16, 32 and 64 take the places of 2, 4, 8 and 16, and training draws "
-        "eps from |N(0, 32)| on [0, 64], two standard deviations as in the paper. m, k and lambda are the paper's. "
-        "Widths, depth and network D are Fashion-MNIST's. With 500 test images most differences are too small to tell.",
+        iterative_training_options={"alpha": 16, "steps": 5},
+        rationale="Digits of 8 x 8 bold pixels stay readable far beyond the paper's eps of 16: an eps of 16 barely "
+        "affects a network with standard training, and 64 fools it completely. So 8, 16, 32 and 64 stand in for 2, 4, "
+        "8 and 16, and training draws eps from |N(0, 32)| truncated to [0, 64], two standard deviations as in the "
+        "paper. m, k and lambda are the paper's. Widths, depth and network D are the same as for Fashion-MNIST. With "
+        "500 test images most comparisons are inconclusive.",
     )
-    return _delayed(scale)
+    return _with_delayed_start(scale)
 
 
 def imagenet() -> Scale:
-    """The paper's own setting: ``fastadv train``'s recipe of it."""
+    """The paper's own setting, as in the recipe of ``fastadv train``."""
     per_epoch = _IMAGENET_TRAIN // PAPER_M // _MACHINES
     return Scale(
         name="imagenet",
@@ -241,23 +245,24 @@ def imagenet() -> Scale:
         limit=None,
         iterative_limit=None,
         widths=(0.5, 0.75, 1.0, 1.5, 2.0),
-        deeper={"model.options.deeper": True},
-        other={"model.name": "inception_v4", "model.options": {"drop_rate": 0.2}},
-        iterative={},
-        of_table3={"optimizer.lr": 0.0225},
-        of_table5={"epochs": round(90_000 / per_epoch)},
-        why="The paper's: Inception v3 (the recipe inception_v3_step_ll) and v4, m = 32 on each of 50 machines, "
-        "150,000 iterations, RMSProp as TensorFlow has it at 0.045, a delay of 10,000; Table 3 with 0.0225, Table 5 "
-        "after 90,000. The paper's Table 2 is of 140,000 iterations; here it is of the networks of Table 1, after "
-        "150,000. The paper is silent on dropout, label smoothing, weight decay, the schedule and averaging: 0.2, "
-        "0.1, 0.00004, 0.94 every two epochs and 0.9999 are those that Inception v3 was published with. It is silent "
-        "on augmentation, too, and on the widths between 0.5 and 2.",
+        deeper_changes={"model.options.deeper": True},
+        other_architecture={"model.name": "inception_v4", "model.options": {"drop_rate": 0.2}},
+        iterative_training_options={},
+        table3_changes={"optimizer.lr": 0.0225},
+        table5_changes={"epochs": round(90_000 / per_epoch)},
+        rationale="The paper's setting: Inception v3 (the recipe inception_v3_step_ll) and v4, m = 32 on each of 50 "
+        "machines, 150,000 iterations, TensorFlow's RMSProp with a learning rate of 0.045, and a delay of 10,000 "
+        "iterations. Table 3 uses a learning rate of 0.0225, and Table 5 networks after 90,000 iterations. The paper's "
+        "Table 2 was measured after 140,000 iterations; here it uses the networks of Table 1, after 150,000. The paper "
+        "does not state dropout, label smoothing, weight decay, the schedule or weight averaging; the values here "
+        "(0.2, 0.1, 0.00004, a factor of 0.94 every two epochs, and 0.9999) are those that Inception v3 was published "
+        "with. It does not state augmentation or the widths between 0.5 and 2 either.",
     )
 
 
-def _delayed(scale: Scale) -> Scale:
-    """With the paper's delayed start: 10,000 of its 150,000 iterations."""
-    return replace(scale, base=vary(scale.base, {"attack.start_after": scale.iterations(10_000)}))
+def _with_delayed_start(scale: Scale) -> Scale:
+    """Add the paper's delayed start, which is 10,000 of its 150,000 iterations."""
+    return replace(scale, base=vary(scale.base, {"attack.start_after": scale.scaled_iterations(10_000)}))
 
 
 SMALL = {"fashion_mnist": fashion_mnist, "digits": digits}

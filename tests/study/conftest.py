@@ -1,4 +1,4 @@
-"""A scale at which the studies take seconds: 160 digits, narrow networks, 20 test images."""
+"""A scale at which studies take seconds: 160 digits, narrow networks, 20 test images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastadv.study.scales import Scale
 
 
 def tiny() -> Scale:
-    """As the digits' scale, but of sizes at which iterative methods take few steps."""
+    """Like the scale for digits, with small eps for which iterative methods take few steps."""
     scale = scales.digits()
     base = vary(
         scale.base,
@@ -38,14 +38,14 @@ def tiny() -> Scale:
         iterative_limit=10,
         transfer_limit=10,
         widths=(0.5, 1.0, 2.0),
-        other={"model.name": "timm/test_resnet", "model.options": {}},
-        iterative={"alpha": 4, "steps": 2},
+        other_architecture={"model.name": "timm/test_resnet", "model.options": {}},
+        iterative_training_options={"alpha": 4, "steps": 2},
     )
 
 
 @pytest.fixture
 def scale(monkeypatch: pytest.MonkeyPatch) -> Scale:
-    """The tiny scale, which the command line takes for that of the digits."""
+    """The tiny scale, which the command line uses in place of the one for digits."""
     whole = data.load("digits")
 
     def first(images: data.ImageSet | data.ImageSource, n: int) -> data.ImageSet:
@@ -55,7 +55,7 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> Scale:
     few = data.ImageData(train=first(whole.train, 160), test=first(whole.test, 20))
     monkeypatch.setattr(data, "load", lambda name, root, download: few)
     monkeypatch.setattr(data, "load_test", lambda name, root, download: few.test)
-    monkeypatch.setattr(cost, "_ENOUGH_S", 0.0)  # estimates may be poor
+    monkeypatch.setattr(cost, "_MIN_SECONDS", 0.0)  # rough estimates suffice
     monkeypatch.setitem(scales.SMALL, "digits", tiny)
     return tiny()
 

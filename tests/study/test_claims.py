@@ -1,4 +1,4 @@
-"""Each claim's verdict on numbers: the paper's own, and made-up ones in both directions."""
+"""The verdict on each claim for the paper's own numbers, and for made-up numbers with both outcomes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fastadv.study.experiments import (
 from fastadv.study.networks import Network
 from fastadv.study.results import NotMeasured, Results
 from fastadv.study.scales import imagenet
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MISSING, UNCLEAR, judge
+from fastadv.study.verdicts import FAILS, HOLDS, NOT_APPLICABLE, NOT_MEASURED, UNCLEAR, judge
 
 SCALE = imagenet()
 BY_NAME = {claim.name: claim for claim in CLAIMS}
@@ -46,14 +46,14 @@ def verdict(name: str, results: Results) -> str:
 def records(
     make_record: MakeRecord, network: Network, attack: str, values: Sequence[float], n: int, **given: Any
 ) -> list[Record]:
-    """From percentages: clean, then at each eps. Of two networks, one is right wherever the less accurate one is."""
+    """Records from percentages: clean, then at each eps. Hits are nested: the more accurate network has them all."""
     places = [("clean", 0.0), *((attack, float(eps)) for eps in SCALE.eps)]
     counts = [round(n * value / 100) for value in values]
     return [make_record(network.id, *place, count, n=n, **given) for place, count in zip(places, counts, strict=True)]
 
 
 def transfer_record(attack: str, eps: float, target: str, counts: Sequence[int], n: int) -> TransferRecord:
-    """Of images made with A; ``counts`` are those fooled, transferred and wrong."""
+    """Transfer of images made with A; ``counts`` are the images fooled, transferred and wrong."""
     found = transfer.networks(SCALE)
     same = {name: "" for name in ("source_checkpoint", "target_checkpoint", "source_space", "target_space")}
     constant = {"dataset": "", "split": "", "images": "", "total": n, "classes": 1000, "options": {}, "seed": 0}
@@ -64,7 +64,7 @@ def transfer_record(attack: str, eps: float, target: str, counts: Sequence[int],
 
 # --- the paper's own numbers -----------------------------------------------------------------------------------------
 
-# With 50,000 images of which nothing is known but how many were right, and with hits as alike as they can be.
+# Verdicts for 50,000 images if only counts are known, and if hits overlap as much as possible.
 OF_PAPER = {
     "robust": (HOLDS, HOLDS),
     "on_a_par": (HOLDS, HOLDS),
@@ -89,7 +89,7 @@ OF_PAPER = {
     "more_k_less_clean": (HOLDS, HOLDS),
     "more_than_half_costs": (UNCLEAR, HOLDS),  # 0.5 and 1.3 of less than 1.5, ± 0.5
     "half_is_enough": (HOLDS, HOLDS),
-    # Of 1,000 images, at the largest eps alone; which were hit is not recorded.
+    # For 1,000 images at the largest eps only; hits are not recorded.
     "order_of_transfer": (HOLDS, HOLDS),
     "order_of_error": (UNCLEAR, UNCLEAR),  # 52 and 51 %
     "order_of_fooling": (HOLDS, HOLDS),
@@ -98,7 +98,7 @@ OF_PAPER = {
 
 
 def of_table(study: str) -> list[tuple[Network, str, str, Any]]:
-    """Networks and attacks of a study, with table and row of the paper."""
+    """Networks and attacks of a study, with the paper's table and row."""
     return {
         "table1": [(network, "step_ll", "table1", key) for key, network in table1.networks(SCALE).items()],
         "table2": [
@@ -108,7 +108,8 @@ def of_table(study: str) -> list[tuple[Network, str, str, Any]]:
         ],
         "table3": [(network, key, "table3", key) for key, network in table3.networks(SCALE).items()],
         "one_step": [
-            (network, one_step.judge(key), "table5", key) for key, network in one_step.networks(SCALE).items()
+            (network, one_step.evaluation_attack(key), "table5", key)
+            for key, network in one_step.networks(SCALE).items()
         ],
         "activations": [
             (network, attack, "table7", f"{attack} {key}")
@@ -122,7 +123,7 @@ def of_table(study: str) -> list[tuple[Network, str, str, Any]]:
 
 
 def of_paper(make_record: MakeRecord, study: str, *, paired: bool) -> Results:
-    """A table of the paper as records; unless paired, as if each accuracy were of other images."""
+    """A table of the paper as records; unless paired, each accuracy is on other images."""
     made: list[Record] = []
     for network, attack, table, row in of_table(study):
         values = paper.accuracies(table, row)
@@ -133,7 +134,7 @@ def of_paper(make_record: MakeRecord, study: str, *, paired: bool) -> Results:
     transfers = []
     for attack in transfer.ATTACKS:
         errors, rates = paper.transfer("table6", attack, 1)[0], paper.transfer("table4", attack, 1)[0]
-        fooled = 10 * errors[0] - 216  # of 1,000; 21.6 % are wrong when clean
+        fooled = 10 * errors[0] - 216  # of 1,000; 21.6 % are wrong without an attack
         for target, error, rate in zip("ABCD", errors, rates, strict=True):
             counts = (fooled, round(fooled * rate / 100), 10 * error)
             transfers.append(transfer_record(attack, SCALE.eps[-1], target, counts, 1000))
@@ -142,16 +143,16 @@ def of_paper(make_record: MakeRecord, study: str, *, paired: bool) -> Results:
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_the_papers_own_numbers(make_record: MakeRecord, paired: bool) -> None:
-    """Table by table, for networks that several share are trained anew in each."""
+    """Table by table, because the paper's tables use different trainings of the same network."""
     studies = {BY_NAME[name].study for name in OF_PAPER}
     results = {study: of_paper(make_record, study, paired=paired) for study in studies}
     found = {name: verdict(name, results[BY_NAME[name].study]) for name in OF_PAPER}
     assert found == {name: verdicts[paired] for name, verdicts in OF_PAPER.items()}
 
 
-# --- made-up numbers, in both directions -----------------------------------------------------------------------------
+# --- made-up numbers, with both outcomes -----------------------------------------------------------------------------
 
-# Percentages of 10,000 images by network and attack: clean, then at each eps or at all of them.
+# Percentages of 10,000 images by network and attack: clean, then at each eps, or one value for all.
 Rows = Mapping[tuple[Any, str], tuple[float, ...]]
 WIDTHS = SCALE.widths
 NARROW, *INNER, WIDE = WIDTHS
@@ -167,23 +168,26 @@ def pair(one: Any, other: Any, attack: str, first: tuple[float, ...], second: tu
 
 
 def leaks_and(attacks: Sequence[str], value: float, leaking: float = 87) -> Rows:
-    """A network trained on FGSM, with 77 % of the clean images right, under FGSM and under others."""
+    """A network trained on FGSM with 77 % clean accuracy, under FGSM and other attacks."""
     return {("fgsm", "fgsm"): (77, leaking), **each(["fgsm"], attacks, 77, value)}
 
 
-FASHIONS = ("dropout", "smoothing", "both")
+OFF = ("dropout", "smoothing", "both")
 LOSSY, SIMILAR = ("tanh", "relu_decay:0.1"), ("relu6", "relu_decay:0.01", "relu_decay:0.001")
-DELAYED = delay.OF_PAPER[1:]
-# Sizes that are not judged say the opposite.
+DELAYED = delay.PAPER_DELAYS[1:]
+# At eps that are not judged, the outcome is the opposite.
 HELPED = {
-    **each(one_step.EVALUATED, ["fgsm", "step_ll"], 80, 20, 60, 60, 20),
+    **each(one_step.EVALUATION_ATTACKS, ["fgsm", "step_ll"], 80, 20, 60, 60, 20),
     **each(["none"], ["fgsm", "step_ll"], 80, 30),
 }
 BEST = {
     **each(["step_ll", "step_rnd"], ["fgsm"], 80, 50, 70, 70, 70),
     **each(["fgsm_pred", "fast_entropy"], ["fgsm"], 80, 60),
 }
-FOR_ALL = {**each(["step_ll"], one_step.EVALUATED, 80, 20, 60, 60, 60), **each(["none"], one_step.EVALUATED, 80, 30)}
+FOR_ALL = {
+    **each(["step_ll"], one_step.EVALUATION_ATTACKS, 80, 20, 60, 60, 60),
+    **each(["none"], one_step.EVALUATION_ATTACKS, 80, 30),
+}
 FIXED = {
     ("random", "step_ll"): (80, 70, 70, 70, 70),
     ("small", "step_ll"): (80, 60, 75, 60, 60),
@@ -247,7 +251,7 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
         for value, leaking, expected in (
             (70, 87, HOLDS),
             (80, 87, FAILS),
-            (70, 70, ABSENT),  # there is nothing that could vanish
+            (70, 70, NOT_APPLICABLE),  # there is no effect that could vanish
             (70, 77, UNCLEAR),
         )
     ),
@@ -270,7 +274,7 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
             {
                 **each([("adversarial", narrow)], attacks, 75, 60, 60, large, large),
                 **each([("adversarial", wide)], attacks, 80, 75, 75, 75, 75),
-                **each([("standard", narrow)], attacks, 80, 75),  # which are not asked
+                **each([("standard", narrow)], attacks, 80, 75),  # which are not judged
                 **each([("standard", wide)], attacks, 75, 60),
             },
             expected,
@@ -315,12 +319,12 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
     ),
     ("one_for_all", one_step, FOR_ALL, HOLDS),
     ("one_for_all", one_step, {**FOR_ALL, ("step_ll", "fast_grad_linf"): (80, 20)}, FAILS),
-    ("one_for_all", one_step, {**FOR_ALL, ("step_ll", "fast_grad_l2"): (80, 20)}, HOLDS),  # which is not asked
+    ("one_for_all", one_step, {**FOR_ALL, ("step_ll", "fast_grad_l2"): (80, 20)}, HOLDS),  # which is not judged
     *(
         (
             "rises_with_eps",
             one_step,
-            {**each(["step_ll"], one_step.EVALUATED, 80, 70, 65, 60, 55), **other},
+            {**each(["step_ll"], one_step.EVALUATION_ATTACKS, 80, 70, 65, 60, 55), **other},
             expected,
         )
         for other, expected in (({}, FAILS), ({("step_ll", "fgsm"): (80, 70, 75, 60, 55)}, HOLDS))
@@ -392,7 +396,7 @@ CASES: list[tuple[str, ModuleType, Rows, str]] = [
     ("iterative_gains_nothing", iterative_training, {**ITERATED, ("iter_ll", "iter_ll"): (78, 45)}, FAILS),
     ("iterative_gains_nothing", iterative_training, {**ITERATED, ("iter_ll", "iter_basic"): (78, 45)}, HOLDS),
     *(
-        (name, regularizers, {("none", "step_ll"): (80, 70), **each(FASHIONS, ["step_ll"], *values)}, expected)
+        (name, regularizers, {("none", "step_ll"): (80, 70), **each(OFF, ["step_ll"], *values)}, expected)
         for name, values, expected in (
             ("without_two", (79.5, 0), HOLDS),
             ("without_two", (81, 0), FAILS),
@@ -419,7 +423,7 @@ def test_made_up_numbers(make_record: MakeRecord, name: str, module: ModuleType,
     assert verdict(name, Results(made)) == expected
 
 
-# Of 1,000 images made with A: fooled, transferred, wrong; at the four sizes.
+# Of 1,000 images made with A: fooled, transferred, wrong; at the four eps.
 Counts = Sequence[tuple[int, int, int]]
 GROWING: Mapping[str, Counts] = {
     "fgsm": [(500, 100, 200), (500, 200, 300), (500, 250, 400), (500, 350, 500)],
@@ -444,7 +448,7 @@ ON_ITSELF = {"fgsm": 600, "iter_basic": 750, "iter_ll": 990}
         ("transfer_grows", {"fgsm": GROWING["fgsm"][::-1]}, {}, FAILS),
         ("error_grows", {}, {}, HOLDS),
         ("error_grows", {"iter_basic": GROWING["iter_basic"][::-1]}, {}, FAILS),
-        ("numerator_grows", {}, {}, UNCLEAR),  # 1,000 images cannot tell 1 % more from as many
+        ("numerator_grows", {}, {}, UNCLEAR),  # 1,000 images cannot resolve 1 %
         ("numerator_grows", {"fgsm": [(900, 100, 0)] * 3 + [(500, 300, 0)]}, {}, UNCLEAR),
         ("numerator_grows", {"fgsm": [(500, 100, 0)] * 3 + [(800, 300, 0)]}, {}, FAILS),
         ("numerator_grows", {"fgsm": [(500, 400, 0)] * 4}, {}, FAILS),
@@ -471,8 +475,8 @@ def test_transfer_of_made_up_numbers(
 @pytest.mark.parametrize(
     ("with_label", "leaked", "expected"),
     [
-        (2000, 79, HOLDS),  # the paper's 79 of 10,000 beside errors of 80 %
-        (8900, 79, UNCLEAR),  # 100 errors more, of which chance alone makes 150
+        (2000, 79, HOLDS),  # the paper's 79 of 10,000, with errors of 80 %
+        (8900, 79, UNCLEAR),  # 100 more errors; chance alone can cause 150
         (8900, 900, FAILS),
         (9500, 500, FAILS),  # more accurate than on clean images
     ],
@@ -492,9 +496,9 @@ def test_where_most_labels_leak(at_most: int, elsewhere: int, expected: str) -> 
 
 
 def leak_record(eps: float, with_label: int, leaked: int) -> LeakRecord:
-    """Of 10,000 images, 9,000 of them classified correctly when clean."""
+    """A record of 10,000 images, 9,000 of which are classified correctly without an attack."""
     network = table3.networks(SCALE)["fgsm"]
-    attack, without = table3.PAIRS[0]
+    attack, without = table3.LEAK_PAIRS[0]
     constant = {"checkpoint": "", "space": "", "dataset": "", "split": "", "images": "", "options": {}, "seed": 0}
     sizes = {"n": 10_000, "total": 10_000, "classes": 10, "seconds": 0.0, "device": "", "versions": {}}
     counts = {"clean": 9000, "with_label": with_label, "without_label": with_label - leaked, "leaked": leaked}
@@ -502,7 +506,7 @@ def leak_record(eps: float, with_label: int, leaked: int) -> LeakRecord:
     return LeakRecord(eps=eps, **names, **constant, **sizes, **counts)  # type: ignore[arg-type]
 
 
-def test_every_claim_is_tried_in_both_directions() -> None:
+def test_every_claim_has_cases_for_both_outcomes() -> None:
     [of_transfer] = [mark for mark in test_transfer_of_made_up_numbers.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     [of_leaks] = [mark for mark in test_leaked_labels.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     [of_most] = [mark for mark in test_where_most_labels_leak.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
@@ -517,12 +521,12 @@ def test_every_claim_is_tried_in_both_directions() -> None:
 @pytest.mark.parametrize(
     ("clean", "expected"),
     [
-        ([True] * 6 + [False] * 2, 2),  # of the first four, 0 and 3
+        ([True] * 6 + [False] * 2, 2),  # 0 and 3 of the first four
         ([True, True, False, True] * 2, "under fgsm on the images of iter_basic"),
     ],
 )
-def test_the_first_images(make_record: MakeRecord, clean: list[bool], expected: int | str) -> None:
-    """Of eight that one attack was measured on, the four of the other."""
+def test_comparison_on_the_first_images(make_record: MakeRecord, clean: list[bool], expected: int | str) -> None:
+    """One attack was measured on eight images, the other on the first four of them."""
     network, eps = table2.networks(SCALE)["baseline"], SCALE.eps[0]
 
     def record(attack: str, size: float, hits: list[bool], n: int) -> Record:
@@ -534,16 +538,16 @@ def test_the_first_images(make_record: MakeRecord, clean: list[bool], expected: 
     made += [record("clean", 0, [True] * 4, 4), record("iter_basic", eps, [True] * 4, 4)]
     if isinstance(expected, str):
         with pytest.raises(NotMeasured, match=expected):
-            Results(made).accuracy_beside(network, "fgsm", eps, beside="iter_basic")
+            Results(made).accuracy_on_images_of(network, "fgsm", eps, images_of="iter_basic")
         return
-    found = Results(made).accuracy_beside(network, "fgsm", eps, beside="iter_basic")
+    found = Results(made).accuracy_on_images_of(network, "fgsm", eps, images_of="iter_basic")
     assert (found.successes, found.n, found.images) == (expected, 4, "4 images")
     assert found.hits is not None and found.hits.tolist() == under_fgsm[:4]
 
 
-def test_what_is_not_measured_is_no_verdict() -> None:
-    assert {verdict(claim.name, Results()) for claim in CLAIMS} == {MISSING}
-    # A premise is measured by the same study: without it, the claim cannot be judged.
+def test_claims_without_records_are_not_measured() -> None:
+    assert {verdict(claim.name, Results()) for claim in CLAIMS} == {NOT_MEASURED}
+    # A premise is measured by the same study, because the claim cannot be judged without it.
     assert all(claim.premise is None or claim.premise.study == claim.study for claim in CLAIMS)
 
 

@@ -1,4 +1,4 @@
-"""What an estimate of a study's cost is made from."""
+"""Measurements for the estimated cost of a study."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fastadv.study.scales import Scale
 CPU = torch.device("cpu")
 
 
-def test_what_an_attack_finds_out_about_a_model_is_paid_once(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attack_is_built_once_for_all_repetitions(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     create = attacks.create
     monkeypatch.setattr(attacks, "create", lambda *args, **options: made.append(args) or create(*args, **options))
-    monkeypatch.setattr(cost, "_LEAST", 5)
+    monkeypatch.setattr(cost, "_MIN_REPETITIONS", 5)
     Speeds(scale, CPU).of(scale.adversarial(""))
-    assert len(made) == 2  # one that evaluates, one that trains, each for all passes
+    assert len(made) == 2  # one for evaluation, one for training, each for all passes
 
 
 def test_averaged_weights_are_part_of_a_checkpoint(scale: Scale) -> None:
@@ -33,7 +33,7 @@ def test_averaged_weights_are_part_of_a_checkpoint(scale: Scale) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_passes_of_training_are_timed_in_its_precision(
+def test_training_passes_are_timed_in_the_precision_of_training(
     scale: Scale, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.dtype] = []

@@ -1,4 +1,4 @@
-"""What tables of studies say beside their numbers and how figures look, of records made up."""
+"""Tables and figures of studies, from made-up records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NETWORKS = [Network(f"seed {seed}", vary(SCALE.base, {"seed": seed})) for seed i
 
 
 def table(make_record: MakeRecord, *measured: tuple[str, int, int, int], bold_ties: bool = False) -> Table:
-    """A row for each attack: of how many images, those that its network has right when clean and at every eps."""
+    """A row for each (attack, number of images, correct clean images, correct images at every eps)."""
     rows, records = [], []
     for network, (attack, n, clean, attacked) in zip(NETWORKS, measured, strict=False):
         rows.append(Row((network.name,), network, attack))
@@ -32,22 +32,22 @@ def table(make_record: MakeRecord, *measured: tuple[str, int, int, int], bold_ti
     )
 
 
-def test_the_best_is_that_of_rows_under_one_attack(make_record: MakeRecord) -> None:
+def test_bold_cells_are_chosen_among_rows_under_one_attack(make_record: MakeRecord) -> None:
     under_fgsm = [("fgsm", 1000, clean, attacked) for clean, attacked in ((900, 400), (700, 500), (890, 490))]
     made = table(make_record, *under_fgsm, ("step_ll", 1000, 600, 800), bold_ties=True)
     clean, *attacked = range(3, 8)
-    # Of 900 and 890 of 1,000 the intervals meet, as of 500 and 490; the last row is judged more gently than the others.
+    # The intervals of 900 and 890 of 1,000 overlap, and those of 500 and 490; the last row has a weaker attack.
     assert made.bold == {(0, clean), (2, clean)} | {(row, column) for row in (1, 2, 3) for column in attacked}
 
 
-def test_tables_say_which_interval_they_show(make_record: MakeRecord) -> None:
+def test_tables_name_their_confidence_interval(make_record: MakeRecord) -> None:
     made = table(make_record, ("fgsm", 1000, 900, 0))
     assert [str(cell) for cell in made.rows[0][-2:]] == ["0.0% [0.0-0.4]"] * 2
     assert sum("95 % confidence interval, Wilson's" in note for note in made.notes) == 1
 
 
 def of_all(make_record: MakeRecord, study: str) -> Results:
-    """Every network of a study right on 90 of 100 images when clean, and on fewer the later it is listed."""
+    """Every network is right on 90 of 100 clean images, and on one image less under attack than the one before."""
     records = []
     for number, network in enumerate(STUDIES[study].networks(SCALE)):
         for attack in ("clean", "step_ll", "fgsm", "iter_ll", "iter_basic"):
@@ -57,8 +57,8 @@ def of_all(make_record: MakeRecord, study: str) -> Results:
     return Results(records)
 
 
-def test_a_network_looks_alike_in_all_figures(make_record: MakeRecord) -> None:
-    """The base networks, that is, whatever they are called and wherever they stand."""
+def test_base_networks_have_the_same_style_in_all_figures(make_record: MakeRecord) -> None:
+    """Whatever their names and positions."""
     looks: dict[str, set[tuple[Any, ...]]] = {}
     bases = {SCALE.standard("").id: "standard", SCALE.adversarial("").id: "adversarial"}
     for study in ("table1", "table2", "k_sweep", "delay", "regularizers", "activations", "fixed_eps"):
@@ -72,7 +72,7 @@ def test_a_network_looks_alike_in_all_figures(make_record: MakeRecord) -> None:
     assert not looks[""] & (looks["standard"] | looks["adversarial"])
 
 
-def test_differences_to_one_network(make_record: MakeRecord) -> None:
+def test_differences_to_the_reference_network(make_record: MakeRecord) -> None:
     [plot] = STUDIES["regularizers"].show(SCALE, of_all(make_record, "regularizers")).plots.values()
     accuracy, apart = plot.figure.axes
     assert (accuracy.get_title(), apart.get_title()) == ("step l.l.", "step l.l., less All three")
@@ -86,7 +86,7 @@ def test_differences_to_one_network(make_record: MakeRecord) -> None:
     }
 
 
-def test_ratios_are_drawn_as_the_table_has_them(make_record: MakeRecord) -> None:
+def test_ratios_in_figures_equal_those_in_tables(make_record: MakeRecord) -> None:
     shown = STUDIES["capacity"].show(SCALE, of_all(make_record, "capacity"))
     axes = shown.plots["capacity-top1"].figure.axes[0]
     drawn = axes.containers[0].lines[0].get_ydata()

@@ -16,7 +16,7 @@ from fastadv.train import TrainConfig
 SCALES = {**SMALL, "imagenet": imagenet}
 
 
-def test_vary_changes_what_it_names_alone() -> None:
+def test_vary_changes_only_the_named_fields() -> None:
     base = TrainConfig()
     changed = vary(base, {"attack.k": 4, "model.options.width": 2.0, "epochs": 3, "model.options.dropout": 0.1})
     assert (changed.attack.k, changed.epochs, changed.model.options) == (4, 3, {"width": 2.0, "dropout": 0.1})
@@ -40,12 +40,12 @@ def test_vary_changes_what_it_names_alone() -> None:
         ({"data.size": 224}, False),
     ],
 )
-def test_a_network_is_what_it_is_trained_as(changes: dict[str, Any], same: bool) -> None:
+def test_network_ids_depend_on_the_training_only(changes: dict[str, Any], same: bool) -> None:
     base = TrainConfig()
     assert (Network("one", base).id == Network("other", vary(base, changes)).id) is same
 
 
-def test_standard_training_has_no_attack() -> None:
+def test_ids_of_standard_training_ignore_the_attack() -> None:
     one = Network("", vary(TrainConfig(), {"attack.k": 0}))
     assert one.id == Network("", vary(one.config, {"attack.name": "fgsm", "attack.eps_sigma": 4.0})).id
 
@@ -79,7 +79,7 @@ def test_another_seed_is_network_b_of_the_transfer_study() -> None:
     assert seeds["adversarial", 0].id == scale.adversarial("").id != seeds["adversarial", 1].id
 
 
-def test_iterative_methods_are_shown_fewer_images() -> None:
+def test_iterative_methods_get_fewer_images() -> None:
     scale = SMALL["fashion_mnist"]()
     one_step, iterative = scale.sweep([scale.adversarial("")], ["iter_ll", "step_ll", "iter_basic", "fgsm"])
     assert (one_step.attacks, one_step.limit) == (("step_ll", "fgsm"), None)
@@ -87,7 +87,7 @@ def test_iterative_methods_are_shown_fewer_images() -> None:
     assert [part.attacks for part in scale.sweep([scale.adversarial("")], ["step_ll"])] == [("step_ll",)]
 
 
-def test_imagenet_is_the_papers_setting() -> None:
+def test_imagenet_scale_is_the_papers_setting() -> None:
     scale = imagenet()
     base = scale.base
     assert (base.m, base.attack.k, base.attack.lambda_) == (32, 16, 0.3)
@@ -108,16 +108,16 @@ def test_imagenet_is_the_papers_setting() -> None:
     assert by_name["Adv., k = 24 of 32"].attack.k == 24
 
 
-def test_small_keeps_the_papers_proportions() -> None:
+def test_small_scales_keep_the_papers_proportions() -> None:
     for make in SMALL.values():
         base, scale = make().base, make()
         assert base.attack.k / base.m == 1 / 2 and base.attack.lambda_ == 0.3
         assert base.attack.eps_upper == scale.eps[-1] == 2 * base.attack.eps_sigma
         assert [after / before for before, after in zip(scale.eps, scale.eps[1:], strict=False)] == [2, 2, 2]
-        assert base.attack.start_after == scale.iterations(10_000) > 0
+        assert base.attack.start_after == scale.scaled_iterations(10_000) > 0
 
 
-def test_a_quick_look() -> None:
+def test_shortened_scales() -> None:
     scale = SMALL["fashion_mnist"]().shortened(epochs=1, limit=200)
     assert (scale.base.epochs, scale.base.attack.start_after) == (1, round(468 / 15))
     assert (scale.limit, scale.iterative_limit, scale.transfer_limit) == (200, 200, 200)
@@ -134,29 +134,33 @@ def test_a_quick_look() -> None:
             SMALL["fashion_mnist"],
             2,
             200,
-            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for methods of one step and of 1,000 "
-            "for iterative ones and for transfer",
+            "cut short: 2 epochs instead of 3; 200 test images instead of 10,000 for one-step methods and of 1,000 "
+            "for iterative methods and for transfer",
         ),
         (
             SMALL["fashion_mnist"],
             None,
             1000,
-            "cut short: 1,000 test images instead of 10,000 for methods of one step",
+            "cut short: 1,000 test images instead of 10,000 for one-step methods",
         ),
         (SMALL["digits"], None, 100, "cut short: 100 test images instead of 500"),
         (imagenet, 2, None, "cut short: 2 epochs instead of 187 and 112 in Table 5"),
     ],
 )
-def test_what_was_cut_is_said(make: Callable[[], Scale], epochs: int | None, limit: int | None, cut: str) -> None:
+def test_shortened_scales_describe_the_changes(
+    make: Callable[[], Scale], epochs: int | None, limit: int | None, cut: str
+) -> None:
     scale = make().shortened(epochs=epochs, limit=limit)
-    assert scale.cut == cut
-    assert scale.account == (f"This study was {cut}. Of the scale as a whole: {make().why}" if cut else make().why)
+    assert scale.shortening == cut
+    assert scale.description == (
+        f"This study was {cut}. The full scale: {make().rationale}" if cut else make().rationale
+    )
 
 
 # --- the paper's numbers ---------------------------------------------------------------------------------------------
 
 
-def test_the_papers_tables_are_whole() -> None:
+def test_the_papers_tables_are_complete() -> None:
     numbers = paper.numbers()
     assert [len(numbers[f"table{i}"]) for i in (1, 2, 3, 5, 7, 8)] == [4, 4, 2, 10, 18, 6]
     for table in (1, 2, 3, 5, 7, 8):

@@ -1,4 +1,4 @@
-"""Networks that are trained by processes of their own: what is started, and what a signal does to it."""
+"""Networks that are trained in separate processes: the commands, and the effect of signals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("scale")
 
 
 class Started:
-    """In the place of a process: trains in this one, as ``fastadv train`` with the same arguments."""
+    """Stands in for a process: runs ``fastadv train`` with the same arguments in this one."""
 
     commands: ClassVar[list[list[str]]] = []
     signals: ClassVar[list[int]] = []
@@ -43,7 +43,7 @@ class Started:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, scale: Scale) -> type[Started]:
-    """At a scale whose iteration takes two minibatches."""
+    """Stands in for Popen, at a scale whose iterations take two minibatches."""
     two = replace(scale, base=vary(scale.base, {"accumulate": 2}))
     monkeypatch.setitem(scales.SMALL, "digits", lambda: two)
     kind = type("Started", (Started,), {"commands": [], "signals": []})
@@ -55,20 +55,21 @@ def study(out: Path) -> int:
     return study_cli.main(["fixed_eps", "--device", "cpu", "--processes", "2", "--out", str(out)])
 
 
-def test_torchrun_trains_each_network_in_the_place_where_it_is_looked_for(
-    tmp_path: Path, started: type[Started], scale: Scale
-) -> None:
+def test_torchrun_trains_each_network_in_its_run_folder(tmp_path: Path, started: type[Started], scale: Scale) -> None:
     assert study(tmp_path) == 0
     assert len(started.commands) == 3
     for command in started.commands:
         assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         assert command[6:10] == ["-m", "fastadv", "train", "--recipe"] and command[-2:] == ["--resume", "auto"]
     trained = [checkpoint.load_config(checkpoint.resolve(path)) for path in (tmp_path / "networks").glob("*/")]
-    assert {config.attack.eps for config in trained} == {None, *(float(scale.eps[index]) for index in scale.fixed)}
+    assert {config.attack.eps for config in trained} == {
+        None,
+        *(float(scale.eps[index]) for index in scale.fixed_eps_indices),
+    }
     assert study(tmp_path) == 0 and len(started.commands) == 3
 
 
-def test_a_signal_is_handed_on(tmp_path: Path, started: type[Started], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_are_forwarded(tmp_path: Path, started: type[Started], monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(self: Any) -> int:
         signal.raise_signal(signal.SIGTERM)
         return int(self.code)
@@ -78,7 +79,7 @@ def test_a_signal_is_handed_on(tmp_path: Path, started: type[Started], monkeypat
     assert started.signals == [signal.SIGTERM] and len(started.commands) == 1
 
 
-def test_a_training_that_fails_is_named_and_the_others_go_on(
+def test_a_failed_training_is_reported_and_the_others_run(
     tmp_path: Path, started: type[Started], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(started, "wait", lambda self: 1)
@@ -90,19 +91,19 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 50), (2, 25), (8, 6), (50, 1)])
-def test_an_iteration_takes_as_many_examples(processes: int, accumulate: int) -> None:
+def test_minibatches_are_shared_among_processes(processes: int, accumulate: int) -> None:
     network = imagenet().adversarial("")
     config = Machine("/data", torch.device("cuda", 0), None, processes).config(network)
     assert (config.accumulate, config.device) == (accumulate, "cuda:0" if processes == 1 else "cuda")
 
 
 @pytest.mark.parametrize("processes", [40, 64])
-def test_processes_that_cannot_share_an_iteration_are_refused(processes: int) -> None:
+def test_numbers_of_processes_that_change_the_training_are_rejected(processes: int) -> None:
     machine = Machine("/data", torch.device("cpu"), None, processes)
-    with pytest.raises(ValueError, match=f"an iteration takes 50 minibatches of 32, and {processes} processes"):
+    with pytest.raises(ValueError, match=f"an iteration takes 50 minibatches of 32, but {processes} processes"):
         machine.config(imagenet().adversarial(""))
 
 
-def test_small_networks_are_trained_by_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_small_scales_need_a_single_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study(tmp_path) == 2
-    assert "an iteration takes 1 minibatches of 32, and 2 processes would take 2" in capsys.readouterr().err
+    assert "an iteration takes 1 minibatches of 32, but 2 processes would take 2" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is asked of a study's networks before work is done or left out."""
+"""Checks of a study's networks before work is done or skipped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from fastadv.study.evaluations import Robustness
 from fastadv.study.networks import Network
-from fastadv.study.runner import Machine, Place, Runner, Work
+from fastadv.study.runner import Machine, Runner, StudyFolder, WorkItem
 from fastadv.train import checkpoint, checkpoint_content
 from tests.evaluate.test_evaluate_cli import save_run
 from tests.study.conftest import tiny
@@ -17,7 +17,7 @@ from tests.study.conftest import tiny
 
 @pytest.fixture
 def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Each time that a file of weights is read, its path."""
+    """The path of each file of weights that is read."""
     found: list[Path] = []
     read = checkpoint_content.read_regular
 
@@ -30,11 +30,11 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def test_each_question_reads_a_checkpoint_once(tmp_path: Path, weights_read: list[Path]) -> None:
-    network, place = Network("one", tiny().base), Place(tmp_path)
+def test_each_check_reads_a_checkpoint_once(tmp_path: Path, weights_read: list[Path]) -> None:
+    network, place = Network("one", tiny().base), StudyFolder(tmp_path)
     assert not place.is_trained(network)
     save_run(place.run(network))
     assert place.is_trained(network) and len(weights_read) == 1
     part = Robustness((network,), ("fgsm",), (8,), None)
     runner = Runner(place, Machine(None, torch.device("cpu"), None), tiny())
-    assert not runner._is_done(Work("evaluate", 1.0, part=part)) and len(weights_read) == 2
+    assert not runner._is_done(WorkItem("evaluate", 1.0, part=part)) and len(weights_read) == 2

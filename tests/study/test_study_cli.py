@@ -1,4 +1,4 @@
-"""The studies end to end, at a scale of seconds."""
+"""Studies from end to end, at a scale that takes seconds."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def counts(out: Path) -> dict[str, tuple[int, int | None]]:
 
 
 @pytest.mark.timeout(300)
-def test_all_of_them(
+def test_all_studies(
     tmp_path: Path, scale: Scale, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert study("all", "--out", tmp_path) == 0
     networks = {network.id for one in STUDIES.values() for network in one.networks(scale)}
     trained = {path.name for path in (tmp_path / "networks").iterdir()}
@@ -62,7 +63,7 @@ def test_all_of_them(
     assert "not measured" not in {claim["verdict"] for claim in claims} and all(claim["figures"] for claim in claims)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == page.count("</figcaption>") == len(figures) and "Not complete" not in page
-    assert not re.search(r'(src|href)="(?!#)', page)  # it needs no other file
+    assert not re.search(r'(src|href)="(?!#)', page)  # self-contained
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     markdown = (tmp_path / "report.md").read_text()
@@ -77,9 +78,17 @@ def test_all_of_them(
     assert {time["study"] for time in times} == set(STUDIES) and all(time["seconds"] > 0 for time in times)
     assert sum(time["what"].startswith("train ") for time in times) == len(networks)
 
-    # The same command again finds all of it done.
-    capsys.readouterr()
-    monkeypatch.setattr(study_cli, "write_report", lambda folder: [])
+    # The command ends with the verdicts, and the pages that have the figures.
+    shown = capsys.readouterr().out
+    table, _, pages = shown[shown.index("Verdicts on the paper's claims") :].partition(f"{tmp_path}/claims.md")
+    assert max(map(len, table.splitlines())) <= 80 and pages.rstrip().endswith("report.html")
+    rows = {row[0]: row for row in map(str.split, table.splitlines()) if row}
+    for claim in claims:
+        assert claim["verdict"].split()[0] in rows[claim["name"]]
+    assert f"{len(claims)} claims." in table
+
+    # Running the same command again does nothing.
+    monkeypatch.setattr(study_cli, "write_report", lambda report, folder: [])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     assert study("all", "--out", tmp_path) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
@@ -87,9 +96,7 @@ def test_all_of_them(
     assert ": train" not in shown and ": evaluate" not in shown and ": transfer" not in shown
 
 
-def test_what_was_measured_of_other_weights_is_measured_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_of_other_weights_are_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("fixed_eps", "--out", tmp_path) == 0
     small, large = (tmp_path / "networks" / network.id for network in STUDIES["fixed_eps"].networks(tiny())[1:])
     for run in (small, large):
@@ -99,12 +106,12 @@ def test_what_was_measured_of_other_weights_is_measured_again(
     capsys.readouterr()
     assert study("fixed_eps", "--out", tmp_path) == 0
     shown = capsys.readouterr().err
-    assert "evaluate eps = 4" in shown  # whose weights have become those of another
-    assert "train eps = 8" in shown and "evaluate eps = 8" not in shown  # trained to the same weights
+    assert "evaluate eps = 4" in shown  # its weights were replaced by another network's
+    assert "train eps = 8" in shown and "evaluate eps = 8" not in shown  # trained again to the same weights
     assert "evaluate Random eps" not in shown
 
 
-def test_a_training_that_fails_leaves_the_others_to_be_done(
+def test_the_other_networks_are_done_after_a_failed_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = Trainer.train_step
@@ -122,13 +129,13 @@ def test_a_training_that_fails_leaves_the_others_to_be_done(
     assert "evaluate eps = 8" in shown and "evaluate eps = 4" not in shown
     assert "Not complete: eps = 4 under step_ll" in (tmp_path / "report.html").read_text()
     pages = [tmp_path / name for name in ("report.html", "report.md", "claims.md")]
-    assert all("Not complete: fixed_eps. Of what is measured" in page.read_text() for page in pages)
+    assert all("Not complete: fixed_eps. Claims are judged" in page.read_text() for page in pages)
     assert study("fixed_eps", "--out", tmp_path) == 0
     assert not any("Not complete" in page.read_text() for page in pages)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_a_training_and_in_an_evaluation(
+def test_interruptions_in_training_and_evaluation(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -145,7 +152,7 @@ def test_interrupted_in_a_training_and_in_an_evaluation(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", step)
         assert study("fixed_eps", "--out", out) == 128 + number
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
     with monkeypatch.context() as patch:
         patch.setattr("fastadv.attacks.StepLL.at_each", lambda *_, **__: signal.raise_signal(number))
@@ -158,7 +165,7 @@ def test_interrupted_in_a_training_and_in_an_evaluation(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("option", "goes_on"), [("--limit=5", True), ("--dry-run", False)])
-def test_interrupted_while_estimating(
+def test_interruption_while_estimating(
     tmp_path: Path,
     number: signal.Signals,
     option: str,
@@ -170,7 +177,7 @@ def test_interrupted_while_estimating(
     assert study("fixed_eps", "--out", tmp_path, option) == 128 + number
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("fastadv study: interrupted")
-    assert ("the same command goes on where it stopped" in told) is goes_on
+    assert ("the same command continues" in told) is goes_on
 
 
 def test_studies_share_networks_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +197,7 @@ def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.Capt
     for folder in ("networks", "tables", "figures"):
         (tmp_path / folder).rename(tmp_path / f"no-{folder}")
     before = (tmp_path / "report.html").read_text()
-    (tmp_path / "remarks.yaml").write_text("fixed_is_narrow: Three iterations <teach> little.\n")
+    (tmp_path / "notes.yaml").write_text("fixed_is_narrow: Three iterations <teach> little.\n")
     assert report_cli.main([str(tmp_path)]) == 0
     after = (tmp_path / "report.html").read_text()
     note = f'<p class="note">{REASONS}</p>'
@@ -207,16 +214,16 @@ def test_a_report_is_made_from_records_alone(tmp_path: Path, capsys: pytest.Capt
     assert report_cli.main([str(tmp_path)]) == 0
     assert "Not complete: eps = 8 under step_ll, eps = 8 is not measured" in (tmp_path / "report.html").read_text()
 
-    for remarks, message in (
+    for notes, message in (
         ("no_such_claim: x\n", "['no_such_claim']"),
-        ("- robust\n", "must map names of claims to words, got list"),
+        ("- robust\n", "must map names of claims to text, got list"),
         ("no_such_claim: x\n1: y\n", "['1', 'no_such_claim']"),
-        ("robust: [\n", "remarks.yaml cannot be read: while parsing"),
-        ("robust: 2020-13-45\n", "remarks.yaml cannot be read: month must be in 1..12"),
-        ("[" * 3000, "remarks.yaml cannot be read: it is nested too deeply"),
-        ("robust: \xff\n", "remarks.yaml cannot be read: 'utf-8' codec"),
+        ("robust: [\n", "notes.yaml cannot be read: while parsing"),
+        ("robust: 2020-13-45\n", "notes.yaml cannot be read: month must be in 1..12"),
+        ("[" * 3000, "notes.yaml cannot be read: it is nested too deeply"),
+        ("robust: \xff\n", "notes.yaml cannot be read: 'utf-8' codec"),
     ):
-        (tmp_path / "remarks.yaml").write_text(remarks, encoding="latin-1")
+        (tmp_path / "notes.yaml").write_text(notes, encoding="latin-1")
         assert report_cli.main([str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
 
@@ -230,25 +237,25 @@ def test_a_dry_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.4, True), (0.75, True), (1.0, False)])
-def test_an_estimate_on_a_busy_machine_says_so(
+def test_estimates_on_a_busy_machine_have_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: float, said: bool
 ) -> None:
     looks = itertools.count()
     now = [0]
 
-    def look() -> int:  # a second passes between any two looks at the clock on the wall
+    def look() -> int:  # a second passes between any two readings of the wall clock
         now[0] = next(looks)
         return now[0]
 
     monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=look, process_time=lambda: share * now[0]))
     assert study("table1", "--out", tmp_path / "none", "--dry-run") == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert (f"got {100 * share:.0f} % of the processor time it asked for, because other work" in shown) is said
+    assert (f"got only {100 * share:.0f} % of its processor time: other programs are running" in shown) is said
 
 
-def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
-    assert "On an idle machine it is 4.0 h in all at most" in study_cli._on_a_busy_machine(0.4, 36_000)
-    assert study_cli._on_a_busy_machine(None, 36_000) == ""  # a GPU
+def test_the_note_scales_the_estimate_to_an_idle_machine() -> None:
+    assert "On an idle machine it is at most 4.0 h in total" in study_cli._busy_machine_note(0.4, 36_000)
+    assert study_cli._busy_machine_note(None, 36_000) == ""  # a GPU
 
 
 @pytest.mark.parametrize(
@@ -258,14 +265,16 @@ def test_an_idle_machine_takes_no_longer_than_the_share() -> None:
         (["table1", "--device", "nonsense"], "nonsense"),
     ],
 )
-def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_mistakes_in_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     assert study_cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_holds_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("fixed_eps", "--out", tmp_path, "--limit", "5") == 0
-    cut = "cut short: 5 test images instead of 20 for methods of one step"
+    cut = "cut short: 5 test images instead of 20 for one-step methods"
     for name, head in (("report.html", "<h1>"), ("report.md", "# "), ("claims.md", "")):
         beginning = f"{head}Adversarial Machine Learning at Scale: the paper's study, small scale (digits), {cut}"
         assert beginning.replace("'", "&#x27;" if head == "<h1>" else "'") in (tmp_path / name).read_text()
@@ -276,7 +285,7 @@ def test_a_folder_is_of_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert refused in capsys.readouterr().err
 
 
-def test_a_dry_run_refuses_what_a_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_rejects_what_a_run_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = tmp_path / "taken"
     taken.touch()
     for options in ((), ("--dry-run",)):
@@ -292,7 +301,7 @@ def test_a_folder_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.count("study.json is not of this version of fastadv") == 2
 
 
-def test_a_report_of_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_a_folder_without_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_cli.main([str(tmp_path)]) == 2
     assert "is not the folder of a study: no study.json in it" in capsys.readouterr().err
 

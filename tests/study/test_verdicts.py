@@ -10,11 +10,23 @@ import pytest
 from fastadv.evaluate import Record
 from fastadv.evaluate.intervals import UNKNOWN, Estimate, quantile, wilson
 from fastadv.study.claims import findings
-from fastadv.study.comparisons import correlation, difference, gain, quotient, share, total
+from fastadv.study.comparisons import correlation, difference, gain, quotient, share, weighted_sum
 from fastadv.study.experiments import STUDIES, table1
 from fastadv.study.report import claims_json, claims_markdown
 from fastadv.study.results import NotMeasured, Results, Share
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, MISSING, UNCLEAR, Check, Claim, Finding, judge, summary
+from fastadv.study.verdicts import (
+    FAILS,
+    HOLDS,
+    MARKS,
+    NOT_APPLICABLE,
+    NOT_MEASURED,
+    UNCLEAR,
+    Check,
+    Claim,
+    Finding,
+    judge,
+    summary,
+)
 from tests.study.conftest import tiny
 
 SCALE = tiny()
@@ -22,7 +34,7 @@ MakeRecord = Callable[..., Record]
 
 
 def figure(low: float, high: float) -> Callable[[float], Estimate]:
-    """With this interval at 95 %; at others it grows with z about its middle."""
+    """A figure with this 95 % interval; for other z it is scaled about its middle."""
     middle, reach = (low + high) / 2, (high - low) / 2
     return lambda z: Estimate(middle, middle - reach * z / quantile(), middle + reach * z / quantile())
 
@@ -47,7 +59,7 @@ def test_verdicts_by_hand(low: float, high: float, above: float | None, below: f
     assert Check("x", figure(low, high), above, below).verdict() == verdict
 
 
-# At 95 %, and at 1 - 0.05 / 3, which is 1.22 times as wide: barely inside or outside is so at 95 % alone.
+# At the level 1 - 0.05 / 3 intervals are 1.22 times as wide as at 95 %: BARELY is inside or outside at 95 % only.
 YES, NO, MAYBE = (Check("x", figure(v - 0.01, v + 0.01), above=0) for v in (0.05, -0.05, 0.0))
 BARELY_YES, BARELY_NO = (Check("x", figure(v - 0.01, v + 0.01), above=0) for v in (0.011, -0.011))
 
@@ -60,8 +72,12 @@ BARELY_YES, BARELY_NO = (Check("x", figure(v - 0.01, v + 0.01), above=0) for v i
         ([YES, NO, MAYBE], FAILS, HOLDS),
         ([NO, MAYBE, MAYBE], FAILS, UNCLEAR),
         ([NO, NO, NO], FAILS, FAILS),
-        ([YES, YES, BARELY_YES], HOLDS, HOLDS),  # each need only hold by itself
-        ([YES, YES, BARELY_NO], UNCLEAR, HOLDS),  # one of three is barely outside more often than once in twenty times
+        ([YES, YES, BARELY_YES], HOLDS, HOLDS),  # each needs to hold only on its own
+        (
+            [YES, YES, BARELY_NO],
+            UNCLEAR,
+            HOLDS,
+        ),  # by chance, one of three is barely outside more often than once in twenty
         ([BARELY_NO], FAILS, FAILS),
         ([NO, NO, BARELY_NO], FAILS, FAILS),
         ([NO, NO, BARELY_YES], FAILS, UNCLEAR),
@@ -86,7 +102,7 @@ def test_claims_of_several_figures(checks: list[Check], every: str, any_suffices
         ([(-0.01, 0.05), (-0.005, 0.02)], 0.02, 1),  # of two bounds the nearer one counts
     ],
 )
-def test_where_one_figure_is_enough_the_best_is_shown(
+def test_where_one_figure_suffices_the_best_is_listed_first(
     intervals: list[tuple[float, float]], below: float | None, nearest: int
 ) -> None:
     checks = [Check(f"x{number}", figure(*ends), 0, below) for number, ends in enumerate(intervals)]
@@ -100,27 +116,27 @@ def test_where_one_figure_is_enough_the_best_is_shown(
     assert figures.startswith(f"x{nearest}: ")
 
 
-def test_a_figure_of_nothing_is_the_farthest_from_holding() -> None:
+def test_undefined_figures_are_the_farthest_from_holding() -> None:
     claim = Claim("", "table1", "", "", lambda s, r: [Check("x", lambda z: UNKNOWN, above=0), MAYBE], any_suffices=True)
     assert judge(claim, SCALE, Results()).deciding == MAYBE
 
 
-def test_the_best_of_several_answers_for_all_of_them() -> None:
-    assert BARELY_YES.verdict() == HOLDS and replace(BARELY_YES, among=3).verdict() == UNCLEAR
-    assert BARELY_NO.verdict() == FAILS and replace(BARELY_NO, among=3).verdict() == UNCLEAR
-    assert replace(BARELY_YES, among=3).estimate() == BARELY_YES.estimate(3)
+def test_the_best_of_several_gets_a_wider_interval() -> None:
+    assert BARELY_YES.verdict() == HOLDS and replace(BARELY_YES, best_of=3).verdict() == UNCLEAR
+    assert BARELY_NO.verdict() == FAILS and replace(BARELY_NO, best_of=3).verdict() == UNCLEAR
+    assert replace(BARELY_YES, best_of=3).estimate() == BARELY_YES.estimate(3)
 
 
 @pytest.mark.parametrize(
-    ("premise", "verdict"), [([YES], FAILS), ([NO], ABSENT), ([MAYBE], UNCLEAR), ([YES, NO], ABSENT)]
+    ("premise", "verdict"), [([YES], FAILS), ([NO], NOT_APPLICABLE), ([MAYBE], UNCLEAR), ([YES, NO], NOT_APPLICABLE)]
 )
-def test_what_is_claimed_of_an_effect_needs_the_effect(premise: list[Check], verdict: str) -> None:
+def test_claims_with_a_premise(premise: list[Check], verdict: str) -> None:
     effect = Claim("effect", "table1", "", "There is.", lambda scale, results: premise)
     claim = Claim("vanishes", "table1", "", "It vanishes.", lambda scale, results: [NO], premise=effect)
     finding = judge(claim, SCALE, Results())
     assert finding.verdict == verdict and finding.checks == ((NO, FAILS),)
     assert judge(replace(claim, premise=replace(claim, name="x")), SCALE, Results()).verdict == (
-        ABSENT if verdict in (FAILS, ABSENT) else UNCLEAR
+        NOT_APPLICABLE if verdict in (FAILS, NOT_APPLICABLE) else UNCLEAR
     )
 
 
@@ -129,18 +145,18 @@ def test_a_premise_that_is_not_measured() -> None:
         raise NotMeasured
 
     claim = Claim("", "table1", "", "", lambda scale, results: [YES], premise=Claim("", "table1", "", "", missing))
-    assert judge(claim, SCALE, Results()).verdict == MISSING
+    assert judge(claim, SCALE, Results()).verdict == NOT_MEASURED
 
 
-def test_what_is_not_measured_is_no_verdict() -> None:
-    assert {finding.verdict for finding in findings(SCALE, Results(), STUDIES)} == {MISSING}
+def test_claims_without_records_are_not_measured() -> None:
+    assert {finding.verdict for finding in findings(SCALE, Results(), STUDIES)} == {NOT_MEASURED}
     assert findings(SCALE, Results(), []) == []
 
 
-# --- in words --------------------------------------------------------------------------------------------------------
+# --- as text ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_figure_in_words() -> None:
+def test_figures_as_text() -> None:
     check = Check("clean", figure(-0.004, 0.03), above=0, below=0.01)
     assert str(check) == "clean: +1.3 [-0.4, +3.0] points, claimed > 0 and < 1"
     assert str(Check("r", figure(0.85, 0.95), above=0.9, unit="")) == "r: 0.900 [0.850, 0.950], claimed > 0.9"
@@ -149,37 +165,39 @@ def test_a_figure_in_words() -> None:
     )
 
 
-def test_claims_in_words() -> None:
+def test_claims_as_text() -> None:
     effect = Claim("effect", "table1", "Table 1", "There is.", lambda scale, results: [NO])
     some = Claim("some", "table1", "Table 2", "It vanishes.", lambda s, r: [YES], any_suffices=True, premise=effect)
     unknown = Check("x", lambda z: UNKNOWN, above=0)
-    nothing = Claim("none", "table1", "Table 3", "Some.", lambda scale, results: [unknown], added=True)
+    nothing = Claim("none", "table1", "Table 3", "Some.", lambda scale, results: [unknown], added_later=True)
     found = [judge(claim, SCALE, Results()) for claim in (effect, some, nothing)]
     assert summary(found) == (
-        "3 claims: ✗ 1 does not hold at this scale, ? 1 too small to tell, ○ 1 does not arise at this scale."
+        "3 claims. ✗ does not hold at this scale: 1; ? inconclusive: 1; ○ not applicable at this scale: 1."
     )
     text = claims_markdown(found, {"some": "For a reason."})
-    assert "| ○ | `some` It vanishes. One figure is enough. Premise: effect.<br>For a reason. | Table 2 |" in text
-    assert "| ? | `none` Some. Added after the first results. | Table 3 |" in text
+    assert "| ○ | `some` It vanishes. One figure suffices. Premise: effect.<br>For a reason. | Table 2 |" in text
+    assert "| ? | `none` Some. Added after the first results were known. | Table 3 |" in text
     assert "1 - 0.05 / N" in text and "x: +5.0 [+4.0, +6.0] points, claimed > 0 ✓ |" in text
     first, second, third = json.loads(claims_json(found))
     assert (first["premise"], first["one_is_enough"], first["verdict"]) == (None, False, FAILS)
-    assert (second["premise"], second["one_is_enough"], second["verdict"]) == ("effect", True, ABSENT)
+    assert (second["premise"], second["one_is_enough"], second["verdict"]) == ("effect", True, NOT_APPLICABLE)
     assert [one["added"] for one in (first, second, third)] == [False, False, True]
     assert second["figures"][0]["estimate"] == pytest.approx({"value": 0.05, "low": 0.04, "high": 0.06})
     assert third["figures"][0]["estimate"] == {"value": None, "low": None, "high": None}
 
 
-def test_every_verdict_has_a_mark_of_its_own() -> None:
-    assert set(MARKS) == {HOLDS, FAILS, UNCLEAR, ABSENT, MISSING} and len(set(MARKS.values())) == len(MARKS)
-    assert Finding(Claim("", "", "", "", lambda scale, results: []), MISSING).deciding is None
+def test_every_verdict_has_its_own_mark() -> None:
+    assert set(MARKS) == {HOLDS, FAILS, UNCLEAR, NOT_APPLICABLE, NOT_MEASURED} and len(set(MARKS.values())) == len(
+        MARKS
+    )
+    assert Finding(Claim("", "", "", "", lambda scale, results: []), NOT_MEASURED).deciding is None
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------
 
 
 def hits(*right: int, images: str = "same") -> Share:
-    """Of 100 images those in the ranges right[0]..right[1], right[2]..right[3], ..."""
+    """A share of 100 images: those in the ranges right[0]..right[1], right[2]..right[3], ..."""
     found = np.zeros(100, dtype=bool)  # [100]
     for first, last in zip(right[::2], right[1::2], strict=True):
         found[first:last] = True
@@ -193,7 +211,7 @@ def hits(*right: int, images: str = "same") -> Share:
         (hits(0, 50), hits(25, 75), 0),
         (hits(0, 50), hits(50, 100), -1),
         (hits(0, 60), hits(0, 40), (1600 - 50) / 2400),
-        (hits(0, 60), hits(0, 40).wrong, -1600 / 2400),
+        (hits(0, 60), hits(0, 40).complement, -1600 / 2400),
         (hits(0, 50), hits(0, 50, images="other"), 0),
         (hits(0, 50), Share(50, 100), 0),
         (Share(50, 100), Share(50, 100), 0),
@@ -204,23 +222,23 @@ def test_correlations_by_hand(one: Share, other: Share, value: float) -> None:
     assert correlation(one, other) == correlation(other, one) == pytest.approx(value)
 
 
-def test_hits_make_comparisons_of_the_same_images_narrower() -> None:
+def test_hits_narrow_comparisons_on_the_same_images() -> None:
     one, other, z = hits(0, 60), hits(0, 40), quantile()
     apart = Share(60, 100), Share(40, 100)
     for compare in (gain, quotient):
         paired, unpaired = compare(one, other)(z), compare(*apart)(z)
         assert paired.value == unpaired.value
         assert unpaired.low < paired.low < paired.value < paired.high < unpaired.high
-    assert gain(one, other)(z) == total([(1, one), (-1, other)])(z)
-    # Right in one alone, 20 of 100: the fraction's own interval is close.
+    assert gain(one, other)(z) == weighted_sum([(1, one), (-1, other)])(z)
+    # The difference is 20 of 100 images; the interval of that fraction is close.
     alone = wilson(20, 100)
     assert (gain(one, other)(z).low, gain(one, other)(z).high) == pytest.approx((alone.low, alone.high), abs=0.02)
-    # Two ratios are taken for independent of each other.
+    # Two ratios are treated as independent.
     found = difference(quotient(one, other), quotient(one, other))(z)
     assert found.value == 0 and found.low < -0.1
 
 
-def test_a_fraction_of_nothing_tells_nothing() -> None:
+def test_fractions_of_no_images_are_inconclusive() -> None:
     assert Check("x", share(Share(0, 0)), above=0).verdict() == UNCLEAR
     assert Check("x", gain(Share(0, 0), Share(0, 5)), above=0).verdict() == UNCLEAR
     assert Check("x", gain(Share(9, 10), Share(0, 0)), above=0).verdict() == UNCLEAR
@@ -240,16 +258,16 @@ def test_results_by_network(make_record: MakeRecord) -> None:
             make_record(network.id, "step_ll", 2.0, 60, n=100),
         ]
     )
-    assert results.accuracy(network, "step_ll", 2) == Share(60, 100)  # the last
-    assert results.clean(network) == Share(800, 1000)  # of the most images
-    assert results.clean(network, beside="step_ll", eps=2) == Share(90, 100)  # of the same images
+    assert results.accuracy(network, "step_ll", 2) == Share(60, 100)  # the last record
+    assert results.clean(network) == Share(800, 1000)  # the record with the most images
+    assert results.clean(network, images_of="step_ll", eps=2) == Share(90, 100)  # on the same images
     with pytest.raises(NotMeasured, match=r"Adv\. training under step_ll, eps = 2"):
         results.accuracy(other, "step_ll", 2)
     with pytest.raises(NotMeasured, match="top 5"):
         results.accuracy(network, "step_ll", 2, top=5)
 
 
-def test_shares_know_which_images_were_hit(make_record: MakeRecord) -> None:
+def test_shares_record_which_images_were_hit(make_record: MakeRecord) -> None:
     network = table1.networks(SCALE)["baseline"]
     results = Results(
         [
@@ -259,6 +277,6 @@ def test_shares_know_which_images_were_hit(make_record: MakeRecord) -> None:
     )
     clean, attacked = results.clean(network), results.accuracy(network, "step_ll", 2)
     assert clean.hits is not None and clean.hits.tolist() == [True, True, True, False, False]
-    assert clean.wrong.hits is not None and clean.wrong.hits.tolist() == [False, False, False, True, True]
-    assert (clean.images, attacked.images, clean.wrong.images) == ("five", "five", "five")
+    assert clean.complement.hits is not None and clean.complement.hits.tolist() == [False, False, False, True, True]
+    assert (clean.images, attacked.images, clean.complement.images) == ("five", "five", "five")
     assert results.clean(network, top=5).hits is None

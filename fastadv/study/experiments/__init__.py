@@ -1,6 +1,6 @@
-"""The paper's experiments, a file each: its networks, what is measured of them, how it is shown, and what is claimed.
+"""The paper's experiments, one file each: networks, measurements, tables and figures, and claims.
 
-Twelve are of the paper; seeds asks how much of a difference is chance.
+Twelve come from the paper; seeds shows how much of a difference is due to chance.
 """
 
 from fastadv.study.experiments import (

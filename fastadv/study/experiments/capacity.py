@@ -1,4 +1,4 @@
-"""Figures 1 and 4: how the ratio of adversarial to clean accuracy depends on the number of filters."""
+"""Figures 1 and 4: the ratio of adversarial to clean accuracy against the number of filters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of
 from fastadv.evaluate.intervals import quantile
 from fastadv.evaluate.tables import INTERVALS, Cell, Table
-from fastadv.study.checks import at, clean_gain
-from fastadv.study.comparisons import Quantity, difference, quotient, total
+from fastadv.study.checks import at_eps, clean_gain
+from fastadv.study.comparisons import Quantity, difference, quotient, weighted_sum
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import TITLES, fraction, gradient_notes, images_note, tops_of
 from fastadv.study.networks import Network
-from fastadv.study.plan import Plot, Shown, Study
+from fastadv.study.plan import Plot, Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
@@ -23,7 +23,7 @@ ATTACKS = ("step_ll", "iter_ll", "iter_basic")
 
 
 def networks(scale: Scale) -> dict[tuple[str, float], Network]:
-    """By training, "standard" or "adversarial", and rho."""
+    """Networks keyed by training, "standard" or "adversarial", and rho."""
     made = {}
     for rho in scale.widths:
         changes = {} if rho == 1 else {"model.options.width": rho * scale.base.model.options.get("width", 1.0)}
@@ -38,25 +38,25 @@ def evaluations(scale: Scale) -> list[Robustness]:
 
 
 def accuracy_ratio(results: Results, network: Network, attack: str, eps: float, top: int = 1) -> Quantity:
-    """Accuracy on adversarial images by that on the same images when clean.
+    """Accuracy on adversarial images divided by accuracy on the same images without the attack.
 
     Raises:
-        NotMeasured: a record is missing.
+        NotMeasured: if a record is missing.
     """
-    return quotient(results.accuracy(network, attack, eps, top), results.clean(network, top, beside=attack, eps=eps))
+    return quotient(results.accuracy(network, attack, eps, top), results.clean(network, top, images_of=attack, eps=eps))
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """Six panels for top 1 and for top 5, and what each six show as a table."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """Six panels for top 1 and six for top 5, with a table for each."""
     tops = tops_of(scale)
-    return Shown(
+    return StudyOutput(
         {f"capacity-top{top}": _table(scale, results, top) for top in tops},
         {f"capacity-top{top}": _plot(scale, results, top) for top in tops},
     )
 
 
 def _plot(scale: Scale, results: Results, top: int) -> Plot:
-    """Rows are methods and columns kinds of training, as in the paper; two panels a row."""
+    """Rows are methods and columns kinds of training, as in the paper."""
     figure, panels = panels_of(2 * len(ATTACKS), lines=len(scale.eps), columns=2)
     places = [(attack, training) for attack in ATTACKS for training in ("standard", "adversarial")]
     for (attack, training), axes in zip(places, panels, strict=True):
@@ -73,7 +73,7 @@ def _plot(scale: Scale, results: Results, top: int) -> Plot:
     for axes in panels[-2:]:
         axes.set_xlabel("rho (number of filters)")
     legend_below(figure, panels[0])
-    what = f"Adversarial by clean accuracy, top {top}, against the number of filters: the ratios of the table"
+    what = f"Ratio of adversarial to clean accuracy, top {top}, against the number of filters: the rows of the table"
     return Plot(figure, f"{what}, with 95 % intervals.")
 
 
@@ -81,18 +81,18 @@ def _table(scale: Scale, results: Results, top: int) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for attack in ATTACKS:
         for (training, rho), network in networks(scale).items():
-            cells: list[Cell] = [fraction(results.clean(network, top, beside=attack, eps=scale.eps[0]))]
+            cells: list[Cell] = [fraction(results.clean(network, top, images_of=attack, eps=scale.eps[0]))]
             for eps in scale.eps:
                 found = accuracy_ratio(results, network, attack, eps, top)(quantile())
-                known = not math.isnan(found.value)  # of a network that gets no clean image right it is not
+                known = not math.isnan(found.value)  # not for a network that is right on no clean image
                 cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" if known else None)
             rows.append((TITLES[attack], training, f"{rho:g}", *cells))
     header = ("Adv. method", "Training", "rho", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
     network = networks(scale)["standard", scale.widths[0]]
     records = [results.record(network, attack, scale.eps[0]) for attack in ATTACKS]
-    ratios = f"Ratio of top-{top} accuracy on adversarial to that on the same images when clean, with its 95 % interval"
+    ratios = f"Ratio of top-{top} accuracy on adversarial images to that on the same clean ones, with its 95 % interval"
     if top > 1:
-        ratios += ", wider than need be: which images are right at top 5 is not recorded"
+        ratios += ", which is wider than necessary because records do not say which images are right at top 5"
     notes = (
         f"{ratios}.",
         f"{images_note(records)}. {INTERVALS}",
@@ -120,7 +120,7 @@ def _growth_slows(scale: Scale, results: Results) -> list[Check]:
     return [
         Check(
             f"clean, {kind}, rho = {narrow:g} to 1 over 1 to {wide:g}",
-            total(
+            weighted_sum(
                 [(2, results.clean(found[kind, 1])), *((-1, results.clean(found[kind, end])) for end in (narrow, wide))]
             ),
             above=0,
@@ -130,11 +130,11 @@ def _growth_slows(scale: Scale, results: Results) -> list[Check]:
 
 
 def _ratio_grows(scale: Scale, results: Results, attack: str, sizes: Sequence[float]) -> list[Check]:
-    """Of adversarially trained networks, the widest against the narrowest."""
+    """The widest adversarially trained network against the narrowest."""
     found, narrow, wide = networks(scale), scale.widths[0], scale.widths[-1]
     return [
         Check(
-            f"{TITLES[attack]}, ratio at rho = {wide:g} over rho = {narrow:g} {at(eps)}",
+            f"{TITLES[attack]}, ratio at rho = {wide:g} over rho = {narrow:g} {at_eps(eps)}",
             difference(
                 accuracy_ratio(results, found["adversarial", wide], attack, eps),
                 accuracy_ratio(results, found["adversarial", narrow], attack, eps),
@@ -157,7 +157,7 @@ def _robustness_grows_iterative(scale: Scale, results: Results) -> list[Check]:
 
 
 def _optimum_inside(scale: Scale, results: Results) -> list[Check]:
-    """The best of the inner widths is chosen from the same records."""
+    """The best of the inner widths is chosen from the same records, hence ``best_of``."""
     eps = scale.eps[1]
     narrowest, *inner, widest = scale.widths
     found = {rho: networks(scale)["standard", rho] for rho in scale.widths}
@@ -165,11 +165,11 @@ def _optimum_inside(scale: Scale, results: Results) -> list[Check]:
     best = max(inner, key=lambda rho: ratios[rho](quantile()).value)
     return [
         Check(
-            f"ratio at rho = {best:g} over rho = {end:g} {at(eps)}",
+            f"ratio at rho = {best:g} over rho = {end:g} {at_eps(eps)}",
             difference(ratios[best], ratios[end]),
             above=0,
             unit="",
-            among=len(inner),
+            best_of=len(inner),
         )
         for end in (narrowest, widest)
     ]
@@ -179,7 +179,7 @@ def _near_one(scale: Scale, results: Results) -> list[Check]:
     network = networks(scale)["adversarial", scale.widths[-1]]
     return [
         Check(
-            f"ratio of the widest network under step l.l. {at(eps)}",
+            f"ratio of the widest network under step l.l. {at_eps(eps)}",
             accuracy_ratio(results, network, "step_ll", eps),
             above=0.9,
             unit="",
@@ -192,7 +192,7 @@ def _never_near_one(scale: Scale, results: Results) -> list[Check]:
     found = networks(scale)
     return [
         Check(
-            f"{TITLES[attack]}, ratio at rho = {rho:g} {at(eps)}",
+            f"{TITLES[attack]}, ratio at rho = {rho:g} {at_eps(eps)}",
             accuracy_ratio(results, found["adversarial", rho], attack, eps),
             below=0.9,
             unit="",
@@ -208,56 +208,56 @@ CLAIMS = (
         "clean_grows",
         "capacity",
         "Section 4.3",
-        "Clean accuracy grows with the number of filters; judged by the widest against the narrowest network.",
+        "Clean accuracy grows with the number of filters; judged by comparing the widest and the narrowest network.",
         _clean_grows,
     ),
     Claim(
         "growth_slows",
         "capacity",
         "Section 4.3",
-        "The growth of clean accuracy slows down with the number of filters; judged by one doubling, to rho = 1, "
-        "against the next.",
+        "The growth of clean accuracy slows down with the number of filters; judged by comparing one doubling, to "
+        "rho = 1, with the next.",
         _growth_slows,
-        added=True,
+        added_later=True,
     ),
     Claim(
         "robustness_grows",
         "capacity",
         "Figure 1",
-        "The robustness of adversarially trained networks under step l.l. grows with their size; judged by the widest "
-        "against the narrowest.",
+        "The robustness of adversarially trained networks to step l.l. grows with their size; judged by comparing the "
+        "widest and the narrowest.",
         _robustness_grows,
     ),
     Claim(
         "robustness_grows_iterative",
         "capacity",
         "Figure 1",
-        "The trend remains under iterative methods, with exceptions; judged by the widest against the narrowest "
-        "network, at the two smallest sizes.",
+        "The trend remains under iterative methods, with exceptions; judged by comparing the widest and the narrowest "
+        "network at the two smallest eps.",
         _robustness_grows_iterative,
     ),
     Claim(
         "optimum_inside",
         "capacity",
         "Section 4.3",
-        "Of networks trained as usual, neither the narrowest nor the widest is the most robust; judged under step l.l. "
-        "at the second size, by the most robust of those between.",
+        "Among networks with standard training, neither the narrowest nor the widest is the most robust; judged under "
+        "step l.l. at the second eps, by the most robust of the widths in between.",
         _optimum_inside,
     ),
     Claim(
         "near_one",
         "capacity",
         "Section 4.3",
-        "With twice the filters, adversarial accuracy under one-step methods approaches the clean one; judged by a "
-        "ratio above 0.9 under step l.l., a bound that is chosen.",
+        "With twice the filters, accuracy under one-step methods approaches clean accuracy; judged by a ratio above "
+        "0.9 under step l.l., a bound chosen by us.",
         _near_one,
     ),
     Claim(
         "never_near_one",
         "capacity",
         "Section 4.3",
-        "No adversarially trained network, of any width, is nearly as accurate under iterative methods as on clean "
-        "images; judged by ratios below 0.9, a bound that is chosen.",
+        "No adversarially trained network of any width is nearly as accurate under iterative methods as on clean "
+        "images; judged by ratios below 0.9, a bound chosen by us.",
         _never_near_one,
     ),
 )

@@ -1,20 +1,20 @@
-"""Section 3: one fixed eps in training against an eps drawn for each example."""
+"""Section 3: a fixed eps in training against an eps drawn for each example."""
 
 from __future__ import annotations
 
-from fastadv.study.checks import over_eps
+from fastadv.study.checks import accuracy_gains
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import table_and_curves
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
 
 def networks(scale: Scale) -> dict[str, Network]:
-    """By "random", and "small" and "large" at fixed sizes."""
-    small, large = (scale.eps[index] for index in scale.fixed)
+    """Networks trained with "random" eps, and with a fixed "small" and "large" eps."""
+    small, large = (scale.eps[index] for index in scale.fixed_eps_indices)
     return {
         "random": scale.adversarial("Random eps"),
         "small": scale.adversarial(f"eps = {small:g}", {"attack.eps": float(small)}),
@@ -27,8 +27,8 @@ def evaluations(scale: Scale) -> list[Robustness]:
     return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """A table, of which the paper has words alone, and its curves."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """A table, which the paper does not have, and its curves."""
     return table_and_curves(
         scale,
         results,
@@ -37,7 +37,7 @@ def show(scale: Scale, results: Results) -> Shown:
         name="fixed_eps",
         caption="Fixed and random eps, step l.l.",
         label="Training",
-        notes=["The paper gives no table of this."],
+        notes=["The paper has no table of this."],
     )
 
 
@@ -50,7 +50,7 @@ STUDY = Study("fixed_eps", "Fixed and random eps in training", "Section 3", eval
 def _fixed_is_narrow(scale: Scale, results: Results) -> list[Check]:
     found = networks(scale)
     return [
-        *over_eps(
+        *accuracy_gains(
             scale,
             results,
             f"random eps over {found['small'].name}",
@@ -59,7 +59,7 @@ def _fixed_is_narrow(scale: Scale, results: Results) -> list[Check]:
             above=0,
             sizes=scale.eps[-1:],
         ),
-        *over_eps(
+        *accuracy_gains(
             scale,
             results,
             f"random eps over {found['large'].name}",
@@ -77,7 +77,7 @@ CLAIMS = (
         "fixed_eps",
         "Section 3",
         "A network trained at one eps is robust at that eps only: at others, random eps in training is better; judged "
-        "against training at the second size by the largest, and against training at the largest by the two smallest.",
+        "at the largest eps for training at the second, and at the two smallest for training at the largest.",
         _fixed_is_narrow,
     ),
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastadv.study.checks import POINT, clean_gain, over_eps
+from fastadv.study.checks import POINT, accuracy_gains, clean_gain
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import TITLES, table_and_curves
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
@@ -15,10 +15,10 @@ ATTACKS = ("iter_ll", "iter_basic")
 
 
 def networks(scale: Scale) -> dict[str, Network]:
-    """By what each is trained on."""
+    """Networks keyed by what they are trained on."""
     made = {"standard": scale.standard("Baseline"), "step_ll": scale.adversarial("Trained on step l.l.")}
     for attack in ATTACKS:
-        changes = {"attack.name": attack, "attack.options": dict(scale.iterative)}
+        changes = {"attack.name": attack, "attack.options": dict(scale.iterative_training_options)}
         made[attack] = scale.adversarial(f"Trained on {TITLES[attack]}", changes)
     return made
 
@@ -28,9 +28,11 @@ def evaluations(scale: Scale) -> list[Robustness]:
     return scale.sweep(networks(scale).values(), ATTACKS)
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """A table, of which the paper has words alone, and a panel for each method."""
-    steps = ", ".join(f"{name} = {value}" for name, value in scale.iterative.items()) or "as in evaluation"
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """A table, which the paper does not have, and a panel for each method."""
+    steps = (
+        ", ".join(f"{name} = {value}" for name, value in scale.iterative_training_options.items()) or "as in evaluation"
+    )
     return table_and_curves(
         scale,
         results,
@@ -39,7 +41,7 @@ def show(scale: Scale, results: Results) -> Shown:
         name="iterative_training",
         caption="Training on iterative examples",
         label="Training",
-        notes=[f"The paper gives no table of this. Iterative methods in training: {steps}."],
+        notes=[f"The paper has no table of this. Options of the iterative methods in training: {steps}."],
     )
 
 
@@ -58,7 +60,7 @@ def _iterative_costs(scale: Scale, results: Results) -> list[Check]:
             found[kind],
             f"standard over training on {TITLES[kind]}",
             above=POINT,
-            beside=kind,
+            images_of=kind,
             eps=scale.eps[0],
         )
         for kind in ATTACKS
@@ -70,7 +72,7 @@ def _iterative_gains_nothing(scale: Scale, results: Results) -> list[Check]:
     return [
         check
         for kind in ATTACKS
-        for check in over_eps(
+        for check in accuracy_gains(
             scale,
             results,
             f"under {TITLES[kind]}, trained on it over trained on step l.l.",
@@ -86,7 +88,7 @@ CLAIMS = (
         "iterative_costs",
         "iterative_training",
         "Section 4.1",
-        "Training on iterative examples reduces clean accuracy significantly: by more than the 1 point that is slight.",
+        "Training on iterative examples reduces clean accuracy significantly: by more than 1 point.",
         _iterative_costs,
     ),
     Claim(
@@ -94,7 +96,7 @@ CLAIMS = (
         "iterative_training",
         "Section 4.1",
         "Training on iterative examples gives no robustness to them; judged by a gain of less than 10 points over "
-        "training on step l.l., a bound that is chosen.",
+        "training on step l.l., a bound chosen by us.",
         _iterative_gains_nothing,
     ),
 )

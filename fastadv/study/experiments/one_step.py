@@ -1,49 +1,63 @@
-"""Table 5 and Figure 3: every one-step method in training, and every one in evaluation."""
+"""Table 5 and Figure 3: every one-step method in training and in evaluation."""
 
 from __future__ import annotations
 
-from fastadv.study.checks import POINT, at, over_eps
+from fastadv.study.checks import POINT, accuracy_gains, at_eps
 from fastadv.study.comparisons import gain, share
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import TITLES, Panel, Row, accuracy_plot, accuracy_table
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
-EVALUATED = ("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd")
+EVALUATION_ATTACKS = ("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd")
 NOISE = ("random_sign", "random_normal")
-# In the order of the table.
-TRAINED = ("fgsm", "fgsm_pred", "fast_entropy", "step_rnd", "step_ll", "fast_grad_l2", "fast_grad_linf", *NOISE)
+# In the order of Table 5.
+TRAINING_ATTACKS = (
+    "fgsm",
+    "fgsm_pred",
+    "fast_entropy",
+    "step_rnd",
+    "step_ll",
+    "fast_grad_l2",
+    "fast_grad_linf",
+    *NOISE,
+)
 
 
 def networks(scale: Scale) -> dict[str, Network]:
-    """By the method that each is trained with."""
-    made = {"none": scale.standard("no adversarial training", scale.of_table5)}
-    for method in TRAINED:
-        star = "*" if judge(method) == "step_ll" else ""
-        made[method] = scale.adversarial(TITLES[method] + star, {"attack.name": method, **scale.of_table5})
+    """Networks keyed by the method that they are trained with."""
+    made = {"none": scale.standard("no adversarial training", scale.table5_changes)}
+    for method in TRAINING_ATTACKS:
+        star = "*" if evaluation_attack(method) == "step_ll" else ""
+        made[method] = scale.adversarial(TITLES[method] + star, {"attack.name": method, **scale.table5_changes})
     return made
 
 
-def judge(method: str) -> str:
-    """The method of evaluation, as the footnote of Table 5 has it."""
+def evaluation_attack(method: str) -> str:
+    """The method that a network is evaluated with, according to the footnote of Table 5."""
     return "step_ll" if method.startswith("fast_grad") else "fgsm"
 
 
 def evaluations(scale: Scale) -> list[Robustness]:
-    """Table 5, and for Figure 3 the network of step l.l. and the standard one under all methods."""
+    """Table 5; and for Figure 3 the step l.l. network and the standard network under all methods."""
     found = networks(scale)
-    table = [Robustness((network,), (judge(method),), scale.eps, scale.limit) for method, network in found.items()]
-    figure = Robustness((found["step_ll"], found["none"]), (*EVALUATED, *NOISE), scale.eps, scale.limit)
+    table = [
+        Robustness((network,), (evaluation_attack(method),), scale.eps, scale.limit)
+        for method, network in found.items()
+    ]
+    figure = Robustness((found["step_ll"], found["none"]), (*EVALUATION_ATTACKS, *NOISE), scale.eps, scale.limit)
     return [*table, figure]
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """Table 5 with the best of comparable rows in bold, and the two panels."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """Table 5 with the best of comparable rows in bold, and the two panels of Figure 3."""
     found = networks(scale)
-    rows = [Row((network.name,), network, judge(method), "table5", method) for method, network in found.items()]
+    rows = [
+        Row((network.name,), network, evaluation_attack(method), "table5", method) for method, network in found.items()
+    ]
     table = accuracy_table(
         scale,
         results,
@@ -52,26 +66,28 @@ def show(scale: Scale, results: Results) -> Shown:
         labels=("Training",),
         tops=(1,),
         notes=(
-            "Evaluated under FGSM, and (*) under step l.l.; with FGSM in both, label leaking can make it too high. "
-            "Bold: the best of a column, and those whose 95 % interval reaches its own; on adversarial images among "
-            "rows under the same method, those with and those without (*).",
+            "Evaluated under FGSM, rows with (*) under step l.l.; for training and evaluation both with FGSM, label "
+            "leaking can inflate accuracy. Bold: the best of a column, and those whose 95 % intervals overlap with "
+            "its own; on adversarial images, rows with and without (*) are compared separately.",
             _note_on_l2(scale),
         ),
         bold_ties=True,
     )
     panels = [
-        Panel(f"trained: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATED, *NOISE)])
-        for row, name in (("step_ll", "step l.l."), ("none", "as usual"))
+        Panel(f"training: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATION_ATTACKS, *NOISE)])
+        for row, name in (("step_ll", "step l.l."), ("none", "standard"))
     ]
-    of = "A network trained on step l.l. and one trained as usual, each under every one-step method and under noise"
-    return Shown({"one_step": table}, {"one_step": accuracy_plot(scale, results, panels, of=of)})
+    subject = (
+        "A network trained on step l.l. and one trained as usual, each under every one-step method and under noise"
+    )
+    return StudyOutput({"one_step": table}, {"one_step": accuracy_plot(scale, results, panels, subject=subject)})
 
 
 def _note_on_l2(scale: Scale) -> str:
     values, eps = scale.channels * scale.image_size**2, scale.eps[-1]
     return (
-        f"For {TITLES['fast_grad_l2']} eps is the L2 norm of the whole perturbation, in training, too: {eps:g} spread "
-        f"over {values:,} values is {eps / values**0.5:.2g} each."
+        f"For {TITLES['fast_grad_l2']} eps is the L2 norm of the whole perturbation, also in training: {eps:g} spread "
+        f"evenly over {values:,} values is {eps / values**0.5:.2g} per value."
     )
 
 
@@ -84,9 +100,9 @@ STUDY = Study("one_step", "Comparison of one-step methods", "Table 5, Figure 3",
 def _any_method_helps(scale: Scale, results: Results) -> list[Check]:
     found = networks(scale)
     checks = []
-    for method in EVALUATED:
-        attack = judge(method)
-        checks += over_eps(
+    for method in EVALUATION_ATTACKS:
+        attack = evaluation_attack(method)
+        checks += accuracy_gains(
             scale,
             results,
             f"trained by {TITLES[method]} over none, under {TITLES[attack]}",
@@ -104,7 +120,7 @@ def _best_methods(scale: Scale, results: Results) -> list[Check]:
         check
         for best in ("step_ll", "step_rnd")
         for other in ("fgsm_pred", "fast_entropy")
-        for check in over_eps(
+        for check in accuracy_gains(
             scale,
             results,
             f"trained by {TITLES[best]} over {TITLES[other]}, under FGSM",
@@ -121,7 +137,7 @@ def _noise_does_not_help(scale: Scale, results: Results) -> list[Check]:
     return [
         check
         for noise in NOISE
-        for check in over_eps(
+        for check in accuracy_gains(
             scale,
             results,
             f"trained by {TITLES[noise]} over none, under FGSM",
@@ -136,9 +152,9 @@ def _one_for_all(scale: Scale, results: Results) -> list[Check]:
     found = networks(scale)
     return [
         check
-        for attack in EVALUATED
-        if attack != "fast_grad_l2"  # whose eps is an L2 norm: at these sizes it moves next to nothing
-        for check in over_eps(
+        for attack in EVALUATION_ATTACKS
+        if attack != "fast_grad_l2"  # whose eps is an L2 norm: these sizes hardly change an image
+        for check in accuracy_gains(
             scale,
             results,
             f"trained by step l.l. over none, under {TITLES[attack]}",
@@ -158,7 +174,7 @@ def _rises_with_eps(scale: Scale, results: Results) -> list[Check]:
             gain(results.accuracy(network, attack, after), results.accuracy(network, attack, before)),
             above=0,
         )
-        for attack in EVALUATED
+        for attack in EVALUATION_ATTACKS
         for before, after in zip(scale.eps, scale.eps[1:], strict=False)
     ]
 
@@ -167,8 +183,8 @@ def _fgsm_error(scale: Scale, results: Results) -> list[Check]:
     network = networks(scale)["none"]
     return [
         Check(
-            f"error of the standard network under FGSM {at(eps)}",
-            share(results.accuracy(network, "fgsm", eps).wrong),
+            f"error of the standard network under FGSM {at_eps(eps)}",
+            share(results.accuracy(network, "fgsm", eps).complement),
             above=0.63,
             below=0.69,
             unit="%",
@@ -183,7 +199,7 @@ CLAIMS = (
         "one_step",
         "Section 4.1",
         "Training with any one-step method increases robustness to one-step examples; judged as in Table 5, at the two "
-        "middle sizes.",
+        "middle eps.",
         _any_method_helps,
     ),
     Claim(
@@ -191,7 +207,7 @@ CLAIMS = (
         "one_step",
         "Table 5",
         "Step l.l. and step rnd. train more robust networks than the other methods without the true label; judged "
-        "against FGSM-pred and fast entropy, not against noise, at the three larger sizes.",
+        "against FGSM-pred and fast entropy, not against noise, at the three larger eps.",
         _best_methods,
     ),
     Claim(
@@ -199,24 +215,23 @@ CLAIMS = (
         "one_step",
         "Appendix A",
         "Training on random noise does not help against adversarial examples (it costs 2 to 5 points); judged by a "
-        "gain of less than 5 points, a bound that is chosen, not the paper's.",
+        "gain of less than 5 points, a bound chosen by us.",
         _noise_does_not_help,
     ),
     Claim(
         "one_for_all",
         "one_step",
         "Appendix A",
-        "Training with step l.l. alone gives robustness to all one-step methods; judged at the three larger sizes, "
-        "without fast grad. L2, whose eps is the norm of the whole perturbation: at these sizes it moves next to "
-        "nothing.",
+        "Training with step l.l. alone gives robustness to all one-step methods; judged at the three larger eps, "
+        "without fast grad. L2, whose eps is the norm of the whole perturbation: these sizes hardly change an image.",
         _one_for_all,
     ),
     Claim(
         "rises_with_eps",
         "one_step",
         "Figure 3",
-        "Under some one-step methods the accuracy of a network trained on step l.l. rises with eps over part of the "
-        "curve (FGSM, from 72.9 % at eps 2 to 76.2 % at 8).",
+        "Under some one-step methods, the accuracy of a network trained on step l.l. rises with eps over part of the "
+        "curve (FGSM: from 72.9 % at eps 2 to 76.2 % at 8).",
         _rises_with_eps,
         any_suffices=True,
     ),
@@ -224,8 +239,8 @@ CLAIMS = (
         "fgsm_error",
         "one_step",
         "Section 2.2",
-        "The top-1 error of a standard network under FGSM is about 63 to 69 % at all sizes from 2 to 32 (on ImageNet).",
+        "The top-1 error of a standard network under FGSM is about 63 to 69 % at all eps from 2 to 32 (on ImageNet).",
         _fgsm_error,
-        added=True,
+        added_later=True,
     ),
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastadv.study.checks import POINT, clean_gain, over_eps
+from fastadv.study.checks import POINT, accuracy_gains, clean_gain
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import table_and_curves
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
@@ -16,7 +16,7 @@ _NO_SMOOTHING = {"label_smoothing": 0.0}
 
 
 def networks(scale: Scale) -> dict[str, Network]:
-    """By what is switched off; "none" is the base network, with all three."""
+    """Networks keyed by what is switched off; "none" is the base network, with all three."""
     return {
         "none": scale.adversarial("All three"),
         "dropout": scale.adversarial("No dropout", _NO_DROPOUT),
@@ -31,12 +31,12 @@ def evaluations(scale: Scale) -> list[Robustness]:
     return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """A table, of which the paper has words alone, and its curves."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """A table, which the paper does not have, and its curves."""
     base = scale.base
     note = (
         f"All three: dropout {base.model.options['dropout']:g}, label smoothing {base.label_smoothing:g}, weight decay "
-        f"{base.optimizer.weight_decay:g}. The paper gives no table of this, and speaks of reduced weight decay."
+        f"{base.optimizer.weight_decay:g}. The paper has no table of this, and speaks of reduced weight decay."
     )
     return table_and_curves(
         scale,
@@ -47,7 +47,7 @@ def show(scale: Scale, results: Results) -> Shown:
         caption="Regularisers, step l.l.",
         label="Training",
         notes=[note],
-        against="none",
+        reference="none",
     )
 
 
@@ -70,7 +70,7 @@ def _without_two_robust(scale: Scale, results: Results) -> list[Check]:
     return [
         check
         for off in ("dropout", "smoothing", "both")
-        for check in over_eps(
+        for check in accuracy_gains(
             scale,
             results,
             f"without {off} over all three",
@@ -87,7 +87,7 @@ def _without_decay(scale: Scale, results: Results) -> list[Check]:
     one, other = (found["none"], "step_ll"), (found["decay"], "step_ll")
     clean = clean_gain(results, found["none"], found["decay"], "all three over without weight decay", above=0)
     what = "all three over without weight decay"
-    return [clean, *over_eps(scale, results, what, one, other, above=0, sizes=scale.eps[-1:])]
+    return [clean, *accuracy_gains(scale, results, what, one, other, above=0, sizes=scale.eps[-1:])]
 
 
 CLAIMS = (
@@ -103,15 +103,15 @@ CLAIMS = (
         "regularizers",
         "Section 4",
         "Without dropout, label smoothing or both, accuracy under step l.l. rises (by 1 to 1.5 points); judged at the "
-        "largest size.",
+        "largest eps.",
         _without_two_robust,
     ),
     Claim(
         "without_decay",
         "regularizers",
         "Section 4",
-        "Less weight decay reduces accuracy on clean and on adversarial images; judged by none at all, under step l.l. "
-        "at the largest size.",
+        "Less weight decay reduces accuracy on clean and on adversarial images; judged without any weight decay, under "
+        "step l.l. at the largest eps.",
         _without_decay,
     ),
 )

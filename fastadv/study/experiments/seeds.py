@@ -1,4 +1,4 @@
-"""Not in the paper: how much another seed moves accuracies, which no interval of a claim covers."""
+"""Not in the paper: how much the seed changes accuracies, which the intervals of claims do not cover."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastadv.study.comparisons import gain
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import TITLES, accuracies, fraction, gradient_notes, images_note
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results, Share
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Claim
@@ -20,7 +20,7 @@ SEEDS = (0, 1)
 
 
 def networks(scale: Scale) -> dict[tuple[str, int], Network]:
-    """By training, "standard" or "adversarial", and seed; 0 is the base network's."""
+    """Networks keyed by training, "standard" or "adversarial", and seed; the base networks have seed 0."""
     made = {}
     for seed in SEEDS:
         changes = {"seed": seed} if seed else {}
@@ -34,8 +34,8 @@ def evaluations(scale: Scale) -> list[Robustness]:
     return scale.sweep(networks(scale).values(), ATTACKS)
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """One table: the accuracies of both seeds, and how far they are apart."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """One table: accuracies with both seeds, and their differences."""
     found = networks(scale)
     rows: list[tuple[Cell, ...]] = []
     for attack in ATTACKS:
@@ -48,12 +48,13 @@ def show(scale: Scale, results: Results) -> Shown:
     header = ("Adv. method", "Training", "Seed", "Clean", *(f"eps = {eps:g}" for eps in scale.eps))
     records = [results.record(found["standard", 0], attack, scale.eps[0]) for attack in ATTACKS]
     notes = (
-        f"{images_note(records)}. {INTERVALS} Differences are in points; all intervals are of the draw of test images.",
+        f"{images_note(records)}. {INTERVALS} Differences are in points. All intervals account for the sampling of "
+        "test images only.",
         *gradient_notes(scale, results, itertools.product(found.values(), ATTACKS)),
-        "A seed gives the weights that training starts from and the order of the images. Two seeds show the size of "
-        "what a seed changes, and do not measure it.",
+        "The seed determines the initial weights and the order of the images. Two seeds show the order of magnitude of "
+        "its effect, but do not measure it.",
     )
-    return Shown({"seeds": Table("Another seed", header, tuple(rows), labels=3, notes=notes)}, {})
+    return StudyOutput({"seeds": Table("Another seed", header, tuple(rows), labels=3, notes=notes)}, {})
 
 
 def _points(one: Share, other: Share) -> str:
@@ -62,5 +63,5 @@ def _points(one: Share, other: Share) -> str:
     return f"{value} [{low}, {high}]"
 
 
-STUDY = Study("seeds", "How much another seed moves", "not in the paper", evaluations, show)
-CLAIMS: tuple[Claim, ...] = ()  # the paper makes none on seeds
+STUDY = Study("seeds", "Effect of the seed", "not in the paper", evaluations, show)
+CLAIMS: tuple[Claim, ...] = ()  # the paper makes no claims about seeds

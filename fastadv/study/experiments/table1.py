@@ -1,25 +1,25 @@
-"""Table 1: standard and adversarial training, of the base network and of a deeper one, under step l.l."""
+"""Table 1: standard and adversarial training of the base network and a deeper one, under step l.l."""
 
 from __future__ import annotations
 
-from fastadv.study.checks import POINT, at, below_clean, clean_gain, over_eps
-from fastadv.study.comparisons import gain, total
+from fastadv.study.checks import POINT, accuracy_gains, at_eps, attacked_and_clean, clean_gain
+from fastadv.study.comparisons import gain, weighted_sum
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import table_and_curves, tops_of
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
 
 def networks(scale: Scale) -> dict[str, Network]:
-    """By the rows of the paper's table."""
+    """Networks keyed by the rows of the paper's table."""
     return {
         "baseline": scale.standard("Baseline"),
         "adversarial": scale.adversarial("Adv. training"),
-        "deeper_baseline": scale.standard("Deeper, baseline", scale.deeper),
-        "deeper_adversarial": scale.adversarial("Deeper, adv. training", scale.deeper),
+        "deeper_baseline": scale.standard("Deeper, baseline", scale.deeper_changes),
+        "deeper_adversarial": scale.adversarial("Deeper, adv. training", scale.deeper_changes),
     }
 
 
@@ -28,8 +28,8 @@ def evaluations(scale: Scale) -> list[Robustness]:
     return scale.sweep(networks(scale).values(), ["step_ll"])
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """The table, and its curves."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """The table and its curves."""
     return table_and_curves(
         scale,
         results,
@@ -52,15 +52,15 @@ STUDY = Study("table1", "Adversarial training at scale", "Table 1", evaluations,
 def _robust(scale: Scale, results: Results) -> list[Check]:
     found = networks(scale)
     one, other = (found["adversarial"], "step_ll"), (found["baseline"], "step_ll")
-    return over_eps(scale, results, "adversarial over standard training", one, other, above=0)
+    return accuracy_gains(scale, results, "adversarial over standard training", one, other, above=0)
 
 
 def _on_a_par(scale: Scale, results: Results) -> list[Check]:
     network = networks(scale)["adversarial"]
     checks = []
     for eps in scale.eps:
-        adversarial, clean = below_clean(results, network, "step_ll", eps)
-        checks.append(Check(f"clean over step l.l. {at(eps)}", gain(clean, adversarial), below=5 * POINT))
+        adversarial, clean = attacked_and_clean(results, network, "step_ll", eps)
+        checks.append(Check(f"clean over step l.l. {at_eps(eps)}", gain(clean, adversarial), below=5 * POINT))
     return checks
 
 
@@ -74,13 +74,13 @@ def _deeper_clean(scale: Scale, results: Results) -> list[Check]:
     found = {name: results.clean(network) for name, network in networks(scale).items()}
     loss = [(1, found["baseline"]), (-1, found["adversarial"])]
     deeper = [(-1, found["deeper_baseline"]), (1, found["deeper_adversarial"])]
-    return [Check("loss of clean accuracy, base over deeper network", total([*loss, *deeper]), above=0)]
+    return [Check("loss of clean accuracy, base over deeper network", weighted_sum([*loss, *deeper]), above=0)]
 
 
 def _deeper_robust(scale: Scale, results: Results) -> list[Check]:
     found = networks(scale)
     one, other = (found["deeper_adversarial"], "step_ll"), (found["adversarial"], "step_ll")
-    return over_eps(scale, results, "deeper over base network", one, other, above=0)
+    return accuracy_gains(scale, results, "deeper over base network", one, other, above=0)
 
 
 CLAIMS = (
@@ -110,14 +110,14 @@ CLAIMS = (
         "deeper_clean",
         "table1",
         "Table 1",
-        "A deeper network loses less clean accuracy by adversarial training (0.6 against 0.8 points).",
+        "A deeper network loses less clean accuracy in adversarial training (0.6 against 0.8 points).",
         _deeper_clean,
     ),
     Claim(
         "deeper_robust",
         "table1",
         "Table 1",
-        "A deeper network becomes more robust by adversarial training (by 0.5 to 1.9 points).",
+        "A deeper network becomes more robust in adversarial training (by 0.5 to 1.9 points).",
         _deeper_robust,
     ),
 )

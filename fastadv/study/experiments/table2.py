@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastadv.study.checks import POINT, at, over_eps
+from fastadv.study.checks import POINT, accuracy_gains, at_eps
 from fastadv.study.comparisons import gain, share
 from fastadv.study.evaluations import Robustness
 from fastadv.study.layout import TITLES, table_and_curves, tops_of
 from fastadv.study.networks import Network
-from fastadv.study.plan import Shown, Study
+from fastadv.study.plan import Study, StudyOutput
 from fastadv.study.results import Results
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
@@ -17,18 +17,18 @@ ONE_STEP = {"iter_ll": "step_ll", "iter_basic": "fgsm"}
 
 
 def networks(scale: Scale) -> dict[str, Network]:
-    """By the rows of the paper's table."""
+    """Networks keyed by the rows of the paper's table."""
     return {"adversarial": scale.adversarial("Adv. training"), "baseline": scale.standard("Baseline")}
 
 
 def evaluations(scale: Scale) -> list[Robustness]:
-    """The table, and the baseline under the methods of one step that the iterative ones repeat."""
+    """The table, and the baseline under the one-step methods that the iterative ones repeat."""
     found = networks(scale)
     return [*scale.sweep(found.values(), ATTACKS), *scale.sweep([found["baseline"]], tuple(ONE_STEP.values()))]
 
 
-def show(scale: Scale, results: Results) -> Shown:
-    """The table, and a panel for each method."""
+def show(scale: Scale, results: Results) -> StudyOutput:
+    """The table and a panel for each method."""
     return table_and_curves(
         scale,
         results,
@@ -53,7 +53,7 @@ def _not_iterative(scale: Scale, results: Results) -> list[Check]:
     return [
         check
         for attack in ATTACKS
-        for check in over_eps(
+        for check in accuracy_gains(
             scale,
             results,
             f"{TITLES[attack]}, adversarial over standard training",
@@ -66,18 +66,18 @@ def _not_iterative(scale: Scale, results: Results) -> list[Check]:
 
 def _fools(scale: Scale, results: Results) -> list[Check]:
     baseline, eps = networks(scale)["baseline"], scale.eps[-1]
-    error = share(results.accuracy(baseline, "iter_ll", eps).wrong)
-    return [Check(f"error of the standard network {at(eps)}", error, above=0.99, unit="%")]
+    error = share(results.accuracy(baseline, "iter_ll", eps).complement)
+    return [Check(f"error of the standard network {at_eps(eps)}", error, above=0.99, unit="%")]
 
 
 def _more_harmful(scale: Scale, results: Results) -> list[Check]:
-    """On the same images: the first of those that the one step was measured on."""
+    """Compared on the same images, the first of those that the one-step method was measured on."""
     baseline = networks(scale)["baseline"]
     return [
         Check(
-            f"error of the standard network under {TITLES[attack]} over {TITLES[step]} {at(eps)}",
+            f"error of the standard network under {TITLES[attack]} over {TITLES[step]} {at_eps(eps)}",
             gain(
-                results.accuracy_beside(baseline, step, eps, beside=attack),
+                results.accuracy_on_images_of(baseline, step, eps, images_of=attack),
                 results.accuracy(baseline, attack, eps),
             ),
             above=0,
@@ -92,8 +92,8 @@ CLAIMS = (
         "not_iterative",
         "table2",
         "Table 2",
-        "Training on step l.l. does not confer robustness to iterative methods: it gains less than 10 points (at most "
-        "5.8); the bound is chosen.",
+        "Training on step l.l. does not confer robustness to iterative methods: the gain is less than 10 points (at "
+        "most 5.8), a bound chosen by us.",
         _not_iterative,
     ),
     Claim(
@@ -101,16 +101,16 @@ CLAIMS = (
         "table2",
         "Section 2.2",
         "Iter. l.l. examples are misclassified by a standard network in more than 99 % of cases (99.3 % at eps 16); "
-        "judged at the largest size.",
+        "judged at the largest eps.",
         _fools,
     ),
     Claim(
         "iterative_more_harmful",
         "table2",
         "Section 2.1",
-        "Iterative methods typically produce more harmful examples than methods of one step; judged by the errors of "
-        "a standard network under iter. l.l. against step l.l. and iter. basic against FGSM, at every size.",
+        "Iterative methods typically produce more harmful examples than one-step methods; judged by the errors of a "
+        "standard network under iter. l.l. against step l.l., and under iter. basic against FGSM, at every eps.",
         _more_harmful,
-        added=True,
+        added_later=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs no other file: styles and figures are in it."""
+"""Renders the report as one self-contained HTML page, with styles and figures inside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastadv.evaluate.figures import SVG_STYLE
 from fastadv.evaluate.tables import Table, display_rows
 from fastadv.study.plan import Plot
 from fastadv.study.report_content import Report, Section
-from fastadv.study.verdicts import ABSENT, FAILS, HOLDS, MARKS, REASONS, RULE, UNCLEAR, Finding, summary
+from fastadv.study.verdicts import FAILS, HOLDS, MARKS, NOT_APPLICABLE, REASONS, RULE, UNCLEAR, Finding, summary
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import printable
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Verdicts differ by mark, word and weight, not by colour alone; bars at the left are told apart in grey.
+# Verdicts differ by mark, word and weight, not by colour alone; the bars at the left differ in grey, too.
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: 0 auto;
@@ -52,13 +52,13 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 @media print { nav { display: none; } details > * { display: block; } }
 """
 
-# Columns beyond which a table is set smaller, and smaller still, to fit the page, as Tables 4 and 6 are with their
-# column per target.
+# Numbers of columns above which a table is set in smaller type to fit the page, like Tables 4 and 6 with a column for
+# each target.
 _BROAD, _BROADEST = 10, 15
 
 
-def page(report: Report) -> str:
-    """The whole page."""
+def to_html(report: Report) -> str:
+    """The report as HTML."""
     found = report.findings
     links = [(section.study.name, section.study.name) for section in report.sections]
     links = [("claims", "claims"), *links, ("networks", "networks"), ("machine", "machine and commands")]
@@ -66,10 +66,10 @@ def page(report: Report) -> str:
         f"<h1>{escape(report.title)}</h1>",
         "<nav>" + " ".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links) + "</nav>",
         f"<p><b>{escape(report.notice)}</b></p>" if report.notice else "",
-        f"<p>{escape(report.scale.account)}</p>",
+        f"<p>{escape(report.scale.description)}</p>",
         f'<h2 id="claims">Claims</h2><p><b>{escape(summary(found))}</b></p><p class="note">{escape(RULE)}</p>',
-        f'<p class="note">{escape(REASONS)}</p>' if report.remarks else "",
-        *(_claim(finding, report.remarks.get(finding.claim.name, "")) for finding in found),
+        f'<p class="note">{escape(REASONS)}</p>' if report.notes else "",
+        *(_claim(finding, report.notes.get(finding.claim.name, "")) for finding in found),
         *(_section(section) for section in report.sections),
         f'<h2 id="networks">Networks</h2>{_table(report.networks)}',
         f"<p>The base network:</p><pre>{escape(report.configuration)}</pre>",
@@ -84,17 +84,19 @@ def page(report: Report) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
-def _claim(finding: Finding, remark: str) -> str:
-    kind = {HOLDS: "holds", FAILS: "fails", UNCLEAR: "unclear", ABSENT: "absent"}.get(finding.verdict, "missing")
+def _claim(finding: Finding, note: str) -> str:
+    kind = {HOLDS: "holds", FAILS: "fails", UNCLEAR: "unclear", NOT_APPLICABLE: "absent"}.get(
+        finding.verdict, "missing"
+    )
     claim = finding.claim
     figures = [f"{escape(str(check))} {MARKS[verdict]}" for check, verdict in finding.listed]
     shown = "" if finding.deciding is None else f'<p class="note">{escape(str(finding.deciding))}</p>'
     if len(figures) > 1:
         items = "".join(f"<li>{figure}</li>" for figure in figures)
         shown += f"<details><summary>all {len(figures)} figures</summary><ul>{items}</ul></details>"
-    said = f"<p>{escape(remark)}</p>" if remark else ""
+    said = f"<p>{escape(note)}</p>" if note else ""
     return (
-        f'<div class="claim {kind}"><p>{escape(claim.stated)} '
+        f'<div class="claim {kind}"><p>{escape(claim.statement)} '
         f'<span class="note">{claim.name}: {escape(claim.source)}, '
         f'<a href="#{claim.study}">{claim.study}</a></span></p>'
         f'<p class="verdict">{MARKS[finding.verdict]} {escape(finding.verdict)}</p>{said}{shown}</div>'
@@ -104,10 +106,10 @@ def _claim(finding: Finding, remark: str) -> str:
 def _section(section: Section) -> str:
     study = section.study
     head = f'<h2 id="{study.name}">{escape(study.title)} <span class="note">{escape(study.source)}</span></h2>'
-    if section.shown is None:
+    if section.output is None:
         return f"{head}<p>Not complete: {escape(section.missing)} is not measured.</p>"
-    tables = "".join(_table(table) for table in section.shown.tables.values())
-    return head + tables + "".join(_figure(name, plot) for name, plot in section.shown.plots.items())
+    tables = "".join(_table(table) for table in section.output.tables.values())
+    return head + tables + "".join(_figure(name, plot) for name, plot in section.output.plots.items())
 
 
 def _figure(name: str, plot: Plot) -> str:
@@ -116,7 +118,7 @@ def _figure(name: str, plot: Plot) -> str:
 
 
 def _table(table: Table) -> str:
-    """The table with its caption and notes; rows of the paper's numbers are set apart."""
+    """A table with its caption and notes; rows with the paper's numbers get a style of their own."""
     texts = {index for index in range(table.labels)}
     rows = []
     for number, row in enumerate(display_rows(table)):
@@ -141,13 +143,13 @@ def _cells(tag: str, cells: Sequence[str], texts: set[int]) -> str:
 
 
 def inline_svg(figure: Figure, name: str) -> str:
-    """A figure as an element of a page; its ids begin with ``name``, so that those of several do not meet."""
+    """A figure as an SVG element; its ids start with ``name``, so that several figures can share a page."""
     matplotlib = require("matplotlib", extra="evaluate")
     file = io.StringIO()
     with matplotlib.rc_context(SVG_STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r'\b(id="|href="#|url\(#)', lambda match: f"{match[1]}{name}-", text[text.index("<svg") :])
-    # Styles in an SVG apply to the whole page.
+    # Styles in an SVG would apply to the whole page.
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1)
