@@ -267,17 +267,21 @@ class GradientAttack(Attack):
         model = raw_module(self.model)
         return InputGradient(
             Forward(model, self.name, auxiliary=self.aux_weight > 0),
-            Cost(
-                self.rule,
-                self.label_smoothing,
-                self.aux_weight,
-                mixes_examples(model, self.bn),
-                self.loss if self._has_own_loss else None,
-            ),
+            self.cost(self.bn),
             self.bn,
             first_batch=None if self.validate == "never" else self._first_batch,
             folding=self._folding if self._folds_bn() else None,
             compiled=self._compiled if self.compile else None,
+        )
+
+    def cost(self, bn: str) -> Cost:
+        """What the attack increases or decreases, for a network whose BatchNorm runs in the mode ``bn``."""
+        return Cost(
+            self.rule,
+            self.label_smoothing,
+            self.aux_weight,
+            mixes_examples(raw_module(self.model), bn),
+            self.loss if self._has_own_loss else None,
         )
 
     def _folds_bn(self) -> bool:

@@ -7,6 +7,7 @@ from fastadv.train.replay_loader import Replayed
 from fastadv.train.tasks.adversarial import Accuracy, AdversarialTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
+from fastadv.train.tasks.paired import PairedTask
 from fastadv.train.trainer import NonFiniteLoss, Trainer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "NonFiniteLoss",
     "OptimizerConfig",
+    "PairedTask",
     "Replayed",
     "ScheduleConfig",
     "TrainConfig",

@@ -17,7 +17,7 @@ from fastadv.attacks.engine.step_sizes import check_step
 from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.batch_reuse import overwriting
+from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
 from fastadv.utils.model_outputs import split_heads
@@ -25,11 +25,6 @@ from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
-_AGAIN = (
-    "this minibatch was made adversarial by an earlier call, and no operator of PyTorch has filled it anew: the "
-    "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
-    "is filled past PyTorch, such as by NumPy"
-)
 _WRITES = (
     "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
     "no longer those that it was shown. From now on it is given a copy"
@@ -77,15 +72,29 @@ class MinibatchTask:
         self._last: tuple[Tensor, Tensor, int] | None = None
 
     def _loss(self, images: Tensor, labels: Tensor, k: int, lambda_: float) -> Tensor:
-        """The paper's loss of images [m, C, H, W], of which the first k are adversarial already."""
+        """The paper's loss of images [m, C, H, W] whose first k are adversarial; one iteration."""
+        outputs = self._outputs(images)
+        loss = self._loss_of(outputs, labels, k, lambda_)
+        self._count_iteration(outputs[0].detach(), labels, k)
+        return loss
+
+    def _outputs(self, images: Tensor) -> list[Tensor]:
+        """Logits of images [m, C, H, W], and auxiliary logits if there are any: [m, K] each."""
         with explaining(self.model, images):
-            logits, auxiliary = split_heads(self.model(images))  # [m, K], list of [m, K]
+            logits, auxiliary = split_heads(self.model(images))
+        return [logits, *auxiliary]
+
+    def _loss_of(self, outputs: Sequence[Tensor], labels: Tensor, k: int, lambda_: float) -> Tensor:
+        """The loss of :meth:`_outputs`, [m, K] each, whose first k rows are those of adversarial examples."""
+        logits, *auxiliary = outputs
         loss = mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
         for aux in auxiliary:
             loss = loss + self.aux_weight * mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
-        self._last = logits.detach(), labels, k
-        self.iteration += 1
         return loss
+
+    def _count_iteration(self, logits: Tensor, labels: Tensor, k: int) -> None:
+        self._last = logits, labels, k
+        self.iteration += 1
 
     def accuracy(self) -> Accuracy:
         """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked.
@@ -209,7 +218,7 @@ class AdversarialTask(MinibatchTask):
         if k:
             with overwriting(images) as again:
                 if again:
-                    warnings.warn(_AGAIN, stacklevel=2)
+                    warnings.warn(AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
         shown, before = images.clone() if self._model_writes else images, _version(images)
         loss = self._loss(shown, labels, k, self.lambda_)
