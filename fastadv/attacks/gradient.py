@@ -170,6 +170,20 @@ class GradientAttack(Attack):
             Numbers or tensors [N], zero or more, for attacks that descend too.
         """
 
+    def step_counts(self, size: Size) -> Sequence[int] | None:
+        """How many of :meth:`step_sizes` each example takes, from the first on; None if all take all of them.
+
+        An example that is done leaves the batch, if its gradient does not depend on the others (``bn="eval"``), and if
+        nothing has fixed the shape of the batch (``compile``, ``capture``).
+
+        Args:
+            size: of the perturbation, as for :meth:`step_sizes`.
+
+        Returns:
+            N numbers, 1 or more each.
+        """
+        return None
+
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Move adv in place to where the first step starts from; without an override, the clean image.
 
@@ -234,13 +248,16 @@ class GradientAttack(Attack):
             start = gradient.in_layout(adv)  # [N, C, ...]
             state = AttackState(start, start, size.eps, alphas[0], labels, seed, offset)
             if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
-                steps.run_(state, alphas)
+                steps.run_(state, alphas, self._counts(gradient, size))
             self.without_gradient = state.without_gradient
             return state.adv
 
         made = gradient.run(adv, run)  # [N, C, ...]
         if made is not adv:
             adv.copy_(made)
+
+    def _counts(self, gradient: InputGradient, size: Size) -> Sequence[int] | None:
+        return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
 
     def _first_(self, gradient: InputGradient, state: AttackState) -> None:
         """The start and the first step, which chooses the target."""
