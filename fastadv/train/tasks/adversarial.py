@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.batch_reuse import overwriting
+from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
 from fastadv.utils.model_outputs import split_heads
@@ -34,20 +35,6 @@ _WRITES = (
     "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
     "no longer those that it was shown. From now on it is given a copy"
 )
-
-
-class Accuracy(NamedTuple):
-    """Shares of one minibatch's examples that were classified correctly; None where there was no such example."""
-
-    clean: float | None
-    adversarial: float | None
-
-
-class Hits(NamedTuple):
-    """Of one minibatch, clean and adversarial: how many examples were classified correctly, and how many there were."""
-
-    correct: Tensor  # [2], on the model's device
-    examples: tuple[int, int]
 
 
 class MinibatchTask:
@@ -94,11 +81,10 @@ class MinibatchTask:
         """
         if self._last is None:
             return Accuracy(None, None)
-        hits = self.hits()
-        shares = (hit / n if n else None for hit, n in zip(hits.correct.tolist(), hits.examples, strict=True))
-        return Accuracy(*shares)
+        counts = self.hits()
+        return accuracy_of(counts.correct.tolist(), counts.examples)
 
-    def hits(self) -> Hits:
+    def hits(self) -> CorrectCounts:
         """Of the minibatch of the last call, without waiting for the device.
 
         Raises:
@@ -107,10 +93,7 @@ class MinibatchTask:
         if self._last is None:
             raise RuntimeError("there is no minibatch yet: call the task first")
         logits, labels, k = self._last  # [m, K], [m] or [m, K]
-        if are_soft(labels):
-            labels = labels.argmax(dim=1)  # [m]
-        correct = logits.argmax(dim=1) == labels  # [m]
-        return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
+        return count_correct(logits, labels, k)
 
 
 class AdversarialTask(MinibatchTask):
