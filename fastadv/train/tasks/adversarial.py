@@ -31,6 +31,10 @@ _AGAIN = (
     "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
     "is filled past PyTorch, such as by NumPy"
 )
+_TOO_FEW = (
+    "k = {k} is more than the {m} images of the first minibatch: all of them become adversarial, and none stays clean. "
+    "k is the number per minibatch, and per process if there are several"
+)
 _WRITES = (
     "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
     "no longer those that it was shown. From now on it is given a copy"
@@ -128,8 +132,9 @@ class AdversarialTask(MinibatchTask):
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
-        UserWarning: a minibatch that comes a second time. The first call overwrote it: train on fresh copies. Also,
-            once, a model that overwrites its input, and with it the caller's minibatch.
+        UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
+            once, if the first minibatch has fewer than k images, or if the model overwrites its input, and with it the
+            caller's minibatch.
     """
 
     def __init__(
@@ -188,6 +193,8 @@ class AdversarialTask(MinibatchTask):
                 f"attack that does without, such as step_ll"
             )
         self._join_processes()
+        if self.iteration == 0 and len(images) < self.k < ALL:
+            warnings.warn(_TOO_FEW.format(k=self.k, m=len(images)), stacklevel=2)
         k = self.adversarial_of(len(images))
         if k:
             with overwriting(images) as again:
