@@ -22,6 +22,7 @@ from fastadv.train.parts import Parts, check_same_images, create_parts, download
 from fastadv.train.protocols import Averages, Task
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.resume import starting_point
+from fastadv.train.run import Run
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
@@ -101,9 +102,9 @@ def _assemble(
         optimizer = create_optimizer(model, config.optimizer)
     steps = len(train_loader) // config.accumulate
     schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
-    trainer = Trainer(
-        config,
-        run_dir,
+    run = Run(
+        config=config,
+        run_dir=run_dir,
         model=model,
         task=task,
         optimizer=optimizer,
@@ -118,6 +119,7 @@ def _assemble(
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=_averages(model, config),
     )
+    trainer = Trainer(run)
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
     return trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -95,10 +96,11 @@ class AttackConfig:
         check_one_of("attack.name", self.name, attacks.names())
         check_integer("attack.k", self.k, least=0)
         check_real("attack.lambda_", self.lambda_, least=0)
+        largest = math.inf if self.name == "fast_grad_l2" else 255.0  # the pixel range of every data.space
         if self.eps is not None:
-            check_real("attack.eps", self.eps, least=0)
+            check_real("attack.eps", self.eps, least=0, most=largest)
         check_real("attack.eps_sigma", self.eps_sigma, above=0)
-        check_real("attack.eps_upper", self.eps_upper, above=0)
+        check_real("attack.eps_upper", self.eps_upper, above=0, most=largest)
         check_integer("attack.start_after", self.start_after, least=0)
         check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
         for name in ("bn", "eps", "seed", "space", "generator"):

@@ -12,6 +12,7 @@ from fastadv.train.config import TrainConfig
 from fastadv.utils.suggestions import did_you_mean, nearest
 
 _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
+_WORDS_OF_TYPES = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
 
 # Fields of DataConfig: of images in files alone; for each data set what it does not use, and what was probably meant.
 _OF_FILES = (
@@ -97,8 +98,7 @@ def _accepting(kind: Any, field: str) -> str:
         return f"be one of {', '.join(get_args(kind))}"
     if get_origin(kind) is dict:
         return f"map options to values, as --{field}.NAME VALUE does for one"
-    text = kind.__name__ if isinstance(kind, type) else str(kind)
-    return f"be {text.replace('None', 'null')}"
+    return "be " + " or ".join(_WORDS_OF_TYPES.get(one, str(one)) for one in get_args(kind) or (kind,))
 
 
 def scale_remark(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from fastadv.train.tasks.adversarial import Hits
+from fastadv.train.tasks.correct_counts import CorrectCounts
 from fastadv.utils.rng import RecordedDraws
 
 
@@ -15,7 +15,7 @@ class Task(Protocol):
     """Forward pass and loss of a minibatch."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
-    def hits(self) -> Hits: ...
+    def hits(self) -> CorrectCounts: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 

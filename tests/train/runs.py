@@ -24,7 +24,7 @@ from fastadv.distributed import Processes, average_buffers, gathered, on_all, on
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, PairedTask, TrainConfig, Trainer, checkpoint, create_trainer
-from fastadv.train.validation import accuracy
+from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
 
@@ -164,7 +164,7 @@ def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, fault
             seen.append(trainer.train_loader.indices.tolist())
             return loss * math.nan if processes.rank == faulty and task.iteration == at else loss
 
-    trainer.task = Spoiled()
+    trainer.run.task = Spoiled()
     try:
         trainer.fit()
     except NonFiniteLoss as error:
@@ -199,7 +199,7 @@ def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> d
         attack.perturb_(images[:12].clone(), labels[:12])
     unchanged = all(torch.equal(p.grad, g) for p, g in zip(trainer.model.parameters(), gradients, strict=True))
     with Collectives() as test:
-        trainer._test(trainer.model)
+        validate(trainer.run, trainer.model)
     with Collectives() as statistics:
         average_buffers(trainer.model, processes)
     with Collectives() as saved:

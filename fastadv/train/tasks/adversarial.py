@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
+from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
 from fastadv.utils.model_outputs import split_heads
@@ -25,24 +26,14 @@ from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
+_TOO_FEW = (
+    "k = {k} is more than the {m} images of the first minibatch: all of them become adversarial, and none stays clean. "
+    "k is the number per minibatch, and per process if there are several"
+)
 _WRITES = (
     "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
     "no longer those that it was shown. From now on it is given a copy"
 )
-
-
-class Accuracy(NamedTuple):
-    """Shares of one minibatch's examples that were classified correctly; None where there was no such example."""
-
-    clean: float | None
-    adversarial: float | None
-
-
-class Hits(NamedTuple):
-    """Of one minibatch, clean and adversarial: how many examples were classified correctly, and how many there were."""
-
-    correct: Tensor  # [2], on the model's device
-    examples: tuple[int, int]
 
 
 class MinibatchTask:
@@ -103,11 +94,10 @@ class MinibatchTask:
         """
         if self._last is None:
             return Accuracy(None, None)
-        hits = self.hits()
-        shares = (hit / n if n else None for hit, n in zip(hits.correct.tolist(), hits.examples, strict=True))
-        return Accuracy(*shares)
+        counts = self.hits()
+        return accuracy_of(counts.correct.tolist(), counts.examples)
 
-    def hits(self) -> Hits:
+    def hits(self) -> CorrectCounts:
         """Of the minibatch of the last call, without waiting for the device.
 
         Raises:
@@ -116,10 +106,7 @@ class MinibatchTask:
         if self._last is None:
             raise RuntimeError("there is no minibatch yet: call the task first")
         logits, labels, k = self._last  # [m, K], [m] or [m, K]
-        if are_soft(labels):
-            labels = labels.argmax(dim=1)  # [m]
-        correct = logits.argmax(dim=1) == labels  # [m]
-        return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
+        return count_correct(logits, labels, k)
 
 
 class AdversarialTask(MinibatchTask):
@@ -154,8 +141,9 @@ class AdversarialTask(MinibatchTask):
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
-        UserWarning: a minibatch that comes a second time. The first call overwrote it: train on fresh copies. Also,
-            once, a model that overwrites its input, and with it the caller's minibatch.
+        UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
+            once, if the first minibatch has fewer than k images, or if the model overwrites its input, and with it the
+            caller's minibatch.
     """
 
     def __init__(
@@ -214,6 +202,8 @@ class AdversarialTask(MinibatchTask):
                 f"attack that does without, such as step_ll"
             )
         self._join_processes()
+        if self.iteration == 0 and len(images) < self.k < ALL:
+            warnings.warn(_TOO_FEW.format(k=self.k, m=len(images)), stacklevel=2)
         k = self.adversarial_of(len(images))
         if k:
             with overwriting(images) as again:
