@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from fastadv.train.capture import IterationGraphs, create_graphs
+from fastadv.train.protocols import BackwardTask, LossTask, RecordableTask
 from fastadv.train.run import Run
 from fastadv.train.step_metrics import StepMetrics
 
@@ -64,13 +65,28 @@ class IterationRunner:
         for images, labels in minibatches:
             last = len(losses) + 1 == run.config.accumulate
             with nullcontext() if last else run.local_backward():
-                loss = self._forward(images, labels, metrics)
-                losses.append((loss.detach(), run.train_loader.indices))
-                if last:
-                    metrics.share(stop=self._stop_requested())
-                self._backward(loss)
+                loss = self._passes(images, labels, metrics, last=last)
+                losses.append((loss, run.train_loader.indices))
             count += len(images)
         return Started(metrics, losses, count, self._update)
+
+    def _passes(self, images: Tensor, labels: Tensor, metrics: StepMetrics, *, last: bool) -> Tensor:
+        """Both passes of images [m, C, H, W] with labels [m]; the loss, detached.
+
+        The last minibatch's metrics are shared as soon as its loss is known.
+        """
+        task = self._run.task
+        if isinstance(task, BackwardTask):
+            with self._run.autocast():
+                loss = task.backward(self._run.in_weight_layout(images), labels, self._backward)
+            metrics.add(loss, task.hits())
+        else:
+            loss = self._forward(task, images, labels, metrics)
+        if last:
+            metrics.share(stop=self._stop_requested())
+        if not isinstance(task, BackwardTask):
+            self._backward(loss)
+        return loss.detach()
 
     def _start_on(self, graphs: IterationGraphs, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Started:
         """The same for a single minibatch, replayed from graphs once they are recorded."""
@@ -101,13 +117,14 @@ class IterationRunner:
         """The forward pass of an iteration that has a single minibatch."""
         self._run.optimizer.zero_grad()
         metrics = StepMetrics(self._run.device, self._run.processes)
-        return self._forward(images, labels, metrics), metrics
+        assert isinstance(self._run.task, RecordableTask)
+        return self._forward(self._run.task, images, labels, metrics), metrics
 
-    def _forward(self, images: Tensor, labels: Tensor, metrics: StepMetrics) -> Tensor:
+    def _forward(self, task: LossTask, images: Tensor, labels: Tensor, metrics: StepMetrics) -> Tensor:
         """The loss of images [m, C, H, W] with labels [m], which is added to the metrics."""
         with self._run.autocast():
-            loss = self._run.task(self._run.in_weight_layout(images), labels)
-        metrics.add(loss, self._run.task.hits())
+            loss = task(self._run.in_weight_layout(images), labels)
+        metrics.add(loss, task.hits())
         return loss
 
     def _backward(self, loss: Tensor) -> None:
