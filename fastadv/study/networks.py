@@ -20,7 +20,7 @@ _NOT_IDENTITY = {
 # its id, and what was measured of it stays valid. A field that is added to the configuration belongs here.
 _BEFORE = {
     **{"data.keep_aspect": False, "data.interpolation": "bilinear"},
-    **{"cudnn_benchmark": False, "tf32": False},
+    **{"cudnn_benchmark": False, "tf32": False, "attack.running_statistics": "shared"},
 }
 
 
