@@ -23,7 +23,7 @@ from benchmarks.harness import Table
 from benchmarks.machine import describe
 from benchmarks.trainers import CLASSES, random_trainer, step
 from fastadv import models
-from fastadv.distributed import Processes, device_name, joined
+from fastadv.distributed import Processes, device_name, process_group
 from fastadv.train import AttackConfig, TrainConfig, Trainer
 from fastadv.utils import devices
 
@@ -33,7 +33,7 @@ TALLY = 5  # numbers, in float64
 def main() -> None:
     """Count and time, print on the main process."""
     options = _parser().parse_args()
-    with joined() as processes:
+    with process_group() as processes:
         table = Table("An iteration", ["", "", ""])
         trainer, unsynchronised = build(options, processes)
         table.rows += counted(trainer, options, processes)

@@ -90,7 +90,7 @@ def launch_name() -> str | None:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def process_group() -> Iterator[Processes]:
     """Within the block, the processes that torchrun started are a group; one that is alone needs none.
 
     Tensors on the CPU travel by gloo, those on a GPU by NCCL. After an error in the block the group is left as it is:
@@ -149,7 +149,7 @@ def _store_of_their_own(processes: Processes) -> dist.Store:
 
 
 def current() -> Processes:
-    """This process in the group that its program made, by :func:`joined` or otherwise; alone if there is none."""
+    """Return this process within the program's process group, however that was created; alone if there is none."""
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return Processes(rank=dist.get_rank(), world_size=dist.get_world_size(), local_rank=launched().local_rank)

@@ -50,6 +50,10 @@ __all__ = [
 _ops = torch.ops.fastadv
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def sign_step_(
     adv: Tensor,  # [N, C, ...]
     clean: Tensor,  # [N, C, ...]

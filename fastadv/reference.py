@@ -14,6 +14,19 @@ from torch import Tensor
 from fastadv._types import ScaledTargetGrad, TargetGrad
 from fastadv.pixels import PixelSpace
 
+__all__ = [
+    "from_pixels",
+    "from_pixels_",
+    "mixed_cross_entropy",
+    "noise_step_",
+    "normalized_step_",
+    "sample_eps",
+    "scaled_target_grad",
+    "sign_step_",
+    "target_grad",
+    "truncated_normal_",
+]
+
 RULES = ("label", "predicted", "least_likely", "random", "entropy")
 NOISES = ("sign", "truncated_normal", "uniform")
 NORMS = ("l2", "linf")
@@ -23,6 +36,10 @@ PURPOSE_NOISE, PURPOSE_EPS, PURPOSE_TARGET = 0, 1, 2
 
 # Of scaled derivatives: of a row of zeros, and the least of any other.
 EXPONENT_OF_ZERO, LOWEST_EXPONENT = -(2**30), -(2**20)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------

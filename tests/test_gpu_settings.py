@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastadv.utils.gpu_settings import gpu_settings, in_force
+from fastadv.utils.gpu_settings import current_gpu_settings, gpu_settings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -38,10 +38,10 @@ def test_settings_hold_within_the_block(
         gpu_settings(device, **{"cudnn_benchmark": False, "tf32": False, **options}),
     ):
         assert now() == held
-        assert in_force(device) == recorded
+        assert current_gpu_settings(device) == recorded
         _ = 1 / 0
     assert now() == before
-    assert in_force(device) == {}
+    assert current_gpu_settings(device) == {}
 
 
 def test_what_the_caller_has_set_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from fastadv.cli import main
-from fastadv.utils.files import make_folder, only_writer
+from fastadv.utils.files import locked_folder, make_folder
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from fastadv.utils.files import only_writer
-with only_writer(Path(sys.argv[1])):
+from fastadv.utils.files import locked_folder
+with locked_folder(Path(sys.argv[1])):
     if sys.argv[2:] != ["fork"] or os.fork() > 0:
         print("held", flush=True)
     sys.stdin.read()
@@ -40,7 +40,7 @@ def test_one_process_writes_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixt
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(OSError, match="another process writes to the folder"), only_writer(tmp_path):
+        with pytest.raises(OSError, match="another process writes to the folder"), locked_folder(tmp_path):
             pass
         assert main(["train", "--data.name", "digits", "--epochs", "1", "--out", str(tmp_path)]) == 1
         assert "another process writes to the folder" in capsys.readouterr().err
@@ -52,7 +52,7 @@ def test_one_process_writes_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixt
         holder.communicate()
     assert main(["train", "--out", str(tmp_path), "--resume"]) == 2
     assert "no usable checkpoint" in capsys.readouterr().err
-    with only_writer(tmp_path):
+    with locked_folder(tmp_path):
         pass
 
 
@@ -61,10 +61,10 @@ def test_what_a_dead_process_has_forked_holds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path), "fork"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(OSError, match="another process writes to the folder"), only_writer(tmp_path):
+        with pytest.raises(OSError, match="another process writes to the folder"), locked_folder(tmp_path):
             pass
         holder.kill()
         holder.wait()
         assert select.select([holder.stdout], [], [], 0)[0] == []  # the forked one still has the other end
-        with only_writer(tmp_path):
+        with locked_folder(tmp_path):
             pass

@@ -21,7 +21,7 @@ from fastadv.evaluate import evaluate
 from fastadv.evaluate.label_leaking import leaking
 from fastadv.evaluate.transfer import transfer
 from fastadv.pixels import range_watch
-from fastadv.pixels.range_check import ends_of
+from fastadv.pixels.range_check import channel_extremes
 from fastadv.train import AdversarialTask, FreeTask
 from tests.attacks.models import DTYPES, SPACES
 
@@ -101,7 +101,9 @@ def test_within_code_that_is_compiled(make: Callable[[nn.Module], Any]) -> None:
 @pytest.mark.parametrize("user", ["evaluate", "transfer", "leaking"])
 def test_an_evaluation_looks_once_at_each_batch(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(range_watch, "ends_of", lambda images, space: seen.append(images) or ends_of(images, space))
+    monkeypatch.setattr(
+        range_watch, "channel_extremes", lambda images, space: seen.append(images) or channel_extremes(images, space)
+    )
     with pytest.warns(UserWarning, match="as if they were on a") as said:
         EVALUATIONS[user](PixelSpace.raw(), [INSIDE, INSIDE])
     assert len(seen) == 2 and len(said) == 1
@@ -206,7 +208,7 @@ def test_the_last_batch_of_a_device_that_failed(monkeypatch: pytest.MonkeyPatch)
     attack = attacks.create("fgsm", network(), eps=4)
     attack(INSIDE, LABELS)
     attack(OVERSHOT, LABELS)
-    monkeypatch.setattr(range_watch, "check_ends", Mock(side_effect=RuntimeError("CUDA error: unspecified")))
+    monkeypatch.setattr(range_watch, "check_extremes", Mock(side_effect=RuntimeError("CUDA error: unspecified")))
     del attack
     gc.collect()
 

@@ -25,14 +25,14 @@ signals = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(signals)
 
 def child():
-    signals.heed_parent_alone()
+    signals.obey_parent_only()
     os.write(1, f"{os.getpid()}\n".encode())  # at once: print may write the end of the line by itself
     time.sleep(600)
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
     children = [context.Process(target=child) for _ in range(2)]
-    with signals.held_back():
+    with signals.block_signals():
         for one in children:
             one.start()
     sys.stdin.readline()

@@ -24,7 +24,7 @@ from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.tables import Table, save_table, to_csv, to_markdown, to_rich
 from fastadv.models.known_input import KnownInput
 from fastadv.pixels import PixelSpace
-from fastadv.utils.log import remarks, remarks_shown
+from fastadv.utils.log import log_to_stderr, logger
 from fastadv.utils.text import few, printable, printable_lines
 from tests.data.pictures import jpeg, write_folder
 
@@ -92,10 +92,10 @@ def test_warnings_and_errors_print_them(root: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["data", "check", str(root)]) == 2
     (root / "val" / "other\x1b").rename(root / "val" / HOSTILE[1])
-    with warning_lines("fastadv"), remarks_shown():
+    with warning_lines("fastadv"), log_to_stderr():
         data.load("imagenet", root)
         warnings.warn(f"two lines, {HOSTILE[0]}\nof which", stacklevel=1)
-        remarks.info("listing %s", HOSTILE[0])
+        logger.info("listing %s", HOSTILE[0])
     lines = capsys.readouterr().err.removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in lines) and len(lines) == 1 + 2 + 2 + 1
     assert lines[0].endswith(r"train/ lacks other\x1b; val/ lacks b\nsecond line: 100 %\r")
@@ -113,7 +113,7 @@ def test_names_of_rows_are_found_by_options_as_they_were_given() -> None:
     named = Named(HOSTILE[0], Path("gone.pth"), "small_cnn")
     names = _names([named], {})
     assert names[named] == SHOWN[0]
-    known = {names[named]: KnownInput(whence="a test")}
+    known = {names[named]: KnownInput(source="a test")}
     assert _spaces([f"{HOSTILE[0]}=unit"], known, 3) == {SHOWN[0]: PixelSpace.unit()}
     assert _pair(f"{HOSTILE[0]}:{HOSTILE[2]}", SHOWN) == (SHOWN[0], SHOWN[2])
 
@@ -171,5 +171,5 @@ def test_a_figure_shows_names_as_they_are(tmp_path: Path) -> None:
 
 def test_a_logger_of_ones_own_gets_remarks_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "fastadv"):
-        remarks.info("listing %s", "a\tb")
+        logger.info("listing %s", "a\tb")
     assert caplog.messages == ["listing a\tb"]

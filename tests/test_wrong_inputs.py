@@ -16,7 +16,7 @@ from fastadv import PixelSpace, TruncatedNormalEps, attacks, data
 from fastadv.evaluate import evaluate, evaluate_each
 from fastadv.train import AdversarialTask, FreeTask, fast_task
 from fastadv.train.validation import accuracy
-from fastadv.utils.model_outputs import split_heads
+from fastadv.utils.model_outputs import split_logits
 
 UNIT = PixelSpace.unit()
 IMAGES, LABELS = torch.full((6, 3, 2, 2), 0.5), torch.arange(6) % 5
@@ -176,7 +176,7 @@ ONE_OUTPUT: list[Case] = [
     (lambda: fast_task(one_output(), eps=8, space=UNIT)(IMAGES, 0 * LABELS), ValueError, ONE_CLASS),
     (lambda: evaluate(one_output(), [(IMAGES, 0 * LABELS)], space=UNIT), ValueError, ONE_CLASS),
     (lambda: accuracy(one_output(), [(IMAGES, 0 * LABELS)]), ValueError, ONE_CLASS),
-    (lambda: split_heads(InceptionOutputs(torch.ones(6, 2), torch.ones(6, 1))), ValueError, ONE_CLASS),
+    (lambda: split_logits(InceptionOutputs(torch.ones(6, 2), torch.ones(6, 1))), ValueError, ONE_CLASS),
 ]
 TASKS: list[Case] = [
     (lambda: FreeTask(nn.Linear, eps=8, space=UNIT), TypeError, "got the class Linear: create it first"),

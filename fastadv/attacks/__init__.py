@@ -58,6 +58,10 @@ _ATTACKS: dict[str, type[Attack]] = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 if not TYPE_CHECKING:  # checkers of types would take every name for one of this module
 
     def __getattr__(name: str) -> Any:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.docstrings import described
+from fastadv.attacks.engine.result_check import check_result, has_own_code
 from fastadv.attacks.engine.step_sizes import Eps, Size, checked_eps
 from fastadv.attacks.other_packages import instead_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
-from fastadv.utils.input_hints import labels_hint, tensor_hint
+from fastadv.utils.input_hints import class_indices_hint, images_hint, labels_shape_hint
 from fastadv.utils.module_modes import BN_MODES
 from fastadv.utils.rng import RandomStream
 from fastadv.utils.validation import check_label_smoothing, check_model, check_one_of, check_switches
@@ -76,6 +77,9 @@ class Attack(ABC):
         without_gradient: a scalar tensor on the images' device, how many the last call, or the last size of
             :meth:`at_each`, counted; None where nothing is counted, or no gradient followed.
         warned: whether the model's outputs or gradients have given a warning.
+        ball: the norm of the ball of radius eps that holds every result, ``"linf"`` or ``"l2"``; None for a method that
+            leaves the ball on purpose. If a class outside this package has a ``step_`` or ``run_`` of its own, its
+            first results are checked against the ball and the pixel range, unless validate is ``"never"``.
         targeted: whether it steps towards the labels that it is called with, as a class of one's own may: they are
             targets then, and not true classes.
     """
@@ -83,12 +87,14 @@ class Attack(ABC):
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = False
     one_gradient: ClassVar[bool] = False
+    ball: ClassVar[str | None] = "linf"
     draws: bool = False
     counting: bool = False
     looks: bool = True
     without_gradient: Tensor | None = None
     warned: bool = False
     targeted: bool = False
+    _result_passed = False
 
     if not TYPE_CHECKING:  # checkers of types read the arguments off __init__
 
@@ -128,7 +134,7 @@ class Attack(ABC):
         self.model = model
         self.space = PixelSpace.unit() if space is None else space
         check_space(self.space)
-        self.eps = checked_eps(eps, self.space)
+        self.eps = checked_eps(eps, self.space, self.ball)
         self.validate = validate
         self.bn = bn
         self.label_smoothing = label_smoothing
@@ -200,7 +206,7 @@ class Attack(ABC):
         self._check(images, labels)
         if isinstance(eps, (str, Tensor)) or not isinstance(eps, Iterable):
             raise TypeError(f"{self.name}: several eps are given as in [2, 4, 8], got {type(eps).__name__}")
-        checked = [checked_eps(size, self.space) for size in eps]
+        checked = [checked_eps(size, self.space, self.ball) for size in eps]
         if not all(isinstance(size, float) for size in checked):
             raise TypeError(f"{self.name}: eps must be numbers here, each for all images, in pixel values")
         sizes = [Size(size) for size in checked if isinstance(size, float)]
@@ -212,7 +218,15 @@ class Attack(ABC):
         if len(clean) == 0:
             return iter([clean.clone() for _ in sizes])
         seed, offset = self.stream.take(len(clean)) if self.draws else (0, 0)
-        return self._run_each(clean, labels, sizes, seed, offset)
+        return self._checked_each(self._run_each(clean, labels, sizes, seed, offset), clean, sizes)
+
+    def _checked_each(self, results: Iterator[Tensor], clean: Tensor, sizes: Sequence[Size]) -> Iterator[Tensor]:
+        checks = self._checks_result()
+        for adv, size in zip(results, sizes, strict=True):
+            if checks:
+                check_result(self, adv, clean, size.eps)
+            yield adv
+        self._result_passed |= checks
 
     def _run_each(
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
@@ -233,18 +247,33 @@ class Attack(ABC):
             size, seed, offset = self._draw(adv, eps)
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
+            clean = adv.clone() if self._checks_result() else None  # [N, C, ...]
             self.run_(adv, labels, size, seed, offset)
+            if clean is not None:
+                self._check_result(adv, clean, size.eps)
         return adv
 
     def _draw(self, images: Tensor, eps: Eps | None) -> tuple[Size, int | Tensor, int]:
         """The size of a call's perturbations of images [N, C, ...], and (seed, offset) of its random numbers."""
-        chosen = self.eps if eps is None else checked_eps(eps, self.space)
+        chosen = self.eps if eps is None else checked_eps(eps, self.space, self.ball)
         # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
         draws = self.draws or isinstance(chosen, TruncatedNormalEps)
         seed, offset = self.stream.take(images.shape[0]) if draws else (0, 0)
         if isinstance(chosen, TruncatedNormalEps):
             return Size.drawn(chosen, images, seed=seed, offset=offset), seed, offset
-        return Size.given(chosen, images, self.space), seed, offset
+        return Size.given(chosen, images, self.space, self.ball), seed, offset
+
+    def _checks_result(self) -> bool:
+        """True until a batch has passed, for attacks with code of their own: a later check would wait for a GPU."""
+        return self.validate != "never" and not self._result_passed and has_own_code(self)
+
+    def _check_result(self, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None:
+        try:
+            check_result(self, adv, clean, eps)
+        except ValueError:
+            adv.copy_(clean)
+            raise
+        self._result_passed = True
 
     def gradients(self, eps: float) -> int:
         """How many gradients of each image a call of this size asks the model for, for estimates of its time."""
@@ -267,7 +296,7 @@ class Attack(ABC):
         if not isinstance(images, Tensor) or images.dtype not in DTYPES:
             raise TypeError(
                 f"{self.name}: images must be a float32, float64, bfloat16 or float16 tensor in the model's input "
-                f"space, {tensor_hint(images)}"
+                f"space, {images_hint(images)}"
             )
         if images.dim() < 2:
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
@@ -341,20 +370,25 @@ Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # not t
 
 
 def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  # [N], [N, C, ...]
-    """Refuse labels that are no classes, one for each image.
+    """Refuse labels that are not one class index for each image.
 
     Raises:
-        ValueError: none, another shape, or another device.
-        TypeError: no tensor of integers.
+        ValueError: if they are missing, or have another shape or device.
+        TypeError: if they are not a tensor of integers.
     """
     if labels is None:
         raise ValueError(f"{attack} uses the true label: call it with labels [N]")
-    if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"{attack}: labels must be a tensor of class indices, got {kind}")
+    if (
+        not isinstance(labels, Tensor)
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or labels.dtype == torch.bool
+    ):
+        raise TypeError(f"{attack}: labels must be a tensor of class indices, got {class_indices_hint(labels)}")
     if labels.device != images.device:
         raise ValueError(f"{attack}: labels must be on {images.device}, as the images are, got {labels.device}")
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{attack}: labels must have shape [{len(images)}], got {list(labels.shape)}{labels_hint(images, labels)}"
+            f"{attack}: labels must have shape [{len(images)}], got {list(labels.shape)}"
+            f"{labels_shape_hint(images, labels)}"
         )

@@ -24,7 +24,7 @@ class FastGradL2(_FastGrad):
     """X + eps * g / ||g||_2: the perturbation has an L2 norm of eps pixel values (Miyato et al., 2016)."""
 
     name = "fast_grad_l2"
-    norm = "l2"
+    norm = ball = "l2"
 
 
 class FastGradLinf(_FastGrad):

@@ -26,9 +26,9 @@ from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import without_gradient
 from fastadv.attacks.options import AttackOptions
-from fastadv.utils.input_hints import refuse_transforms
+from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_switches
 
 _READ_ANEW = ("eps", "alpha", "steps")
@@ -129,14 +129,14 @@ class GradientAttack(Attack):
         return self.needs_labels and not self.ascend and not self._has_own_loss
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
-        refuse_transforms(self.name)
+        refuse_func_transforms(self.name)
         super()._check(images, labels)
         if labels is not None and not (self.needs_labels or self.ascend or self._labels_ignored):
             self._labels_ignored = True
             warnings.warn(
                 f"{self.name} ignores the labels that it is called with: it chooses the class that it steps towards, "
                 f"and has no option for another. Call it with images alone",
-                stacklevel=caller_level(),
+                stacklevel=user_stacklevel(),
             )
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -63,7 +63,10 @@ class OneStepAttack(GradientAttack):
             self._first_batch.look_at_gradient(self.name, torch.nan_to_num(grad, nan=1.0, posinf=1.0, neginf=1.0))
             self._first_batch.passed = True
         with torch.inference_mode(False), torch.no_grad():
+            clean = images.clone() if self._checks_result() else None  # [N, C, ...]
             self._step_along_(images, self.direction(grad, None), draw.size)
+            if clean is not None:
+                self._check_result(images, clean, draw.size.eps)
 
     def _step_along_(self, images: Tensor, direction: Tensor, size: Size) -> None:  # [N, C, ...] each
         [alpha] = self.step_sizes(size)

@@ -9,10 +9,10 @@ import sys
 import fastadv
 from fastadv.cli.warning_lines import warning_lines
 from fastadv.distributed import launched
-from fastadv.utils.log import remarks_shown
+from fastadv.utils.log import log_to_stderr
 from fastadv.utils.signals import exit_code
 from fastadv.utils.suggestions import did_you_mean, nearest
-from fastadv.utils.terminals import any_character
+from fastadv.utils.terminals import escape_unencodable
 from fastadv.utils.text import printable_lines
 
 # Imported when asked for: `fastadv info` must work where no extra is installed.
@@ -32,7 +32,7 @@ _ONE_PROCESS = "this is work for one process, and torchrun started {}: run it wi
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
-    with any_character():
+    with escape_unencodable():
         return _main(sys.argv[1:] if argv is None else argv)
 
 
@@ -54,7 +54,7 @@ def _main(argv: list[str]) -> int:
         return 2
     module, _ = COMMANDS[argv[0]]
     try:
-        with warning_lines(f"fastadv {argv[0]}"), remarks_shown():
+        with warning_lines(f"fastadv {argv[0]}"), log_to_stderr():
             result: int = importlib.import_module(module).main(argv[1:])
     except ModuleNotFoundError as error:
         if "pip install" not in str(error):

@@ -18,7 +18,7 @@ from fastadv.cli import train as train
 from fastadv.evaluate import Record, proportion, read_records
 from fastadv.evaluate.records import CLEAN
 from fastadv.train import checkpoint
-from fastadv.utils.terminals import any_character
+from fastadv.utils.terminals import escape_unencodable
 
 OUT = Path("runs/demo")
 STANDARD, ADVERSARIAL = "standard", "adversarial"
@@ -74,6 +74,6 @@ def _resume(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    with any_character():
+    with escape_unencodable():
         code = main()
     sys.exit(code)

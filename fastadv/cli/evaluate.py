@@ -20,10 +20,10 @@ from fastadv.distributed import (
     Processes,
     ProcessLost,
     device_name,
-    joined,
     launched,
     on_all,
     on_main,
+    process_group,
 )
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.figures import robustness_figure, save_figure
@@ -33,12 +33,12 @@ from fastadv.evaluate.sweep import Subject, Sweep, loader_of, run
 from fastadv.evaluate.tables import robustness_tables, save_table
 from fastadv.evaluate.terminal_tables import print_table
 from fastadv.train.checkpoint import CheckpointError
-from fastadv.train.config_errors import scale_remark
 from fastadv.utils import devices
-from fastadv.utils.files import make_folder, only_writer
+from fastadv.utils.files import locked_folder, make_folder
 from fastadv.utils.gpu_settings import gpu_settings
 from fastadv.utils.optional_deps import require
 from fastadv.utils.signals import exit_code, interrupt, on_first_signal
+from fastadv.utils.suggestions import unit_scale_hint
 from fastadv.utils.text import printable, printable_lines
 
 _DESCRIPTION = """\
@@ -92,11 +92,11 @@ def resumable(command: str, prepare: Callable[[Processes], tuple[Path, Callable[
     mistakes: tuple[type[Exception], ...] = (ValueError, OSError, ModuleNotFoundError, CheckpointError)
     code = 2
     try:
-        with joined() as processes:
+        with process_group() as processes:
             out, measure = prepare(processes)
             mistakes, code = (ValueError, OSError), 1
             with ExitStack() as stack, on_first_signal(interrupt):
-                on_main(processes, lambda: stack.enter_context(only_writer(out)))
+                on_main(processes, lambda: stack.enter_context(locked_folder(out)))
                 measure()
     except ProcessLost as error:
         print(f"{command}: process {launched().rank}: {printable_lines(error)}", file=sys.stderr)
@@ -282,6 +282,6 @@ def eps_list(text: str) -> list[float]:
     if not all(0 < size <= 255 for size in sizes):
         raise argparse.ArgumentTypeError(
             f"each eps must be a number above 0 and at most 255, in pixel values, got {text!r}"
-            + (scale_remark(text.split(",")[0]) or "; clean accuracy is always measured")
+            + (unit_scale_hint(text.split(",")[0]) or "; clean accuracy is always measured")
         )
     return sorted(set(sizes))

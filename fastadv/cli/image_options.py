@@ -14,9 +14,9 @@ from typing import Any
 from fastadv import data
 from fastadv.data.config import DataConfig
 from fastadv.models import library_of
-from fastadv.models.known_input import SYMMETRIC, WAYS, KnownInput, hint_on_size
+from fastadv.models.known_input import DATA_OPTIONS, SYMMETRIC, KnownInput, size_hint
 from fastadv.pixels import PixelSpace
-from fastadv.utils.log import remarks
+from fastadv.utils.log import logger
 
 
 def one_way(
@@ -33,22 +33,22 @@ def one_way(
         runs: how each run was shown them, by the name of its row.
         files: what is known of each model from a file, by the name of its row.
         networks: of these, for a hint.
-        options: those of the command that are named in ``WAYS``, None where they were not given.
+        options: those of the command that are named in ``DATA_OPTIONS``, None where they were not given.
 
     Raises:
         ValueError: a size that is not known, or models that are shown images in different ways.
     """
-    given = {name: value for name in WAYS if (value := getattr(options, name)) is not None}
-    ways = {name: {way: getattr(run, way) for way in WAYS} for name, run in runs.items()}
+    given = {name: value for name in DATA_OPTIONS if (value := getattr(options, name)) is not None}
+    ways = {name: {way: getattr(run, way) for way in DATA_OPTIONS} for name, run in runs.items()}
     for name, run in ways.items():
         if unlike := [way for way in given if given[way] != run[way]]:
             raise ValueError(
                 f"{_option(unlike[0], given[unlike[0]])} is for models from files alone: {name} is shown images "
                 f"with data.{unlike[0]} {run[unlike[0]]}"
             )
-    ways |= {name: {**known.ways(), **given} for name, known in files.items()}
+    ways |= {name: {**known.data_options(), **given} for name, known in files.items()}
     _check_known(ways, networks)
-    values = {way: {name: of_one[way] for name, of_one in ways.items() if way in of_one} for way in WAYS}
+    values = {way: {name: of_one[way] for name, of_one in ways.items() if way in of_one} for way in DATA_OPTIONS}
     if differing := {way: shown for way, shown in values.items() if len({*shown.values()}) > 1}:
         raise ValueError(_in_different_ways(differing, runs))
     return replace(config, **{way: next(iter(shown.values())) for way, shown in values.items() if shown})
@@ -88,7 +88,7 @@ def _check_known(ways: Mapping[str, Mapping[str, Any]], networks: Mapping[str, s
     if unknown:
         raise ValueError(
             f"--size is needed for {', '.join(unknown)}: of how many pixels a side were the images that the weights "
-            f"were trained on?{hint_on_size(networks[unknown[0]])}"
+            f"were trained on?{size_hint(networks[unknown[0]])}"
         )
 
 
@@ -100,14 +100,14 @@ def check_in_memory(
     Raises:
         ValueError: such an option.
     """
-    if given := [_option(way, value) for way in WAYS if (value := getattr(options, way)) is not None]:
+    if given := [_option(way, value) for way in DATA_OPTIONS if (value := getattr(options, way)) is not None]:
         raise ValueError(
             f"{', '.join(given)}: this is for images in files, and those of {name} have a size of their own"
         )
     height, width = images.images.shape[2:]
     for row, known in files.items():
         if known.size not in (None, height, width):
-            remarks.warning(
+            logger.warning(
                 "%s was trained on images of %d px, and those of %s are %d x %d: it may be less accurate for that",
                 *(row, known.size, name, height, width),
             )
@@ -116,20 +116,20 @@ def check_in_memory(
 def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: DataConfig, *, in_files: bool) -> None:
     """A line on how a model from a file is shown the images, and one for each thing that may differ from training."""
     shown = f"images of {config.preprocessing.shown}, " if in_files else ""
-    remarks.info("%s: %s%s%s", name, shown, space, f"; from {known.whence}" if known.whence else "")
-    used = {way: getattr(config, way) for way in WAYS} if in_files else {}
-    differing = [f"{way} {value}" for way, value in known.ways().items() if way in used and used[way] != value]
+    logger.info("%s: %s%s%s", name, shown, space, f"; from {known.source}" if known.source else "")
+    used = {way: getattr(config, way) for way in DATA_OPTIONS} if in_files else {}
+    differing = [f"{way} {value}" for way, value in known.data_options().items() if way in used and used[way] != value]
     differing += [str(known.space)] if known.space and not _alike(known.space, space) else []
-    differing += [known.unlike] if known.unlike and in_files else []
+    differing += [known.unsupported] if known.unsupported and in_files else []
     if differing:
-        remarks.warning("%s: %s has it otherwise: %s", name, known.whence, ", ".join(differing))
+        logger.warning("%s: %s has it otherwise: %s", name, known.source, ", ".join(differing))
     library, architecture = library_of(network)
     architecture = architecture.partition(".")[0]
     if library == "":
-        remarks.info("%s: %s is made with its default options: the file does not say which it had", name, network)
+        logger.info("%s: %s is made with its default options: the file does not say which it had", name, network)
     made_for_symmetric = library in ("", "torchvision") and architecture in SYMMETRIC and known.space is None
     if made_for_symmetric and not _alike(space, PixelSpace.symmetric()):
-        remarks.warning("%s: %s is made for --space symmetric, got %s", name, architecture, space)
+        logger.warning("%s: %s is made for --space symmetric, got %s", name, architecture, space)
 
 
 def _alike(one: PixelSpace, other: PixelSpace) -> bool:

@@ -16,15 +16,15 @@ from fastadv.cli.image_options import check_in_memory, one_way, say
 from fastadv.data.config import DataConfig, SpaceName
 from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
-from fastadv.models.check_input import check_takes
+from fastadv.models.check_input import check_accepts
 from fastadv.models.known_input import KnownInput, known_input
 from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
-from fastadv.models.weights import WeightsDoNotFitError, put_weights
+from fastadv.models.weights import WeightsDoNotFitError, load_state
 from fastadv.pixels import PixelSpace
 from fastadv.train.check_classes import CLASSES_OF_FILES, check_classes
 from fastadv.train.checkpoint import LoadedModel, load_model
-from fastadv.utils.log import remarks
-from fastadv.utils.text import counted, printable, readable
+from fastadv.utils.log import logger
+from fastadv.utils.text import as_utf8, counted, printable
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
     names: dict[Named, str] = {}
     for one in named:
         stem = Path(one.path.name.removesuffix(".tar")).stem
-        name = printable(readable(one.name or (runs[one].name if one in runs else stem)))
+        name = printable(as_utf8(one.name or (runs[one].name if one in runs else stem)))
         if name in names.values():
             what = f"{one.network}@{one.path}" if one.network else one.path
             raise ValueError(f"two rows would be named {name!r}: leave one out, or name it, as in '{name} 2={what}'")
@@ -177,7 +177,7 @@ def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int
     names = list(known)
     spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
-        name, equals, space = printable(readable(text)).rpartition("=")
+        name, equals, space = printable(as_utf8(text)).rpartition("=")
         if equals and name not in names:
             raise ValueError(
                 f"--space {text}: no model from a file is named {name!r}; a run knows its own space"
@@ -217,9 +217,9 @@ def _read(one: Named, name: str, averaged: bool) -> WeightFile:
     if file.passed_over and launched().main:
         others = ", ".join(file.passed_over)
         other = "; --averaged takes averaged ones" if any(map(is_averaged, file.passed_over)) else ""
-        remarks.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
+        logger.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
     if averaged and not is_averaged(file.taken) and launched().main:
-        remarks.warning("%s: no weights in %s are called averaged ones", name, one.path)
+        logger.warning("%s: no weights in %s are called averaged ones", name, one.path)
     return file
 
 
@@ -234,12 +234,12 @@ def _from_file(
     shape = data.shape_of(images, config)
     model = models.create(_architecture(one.network or ""), num_classes=len(images.classes), in_channels=shape[0])
     try:
-        put_weights(model, file.weights, one.path)
+        load_state(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
         whence = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
         raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
     try:
-        check_takes(model.eval(), shape)
+        check_accepts(model.eval(), shape)
     except ValueError as error:
         raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
     return Subject(name, model, spaces[name])

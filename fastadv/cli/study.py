@@ -23,10 +23,10 @@ from fastadv.study.runner import Failure, Machine, Place, Runner, Work, plan
 from fastadv.study.scales import Scale
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
-from fastadv.utils.files import check_no_file, make_folder, only_writer
+from fastadv.utils.files import check_not_a_file, locked_folder, make_folder
 from fastadv.utils.optional_deps import require
 from fastadv.utils.signals import exit_code, interrupt, on_first_signal
-from fastadv.utils.text import hours, printable, printable_lines, readable
+from fastadv.utils.text import as_utf8, duration, printable, printable_lines
 
 _DESCRIPTION = f"""\
 Repeat an experiment of "Adversarial Machine Learning at Scale": train its networks, attack them, and show its tables
@@ -77,7 +77,7 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         scale, place = about.create_scale(), Place(arguments.out)
         machine = _machine(arguments)
         speeds = Speeds(scale, machine.device)
-        check_no_file(arguments.out)
+        check_not_a_file(arguments.out)
         manifest.check(arguments.out, about)
         if arguments.dry_run:
             _show_plan(studies, scale, place, speeds)
@@ -89,8 +89,8 @@ def _main(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         print(f"fastadv study: {printable_lines(error)}", file=sys.stderr)
         return 2
     try:
-        with only_writer(arguments.out):
-            command = readable(shlex.join(["fastadv", "study", *argv]))
+        with locked_folder(arguments.out):
+            command = as_utf8(shlex.join(["fastadv", "study", *argv]))
             manifest.update(place.folder, about, [one.name for one in studies], command)
             failed = _run(studies, scale, place, machine, plan(studies, scale, speeds))
     except ValueError as error:
@@ -168,17 +168,19 @@ def _show_plan(studies: Sequence[Study], scale: Scale, place: Place, speeds: Spe
         trained = place.is_trained(network)
         total, left = total + seconds, left + (0 if trained else seconds)
         disk += speeds.of(network).bytes
-        rows.append((one, network.name, ", ".join(used[one]), "trained" if trained else hours(seconds)))
+        rows.append((one, network.name, ", ".join(used[one]), "trained" if trained else duration(seconds)))
     _print_table("networks", ("id", "network", "studies", "training"), rows)
     costs = []
     for study in studies:
         trainings = sum(training_seconds(network, scale, speeds.of(network)) for network in study.networks(scale))
         evaluations = seconds_of(study.evaluations(scale), scale, speeds)
         total, left = total + evaluations, left + evaluations
-        costs.append((study.name, study.source, hours(trainings), hours(evaluations), hours(trainings + evaluations)))
+        costs.append(
+            (study.name, study.source, duration(trainings), duration(evaluations), duration(trainings + evaluations))
+        )
     _print_table("studies, each alone", ("study", "paper", "training", "evaluation", "together"), costs)
     print(
-        f"{len(networks)} networks; {hours(total)} in all, {hours(left)} of them left if no evaluation is done; "
+        f"{len(networks)} networks; {duration(total)} in all, {duration(left)} of them left if no evaluation is done; "
         f"{disk / 2**20:,.0f} MiB of checkpoints.\n"
         f"Estimated from passes of each architecture over random images on this machine just now; reading images and "
         f"writing checkpoints come on top.{_on_a_busy_machine(speeds.share, total)}\n\n{scale.account}"
@@ -191,7 +193,7 @@ def _on_a_busy_machine(share: float | None, total: float) -> str:
         return ""
     return (
         f"\nThis process got {100 * share:.0f} % of the processor time it asked for: other work runs here, and makes "
-        f"this too much. On an idle machine it is {hours(total * share)} in all at most, and may be far less, as "
+        f"this too much. On an idle machine it is {duration(total * share)} in all at most, and may be far less, as "
         "threads wait for each other here."
     )
 

@@ -17,10 +17,10 @@ from fastadv.distributed import (
     FailedElsewhere,
     Processes,
     ProcessLost,
-    joined,
     launch_name,
     launched,
     on_main,
+    process_group,
 )
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
@@ -28,7 +28,7 @@ from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import build_config, create_parser, parse_options, read_recipe, recipes
 from fastadv.train.non_finite import NonFiniteLoss
 from fastadv.train.trainer import Trainer
-from fastadv.utils.files import check_free, make_folder, only_writer
+from fastadv.utils.files import check_not_locked, locked_folder, make_folder
 from fastadv.utils.signals import exit_code, on_first_signal
 from fastadv.utils.text import counted, printable, printable_lines
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     expected: tuple[type[Exception], ...] = _MISTAKES
     code = 2
     try:
-        with joined() as processes:
+        with process_group() as processes:
             trainer = _prepare(argv, processes)
             expected, code = _FAILURES, 1
             return _run(trainer)
@@ -154,7 +154,7 @@ def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
     """The Trainer that the arguments ask for. Recipes and runs are read by the main process alone."""
     config, run_dir, resume = on_main(processes, lambda: _parse(argv))
     if resume:
-        on_main(processes, lambda: check_free(run_dir))
+        on_main(processes, lambda: check_not_locked(run_dir))
     trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
     on_main(processes, lambda: make_folder(run_dir))
     return trainer
@@ -199,7 +199,7 @@ def _take(run_dir: Path, stack: ExitStack) -> None:
     The note is that of who has the lock: another torchrun, which is refused, must not keep a restart from its run. It
     is whole at any time, or a process that is killed here would leave a run that belongs to nobody.
     """
-    stack.enter_context(only_writer(run_dir))
+    stack.enter_context(locked_folder(run_dir))
     beside = run_dir / f"{_LAUNCH}.partial"
     beside.write_text(launch_name() or "")
     beside.replace(run_dir / _LAUNCH)
@@ -219,7 +219,7 @@ def _base(run: argparse.Namespace) -> dict[str, Any]:
     if run.recipe:
         return read_recipe(run.recipe)
     if run.resume == "yes" and run.out:
-        check_free(Path(run.out))
+        check_not_locked(Path(run.out))
         return asdict(checkpoint.load_config(checkpoint.resolve(run.out)))
     if run.resume == "yes":
         raise ValueError("--resume needs --out, the folder of the run, or the --recipe that it was begun with")

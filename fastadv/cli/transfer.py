@@ -25,7 +25,7 @@ from fastadv.evaluate.transfer_tables import MEASURES, transfer_figure, transfer
 from fastadv.utils import devices
 from fastadv.utils.files import make_folder
 from fastadv.utils.optional_deps import require
-from fastadv.utils.text import printable, readable
+from fastadv.utils.text import as_utf8, printable
 
 _DESCRIPTION = """\
 Make adversarial images with each model and show them to every other: the transfer rate, of the images that fool the
@@ -108,7 +108,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, list[Subject], Recor
 def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
     if text is None:
         return names[0], names[1]
-    source, _, target = printable(readable(text)).partition(":")
+    source, _, target = printable(as_utf8(text)).partition(":")
     if source not in names or target not in names:
         raise ValueError(f"--curve is SOURCE:TARGET, two of {', '.join(names)}, got {text!r}")
     return source, target

@@ -40,3 +40,7 @@ __all__ = [
     "spread",
     "warn_of_bad_image",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -34,3 +34,7 @@ __all__ = [
     "save_figure",
     "save_table",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

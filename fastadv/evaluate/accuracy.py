@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
-from fastadv.attacks.engine.zero_gradients import WithoutGradient, warn_without_gradient
+from fastadv.attacks.engine.zero_gradients import ZeroGradientCount, warn_of_zero_gradients
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import RangeWatch
-from fastadv.utils.input_hints import explaining, labels_hint
+from fastadv.utils.input_hints import explain_model_errors, labels_shape_hint
 from fastadv.utils.model_outputs import check_classes, logits_hint
 from fastadv.utils.module_modes import isolated
 from fastadv.utils.validation import check_model
@@ -150,7 +150,7 @@ def evaluate_each(
     if counts and counts[0].n == 0:
         raise ValueError("there are no images to evaluate")
     if counts and perturb is not None and not perturb.warned:  # by the first batch
-        warn_without_gradient(perturb.name, max(count.without_gradient or 0 for count in counts), counts[0].n)
+        warn_of_zero_gradients(perturb.name, max(count.without_gradient or 0 for count in counts), counts[0].n)
     return counts
 
 
@@ -175,7 +175,7 @@ class _Tally:
         self.top1 = [torch.empty(0, dtype=torch.bool, device="cpu")]  # of each batch [m]
         self.top5 = 0
         self.has_top5 = True
-        self.without_gradient = WithoutGradient()
+        self.without_gradient = ZeroGradientCount()
 
     def add(self, found: Hits) -> None:
         self.top1.append(found.top1.cpu())
@@ -214,7 +214,7 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
         ValueError: labels that are no classes, or logits that do not fit them; images that the model does not take.
     """
     _check_labels(images, labels)
-    with torch.no_grad(), explaining(model, images):
+    with torch.no_grad(), explain_model_errors(model, images):
         logits = model(images.clone())  # [m, K]; the model may write to what it is given, and others read the images
     _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
@@ -224,7 +224,7 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
 
 def _check_labels(images: Tensor, labels: Tensor) -> None:
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        got = f"{labels.dtype} {list(labels.shape)}{labels_hint(images, labels)}"
+        got = f"{labels.dtype} {list(labels.shape)}{labels_shape_hint(images, labels)}"
         raise ValueError(f"labels must be class indices, one per image, [{len(images)}], got {got}")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
-from fastadv.attacks.engine.zero_gradients import WithoutGradient
+from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
 from fastadv.evaluate.accuracy import hits
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
@@ -83,7 +83,7 @@ def leaking(
     pair[0].counting = True
     for one in pair:
         one.looks = False  # the watch below does, and waits
-    sums, lost = [[0] * 5 for _ in eps], [WithoutGradient() for _ in eps]
+    sums, lost = [[0] * 5 for _ in eps], [ZeroGradientCount() for _ in eps]
     watch = RangeWatch(space)
     with isolated(model, bn="eval"):
         for images, labels in batches:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from fastadv.distributed import ALONE, Processes, on_main
 from fastadv.evaluate.records import RecordFile
-from fastadv.utils.progress import Work, work_shown
+from fastadv.utils.progress import Work, show_progress
 
 R = TypeVar("R", bound=Any)
 Advance = Callable[[int], None]  # takes the number of images that are done
@@ -49,7 +49,7 @@ def measure_all(passes: Sequence[Pass[R]], images: int, file: RecordFile[R], pro
         OSError: the file cannot be written.
     """
     lines, total = itertools.count(1), sum(one.evaluations if one.describe else 1 for one in passes)
-    with work_shown(images * sum(one.cost for one in passes), shown=processes.main) as work:
+    with show_progress(images * sum(one.cost for one in passes), shown=processes.main) as work:
         for one in passes:
             work.begin(one.title)
             for record in one.measure(partial(_advance, work, one.cost)):

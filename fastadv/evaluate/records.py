@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadv.pixels import PixelSpace
-from fastadv.utils.log import remarks
-from fastadv.utils.plain_json import built, parsed
+from fastadv.utils.log import logger
+from fastadv.utils.plain_json import build_dataclass, parse_json
 from fastadv.utils.regular_files import read_regular
 from fastadv.utils.text import counted
 
@@ -199,7 +199,7 @@ def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
     records = []
     for number, line in enumerate(content[:whole].splitlines(), start=1):
         try:
-            records.append(built(kind, parsed(line)))
+            records.append(build_dataclass(kind, parse_json(line)))
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number} is not a {kind.__name__} of this version of fastadv ({error}); "
@@ -207,7 +207,7 @@ def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
             ) from error
     valid = [record for record in records if not _is_outdated(record)]
     if left_out := len(records) - len(valid):
-        remarks.warning(
+        logger.warning(
             "%s: %s of mi_fgsm left out: an earlier version made other images where channels differ in std",
             *(path, counted(left_out, "record")),
         )

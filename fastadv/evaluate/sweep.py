@@ -34,7 +34,7 @@ from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
-from fastadv.utils.gpu_settings import in_force
+from fastadv.utils.gpu_settings import current_gpu_settings
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
@@ -295,7 +295,7 @@ def _refuse(bad: BadImage) -> None:
 def provenance(device: torch.device | str, seconds: float, loader: Loader) -> dict[str, Any]:
     """What a record says of how it was measured."""
     device = torch.device(device)
-    versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__), **in_force(device)}
+    versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__), **current_gpu_settings(device)}
     shown = ""
     if isinstance(loader, ImageLoader):
         versions["loader"] = loader_version(loader)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
-from fastadv.attacks.engine.zero_gradients import WithoutGradient
+from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
 from fastadv.data import ImageSet
 from fastadv.data.sources.base import Selection
 from fastadv.evaluate.accuracy import Hits, hits
@@ -214,7 +214,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.n = 0
-        self.without_gradient = WithoutGradient()
+        self.without_gradient = ZeroGradientCount()
         self.sums: dict[int, list[int]] = {top: [0, 0, 0] for top in TOPS}
 
     def add(self, clean: Hits, on_source: Hits, on_target: Hits) -> None:

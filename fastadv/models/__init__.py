@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from fastadv.models.activations import ReluDecay, create_activation
-from fastadv.models.libraries import having, timm_model, torchvision_model
+from fastadv.models.libraries import names_in_libraries, timm_model, torchvision_model
 from fastadv.models.small_cnn import SmallCNN
 from fastadv.utils.optional_deps import require
 from fastadv.utils.suggestions import did_you_mean, nearest
@@ -22,6 +22,10 @@ _ELSEWHERE = {"inception_v4": "timm/inception_v4"}
 _LIBRARIES: dict[str, Callable[..., nn.Module]] = {"timm": timm_model, "torchvision": torchvision_model}
 # Options of the libraries by which a model fetches or reads weights.
 _FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "weights", "weights_backbone"}
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def names() -> list[str]:
@@ -66,7 +70,7 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
         return _create_own(name, num_classes=num_classes, in_channels=in_channels, **options)
     library, _, model = _ELSEWHERE.get(name, name).partition("/")
     if library not in _LIBRARIES:
-        hint = did_you_mean(having(name) or nearest(name, [*_OWN, *_ELSEWHERE]))
+        hint = did_you_mean(names_in_libraries(name) or nearest(name, [*_OWN, *_ELSEWHERE]))
         raise ValueError(f"unknown model {name!r}{hint}; accepted: {', '.join(names())}")
     return _LIBRARIES[library](model, num_classes=num_classes, in_channels=in_channels, **options)
 

@@ -42,7 +42,7 @@ def _scalar(dtype: object, data: object = b"") -> Any:
     return np.frombuffer(data, kind)[0].item() if len(data) == kind.itemsize > 0 else None
 
 
-def harmless_globals() -> list[Any]:
+def safe_globals() -> list[Any]:
     """For ``torch.serialization.safe_globals``."""
     by_name: dict[str, Any] = {"numpy.dtype": _DType, "numpy.ndarray": _Unread}
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before NumPy 2, and since

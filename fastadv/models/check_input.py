@@ -12,7 +12,7 @@ from torch.func import functional_call
 _REFUSALS = (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 
 
-def check_takes(model: nn.Module, shape: Sequence[int], *, count: int = 2) -> None:
+def check_accepts(model: nn.Module, shape: Sequence[int], *, count: int = 2) -> None:
     """Run a model once, in the mode that it is in, on black images; buffers and generators stay as they were.
 
     Args:

@@ -18,7 +18,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.utils.optional_deps import require
 from fastadv.utils.regular_files import read_regular
 
-WAYS = ("size", "central", "keep_aspect", "interpolation")  # fields of DataConfig, and options of commands
+DATA_OPTIONS = ("size", "central", "keep_aspect", "interpolation")  # fields of DataConfig, and options of commands
 _OF_NETWORKS = ("gp", "bn_eps", "model_kwargs")  # options of timm's script that change a network, but no weight's shape
 _LARGEST = 2**12  # side in pixels: a number in a file is no reason to ask for any memory
 # torchvision has these turn ImageNet's normalisation into their own themselves, but only with weights that it fetches.
@@ -30,26 +30,26 @@ class KnownInput:
     """How a network's images became its input; None is not known.
 
     Args:
-        whence: where this is written, for messages.
+        source: where this is written, for messages.
         size: side in pixels.
         central: share of the sides that is shown.
         keep_aspect: of the shorter side alone.
         interpolation: how images are resized.
         space: the PixelSpace of the input.
-        unlike: what was done to them that no loader here does.
+        unsupported: what was done to them that no loader here does.
     """
 
-    whence: str = ""
+    source: str = ""
     size: int | None = None
     central: float | None = None
     keep_aspect: bool | None = None
     interpolation: str | None = None
     space: PixelSpace | None = None
-    unlike: str = ""
+    unsupported: str = ""
 
-    def ways(self) -> dict[str, Any]:
+    def data_options(self) -> dict[str, Any]:
         """What is known besides the space, by the names of the fields of DataConfig."""
-        return {name: value for name in WAYS if (value := getattr(self, name)) is not None}
+        return {name: value for name in DATA_OPTIONS if (value := getattr(self, name)) is not None}
 
 
 def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
@@ -78,7 +78,7 @@ def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
     return KnownInput()
 
 
-def hint_on_size(network: str) -> str:
+def size_hint(network: str) -> str:
     """Of which size the images of the library's own weights are, for who has these; "" if it has none."""
     library, name = models.library_of(network)
     if library == "timm" and (config := _timm_config(name)).get("tag"):
@@ -95,10 +95,10 @@ def hint_on_size(network: str) -> str:
 def _by_timm(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
     architecture, _, tag = name.partition(".")
     if str(options.get("model")).partition(".")[0] == architecture:
-        whence = f"the training options in {path}"
+        source = f"the training options in {path}"
         if others := [f"{option} {options[option]}" for option in _OF_NETWORKS if options.get(option)]:
-            raise ValueError(f"{whence} are of another network, for which there is no option here: {', '.join(others)}")
-        return _of_timm_config(_timm_config(str(options["model"])), options, whence)
+            raise ValueError(f"{source} are of another network, for which there is no option here: {', '.join(others)}")
+        return _of_timm_config(_timm_config(str(options["model"])), options, source)
     beside = path.with_name("config.json")
     config = _json_of(beside)
     if config.get("architecture") == architecture and isinstance(config.get("pretrained_cfg"), dict):
@@ -107,7 +107,7 @@ def _by_timm(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
     if tag:
         return _of_timm_config(config, {}, f"timm's configuration of {name}")
     if config.get("fixed_input_size"):  # weights of another size would not fit
-        return KnownInput(whence=f"timm's {name}, which takes no other", size=config["input_size"][-1])
+        return KnownInput(source=f"timm's {name}, which takes no other", size=config["input_size"][-1])
     return KnownInput()
 
 
@@ -132,7 +132,7 @@ def _json_of(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], whence: str) -> KnownInput:
+def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], source: str) -> KnownInput:
     """What timm itself makes of a configuration, and of options that win over it."""
     resolve = require("timm.data", extra="train").resolve_data_config
     try:
@@ -141,15 +141,15 @@ def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], whenc
         size, share, mode = int(height), float(found["crop_pct"]), found["crop_mode"]
         space = _space(found["mean"], found["std"])
     except (AssertionError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{whence}: this is no configuration of timm's ({error})") from error
+        raise ValueError(f"{source}: this is no configuration of timm's ({error})") from error
     if height != width or not 0 < share <= 1 or not 1 <= size <= _LARGEST:
-        raise ValueError(f"{whence}: images of {height} x {width} pixels, {share:g} of them, cannot be shown here")
+        raise ValueError(f"{source}: images of {height} x {width} pixels, {share:g} of them, cannot be shown here")
     return KnownInput(
-        whence=whence,
+        source=source,
         size=size,
         central=size / math.floor(size / share),  # timm resizes to whole pixels first
         keep_aspect={"center": True, "squash": False}.get(mode),
-        **_resized(found["interpolation"], unlike="" if mode in ("center", "squash") else f"crop mode {mode}"),
+        **_resized(found["interpolation"], unsupported="" if mode in ("center", "squash") else f"crop mode {mode}"),
         space=space,
     )
 
@@ -164,7 +164,7 @@ def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownI
     whole = isinstance(crop, int) and isinstance(resize, int)
     if options.get("model") == architecture and whole and 0 < crop <= min(resize, _LARGEST):
         return KnownInput(
-            whence=f"the training options in {path}",
+            source=f"the training options in {path}",
             size=crop,
             central=crop / resize,
             keep_aspect=True,
@@ -178,7 +178,7 @@ def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownI
         raise ValueError(f"torchvision/{architecture} has no weights {tag!r}, but {', '.join(known) or 'none'}")
     preset = known[tag].transforms()
     return KnownInput(
-        whence=f"torchvision's transforms of {name}",
+        source=f"torchvision's transforms of {name}",
         size=preset.crop_size[0],
         central=preset.crop_size[0] / preset.resize_size[0],
         keep_aspect=True,
@@ -204,8 +204,8 @@ def _space(mean: Sequence[float], std: Sequence[float]) -> PixelSpace:
     return PixelSpace.normalized(tuple(mean), tuple(std))
 
 
-def _resized(name: Any, unlike: str = "") -> dict[str, Any]:
+def _resized(name: Any, unsupported: str = "") -> dict[str, Any]:
     """How images are resized, and what else is not done here."""
     if name in get_args(InterpolationName):
-        return {"interpolation": name, "unlike": unlike}
-    return {"unlike": ", ".join(filter(None, (unlike, f"interpolation {name!r}")))}
+        return {"interpolation": name, "unlike": unsupported}
+    return {"unlike": ", ".join(filter(None, (unsupported, f"interpolation {name!r}")))}

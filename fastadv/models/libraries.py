@@ -49,7 +49,7 @@ def torchvision_model(name: str, *, num_classes: int, in_channels: int, **option
     return _made(f"torchvision/{name}", make, {**_OF_TORCHVISION.get(name, {}), **options})
 
 
-def having(name: str) -> list[str]:
+def names_in_libraries(name: str) -> list[str]:
     """The full names of the networks that are called ``name`` in a library that is installed."""
     known = {"torchvision": _torchvision_names, "timm": _timm_names}
     full = []

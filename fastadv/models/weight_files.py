@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.models.beside_weights import harmless_globals
+from fastadv.models.beside_weights import safe_globals
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import few
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> Any:
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     try:
-        with torch.serialization.safe_globals(harmless_globals()):
+        with torch.serialization.safe_globals(safe_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise

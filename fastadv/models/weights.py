@@ -35,10 +35,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ValueError: a file that is none of these, or weights that are not plain tensors.
         OSError: the file cannot be read.
     """
-    put_weights(model, read_weights(path).weights, path)
+    load_state(model, read_weights(path).weights, path)
 
 
-def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_state(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load weights that were read from ``path``: see :func:`load_weights`."""
     own = model.state_dict()
     weights = _unwrapped(weights, own)
@@ -47,7 +47,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> 
         raise ValueError(
             f"{path} does not hold plain tensors: {'; '.join(strange)}; save dense ones, with their values"
         )
-    if problems := misfits(own, weights):
+    if problems := mismatches(own, weights):
         raise WeightsDoNotFitError(
             f"{path} does not fit the model {type(model).__name__}: {'; '.join(problems)}. Name the model that the "
             f"weights were trained as, and the data set whose number of classes it had"
@@ -55,7 +55,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> 
     model.load_state_dict(weights)
 
 
-def misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+def mismatches(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
     """How weights differ from those that a model has, by names, shapes and kinds of numbers; empty if they fit."""
     both = sorted(own.keys() & weights.keys())
     shapes = [

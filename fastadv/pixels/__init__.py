@@ -3,3 +3,7 @@
 from fastadv.pixels.space import DTYPES, IMAGENET_MEAN, IMAGENET_STD, MOST_CHANNELS, PixelSpace, check_space
 
 __all__ = ["DTYPES", "IMAGENET_MEAN", "IMAGENET_STD", "MOST_CHANNELS", "PixelSpace", "check_space"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 # Of the range. Bicubic and Lanczos interpolation leave it by less, images of another normalisation mostly by more.
 OVERSHOOT = 0.25
@@ -33,7 +33,7 @@ class Space(Protocol):
     def bounds(self, dtype: torch.dtype) -> tuple[tuple[float, ...], tuple[float, ...]]: ...
 
 
-def ends_of(images: Tensor, space: Space) -> Tensor:
+def channel_extremes(images: Tensor, space: Space) -> Tensor:
     """The smallest and the largest input of each channel, [2, C]; [2, 1] where all have the same constants.
 
     One pass over images [N, C, ...], N > 0, without a wait for their device.
@@ -48,8 +48,8 @@ def ends_of(images: Tensor, space: Space) -> Tensor:
     return torch.stack([torch.stack(channel.aminmax()) for channel in images.unbind(1)], dim=1)
 
 
-def check_ends(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = "images") -> None:
-    """Refuse images by their :func:`ends_of`, which lie on the CPU.
+def check_extremes(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = "images") -> None:
+    """Refuse images by their :func:`channel_extremes`, which lie on the CPU.
 
     Args:
         ends: [2, C or 1].
@@ -60,18 +60,18 @@ def check_ends(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = "ima
     Raises:
         ValueError: they are not finite, or lie outside the pixel range by more than rounding.
     """
-    low, high = _in_pixels(ends, space)
+    low, high = pixel_extremes(ends, space)
     if not math.isfinite(high - low):
         raise ValueError(f"{whose} hold values that are not finite: as pixels they span [{low:g}, {high:g}]")
     excess = max(space.lower - low, high - space.upper)
-    if excess > _slack(space, dtype):
+    if excess > rounding_slack(space, dtype):
         raise ValueError(
             f"{whose} are outside the pixel range [{space.lower:g}, {space.upper:g}] of {space}: as pixels they span "
             f"[{low:.6g}, {high:.6g}], {excess:.3g} beyond it. {_advice(excess, high, space, dtype)}"
         )
 
 
-def _in_pixels(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1]
+def pixel_extremes(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1]
     """The smallest and the largest pixel value of all channels; NaN if one is."""
     constants = [values[: ends.shape[1]] for values in (space.mean, space.std)]
     mean, std = torch.tensor(constants, dtype=torch.float64, device="cpu")  # [C or 1] each
@@ -79,7 +79,7 @@ def _in_pixels(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1
     return low.min().item(), high.max().item()
 
 
-def _slack(space: Space, dtype: torch.dtype) -> float:
+def rounding_slack(space: Space, dtype: torch.dtype) -> float:
     """How far beyond the range, in pixel values, rounding may lead."""
     bounds = space.bounds(dtype)
     largest = max(abs(bound) * std for side in bounds for bound, std in zip(side, space.std, strict=True))
@@ -112,10 +112,10 @@ def warn_of_unit_scale(ends: Tensor, dtype: torch.dtype, space: Space) -> None: 
     least, most = ends[0].min().item(), ends[1].max().item()
     lower, upper = space.bounds(dtype)
     if 0 <= least < most <= 1 and (min(lower) < 0 or max(upper) > 1):
-        low, high = _in_pixels(ends, space)
+        low, high = pixel_extremes(ends, space)
         warnings.warn(
             f"all images lie in [{least:.3g}, {most:.3g}], as if they were on a [0, 1] scale, which is "
             f"PixelSpace.unit(); in {space} that is only [{low:.6g}, {high:.6g}] of the pixel range "
             f"[{space.lower:g}, {space.upper:g}]",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )

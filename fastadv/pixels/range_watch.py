@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.pixels.range_check import check_ends, ends_of, warn_of_unit_scale
+from fastadv.pixels.range_check import channel_extremes, check_extremes, warn_of_unit_scale
 from fastadv.pixels.space import PixelSpace
 from fastadv.utils import devices
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 VALIDATE = ("first", "always", "never")  # which batches are looked at
 
@@ -70,13 +70,13 @@ class RangeWatch:
         if validate == "never" or (validate == "first" and self.passed) or images.numel() == 0:
             return
         self._space.check_form(images)
-        ends = ends_of(images.detach(), self._space)  # [2, C or 1]
+        ends = channel_extremes(images.detach(), self._space)  # [2, C or 1]
         whose = f"the images of {self._one} {self._number:,}"
         if self.passed and not self._waits and _is_waited_for(images):
             self._late.append((ends, _later(ends, self._space, whose)))
             return
         ends = ends.cpu()
-        check_ends(ends, images.dtype, self._space, whose)
+        check_extremes(ends, images.dtype, self._space, whose)
         if not self.passed:
             warn_of_unit_scale(ends, images.dtype, self._space)
         self.passed = True
@@ -103,7 +103,7 @@ def _later(ends: Tensor, space: PixelSpace, whose: str) -> Callable[[], None]:  
     def check() -> None:
         if arrived is not None:
             arrived.synchronize()
-        check_ends(arriving, ends.dtype, space, whose)
+        check_extremes(arriving, ends.dtype, space, whose)
 
     return check
 
@@ -115,6 +115,6 @@ def _warn_of(late: list[tuple[Tensor, Callable[[], None]]]) -> None:
             if not devices.is_captured(ends):  # to wait would spoil the caller's graph
                 check()
         except ValueError as error:
-            warnings.warn(str(error), stacklevel=caller_level() + 1)  # past weakref
+            warnings.warn(str(error), stacklevel=user_stacklevel() + 1)  # past weakref
         except RuntimeError:
             pass  # CUDA repeats the error of an earlier kernel, which the caller has seen

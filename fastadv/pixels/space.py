@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastadv.pixels.range_check import check_ends, ends_of, warn_of_unit_scale
-from fastadv.utils.input_hints import batch_hint
+from fastadv.pixels.range_check import channel_extremes, check_extremes, warn_of_unit_scale
+from fastadv.utils.input_hints import batch_dim_hint
 from fastadv.utils.validation import is_number
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -201,8 +201,8 @@ class PixelSpace:
         self.check_form(images)
         if images.numel() == 0:
             return
-        ends = ends_of(images.detach(), self).cpu()  # [2, C or 1]
-        check_ends(ends, images.dtype, self)
+        ends = channel_extremes(images.detach(), self).cpu()  # [2, C or 1]
+        check_extremes(ends, images.dtype, self)
         warn_of_unit_scale(ends, images.dtype, self)
 
     def check_form(self, images: Tensor) -> None:
@@ -276,7 +276,7 @@ def _check_channels(channels: int, like: Tensor) -> None:
     if channels > 1 and (like.dim() < 2 or like.shape[1] != channels):
         raise ValueError(
             f"a PixelSpace of {channels} channels needs images [N, {channels}, ...], got {list(like.shape)}"
-            f"{batch_hint(like)}"
+            f"{batch_dim_hint(like)}"
         )
 
 

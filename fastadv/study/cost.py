@@ -18,7 +18,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.study.evaluations import Evaluations, Leaking, Robustness, Transfer
 from fastadv.study.networks import Network
 from fastadv.study.scales import Scale
-from fastadv.utils.model_outputs import split_heads
+from fastadv.utils.model_outputs import split_logits
 
 _LEAST, _MOST, _ENOUGH_S = 3, 50, 0.3  # repetitions: enough to find one that nothing disturbed
 _FEW = 2  # of images beyond this size, a pass over a minibatch would take minutes on a CPU
@@ -144,7 +144,7 @@ def _generation(model: nn.Module, images: torch.Tensor, *, fast: bool) -> Callab
 
 def _backward(model: nn.Module, images: torch.Tensor) -> None:
     model.zero_grad()
-    logits, auxiliary = split_heads(model(images))  # [m, K], and a list of the same
+    logits, auxiliary = split_logits(model(images))  # [m, K], and a list of the same
     torch.stack([head.sum() for head in (logits, *auxiliary)]).sum().backward()  # type: ignore[no-untyped-call]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastadv.study.experiments import STUDIES
 from fastadv.study.scales import SMALL, Scale, imagenet
 from fastadv.utils import environment
-from fastadv.utils.plain_json import built, parsed
+from fastadv.utils.plain_json import build_dataclass, parse_json
 from fastadv.utils.regular_files import read_regular
 
 NAME = "study.json"
@@ -56,7 +56,7 @@ def read(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        return built(Manifest, parsed(read_regular(path)))
+        return build_dataclass(Manifest, parse_json(read_regular(path)))
     except ValueError as error:
         raise ValueError(f"{path} is not of this version of fastadv ({error}); write to another folder") from error
 

@@ -25,7 +25,7 @@ from fastadv.study.verdicts import MARKS, REASONS, RULE, Check, Finding, summary
 from fastadv.train.config_parsing import flat
 from fastadv.train.yaml_text import read_yaml
 from fastadv.utils.regular_files import read_regular
-from fastadv.utils.text import hours, printable
+from fastadv.utils.text import duration, printable
 
 
 def _write(shown: Shown, folder: Path) -> None:
@@ -129,11 +129,11 @@ def time_table(times: Sequence[Time]) -> Table | None:
     taken: dict[str, list[float]] = {}
     for one in times:
         taken.setdefault(one.study, []).append(one.seconds)
-    rows = [(name, str(len(taken[name])), hours(sum(taken[name]))) for name in STUDIES if name in taken]
+    rows = [(name, str(len(taken[name])), duration(sum(taken[name]))) for name in STUDIES if name in taken]
     if not rows:
         return None
     everything = [seconds for one in taken.values() for seconds in one]
-    rows.append(("all", str(len(everything)), hours(sum(everything))))
+    rows.append(("all", str(len(everything)), duration(sum(everything))))
     notes = (
         "Trainings and evaluations, each counted for the study that it was first done for; what was interrupted is not "
         "counted.",

@@ -33,7 +33,7 @@ from fastadv.train.config_parsing import dump_config
 from fastadv.train.non_finite import NonFiniteLoss
 from fastadv.train.trainer import Trainer
 from fastadv.utils.signals import on_first_signal
-from fastadv.utils.text import hours
+from fastadv.utils.text import duration
 
 BATCH = 100
 SEED = 0
@@ -395,7 +395,7 @@ class _Progress:
     def announce(self, study: Study, piece: Work) -> None:
         """Before a piece is done."""
         done = 100 * (1 - self._left / self._total) if self._total else 0
-        left = hours(self._left * self._factor)
+        left = duration(self._left * self._factor)
         line = f"[{self._number + 1}/{self._count}] {done:.0f} %, {left} left  {study.name}: {piece.what}"
         print(line, file=sys.stderr, flush=True)
 

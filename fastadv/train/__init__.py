@@ -29,3 +29,7 @@ __all__ = [
     "create_trainer",
     "fast_task",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

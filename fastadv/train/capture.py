@@ -17,7 +17,7 @@ from fastadv.train.device_update import DeviceUpdate
 from fastadv.train.protocols import Averages, RecordableTask, Task
 from fastadv.train.step_metrics import StepMetrics
 from fastadv.utils.rng import RecordedDraws
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, StepMetrics]]
 Backward = Callable[[Tensor], None]
@@ -72,7 +72,7 @@ def create_graphs(
     try:
         tape = create_recorder(device)
     except NotCapturable as error:
-        warnings.warn(f"training runs without capture: {error}", stacklevel=caller_level())
+        warnings.warn(f"training runs without capture: {error}", stacklevel=user_stacklevel())
         return None
     own = None if averages is None else DeviceAverages(averages, model, device)
     update = DeviceUpdate(step, rates, own)
@@ -159,7 +159,7 @@ class IterationGraphs:
 
     def _refuse(self, reason: str) -> None:
         self._refused = True
-        warnings.warn(f"training runs without capture: {reason}", stacklevel=caller_level())
+        warnings.warn(f"training runs without capture: {reason}", stacklevel=user_stacklevel())
 
     def _update_as_it_is(self, iteration: int) -> None:
         self._update.prepare(iteration)

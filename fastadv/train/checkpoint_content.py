@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastadv.models.weights import misfits
+from fastadv.models.weights import mismatches
 from fastadv.train.config import TrainConfig
 from fastadv.train.yaml_text import read_yaml
 from fastadv.utils.optional_deps import require
-from fastadv.utils.plain_json import built, parsed
+from fastadv.utils.plain_json import build_dataclass, parse_json
 from fastadv.utils.regular_files import read_regular
 
 FORMAT = 2
@@ -146,10 +146,10 @@ def _reading(path: Path, name: str) -> Iterator[None]:
 
 def meta_of(path: Path, files: Mapping[str, bytes]) -> Meta:
     with _reading(path, META):
-        about = parsed(files[META])
+        about = parse_json(files[META])
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of this version: {META} has no format {FORMAT}")
-        meta = built(Meta, {field.name: about[field.name] for field in fields(Meta)})
+        meta = build_dataclass(Meta, {field.name: about[field.name] for field in fields(Meta)})
         if NAME.fullmatch(path.name) and step_of(path) != meta.step:
             raise ValueError(f"step is {meta.step}, and the folder's name says {step_of(path)}")
     return meta
@@ -166,12 +166,12 @@ def _parsed_config(text: bytes) -> TrainConfig:
     values = read_yaml(text.decode())
     if not isinstance(values, dict) or not values:
         raise ValueError(f"it must map fields to values, got {type(values).__name__}")
-    return built(TrainConfig, values)
+    return build_dataclass(TrainConfig, values)
 
 
 def classes_of(path: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     with _reading(path, CLASSES):
-        names = parsed(files[CLASSES])
+        names = parse_json(files[CLASSES])
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise ValueError("it must be a list of names")
     return tuple(names)
@@ -219,5 +219,5 @@ def _check_fits_network(path: Path, saved: Saved) -> None:
                 raise
     own = network.state_dict()
     for name, weights in ((WEIGHTS, saved.weights), (AVERAGED, saved.averaged)):
-        if weights is not None and (problems := misfits(own, weights)):
+        if weights is not None and (problems := mismatches(own, weights)):
             raise CheckpointError(f"{path} is damaged: {name} is of another network: {'; '.join(problems)}")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._functorch import config
 
-from fastadv.utils.compile_errors import is_refusal, reason_of
+from fastadv.utils.compile_errors import compile_error_reason, is_compile_error
 
 
 class CompiledOrEager(nn.Module):
@@ -35,9 +35,9 @@ class CompiledOrEager(nn.Module):
             with config.patch(force_non_lazy_backward_lowering=True):
                 return self._call(*inputs)
         except Exception as error:
-            if not is_refusal(error):
+            if not is_compile_error(error):
                 raise
-            reason = reason_of(error)
+            reason = compile_error_reason(error)
             warnings.warn(f"compile: torch.compile failed and training goes on without it: {reason}", stacklevel=2)
             self._call = self._orig_mod
             return self._call(*inputs)

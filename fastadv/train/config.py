@@ -104,7 +104,7 @@ class AttackConfig:
         check_one_of("attack.name", self.name, attacks.names())
         check_integer("attack.k", self.k, least=0)
         check_real("attack.lambda_", self.lambda_, least=0)
-        largest = math.inf if self.name == "fast_grad_l2" else 255.0  # the pixel range of every data.space
+        largest = math.inf if attacks.get(self.name).ball == "l2" else 255.0  # the pixel range of every data.space
         if self.eps is not None:
             check_real("attack.eps", self.eps, least=0, most=largest)
         check_real("attack.eps_sigma", self.eps_sigma, above=0)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastadv.data.config import DataConfig
 from fastadv.train.config import TrainConfig
-from fastadv.utils.suggestions import did_you_mean, nearest
+from fastadv.utils.suggestions import did_you_mean, nearest, unit_scale_hint
 
 _WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
 _WORDS_OF_TYPES = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
@@ -89,7 +89,7 @@ def explained(error: Exception, known: Collection[str]) -> ConfigError:
     if not wrong or wrong[1] not in types:
         return ConfigError(text)
     field, value = wrong.groups()
-    return ConfigError(f"{field} must {_accepting(types[field], field)}, got {value!r}{scale_remark(value)}")
+    return ConfigError(f"{field} must {_accepting(types[field], field)}, got {value!r}{unit_scale_hint(value)}")
 
 
 def _accepting(kind: Any, field: str) -> str:
@@ -99,14 +99,6 @@ def _accepting(kind: Any, field: str) -> str:
     if get_origin(kind) is dict:
         return f"map options to values, as --{field}.NAME VALUE does for one"
     return "be " + " or ".join(_WORDS_OF_TYPES.get(one, str(one)) for one in get_args(kind) or (kind,))
-
-
-def scale_remark(text: str) -> str:
-    """What to say of a size such as "8/255"; nothing of other text."""
-    fraction = re.fullmatch(r"\s*(\d+\.?\d*)\s*/\s*255\s*", text)
-    if not fraction:
-        return ""
-    return f": sizes are in pixel values of [0, 255]; {text} on a [0, 1] scale is {fraction[1]} here"
 
 
 def _nearest_field(name: str, known: Collection[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fastadv.utils.optional_deps import require
-from fastadv.utils.plain_json import parsed
+from fastadv.utils.plain_json import parse_json
 from fastadv.utils.regular_files import read_regular
 from fastadv.utils.text import counted
 
@@ -119,7 +119,7 @@ def _keep_until(path: Path, step: int) -> None:
 def _step_of(line: bytes) -> int | None:
     """The step of a line of the log; None for what is no record."""
     try:
-        step = parsed(line)["step"]
+        step = parse_json(line)["step"]
     except (ValueError, TypeError, LookupError):
         return None
     return step if type(step) is int else None

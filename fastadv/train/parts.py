@@ -16,7 +16,7 @@ from torch import nn
 from fastadv import data, models
 from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import Processes, device_name, gathered, on_main
-from fastadv.models.check_input import check_takes
+from fastadv.models.check_input import check_accepts
 from fastadv.train.config import TrainConfig
 from fastadv.utils import devices
 
@@ -151,7 +151,7 @@ def _placed(
 def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> None:
     """Refuse what would end in the first iteration, images [C, H, W] that are too small for the network, say."""
     try:
-        check_takes(model, shape, count=min(2, config.m))
+        check_accepts(model, shape, count=min(2, config.m))
     except ValueError as error:
         size = "data.size or " if config.data.name == "imagenet" else ""
         raise ValueError(f"{config.model.name}: {error}; choose another {size}model.name, or model.options") from error

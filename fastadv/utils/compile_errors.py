@@ -10,13 +10,13 @@ _CONTEXT = re.compile(r"^\s*Developer debug context: (.+)$", re.MULTILINE)
 _FRAME = re.compile(r'^[ \t]*File "(.+)", line (\d+), in .+(?:\n[ \t]+(?!File ")(\S.*))?$', re.MULTILINE)
 
 
-def is_refusal(error: BaseException) -> bool:
+def is_compile_error(error: BaseException) -> bool:
     """Whether torch.compile raised it. The compiler's classes are loaded only now: it takes seconds."""
     raised = torch._dynamo.exc
     return isinstance(error, (raised.TorchDynamoException, raised.FailOnRecompileLimitHit))
 
 
-def reason_of(error: BaseException) -> str:
+def compile_error_reason(error: BaseException) -> str:
     """The line of code that could not be compiled, if the compiler names it, and what it found there; on one line."""
     text = str(error).strip()
     frames, context = _FRAME.findall(text), _CONTEXT.search(text)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def check_no_file(folder: Path) -> None:
+def check_not_a_file(folder: Path) -> None:
     """Raise if a folder's name is taken.
 
     Raises:
@@ -28,7 +28,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made or written to; the message names it and the reason.
     """
-    check_no_file(folder)
+    check_not_a_file(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -37,19 +37,19 @@ def make_folder(folder: Path) -> None:
         raise OSError(f"cannot write to the folder {folder}: {error.strerror}") from error
 
 
-def check_free(folder: Path) -> None:
+def check_not_locked(folder: Path) -> None:
     """Refuse a folder that another process writes to, before anything in it is read: it is about to change.
 
     Raises:
         OSError: that; the message names the folder.
     """
     if (folder / ".lock").is_file():
-        with only_writer(folder):
+        with locked_folder(folder):
             pass
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Within the block, another process that asks for the same folder is refused.
 
     The lock is this process's own and ends with it, whatever it has forked: a loader's workers may outlive it for some

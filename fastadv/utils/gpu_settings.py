@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastadv.utils.log import remarks
+from fastadv.utils.log import logger
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def gpu_settings(device: torch.device, *, cudnn_benchmark: bool, tf32: bool) -> 
         yield
 
 
-def in_force(device: torch.device) -> dict[str, str]:
+def current_gpu_settings(device: torch.device) -> dict[str, str]:
     """The settings that hold now and change what a GPU computes, for records: none on a CPU."""
     if device.type != "cuda":
         return {}
@@ -52,7 +52,7 @@ def in_force(device: torch.device) -> dict[str, str]:
 
 def _say(text: str, asked: list[str], device: torch.device) -> None:
     if os.environ.get("RANK", "0") == "0":  # of processes that torchrun started, one for all
-        remarks.info(text, " and ".join(asked), device)
+        logger.info(text, " and ".join(asked), device)
 
 
 @contextmanager

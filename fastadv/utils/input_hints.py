@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,7 @@ _NO_WAY_BACK = {
 
 
 @contextmanager
-def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> Iterator[None]:
+def explain_model_errors(model: Callable[..., Any], images: Tensor, *, user: str = "") -> Iterator[None]:
     """Run a model on images [N, C, ...]; if it raises, say what is probably wrong with them.
 
     Args:
@@ -50,7 +51,7 @@ def explaining(model: Callable[..., Any], images: Tensor, *, user: str = "") -> 
 
 
 @contextmanager
-def explaining_gradient(user: str) -> Iterator[None]:
+def explain_gradient_errors(user: str) -> Iterator[None]:
     """Go back through a model to its images; if that raises, say what about the model is in the way.
 
     Args:
@@ -106,7 +107,7 @@ def _misfit(model: Callable[..., Any], images: Tensor, said: str) -> str | None:
     return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
 
 
-def refuse_transforms(user: str) -> None:
+def refuse_func_transforms(user: str) -> None:
     """Refuse to take a gradient inside a transform of torch.func, in which torch.autograd.grad does not work.
 
     Raises:
@@ -119,7 +120,7 @@ def refuse_transforms(user: str) -> None:
         )
 
 
-def tensor_hint(images: object) -> str:
+def images_hint(images: object) -> str:
     """What was given in the place of floating images, and what makes such a tensor of it."""
     if isinstance(images, Tensor):
         return f"got {images.dtype}; PixelSpace.from_pixels makes one from uint8 pixels"
@@ -127,15 +128,15 @@ def tensor_hint(images: object) -> str:
     return f"got {type(images).__name__}{hint}"
 
 
-def batch_hint(images: Tensor) -> str:
+def batch_dim_hint(images: Tensor) -> str:
     """What was probably meant by images that have no batch dimension; nothing of images [N, C, H, W]."""
     return f"; {_BATCH_OF_ONE}" if images.dim() == 3 else ""
 
 
-def labels_hint(images: Tensor, labels: Tensor) -> str:
-    """What was probably meant by labels that are not [N], one for each of the images [N, C, ...]."""
+def labels_shape_hint(images: Tensor, labels: Tensor) -> str:
+    """Return a hint for labels whose shape is not [N] for images [N, C, ...]; "" if there is nothing to suggest."""
     if images.dim() == 3:
-        return batch_hint(images)
+        return batch_dim_hint(images)
     if labels.dim() == 2 and labels.shape[1] == 1:
         return "; pass labels.squeeze(1)"
     if labels.dim() == 2 and _one_hot(labels):
@@ -148,10 +149,50 @@ def _one_hot(labels: Tensor) -> bool:  # [N, K]
     return bool((labels == ones).all() and (ones >= 0).all() and (ones.sum(dim=1) == 1).all())
 
 
-def classes_hint(labels: Tensor) -> str:
-    """What to say of labels that are not int64: class indices in another dtype, or something else."""
+def soft_labels_hint(labels: Tensor) -> str:
+    """Return a hint for labels that are not int64, to a function that also takes soft labels [m, K]."""
     if labels.dim() == 2 and labels.shape[1] > 1:
         return f" {list(labels.shape)}: pass soft labels as floating-point probabilities, labels.float()"
     if labels.is_complex() or not (labels == labels.long()).all():
         return ", and not all of its values are whole: a class is an index, and soft labels are probabilities [m, K]"
     return ": pass labels.long()"
+
+
+def class_indices_hint(labels: object) -> str:
+    """Return what was given in place of integer labels [N], and how to convert it to class indices if that is known."""
+    if isinstance(labels, np.ndarray):
+        return "ndarray: pass torch.from_numpy(labels)"
+    if isinstance(labels, (list, tuple)):
+        return f"{type(labels).__name__}: pass torch.tensor(labels)"
+    if not isinstance(labels, Tensor):
+        return type(labels).__name__
+    got = f"{labels.dtype} {list(labels.shape)}"
+    if labels.is_complex():
+        return got
+    if labels.dim() == 2 and labels.shape[1] > 1:  # soft or one-hot; argmax does not take booleans
+        whole = ".long()" if labels.dtype == torch.bool else ""
+        return f"{got}: pass one class per image, labels{whole}.argmax(dim=1)"
+    if labels.is_floating_point() and not (labels == labels.long()).all():
+        return f"{got}, and not all of its values are whole numbers"
+    return f"{got}: pass labels.long()" + (".squeeze(1)" if labels.dim() == 2 else "")
+
+
+@contextmanager
+def explain_label_errors(user: str) -> Iterator[None]:
+    """Within the block, an operator's error about a label out of range names the user rather than the operator.
+
+    Raises:
+        ValueError: in place of the operator's error.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # torch.compile passes on the C++ error, a RuntimeError
+        found = re.search(r"labels must be in \[0, (\d+)\), got (-?\d+)", str(error))
+        if found is None:
+            raise
+        raise ValueError(labels_refusal(user, int(found[1]), int(found[2]))) from error
+
+
+def labels_refusal(user: str, classes: int, label: int) -> str:
+    """Return the message for a label that is none of a model's classes."""
+    return f"{user}: labels must be in [0, {classes}), the model's {classes} classes, got {label}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fastadv.utils.text import printable_lines
 
-remarks = logging.getLogger("fastadv")
+logger = logging.getLogger("fastadv")
 
 
 class _Printable(logging.Formatter):
@@ -19,16 +19,16 @@ class _Printable(logging.Formatter):
 
 
 @contextmanager
-def remarks_shown() -> Iterator[None]:
+def log_to_stderr() -> Iterator[None]:
     """Within the block, each remark is a line on standard error, as commands show them."""
-    handler, before = logging.StreamHandler(), (remarks.level, remarks.propagate)
+    handler, before = logging.StreamHandler(), (logger.level, logger.propagate)
     handler.setFormatter(_Printable())
-    remarks.addHandler(handler)
-    remarks.setLevel(logging.INFO)
-    remarks.propagate = False  # a package that gives the root logger a handler would have them come twice
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a package that gives the root logger a handler would have them come twice
     try:
         yield
     finally:
-        remarks.setLevel(before[0])
-        remarks.propagate = before[1]
-        remarks.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        logger.removeHandler(handler)

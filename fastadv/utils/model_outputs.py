@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 
-def split_heads(output: Any) -> tuple[Tensor, list[Tensor]]:
+def split_logits(output: Any) -> tuple[Tensor, list[Tensor]]:
     """The logits [N, K] of a network's output, and the auxiliary logits, each [N, K]; none for most networks.
 
     Args:

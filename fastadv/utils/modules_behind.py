@@ -1,40 +1,53 @@
-"""Which modules a plain function runs, by what its code has at hand."""
+"""Finds the modules that a plain function runs, through what its code refers to."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from contextvars import ContextVar
+from functools import cached_property, partial, partialmethod
 from inspect import getattr_static
 from itertools import islice
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
-from weakref import CallableProxyType, ProxyType
+from weakref import CallableProxyType, ProxyType, ReferenceType
 
 import numpy as np
 from torch import Tensor, nn
 
-_DEPTH = 8  # functions and objects that lead to one another
-_OF_EACH = 256  # values of one container: longer ones hold data
+_DEPTH = 8  # of functions and objects that refer to one another
+_PER_CONTAINER = 256  # values: longer containers hold data
 _IN_ALL = 10_000  # values: every call of an attack searches anew, and must not wait for it
-_LIBRARIES = {"builtins", "numpy", "torch"}  # whose functions hold no model
-_LEAVES = (int, float, str, bytes, type(None), type, BuiltinFunctionType, Tensor, np.ndarray, np.generic)
+_LIBRARIES = {"builtins", "numpy", "torch"}  # whose functions and classes hold no model
+_LEAVES = (int, float, str, bytes, type(None), BuiltinFunctionType, Tensor, np.ndarray, np.generic)
 _COMPILED = "_torchdynamo_orig_callable"  # an attribute of the functions that torch.compile makes
+# What Python looks up itself, in calls, subscripts, loops and for missing attributes; decorators set the last one.
+_IMPLICIT = {"__call__", "__getattr__", "__getitem__", "__iter__", "__next__", "__wrapped__"}
 
 
 def modules_behind(model: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a callable has at hand: itself, or those that its code can reach by the names in it.
+    """Find the modules that a callable can run: itself, or those that its code refers to by name.
 
-    These are what a function's closure, default values and globals hold, what a bound method's object has as
-    attributes, what a partial is of, also in lists and dictionaries and by way of further functions. There may be some
-    that do not run. Missing are those that are made or looked up by other means, by a text, say, and those far behind
-    in long lists. The search runs no code of the objects that it looks at.
+    Searched are a function's closure, default values and globals; the attributes of a bound method's object, in its
+    ``__dict__``, its ``__slots__`` or its class; what a partial or a weak reference stands for; and the values of
+    containers, also by way of further functions. Some of the modules found may not run. Not found are modules that are
+    created or looked up in other ways, for instance under a computed name or by an iterator that is under way, and
+    those far back in long lists. The search runs no code of the objects that it looks at.
     """
     return list(_Search(model).found.values())
 
 
 def runs_compiled(model: Callable[..., Any]) -> bool:
-    """Whether torch.compile has made one of these modules, a part of one, a method of one or a function on the way."""
+    """True if torch.compile made one of these modules, a part or method of one, or a function on the way to it."""
     search = _Search(model)
     parts = [part for whole in search.found.values() for part in whole.modules()]
     kinds = {kind for part in parts for kind in type(part).__mro__}
@@ -42,24 +55,25 @@ def runs_compiled(model: Callable[..., Any]) -> bool:
 
 
 class _Search:
-    """Looks at what is nearest first."""
+    """Breadth-first, so that what is nearest is found before a limit is reached."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self.found: dict[int, nn.Module] = {}
         self.compiled = False
         self._left = _IN_ALL
         self._waiting: deque[tuple[Any, frozenset[str], int]] = deque()
-        self._seen: dict[tuple[int, frozenset[str]], object] = {}  # kept: an id is another's once its object is gone
-        self._methods: dict[tuple[type, frozenset[str]], dict[str, FunctionType]] = {}
+        # Holds the objects: the id of one that is gone may be given to another.
+        self._seen: dict[tuple[int, frozenset[str]], object] = {}
+        self._of_classes: dict[tuple[type, frozenset[str]], dict[str, Any]] = {}
         self._add((model,), names=frozenset(), depth=0)
         while self._waiting:
             self._visit(*self._waiting.popleft())
 
     def _add(self, values: Iterable[Any], names: frozenset[str], depth: int) -> None:
-        """What some code has at hand that uses these names."""
-        for value in islice(values, min(_OF_EACH, self._left)):
+        """Queue values that code with these names in it refers to."""
+        for value in islice(values, min(_PER_CONTAINER, self._left)):
             self._left -= 1
-            # By its type: isinstance would ask the object, which may be a proxy that has lost what it stands for.
+            # By its type: isinstance would ask the object, which may be a proxy whose object is gone.
             if not issubclass(type(value), _LEAVES):
                 self._waiting.append((value, names, depth))
 
@@ -75,30 +89,28 @@ class _Search:
             self._visit_function(value, (), depth)
         elif kind is MethodType:
             self._visit_method(value, depth)
-        elif kind is ProxyType or kind is CallableProxyType:
-            self._add(_referent(value), names, depth)
         elif issubclass(kind, partial):
-            self._add((value.func, *value.args, *value.keywords.values()), names, depth)
-        elif issubclass(kind, list):
-            self._add(list.__iter__(value), names, depth)
-        elif issubclass(kind, tuple):
-            self._add(tuple.__iter__(value), names, depth)
-        elif issubclass(kind, dict):
-            self._add(list(islice(dict.values(value), _OF_EACH)), names, depth)  # another thread may add to it
+            self._visit_partial(value, names, depth)
+        elif issubclass(kind, type):
+            self._visit_class(value, names, depth)
         elif issubclass(kind, ModuleType):
             self._add(_named(_own(value), names), names, depth)
+        elif (contents := _contents(value)) is not None:
+            self._add(contents, names, depth)
+            if not _is_library(kind):  # a named tuple, say, may have methods that refer to more
+                self._visit_object(value, names, depth)
         else:
             self._visit_object(value, names, depth)
 
-    def _visit_function(self, function: FunctionType, owner: tuple[Any, ...], depth: int) -> None:
-        """Of an object's method, the object is the ``owner``."""
-        if str(function.__module__).partition(".")[0] in _LIBRARIES:
+    def _visit_function(self, function: FunctionType, arguments: tuple[Any, ...], depth: int) -> None:
+        """Visit a function, and the arguments that are known: the object if it is a method of one."""
+        if _is_library(function):
             return
         self.compiled |= _COMPILED in vars(function)
         names = frozenset(_names(function.__code__))
         for values in (
-            owner,
-            _contents(function),
+            arguments,
+            _closure(function),
             _named(function.__globals__, names),
             function.__defaults__ or (),
             (function.__kwdefaults__ or {}).values(),
@@ -113,32 +125,101 @@ class _Search:
         elif isinstance(method.__func__, FunctionType):
             self._visit_function(method.__func__, (owner,), depth)
 
+    def _visit_partial(self, whole: partial[Any], names: frozenset[str], depth: int) -> None:
+        arguments = (*whole.args, *whole.keywords.values())
+        self._add((whole.func, *arguments), names, depth)
+        if type(whole.func) is FunctionType:
+            self._visit_function(whole.func, arguments, depth)
+
+    def _visit_class(self, kind: type, names: frozenset[str], depth: int) -> None:
+        if not _is_library(kind):
+            for of_class in self._attributes_of(kind, names).values():
+                self._visit_attribute(of_class, kind, names, depth)
+
     def _visit_object(self, value: Any, names: frozenset[str], depth: int) -> None:
         own = _own(value)
-        self._add(_named(own, names | {"__call__", "__wrapped__"}), names, depth + 1)
-        for name, method in self._methods_of(type(value), names).items():
+        self._add(_named(own, names | _IMPLICIT), names, depth + 1)
+        if _is_library(type(value)):
+            return
+        for name, of_class in self._attributes_of(type(value), names).items():
             if name not in own:
-                self._visit_function(method, (value,), depth)
+                self._visit_attribute(of_class, value, names, depth)
 
-    def _methods_of(self, kind: type, names: frozenset[str]) -> dict[str, FunctionType]:
-        """A class's methods and properties of these names; a list of data has many objects of one class."""
-        if (kind, names) not in self._methods:
-            methods = self._methods[kind, names] = {}
-            for name in sorted(names | {"__call__", "__wrapped__"}):
-                of_class = getattr_static(kind, name, None)  # runs no descriptor
-                method = of_class.fget if isinstance(of_class, property) else getattr(of_class, "__func__", of_class)
-                if isinstance(method, FunctionType):
-                    methods[name] = method
-        return self._methods[kind, names]
+    def _visit_attribute(self, of_class: Any, owner: Any, names: frozenset[str], depth: int) -> None:
+        """Visit what a class has under a name: a method or another descriptor, of the owner, or a plain value."""
+        kind = type(of_class)
+        if issubclass(kind, property):
+            of_class = of_class.fget
+        elif issubclass(kind, (cached_property, partialmethod)):
+            of_class = of_class.func
+        elif issubclass(kind, (staticmethod, classmethod)):
+            of_class = of_class.__func__
+        if type(of_class) is FunctionType:
+            self._visit_function(of_class, (owner,), depth)
+        elif type(get := getattr_static(kind, "__get__", None)) is FunctionType:
+            self._visit_function(get, (of_class, owner), depth)
+        elif kind is not MemberDescriptorType:  # a slot, whose value is the object's own
+            self._add((of_class,), names, depth + 1)
+
+    def _attributes_of(self, kind: type, names: frozenset[str]) -> dict[str, Any]:
+        """What a class and its bases have under these names; cached, for a list of data has many objects of a class."""
+        if (kind, names) not in self._of_classes:
+            found = {name: getattr_static(kind, name, None) for name in sorted(names | _IMPLICIT)}  # runs no descriptor
+            self._of_classes[kind, names] = {name: value for name, value in found.items() if value is not None}
+        return self._of_classes[kind, names]
+
+
+def _is_library(definition: Any) -> bool:
+    """True for functions and classes of Python itself, NumPy and PyTorch."""
+    get = type.__getattribute__ if issubclass(type(definition), type) else getattr
+    module = get(definition, "__module__")
+    return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
+
+
+def _contents(value: Any) -> Iterable[Any] | None:
+    """The values of a container, or what a reference stands for; None for other objects."""
+    kind = type(value)
+    if kind is ProxyType or kind is CallableProxyType:
+        return _referent(value)
+    if issubclass(kind, ReferenceType):
+        return (ReferenceType.__call__(value),)
+    if kind is ContextVar:
+        return _value_in_context(value)
+    if kind is MappingProxyType:
+        return islice(value.values(), _PER_CONTAINER)
+    if issubclass(kind, dict):
+        return list(islice(dict.values(value), _PER_CONTAINER))  # a list at once: another thread may add to it
+    for container in (list, tuple, set, frozenset, deque):
+        if issubclass(kind, container):
+            return list(islice(container.__iter__(value), _PER_CONTAINER))
+    return None
 
 
 def _own(value: Any) -> dict[str, Any]:
-    """An object's own attributes, past a ``__getattr__`` or ``__getattribute__`` of its class."""
+    """An object's own attributes, without running a ``__getattr__`` or ``__getattribute__`` of its class."""
+    kind = type(value)
     try:
-        own = object.__getattribute__(value, "__dict__")
+        get = threading.local.__getattribute__ if kind is threading.local else object.__getattribute__
+        own = get(value, "__dict__")
     except Exception:  # it has none, or a property in its place, which may raise anything
-        return {}
-    return own if isinstance(own, dict) else {}
+        own = {}
+    return {**_slots(value, kind), **own} if isinstance(own, dict) else _slots(value, kind)
+
+
+def _slots(value: Any, kind: type) -> dict[str, Any]:
+    """The attributes that lie in ``__slots__``, as far as they are set."""
+    found: dict[str, Any] = {}
+    for base in type.__getattribute__(kind, "__mro__"):
+        members = type.__getattribute__(base, "__dict__")
+        if "__slots__" not in members:
+            continue
+        for name, member in members.items():
+            if type(member) is MemberDescriptorType:
+                try:
+                    found.setdefault(name, member.__get__(value, kind))
+                except AttributeError:  # not set
+                    continue
+    return found
 
 
 def _named(values: dict[str, Any], names: frozenset[str]) -> list[Any]:
@@ -153,8 +234,8 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _contents(function: FunctionType) -> Iterator[Any]:
-    """What the closure holds; a cell may be empty yet."""
+def _closure(function: FunctionType) -> Iterator[Any]:
+    """The values of a function's closure; a cell may still be empty."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
@@ -163,8 +244,16 @@ def _contents(function: FunctionType) -> Iterator[Any]:
 
 
 def _referent(proxy: Any) -> tuple[Any, ...]:
-    """What a weak proxy stands for, if it is still there."""
+    """The object that a weak proxy stands for, if it still exists."""
     try:
         return (proxy.__init__.__self__,)
     except ReferenceError:
+        return ()
+
+
+def _value_in_context(variable: ContextVar[Any]) -> tuple[Any, ...]:
+    """The value of a context variable, if it has one here."""
+    try:
+        return (variable.get(),)
+    except LookupError:
         return ()

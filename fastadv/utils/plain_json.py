@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 T = TypeVar("T")
 
 
-def parsed(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
@@ -24,7 +24,7 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def built(kind: type[T], values: Any, path: str = "") -> T:
+def build_dataclass(kind: type[T], values: Any, path: str = "") -> T:
     """The dataclass with these fields, and the dataclasses in it; those that have a default may be missing.
 
     Args:
@@ -50,7 +50,7 @@ def built(kind: type[T], values: Any, path: str = "") -> T:
 
 def _field(value: Any, hint: Any, name: str) -> Any:
     if is_dataclass(hint):
-        return built(hint, value, f"{name}.")  # type: ignore[arg-type]
+        return build_dataclass(hint, value, f"{name}.")  # type: ignore[arg-type]
     if not _fits(value, hint):
         raise ValueError(f"{name} cannot be {_short(value)}")
     return value

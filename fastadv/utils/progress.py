@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from fastadv.utils.optional_deps import require
-from fastadv.utils.text import hours
+from fastadv.utils.text import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -38,7 +38,7 @@ def progress_bar(*, shown: bool = True, counts: bool = True) -> Progress:
 
 
 class Work:
-    """Work that is shown while it is done; see :func:`work_shown`.
+    """Work that is shown while it is done; see :func:`show_progress`.
 
     Args:
         bar: that shows it; if disabled, lines do.
@@ -71,11 +71,11 @@ class Work:
             self._said = now
             left = (now - self._begun) * (self._total - self._done) / self._done
             share = 100 * self._done / self._total
-            print(f"{share:.0f} % done, {hours(left)} left: {self._what}", file=sys.stderr, flush=True)
+            print(f"{share:.0f} % done, {duration(left)} left: {self._what}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def work_shown(total: float, *, shown: bool = True) -> Iterator[Work]:
+def show_progress(total: float, *, shown: bool = True) -> Iterator[Work]:
     """Within the block, show how far work of this size has come.
 
     Args:

@@ -50,7 +50,7 @@ def exit_code(number: signal.Signals = signal.SIGINT) -> int:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Within the block, this thread gets no SIGINT or SIGTERM, nor do, ever, threads and processes that begin in it.
 
     What is sent to this thread meanwhile comes after the block.
@@ -63,7 +63,7 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def heed_parent_alone() -> None:
+def obey_parent_only() -> None:
     """Let this process, one of :mod:`multiprocessing`'s, end by a SIGTERM or SIGINT of its parent, or with it.
 
     torchrun and terminals send their signals to all processes of a command at once. The parent decides what follows: it

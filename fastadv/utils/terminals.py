@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
-def any_character() -> Iterator[None]:
+def escape_unencodable() -> Iterator[None]:
     """Within the block, what a stream's encoding does not have is written as an escape: ``\\u03b5`` for an epsilon.
 
     Otherwise a name or a sign would end a command when its work is done and is about to be shown.

@@ -36,7 +36,7 @@ def few(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def hours(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """As people say it: 40 s, 12 min, 1.5 h, 3 d."""
     for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 72)):
         if seconds < most * size:
@@ -44,7 +44,7 @@ def hours(seconds: float) -> str:
     return f"{seconds / 86400:,.0f} d"
 
 
-def readable(text: str) -> str:
+def as_utf8(text: str) -> str:
     """A word of the command line, or a file's name, that can be written to any file: its bytes read as UTF-8.
 
     Where the locale does not know a byte, Python has a surrogate in its place, which no encoding takes. What is not

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastadv.attacks.engine.cuda_graph_recorder import noting_waits, refusing_waits
+from fastadv.attacks.engine.cuda_graph_recorder import collect_waits, refuse_waits
 
 
 class Tape(TorchDispatchMode):
@@ -52,11 +52,11 @@ class TapeRecorder:
         self.tapes: list[Tape] = []
 
     def rehearse(self, work: Callable[[], None]) -> None:
-        with refusing_waits(torch.device("cpu")):
+        with refuse_waits(torch.device("cpu")):
             work()
 
     def watch(self, work: Callable[[], None]) -> str | None:
-        with noting_waits(torch.device("cpu")) as reasons:
+        with collect_waits(torch.device("cpu")) as reasons:
             work()
         return next(iter(reasons), None)
 

@@ -336,12 +336,12 @@ ON_THE_DEVICE: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize(("work", "reason"), ON_THE_DEVICE.values(), ids=ON_THE_DEVICE)
 def test_what_waits_for_a_device(work: Callable[[], object], reason: str) -> None:
     """A device that computes nothing stands for one that is waited for."""
-    with pytest.raises(cuda_graph_recorder.NotCapturable, match=reason), cuda_graph_recorder.refusing_waits(META):
+    with pytest.raises(cuda_graph_recorder.NotCapturable, match=reason), cuda_graph_recorder.refuse_waits(META):
         work()
 
 
 def test_what_the_host_reads_of_its_own_waits_for_nothing() -> None:
-    with cuda_graph_recorder.refusing_waits(META):
+    with cuda_graph_recorder.refuse_waits(META):
         assert torch.tensor(3).item() == 3 and torch.arange(3).tolist() == [0, 1, 2]
         assert torch.ones(3)[torch.tensor([True, False, True])].sum() == 2
 

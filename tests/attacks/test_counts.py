@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.operators import Operators
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.attacks.engine.bn_folding import FoldedModel
-from fastadv.attacks.engine.cuda_graph_recorder import refusing_waits
+from fastadv.attacks.engine.cuda_graph_recorder import refuse_waits
 from fastadv.pixels import range_watch
 from tests.attacks.models import ConvNet, batch
 
@@ -194,7 +194,7 @@ def test_nothing_leaves_the_device(name: str) -> None:
     model = ConvNet().eval().to(META)
     images, labels = (tensor.to(META) for tensor in batch(6))
     attack = attacks.create(name, model, eps=4, space=UNIT, seed=1, validate="never")
-    with refusing_waits(META):
+    with refuse_waits(META):
         assert attack(images, labels).shape == images.shape
 
 

@@ -140,3 +140,38 @@ def test_a_grey_level_is_that_of_the_space() -> None:
         attacks.create("pgd", ConvNet(), eps=0.03, alpha=0.01, space=PixelSpace(0.0, 1.0, 0.0, 1.0))
     with pytest.warns(UserWarning, match=r"pixel values of \[0, 1\]"):
         attacks.create("pgd", ConvNet(), eps=0.003, space=PixelSpace(0.0, 1.0, 0.0, 1.0))
+
+
+@WAYS_OF_GIVING_EPS
+@pytest.mark.parametrize(
+    "eps", [255.5, 8 * 255, torch.tensor(256.0), torch.full((6,), 300.0), TruncatedNormalEps(upper=256)]
+)
+def test_eps_above_the_whole_range_is_refused(give: Callable[[Any], Any], eps: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"eps must be at most 255, the whole pixel range \[0, 255\] of PixelSpace.unit"
+    ):
+        attack = give(eps)
+        if isinstance(attack, attacks.Attack):
+            images, labels = batch()
+            attack(images, attack.true_labels(labels))  # the values of a tensor are looked at with the images
+
+
+def test_the_whole_range_is_that_of_the_space() -> None:
+    pixels_in_0_1 = PixelSpace(0.0, 1.0, 0.0, 1.0)
+    assert attacks.create("pgd", ConvNet(), eps=1, space=pixels_in_0_1).eps == 1
+    with pytest.raises(ValueError, match=r"eps must be at most 1, the whole pixel range \[0, 1\] of .*, got 8"):
+        attacks.create("pgd", ConvNet(), eps=8, space=pixels_in_0_1)
+    with pytest.raises(ValueError, match=r"eps must be at most 255, .* got 2040"):
+        attacks.create("fgsm", ConvNet()).at_each(*batch(), eps=[8, 2040])
+
+
+def test_an_l2_norm_may_be_larger_than_a_pixels_range() -> None:
+    images, labels = batch()
+    attacks.create("fast_grad_l2", ConvNet(), eps=1000)(images, labels, eps=torch.full((6,), 500.0))
+
+
+@pytest.mark.parametrize("text", ["8/255", " 8 / 255 "])
+@pytest.mark.parametrize("option", ["eps", "alpha"])
+def test_a_fraction_as_text_is_explained(option: str, text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^{option} must .*: sizes are in pixel .* scale is 8 here$"):
+        attacks.create("pgd", ConvNet(), **{option: text})

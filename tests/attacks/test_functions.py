@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 import weakref
+from collections import UserDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial, wraps
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property, partial, partialmethod, wraps
 from threading import Thread
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -47,6 +52,99 @@ class Runs:
         return NET(images)
 
 
+class Slots:
+    __slots__ = ("net",)
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+class PrivateSlot(Slots):
+    __slots__ = ("__own", "unset")
+
+    def __init__(self, net: nn.Module) -> None:
+        self.__own = net
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.__own(images)
+
+
+@dataclass(slots=True)
+class Record:
+    net: nn.Module
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+class Pair(NamedTuple):
+    net: nn.Module
+    scale: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.scale * self.net(images)
+
+
+class OfItsClass:
+    net = NET
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    @classmethod
+    def logits(cls, images: Tensor) -> Tensor:
+        return cls.net(images)
+
+
+class Stores:
+    """Hands its network out in each way that a class can."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._net = net
+
+    @cached_property
+    def cached(self) -> nn.Module:
+        return self._net
+
+    def run(self, times: int, images: Tensor) -> Tensor:
+        return times * self._net(images)
+
+    once = partialmethod(run, 1)
+
+    def __getitem__(self, place: int) -> nn.Module:
+        return self._net
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._net, name)
+
+
+class Delegate:
+    def __get__(self, owner: Any, kind: type) -> nn.Module:
+        return owner.hidden  # type: ignore[no-any-return]
+
+
+class Delegates:
+    net = Delegate()
+
+    def __init__(self, net: nn.Module) -> None:
+        self.hidden = net
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+def in_a_thread_local(net: nn.Module) -> threading.local:
+    local = threading.local()
+    local.net = net
+    return local
+
+
 def decorated(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     @wraps(function)
     def wrapper(*given: Any) -> Tensor:
@@ -68,7 +166,9 @@ def with_default(images: Tensor, *, net: nn.Module = NET) -> Tensor:
 
 
 def closures(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
-    runs, nets = Runs(net), {"a": (net, net)}
+    runs, nets, slots, stores = Runs(net), {"a": (net, net)}, Slots(net), Stores(net)
+    a_set, a_deque, a_view, a_user_dict = {net}, deque([net]), MappingProxyType({"a": net}), UserDict(a=net)
+    reference, context, local = weakref.ref(net), ContextVar("net", default=net), in_a_thread_local(net)
     return {
         "closure": lambda images: net(images),
         "functional": lambda images: torch.func.functional_call(net, dict(net.named_parameters()), images),
@@ -85,6 +185,28 @@ def closures(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
         "part of the module": lambda images: net.head(net.features(images).flatten(1)),
         "unbound method": partial(ConvNet.forward, net),
         "weak proxy": partial(lambda net, images: net(images), weakref.proxy(net)),
+        "slots": slots,
+        "partial of slots": partial(slots),
+        "method of slots": slots.logits,
+        "partial of a method of slots": partial(slots.logits),
+        "unbound method of slots": partial(Slots.logits, slots),
+        "keyword of a partial": partial(lambda images, one: one.logits(images), one=slots),
+        "slots of slots": partial(Slots(slots).logits),
+        "private slot": PrivateSlot(net),
+        "data class with slots": Record(net),
+        "named tuple": Pair(net, 1.0),
+        "cached property": lambda images: stores.cached(images),
+        "partial method": lambda images: stores.once(images),
+        "subscript": lambda images: stores[0](images),
+        "delegated attribute": lambda images: stores.forward(images),
+        "descriptor": Delegates(net),
+        "set": lambda images: next(iter(a_set))(images),
+        "deque": lambda images: a_deque[0](images),
+        "view of a dictionary": lambda images: a_view["a"](images),
+        "user dictionary": lambda images: a_user_dict["a"](images),
+        "weak reference": lambda images: reference()(images),  # type: ignore[misc]
+        "context variable": lambda images: context.get()(images),
+        "thread-local": lambda images: local.net(images),
     }
 
 
@@ -93,6 +215,10 @@ CALLABLES = {
     "global": of_a_global,
     "helper": by_a_helper,
     "default value": with_default,
+    "attribute of a class": OfItsClass(),
+    "class method": OfItsClass.logits,
+    "class": lambda images: OfItsClass.net(images),
+    "static method of a class": lambda images: Runs.of_a_global(images),
     "global container": lambda images: BY_NAME["the network"](images),
 }
 
@@ -107,10 +233,13 @@ def test_a_function_stands_for_the_module_behind_it(function: Callable[[Tensor],
     test_isolation.assert_untouched(NET, before)
 
 
-@pytest.mark.parametrize("attack", [{}, {"attack": "fgsm", "eps": 4}])
-def test_evaluation_by_a_function_is_that_of_its_module(attack: dict[str, Any]) -> None:
+@pytest.mark.parametrize("attack", [{}, {"attack": "fgsm", "eps": 4}], ids=["clean", "fgsm"])
+@pytest.mark.parametrize(
+    "model", [lambda x: NET(x), Slots(NET), Slots(NET).logits], ids=["function", "slots", "method"]
+)
+def test_evaluation_by_a_function_is_that_of_its_module(model: Any, attack: dict[str, Any]) -> None:
     before = test_isolation.everything(NET)
-    counts = [evaluate(model, [batch(64)], space=PixelSpace.unit(), **attack) for model in (NET, lambda x: NET(x))]
+    counts = [evaluate(each, [batch(64)], space=PixelSpace.unit(), **attack) for each in (NET, model)]
     assert counts[0] == counts[1] and torch.equal(counts[0].correct, counts[1].correct)
     test_isolation.assert_untouched(NET, before)
 

@@ -67,7 +67,7 @@ def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype)
         ({"eps": "16"}, TypeError, "eps must be a number.*got str"),
         ({"eps": [8, 16]}, TypeError, "eps must be a number.*got list"),
         ({"alpha": -1}, ValueError, "alpha must be zero or more.*got -1"),
-        ({"alpha": "1"}, ValueError, "alpha must be zero or more.*got 1"),
+        ({"alpha": "1"}, ValueError, "alpha must be zero or more.*got '1'"),
         ({"eps": True}, TypeError, "eps must be a number.*got bool"),
         ({"alpha": torch.ones(6)}, ValueError, r"alpha must be zero or more.*got a tensor \[6\]"),
         ({"alpha": NAN}, ValueError, "alpha must be zero or more.*got nan"),
@@ -122,15 +122,35 @@ def test_steps_of_no_length_stand_still(name: str) -> None:
         (IMAGES[:, :1], LABELS, {"space": PixelSpace.imagenet()}, ValueError, "3 channels"),
         (IMAGES, None, {}, ValueError, r"fgsm uses the true label: call it with labels \[N\]"),
         (IMAGES[:0], None, {}, ValueError, "fgsm uses the true label"),
-        (IMAGES, LABELS.float(), {}, TypeError, "labels must be a tensor of class indices, got torch.float32"),
-        (IMAGES, LABELS > 2, {}, TypeError, "labels must be a tensor of class indices, got torch.bool"),
-        (IMAGES, LABELS.tolist(), {}, TypeError, "labels must be a tensor of class indices, got list"),
+        (IMAGES, LABELS.float(), {}, TypeError, r"of class indices, got torch.float32 \[6\]: pass labels.long\(\)$"),
+        (IMAGES, LABELS + 0.5, {}, TypeError, r"got torch.float32 \[6\], and not all of its values are whole numbers$"),
+        (IMAGES, LABELS.float()[:, None], {}, TypeError, r"\[6, 1\]: pass labels.long\(\).squeeze\(1\)$"),
+        (IMAGES, torch.rand(6, 5), {}, TypeError, r"\[6, 5\]: pass one class per image, labels.argmax\(dim=1\)$"),
+        (IMAGES, torch.eye(6), {}, TypeError, r"\[6, 6\]: pass one class per image, labels.argmax\(dim=1\)$"),
+        (IMAGES, torch.eye(6) > 0, {}, TypeError, r"pass one class per image, labels.long\(\).argmax\(dim=1\)$"),
+        (IMAGES, LABELS > 2, {}, TypeError, r"of class indices, got torch.bool \[6\]: pass labels.long\(\)$"),
+        (IMAGES, LABELS.to(torch.complex64), {}, TypeError, r"of class indices, got torch.complex64 \[6\]$"),
+        (IMAGES, LABELS.tolist(), {}, TypeError, r"of class indices, got list: pass torch.tensor\(labels\)$"),
+        (IMAGES, LABELS.numpy(), {}, TypeError, r"of class indices, got ndarray: pass torch.from_numpy\(labels\)$"),
         (IMAGES, LABELS[:-1], {}, ValueError, r"labels must have shape \[6\], got \[5\]"),
         (IMAGES, LABELS[:, None], {}, ValueError, r"must have shape \[6\], got \[6, 1\]; pass labels.squeeze\(1\)"),
         (IMAGES, torch.eye(6).long(), {}, ValueError, r"got \[6, 6\]; pass labels.argmax\(dim=1\), of one-hot rows"),
         (IMAGES.double(), LABELS, {}, ValueError, r"fgsm: .* are torch.float64 and its weights torch.float32, .*\(\S"),
-        (IMAGES, LABELS + CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
-        (IMAGES, LABELS - CLASSES, {}, ValueError, r"labels must be in \[0, 5\)"),
+        (
+            IMAGES,
+            LABELS + CLASSES,
+            {},
+            ValueError,
+            r"^fgsm: labels must be in \[0, 5\), the model's 5 classes, got \d$",
+        ),
+        (IMAGES, LABELS + CLASSES, {"validate": "never"}, ValueError, r"^fgsm: labels must be in \[0, 5\)"),
+        (
+            IMAGES,
+            LABELS - CLASSES,
+            {},
+            ValueError,
+            r"^fgsm: labels must be in \[0, 5\), the model's 5 classes, got -\d$",
+        ),
         (IMAGES, LABELS, {"eps": torch.ones(5)}, ValueError, r"eps per example must have shape \[6\], got \[5\]"),
         (IMAGES, LABELS, {"eps": torch.ones(6, 1)}, ValueError, r"must have shape \[6\], got \[6, 1\]"),
         (IMAGES, LABELS, {"eps": -torch.ones(6)}, ValueError, r"eps.*got \[-1"),
@@ -165,6 +185,17 @@ def test_random_start_is_true_or_false() -> None:
     """As a string, "false" would be true."""
     with pytest.raises(ValueError, match="random_start must be true or false, got 'false'"):
         attacks.create("pgd", ConvNet(), random_start="false")
+
+
+@pytest.mark.parametrize("options", [{}, {"compile": True}, {"fold_bn": True}], ids=["plain", "compile", "fold_bn"])
+def test_labels_out_of_range_in_a_later_batch(options: dict[str, Any], used: Any) -> None:
+    attack = attacks.create("iter_basic", ConvNet(), eps=4, **options)
+    for _ in range(2):
+        attack(IMAGES, LABELS)
+    with pytest.raises(ValueError, match=r"^iter_basic: labels must be in \[0, 5\), the model's 5 classes, got \d$"):
+        attack(IMAGES, LABELS + CLASSES)
+    with pytest.raises(ValueError, match=r"^iter_basic: labels must be in \[0, 5\), the model's 5 classes, got \d$"):
+        list(attack.at_each(IMAGES, LABELS + CLASSES, eps=[4]))
 
 
 def test_another_failure_of_the_model_is_its_own() -> None:

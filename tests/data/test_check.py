@@ -25,7 +25,7 @@ from fastadv.data.sources.folder import ImageFolder
 from fastadv.data.sources.manifest import FILE
 from fastadv.pixels import PixelSpace
 from fastadv.utils import slow_work
-from fastadv.utils.log import remarks_shown
+from fastadv.utils.log import log_to_stderr
 from tests.data.pictures import damaged, real_world, write_data_set, write_folder
 
 BAD = ("train/class0/001.JPEG", "train/class1/002.JPEG", "val/class1/000.JPEG")
@@ -152,7 +152,7 @@ def test_a_scan_that_takes_long_says_what_it_does(
     with caplog.at_level(logging.INFO, "fastadv"):
         data.scan(root)
     assert caplog.messages == said and capsys.readouterr().err == ""  # a program that uses the library prints itself
-    with remarks_shown():
+    with log_to_stderr():
         data.scan(root)
     assert capsys.readouterr().err.splitlines() == said
 

@@ -44,6 +44,14 @@ def test_every_public_name_has_a_docstring(module: str) -> None:
     assert not [part for name, thing in public(module).items() for part in undocumented(name, thing)]
 
 
+@pytest.mark.parametrize("module", [*MODULES, "fastadv.pixels", "fastadv.reference"])
+def test_completion_shows_public_names_alone(module: str) -> None:
+    found = importlib.import_module(module)
+    modules = {name.partition(".")[2] for name in (*MODULES, "fastadv.reference")} - {""}
+    assert set(dir(found)) == {*found.__all__, *(modules if module == "fastadv" else ())}
+    assert all(hasattr(found, name) for name in dir(found))
+
+
 def test_a_name_without_a_docstring_would_be_found() -> None:
     class Silent:
         def method(self) -> None: ...

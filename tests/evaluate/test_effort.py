@@ -25,7 +25,7 @@ from fastadv.evaluate import (
 )
 from fastadv.evaluate.effort import generation_passes
 from fastadv.utils import progress
-from fastadv.utils.progress import work_shown
+from fastadv.utils.progress import show_progress
 
 SUBJECTS = [Subject(name, nn.Sequential(nn.Flatten(), nn.Linear(4, 6)), PixelSpace.unit()) for name in ("one", "other")]
 IMAGES = ImageSet(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.arange(10) % 6, tuple("abcdef"))
@@ -87,7 +87,7 @@ def test_the_bar_ends_at_its_end(what: str, tmp_path: Path, monkeypatch: pytest.
         seen.append(Shown(total))
         return seen[-1]
 
-    monkeypatch.setattr("fastadv.evaluate.measuring.work_shown", shown)
+    monkeypatch.setattr("fastadv.evaluate.measuring.show_progress", shown)
     for eps in ([16.0], [16.0, 4.0]):
         given = Sweep(dataset="x", images=IMAGES, attacks=["iter_basic", "step_ll"], eps=eps, batch_size=4)
         if what == "sweep":
@@ -106,7 +106,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
 ) -> None:
     clock = itertools.count(0, 10)  # seconds, at each look
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
-    with work_shown(10) as work:
+    with show_progress(10) as work:
         work.begin("m: pgd eps = 8")
         for _ in range(10):
             work.advance(1)
@@ -119,6 +119,6 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
 
 def test_another_process_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SELDOM_S", 0.0)
-    with work_shown(10, shown=False) as work:
+    with show_progress(10, shown=False) as work:
         work.advance(1)
     assert capsys.readouterr().err == ""

@@ -20,7 +20,7 @@ from fastadv.cli.image_options import one_way, say
 from fastadv.cli.model_specs import load_subjects, parse_space
 from fastadv.evaluate import read_records
 from fastadv.evaluate.records import Record
-from fastadv.models.known_input import WAYS, KnownInput, known_input
+from fastadv.models.known_input import DATA_OPTIONS, KnownInput, known_input
 from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set
@@ -64,11 +64,11 @@ SMALL_18 = {"model": "resnet18", **SMALL}
 )  # fmt: skip
 def test_what_is_known(network: str, args: Any, expected: tuple[Any, ...]) -> None:
     found = known(network, args)
-    ways = (found.size, found.central, found.keep_aspect, found.interpolation)
-    assert ways == pytest.approx(expected[:4], abs=1e-12)
+    data_options = (found.size, found.central, found.keep_aspect, found.interpolation)
+    assert data_options == pytest.approx(expected[:4], abs=1e-12)
     space = expected[4]
     assert found.space == (getattr(PixelSpace, space)() if isinstance(space, str) else space)
-    assert ("lanczos" in found.unlike) == ("lanczos" in str(args))
+    assert ("lanczos" in found.unsupported) == ("lanczos" in str(args))
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_what_else_may_not_be_as_in_training(tmp_path: Path, caplog: pytest.LogC
 
 V3 = "torchvision/inception_v3"
 THREE_EQUAL = parse_space("0.5,0.5,0.5/0.5,0.5,0.5")
-BY_SCRIPT = KnownInput(whence="the script", space=PixelSpace.imagenet())
-LANCZOS = KnownInput(whence="the script", unlike="interpolation 'lanczos'")
+BY_SCRIPT = KnownInput(source="the script", space=PixelSpace.imagenet())
+LANCZOS = KnownInput(source="the script", unsupported="interpolation 'lanczos'")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photograp
 
 RUN = DataConfig(name="imagenet")
 OTHERWISE = KnownInput(size=RUN.size, central=0.9, keep_aspect=True, interpolation="bicubic")
-RUN_WAYS = {way: getattr(RUN, way) for way in WAYS}
+RUN_WAYS = {way: getattr(RUN, way) for way in DATA_OPTIONS}
 FOR_FILES = "--no-keep-aspect is for models from files alone: run is shown images with data.keep_aspect True"
 
 

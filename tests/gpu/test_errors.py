@@ -48,6 +48,16 @@ def test_tensors_on_two_gpus() -> None:
         ops.sign_step_(adv, adv, grad, 1.0, 8.0)
 
 
+@pytest.mark.parametrize("name", ["fgsm", "iter_basic"])
+def test_labels_out_of_range_in_the_first_batch_of_an_attack(name: str) -> None:
+    images, labels = (tensor.to(DEVICE) for tensor in batch(4))
+    attack = attacks.create(name, ConvNet().to(DEVICE), eps=8, space=PixelSpace.unit())
+    for wrong in (labels + 5, labels - 5):
+        with pytest.raises(ValueError, match=rf"^{name}: labels must be in \[0, 5\), the model's 5 classes, got -?\d$"):
+            attack(images, wrong)
+    attack(images, labels)
+
+
 @needs_streams
 def test_labels_out_of_range_give_nan_in_their_rows() -> None:
     labels = torch.tensor([7, 1], device=DEVICE)

@@ -16,7 +16,7 @@ from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
 from fastadv import PixelSpace, attacks, models
 from fastadv.train import AdversarialTask, TrainConfig
-from fastadv.utils.model_outputs import split_heads
+from fastadv.utils.model_outputs import split_logits
 
 SPACE, RAW = PixelSpace.symmetric(), PixelSpace.raw()
 ONE, TWO, THREE = (torch.full((1, 2), value) for value in (1.0, 2.0, 3.0))
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
     ],
 )
 def test_heads_are_told_apart(output: Any, logits: Tensor, auxiliary: list[Tensor]) -> None:
-    got, others = split_heads(output)
+    got, others = split_logits(output)
     assert got is logits and [id(other) for other in others] == [id(aux) for aux in auxiliary]
 
 
@@ -59,7 +59,7 @@ def test_heads_are_told_apart(output: Any, logits: Tensor, auxiliary: list[Tenso
 )
 def test_other_outputs_are_refused(output: Any) -> None:
     with pytest.raises(TypeError, match=f"logits .N, K., or a named tuple .* got {type(output).__name__}"):
-        split_heads(output)
+        split_logits(output)
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------

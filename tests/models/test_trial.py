@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastadv import models
-from fastadv.models.check_input import check_takes
+from fastadv.models.check_input import check_accepts
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from fastadv.models.check_input import check_takes
 def test_images_that_do_not_fit(name: str, shape: tuple[int, ...], said: str, training: bool) -> None:
     model = models.create(name, num_classes=10, in_channels=shape[0]).train(training)
     with pytest.raises(ValueError, match=r"images \[C, H, W\] = \[3, .* do not fit: .*" + said) as error:
-        check_takes(model, shape)
+        check_accepts(model, shape)
     assert "\n" not in str(error.value)
 
 
@@ -43,7 +43,7 @@ def test_what_fits_leaves_no_trace(
     model = models.create(name, num_classes=10, in_channels=shape[0], **options).train(training)
     before = {entry: tensor.clone() for entry, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_takes(model, shape)
+    check_accepts(model, shape)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[entry]) for entry, tensor in model.state_dict().items())
     assert all(module.training == training for module in model.modules())
@@ -53,6 +53,6 @@ def test_what_fits_leaves_no_trace(
 def test_one_image_where_minibatches_have_one() -> None:
     """BatchNorm of a single value has no statistics: that is the first iteration's mistake, and found by m alone."""
     model = models.create("timm/resnet18", num_classes=10, in_channels=1)
-    check_takes(model, (1, 8, 8))
+    check_accepts(model, (1, 8, 8))
     with pytest.raises(ValueError, match="do not fit: Expected more than 1 value per channel when training"):
-        check_takes(model, (1, 8, 8), count=1)
+        check_accepts(model, (1, 8, 8), count=1)

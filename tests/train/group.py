@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from fastadv.cli import main
-from fastadv.distributed import Processes, joined
+from fastadv.distributed import Processes, process_group
 
 _SECONDS = 500
 
@@ -105,7 +105,7 @@ def _member(rank: int, world_size: int, port: int, sender: Connection, call: byt
     torch.set_num_threads(1)
     try:
         function, arguments = pickle.loads(call)
-        with joined() as processes:
+        with process_group() as processes:
             assert processes == Processes(rank=rank, world_size=world_size, local_rank=rank)
             answer = function(processes, *arguments)
     except Exception as error:

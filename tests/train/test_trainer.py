@@ -183,7 +183,7 @@ def test_the_trial_of_the_network_changes_no_bit_of_the_run(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_trainer(config, tmp_path / "tried").fit()
-    monkeypatch.setattr("fastadv.train.parts.check_takes", lambda *_, **__: None)
+    monkeypatch.setattr("fastadv.train.parts.check_accepts", lambda *_, **__: None)
     create_trainer(config, tmp_path / "untried").fit()
     assert_same_run(tmp_path / "tried", tmp_path / "untried")
 
@@ -213,7 +213,7 @@ def test_a_space_that_inception_v3_is_not_made_for_warns(
         assert caught == []
         create_small = models.create
         monkeypatch.setattr(models, "create", lambda _, **options: create_small("small_cnn", **options))
-        monkeypatch.setattr("fastadv.train.parts.check_takes", lambda *_, **__: None)
+        monkeypatch.setattr("fastadv.train.parts.check_accepts", lambda *_, **__: None)
         create_trainer(config, tmp_path)
     assert [str(warning.message) for warning in caught] == expected
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fastadv.attacks.engine.bn_folding import FoldedModel, NotFoldable
 from fastadv.attacks.engine.forward import Forward
-from fastadv.utils.input_hints import explaining
-from fastadv.utils.log import remarks
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.input_hints import explain_model_errors
+from fastadv.utils.log import logger
+from fastadv.utils.stacklevel import user_stacklevel
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class FoldingCache:
     def log_left_out(self, user: str, reason: str) -> None:
         """Remark once why fast=True folds nothing."""
         if not self._left_out:
-            remarks.info("%s: fast=True leaves fold_bn out: %s", user, reason)
+            logger.info("%s: fast=True leaves fold_bn out: %s", user, reason)
             self._left_out = True
 
     def _find(self, forward: Forward, images: Tensor) -> FoldedModel | None:
@@ -67,7 +67,7 @@ class FoldingCache:
         if dtype not in self._found or (folded is not None and not folded.fits(model)):
 
             def outputs(x: Tensor) -> Any:  # [N, C, ...]
-                with explaining(model, x, user=user):
+                with explain_model_errors(model, x, user=user):
                     return forward(x)
 
             try:
@@ -79,7 +79,7 @@ class FoldingCache:
 
     def _give_up(self, user: str, dtype: torch.dtype | None, reason: str) -> None:
         if dtype not in self._found or self._found[dtype] is not None:
-            warnings.warn(f"{user} runs without fold_bn=True: {reason}", stacklevel=caller_level())
+            warnings.warn(f"{user} runs without fold_bn=True: {reason}", stacklevel=user_stacklevel())
         self._found[dtype] = None
 
 

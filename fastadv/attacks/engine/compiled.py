@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from fastadv.attacks.engine.cost import Cost
 from fastadv.attacks.engine.forward import Forward
-from fastadv.utils.compile_errors import is_refusal, reason_of
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.compile_errors import compile_error_reason, is_compile_error
+from fastadv.utils.stacklevel import user_stacklevel
 
 
 class CompiledGradient:
@@ -52,15 +52,15 @@ class CompiledGradient:
             result: tuple[Tensor, Tensor] = self._function(forward, cost, images, labels, seed, offset)
             return result
         except Exception as error:
-            if not is_refusal(error):
+            if not is_compile_error(error):
                 raise
-            self._reason = reason_of(error)
+            self._reason = compile_error_reason(error)
             return None
 
     def eager_worked(self, user: str) -> None:
         """If what was just computed could not be compiled, the compiler is to blame: give up, and warn."""
         if self._reason is not None:
-            warnings.warn(f"{user} runs without compile=True: {self._reason}", stacklevel=caller_level())
+            warnings.warn(f"{user} runs without compile=True: {self._reason}", stacklevel=user_stacklevel())
             self._failed, self._reason = True, None
 
 

@@ -62,11 +62,11 @@ class CudaRecorder:
         self._used = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def rehearse(self, work: Work) -> None:
-        with self._on_own_stream(), refusing_waits(self._device):
+        with self._on_own_stream(), refuse_waits(self._device):
             work()
 
     def watch(self, work: Work) -> str | None:
-        with self._on_own_stream(), noting_waits(self._device) as reasons:
+        with self._on_own_stream(), collect_waits(self._device) as reasons:
             work()
         return next(iter(reasons), None)
 
@@ -128,7 +128,7 @@ def _forget_workspaces() -> None:
 
 
 @contextmanager
-def refusing_waits(device: torch.device) -> Iterator[None]:
+def refuse_waits(device: torch.device) -> Iterator[None]:
     """Within the block, an operator that the host would have to wait for ``device`` for raises :class:`NotCapturable`.
 
     It is better found out before recording begins. What PyTorch's operators do not show of themselves, such as an
@@ -143,8 +143,8 @@ def refusing_waits(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def noting_waits(device: torch.device) -> Iterator[list[str]]:
-    """Within the block, what :func:`refusing_waits` would raise is added to the list that it is given."""
+def collect_waits(device: torch.device) -> Iterator[list[str]]:
+    """Within the block, what :func:`refuse_waits` would raise is added to the list that it is given."""
     reasons: list[str] = []
     with _Watching(device, reasons.append):  # type: ignore[no-untyped-call]
         yield reasons

@@ -15,9 +15,9 @@ from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.steps import Steps
 from fastadv.utils import devices
-from fastadv.utils.log import remarks
+from fastadv.utils.log import logger
 from fastadv.utils.recorded_number import RecordedNumber
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 _MOST_SHAPES = 4  # each keeps the memory of an iteration
 _MOST_CAPTURES = 3  # of one shape, each used a few times only: weights that keep moving are not worth following
@@ -95,7 +95,7 @@ class CapturedIterations:
             self._warn(user, reason)
         elif reason not in self._reasons:
             self._reasons.add(reason)
-            remarks.info("%s: fast=True leaves capture out: %s", user, reason)
+            logger.info("%s: fast=True leaves capture out: %s", user, reason)
 
     def _used(self, user: str, fixed: Hashable, device: torch.device) -> _Shape:
         """The shape, known from now on; the one that was used longest ago makes room for it."""
@@ -115,7 +115,7 @@ class CapturedIterations:
     def _warn(self, user: str, reason: str) -> None:
         if reason not in self._reasons:
             self._reasons.add(reason)
-            warnings.warn(f"{user} runs without capture=True: {reason}", stacklevel=caller_level())
+            warnings.warn(f"{user} runs without capture=True: {reason}", stacklevel=user_stacklevel())
 
 
 class CapturedIteration:

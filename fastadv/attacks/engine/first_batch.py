@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
-from fastadv.utils.stacklevel import caller_level
+from fastadv.attacks.engine.zero_gradients import warn_of_zero_gradients, without_gradient
+from fastadv.utils.input_hints import labels_refusal
+from fastadv.utils.stacklevel import user_stacklevel
 
 
 @dataclass
@@ -17,12 +18,23 @@ class FirstBatch:
     """Warns once of a model whose outputs or gradients make it look robust. To look is to wait for the device.
 
     Attributes:
-        passed: whether a batch has been looked at, to the end of its first step.
-        warned: whether there was a warning.
+        passed: true once the first step on a batch is complete.
+        warned: true if there was a warning.
     """
 
     passed: bool = False
     warned: bool = False
+
+    def look_at_labels(self, user: str, labels: Tensor, classes: int) -> None:
+        """Refuse labels [N] that the model has no class for. On a CPU the operators do, in every batch.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        if labels.device.type != "cpu" and len(labels):
+            least, most = (int(end) for end in labels.aminmax())
+            if least < 0 or most >= classes:
+                raise ValueError(labels_refusal(user, classes, most if most >= classes else least))
 
     def look_at_logits(self, user: str, logits: Tensor) -> None:
         """Warn of logits [N, K] with which an attack runs, and does little."""
@@ -32,7 +44,7 @@ class FirstBatch:
     def look_at_gradient(self, user: str, grad: Tensor) -> None:
         """Warn of a gradient [N, C, ...] that is zero or not finite for some images."""
         if not self.warned:
-            self.warned = warn_without_gradient(user, int(without_gradient(grad)), len(grad))
+            self.warned = warn_of_zero_gradients(user, int(without_gradient(grad)), len(grad))
 
 
 def _warn_of_logits(user: str, logits: Tensor) -> bool:  # [N, K]
@@ -44,6 +56,6 @@ def _warn_of_logits(user: str, logits: Tensor) -> bool:  # [N, K]
     else:
         return False
     warnings.warn(
-        f"{user}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=caller_level()
+        f"{user}: the model's outputs [{len(logits)}, {logits.shape[1]}] {problem}", stacklevel=user_stacklevel()
     )
     return True

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastadv.utils.model_outputs import check_classes, split_heads
+from fastadv.utils.model_outputs import check_classes, split_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Forward:
             output = self.model(images)
             check_classes(output, user=self.user)
             return output, []
-        logits, auxiliary = split_heads(self.model.forward_with_aux(images))  # type: ignore[attr-defined]
+        logits, auxiliary = split_logits(self.model.forward_with_aux(images))  # type: ignore[attr-defined]
         if not auxiliary:
             raise ValueError(f"{self.user}: aux_weight is positive, but forward_with_aux gave no auxiliary logits")
         return logits, auxiliary

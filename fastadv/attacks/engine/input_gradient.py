@@ -19,7 +19,12 @@ from fastadv.attacks.engine.cost import Cost
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.training_mode import TrainingWatch
-from fastadv.utils.input_hints import batch_hint, explaining, explaining_gradient
+from fastadv.utils.input_hints import (
+    batch_dim_hint,
+    explain_gradient_errors,
+    explain_label_errors,
+    explain_model_errors,
+)
 from fastadv.utils.model_outputs import logits_hint
 from fastadv.utils.module_modes import isolated
 
@@ -110,7 +115,8 @@ class InputGradient:
             ValueError: outputs that are no differentiable logits [N, K], or do not depend on the images.
         """
         looks = self.looks
-        target, grad = self._gradient(self.cost, images, labels, seed, offset)
+        with explain_label_errors(self.user):
+            target, grad = self._gradient(self.cost, images, labels, seed, offset)
         if looks and self.first_batch is not None:
             self.first_batch.look_at_gradient(self.user, grad)
             self.first_batch.passed = True
@@ -145,9 +151,11 @@ class InputGradient:
         with training or nullcontext():
             logits, auxiliary = self._outputs(images)
         if self.first_batch is not None and self.looks:
+            if labels is not None and cost.rule == "label":
+                self.first_batch.look_at_labels(self.user, labels, logits.shape[1])
             self.first_batch.look_at_logits(self.user, logits.detach())
         target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
-        with explaining_gradient(self.user):
+        with explain_gradient_errors(self.user):
             (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
         if self._folded is not None:
             self._folded.check_backward()
@@ -160,14 +168,14 @@ class InputGradient:
     def _outputs(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...]."""
         watched = nullcontext() if self._folded is None else self._folded.watched()
-        with watched, torch.enable_grad(), explaining(self.model, images, user=self.user):
+        with watched, torch.enable_grad(), explain_model_errors(self.model, images, user=self.user):
             # The model may write to what it is given, and the step reads the images after it.
             logits, auxiliary = self.forward(images.clone())
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:
             raise ValueError(
                 f"{self.user}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
-                f"{batch_hint(images)}"
+                f"{batch_dim_hint(images)}"
             )
         return logits, auxiliary
 

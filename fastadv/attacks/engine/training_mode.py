@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fastadv.utils.modules_behind import runs_compiled
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 _MOVES = "moves running statistics"
 _DRAWS = "draws random numbers"
@@ -59,7 +59,7 @@ class TrainingWatch:
                 f"modules that were found are in evaluation mode. Unless the randomness is part of the model, the "
                 f"attack does not follow the network that is evaluated: put hidden modules in evaluation mode, and "
                 f"call functions such as dropout with training=False",
-                stacklevel=caller_level(),
+                stacklevel=user_stacklevel(),
             )
 
     def _draws_again(self, logits: Tensor, again: Callable[[], Tensor]) -> bool:

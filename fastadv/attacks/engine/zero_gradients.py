@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 LEAST_SHARE = 0.01  # of the images that makes a warning: fewer change an accuracy by less than its interval
 
@@ -24,7 +24,7 @@ def without_gradient(grad: Tensor) -> Tensor:
     return count
 
 
-def warn_without_gradient(attack: str, count: int, n: int) -> bool:
+def warn_of_zero_gradients(attack: str, count: int, n: int) -> bool:
     """Warn if ``count`` of ``n`` images are too many; returns whether they are."""
     if count < LEAST_SHARE * n or count == 0:
         return False
@@ -33,12 +33,12 @@ def warn_without_gradient(attack: str, count: int, n: int) -> bool:
         f"nothing to them, and the model looks more robust than it is. Does it round, quantize, detach or saturate "
         f"something between the images and the logits? A last layer whose weights are all zero, as at the start of "
         f"fine-tuning, has none either.",
-        stacklevel=caller_level(),
+        stacklevel=user_stacklevel(),
     )
     return True
 
 
-class WithoutGradient:
+class ZeroGradientCount:
     """The counts of an attack's calls, added up where they are, and read once."""
 
     def __init__(self) -> None:

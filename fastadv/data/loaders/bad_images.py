@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from fastadv.data.sources.base import ImageSource
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 
 MOST_IN_A_ROW = 256  # bad images: so many do not break by themselves, and to try each of a million takes hours
 
@@ -55,7 +55,7 @@ def too_many(bad: Sequence[BadImage]) -> TooManyBadImages:
 
 def warn_of_bad_image(bad: BadImage) -> None:
     """What loaders do with a bad image unless told otherwise."""
-    warnings.warn(str(bad), BadImageWarning, stacklevel=caller_level())
+    warnings.warn(str(bad), BadImageWarning, stacklevel=user_stacklevel())
 
 
 def replaced(

@@ -16,7 +16,7 @@ from fastadv.data.loaders.tensor_loader import TensorLoader
 from fastadv.data.loaders.torchvision_loader import TorchvisionLoader
 from fastadv.data.sources.base import ImageSource
 from fastadv.pixels import PixelSpace
-from fastadv.utils.log import remarks
+from fastadv.utils.log import logger
 from fastadv.utils.optional_deps import require
 
 _KINDS: dict[str, type[ImageLoader]] = {"dali": DaliLoader, "torchvision": TorchvisionLoader}
@@ -106,7 +106,7 @@ def resolve_loader(name: LoaderName, *, option: str, say: bool) -> LoaderName:
     except ModuleNotFoundError as error:
         name, why = "torchvision", f"the faster DALI is not installed: {error}"
     if say:
-        remarks.info("%s auto: %s, because %s", option, name, why)
+        logger.info("%s auto: %s, because %s", option, name, why)
     return name
 
 

@@ -18,7 +18,7 @@ from fastadv.data.transforms.decode import decode, formats_here
 from fastadv.data.transforms.preprocessing import Draws, NumPyArithmetic, Preprocessing, central_window, random_window
 from fastadv.data.transforms.resize import prepared
 from fastadv.utils.optional_deps import require
-from fastadv.utils.signals import heed_parent_alone, held_back
+from fastadv.utils.signals import block_signals, obey_parent_only
 
 # Pixels [m, 3, size, size] uint8; which are to be mirrored [m]; indices [m]; what was passed over.
 _Batch = tuple[Tensor, Tensor | None, Tensor, list[BadImage]]
@@ -55,7 +55,7 @@ class TorchvisionLoader(ImageLoader):
             generator=torch.Generator(),  # of its own: it draws once an iterator, and dropout from the default one
             worker_init_fn=_at_the_start,
         )
-        with held_back():  # which the workers are started in: a signal may come before they are ready
+        with block_signals():  # which the workers are started in: a signal may come before they are ready
             loaded = iter(loader)
         for batch in loaded:
             if isinstance(batch, TooManyBadImages):
@@ -65,7 +65,7 @@ class TorchvisionLoader(ImageLoader):
 
 
 def _at_the_start(worker: int) -> None:
-    heed_parent_alone()
+    obey_parent_only()
 
 
 def _as_it_is(batch: Any) -> Any:

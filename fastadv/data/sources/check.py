@@ -11,7 +11,7 @@ from functools import partial
 from fastadv.data.sources.base import ImageSource, fingerprint_of_keys
 from fastadv.data.sources.manifest import LeftOut, SplitManifest, stamp_of
 from fastadv.data.transforms.decode import reason_against
-from fastadv.utils.signals import heed_parent_alone, held_back
+from fastadv.utils.signals import block_signals, obey_parent_only
 
 _FEW = 1024  # images that are read in less time than other processes take to start
 _CHUNK = 64  # images a task: enough that handing it out costs nothing, few enough for a bar that moves
@@ -53,7 +53,7 @@ def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _take, (source,))
 
     def mapped(chunks: Iterable[range]) -> Iterator[dict[int, str]]:
-        with held_back():  # those processes, that is, which start now
+        with block_signals():  # those processes, that is, which start now
             return pool.map(_reasons_of_taken, chunks)
 
     try:
@@ -65,7 +65,7 @@ def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
 def _take(source: ImageSource) -> None:
     global _taken
     _taken = source
-    heed_parent_alone()
+    obey_parent_only()
 
 
 def _reasons_of_taken(indices: range) -> dict[int, str]:

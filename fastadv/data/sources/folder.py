@@ -19,7 +19,7 @@ from fastadv.data.sources.class_names import CLASSES_FILE as CLASSES_FILE  # whi
 from fastadv.data.sources.class_names import hint_on_alike, remark_on_alike, remark_on_numbers
 from fastadv.data.sources.folder_walk import Found, files_below, is_hidden, leads_to_folder
 from fastadv.utils.regular_files import read_regular
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.text import counted, few, printable
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # names alone: decoding.FORMATS are read
@@ -116,7 +116,7 @@ def _mention_names(root: Path, names: Sequence[str]) -> None:
     """Warn of folders that may be other classes than somebody takes them for."""
     for remark in (remark_on_numbers(names), remark_on_alike(names)):
         if remark is not None:
-            warnings.warn(f"{root}: {remark}", stacklevel=caller_level())
+            warnings.warn(f"{root}: {remark}", stacklevel=user_stacklevel())
 
 
 def _instead(root: Path) -> str:
@@ -189,7 +189,7 @@ def _mention_links(root: Path, found: Mapping[str, Found]) -> None:
     if passed_over := [os.path.relpath(path, root) for one in found.values() for path in one.passed_over]:
         warnings.warn(
             f"{root}: passed over, as links to a folder that they lie in or that is read already: {few(passed_over)}",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )
     owners: dict[str, list[str]] = {}
     for name, one in found.items():
@@ -198,7 +198,7 @@ def _mention_links(root: Path, found: Mapping[str, Found]) -> None:
     if shared := [f"{folder} ({' and '.join(names)})" for folder, names in owners.items() if len(names) > 1]:
         warnings.warn(
             f"{root}: images count for more than one class, since links lead to one folder: {few(sorted(shared))}",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )
 
 

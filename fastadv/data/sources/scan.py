@@ -17,8 +17,8 @@ from fastadv.data.sources.shard_index import SUFFIX, Contents
 from fastadv.data.sources.shards import ShardedImages, open_shards
 from fastadv.data.sources.tar import tar_entries
 from fastadv.data.sources.tfrecord import tfrecord_entries
-from fastadv.utils.slow_work import said_if_slow
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.slow_work import log_if_slow
+from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.text import counted, few
 
 _Reader = Callable[[Path], Contents]
@@ -51,7 +51,7 @@ def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[s
             folders lie beside shards, or shards hold images or classes that are of no example.
     """
     root = Path(root)
-    with said_if_slow(f"listing the images in {root}"):
+    with log_if_slow(f"listing the images in {root}"):
         return _scan(root, splits)
 
 
@@ -97,7 +97,7 @@ def _of_one_kind(
         if folders := sorted(path.name for path in (root / split).iterdir() if path.is_dir() and not _is_own(path)):
             warnings.warn(
                 f"{root / split} holds shards; the folders beside them are not read: {few(folders)}",
-                stacklevel=caller_level(),
+                stacklevel=user_stacklevel(),
             )
     return files
 
@@ -131,7 +131,7 @@ def _mention_lost(folder: Path, lost: Sequence[str]) -> None:
         warnings.warn(
             f"{folder}: {counted(len(lost), 'file')} in the shards not used: {few(lost)}. An example is KEY.jpg, or "
             f"another image, and KEY.cls, where KEY ends at the first dot of the file's name",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )
 
 
@@ -149,7 +149,7 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: 
         where = "; ".join(f"{split}/ lacks {few([names[n] for n in one])}" for split, one in lacking.items() if one)
         warnings.warn(
             f"{root}: train/ and val/ show different classes: {where}. {why}",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )
 
 
@@ -205,6 +205,6 @@ def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> di
             keys = few([image.key for image in left_out], most=3)
             warnings.warn(
                 f"{path} leaves out {len(left_out)} of {len(source)} {name} images ({keys}){replaced}",
-                stacklevel=caller_level(),
+                stacklevel=user_stacklevel(),
             )
     return used

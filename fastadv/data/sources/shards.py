@@ -18,7 +18,7 @@ from torch import Tensor
 from fastadv.data.sources.base import MOST_BYTES, Stamp
 from fastadv.data.sources.class_names import CLASSES_FILE
 from fastadv.data.sources.shard_index import Contents, index_of
-from fastadv.utils.stacklevel import caller_level
+from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.text import counted, few, printable
 
 MOST_UNNAMED = 50_000  # classes that are numbered by labels alone, whatever the number of images
@@ -148,7 +148,7 @@ def _mention_not_kept(files: Sequence[Path], reasons: Sequence[str]) -> None:
         why = "; ".join(sorted({reason for reason in reasons if reason}))
         warnings.warn(
             f"{files[0].parent}: the index of {names} cannot be kept and is made again at the next start ({why})",
-            stacklevel=caller_level(),
+            stacklevel=user_stacklevel(),
         )
 
 

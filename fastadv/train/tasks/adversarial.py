@@ -20,8 +20,8 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
 from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
-from fastadv.utils.input_hints import classes_hint, explaining, labels_hint, tensor_hint
-from fastadv.utils.model_outputs import split_heads
+from fastadv.utils.input_hints import explain_model_errors, images_hint, labels_shape_hint, soft_labels_hint
+from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
@@ -71,8 +71,8 @@ class MinibatchTask:
 
     def _outputs(self, images: Tensor) -> list[Tensor]:
         """Logits of images [m, C, H, W], and auxiliary logits if there are any: [m, K] each."""
-        with explaining(self.model, images):
-            logits, auxiliary = split_heads(self.model(images))
+        with explain_model_errors(self.model, images):
+            logits, auxiliary = split_logits(self.model(images))
         return [logits, *auxiliary]
 
     def _loss_of(self, outputs: Sequence[Tensor], labels: Tensor, k: int, lambda_: float) -> Tensor:
@@ -308,7 +308,7 @@ def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
 def check_minibatch(images: Tensor, labels: Tensor) -> None:
     """Raise for images [m, C, H, W] and labels, [m] or soft, that no task takes; see its ``__call__``."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
-        raise TypeError(f"images must be floating point, {tensor_hint(images)}")
+        raise TypeError(f"images must be floating point, {images_hint(images)}")
     if images.dim() == 0 or len(images) == 0:
         raise ValueError(f"the minibatch must have an image or more, got images {list(images.shape)}")
     if images.requires_grad:
@@ -317,9 +317,9 @@ def check_minibatch(images: Tensor, labels: Tensor) -> None:
         raise TypeError(f"labels must be an int64 tensor, got {type(labels).__name__}")
     soft = are_soft(labels)
     if labels.dtype != torch.int64 and not soft:
-        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}{classes_hint(labels)}")
+        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}{soft_labels_hint(labels)}")
     if labels.dim() != 1 + soft or len(labels) != len(images):
-        hint = labels_hint(images, labels)
+        hint = labels_shape_hint(images, labels)
         raise ValueError(f"labels must be one class per image, [{len(images)}], got {list(labels.shape)}{hint}")
     if soft:
         check_distributions(labels)

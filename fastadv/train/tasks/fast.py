@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fastadv.attacks.engine.step_sizes import checked_number
+from fastadv.attacks.engine.step_sizes import checked_single_eps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.adversarial import ALL, AdversarialTask, checked_options
 
@@ -67,7 +67,7 @@ def fast_task(
         seed=seed,
         attack_options={"steps": 1, "alpha": alpha, **given},
     )
-    number = checked_number(task.attack.eps)
+    number = checked_single_eps(task.attack.eps)
     if alpha is None:  # as an option of the attack, a wrong eps would be warned of twice
         task.attack.alpha = 1.25 * number  # type: ignore[attr-defined]
     return task

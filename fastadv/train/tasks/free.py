@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import ops
-from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked_eps, checked_number
-from fastadv.attacks.engine.zero_gradients import warn_without_gradient, without_gradient
+from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked_eps, checked_single_eps
+from fastadv.attacks.engine.zero_gradients import warn_of_zero_gradients, without_gradient
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
 from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state
@@ -92,7 +92,7 @@ class FreeTask(MinibatchTask):
         check_space(space)
         check_one_of("validate", validate, VALIDATE)
         self.validate = validate
-        self.eps = checked_number(checked_eps(eps, space))
+        self.eps = checked_single_eps(checked_eps(eps, space))
         self.alpha = self.eps if alpha is None else checked_alpha(alpha, space)
         check_step(self.alpha)
         check_integer("accumulate", accumulate, least=1)
@@ -149,7 +149,7 @@ class FreeTask(MinibatchTask):
             self._gradient_seen = True
             # Zeros alone: a GradScaler finds its scale by gradients that are not finite at first.
             finite = torch.nan_to_num(shown.grad, nan=1.0, posinf=1.0, neginf=1.0)
-            warn_without_gradient("free training", int(without_gradient(finite)), len(finite))
+            warn_of_zero_gradients("free training", int(without_gradient(finite)), len(finite))
         # From delta itself, in a ball around 0 that is the range of its space.
         alpha = self.alpha / self._unit
         ops.sign_step_(delta, delta, shown.grad, alpha, alpha, self._ball)

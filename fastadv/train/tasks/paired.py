@@ -18,7 +18,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state, checked_options
 from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
 from fastadv.train.tasks.soft_labels import are_soft
-from fastadv.utils.input_hints import explaining_gradient
+from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
 from fastadv.utils.modules_behind import runs_compiled
 from fastadv.utils.validation import check_count, check_one_of, check_real
@@ -217,7 +217,7 @@ class PairedTask(MinibatchTask):
         used = outputs if cost.aux_weight else outputs[:1]
         with torch.no_grad():
             _, derivatives = cost.derivatives(used[0], used[1:], labels, draw.seed, draw.offset)
-        with explaining_gradient(self.attack.name), _without_autocast(source):
+        with explain_gradient_errors(self.attack.name), _without_autocast(source):
             (grad,) = torch.autograd.grad(used, source, derivatives, retain_graph=True, allow_unused=True)
         return grad
 
