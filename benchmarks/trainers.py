@@ -14,6 +14,7 @@ from fastadv.distributed import ALONE, Processes, data_parallel
 from fastadv.train import AdversarialTask, TrainConfig, Trainer
 from fastadv.train.build import attack_options
 from fastadv.train.compiled import CompiledOrEager
+from fastadv.train.run import Run
 
 CLASSES = 1000
 
@@ -53,9 +54,9 @@ def random_trainer(
         attack_options=attack_options(config),
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    trainer = Trainer(
-        config,
-        Path(),
+    run = Run(
+        config=config,
+        run_dir=Path(),
         model=model,
         task=task,
         optimizer=optimizer,
@@ -68,7 +69,7 @@ def random_trainer(
         processes=processes,
         local_backward=local,
     )
-    return trainer, local
+    return Trainer(run), local
 
 
 def step(trainer: Trainer) -> None:

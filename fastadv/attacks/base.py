@@ -242,22 +242,26 @@ class Attack(ABC):
         self.without_gradient = None
         if adv.shape[0] == 0:
             return adv
-        chosen = self.eps if eps is None else checked_eps(eps, self.space, self.ball)
-        size = chosen if isinstance(chosen, TruncatedNormalEps) else Size.given(chosen, adv, self.space, self.ball)
-        # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
-        draws = self.draws or isinstance(size, TruncatedNormalEps)
-        seed, offset = self.stream.take(adv.shape[0]) if draws else (0, 0)
         # Tensors made under a caller's inference mode could not be saved for a gradient.
         with torch.inference_mode(False), torch.no_grad():
+            size, seed, offset = self._draw(adv, eps)
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
-            if isinstance(size, TruncatedNormalEps):
-                size = Size.drawn(size, adv, seed=seed, offset=offset)
             clean = adv.clone() if self._checks_result() else None  # [N, C, ...]
             self.run_(adv, labels, size, seed, offset)
             if clean is not None:
                 self._check_result(adv, clean, size.eps)
         return adv
+
+    def _draw(self, images: Tensor, eps: Eps | None) -> tuple[Size, int | Tensor, int]:
+        """The size of a call's perturbations of images [N, C, ...], and (seed, offset) of its random numbers."""
+        chosen = self.eps if eps is None else checked_eps(eps, self.space, self.ball)
+        # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
+        draws = self.draws or isinstance(chosen, TruncatedNormalEps)
+        seed, offset = self.stream.take(images.shape[0]) if draws else (0, 0)
+        if isinstance(chosen, TruncatedNormalEps):
+            return Size.drawn(chosen, images, seed=seed, offset=offset), seed, offset
+        return Size.given(chosen, images, self.space, self.ball), seed, offset
 
     def _checks_result(self) -> bool:
         """True until a batch has passed, for attacks with code of their own: a later check would wait for a GPU."""

@@ -170,6 +170,20 @@ class GradientAttack(Attack):
             Numbers or tensors [N], zero or more, for attacks that descend too.
         """
 
+    def step_counts(self, size: Size) -> Sequence[int] | None:
+        """How many of :meth:`step_sizes` each example takes, from the first on; None if all take all of them.
+
+        An example that is done leaves the batch, if its gradient does not depend on the others (``bn="eval"``), and if
+        nothing has fixed the shape of the batch (``compile``, ``capture``).
+
+        Args:
+            size: of the perturbation, as for :meth:`step_sizes`.
+
+        Returns:
+            N numbers, 1 or more each.
+        """
+        return None
+
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Move adv in place to where the first step starts from; without an override, the clean image.
 
@@ -234,13 +248,16 @@ class GradientAttack(Attack):
             start = gradient.in_layout(adv)  # [N, C, ...]
             state = AttackState(start, start, size.eps, alphas[0], labels, seed, offset)
             if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
-                steps.run_(state, alphas)
+                steps.run_(state, alphas, self._counts(gradient, size))
             self.without_gradient = state.without_gradient
             return state.adv
 
         made = gradient.run(adv, run)  # [N, C, ...]
         if made is not adv:
             adv.copy_(made)
+
+    def _counts(self, gradient: InputGradient, size: Size) -> Sequence[int] | None:
+        return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
 
     def _first_(self, gradient: InputGradient, state: AttackState) -> None:
         """The start and the first step, which chooses the target."""
@@ -267,17 +284,21 @@ class GradientAttack(Attack):
         model = raw_module(self.model)
         return InputGradient(
             Forward(model, self.name, auxiliary=self.aux_weight > 0),
-            Cost(
-                self.rule,
-                self.label_smoothing,
-                self.aux_weight,
-                mixes_examples(model, self.bn),
-                self.loss if self._has_own_loss else None,
-            ),
+            self.cost(self.bn),
             self.bn,
             first_batch=None if self.validate == "never" else self._first_batch,
             folding=self._folding if self._folds_bn() else None,
             compiled=self._compiled if self.compile else None,
+        )
+
+    def cost(self, bn: str) -> Cost:
+        """What the attack increases or decreases, for a network whose BatchNorm runs in the mode ``bn``."""
+        return Cost(
+            self.rule,
+            self.label_smoothing,
+            self.aux_weight,
+            mixes_examples(raw_module(self.model), bn),
+            self.loss if self._has_own_loss else None,
         )
 
     def _folds_bn(self) -> bool:

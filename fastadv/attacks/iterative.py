@@ -55,9 +55,13 @@ class PaperIterativeAttack(IterativeAttack):
         if not isinstance(iterations, Tensor):
             return [alpha] * iterations
         # Each example takes its own number of steps: one that is done gets steps of 0 and stands still.
-        most = int(torch.as_tensor(paper_iterations(size.on_host()), device="cpu").max())
-        count = torch.arange(most, device=iterations.device)  # [T]
+        count = torch.arange(max(_iterations_of_each(size)), device=iterations.device)  # [T]
         return list(alpha * (count[:, None] < iterations).to(torch.float32))  # T of [N]
+
+    def step_counts(self, size: Size) -> Sequence[int] | None:
+        if self.steps is not None or not isinstance(size.eps, Tensor):
+            return None
+        return _iterations_of_each(size)
 
 
 def paper_iterations(eps: float | Tensor) -> int | Tensor:
@@ -65,3 +69,8 @@ def paper_iterations(eps: float | Tensor) -> int | Tensor:
     if isinstance(eps, Tensor):
         return torch.minimum(eps + 4, 1.25 * eps).to(torch.int64).clamp_(min=1)
     return max(1, int(min(eps + 4, 1.25 * eps)))
+
+
+def _iterations_of_each(size: Size) -> list[int]:
+    iterations: list[int] = paper_iterations(torch.as_tensor(size.on_host())).tolist()  # type: ignore[union-attr]
+    return iterations

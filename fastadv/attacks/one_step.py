@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,19 @@ from fastadv.attacks.engine.zero_gradients import without_gradient
 from fastadv.attacks.gradient import GradientAttack
 
 
+class Draw(NamedTuple):
+    """The random numbers of one call, and the size of its perturbations.
+
+    Args:
+        size: ``size.eps`` is a number in pixel values, or [N].
+        seed, offset: see :func:`fastadv.ops.target_grad`.
+    """
+
+    size: Size
+    seed: int | Tensor
+    offset: int
+
+
 class OneStepAttack(GradientAttack):
     """X_adv = X + eps * sign(gradient of the cost), or - towards a target: the one-step methods of appendix A."""
 
@@ -19,6 +33,44 @@ class OneStepAttack(GradientAttack):
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         return [size.eps]
+
+    def draw(self, images: Tensor, labels: Tensor | None = None) -> Draw:
+        """Check images [N, C, ...], N > 0, and labels [N] as a call does, and draw what a call would draw for them.
+
+        With :meth:`step_along_` this is :meth:`perturb_` in two parts, for a gradient that is computed elsewhere, such
+        as by a training pass that needs most of it anyway.
+
+        Raises:
+            ValueError: if the attack does not start from the clean images, or as a call does.
+            TypeError: as a call does.
+        """
+        if self.starts_elsewhere:
+            raise ValueError(f"{self.name} needs the gradient at its random start, not the one at the clean images")
+        self._check(images, labels)
+        with torch.inference_mode(False), torch.no_grad():
+            return Draw(*self._draw(images, None))
+
+    def step_along_(self, images: Tensor, grad: Tensor, draw: Draw) -> None:
+        """Overwrite clean images [N, C, ...] by their adversarial versions.
+
+        Args:
+            images: those that were given to :meth:`draw`.
+            grad: [N, C, ...], the gradient at the images of the cost (see :meth:`cost`), up to a positive factor.
+            draw: what :meth:`draw` returned.
+        """
+        if self.validate != "never" and not self._first_batch.passed:
+            # Zeros alone: a GradScaler finds its scale by gradients that are not finite at first.
+            self._first_batch.look_at_gradient(self.name, torch.nan_to_num(grad, nan=1.0, posinf=1.0, neginf=1.0))
+            self._first_batch.passed = True
+        with torch.inference_mode(False), torch.no_grad():
+            clean = images.clone() if self._checks_result() else None  # [N, C, ...]
+            self._step_along_(images, self.direction(grad, None), draw.size)
+            if clean is not None:
+                self._check_result(images, clean, draw.size.eps)
+
+    def _step_along_(self, images: Tensor, direction: Tensor, size: Size) -> None:  # [N, C, ...] each
+        [alpha] = self.step_sizes(size)
+        self.step_(images, images, direction, alpha if self.ascend else -alpha, size.eps)
 
     def _run_each(
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
@@ -41,7 +93,6 @@ class OneStepAttack(GradientAttack):
             direction = self.direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
-                [alpha] = self.step_sizes(size)
                 adv = clean.clone()
-                self.step_(adv, adv, direction, alpha if self.ascend else -alpha, size.eps)
+                self._step_along_(adv, direction, size)
             yield adv

@@ -20,7 +20,8 @@ from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import build_config, create_parser, parse_options, read_recipe, recipes
-from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.train.non_finite import NonFiniteLoss
+from fastadv.train.trainer import Trainer
 from fastadv.utils.files import check_not_locked, locked_folder, make_folder
 from fastadv.utils.optional_deps import require
 from fastadv.utils.signals import exit_code, on_first_signal

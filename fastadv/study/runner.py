@@ -30,7 +30,8 @@ from fastadv.train.build import create_trainer
 from fastadv.train.check_classes import check_classes
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_parsing import dump_config
-from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.train.non_finite import NonFiniteLoss
+from fastadv.train.trainer import Trainer
 from fastadv.utils.signals import on_first_signal
 from fastadv.utils.text import duration
 

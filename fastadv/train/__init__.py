@@ -3,11 +3,14 @@
 from fastadv.data.config import DataConfig
 from fastadv.train.build import create_trainer
 from fastadv.train.config import AttackConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train.non_finite import NonFiniteLoss
 from fastadv.train.replay_loader import Replayed
-from fastadv.train.tasks.adversarial import Accuracy, AdversarialTask
+from fastadv.train.tasks.adversarial import AdversarialTask
+from fastadv.train.tasks.correct_counts import Accuracy
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
-from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.train.tasks.paired import PairedTask
+from fastadv.train.trainer import Trainer
 
 __all__ = [
     "Accuracy",
@@ -18,6 +21,7 @@ __all__ = [
     "ModelConfig",
     "NonFiniteLoss",
     "OptimizerConfig",
+    "PairedTask",
     "Replayed",
     "ScheduleConfig",
     "TrainConfig",

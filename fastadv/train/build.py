@@ -22,9 +22,11 @@ from fastadv.train.parts import Parts, check_same_images, create_parts, download
 from fastadv.train.protocols import Averages, Task
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.resume import starting_point
+from fastadv.train.run import Run
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
+from fastadv.train.tasks.paired import PairedTask
 from fastadv.train.trainer import Trainer
 from fastadv.train.validation import chance
 from fastadv.utils.optional_deps import require
@@ -101,9 +103,9 @@ def _assemble(
         optimizer = create_optimizer(model, config.optimizer)
     steps = len(train_loader) // config.accumulate
     schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
-    trainer = Trainer(
-        config,
-        run_dir,
+    run = Run(
+        config=config,
+        run_dir=run_dir,
         model=model,
         task=task,
         optimizer=optimizer,
@@ -118,6 +120,7 @@ def _assemble(
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=_averages(model, config),
     )
+    trainer = Trainer(run)
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
     return trainer
@@ -153,7 +156,8 @@ def _wrapped(
     """The model as the training pass goes through it, and the part of that which averages gradients, if any does."""
     wrapped, parallel = model, None
     if not processes.alone:
-        parallel = wrapped = data_parallel(model, device, static_graph=config.accumulate == 1 and not config.compile)
+        one_pass = config.accumulate == 1 and config.attack.training != "paired"  # for each exchange of gradients
+        parallel = wrapped = data_parallel(model, device, static_graph=one_pass and not config.compile)
     # Outside of DistributedDataParallel, torch.compile cuts its graph where a bucket of gradients is full.
     return CompiledOrEager(wrapped) if config.compile else wrapped, parallel
 
@@ -179,6 +183,12 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
     options["seed"] = config.seed
     given = attack_options(config)
+    if attack.training == "paired":
+        given = _VALIDATE | attack.options
+        statistics = attack.running_statistics
+        return PairedTask(
+            model, attack=attack.name, lambda_=attack.lambda_, bn=statistics, attack_options=given, **options
+        )
     if attack.training == "fast":
         return fast_task(model, alpha=given.pop("alpha", None), attack_options=given, **options)
     return AdversarialTask(

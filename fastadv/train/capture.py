@@ -15,11 +15,11 @@ from fastadv.train.device_averages import DeviceAverages
 from fastadv.train.device_rates import DeviceRates
 from fastadv.train.device_update import DeviceUpdate
 from fastadv.train.protocols import Averages, RecordableTask, Task
-from fastadv.train.step_metrics import Tally
+from fastadv.train.step_metrics import StepMetrics
 from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.stacklevel import user_stacklevel
 
-Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tally]]
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, StepMetrics]]
 Backward = Callable[[Tensor], None]
 
 
@@ -173,8 +173,8 @@ class IterationGraphs:
             if reason is not None:
                 found.append(reason)
 
-        def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tally]:
-            made: list[tuple[Tensor, Tally]] = []
+        def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, StepMetrics]:
+            made: list[tuple[Tensor, StepMetrics]] = []
             watch(lambda: made.append(self._as_it_is.forward(images, labels)))
             return made[0]
 
@@ -213,10 +213,10 @@ class RecordedIteration:
         self._load = update.load
         self._images, self._labels = images.clone(), labels.clone()
         self._draws = RecordedDraws(images.device)
-        made: list[tuple[Tensor, Tally]] = []
+        made: list[tuple[Tensor, StepMetrics]] = []
         with task.recorded(self._draws):
             self._forward = tape.record(lambda: made.append(forward(self._images, self._labels)))
-        [(loss, self._tally)] = made
+        [(loss, self._metrics)] = made
         self._backward = tape.record(partial(backward, loss))
         self._update = tape.record(update)
         # Without its history, whose nodes would tie later backward passes to the stream of the recording.
@@ -226,13 +226,13 @@ class RecordedIteration:
         """One that is replayed."""
         return Iteration(self._replay_forward, self._replay_backward, self._replay_update)
 
-    def _replay_forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tally]:
+    def _replay_forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, StepMetrics]:
         with self._tape.in_order():
             self._images.copy_(images)
             self._labels.copy_(labels)
             self._task.replay(self._draws)
             self._forward()
-        return self._loss, self._tally
+        return self._loss, self._metrics
 
     def _replay_backward(self, loss: Tensor) -> None:
         with self._tape.in_order():

@@ -13,16 +13,18 @@ from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.validation import check_integer, check_one_of, check_real
 
-TrainingName = Literal["algorithm1", "free", "fast"]
+TrainingName = Literal["algorithm1", "paired", "free", "fast"]
 BatchNormMode = Literal["eval", "batch"]
+RunningStatistics = Literal["shared", "split"]
 OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
 PrecisionName = Literal["float32", "bfloat16"]
 ScheduleName = Literal["constant", "cosine", "exponential"]
 
 _NOT_OF_TRAINING = {
-    "algorithm1": ("replays",),
-    "free": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn"),
-    "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays"),
+    "algorithm1": ("replays", "running_statistics"),
+    "paired": ("replays", "k", "bn"),
+    "free": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
+    "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics"),
 }
 _OPTIONS_THAT_MAKE_FAST = ("steps", "random_start")
 
@@ -48,11 +50,13 @@ class AttackConfig:
     """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
 
     training: TrainingName = "algorithm1"
-    """algorithm1 is the paper's. Two others make all examples adversarial, at one fixed eps, for the true label: free
-    (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of the weights and of the
-    images, for little more than an ordinary iteration; fast (Wong et al., 2020) takes one step from a random start, and
-    costs what algorithm1 does with k = m. It is not the option --fast, which computes any of them faster. Their step
-    is attack.options.alpha: eps unless given, and 1.25 eps for fast. What only another training uses is refused."""
+    """algorithm1 is the paper's. paired trains on m / 2 clean images and on adversarial versions of the same, by a
+    one-step attack: fgsm then costs nothing, any other method a sixth of the iteration. Two others make all examples
+    adversarial, at one fixed eps, for the true label: free (Shafahi et al., 2019) replays each minibatch, and one
+    backward pass gives the gradients of the weights and of the images, for little more than an ordinary iteration; fast
+    (Wong et al., 2020) takes one step from a random start, and costs what algorithm1 does with k = m. It is not the
+    option --fast, which computes any of them faster. Their step is attack.options.alpha: eps unless given, and 1.25 eps
+    for fast. What only another training uses is refused."""
 
     replays: int = 1
     """free: how often each minibatch comes in turn, each time an iteration; the authors take 8 for CIFAR-10 and 4 for
@@ -86,6 +90,10 @@ class AttackConfig:
     the default because it attacks the network as it will be deployed, makes an example independent of the others in
     its minibatch, and works for k = 1. The running statistics lag in the first iterations: start_after skips them."""
 
+    running_statistics: RunningStatistics = "shared"
+    """paired: which images move BatchNorm's running statistics: clean and adversarial ones (shared), or clean ones
+    alone (split), for accuracy on clean images."""
+
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the attack, such as alpha or steps."""
 
@@ -103,6 +111,7 @@ class AttackConfig:
         check_real("attack.eps_upper", self.eps_upper, above=0, most=largest)
         check_integer("attack.start_after", self.start_after, least=0)
         check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
+        check_one_of("attack.running_statistics", self.running_statistics, get_args(RunningStatistics))
         for name in ("bn", "eps", "seed", "space", "generator"):
             if name in self.options:
                 raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
@@ -120,7 +129,7 @@ class AttackConfig:
                 f"{given} {has} no effect with attack.training {self.training}: leave {it} out, or, where the recipe "
                 f"sets {it}, go back to the default by {back}"
             )
-        if self.training == "algorithm1":
+        if self.training in ("algorithm1", "paired"):
             return
         with_it = f"with attack.training {self.training},"
         needs = [partial(check_real, f"attack.eps, {with_it}", self.eps, above=0)]
@@ -211,8 +220,8 @@ class TrainConfig:
     """Passes over the training set."""
 
     m: int = 32
-    """Minibatch size, adversarial examples included; of each process, if torchrun starts several. Also --minibatch:
-    torchrun takes --m for an option of its own."""
+    """Minibatch size, adversarial examples included, so that an epoch of paired training has twice the iterations; of
+    each process, if torchrun starts several. Also --minibatch: torchrun takes --m for an option of its own."""
 
     accumulate: int = 1
     """Minibatches of each process per iteration: their gradients are averaged before the weights change. 50 processes
@@ -267,8 +276,8 @@ class TrainConfig:
     capture: bool = False
     """Record the whole iteration as CUDA graphs, its examples' generation, both passes and the optimiser's step, and
     replay them: an iteration is then some ten launches, and no longer hundreds. For networks whose kernels are shorter
-    than their launches. One process, accumulate 1, without compile; not for attack.training free. What cannot be
-    recorded runs without, and a line says why. attack.options.capture records generation alone."""
+    than their launches. One process, accumulate 1, without compile; not for attack.training free or paired. What cannot
+    be recorded runs without, and a line says why. attack.options.capture records generation alone."""
 
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
@@ -311,6 +320,8 @@ class TrainConfig:
             check_integer("threads", self.threads, least=1, most=MOST_THREADS)
         if self.attack.training == "algorithm1":
             self._check_mixture()
+        if self.attack.training == "paired" and self.m % 2:
+            raise ValueError(f"m must be even with attack.training paired, m / 2 images in two versions, got {self.m}")
         if self.capture:
             self._check_capture()
 
@@ -324,7 +335,7 @@ class TrainConfig:
         clashes = {
             f"accumulate {self.accumulate}": self.accumulate > 1,
             "compile": self.compile,
-            "attack.training free": self.attack.training == "free",
+            f"attack.training {self.attack.training}": self.attack.training in ("free", "paired"),
             "attack.options.compile": options.get("compile"),
             "attack.options.capture, which is a part of it": options.get("capture"),
             "attack.options.validate always: images within a recording are not looked at": (
@@ -343,6 +354,11 @@ class TrainConfig:
             raise ValueError(f"attack.k must be at most the minibatch size m = {self.m}, got {self.attack.k}")
         if self.attack.k == self.m and self.attack.lambda_ == 0:
             raise ValueError("attack.lambda_ must be positive where attack.k = m: no example is left to learn from")
+
+    @property
+    def images_per_minibatch(self) -> int:
+        """Images of a minibatch: m, or half of it where each is shown twice."""
+        return self.m // 2 if self.attack.training == "paired" else self.m
 
     @property
     def in_channels_last(self) -> bool:

@@ -1,46 +1,47 @@
-"""An epoch's means, of what each iteration has told the host already: reading them waits for nothing."""
+"""Metrics of an epoch, averaged from the totals of its iterations: reading them waits for no device."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastadv.train.step_metrics import Totals, shares
+from fastadv.train.step_metrics import StepTotals
+from fastadv.train.tasks.correct_counts import accuracy_of
 
 
-class Means(NamedTuple):
-    """Of minibatches: the mean loss, and shares of their examples; None where there was no such example."""
+class EpochMeans(NamedTuple):
+    """Mean loss of the minibatches, and accuracy on their examples; None if there were no such examples."""
 
     loss: float
     clean: float | None
     adversarial: float | None
 
 
-class RunningMeans:
-    """Means since the last restart."""
+class EpochMetrics:
+    """Accumulates an epoch's iterations."""
 
     def __init__(self) -> None:
-        self.restart()
+        self.reset()
 
-    def restart(self) -> None:
-        """Begin anew."""
-        self._sums = [0.0, 0.0, 0.0]  # loss, clean, adversarial
-        self._counts = [0, 0, 0]
+    def reset(self) -> None:
+        """Forget all iterations."""
+        self._sums = [0.0, 0.0, 0.0]  # loss, correct clean examples, correct adversarial examples
+        self._counts = [0, 0, 0]  # minibatches, clean examples, adversarial examples
 
-    def add(self, totals: Totals) -> None:
-        """One iteration."""
+    def add(self, totals: StepTotals) -> None:
+        """Add one iteration."""
         self._sums = [a + b for a, b in zip(self._sums, (totals.losses, *totals.correct), strict=True)]
         self._counts = [a + b for a, b in zip(self._counts, (totals.minibatches, *totals.examples), strict=True)]
 
-    def read(self) -> Means:
-        """The means of one minibatch or more."""
-        loss, *hits = self._sums
+    def means(self) -> EpochMeans:
+        """Means over the iterations since the last reset, at least one."""
+        loss, *correct = self._sums
         minibatches, *examples = self._counts
-        return Means(loss / minibatches, *shares(hits, examples))
+        return EpochMeans(loss / minibatches, *accuracy_of(correct, examples))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint in the middle of an epoch needs."""
+        """State for a checkpoint in the middle of an epoch."""
         return {"sums": self._sums, "counts": self._counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Restore a :meth:`state_dict`."""
         self._sums, self._counts = list(state["sums"]), list(state["counts"])

@@ -128,7 +128,7 @@ def _loaders(
         **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
         **{"rank": processes.rank, "world_size": processes.world_size},
     }
-    train_loader = data.create_loader(images.train, config.m, config.data, train=True, **options)
+    train_loader = data.create_loader(images.train, config.images_per_minibatch, config.data, train=True, **options)
     test_batch = _TEST_BATCH if isinstance(images.test, data.ImageSet) else config.m
     test_loader = data.create_loader(images.test, test_batch, config.data, train=False, **options)
     return train_loader, test_loader

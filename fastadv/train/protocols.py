@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
-from fastadv.train.tasks.adversarial import Hits
+from fastadv.train.tasks.correct_counts import CorrectCounts
 from fastadv.utils.rng import RecordedDraws
 
 
-class Task(Protocol):
-    """Forward pass and loss of a minibatch."""
+class StatefulTask(Protocol):
+    """What all tasks have in common: counts of correct answers, and a state for checkpoints."""
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
-    def hits(self) -> Hits: ...
+    def hits(self) -> CorrectCounts: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class LossTask(StatefulTask, Protocol):
+    """Forward pass and loss of a minibatch."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
+
+
 @runtime_checkable
-class RecordableTask(Task, Protocol):
+class BackwardTask(StatefulTask, Protocol):
+    """Forward and backward passes of a minibatch."""
+
+    def backward(self, images: Tensor, labels: Tensor, backward_fn: Callable[[Tensor], None]) -> Tensor: ...
+
+
+Task: TypeAlias = LossTask | BackwardTask
+
+
+@runtime_checkable
+class RecordableTask(LossTask, Protocol):
     """A task whose call can be recorded as a CUDA graph, and the replays counted as calls."""
 
     def adversarial_of(self, m: int) -> int: ...

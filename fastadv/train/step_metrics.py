@@ -1,12 +1,11 @@
-"""What the processes tell each other in an iteration besides gradients: forty bytes, once.
+"""What the processes exchange in an iteration besides gradients: one all-reduce of 40 bytes.
 
-Their sum is on its way while the backward pass runs, and carries all that an iteration must not go on without: what
-the log reports, whether every loss was finite, and whether a process was asked to stop.
+It runs during the backward pass and carries everything that must be known before the weights change: the losses and
+counts for the log, whether every loss is finite, and whether a process was asked to stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,18 +13,18 @@ from torch import Tensor
 from torch import distributed as dist
 
 from fastadv.distributed import Processes
-from fastadv.train.tasks.adversarial import Accuracy, Hits
+from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of
 
 
-class Totals(NamedTuple):
-    """Of one iteration, over the minibatches of all processes.
+class StepTotals(NamedTuple):
+    """Totals of one iteration over the minibatches of all processes.
 
     Args:
-        losses: the sum of the minibatches' losses.
-        minibatches: how many there were.
-        correct: clean and adversarial examples that were classified correctly.
-        examples: clean and adversarial examples.
-        finite: whether every loss is.
+        losses: sum of the minibatches' losses.
+        minibatches: number of minibatches.
+        correct: correctly classified examples, (clean, adversarial).
+        examples: all examples, (clean, adversarial).
+        finite: whether every loss is finite.
         stop: whether a process was asked to stop.
     """
 
@@ -38,47 +37,42 @@ class Totals(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """The mean of the minibatches' losses."""
+        """Mean loss of the minibatches."""
         return self.losses / self.minibatches
 
     @property
     def accuracy(self) -> Accuracy:
-        """Shares of the clean and of the adversarial examples; None where there was none."""
-        return Accuracy(*shares(self.correct, self.examples))
+        """Accuracy on the clean and on the adversarial examples."""
+        return accuracy_of(self.correct, self.examples)
 
 
-def shares(correct: Iterable[float], examples: Iterable[int]) -> Iterator[float | None]:
-    """Of each kind of example, the share that was classified correctly; None where there was none."""
-    return (hits / count if count else None for hits, count in zip(correct, examples, strict=True))
-
-
-class Tally:
+class StepMetrics:
     """Adds up one iteration: :meth:`add` each minibatch, :meth:`share` before the last backward pass, :meth:`wait`
     after it.
 
     Args:
-        device: where losses and hits lie.
-        processes: that share their sums.
+        device: device of losses and counts.
+        processes: the processes that share their sums.
     """
 
     def __init__(self, device: torch.device, processes: Processes) -> None:
         self.minibatches = 0
         self._processes = processes
         self._examples = (0, 0)
-        # Loss, clean hits, adversarial hits, losses that are not finite, processes that were asked to stop.
+        # Loss, correct clean and adversarial examples, losses that are not finite, processes that were asked to stop.
         self._sums = torch.zeros(5, dtype=torch.float64, device=device)
         self._work: dist.Work | None = None
 
-    def add(self, loss: Tensor, hits: Hits) -> None:
-        """One minibatch of this process: its loss, a scalar, and its hits."""
+    def add(self, loss: Tensor, counts: CorrectCounts) -> None:
+        """Add one minibatch of this process: its loss, a scalar, and its correct examples."""
         loss = loss.detach().double()
-        self._sums[:4] += torch.cat([loss[None], hits.correct, ~loss.isfinite()[None]])
-        clean, adversarial = hits.examples
+        self._sums[:4] += torch.cat([loss[None], counts.correct, ~loss.isfinite()[None]])
+        clean, adversarial = counts.examples
         self._examples = self._examples[0] + clean, self._examples[1] + adversarial
         self.minibatches += 1
 
     def share(self, *, stop: bool) -> None:
-        """Send the sums off; ``stop`` says whether this process was asked to."""
+        """Start to sum over the processes; ``stop`` says whether this one was asked to stop."""
         if stop:
             self._sums[4] += 1
         if not self._processes.alone:
@@ -90,18 +84,18 @@ class Tally:
             )
         self._host = _HostCopy(self._sums, self._work)
 
-    def wait(self) -> Totals:
-        """The iteration's one synchronisation: for the sums alone, not for the backward pass on a GPU."""
+    def wait(self) -> StepTotals:
+        """The iteration's only synchronisation. On a GPU it waits for the sums, not for the backward pass."""
         losses, clean, adversarial, not_finite, stop = self._host.wait()
-        return Totals(losses, self.minibatches, (clean, adversarial), self._examples, not_finite == 0, stop > 0)
+        return StepTotals(losses, self.minibatches, (clean, adversarial), self._examples, not_finite == 0, stop > 0)
 
 
 class _HostCopy:
-    """A vector on its way to the CPU: waiting for it does not wait for work that was queued after it.
+    """Copies a vector to the CPU; waiting for it does not wait for work that was queued after it.
 
     Args:
         values: [N].
-        work: the collective that makes them, if there is one; on a GPU a stream of its own waits for it, so that the
+        work: the collective that computes them, if there is one. On a GPU a separate stream waits for it, so that the
             backward pass does not.
     """
 

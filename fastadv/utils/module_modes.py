@@ -83,6 +83,20 @@ def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
             module.track_running_stats = True
 
 
+@contextmanager
+def without_tracking(model: Callable[..., Any]) -> Iterator[None]:
+    """In the block, BatchNorm in training mode leaves its running statistics and counters alone."""
+    modules = [module for whole in modules_behind(model) for module in whole.modules()]
+    tracking = [one for one in modules if isinstance(one, _BatchNorm) and one.training and one.track_running_stats]
+    try:
+        for module in tracking:
+            module.track_running_stats = False  # then training reads and writes no buffer
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+
+
 def mixes_examples(model: Callable[..., Any], bn: str) -> bool:
     """Whether an example's logits depend on the rest of its batch, in a block of :func:`isolated`.
 

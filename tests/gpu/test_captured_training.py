@@ -40,7 +40,7 @@ def run(*, dropout: float = 0.0, lr: float = 0.01, **options: Any) -> Run:
     config = TrainConfig(**{"m": M, "attack": AttackConfig(k=8), **options})
     trainer, _ = random_trainer(model, config, size=16, device=DEVICE)
     trainer.optimizer.param_groups[0]["initial_lr"] = lr
-    trainer.schedule.base_lrs[0] = trainer.optimizer.param_groups[0]["lr"] = lr
+    trainer.run.schedule.base_lrs[0] = trainer.optimizer.param_groups[0]["lr"] = lr
     before, losses = weights(trainer), []
     for number in range(ITERATIONS):
         trainer.train_step(trainer.train_loader.epoch(number))

@@ -20,7 +20,8 @@ from fastadv.study import cost
 from fastadv.study.experiments import STUDIES
 from fastadv.study.scales import Scale
 from fastadv.study.verdicts import REASONS
-from fastadv.train.trainer import NonFiniteLoss, Trainer
+from fastadv.train.non_finite import NonFiniteLoss
+from fastadv.train.trainer import Trainer
 from tests.study.conftest import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("scale")]

@@ -23,8 +23,8 @@ from fastadv.data.loaders import dali_loader, factory
 from fastadv.distributed import Processes, average_buffers, gathered, on_all, on_main
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
-from fastadv.train import AdversarialTask, NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
-from fastadv.train.validation import accuracy
+from fastadv.train import AdversarialTask, NonFiniteLoss, PairedTask, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
 
@@ -164,7 +164,7 @@ def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, fault
             seen.append(trainer.train_loader.indices.tolist())
             return loss * math.nan if processes.rank == faulty and task.iteration == at else loss
 
-    trainer.task = Spoiled()
+    trainer.run.task = Spoiled()
     try:
         trainer.fit()
     except NonFiniteLoss as error:
@@ -199,7 +199,7 @@ def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> d
         attack.perturb_(images[:12].clone(), labels[:12])
     unchanged = all(torch.equal(p.grad, g) for p, g in zip(trainer.model.parameters(), gradients, strict=True))
     with Collectives() as test:
-        trainer._test(trainer.model)
+        validate(trainer.run, trainer.model)
     with Collectives() as statistics:
         average_buffers(trainer.model, processes)
     with Collectives() as saved:
@@ -266,6 +266,40 @@ def count_of_sync_bn(processes: Processes) -> Counter[tuple[str, int]]:
     with Collectives() as passes:
         model(torch.rand(4, 1, 2, 2)).sum().backward()
     return passes.counts
+
+
+def paired_iterations(processes: Processes, attack: str) -> dict[str, Any]:
+    """What travels in an iteration of PairedTask, its gradients, and those of one process for all images."""
+
+    def iteration(model: nn.Module, wrapped: nn.Module, images: Tensor, labels: Tensor) -> None:
+        model.zero_grad()
+        PairedTask(wrapped, attack=attack, eps=8, space=UNIT).backward(images, labels)
+
+    model = small()
+    wrapped = DistributedDataParallel(model)
+    images, labels = batch(0, 8)
+    half = slice(4 * processes.rank, 4 * processes.rank + 4)
+    for _ in range(3):  # DDP arranges its buckets anew after the first
+        with Collectives() as sent:
+            iteration(model, wrapped, images[half].clone(), labels[half])
+    gradients = [parameter.grad for parameter in model.parameters()]
+    alone = small()
+    iteration(alone, alone, images.clone(), labels)
+    return {
+        "sent": sent.counts,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gradients": gradients,
+        "alone": [parameter.grad for parameter in alone.parameters()],
+    }
+
+
+def paired_without_sync(processes: Processes) -> Counter[tuple[str, int]]:
+    """What travels in an iteration of PairedTask whose gradients are accumulated."""
+    wrapped = DistributedDataParallel(small())
+    task = PairedTask(wrapped, eps=8, space=UNIT)
+    with wrapped.no_sync(), Collectives() as sent:
+        task.backward(*batch(0, 4))
+    return sent.counts
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from safetensors.torch import save as serialized
 from fastadv.train import NonFiniteLoss, TrainConfig, Trainer, checkpoint, create_trainer
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.checkpoint_content import classes_of, meta_of
-from fastadv.train.run_state import run_misfit
+from fastadv.train.run_state import process_state, shared_state
+from fastadv.train.state_check import state_problem
 from tests.evaluate.test_records import JSON
 from tests.train.test_checkpoint import network, save, sign
 from tests.train.test_config import LAUGHS
@@ -143,13 +144,13 @@ def run(few_digits: None, config: TrainConfig, tmp_path: Path) -> Path:
 
 
 def differs(trainer: Trainer, state: dict[str, Any]) -> str | None:
-    return run_misfit(
+    return state_problem(
         state,
-        {**trainer._state(), "processes": [trainer._own_state()]},
+        {**shared_state(trainer.run, trainer._log.metrics), "processes": [process_state(trainer.run)]},
         step=1,
         processes=1,
         weights=[weight for group in trainer.optimizer.param_groups for weight in group["params"]],
-        buffers=list(trainer._buffers()),
+        buffers=list(trainer.run.buffers()),
         optimizer=trainer.config.optimizer,
     )
 

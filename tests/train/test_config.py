@@ -33,6 +33,10 @@ def free(**options: Any) -> AttackConfig:
     return AttackConfig(**{"training": "free", "replays": 4, "eps": 8, **options})
 
 
+def paired(**options: Any) -> AttackConfig:
+    return AttackConfig(**{"training": "paired", **options})
+
+
 def fast(**options: Any) -> AttackConfig:
     return AttackConfig(**{"training": "fast", "eps": 8, **options})
 
@@ -46,13 +50,13 @@ def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
         assert parse_config(read_recipe(name), ["--attack.k", "0"]).attack.k == 0
 
 
-@pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5)])
+@pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5), ("paired", 3)])
 def test_recipes_to_compare(training: str, epochs: int) -> None:
     """They differ from the recipe of Algorithm 1 in the attack alone, and free in the epochs that its replays take."""
     usual, other = (parse_config(read_recipe(f"fashion_mnist_{name}")) for name in ("step_ll", training))
     assert other.attack.training == training and other.epochs == epochs
     assert replace(other, attack=usual.attack, epochs=usual.epochs) == usual
-    assert other.attack.eps == usual.attack.eps_sigma
+    assert other.attack.size == (usual.attack.size if training == "paired" else usual.attack.eps_sigma)
 
 
 def test_shipped_recipes() -> None:
@@ -162,6 +166,8 @@ def test_values_and_overrides(values: dict[str, Any], overrides: list[str], expe
         ({}, ["--optimizer.lr", "fast"], ["optimizer.lr must be a number", "fast"]),
         ({}, ["--optimizer.lr", "-1"], ["optimizer.lr", "above 0", "-1"]),
         ({}, ["--attack.k", "33"], ["attack.k", "at most", "m = 32", "33"]),
+        ({}, ["--threads", "two"], ["threads must be an integer or null, got 'two'"]),
+        ({}, ["--attack.eps", "300"], ["attack.eps must be a number at least 0 and at most 255, got 300.0"]),
         ({}, ["stray"], ["stray"]),
     ],
 )
@@ -190,11 +196,15 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: TrainConfig(m=8, attack=AttackConfig(k=8, lambda_=0)), "lambda_ must be positive where attack.k = m"),
         (lambda: AttackConfig(lambda_=-0.1), "attack.lambda_ must be a number at least 0"),
         (lambda: AttackConfig(eps_sigma=0), "attack.eps_sigma must be a number above 0"),
-        (lambda: AttackConfig(eps=2040), "attack.eps must be a number at least 0 and at most 255, got 2040"),
-        (lambda: AttackConfig(eps_upper=256), "attack.eps_upper must be a number above 0 and at most 255, got 256"),
         (lambda: AttackConfig(eps=float("nan")), "attack.eps must be a number at least 0 and at most 255, got nan"),
+        (lambda: AttackConfig(eps=256), "attack.eps must be a number at least 0 and at most 255, got 256"),
+        (lambda: AttackConfig(eps_upper=256), "attack.eps_upper must be a number above 0 and at most 255, got 256"),
+        (lambda: free(eps=256), "attack.eps must be a number at least 0 and at most 255, got 256"),
         (lambda: AttackConfig(start_after=-1), "attack.start_after"),
-        (lambda: AttackConfig(training="pgd"), "attack.training must be one of algorithm1, free, fast, got 'pgd'"),  # type: ignore[arg-type]
+        (
+            lambda: AttackConfig(training="pgd"),
+            "attack.training must be one of algorithm1, paired, free, fast, got 'pgd'",
+        ),  # type: ignore[arg-type]
         (lambda: AttackConfig(replays=4), "attack.replays has no effect with attack.training algorithm1"),
         (lambda: free(name="fgsm"), "attack.name has no effect with attack.training free: leave it out"),
         (lambda: free(k=0), "attack.k has no effect with attack.training free"),
@@ -222,6 +232,12 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: fast(k=128), "attack.k has no effect with attack.training fast"),
         (lambda: fast(eps=None), "attack.eps, with attack.training fast, must be a number above 0, got None"),
         (lambda: fast(options={"random_start": False}), "must not set random_start with attack.training fast"),
+        (lambda: paired(k=16, bn="batch"), "attack.bn has no effect with attack.training paired"),
+        (lambda: paired(k=8), "attack.k has no effect with attack.training paired"),
+        (lambda: paired(running_statistics="own"), "attack.running_statistics must be one of shared, split, got 'own'"),
+        (lambda: fast(running_statistics="split"), "attack.running_statistics has no effect with attack.training fast"),
+        (lambda: TrainConfig(m=33, attack=paired()), "m must be even with attack.training paired"),
+        (lambda: TrainConfig(capture=True, attack=paired()), "capture does not go with attack.training paired"),
         (lambda: OptimizerConfig(weight_decay=-1), "optimizer.weight_decay"),
         (lambda: ScheduleConfig(decay=1.5), "schedule.decay must be a number above 0 and at most 1, got 1.5"),
         (lambda: ScheduleConfig(name="linear"), "schedule.name must be one of constant, cosine, exponential"),  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
 ) -> None:
     config = run_config(root, loader=loader)
     whole = create_trainer(config, tmp_path / "whole")
-    assert whole.total_steps == 8 and (len(whole.classes), whole.in_channels) == (3, 3)
+    assert whole.total_steps == 8 and (len(whole.run.classes), whole.run.in_channels) == (3, 3)
     whole.fit()
 
     stopped = create_trainer(config, tmp_path / "stopped")

@@ -336,9 +336,12 @@ def test_capture_without_a_gpu(config: TrainConfig, tmp_path: Path) -> None:
 def test_capture_refuses_other_tasks_and_optimisers(config: TrainConfig, tmp_path: Path) -> None:
     made = create_trainer(config, tmp_path)
     options = {name: getattr(made, name) for name in ("model", "task", "optimizer", "averages")}
+    iterations = made._iterations
     for other, said in (
         ({"task": FreeTask(made.model, eps=4, space=PixelSpace.unit())}, "a task whose calls can be recorded"),
         ({"optimizer": torch.optim.Adagrad(made.model.parameters())}, "RMSpropTF, SGD, AdamW, got Adagrad"),
     ):
         with pytest.raises(ValueError, match=said):
-            create_graphs(made._forward_alone, made._backward, made._step_weights, m=32, **options | other)
+            create_graphs(
+                iterations._forward_alone, iterations._backward, iterations._step_weights, m=32, **options | other
+            )

@@ -15,6 +15,7 @@ from fastadv import attacks, models
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, FreeTask
+from fastadv.train.tasks.adversarial import ALL
 from fastadv.train.tasks.soft_labels import mixed_cross_entropy
 
 LN2 = math.log(2)
@@ -335,6 +336,22 @@ def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
             task(images, torch.zeros(len(images), dtype=torch.int64))
         warned.append(any("made adversarial by an earlier call" in str(warning.message) for warning in caught))
     return warned
+
+
+@pytest.mark.parametrize(
+    ("k", "sizes", "warned"),
+    [(4, [4, 4], []), (5, [4, 4], [0]), (4, [4, 3], []), (5, [4, 6, 2], [0]), (ALL, [4], []), (0, [4], [])],
+)
+def test_more_adversarial_examples_than_images(k: int, sizes: list[int], warned: list[int]) -> None:
+    """Said for the first minibatch, and once: a smaller last one is usual."""
+    task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW, start_after=1)
+    said = []
+    for number, m in enumerate(sizes):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            task(torch.full((m, 2, 1, 1), 100.0), torch.zeros(m, dtype=torch.int64))
+        said += [number for one in caught if f"k = {k} is more than the {m} images of the first" in str(one.message)]
+    assert said == warned
 
 
 @pytest.mark.parametrize("k", [0, 2])

@@ -198,7 +198,7 @@ def test_interrupt_before_the_last_test_is_not_success(
     def interrupted(*_: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastadv.train.trainer.accuracy", interrupted)
+    monkeypatch.setattr("fastadv.train.validation.accuracy", interrupted)
     assert main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 130
     assert "step-00000000 is the last checkpoint" in capsys.readouterr().err
 
@@ -273,7 +273,7 @@ def test_a_network_that_may_be_guessing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of 64 test images 11 are of the commonest class: 17.2 %, and twice 4.7 %."""
-    monkeypatch.setattr("fastadv.train.trainer.accuracy", lambda *_: accuracy)
+    monkeypatch.setattr("fastadv.train.validation.accuracy", lambda *_: accuracy)
     assert main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "no better than guessing" in line]
     start = f"fastadv train: the test accuracy, {accuracy:.2%}, is no better than guessing, which gives up to 26.62%. "

@@ -144,7 +144,7 @@ def test_the_last_iteration_of_an_epoch_has_no_checkpoint_without_its_test(confi
     create_trainer(config, tmp_path / "whole").fit()
     run = tmp_path / "killed"
     trainer = create_trainer(config, run)
-    at_step(trainer, 10, lambda: setattr(trainer, "test_loader", None))
+    at_step(trainer, 10, lambda: setattr(trainer.run, "test_loader", None))
     with pytest.raises(AttributeError):
         trainer.fit()
     create_trainer(config, run, resume=True).fit()
@@ -361,7 +361,7 @@ class Spoiled:
 @pytest.mark.parametrize(("value", "text"), [(math.nan, "nan"), (math.inf, "inf")])
 def test_loss_that_is_not_finite(value: float, text: str, config: TrainConfig, tmp_path: Path) -> None:
     trainer = create_trainer(config, tmp_path)
-    trainer.task = Spoiled(trainer.task, at=8, value=value)
+    trainer.run.task = Spoiled(trainer.task, at=8, value=value)
     before: dict[str, Tensor] = {}
     at_step(trainer, 7, lambda: before.update({n: p.detach().clone() for n, p in trainer.model.named_parameters()}))
     with pytest.raises(NonFiniteLoss) as stopped:
@@ -533,7 +533,7 @@ def test_what_an_iteration_waits_for_data_is_logged(
             clock.passes(3)
             yield minibatch
 
-    trainer.train_loader.epoch, trainer.task = slow, Slow()  # type: ignore[method-assign]
+    trainer.train_loader.epoch, trainer.run.task = slow, Slow()  # type: ignore[method-assign]
     trainer.save = lambda: [clock.passes(100), save()][1]  # type: ignore[method-assign]
     trainer.fit()
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

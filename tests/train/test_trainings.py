@@ -1,4 +1,4 @@
-"""Runs of free and fast training: what is built, and that an interrupted run goes on as if nothing had been."""
+"""Runs of paired, free and fast training: what is built, and that an interrupted run goes on as if nothing had been."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from fastadv import attacks
+from fastadv import TruncatedNormalEps, attacks
 from fastadv.data import BadImageWarning
-from fastadv.train import AdversarialTask, AttackConfig, FreeTask, Replayed, TrainConfig, Trainer, create_trainer
+from fastadv.train import (
+    AdversarialTask,
+    AttackConfig,
+    FreeTask,
+    PairedTask,
+    Replayed,
+    TrainConfig,
+    Trainer,
+    create_trainer,
+)
 from tests.data.pictures import write_data_set
 from tests.train import runs
 from tests.train.group import succeeded, together
@@ -23,6 +32,8 @@ from tests.train.test_trainer import Killed, assert_same_run, at_step, kill, log
 
 FREE = AttackConfig(training="free", replays=3, eps=32.0, options={"alpha": 24.0})
 FAST = AttackConfig(training="fast", eps=32.0, start_after=4)
+PAIRED = AttackConfig(training="paired", name="step_rnd", eps_sigma=16.0, eps_upper=32.0, start_after=4)
+PAIRED_FGSM = replace(PAIRED, name="fgsm", options={"label_smoothing": 0.1})  # the training loss itself
 
 
 @pytest.fixture
@@ -58,6 +69,28 @@ def test_fast(config: TrainConfig, tmp_path: Path) -> None:
     assert create_trainer(longer, tmp_path / "longer").task.attack.alpha == 7  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("few_digits")
+def test_paired(config: TrainConfig, tmp_path: Path) -> None:
+    """An iteration has m / 2 images in two versions each, and an epoch twice the iterations."""
+    attack = replace(PAIRED, name="fgsm", lambda_=0.5, running_statistics="split", start_after=2)
+    trainer = create_trainer(replace(config, attack=attack, epochs=1, accumulate=2), tmp_path)
+    task = trainer.task
+    assert isinstance(task, PairedTask) and isinstance(task.attack, attacks.FGSM)
+    assert (task.lambda_, task.bn, task.start_after, task.label_smoothing) == (0.5, "split", 4, 0.1)
+    assert task.attack.eps == TruncatedNormalEps(sigma=16.0, upper=32.0)
+    assert trainer.steps_per_epoch == 160 // (config.m // 2) // 2
+    trainer.fit()
+    [end] = [record for record in log_of(tmp_path) if "mean_loss" in record]
+    assert 0 < end["mean_adversarial_accuracy"] < end["mean_clean_accuracy"] < 1
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("name", ["iter_basic", "pgd", "random_sign", "mi_fgsm"])
+def test_paired_needs_one_step(name: str, config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"attack: attack must be a one-step method.*got {name}"):
+        create_trainer(replace(config, attack=replace(PAIRED, name=name)), tmp_path)
+
+
 def test_a_bad_file_ends_a_run_that_replays(tmp_path: Path) -> None:
     """The loader that meets the file is inside the one that the trainer has."""
     write_data_set(tmp_path / "images", per_class=8, classes=3)
@@ -81,6 +114,8 @@ def test_a_bad_file_ends_a_run_that_replays(tmp_path: Path) -> None:
         pytest.param(FREE, 1, lambda trainer: at_step(trainer, 9, trainer.request_stop), id="free, after the last one"),
         pytest.param(FREE, 2, lambda trainer: at_step(trainer, 5, trainer.request_stop), id="free, accumulating"),
         pytest.param(FAST, 1, lambda trainer: at_step(trainer, 7, trainer.request_stop), id="fast"),
+        pytest.param(PAIRED, 1, lambda trainer: at_step(trainer, 7, kill), id="paired, killed"),
+        pytest.param(PAIRED, 2, lambda trainer: at_step(trainer, 3, trainer.request_stop), id="paired, accumulating"),
     ],
 )
 def test_resumed_run_is_the_uninterrupted_one(
@@ -102,13 +137,19 @@ def test_resumed_run_is_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize(("precision", "compile"), [("bfloat16", False), ("float32", True)])
+@pytest.mark.parametrize("attack", [FREE, PAIRED_FGSM], ids=["free", "paired"])
 @pytest.mark.usefixtures("few_digits")
-def test_free_with_other_options(
-    precision: Any, compile: bool, free_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_with_other_options(
+    attack: AttackConfig,
+    precision: Any,
+    compile: bool,
+    free_config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole_compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: whole_compile(model, backend="eager"))
-    config = replace(free_config, epochs=2)
+    config = replace(free_config, attack=attack, epochs=2)
     create_trainer(config, tmp_path / "usual").fit()
     create_trainer(replace(config, precision=precision, compile=compile), tmp_path / "other").fit()
     usual, other = ([r["mean_loss"] for r in log_of(tmp_path / run) if "mean_loss" in r] for run in ("usual", "other"))
@@ -129,14 +170,23 @@ def test_resumed_run_of_two_processes(free_config: TrainConfig, tmp_path: Path) 
         assert same(result["weights"], whole[0]["weights"])
 
 
-def test_a_run_of_two_is_that_of_one_that_accumulates(free_config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("attack", [FREE, PAIRED], ids=["free", "paired"])
+def test_a_run_of_two_is_that_of_one_that_accumulates(
+    attack: AttackConfig, free_config: TrainConfig, tmp_path: Path
+) -> None:
     model = replace(free_config.model, options={"width": 0.25, "dropout": 0.0})
-    config = replace(free_config, m=16, model=model)
+    config = replace(free_config, m=16, model=model, attack=attack)
     two = succeeded(together(2, runs.train, config, tmp_path / "two"))
     [one] = succeeded(together(1, runs.train, replace(config, accumulate=2), tmp_path / "one"))
-    assert two[0]["step"] == one["step"] == 15
+    assert two[0]["step"] == one["step"] == (15 if attack is FREE else 10)
     losses = [[record["loss"] for record in log_of(tmp_path / run) if "loss" in record] for run in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_gradients_of_a_pair_travel_once(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16, attack=replace(PAIRED, start_after=0))
+    for seen in succeeded(together(2, runs.count_of_iteration, config, tmp_path)):
+        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
 
 
 def test_free_goes_on_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:

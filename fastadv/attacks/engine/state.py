@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,3 +35,20 @@ class AttackState:
     offset: int
     direction: Tensor | None = None
     without_gradient: Tensor | None = None
+
+    def rows(self, index: Tensor | slice) -> AttackState:
+        """The state of some of the examples: of a tensor of places copies, of a slice views."""
+
+        def some(value: T) -> T:
+            return value[index] if isinstance(value, Tensor) and value.dim() else value  # type: ignore[return-value]
+
+        adv = some(self.adv)
+        return replace(
+            self,
+            adv=adv,
+            clean=adv if self.clean is self.adv else some(self.clean),
+            eps=some(self.eps),
+            alpha=some(self.alpha),
+            target=some(self.target),
+            direction=some(self.direction),
+        )

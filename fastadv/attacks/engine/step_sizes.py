@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from numbers import Real
 
 import torch
@@ -48,7 +48,7 @@ class Size:
     def drawn(cls, eps: TruncatedNormalEps, images: Tensor, *, seed: int | Tensor, offset: int) -> Size:
         """Draw one eps per image [N, C, ...]; the draws are the same on every device."""
         draw = partial(eps.sample, len(images), seed=seed, offset=offset)
-        return cls(draw(device=images.device), draw)
+        return cls(draw(device=images.device), cache(draw))
 
     def on_host(self) -> float | Tensor:
         """Return a number, or [N] on the CPU; waits for a GPU only if the caller's numbers lie there."""

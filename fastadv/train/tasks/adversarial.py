@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from fastadv.attacks.engine.step_sizes import check_step
 from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.batch_reuse import overwriting
+from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
+from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import explain_model_errors, images_hint, labels_shape_hint, soft_labels_hint
 from fastadv.utils.model_outputs import split_logits
@@ -25,29 +26,14 @@ from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
 ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
-_AGAIN = (
-    "this minibatch was made adversarial by an earlier call, and no operator of PyTorch has filled it anew: the "
-    "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
-    "is filled past PyTorch, such as by NumPy"
+_TOO_FEW = (
+    "k = {k} is more than the {m} images of the first minibatch: all of them become adversarial, and none stays clean. "
+    "k is the number per minibatch, and per process if there are several"
 )
 _WRITES = (
     "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
     "no longer those that it was shown. From now on it is given a copy"
 )
-
-
-class Accuracy(NamedTuple):
-    """Shares of one minibatch's examples that were classified correctly; None where there was no such example."""
-
-    clean: float | None
-    adversarial: float | None
-
-
-class Hits(NamedTuple):
-    """Of one minibatch, clean and adversarial: how many examples were classified correctly, and how many there were."""
-
-    correct: Tensor  # [2], on the model's device
-    examples: tuple[int, int]
 
 
 class MinibatchTask:
@@ -77,15 +63,29 @@ class MinibatchTask:
         self._last: tuple[Tensor, Tensor, int] | None = None
 
     def _loss(self, images: Tensor, labels: Tensor, k: int, lambda_: float) -> Tensor:
-        """The paper's loss of images [m, C, H, W], of which the first k are adversarial already."""
+        """The paper's loss of images [m, C, H, W] whose first k are adversarial; one iteration."""
+        outputs = self._outputs(images)
+        loss = self._loss_of(outputs, labels, k, lambda_)
+        self._count_iteration(outputs[0].detach(), labels, k)
+        return loss
+
+    def _outputs(self, images: Tensor) -> list[Tensor]:
+        """Logits of images [m, C, H, W], and auxiliary logits if there are any: [m, K] each."""
         with explain_model_errors(self.model, images):
-            logits, auxiliary = split_logits(self.model(images))  # [m, K], list of [m, K]
+            logits, auxiliary = split_logits(self.model(images))
+        return [logits, *auxiliary]
+
+    def _loss_of(self, outputs: Sequence[Tensor], labels: Tensor, k: int, lambda_: float) -> Tensor:
+        """The loss of :meth:`_outputs`, [m, K] each, whose first k rows are those of adversarial examples."""
+        logits, *auxiliary = outputs
         loss = mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
         for aux in auxiliary:
             loss = loss + self.aux_weight * mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
-        self._last = logits.detach(), labels, k
-        self.iteration += 1
         return loss
+
+    def _count_iteration(self, logits: Tensor, labels: Tensor, k: int) -> None:
+        self._last = logits, labels, k
+        self.iteration += 1
 
     def accuracy(self) -> Accuracy:
         """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked.
@@ -94,11 +94,10 @@ class MinibatchTask:
         """
         if self._last is None:
             return Accuracy(None, None)
-        hits = self.hits()
-        shares = (hit / n if n else None for hit, n in zip(hits.correct.tolist(), hits.examples, strict=True))
-        return Accuracy(*shares)
+        counts = self.hits()
+        return accuracy_of(counts.correct.tolist(), counts.examples)
 
-    def hits(self) -> Hits:
+    def hits(self) -> CorrectCounts:
         """Of the minibatch of the last call, without waiting for the device.
 
         Raises:
@@ -107,10 +106,7 @@ class MinibatchTask:
         if self._last is None:
             raise RuntimeError("there is no minibatch yet: call the task first")
         logits, labels, k = self._last  # [m, K], [m] or [m, K]
-        if are_soft(labels):
-            labels = labels.argmax(dim=1)  # [m]
-        correct = logits.argmax(dim=1) == labels  # [m]
-        return Hits(torch.stack([correct[k:].sum(), correct[:k].sum()]), (len(labels) - k, k))
+        return count_correct(logits, labels, k)
 
 
 class AdversarialTask(MinibatchTask):
@@ -145,8 +141,9 @@ class AdversarialTask(MinibatchTask):
         TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
 
     Warns:
-        UserWarning: a minibatch that comes a second time. The first call overwrote it: train on fresh copies. Also,
-            once, a model that overwrites its input, and with it the caller's minibatch.
+        UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
+            once, if the first minibatch has fewer than k images, or if the model overwrites its input, and with it the
+            caller's minibatch.
     """
 
     def __init__(
@@ -205,11 +202,13 @@ class AdversarialTask(MinibatchTask):
                 f"attack that does without, such as step_ll"
             )
         self._join_processes()
+        if self.iteration == 0 and len(images) < self.k < ALL:
+            warnings.warn(_TOO_FEW.format(k=self.k, m=len(images)), stacklevel=2)
         k = self.adversarial_of(len(images))
         if k:
             with overwriting(images) as again:
                 if again:
-                    warnings.warn(_AGAIN, stacklevel=2)
+                    warnings.warn(AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
         shown, before = images.clone() if self._model_writes else images, _version(images)
         loss = self._loss(shown, labels, k, self.lambda_)

@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from torch import Tensor
 
 _WRITES = "_fastadv_writes"
+AGAIN = (
+    "this minibatch was made adversarial by an earlier call, and no operator of PyTorch has filled it anew: the "
+    "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
+    "is filled past PyTorch, such as by NumPy"
+)
 
 
 @contextmanager

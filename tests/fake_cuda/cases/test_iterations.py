@@ -69,8 +69,9 @@ def replays(gpu: Runtime) -> int:
 def as_it_is(config: TrainConfig, run: Path) -> Trainer:
     """A run of which nothing is recorded, and whose optimiser has the form that can be."""
     trainer = create_trainer(config, run)
-    assert trainer._graphs is not None
-    trainer._graphs._m = 0  # no minibatch is of this size
+    graphs = trainer._iterations._graphs
+    assert graphs is not None
+    graphs._m = 0  # no minibatch is of this size
     return trainer
 
 

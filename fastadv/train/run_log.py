@@ -1,0 +1,91 @@
+"""RunLog: a run's records, one for each logged iteration and one for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+from torch import Tensor
+
+from fastadv.train.epoch_metrics import EpochMetrics
+from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
+from fastadv.train.run import Run
+from fastadv.train.step_metrics import StepTotals
+
+
+class RunLog:
+    """Collects what the records say, and writes them to the monitors that are open: on the main process.
+
+    Args:
+        run: the run, on this process.
+
+    Attributes:
+        metrics: of the epoch under way; part of a checkpoint.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._pace = Pace()
+        self._monitors: list[Monitor] = []
+        self.metrics = EpochMetrics()
+
+    def open(self, stack: ExitStack, step: int) -> None:
+        """Open log, TensorBoard and progress bar at iteration ``step``; ``stack`` closes them."""
+        total_steps, epochs = self._run.total_steps, self._run.config.epochs
+        self._monitors = stack.enter_context(
+            monitoring(self._run.run_dir, step=step, total_steps=total_steps, epochs=epochs)
+        )
+
+    def timed(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The minibatches; the time until each arrives counts as waiting for data."""
+        return self._pace.awaited(minibatches)
+
+    def restart_clock(self) -> None:
+        """Leave out the time until now, such as that of writing a checkpoint."""
+        self._pace.restart()
+
+    def count(self, totals: StepTotals, images: int) -> None:
+        """Count an iteration, in which this process trained on so many images."""
+        self._pace.count(images * self._run.processes.world_size)
+        self.metrics.add(totals)
+
+    def write_step(self, step: int, totals: StepTotals, lr: float) -> None:
+        """Write the record of iteration ``step``, and restart the clock."""
+        clean, adversarial = totals.accuracy
+        images_per_s, data_wait = self._pace.read()
+        record = StepRecord(
+            step=step,
+            epoch=1 + (step - 1) // self._run.steps_per_epoch,
+            loss=totals.loss,
+            clean_accuracy=clean,
+            adversarial_accuracy=adversarial,
+            lr=lr,
+            images_per_s=images_per_s,
+            data_wait=data_wait,
+        )
+        self._write(record)
+        self._pace.restart()
+
+    def write_epoch(self, step: int, test_accuracies: Sequence[float]) -> None:
+        """Write the record of the epoch that iteration ``step`` ends, and reset the metrics.
+
+        Args:
+            step: iterations done.
+            test_accuracies: of the weights, and of their averages if there are any.
+        """
+        means = self.metrics.means()
+        record = EpochRecord(
+            step=step,
+            epoch=step // self._run.steps_per_epoch,
+            mean_loss=means.loss,
+            mean_clean_accuracy=means.clean,
+            mean_adversarial_accuracy=means.adversarial,
+            test_accuracy=test_accuracies[0],
+            test_accuracy_averaged=test_accuracies[1] if len(test_accuracies) > 1 else None,
+        )
+        self._write(record)
+        self.metrics.reset()
+
+    def _write(self, record: Record) -> None:
+        for monitor in self._monitors:
+            monitor.write(record)
