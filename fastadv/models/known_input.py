@@ -207,5 +207,5 @@ def _space(mean: Sequence[float], std: Sequence[float]) -> PixelSpace:
 def _resized(name: Any, unsupported: str = "") -> dict[str, Any]:
     """How images are resized, and what else is not done here."""
     if name in get_args(InterpolationName):
-        return {"interpolation": name, "unlike": unsupported}
-    return {"unlike": ", ".join(filter(None, (unsupported, f"interpolation {name!r}")))}
+        return {"interpolation": name, "unsupported": unsupported}
+    return {"unsupported": ", ".join(filter(None, (unsupported, f"interpolation {name!r}")))}
