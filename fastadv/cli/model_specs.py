@@ -30,7 +30,7 @@ from fastadv.utils.text import as_utf8, counted, printable
 
 @dataclass(frozen=True)
 class Named:
-    """What one argument names.
+    """A model as an argument names it.
 
     Args:
         text: the argument, without ``NAME=``.
@@ -47,7 +47,7 @@ class Named:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """The models of a command, and what they are measured on.
+    """The models of a command, and the images that they are measured on.
 
     Args:
         subjects: in the order of the arguments.
@@ -87,7 +87,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
         if options.data or not config.root or os.path.isabs(config.root):
             raise
         first = names[next(iter(runs))]
-        why = f"{first} was trained with --data {config.root}, from another folder: name it by --data DIR"
+        why = f"{first} was trained with --data {config.root}, relative to another folder: give its place by --data DIR"
         raise OSError(f"{error}. {why}") from error
     where = f"{config.name} in {config.root}" if config.root else config.name
     for one, run in runs.items():
@@ -139,10 +139,10 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
 
 
 def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], options: argparse.Namespace) -> DataConfig:
-    """The data set that all models share, and where it lies."""
+    """Return the data set that all models share, with its folder."""
     if not runs:
         if options.dataset is None:
-            raise ValueError("models from files need --dataset, which says what their classes are")
+            raise ValueError("models from files need --dataset, the data set that they were trained on")
         return DataConfig(name=options.dataset, root=options.data)
     first, *others = runs
     one = runs[first].config.data
@@ -150,10 +150,10 @@ def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], opt
         if runs[other].config.data.name != one.name:
             raise ValueError(
                 f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
-                f"{names[other]} on {runs[other].config.data.name}; name those of one data set alone"
+                f"{names[other]} on {runs[other].config.data.name}; evaluate them with separate commands"
             )
     if options.dataset not in (None, one.name):
-        raise ValueError(f"{names[first]} was trained on {one.name}, and --dataset is {options.dataset}")
+        raise ValueError(f"{names[first]} was trained on {one.name}, but --dataset is {options.dataset}")
     return replace(one, root=options.data or one.root)
 
 
@@ -165,7 +165,7 @@ def _shown(
     images: Images,
     options: argparse.Namespace,
 ) -> DataConfig:
-    """With how the images are shown to all models."""
+    """Set how the images are shown to all models."""
     if isinstance(images, data.ImageSet):
         check_in_memory(images, config.name, known, options)
         return config
@@ -174,22 +174,22 @@ def _shown(
 
 
 def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace) -> DataConfig:
-    """With the loader and workers of this command: a run's own are of the machine that it was trained on."""
+    """Set the loader and workers of this command; a run's own depend on the machine that it was trained on."""
     if not isinstance(images, data.ImageSet):
         loader = data.resolve_loader(options.loader, option="--loader", say=launched().main)
         return replace(config, loader=loader, workers=options.workers)
     if options.loader != "auto" or options.workers is not None:
-        raise ValueError(f"--loader and --workers are for images in files, and {config.name} is read into memory")
+        raise ValueError(f"--loader and --workers are for images in files, but {config.name} is read into memory")
     return config
 
 
 def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int) -> dict[str, PixelSpace]:
-    """The PixelSpace of each model that comes from a file: the option's, or what is known of it."""
+    """Map each model from a file to its PixelSpace: that of the option, or what is known of the weights."""
     names = list(known)
     if texts and not names:
         raise ValueError(f"--space {texts[0]}: this is for models from files; a run of fastadv train knows its own")
     spaces = {name: one.space for name, one in known.items() if one.space and one.space.channels in (1, channels)}
-    for text in sorted(texts, key=lambda text: "=" in text):  # those for one model alone win
+    for text in sorted(texts, key=lambda text: "=" in text):  # NAME=SPACE overrides SPACE
         name, equals, space = printable(as_utf8(text)).rpartition("=")
         if equals and name not in names:
             raise ValueError(
@@ -206,10 +206,10 @@ def _spaces(texts: Sequence[str], known: Mapping[str, KnownInput], channels: int
 
 
 def parse_space(text: str) -> PixelSpace:
-    """The PixelSpace of a name, or of the constants ``mean,.../std,...`` that torchvision's Normalize takes.
+    """Parse a PixelSpace: a name, or the constants ``mean,.../std,...`` that torchvision's Normalize takes.
 
     Raises:
-        ValueError: neither.
+        ValueError: if the text is neither.
     """
     if text in get_args(SpaceName):
         space: PixelSpace = getattr(PixelSpace, text)()
@@ -225,14 +225,14 @@ def parse_space(text: str) -> PixelSpace:
 
 
 def _read(one: Named, name: str, averaged: bool) -> WeightFile:
-    """The weights of a file; of several in it a line says which were taken."""
+    """Read the weights of a file; if it holds several, a line says which are used."""
     file = read_weights(one.path, averaged=averaged)
     if file.passed_over and launched().main:
         others = ", ".join(file.passed_over)
-        other = "; --averaged takes averaged ones" if any(map(is_averaged, file.passed_over)) else ""
-        logger.info("%s: of the weights in %s %s are taken, not %s%s", name, one.path, file.taken, others, other)
+        other = "; --averaged uses averaged ones" if any(map(is_averaged, file.passed_over)) else ""
+        logger.info("%s: of the weights in %s, %s are used, not %s%s", name, one.path, file.taken, others, other)
     if averaged and not is_averaged(file.taken) and launched().main:
-        logger.warning("%s: no weights in %s are called averaged ones", name, one.path)
+        logger.warning("%s: %s has no weights that are named as averaged ones", name, one.path)
     return file
 
 
@@ -249,8 +249,8 @@ def _from_file(
     try:
         load_state(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
-        whence = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
-        raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{whence}") from error
+        note = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
+        raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{note}") from error
     try:
         check_accepts(model.eval(), shape)
     except ValueError as error:
@@ -259,6 +259,6 @@ def _from_file(
 
 
 def _architecture(network: str) -> str:
-    """The network without the name of torchvision's weights, which it does not take."""
+    """Remove the name of torchvision's weights, which the network's constructor does not accept."""
     library, name = models.library_of(network)
     return f"torchvision/{name.partition('.')[0]}" if library == "torchvision" else network

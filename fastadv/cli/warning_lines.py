@@ -1,4 +1,4 @@
-"""Warnings as a command shows them: a line each, once, without the place in the code that a programmer would want."""
+"""Show warnings as a command does: one line each, once, without the source line that a programmer would want."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastadv.utils.text import printable_lines
 
 @contextmanager
 def warning_lines(program: str) -> Iterator[None]:
-    """Within the block, a warning is the line ``PROGRAM: warning: TEXT`` on standard error; each text comes once."""
+    """Within the block, print each warning once, as the line ``PROGRAM: warning: TEXT`` on standard error."""
     shown: set[str] = set()
 
     def show(

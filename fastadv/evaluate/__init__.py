@@ -1,4 +1,4 @@
-"""Evaluation: records of what was measured, and the tables and figures made from them."""
+"""Evaluation: accuracy under attack, transfer and label leaking; records, tables and figures."""
 
 from fastadv.evaluate.accuracy import Counts, evaluate, evaluate_each
 from fastadv.evaluate.figures import robustness_figure, save_figure

@@ -1,4 +1,4 @@
-"""Attacks as a command line gives them: a name, or a name with options as in ``pgd:steps=20:alpha=2``."""
+"""Parse attacks as given on a command line: a name that options may follow, as in ``pgd:steps=20:alpha=2``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 
-_NOT_HERE = {"eps", "space", "seed", "generator"}  # given to every attack alike
+_COMMON = {"eps", "space", "seed", "generator"}  # the same for all attacks of a command
 
 
 class _AnyModel(nn.Module):
-    """Stands in for models that are not loaded yet: never run, and has the methods that attacks look for."""
+    """Stands in for models that are not loaded yet: it is never run, and has the methods that attacks look for."""
 
     def forward_with_aux(self, images: Tensor) -> Any:
         raise NotImplementedError
@@ -23,15 +23,15 @@ class _AnyModel(nn.Module):
 def parse_attack(
     text: str, model: Callable[..., Any] | None = None, *, fast: bool = False
 ) -> tuple[str, dict[str, Any]]:
-    """The name and the options; a value is JSON where it can be, and else a string.
+    """Return the attack's name and its options; a value that is not JSON is a string.
 
     Args:
-        text: what the command line says.
-        model: what is to be attacked, once it is known: some options ask for a model that has more than logits.
-        fast: add ``fast=True`` where an attack has it, unless the text says otherwise.
+        text: an attack on the command line.
+        model: the model to attack, once it is known: some options need a model that returns more than logits.
+        fast: add ``fast=True`` if the attack has that option and the text does not set it.
 
     Raises:
-        ValueError: what ``fastadv.attacks.create`` refuses, or a part that is not OPTION=VALUE.
+        ValueError: if ``fastadv.attacks.create`` rejects the attack, or a part is not OPTION=VALUE.
     """
     name, *parts = text.split(":")
     options = {}
@@ -39,8 +39,8 @@ def parse_attack(
         option, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"an attack's options are written as in pgd:steps=20:alpha=2, got {part!r} in {text!r}")
-        if option in _NOT_HERE:
-            raise ValueError(f"{option} is the same for all attacks, not an option of one as in {text!r}")
+        if option in _COMMON:
+            raise ValueError(f"{option} is the same for all attacks, and cannot be set for one, as in {text!r}")
         options[option] = _value(value)
     if fast and name in attacks.names() and issubclass(attacks.get(name), attacks.GradientAttack):
         options.setdefault("fast", True)

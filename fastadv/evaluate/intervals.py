@@ -1,4 +1,4 @@
-"""Proportions with their confidence intervals: Wilson's, and by its name the paper's."""
+"""Proportions and other estimates with their confidence intervals: Wilson's, and the paper's for comparison."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Z_95 = 1.96  # 97.5 % quantile of the standard normal distribution
 
 @dataclass(frozen=True)
 class Proportion:
-    """A fraction in [0, 1] with its 95 % confidence interval; all are fractions.
+    """A fraction in [0, 1] with its 95 % confidence interval, all as fractions of 1.
 
     Args:
         value: the fraction.
-        half_width: of the paper's interval, ``value ± half_width``, which is not what is shown.
-        low: where Wilson's interval begins.
-        high: where it ends.
+        half_width: half the width of the paper's interval, ``value ± half_width``, which is not the one that is shown.
+        low: lower end of Wilson's interval.
+        high: upper end of Wilson's interval.
     """
 
     value: float
@@ -31,18 +31,18 @@ class Proportion:
 
 
 def proportion(successes: int, n: int) -> Proportion:
-    """The fraction ``successes / n`` with its 95 % confidence interval, Wilson's score interval.
+    """Compute the fraction ``successes / n`` with its 95 % confidence interval, Wilson's score interval.
 
-    The paper's, ``p ± 1.96 sqrt(p (1 - p) / n)`` in the footnote of its Table 5, is there beside it, for comparison
-    with the paper's numbers alone. It does not hold near 0 and 1: a true accuracy of 0.001 lies in the interval of
-    1,000 images in 63 % of cases, in that of 500 in 39 %; and where no image was right, its width is 0.
+    The paper's interval, ``p ± 1.96 sqrt(p (1 - p) / n)`` in the footnote of its Table 5, is included only for
+    comparison with the paper's numbers. It fails near 0 and 1: it covers a true accuracy of 0.001 in 63 % of cases for
+    1,000 images, and in 39 % for 500; and if no image was classified correctly, its width is 0.
 
     Args:
-        successes: how many of the examples count, e.g. were classified correctly.
-        n: how many examples there were.
+        successes: number of successes, such as images that were classified correctly.
+        n: number of examples.
 
     Raises:
-        ValueError: n below 1, or successes outside [0, n].
+        ValueError: if n is below 1, or successes outside [0, n].
     """
     found = wilson(successes, n)
     p = found.value
@@ -54,58 +54,58 @@ def proportion(successes: int, n: int) -> Proportion:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with the ends of its confidence interval."""
+    """A number with the ends of its confidence interval."""
 
     value: float
     low: float
     high: float
 
 
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)  # of nothing
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 def wilson(successes: int, n: int, z: float = Z_95) -> Estimate:
-    """The fraction ``successes / n`` with Wilson's score interval, which holds at 0 and 1, too (Wilson, 1927).
+    """Compute the fraction ``successes / n`` with Wilson's score interval, which also holds at 0 and 1 (Wilson, 1927).
 
-    At z = 1.96 it covers the true fraction in 95 % of cases in the mean. Of thirty examples and more that is 91.5 % or
-    more wherever one success and one failure are to be expected, and 83.7 % or more everywhere. Of fewer examples it is
-    less: 83.1 % or more of five, 79.3 % or more of one.
+    At z = 1.96 it covers the true fraction in 95 % of cases on average. For thirty or more examples, coverage is at
+    least 91.5 % wherever one success and one failure are expected, and at least 83.7 % everywhere. For fewer examples
+    it is lower: at least 83.1 % for five, and at least 79.3 % for one.
 
     Args:
-        successes: how many of the examples count.
-        n: how many examples there were.
+        successes: number of successes.
+        n: number of examples.
         z: quantile of the standard normal distribution; 1.96 gives 95 %.
 
     Raises:
-        ValueError: n below 1, or successes outside [0, n].
+        ValueError: if n is below 1, or successes outside [0, n].
     """
     if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}: there is no accuracy over no examples")
+        raise ValueError(f"n must be at least 1, got {n}: accuracy needs examples")
     if not 0 <= successes <= n:
         raise ValueError(f"successes must be in [0, n], got {successes} of n = {n}")
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # The exact ends at 0 and 1, where rounding would leave 1e-17 between.
+    # Exact ends at 0 and 1, where rounding would be off by 1e-17.
     return Estimate(p, 0.0 if successes == 0 else centre - reach, 1.0 if successes == n else centre + reach)
 
 
 def quantile(comparisons: int = 1) -> float:
-    """Of the standard normal distribution, for two-sided intervals that all hold together at 95 % (Bonferroni)."""
+    """Quantile of the standard normal distribution for two-sided intervals that jointly hold at 95 % (Bonferroni)."""
     return NormalDist().inv_cdf(1 - 0.025 / comparisons)
 
 
 def phi(both: int, one: int, other: int, n: int) -> float:
-    """The correlation of two answers, yes or no, to each of n examples: the phi coefficient.
+    """Compute the phi coefficient, the correlation of two yes-or-no answers for each of n examples.
 
-    A positive one is made smaller by Newcombe's (1998, paired data, method 10) correction for continuity, and may
-    become 0; it is 0 where an answer is always the same.
+    Newcombe's continuity correction (1998, paired data, method 10) reduces positive values, possibly to 0. The result
+    is 0 if one of the answers is always the same.
 
     Args:
-        both: examples with yes in both.
-        one: with yes in the first.
-        other: with yes in the second.
-        n: examples.
+        both: number of examples with yes in both.
+        one: number with yes in the first.
+        other: number with yes in the second.
+        n: number of examples.
     """
     variances = one * (n - one) * other * (n - other)
     if variances == 0:
@@ -115,14 +115,14 @@ def phi(both: int, one: int, other: int, n: int) -> float:
 
 
 def combination(terms: Sequence[tuple[float, Estimate]], correlations: Sequence[Sequence[float]] = ()) -> Estimate:
-    """The sum of weighted estimates, such as a difference, with an interval made of theirs (Zou and Donner, 2008).
+    """Add up weighted estimates, as in a difference, with an interval derived from theirs (Zou and Donner, 2008).
 
-    Of two fractions with Wilson's intervals and the weights 1 and -1 it is method 10 of Newcombe (1998): of his paper
-    on independent samples and, with :func:`phi` as their correlation, of the one on paired samples.
+    For two fractions with Wilson's intervals and the weights 1 and -1, this is method 10 of Newcombe (1998): that for
+    independent samples or, with :func:`phi` as the correlation, that for paired samples.
 
     Args:
         terms: weights and estimates.
-        correlations: between each two of the estimates [terms, terms]; none if they are independent.
+        correlations: between each pair of estimates [terms, terms]; empty if they are independent.
     """
     value = sum(weight * term.value for weight, term in terms)
     # How far each term alone can move the sum down and up, with the sign of its weight.
@@ -132,17 +132,17 @@ def combination(terms: Sequence[tuple[float, Estimate]], correlations: Sequence[
 
 
 def _reach(moves: Sequence[float], correlations: Sequence[Sequence[float]]) -> float:
-    """How far the sum goes: the root of the sum of ``rho_ij a_i a_j``."""
+    """Distance from the sum to the end of its interval: the root of the sum of ``rho_ij a_i a_j``."""
     square = sum(a * a for a in moves)
     for i, row in enumerate(correlations):
         square += sum(rho * moves[i] * moves[j] for j, rho in enumerate(row) if j != i)
-    return math.sqrt(max(0.0, square))  # estimated one by one, correlations need not fit each other
+    return math.sqrt(max(0.0, square))  # correlations that are estimated separately need not be consistent
 
 
 def ratio(above: Estimate, below: Estimate, correlation: float = 0.0) -> Estimate:
-    """The quotient of two estimates with an interval made of theirs (Donner and Zou, 2012).
+    """Divide two estimates, with an interval derived from theirs (Donner and Zou, 2012).
 
-    Of a denominator whose interval reaches 0, nothing is known: :data:`UNKNOWN`.
+    Returns :data:`UNKNOWN` if the interval of the denominator reaches 0.
     """
     if not below.low > 0:
         return UNKNOWN

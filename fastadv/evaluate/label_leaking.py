@@ -1,4 +1,4 @@
-"""Label leaking: examples that a model gets right only because they were made from the true label (section 4.2)."""
+"""Label leaking: images that a model gets right only because they were made from the true label (section 4.2)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from fastadv.utils.module_modes import isolated
 
 @dataclass(frozen=True)
 class LeakCounts:
-    """Of ``n`` images, how many were classified correctly, by how they were made.
+    """How many of ``n`` images were classified correctly, by how they were made.
 
     Args:
-        n: images.
-        clean: correct as they are.
-        with_label: correct as adversarial images that were made from the true label.
-        without_label: correct as adversarial images that were made without it.
-        leaked: correct in the first way and wrong in the second: the label has leaked, by the paper's definition.
-        without_gradient: for how many the gradient of the attack that uses the label was zero or not finite.
+        n: number of images.
+        clean: correct when clean.
+        with_label: correct when made adversarial with the true label.
+        without_label: correct when made adversarial without it.
+        leaked: correct with the label and wrong without: the label has leaked, by the paper's definition.
+        without_gradient: number whose gradient was zero or not finite in the attack that uses the label.
     """
 
     n: int
@@ -55,14 +55,14 @@ def leaking(
     space: PixelSpace,
     seed: int = 0,
 ) -> list[LeakCounts]:
-    """Count leaked labels: adversarial images classified correctly if the true label made them, and wrongly if not.
+    """Count leaked labels: images that are classified correctly if made with the true label, and wrongly if not.
 
     Args:
         model: gives logits [m, K].
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), where the model is.
-        attack: makes examples from the true label.
-        without: makes the corresponding examples without it. ``fgsm_pred`` is FGSM with the predicted class: the two
-            differ only for images that are misclassified when clean.
+        attack: an attack that uses the true label.
+        without: the corresponding attack without it. ``fgsm_pred`` is FGSM with the predicted class: the two differ
+            only for images that are misclassified when clean.
         eps: sizes of the perturbation in pixel values.
         space: the PixelSpace of the model's input.
         seed: seed of the attacks' random numbers.
@@ -71,18 +71,18 @@ def leaking(
         The counts for each eps.
 
     Raises:
-        ValueError: an attack that does not use the label, or one in place of ``without`` that does; no images; as for
+        ValueError: if ``attack`` does not use the label, or ``without`` does; if there are no images; or as for
             :func:`fastadv.evaluate.evaluate`.
     """
     for name, needs in ((attack, True), (without, False)):
         if attacks.get(name).needs_labels is not needs:
             raise ValueError(
-                f"{name} {'does not use' if needs else 'uses'} the true label: attack must, without must not"
+                f"{name} {'does not use' if needs else 'uses'} the true label: attack must use it, without must not"
             )
     pair = [attacks.create(name, model, space=space, seed=seed) for name in (attack, without)]
     pair[0].counting = True
     for one in pair:
-        one.looks = False  # the watch below does, and waits
+        one.looks = False  # the RangeWatch below checks the range instead
     sums, lost = [[0] * 5 for _ in eps], [ZeroGradientCount() for _ in eps]
     watch = RangeWatch(space)
     with isolated(model, bn="eval"):
@@ -103,23 +103,23 @@ def leaking(
 
 @dataclass(frozen=True, kw_only=True)
 class LeakEvaluation(Evaluation):
-    """What is to be measured: an evaluation whose ``attack`` uses the label, beside an attack that does not.
+    """What to measure: an evaluation whose ``attack`` uses the label, next to an attack that does not.
 
     Args:
-        without: the attack that does not.
+        without: the attack that does not use the label.
     """
 
     without: str
 
     @property
     def key(self) -> str:
-        """Equal for evaluations that measure the same thing, by whatever name the model goes."""
+        """A string that is equal for evaluations of the same thing, whatever the model is called."""
         return key_of(self, LeakEvaluation, names={"model"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeakRecord(LeakEvaluation):
-    """A leak evaluation and what came out of it: see :class:`LeakCounts`."""
+    """A leak evaluation and its result: see :class:`LeakCounts`."""
 
     clean: int
     with_label: int
@@ -140,17 +140,17 @@ class LeakRecord(LeakEvaluation):
 def run_leaking(
     sweep: Sweep, pairs: Sequence[tuple[str, str]], subjects: Sequence[Subject], file: RecordFile[LeakRecord]
 ) -> list[LeakRecord]:
-    """The record of every model, pair of attacks and eps: those that the file has are not measured again.
+    """Return the record of every model, pair of attacks and eps, measuring those that the file does not have.
 
     Args:
         sweep: the images and sizes; its attacks and ``fast`` are not used.
-        pairs: (attack, without): names of an attack that uses the true label, and of the same one without it.
+        pairs: (attack, without): names of an attack that uses the true label, and of the same attack without it.
         subjects: the models.
         file: where records are found and appended.
 
     Raises:
-        OSError: a file cannot be read or written.
-        ValueError: an attack that does not use the label, or one in place of the second of a pair that does; no images;
+        OSError: if a file cannot be read or written.
+        ValueError: if the first attack of a pair does not use the label, or the second does; if there are no images; or
             as for :func:`fastadv.evaluate.evaluate`.
     """
     images = sweep.shown()
@@ -169,7 +169,7 @@ def run_leaking(
 
 
 def _cost(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
-    """Of a pass, for each image, in forward passes: clean, then made at each size in both ways and looked at."""
+    """Cost of a pass for each image, in forward passes: clean, then made in both ways and classified at each size."""
     first, eps = evaluations[0], [evaluation.eps for evaluation in evaluations]
     return 1 + sum(
         generation_passes(subject.model, subject.space, name, {}, eps) + len(eps)
@@ -178,7 +178,7 @@ def _cost(subject: Subject, evaluations: Sequence[LeakEvaluation]) -> float:
 
 
 def _evaluations(sweep: Sweep, subject: Subject, pair: tuple[str, str], images: Images) -> list[LeakEvaluation]:
-    """One for each eps."""
+    """One evaluation for each eps."""
     attack, without = pair
     common = vars(clean_evaluation(sweep, subject, images)) | {"attack": attack, "without": without}
     return [LeakEvaluation(**common | {"eps": float(eps)}) for eps in sweep.eps]
@@ -191,7 +191,7 @@ def _measure(
     images: Images,
     advance: Advance,
 ) -> list[LeakRecord]:
-    """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
+    """Measure evaluations that differ only in eps; each is attributed an equal share of the time."""
     start, loader = time.perf_counter(), loader_of(sweep, images, subject.space)
     counts = leaking(
         subject.model.to(sweep.device),

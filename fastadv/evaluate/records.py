@@ -1,4 +1,4 @@
-"""Records: what an evaluation measured, one JSON line each. Tables and figures are made from records alone."""
+"""Records of evaluations, one JSON line each. Tables and figures are made from records alone."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ CLEAN = "clean"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is to be measured: one model under one attack at one eps, on one set of images.
+    """What to measure: one model under one attack at one eps, on one set of images.
 
     Args:
-        model: the name of the row in a table.
-        checkpoint: sha256 of the weights and buffers.
+        model: its name, for a row of a table.
+        checkpoint: sha256 of its weights and buffers.
         space: the PixelSpace of the model's input, as text.
         dataset: name of the data set.
         split: "train" or "test".
         images: sha256 of the images and labels.
-        n: how many images of the split.
-        total: how many images the split has.
-        classes: how many classes the data set has.
-        attack: a name of ``fastadv.attacks.names()``, with its options if it was given any, or "clean".
+        n: number of images that are used.
+        total: number of images in the split.
+        classes: number of classes of the data set.
+        attack: one of ``fastadv.attacks.names()``, followed by options if any were given, or "clean".
         eps: size of the perturbation in pixel values; 0 for "clean".
         options: options of the attack besides eps.
         seed: seed of the attack's random numbers.
@@ -63,26 +63,26 @@ class Evaluation:
 
     @property
     def key(self) -> str:
-        """Equal for evaluations that measure the same thing, by whatever name the model goes."""
+        """A string that is equal for evaluations of the same thing, whatever the model is called."""
         return key_of(self, Evaluation, names={"model"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Evaluation):
-    """An evaluation and what came out of it.
+    """An evaluation and its result.
 
     Args:
-        top1: how many images were classified correctly.
-        top5: how many images had their class among the five likeliest; None with fewer than six classes.
-        correct: which images were classified correctly, a bit for each, packed; :attr:`hits` unpacks them.
-        seconds: how long it took.
-        device: what it ran on.
-        versions: version of each package that the result depends on; of images in files the loader's, too, and which
-            of cuDNN's search and TF32 were on, on a GPU.
-        without_gradient: for how many images the gradient was zero or not finite, so that the attack does little or
-            nothing to them; None if it follows none, and in records of versions that did not count.
-        shown: how images in files are shown to the model, such as their size; "" for others.
-        folder: name of the folder of images in files; "" for others, and in records of versions that did not write it.
+        top1: number of images that were classified correctly.
+        top5: number of images with their class among the five likeliest; None with fewer than six classes.
+        correct: which images were classified correctly, as packed bits; :attr:`hits` unpacks them.
+        seconds: duration.
+        device: the device that it ran on.
+        versions: version of each package that the result depends on; for images in files, also the loader's; on a GPU,
+            also whether cuDNN's benchmark mode and TF32 were on.
+        without_gradient: number of images whose gradient was zero or not finite, so that the attack does little or
+            nothing to them; None if the attack computes no gradient, and in records of versions that did not count.
+        shown: how images in files are shown to the model, such as their size; "" for images in memory.
+        folder: name of the folder of images in files; "" for images in memory, and in records of older versions.
     """
 
     top1: int
@@ -108,33 +108,33 @@ class Record(Evaluation):
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:  # [n]
-        """Which of the ``n`` images were classified correctly, in the order of the data set."""
+        """True for each of the ``n`` images that was classified correctly, in the order of the data set."""
         packed = np.frombuffer(base64.b64decode(self.correct), dtype=np.uint8)  # [n / 8, rounded up]
         if len(packed) != -(-self.n // 8):
-            raise ValueError(f"the record of {self.model} is not of which of {self.n:,} images were correct")
+            raise ValueError(f"the record of {self.model} does not say which of {self.n:,} images were correct")
         return np.unpackbits(packed, count=self.n).astype(bool)
 
 
 def check_counts(n: int, *counts: int) -> None:
-    """Refuse numbers of images, in ascending order, that ``n`` images cannot give.
+    """Check numbers of images, given in ascending order, out of ``n`` images.
 
     Raises:
-        ValueError: that.
+        ValueError: if they are negative, not in ascending order or above ``n``, or ``n`` is below 1.
     """
     if n < 1 or not all(less <= more for less, more in itertools.pairwise((0, *counts, n))):
-        raise ValueError(f"{', '.join(map(str, counts))} of {n} images cannot be")
+        raise ValueError(f"impossible counts: {', '.join(map(str, counts))} of {n} images")
 
 
 def packed(hits: npt.NDArray[np.bool_]) -> str:
-    """Yes or no for each of n images as text: a bit each, the first image's the highest of its byte, in base64."""
+    """Encode a bool for each of n images as text: bits in base64, the first image's the highest of its byte."""
     return base64.b64encode(np.packbits(hits).tobytes()).decode()
 
 
 def key_of(evaluation: Any, kind: type[Any], *, names: set[str]) -> str:
-    """A text that is equal for evaluations that measure the same thing.
+    """Return a string that is equal for evaluations of the same thing.
 
     Args:
-        evaluation: it, or its record.
+        evaluation: the evaluation, or its record.
         kind: the dataclass whose fields say what is measured; ``eps`` is one of them.
         names: the fields that only name something.
     """
@@ -153,16 +153,16 @@ R = TypeVar("R", bound=_Keyed)
 class RecordFile(Generic[R]):
     """An append-only file of records, each on disk before the next is measured.
 
-    A crash can tear the last line only; opening the file drops such a line, and its evaluation is then not found.
+    A crash can truncate only the last line; opening the file drops such a line, and its evaluation is then not found.
     Records that :func:`read_records` leaves out are not found either. A compressed file beside it, ``path`` with
     ``.gz``, is read first, and never written to.
 
     Args:
-        path: the file, made with the folders above it by the first :meth:`append`.
+        path: the file; the first :meth:`append` creates it and its parent folders.
         kind: the dataclass of its records.
 
     Raises:
-        ValueError: a line that is not a record, other than a torn last one.
+        ValueError: if a line is not a record, unless it is a truncated last one.
     """
 
     def __init__(self, path: Path, kind: type[R]) -> None:
@@ -173,11 +173,11 @@ class RecordFile(Generic[R]):
             os.truncate(path, whole)
 
     def find(self, key: str) -> R | None:
-        """The last record with this key, if there is one."""
+        """Return the last record with this key, or None."""
         return self._by_key.get(key)
 
     def append(self, record: R) -> None:
-        """Write one record; it is on disk when this returns."""
+        """Write a record; it is on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.write(json.dumps(vars(record)).encode() + b"\n")
@@ -186,21 +186,21 @@ class RecordFile(Generic[R]):
         self.remember(record)
 
     def remember(self, record: R) -> None:
-        """Know a record that another process has written."""
+        """Add a record that another process has written."""
         self.records.append(record)
         self._by_key[record.key] = record
 
 
 def read_records(path: Path, kind: type[R]) -> list[R]:
-    """The records of a file, which is left as it is; a torn last line is passed over.
+    """Read the records of a file, which is not changed; a truncated last line is ignored.
 
     Records in a compressed file beside it, ``path`` with ``.gz``, come first.
 
-    Those of an attack that has made other images since are left out, and a warning says so.
+    Records of an attack that makes different images in this version are left out, with a warning.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line that is not a record, other than a torn last one.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line is not a record, unless it is a truncated last one.
     """
     if not path.exists() and not _compressed(path).exists():
         raise FileNotFoundError(f"no records at {path}")
@@ -226,12 +226,12 @@ def _parse(path: Path, kind: type[R]) -> tuple[list[R], int]:
             raise ValueError(f"{compressed} cannot be decompressed: {error}") from error
         records += _parse_lines(compressed, content, kind)
     content = read_regular(path) if path.exists() else b""
-    whole = content.rfind(b"\n") + 1  # a line counts from its newline on: append writes both at once
+    whole = content.rfind(b"\n") + 1  # a line without its newline is truncated: append writes both at once
     records += _parse_lines(path, content[:whole], kind)
     valid = [record for record in records if not _is_outdated(record)]
     if left_out := len(records) - len(valid):
         logger.warning(
-            "%s: %s of mi_fgsm left out: an earlier version made other images where channels differ in std",
+            "%s: %s of mi_fgsm left out: an earlier version made different images if channels differ in std",
             *(path, counted(left_out, "record")),
         )
     return valid, whole
@@ -252,9 +252,9 @@ def _parse_lines(path: Path, content: bytes, kind: type[R]) -> list[R]:
 
 
 def _is_outdated(record: Any) -> bool:
-    """Whether a record is of ``mi_fgsm`` as it was where channels differ in std: of their gradients, not of pixels'.
+    """True for records of ``mi_fgsm`` from versions that normalised the gradients of the input, not those of pixels.
 
-    Versions from then did not count images without gradient, and ``mi_fgsm`` is counted always since.
+    The images differ if channels differ in std. Those versions did not count images without gradient; later ones do.
     """
     values = vars(record)
     attack, space = values.get("attack", ""), values.get("source_space", values.get("space", ""))

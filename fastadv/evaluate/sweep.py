@@ -1,4 +1,4 @@
-"""Every model under every attack at every eps, each measured once and recorded before the next."""
+"""Measure every model under every attack at every eps, each once; results are recorded as they come."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Images = ImageSet | ImageSource
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model to evaluate: the name of its row, and the PixelSpace of its input."""
+    """A model to evaluate, with the name of its row and the PixelSpace of its input."""
 
     name: str
     model: nn.Module
@@ -54,24 +54,24 @@ class Subject:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sweep:
-    """What each model goes through: clean images first, then each attack at each eps.
+    """What is measured for each model: clean images first, then each attack at each eps.
 
     Args:
         dataset: name of the data set.
         images: its images, in memory or in files.
-        split: the part of the data set that they are.
-        limit: only the first so many, or of images in files, which are sorted by class, so many evenly spread; None
-            for all.
-        data: what is done to images in files before they are normalised, and by which loader.
-        attacks: names of ``fastadv.attacks.names()``, each with options if need be: ``"pgd:steps=20:alpha=2"``.
+        split: the part of the data set that the images are from.
+        limit: number of images to use: the first ones or, for images in files, which are sorted by class, evenly
+            spread ones; None for all.
+        data: how images in files are loaded and shown.
+        attacks: names of ``fastadv.attacks.names()``, which options may follow: ``"pgd:steps=20:alpha=2"``.
         eps: sizes of the perturbation in pixel values.
         seed: seed of the attacks' random numbers.
-        batch_size: images at a time.
+        batch_size: number of images per batch.
         device: where to evaluate; models are moved there.
-        fast: attacks take their ``fast`` options: the same examples up to rounding, in less time.
+        fast: run attacks with their ``fast`` option: the same examples up to rounding, in less time.
 
     Raises:
-        ValueError: a limit below 1.
+        ValueError: if ``limit`` is below 1.
     """
 
     dataset: str
@@ -91,7 +91,7 @@ class Sweep:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
 
     def shown(self) -> Images:
-        """The images that ``limit`` leaves."""
+        """Return the images that are used: all, or as many as ``limit``."""
         if isinstance(self.images, ImageSet):
             return ImageSet(self.images.images[: self.limit], self.images.labels[: self.limit], self.images.classes)
         return spread(self.images, self.limit)
@@ -110,22 +110,22 @@ class Sweep:
 def run(
     sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record], processes: Processes = ALONE
 ) -> list[Record]:
-    """The record of every evaluation of a sweep: those that the file has are not measured again.
+    """Return the record of every evaluation of a sweep, measuring those that the file does not have.
 
-    Interrupted at any point, a second call goes on where the first one stopped. Several processes share the batches;
-    each batch is made and attacked as by one process alone, so the counts are the same for any number of them; with
-    ``compile`` up to rounding, for it leaves each process's first batch to eager code.
+    If interrupted at any point, a second call continues where the first one stopped. Several processes share the
+    batches. Each batch is made and attacked as in a single process, so the counts do not depend on the number of
+    processes, except for rounding with ``compile``, which runs each process's first batch eagerly.
 
     Args:
         sweep: the images, attacks and sizes.
         subjects: the models, in the order of the rows.
-        file: where records are found and appended; of several processes the main one writes.
+        file: where records are found and appended; of several processes, the main one writes.
         processes: that measure together; each calls this function with the same arguments.
 
     Raises:
-        OSError: a file cannot be read or written.
-        ValueError: another process reads other models or images; images that a model does not fit.
-        FailedElsewhere: another process raised.
+        OSError: if a file cannot be read or written.
+        ValueError: if another process reads other models or images, or a model does not accept the images.
+        FailedElsewhere: if another process raised.
     """
     images = sweep.shown()
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
@@ -148,7 +148,7 @@ def run(
 def _together(
     plan: Sequence[tuple[Subject, Evaluation]], file: RecordFile[Record]
 ) -> list[tuple[Subject, list[Evaluation]]]:
-    """The evaluations that the file lacks, those of one pass together."""
+    """Group the evaluations that the file lacks by pass over the images."""
     found: list[tuple[Subject, list[Evaluation]]] = []
     seen: set[str] = set()
     for subject, first in plan:
@@ -161,13 +161,13 @@ def _together(
 
 
 def _cost(subject: Subject, together: Sequence[Evaluation]) -> float:
-    """Of a pass, for each image, in forward passes: made at each size and looked at."""
+    """Cost of a pass for each image, in forward passes: making and classifying it at each size."""
     first, eps = together[0], [evaluation.eps for evaluation in together]
     return len(eps) + generation_passes(subject.model, subject.space, first.attack, first.options, eps)
 
 
 def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes) -> None:
-    """Counts of different things would be added up."""
+    """Check that all processes measure the same; otherwise counts of different things would be added up."""
     plans = gathered(processes, [evaluation.key for _, evaluation in plan])
 
     def check() -> None:
@@ -178,14 +178,14 @@ def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes
 
 
 def _share(count: int, batch_size: int, processes: Processes) -> tuple[range, range]:
-    """This process's batches, of those that one process alone would make, and the places of the images in them."""
+    """Return this process's share of the batches that a single process would make, and the indices of their images."""
     batches = -(-count // batch_size)
     begin, end = (batches * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
     return range(begin, end), range(count)[begin * batch_size : end * batch_size]
 
 
 def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluation:
-    """The evaluation of a model on clean images, of which the others differ in attack, eps and options."""
+    """Create the evaluation of a model on clean images; the others differ in attack, eps and options."""
     return Evaluation(
         model=subject.name,
         checkpoint=fingerprint(subject.model.state_dict()),
@@ -198,7 +198,7 @@ def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluati
 
 
 def measured_on(sweep: Sweep, images: Images) -> dict[str, Any]:
-    """What the records of a sweep have in common: which images, of those that ``limit`` leaves, and which seed."""
+    """The fields that the records of a sweep have in common: the images that are used, and the seed."""
     return {
         "dataset": sweep.dataset,
         "split": sweep.split,
@@ -223,9 +223,10 @@ def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluat
 
 
 def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
-    """Whether two evaluations of a model are measured in one pass: sizes of an attack that needs one gradient for all.
+    """True if two evaluations of a model are measured in one pass: sizes of an attack that needs one gradient for all.
 
-    Of other attacks each size is on disk before the next is measured: a pass saves little, and a size may take hours.
+    For other attacks, each size is on disk before the next is measured: sharing a pass saves little, and one size may
+    take hours.
     """
     if one == other:
         return True
@@ -246,7 +247,7 @@ def _measure(
     processes: Processes,
     advance: Advance,
 ) -> list[Record]:
-    """The records of evaluations that differ in eps alone; each takes an equal share of the time."""
+    """Measure evaluations that differ only in eps; each is attributed an equal share of the time."""
     first = evaluations[0]
     loader = loader_of(sweep, images, subject.space)
     batches, places = _share(len(images), sweep.batch_size, processes)
@@ -283,7 +284,7 @@ def _measure(
 
 
 def loader_of(sweep: Sweep, images: Images, space: PixelSpace) -> Loader:
-    """A loader of each image once, in order, in a model's space."""
+    """Create a loader that yields each image once, in order, in a model's space."""
     device = torch.device(sweep.device)
     loader = create_loader(images, sweep.batch_size, sweep.data, space=space, train=False, device=device)
     if isinstance(loader, ImageLoader):
@@ -292,9 +293,9 @@ def loader_of(sweep: Sweep, images: Images, space: PixelSpace) -> Loader:
 
 
 def _refuse(bad: BadImage) -> None:
-    """A count over fewer images than the record says would be wrong."""
+    """Raise for an image that cannot be used; a count over fewer images than the record says would be wrong."""
     raise OSError(
-        f"{bad.name} cannot be used ({bad.reason}): fastadv data check DIR makes evaluation leave such images out"
+        f"{bad.name} cannot be used ({bad.reason}): run fastadv data check DIR to have evaluation skip such images"
     )
 
 
@@ -316,7 +317,7 @@ def provenance(sweep: Sweep, seconds: float, loader: Loader) -> dict[str, Any]:
 
 
 def counted(loader: Loader, advance: Advance, batches: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The loader's images once, or those of some batches in a row, telling of each batch when it is done with."""
+    """Yield the loader's batches once, or a range of them, and report each batch's images when they are done."""
     chosen = range(len(loader)) if batches is None else batches
     for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):
         yield images, labels
@@ -324,17 +325,17 @@ def counted(loader: Loader, advance: Advance, batches: range | None = None) -> I
 
 
 def fingerprint_of_images(images: Images, config: DataConfig) -> str:
-    """sha256 over what an evaluation sees: pixels, or files and what is cut out of them."""
+    """sha256 of what an evaluation sees: pixels, or files and how they are cropped and resized."""
     if isinstance(images, ImageSet):
         return fingerprint({"images": images.images, "labels": images.labels})
     seen = f"{fingerprint_of_files(images)} size={config.size} central={config.central}"
-    if config.keep_aspect or config.interpolation != "bilinear":  # records of before these were options stay valid
+    if config.keep_aspect or config.interpolation != "bilinear":  # records from before these were options stay valid
         seen += f" keep_aspect={config.keep_aspect} interpolation={config.interpolation}"
     return hashlib.sha256(seen.encode()).hexdigest()
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over the names, dtypes, shapes and values of tensors, in the order of their names."""
+    """sha256 of the names, dtypes, shapes and values of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

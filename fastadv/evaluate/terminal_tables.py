@@ -1,4 +1,4 @@
-"""Tables on a terminal: one that is too wide is printed in parts, so that no column is cut off."""
+"""Print tables on a terminal; one that is too wide is printed in parts, so that no column is cut off."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def print_table(table: Table, console: rich.console.Console | None = None) -> None:
-    """Print a table in as many parts as the terminal is narrow; each repeats the columns of labels.
+    """Print a table in as many parts as the terminal's width requires; each repeats the columns of labels.
 
     Args:
-        table: the caption comes above the first part, the notes below the last one.
+        table: its caption is printed above the first part, its notes below the last one.
         console: where to print; None is standard output.
     """
     console = console or require("rich.console", extra="evaluate").Console()
@@ -29,7 +29,7 @@ def print_table(table: Table, console: rich.console.Console | None = None) -> No
 
 
 def _parts(table: Table, console: rich.console.Console) -> Iterator[Table]:
-    """As many columns of numbers as fit, one at the least, then as many of the others, and so on."""
+    """Split the table: each part has as many columns of numbers as fit, but at least one."""
     left = list(range(table.labels, len(table.header)))
     while left:
         count = len(left)
@@ -40,7 +40,7 @@ def _parts(table: Table, console: rich.console.Console) -> Iterator[Table]:
 
 
 def _with_columns(table: Table, columns: list[int]) -> Table:
-    """The table with some of its columns of numbers."""
+    """Return the table with some of its columns of numbers."""
     chosen = [*range(table.labels), *columns]
     return replace(
         table,

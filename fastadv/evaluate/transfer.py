@@ -1,4 +1,4 @@
-"""Transfer: how often adversarial images that were made for one model fool another (section 4.4, appendix C)."""
+"""Transfer: how often adversarial images made with one model fool another (section 4.4, appendix C)."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ TOPS = (1, 5)
 
 @dataclass(frozen=True)
 class TransferCounts:
-    """Of ``n`` candidate images made with a source model, by what the source and the target make of them.
+    """How the source and the target model classify ``n`` candidate images that were made with the source.
 
     Args:
-        n: candidates.
-        fooled: how many the source classifies correctly when clean and wrongly when adversarial.
-        transferred: how many of these the target misclassifies.
-        wrong: how many of all candidates the target misclassifies.
-        without_gradient: for how many the source's gradient was zero or not finite, so that the attack does little or
-            nothing to them; None if it follows none.
+        n: number of candidates.
+        fooled: number that the source classifies correctly when clean and wrongly when adversarial.
+        transferred: number of these that the target misclassifies.
+        wrong: number of all candidates that the target misclassifies.
+        without_gradient: number whose gradient in the source was zero or not finite, so that the attack does little or
+            nothing to them; None if the attack computes no gradient.
     """
 
     n: int
@@ -61,33 +61,33 @@ class TransferCounts:
 
     @property
     def rate(self) -> Proportion | None:
-        """The transfer rate, of the ``fooled`` (Table 4); None if the source was never fooled."""
+        """The transfer rate, the share of the ``fooled`` (Table 4); None if the source was never fooled."""
         return proportion(self.transferred, self.fooled) if self.fooled else None
 
     @property
     def error(self) -> Proportion:
-        """The error rate, of all candidates (Table 6)."""
+        """The error rate, the share of all candidates (Table 6)."""
         return proportion(self.wrong, self.n)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferEvaluation:
-    """What is to be measured: images made with one model by one attack at one eps, shown to another.
+    """What to measure: images made with one model by one attack at one eps, shown to another model.
 
     Args:
-        source: the name of the model that the images are made with.
-        target: the name of the model that they are shown to.
+        source: name of the model that the images are made with.
+        target: name of the model that they are shown to.
         source_checkpoint: sha256 of the source's weights and buffers.
-        target_checkpoint: the same of the target.
+        target_checkpoint: the same for the target.
         source_space: the PixelSpace of the source's input, as text.
-        target_space: the same of the target.
+        target_space: the same for the target.
         dataset: name of the data set.
         split: "train" or "test".
         images: sha256 of the images and labels.
-        n: how many images, drawn at random from the split.
-        total: how many images the split has.
-        classes: how many classes the data set has.
-        attack: a name of ``fastadv.attacks.names()``, with its options if it was given any.
+        n: number of images, drawn at random from the split.
+        total: number of images in the split.
+        classes: number of classes of the data set.
+        attack: one of ``fastadv.attacks.names()``, followed by options if any were given.
         eps: size of the perturbation in pixel values.
         options: options of the attack besides eps.
         seed: seed of the draw of images and of the attack's random numbers.
@@ -112,24 +112,24 @@ class TransferEvaluation:
 
     @property
     def key(self) -> str:
-        """Equal for evaluations that measure the same thing, by whatever names the models go."""
+        """A string that is equal for evaluations of the same thing, whatever the models are called."""
         return key_of(self, TransferEvaluation, names={"source", "target"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferRecord(TransferEvaluation):
-    """An evaluation and what came out of it.
+    """An evaluation and its result.
 
     Args:
         top1: ``[fooled, transferred, wrong]``, see :class:`TransferCounts`.
         top5: the same where wrong means not among the five likeliest; None with fewer than six classes.
         seconds: its share of the time that its source took with this attack.
-        device: what it ran on.
-        versions: version of each package that the result depends on; of images in files the loader's, too, and which
-            of cuDNN's search and TF32 were on, on a GPU.
+        device: the device that it ran on.
+        versions: version of each package that the result depends on; for images in files, also the loader's; on a GPU,
+            also whether cuDNN's benchmark mode and TF32 were on.
         without_gradient: see :class:`TransferCounts`; None also in records of versions that did not count.
-        shown: how images in files are shown to the models, such as their size; "" for others.
-        folder: name of the folder of images in files; "" for others, and in records of versions that did not write it.
+        shown: how images in files are shown to the models, such as their size; "" for images in memory.
+        folder: name of the folder of images in files; "" for images in memory, and in records of older versions.
     """
 
     top1: Sequence[int]
@@ -149,7 +149,7 @@ class TransferRecord(TransferEvaluation):
                 check_counts(self.n, wrong)
 
     def counts(self, top: int) -> TransferCounts | None:
-        """The counts at ``top`` 1 or 5, None if not measured."""
+        """Return the counts at ``top`` 1 or 5, or None if they were not measured."""
         found = self.top1 if top == 1 else self.top5
         return None if found is None else TransferCounts(self.n, *found, without_gradient=self.without_gradient)
 
@@ -169,7 +169,7 @@ def transfer(
 
     Args:
         source: the model that is attacked.
-        targets: models that are shown the images, each with the PixelSpace of its input.
+        targets: models that classify the images, each with the PixelSpace of its input.
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), where the models are.
         attack: one of ``fastadv.attacks.names()``.
         eps: sizes of the perturbation in pixel values.
@@ -178,14 +178,14 @@ def transfer(
         options: further options of the attack.
 
     Returns:
-        For each eps and each target the counts by top: 1, and 5 with six classes or more.
+        For each eps and each target, the counts by top: 1, and 5 with six classes or more.
 
     Raises:
         ValueError: as for :func:`fastadv.evaluate.evaluate`.
     """
     perturb = attacks.create(attack, source, space=space, seed=seed, **options)
     perturb.counting = True
-    perturb.looks = False  # the watch below does, and waits
+    perturb.looks = False  # the RangeWatch below checks the range instead
     tallies = [[_Tally() for _ in targets] for _ in eps]
     watch = RangeWatch(space)
     with ExitStack() as stack:
@@ -207,12 +207,12 @@ def transfer(
 
 
 def convert(images: Tensor, space: PixelSpace, other: PixelSpace) -> Tensor:
-    """Images [m, C, H, W] of one space as the input of another model."""
+    """Convert images [m, C, H, W] from one model's space to another's."""
     return images if space == other else other.from_pixels(space.to_pixels(images), images.dtype)
 
 
 class _Tally:
-    """Counts of one target at one eps, that grow."""
+    """Counts of one target at one eps, added up batch by batch."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -238,16 +238,16 @@ class _Tally:
 
 
 def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[TransferRecord]) -> list[TransferRecord]:
-    """The record of every source, target, attack and eps: those that the file has are not measured again.
+    """Return the record of every source, target, attack and eps, measuring those that the file does not have.
 
     Args:
-        sweep: the images, of which ``limit`` are drawn at random by ``seed``; the attacks and sizes.
-        subjects: the models, each of which is source and target.
+        sweep: the images, of which ``limit`` are drawn at random with ``seed``; the attacks and sizes.
+        subjects: the models, each both source and target.
         file: where records are found and appended.
 
     Raises:
-        OSError: a file cannot be read or written.
-        ValueError: images that a model does not fit.
+        OSError: if a file cannot be read or written.
+        ValueError: if a model does not accept the images.
     """
     images = draw(sweep.images, sweep.limit, sweep.seed)
     plan = {
@@ -271,13 +271,13 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
 
 
 def _cost(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
-    """Of a pass, for each image, in forward passes: clean, then made at each size and shown to each target."""
+    """Cost of a pass for each image, in forward passes: clean, then made at each size and shown to each target."""
     first, eps = evaluations[0], list(dict.fromkeys(evaluation.eps for evaluation in evaluations))
     return 1 + generation_passes(source.model, source.space, first.attack, first.options, eps) + len(evaluations)
 
 
 def draw(images: Images, count: int | None, seed: int) -> Images:
-    """``count`` of the images at random, in the order that they had; all of them for None."""
+    """Draw ``count`` of the images at random, keeping their order; None keeps all."""
     if count is None or count >= len(images):
         return images
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -290,7 +290,7 @@ def draw(images: Images, count: int | None, seed: int) -> Images:
 def _evaluations(
     sweep: Sweep, source: Subject, targets: Sequence[Subject], attack: str, images: Images
 ) -> list[TransferEvaluation]:
-    """In the order of :func:`transfer`: by eps, then by target."""
+    """List the evaluations in the order of :func:`transfer`: by eps, then by target."""
     common = measured_on(sweep, images)
     checkpoints = {subject: fingerprint(subject.model.state_dict()) for subject in (source, *targets)}
     return [

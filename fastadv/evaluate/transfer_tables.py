@@ -1,4 +1,4 @@
-"""Tables and figures of transfer, made from records: the paper's Tables 4 and 6, Figures 2 and 5."""
+"""Tables and figures of transfer, made from records: the paper's Tables 4 and 6, and Figures 2 and 5."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from fastadv.evaluate.transfer import TransferCounts, TransferRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Title, and how many of how many images.
+# Title, and a function that returns the numerator and the denominator.
 MEASURES: dict[str, tuple[str, Callable[[TransferCounts], tuple[int, int]]]] = {
     "rate": ("Transfer rate", lambda counts: (counts.transferred, counts.fooled)),
     "error": ("Error rate", lambda counts: (counts.wrong, counts.n)),
 }
 _WHAT = {
-    "rate": "Of the n images that the source classifies correctly when clean and wrongly when adversarial: those that "
-    "the target misclassifies; if it is the source itself all, by definition.",
-    "error": "Of all candidate images: those that the target misclassifies.",
+    "rate": "The share that the target misclassifies of the n images that the source classifies correctly when clean "
+    "and wrongly when adversarial; 100 % by definition if the target is the source itself.",
+    "error": "The share of all candidate images that the target misclassifies.",
 }
 
-FEWEST = 10  # images of which a figure shows a share: that of one alone is 0 or 100 %, and looks like a finding
+FEWEST = 10  # images for a point in a figure: the share of a single one is 0 or 100 %, and looks like a finding
 
 
 def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: float) -> Table:
-    """Sources by targets for each attack, laid out as the paper's Table 4 ("rate") or 6 ("error"), with n.
+    """Make a table of sources by targets for each attack, with n, laid out as Table 4 ("rate") or 6 ("error").
 
     Args:
         records: of any number of models and attacks on the same images.
         measure: "rate" or "error".
-        eps: the size of the perturbation that the table is of.
+        eps: the size of the perturbation.
 
     Raises:
-        ValueError: no records of that size, or of different images.
+        ValueError: if there are no records of that size, or records are of different images.
     """
     _check(records)
     chosen = {(r.source, r.target, r.attack): r for r in records if r.eps == eps}
@@ -53,7 +53,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
         raise ValueError(f"there are no records of eps = {eps:g}")
     sources, targets, attacks = (list(dict.fromkeys(names)) for names in zip(*chosen, strict=True))
     first = records[0]
-    of_images = [str(first.n)] if measure == "error" else []  # once; a rate's n is another for each source and attack
+    of_images = [str(first.n)] if measure == "error" else []  # once; for a rate, n differs between sources and attacks
     rows = []
     for top in tops_of(records):
         for source in sources:
@@ -77,7 +77,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
 
 
 def _cells(records: Sequence[TransferRecord | None], top: int, measure: str) -> list[Cell]:
-    """Of one source and attack: each target's share and, before those of a rate, their n."""
+    """The cells of one source and attack: each target's share and, for a rate, n before them."""
     _, share_of = MEASURES[measure]
     counts = [None if record is None else record.counts(top) for record in records]
     shares = [None if found is None else share_of(found) for found in counts]
@@ -86,9 +86,9 @@ def _cells(records: Sequence[TransferRecord | None], top: int, measure: str) -> 
 
 
 def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: str, measure: str) -> Figure:
-    """Transfer rate or error rate against eps: a panel for top 1 and top 5, a line per attack (Figures 2 and 5).
+    """Draw transfer rate or error rate against eps: a panel for top 1 and top 5, a line per attack (Figures 2 and 5).
 
-    A panel's title says of how many images its points are; those of fewer than :data:`FEWEST` are left out.
+    A panel's title has the number of images behind its points; points of fewer than :data:`FEWEST` are left out.
 
     Args:
         records: of any number of models and attacks on the same images.
@@ -97,7 +97,7 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
         measure: "rate" or "error".
 
     Raises:
-        ValueError: no records of that pair, or of different images.
+        ValueError: if there are no records of that pair, or records are of different images.
     """
     _check(records)
     own = sorted((r for r in records if (r.source, r.target) == (source, target)), key=lambda r: r.eps)
@@ -123,14 +123,14 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
 
 
 def _range_of(counts: Sequence[int]) -> str:
-    """Of how many images the points of a panel are, and that some are left out."""
+    """The number of images behind the points of a panel, and a note if some points are left out."""
     shown = [n for n in counts if n >= FEWEST]
     parts = [f"n = {min(shown):,}" + (f" to {max(shown):,}" if max(shown) > min(shown) else "")] if shown else []
     return "; ".join(parts + ([f"n < {FEWEST} left out"] if len(shown) < len(counts) else []))
 
 
 def tops_of(records: Sequence[TransferRecord]) -> tuple[int, ...]:
-    """What was measured: top 1, and top 5 with six classes or more."""
+    """Return what was measured: top 1, and top 5 with six classes or more."""
     return (1, 5) if all(record.top5 is not None for record in records) else (1,)
 
 

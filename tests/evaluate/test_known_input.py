@@ -120,10 +120,10 @@ def test_what_else_may_not_be_as_in_training(tmp_path: Path, caplog: pytest.LogC
         load_subjects([f"small_cnn@{tmp_path / 'w.pth'}"], options("--dataset", "digits", "--space", "unit"))
         say("v3", "torchvision/inception_v3", KnownInput(), PixelSpace.imagenet(), DataConfig(), in_files=False)
     assert caplog.messages == [
-        "w: PixelSpace.unit()",
-        "w: small_cnn is made with its default options: the file does not say which it had",
-        "v3: PixelSpace.imagenet()",
-        "v3: inception_v3 is made for --space symmetric, got PixelSpace.imagenet()",
+        "w: input is PixelSpace.unit()",
+        "w: small_cnn is created with default options, since the file does not say which it had",
+        "v3: input is PixelSpace.imagenet()",
+        "v3: inception_v3 expects --space symmetric, got PixelSpace.imagenet()",
     ]
 
 
@@ -137,9 +137,9 @@ LANCZOS = KnownInput(source="the script", unsupported="interpolation 'lanczos'")
     ("network", "known", "space", "in_files", "warnings"),
     [
         (V3, KnownInput(), THREE_EQUAL, True, []),
-        (V3, KnownInput(), PixelSpace.normalized(0.5, 0.25), True, ["made for --space symmetric"]),
+        (V3, KnownInput(), PixelSpace.normalized(0.5, 0.25), True, ["expects --space symmetric"]),
         (V3, BY_SCRIPT, PixelSpace.imagenet(), True, []),
-        (V3, BY_SCRIPT, PixelSpace.symmetric(), True, ["the script has it otherwise: PixelSpace.imagenet()"]),
+        (V3, BY_SCRIPT, PixelSpace.symmetric(), True, ["the script says otherwise: PixelSpace.imagenet()"]),
         ("timm/resnet18", KnownInput(space=PixelSpace.symmetric()), THREE_EQUAL, True, []),
         ("timm/resnet18", KnownInput(space=PixelSpace(127.5, 127.5, upper=250)), THREE_EQUAL, True, ["otherwise"]),
         ("timm/resnet18", LANCZOS, PixelSpace.unit(), True, ["otherwise: interpolation 'lanczos'"]),
@@ -171,7 +171,7 @@ def saved(path: Path, **args: Any) -> str:
     return f"timm/test_resnet@{path}"
 
 
-UNKNOWN = r"--size is needed for w: of how many pixels .* say timm/test_resnet\.r160_in1k@FILE, which is shown 160$"
+UNKNOWN = r"--size is needed for w: how many pixels .* say timm/test_resnet\.r160_in1k@FILE, which is shown 160$"
 
 
 def test_a_size_that_is_not_known_is_asked_for(tmp_path: Path, photographs: list[str]) -> None:
@@ -193,12 +193,12 @@ def test_what_the_file_says_is_used_and_said(
     assert loaded.config.preprocessing.shown == shown
     assert loaded.subjects[0].space == PixelSpace.symmetric()
     assert caplog.messages == [
-        f"w: images of {shown}, PixelSpace.symmetric(); from the training options in {tmp_path}/w.pth"
+        f"w: input is images of {shown}, PixelSpace.symmetric(); from the training options in {tmp_path}/w.pth"
     ]
     given = options(*photographs, "--size", "32", "--no-keep-aspect", "--space", "unit")
     loaded = load_subjects([text], given)
     assert loaded.config.preprocessing.shown == "32 px, bilinear, the central 1 of both sides"
-    assert caplog.messages[-1].endswith("w.pth has it otherwise: size 64, keep_aspect True, PixelSpace.symmetric()")
+    assert caplog.messages[-1].endswith("w.pth says otherwise: size 64, keep_aspect True, PixelSpace.symmetric()")
 
 
 def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photographs: list[str]) -> None:
@@ -211,16 +211,16 @@ def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photograp
 RUN = DataConfig(name="imagenet")
 OTHERWISE = KnownInput(size=RUN.size, central=0.9, keep_aspect=True, interpolation="bicubic")
 RUN_WAYS = {way: getattr(RUN, way) for way in DATA_OPTIONS}
-FOR_FILES = "--no-keep-aspect is for models from files alone: run is shown images with data.keep_aspect True"
+FOR_FILES = "--no-keep-aspect is only for models from files: the run run uses data.keep_aspect True"
 
 
 @pytest.mark.parametrize(
     ("runs", "given", "message"),
     [
-        ([RUN], [], ", or give --central 0.875 --no-keep-aspect --interpolation bilinear as the run has it"),
-        ([RUN, RUN], ["--central", "0.875"], ", or give --no-keep-aspect --interpolation bilinear as the runs have it"),
+        ([RUN], [], ", or give --central 0.875 --no-keep-aspect --interpolation bilinear as in the run"),
+        ([RUN, RUN], ["--central", "0.875"], ", or give --no-keep-aspect --interpolation bilinear as in the runs"),
         ([replace(RUN, keep_aspect=True)], ["--no-keep-aspect"], FOR_FILES),
-        ([RUN, replace(RUN, keep_aspect=True)], [], "; name those alone that are shown them in the same way"),
+        ([RUN, replace(RUN, keep_aspect=True)], [], "; evaluate them with separate commands"),
         ([], [], ", or give --central --[no-]keep-aspect --interpolation"),
     ],
 )
@@ -230,7 +230,7 @@ def test_the_options_that_make_the_ways_one_are_said(runs: list[DataConfig], giv
     with pytest.raises(ValueError) as raised:
         one_way(RUN, named, files, {}, options(*given))
     assert str(raised.value).endswith(message)
-    if "as the run" in message:
+    if "as in the run" in message:
         more = message.split("give ")[1].split(" as ")[0].split()
         assert one_way(RUN, named, files, {}, options(*given, *more)) == RUN
 
@@ -244,7 +244,7 @@ def test_images_in_memory_have_their_own_size(tmp_path: Path, caplog: pytest.Log
         tmp_path / "w.pth",
     )
     text = f"timm/test_resnet@{tmp_path / 'w.pth'}"
-    with pytest.raises(ValueError, match=r"--size, --interpolation: .* those of digits have a size of their own"):
+    with pytest.raises(ValueError, match=r"--size, --interpolation: .* those of digits are in memory"):
         load_subjects([text], options("--dataset", "digits", "--size", "8", "--interpolation", "bicubic"))
     assert load_subjects([text], options("--dataset", "digits")).subjects[0].space == PixelSpace.symmetric()
     assert "w was trained on images of 32 px, and those of digits are 8 x 8" in caplog.text

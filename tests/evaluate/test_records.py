@@ -127,11 +127,11 @@ def test_what_makes_an_evaluation_another_one(
     [
         ("top1", "950", "top1 cannot be '950'"),
         ("top1", True, "top1 cannot be True"),
-        ("top1", -1, "-1 of 1000 images cannot be"),
-        ("top1", 1001, "1001 of 1000 images cannot be"),
-        ("top5", 900, "950, 900 of 1000 images cannot be"),
+        ("top1", -1, "impossible counts: -1 of 1000 images"),
+        ("top1", 1001, "impossible counts: 1001 of 1000 images"),
+        ("top5", 900, "impossible counts: 950, 900 of 1000 images"),
         ("n", 10**30, r"n cannot be 10{30}"),
-        ("n", 0, "950 of 0 images cannot be"),
+        ("n", 0, "impossible counts: 950 of 0 images"),
         ("eps", None, "eps cannot be None"),
         ("eps", float("nan"), "eps cannot be nan"),
         ("options", [], r"options cannot be \[\]"),
@@ -217,5 +217,5 @@ def test_records_are_read_from_files_alone() -> None:
 
 
 def test_a_length_that_the_images_do_not_have(make_record: MakeRecord) -> None:
-    with pytest.raises(ValueError, match="not of which of 1,000 images were correct"):
+    with pytest.raises(ValueError, match="does not say which of 1,000 images were correct"):
         _ = make_record("adv", "clean", 0.0, 3, correct="gA==").hits

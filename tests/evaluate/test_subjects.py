@@ -146,7 +146,7 @@ def test_spaces_that_are_none(text: str) -> None:
         (["timm/test_resnet@{w}"], ["--space", "unit"], "models from files need --dataset"),
         (["timm/test_resnet@{w}"], ["--dataset", "digits"], "--space is needed for w: how were its training images"),
         (["timm/test_resnet@{w}", "{run}"], [], "--space is needed for w"),
-        (["{run}"], ["--loader", "dali"], "--loader and --workers are for images in files, and digits is read into"),
+        (["{run}"], ["--loader", "dali"], "--loader and --workers are for images in files, but digits is read into"),
         (["{run}"], ["--workers", "1"], "--loader and --workers are for images in files"),
         (
             ["{run}"],
@@ -155,7 +155,7 @@ def test_spaces_that_are_none(text: str) -> None:
         ),
         (["{run}"], ["--space", "unit"], "--space unit: this is for models from files"),
         (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "unti"], r"got 'unti' \(did you mean unit\?\)"),
-        (["{run}"], ["--dataset", "mnist"], "was trained on digits, and --dataset is mnist"),
+        (["{run}"], ["--dataset", "mnist"], "was trained on digits, but --dataset is mnist"),
         (["A=timm/test_resnet@{w}"], ["--dataset", "digits", "--space", "B=unit"], "no model from a file is named 'B'"),
         (["timm/test_resnett@{w}"], ["--dataset", "digits", "--space", "unit"], "did you mean test_resnet"),
         (

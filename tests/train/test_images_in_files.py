@@ -103,7 +103,7 @@ def test_an_older_run_that_knows_a_relative_path_says_so(
     create_trainer(run_config(Path("images"), loader="torchvision"), tmp_path / "run").save()
     monkeypatch.chdir("/")
     assert main(["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert "trained with --data images, from another folder: name it by --data DIR" in capsys.readouterr().err
+    assert "with --data images, relative to another folder: give its place by --data DIR" in capsys.readouterr().err
 
 
 def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,4 +468,4 @@ def test_networks_that_are_shown_images_differently_share_no_table(
         assert main([*arguments(root, tmp_path / name), "--data.size", size]) == 0
     assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "size 16 for a, size 20 for b; name those alone that are shown them in the same way\n" in said
+    assert "size 16 for a, size 20 for b; evaluate them with separate commands\n" in said
