@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fastadv import data
 from fastadv.cli import main
 from fastadv.cli.measure_transfer import _pair
-from fastadv.cli.model_specs import Named, _names, _spaces
+from fastadv.cli.model_specs import ModelSpec, _names, _spaces
 from fastadv.cli.warning_lines import warning_lines
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of, save_figure
 from fastadv.evaluate.intervals import proportion, wilson
@@ -110,7 +110,7 @@ def test_an_image_is_named_as_it_can_be_printed(root: Path) -> None:
 
 def test_names_of_rows_are_found_by_options_as_they_were_given() -> None:
     """They are shown as they can be printed, in records, tables and figures alike."""
-    named = Named("small_cnn@gone.pth", HOSTILE[0], Path("gone.pth"), "small_cnn")
+    named = ModelSpec("small_cnn@gone.pth", HOSTILE[0], Path("gone.pth"), "small_cnn")
     names = _names([named], {})
     assert names[named] == SHOWN[0]
     known = {names[named]: KnownInput(source="a test")}

@@ -19,7 +19,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.utils.log import logger
 
 
-def one_way(
+def merge_image_options(
     config: DataConfig,
     runs: Mapping[str, DataConfig],
     files: Mapping[str, KnownInput],
@@ -113,7 +113,9 @@ def check_in_memory(
             )
 
 
-def say(name: str, network: str, known: KnownInput, space: PixelSpace, config: DataConfig, *, in_files: bool) -> None:
+def log_input(
+    name: str, network: str, known: KnownInput, space: PixelSpace, config: DataConfig, *, in_files: bool
+) -> None:
     """Log how a model from a file is shown the images, and what may differ from its training."""
     shown = f"images of {config.preprocessing.shown}, " if in_files else ""
     logger.info("%s: input is %s%s%s", name, shown, space, f"; from {known.source}" if known.source else "")

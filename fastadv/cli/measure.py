@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from fastadv.cli.model_specs import Loaded
+from fastadv.cli.model_specs import LoadedModels
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.folder import describe_left_out
 from fastadv.evaluate.records import RecordFile
-from fastadv.evaluate.sweep import Sweep, fingerprint, loader_of
+from fastadv.evaluate.sweep import Sweep, create_test_loader, fingerprint
 from fastadv.utils.gpu_settings import gpu_settings
 from fastadv.utils.launch import launched
 from fastadv.utils.log import logger
@@ -26,13 +26,13 @@ _SUFFIXES = (".md", ".csv", ".json", ".svg", ".png")
 _MODELS = "models.json"  # in the output folder: which file or run each name stands for
 
 
-def settings_of(arguments: argparse.Namespace, device: torch.device | str) -> AbstractContextManager[None]:
+def gpu_settings_for(arguments: argparse.Namespace, device: torch.device | str) -> AbstractContextManager[None]:
     """Apply the GPU settings of a command within the block."""
     return gpu_settings(torch.device(device), cudnn_benchmark=arguments.cudnn_benchmark, tf32=arguments.tf32)
 
 
-def sweep_of(
-    arguments: argparse.Namespace, loaded: Loaded, device: torch.device, *, default_limit: int | None
+def create_sweep(
+    arguments: argparse.Namespace, loaded: LoadedModels, device: torch.device, *, default_limit: int | None
 ) -> Sweep:
     """Build the Sweep of a command.
 
@@ -64,11 +64,11 @@ def sweep_of(
     for subject in loaded.subjects:
         for attack in arguments.attacks:
             parse_attack(attack, subject.model, fast=arguments.fast)
-        loader_of(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image
+        create_test_loader(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image
     return sweep
 
 
-def check_names(out: Path, loaded: Loaded, measured: Iterable[tuple[str, str]]) -> None:
+def check_names(out: Path, loaded: LoadedModels, measured: Iterable[tuple[str, str]]) -> None:
     """Refuse a name that stands for another file or run in the output folder.
 
     The same file or run may have new weights, since it may have been trained further; and another file may hold weights
@@ -93,7 +93,7 @@ def check_names(out: Path, loaded: Loaded, measured: Iterable[tuple[str, str]]) 
             )
 
 
-def write_names(out: Path, loaded: Loaded) -> None:
+def write_names(out: Path, loaded: LoadedModels) -> None:
     """Note in the output folder which file or run each name stands for."""
     content = json.dumps(_names(out) | loaded.paths, indent=2)
     (out / _MODELS).write_text(content + "\n", encoding="utf-8")

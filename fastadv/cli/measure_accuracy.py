@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.exits import ending
-from fastadv.cli.measure import check_names, report_files, settings_of, sweep_of, write_names
-from fastadv.cli.model_specs import Loaded, load_subjects
+from fastadv.cli.measure import check_names, create_sweep, gpu_settings_for, report_files, write_names
+from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.distributed import Processes, device_name, on_all, on_main, process_group
 from fastadv.evaluate import sweep as sweeps
 from fastadv.evaluate.figures import robustness_figure, save_figure
-from fastadv.evaluate.folder import beside
+from fastadv.evaluate.folder import select_comparable
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
 from fastadv.evaluate.sweep import Sweep
 from fastadv.evaluate.tables import robustness_tables, save_table
@@ -40,13 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
         with ExitStack() as stack:
             on_main(processes, lambda: stack.enter_context(locked_folder(out)))
             on_main(processes, lambda: write_names(out, loaded))
-            with settings_of(arguments, sweep.device):
+            with gpu_settings_for(arguments, sweep.device):
                 records = sweeps.run(sweep, loaded.subjects, file, processes)
             on_main(processes, lambda: _show(records, file, out))
     return end.code
 
 
-def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, Loaded]:
+def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep, LoadedModels]:
     """Load the models and images; every mistake in the command is found here, before any work is done."""
     require("matplotlib", extra="evaluate")
     if arguments.download and not processes.alone:
@@ -57,10 +57,10 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     loaded = load_subjects(arguments.models, arguments)
-    return sweep_of(arguments, loaded, device, default_limit=None), loaded
+    return create_sweep(arguments, loaded, device, default_limit=None), loaded
 
 
-def _records(out: Path, loaded: Loaded) -> RecordFile[Record]:
+def _records(out: Path, loaded: LoadedModels) -> RecordFile[Record]:
     """Open the folder's records."""
     make_folder(out)
     file = RecordFile(out / "robustness.jsonl", Record)
@@ -70,7 +70,7 @@ def _records(out: Path, loaded: Loaded) -> RecordFile[Record]:
 
 def _show(records: Sequence[Record], file: RecordFile[Record], out: Path) -> None:
     """Print tables of the command's attacks; write tables and figures of all records that fit beside them."""
-    together, left_out = beside(records, file.records)
+    together, left_out = select_comparable(records, file.records)
     attacked = {record.attack for record in records}
     for attack, table in robustness_tables(together).items():
         if attack in attacked:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.exits import ending
-from fastadv.cli.measure import check_names, report_files, settings_of, sweep_of, write_names
-from fastadv.cli.model_specs import Loaded, load_subjects
+from fastadv.cli.measure import check_names, create_sweep, gpu_settings_for, report_files, write_names
+from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.evaluate.figures import save_figure
-from fastadv.evaluate.folder import beside
+from fastadv.evaluate.folder import select_comparable
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import Sweep
 from fastadv.evaluate.tables import save_table
@@ -36,14 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     with ending("fastadv transfer", failures=(CheckpointError,), interrupted=goes_on) as end:
         sweep, loaded, file = _prepare(arguments)
         end.begin_work()
-        with locked_folder(out), settings_of(arguments, sweep.device):
+        with locked_folder(out), gpu_settings_for(arguments, sweep.device):
             write_names(out, loaded)
             records = run_transfer(sweep, loaded.subjects, file)
             _show(records, file, arguments)
     return end.code
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, Loaded, RecordFile[TransferRecord]]:
+def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, LoadedModels, RecordFile[TransferRecord]]:
     """Load the models and images; every mistake in the command is found here, before any work is done."""
     require("matplotlib", extra="evaluate")
     if len(arguments.models) < 2:
@@ -54,7 +54,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Sweep, Loaded, RecordFile[T
     names = [subject.name for subject in loaded.subjects]
     if arguments.curve:
         _pair(arguments.curve, names)
-    sweep = sweep_of(arguments, loaded, devices.resolve(arguments.device), default_limit=_LIMIT)
+    sweep = create_sweep(arguments, loaded, devices.resolve(arguments.device), default_limit=_LIMIT)
     make_folder(arguments.out)
     file = RecordFile(arguments.out / "transfer.jsonl", TransferRecord)
     sources = [(record.source, record.source_checkpoint) for record in file.records]
@@ -73,7 +73,7 @@ def _pair(text: str | None, names: Sequence[str]) -> tuple[str, str]:
 
 def _show(records: Sequence[TransferRecord], file: RecordFile[TransferRecord], arguments: argparse.Namespace) -> None:
     """Print tables of the command's sizes; write tables and figures of all records that fit beside them."""
-    together, left_out = beside(records, file.records)
+    together, left_out = select_comparable(records, file.records)
     sizes = sorted({record.eps for record in together})
     for measure in MEASURES:
         for eps in sizes:

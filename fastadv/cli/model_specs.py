@@ -12,7 +12,7 @@ from typing import get_args
 
 from fastadv import data, models
 from fastadv.cli.arguments import number
-from fastadv.cli.image_options import check_in_memory, one_way, say
+from fastadv.cli.image_options import check_in_memory, log_input, merge_image_options
 from fastadv.data.config import DataConfig, SpaceName
 from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
@@ -29,7 +29,7 @@ from fastadv.utils.text import as_utf8, counted, printable
 
 
 @dataclass(frozen=True)
-class Named:
+class ModelSpec:
     """A model as an argument names it.
 
     Args:
@@ -46,7 +46,7 @@ class Named:
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedModels:
     """The models of a command, and the images that they are measured on.
 
     Args:
@@ -64,7 +64,7 @@ class Loaded:
     texts: dict[str, str]
 
 
-def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
+def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedModels:
     """Load the models that a command line names, and their images.
 
     Args:
@@ -106,27 +106,27 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> Loaded:
         for one in files:
             in_files = not isinstance(images, data.ImageSet)
             name = names[one]
-            say(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
+            log_input(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
     averaged = " (averaged)" if options.averaged else ""
     paths = {names[one]: as_utf8(f"{one.path.resolve()}{averaged}") for one in named}
     given = {names[one]: as_utf8(one.text) for one in named}
-    return Loaded(subjects, _with_loader(config, images, options), images, paths, given)
+    return LoadedModels(subjects, _with_loader(config, images, options), images, paths, given)
 
 
-def _parse(text: str) -> Named:
+def _parse(text: str) -> ModelSpec:
     """Parse an argument; a path that exists is a path, whatever is in its name."""
     if Path(text).exists():
-        return Named(text, "", Path(text))
+        return ModelSpec(text, "", Path(text))
     name, equals, rest = text.partition("=")
     name, rest = (name, rest) if equals else ("", text)
     network, at, file = rest.partition("@")
     if at and not Path(rest).exists():
-        return Named(rest, name, Path(file), network)
-    return Named(rest, name, Path(rest))
+        return ModelSpec(rest, name, Path(file), network)
+    return ModelSpec(rest, name, Path(rest))
 
 
-def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Named, str]:
-    names: dict[Named, str] = {}
+def _names(named: Sequence[ModelSpec], runs: Mapping[ModelSpec, LoadedModel]) -> dict[ModelSpec, str]:
+    names: dict[ModelSpec, str] = {}
     for one in named:
         stem = Path(one.path.name.removesuffix(".tar")).stem
         name = printable(as_utf8(one.name or (runs[one].name if one in runs else stem)))
@@ -138,7 +138,9 @@ def _names(named: Sequence[Named], runs: Mapping[Named, LoadedModel]) -> dict[Na
     return names
 
 
-def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], options: argparse.Namespace) -> DataConfig:
+def _data_set(
+    names: Mapping[ModelSpec, str], runs: Mapping[ModelSpec, LoadedModel], options: argparse.Namespace
+) -> DataConfig:
     """Return the data set that all models share, with its folder."""
     if not runs:
         if options.dataset is None:
@@ -159,8 +161,8 @@ def _data_set(names: Mapping[Named, str], runs: Mapping[Named, LoadedModel], opt
 
 def _shown(
     config: DataConfig,
-    names: Mapping[Named, str],
-    runs: Mapping[Named, LoadedModel],
+    names: Mapping[ModelSpec, str],
+    runs: Mapping[ModelSpec, LoadedModel],
     known: Mapping[str, KnownInput],
     images: Images,
     options: argparse.Namespace,
@@ -170,7 +172,9 @@ def _shown(
         check_in_memory(images, config.name, known, options)
         return config
     networks = {names[one]: one.network for one in names if one.network is not None}
-    return one_way(config, {names[one]: run.config.data for one, run in runs.items()}, known, networks, options)
+    return merge_image_options(
+        config, {names[one]: run.config.data for one, run in runs.items()}, known, networks, options
+    )
 
 
 def _with_loader(config: DataConfig, images: Images, options: argparse.Namespace) -> DataConfig:
@@ -224,7 +228,7 @@ def parse_space(text: str) -> PixelSpace:
     return PixelSpace.normalized(*constants)
 
 
-def _read(one: Named, name: str, averaged: bool) -> WeightFile:
+def _read(one: ModelSpec, name: str, averaged: bool) -> WeightFile:
     """Read the weights of a file; if it holds several, a line says which are used."""
     file = read_weights(one.path, averaged=averaged)
     if file.passed_over and launched().main:
@@ -237,7 +241,7 @@ def _read(one: Named, name: str, averaged: bool) -> WeightFile:
 
 
 def _from_file(
-    one: Named,
+    one: ModelSpec,
     name: str,
     file: WeightFile,
     images: Images,

@@ -54,7 +54,7 @@ class Counts:
         return html_table(("", "accuracy", "correct"), rows, notes=notes)
 
 
-def summed(counts: Sequence[Counts]) -> Counts:
+def add_counts(counts: Sequence[Counts]) -> Counts:
     """Add up the counts of disjoint parts of the images."""
     top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
     correct = torch.cat([count.correct for count in counts])  # [n]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastadv.attacks.engine.zero_gradients import LEAST_SHARE
 from fastadv.evaluate.intervals import Estimate, wilson
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.tables import check_same_images, images_of, under
+from fastadv.evaluate.tables import check_same_images, images_of, records_under
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import printable_lines
 
@@ -58,11 +58,11 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     levels = sorted({record.eps for record in records if record.attack != CLEAN})
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
-            own = [r for r in under(attack, records) if r.model == model]
+            own = [r for r in records_under(attack, records) if r.model == model]
             label = f"{model} (without a gradient)" if model in hidden else model
             draw_line(axes, label, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
         eps_axis(axes, levels)
-        axes.set(title=in_figure(_with_options(attack, records)), ylim=(-3, 103))
+        axes.set(title=escape_label(_with_options(attack, records)), ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
     for axes in panels[::PANELS_PER_ROW]:
         axes.set_ylabel(f"top-{top} accuracy (%)")
@@ -82,10 +82,10 @@ def _with_options(attack: str, records: Sequence[Record]) -> str:
 
 def set_title(figure: Figure, what: str, record: Record | TransferRecord) -> None:
     """Say above all panels what is drawn, on which images and with which seed."""
-    figure.suptitle(in_figure(f"{what}\n{images_of(record)}, seed {record.seed}"), fontsize="medium")
+    figure.suptitle(escape_label(f"{what}\n{images_of(record)}, seed {record.seed}"), fontsize="medium")
 
 
-def in_figure(text: str) -> str:
+def escape_label(text: str) -> str:
     """A name escaped for Matplotlib: no formula at a dollar sign, and no underscore that hides a line in the legend."""
     shown = printable_lines(text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
@@ -162,7 +162,7 @@ def draw_line(
             [factor * (found.value - found.low) for _, found in points],
             [factor * (found.high - found.value) for _, found in points],
         ],
-        label=in_figure(label),
+        label=escape_label(label),
         color=colour,
         marker=MARKERS[style % len(MARKERS)],
         markerfacecolor="white" if style % 2 else colour,
@@ -173,10 +173,10 @@ def draw_line(
     )
     axes.margins(x=0.08)  # room for the outermost of the lines
     for part in drawn.get_children():  # only now, since the limits of the axes come from the data
-        part.set_transform(axes.transData + _aside(axes, place, of))
+        part.set_transform(axes.transData + _shift(axes, place, of))
 
 
-def _aside(axes: Axes, place: int, of: int) -> Transform:
+def _shift(axes: Axes, place: int, of: int) -> Transform:
     """A shift in points on paper, which leaves the data unchanged on any axis."""
     transforms = require("matplotlib.transforms", extra="evaluate")
     inches = (place - (of - 1) / 2) * min(_APART, _WIDEST / of) / 72

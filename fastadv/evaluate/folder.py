@@ -14,7 +14,7 @@ from fastadv.utils.text import counted, printable
 R = TypeVar("R", bound=Record | TransferRecord)
 
 
-def beside(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], list[R]]:
+def select_comparable(now: Sequence[R], folder: Sequence[R]) -> tuple[list[R], list[R]]:
     """Select the records that one set of tables and figures can show.
 
     Args:
@@ -62,7 +62,7 @@ def describe_left_out(now: Record | TransferRecord, left_out: Sequence[Record | 
 
     Args:
         now: a record of the command.
-        left_out: as :func:`beside` returns them.
+        left_out: as :func:`select_comparable` returns them.
     """
     reasons = Counter(_reason(now, record) for record in left_out)
     return [f"{counted(count, 'measurement')} {reason}" for reason, count in reasons.items()]

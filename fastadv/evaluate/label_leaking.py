@@ -16,9 +16,17 @@ from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
 from fastadv.evaluate.accuracy import hits
 from fastadv.evaluate.effort import generation_passes
-from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
+from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
 from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
-from fastadv.evaluate.sweep import Images, Subject, Sweep, clean_evaluation, counted, loader_of, provenance
+from fastadv.evaluate.sweep import (
+    Images,
+    Subject,
+    Sweep,
+    clean_evaluation,
+    create_test_loader,
+    iterate_batches,
+    provenance,
+)
 from fastadv.pixels import PixelSpace
 from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.module_modes import isolated
@@ -164,7 +172,9 @@ def run_leaking(
             passes.append(Pass(title, _cost(subject, missing), partial(_measure, sweep, subject, missing, images)))
     measure_all(passes, len(images), file)
     return [
-        recorded(one, file, ("model",), sweep.shown_as, sweep.folder) for _, evaluations in plan for one in evaluations
+        find_record(one, file, ("model",), sweep.shown_as, sweep.folder)
+        for _, evaluations in plan
+        for one in evaluations
     ]
 
 
@@ -192,10 +202,10 @@ def _measure(
     advance: Advance,
 ) -> list[LeakRecord]:
     """Measure evaluations that differ only in eps; each is attributed an equal share of the time."""
-    start, loader = time.perf_counter(), loader_of(sweep, images, subject.space)
+    start, loader = time.perf_counter(), create_test_loader(sweep, images, subject.space)
     counts = leaking(
         subject.model.to(sweep.device),
-        counted(loader, advance),
+        iterate_batches(loader, advance),
         attack=evaluations[0].attack,
         without=evaluations[0].without,
         eps=[evaluation.eps for evaluation in evaluations],

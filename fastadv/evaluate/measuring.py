@@ -54,7 +54,7 @@ def measure_all(passes: Sequence[Pass[R]], images: int, file: RecordFile[R], pro
             work.begin(one.title)
             for record in one.measure(partial(_advance, work, one.cost)):
                 if file.find(record.key) is None:
-                    keep(record, file, processes)
+                    append_record(record, file, processes)
                 if one.describe and work.by_lines:
                     print(f"{next(lines)}/{total}  {one.describe(record)}", file=sys.stderr, flush=True)
             if not one.describe and work.by_lines:
@@ -65,14 +65,14 @@ def _advance(work: Work, cost: float, images: int) -> None:
     work.advance(images * cost)
 
 
-def keep(record: R, file: RecordFile[R], processes: Processes) -> None:
+def append_record(record: R, file: RecordFile[R], processes: Processes) -> None:
     """Append a record: the main process writes it, and all remember it."""
     on_main(processes, lambda: file.append(record))
     if not processes.main:
         file.remember(record)
 
 
-def recorded(
+def find_record(
     evaluation: Any,
     file: RecordFile[R],
     names: Sequence[str],
@@ -94,5 +94,5 @@ def recorded(
     assert found is not None
     record = replace(found, **{name: getattr(evaluation, name) for name in names})
     if record not in file.records:
-        keep(record, file, processes)
+        append_record(record, file, processes)
     return replace(record, shown=record.shown or shown_as, folder=folder)

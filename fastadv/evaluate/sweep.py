@@ -28,11 +28,11 @@ from fastadv.data import (
 )
 from fastadv.data.config import DataConfig
 from fastadv.distributed import ALONE, Processes, gathered, on_all, on_main
-from fastadv.evaluate.accuracy import Counts, evaluate_each, summed
+from fastadv.evaluate.accuracy import Counts, add_counts, evaluate_each
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.intervals import proportion
-from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
+from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
 from fastadv.utils.gpu_settings import current_gpu_settings
@@ -129,7 +129,7 @@ def run(
     """
     images = sweep.shown()
     plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
-    _check_same(plan, processes)
+    _check_same_plan(plan, processes)
     _, share = _share(len(images), sweep.batch_size, processes)
     passes = [
         Pass(
@@ -137,15 +137,17 @@ def run(
             _cost(subject, together),
             partial(_measure, sweep, subject, together, images, processes),
             len(together),
-            _described,
+            _describe,
         )
-        for subject, together in _together(plan, file)
+        for subject, together in _group_by_pass(plan, file)
     ]
     measure_all(passes, len(share), file, processes)
-    return [recorded(evaluation, file, ("model",), sweep.shown_as, sweep.folder, processes) for _, evaluation in plan]
+    return [
+        find_record(evaluation, file, ("model",), sweep.shown_as, sweep.folder, processes) for _, evaluation in plan
+    ]
 
 
-def _together(
+def _group_by_pass(
     plan: Sequence[tuple[Subject, Evaluation]], file: RecordFile[Record]
 ) -> list[tuple[Subject, list[Evaluation]]]:
     """Group the evaluations that the file lacks by pass over the images."""
@@ -166,7 +168,7 @@ def _cost(subject: Subject, together: Sequence[Evaluation]) -> float:
     return len(eps) + generation_passes(subject.model, subject.space, first.attack, first.options, eps)
 
 
-def _check_same(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes) -> None:
+def _check_same_plan(plan: Sequence[tuple[Subject, Evaluation]], processes: Processes) -> None:
     """Check that all processes measure the same; otherwise counts of different things would be added up."""
     plans = gathered(processes, [evaluation.key for _, evaluation in plan])
 
@@ -193,11 +195,11 @@ def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluati
         attack=CLEAN,
         eps=0.0,
         options={},
-        **measured_on(sweep, images),
+        **image_fields(sweep, images),
     )
 
 
-def measured_on(sweep: Sweep, images: Images) -> dict[str, Any]:
+def image_fields(sweep: Sweep, images: Images) -> dict[str, Any]:
     """The fields that the records of a sweep have in common: the images that are used, and the seed."""
     return {
         "dataset": sweep.dataset,
@@ -233,7 +235,7 @@ def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
     return one.attack == other.attack != CLEAN and attacks.get(one.attack.partition(":")[0]).one_gradient
 
 
-def _described(record: Record) -> str:
+def _describe(record: Record) -> str:
     top1 = proportion(record.top1, record.n)
     lost = f", with no gradient for {record.without_gradient:,} images" if record.without_gradient else ""
     return f"{record.model}: {record.attack} eps = {record.eps:g}: top 1 {top1}{lost}"
@@ -249,7 +251,7 @@ def _measure(
 ) -> list[Record]:
     """Measure evaluations that differ only in eps; each is attributed an equal share of the time."""
     first = evaluations[0]
-    loader = loader_of(sweep, images, subject.space)
+    loader = create_test_loader(sweep, images, subject.space)
     batches, places = _share(len(images), sweep.batch_size, processes)
 
     def count() -> list[Counts]:
@@ -257,7 +259,7 @@ def _measure(
             return []
         return evaluate_each(
             subject.model.to(sweep.device),
-            counted(loader, advance, batches),
+            iterate_batches(loader, advance, batches),
             attack=first.attack.partition(":")[0],
             eps=[evaluation.eps for evaluation in evaluations],
             space=subject.space,
@@ -268,7 +270,7 @@ def _measure(
 
     start = time.perf_counter()
     parts = gathered(processes, on_all(processes, count))
-    counts = [summed(of_one) for of_one in zip(*filter(None, parts), strict=True)]
+    counts = [add_counts(of_one) for of_one in zip(*filter(None, parts), strict=True)]
     seconds = (time.perf_counter() - start) / len(evaluations)
     return [
         Record(
@@ -283,16 +285,16 @@ def _measure(
     ]
 
 
-def loader_of(sweep: Sweep, images: Images, space: PixelSpace) -> Loader:
+def create_test_loader(sweep: Sweep, images: Images, space: PixelSpace) -> Loader:
     """Create a loader that yields each image once, in order, in a model's space."""
     device = torch.device(sweep.device)
     loader = create_loader(images, sweep.batch_size, sweep.data, space=space, train=False, device=device)
     if isinstance(loader, ImageLoader):
-        loader.on_bad_image = _refuse
+        loader.on_bad_image = _raise_bad_image
     return loader
 
 
-def _refuse(bad: BadImage) -> None:
+def _raise_bad_image(bad: BadImage) -> None:
     """Raise for an image that cannot be used; a count over fewer images than the record says would be wrong."""
     raise OSError(
         f"{bad.name} cannot be used ({bad.reason}): run fastadv data check DIR to have evaluation skip such images"
@@ -316,7 +318,7 @@ def provenance(sweep: Sweep, seconds: float, loader: Loader) -> dict[str, Any]:
     }
 
 
-def counted(loader: Loader, advance: Advance, batches: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def iterate_batches(loader: Loader, advance: Advance, batches: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the loader's batches once, or a range of them, and report each batch's images when they are done."""
     chosen = range(len(loader)) if batches is None else batches
     for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):

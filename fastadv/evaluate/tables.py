@@ -67,10 +67,10 @@ def robustness_tables(records: Sequence[Record]) -> dict[str, Table]:
     """
     check_same_images(records, attrgetter("model"))
     attacks = dict.fromkeys(record.attack for record in records if record.attack != CLEAN)
-    return {attack: _robustness_table(attack, under(attack, records)) for attack in attacks}
+    return {attack: _robustness_table(attack, records_under(attack, records)) for attack in attacks}
 
 
-def under(attack: str, records: Sequence[Record]) -> list[Record]:
+def records_under(attack: str, records: Sequence[Record]) -> list[Record]:
     """Select the records of an attack, and the clean ones of the models that were attacked by it."""
     attacked = {record.model for record in records if record.attack == attack}
     return [r for r in records if r.attack == attack or (r.attack == CLEAN and r.model in attacked)]
@@ -194,15 +194,15 @@ def note_on_shown(shown: Iterable[tuple[str, str, str]]) -> tuple[str, ...]:
 def to_markdown(table: Table) -> str:
     """The table as GitHub Markdown: caption, table, notes."""
     rule = tuple("---" if i < table.labels else "---:" for i in range(len(table.header)))
-    lines = [tuple(map(in_markdown, table.header)), rule]
+    lines = [tuple(map(escape_markdown, table.header)), rule]
     for index, row in enumerate(display_rows(table)):
-        cells = map(in_markdown, row)
+        cells = map(escape_markdown, row)
         lines.append(tuple(f"**{cell}**" if (index, i) in table.bold else cell for i, cell in enumerate(cells)))
     grid = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n\n".join([f"**{table.caption}**", "\n".join(grid), *table.notes]) + "\n"
 
 
-def in_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text for a cell, escaped so that it cannot end the cell, or start an HTML element or a link."""
     text = printable(text).replace("\\", "\\\\").replace("|", "\\|")
     return text.replace("<", "&lt;").replace("](", "]\\(")
@@ -219,21 +219,21 @@ def to_csv(table: Table) -> str:
     columns: list[list[Cell]] = []
     for index, (name, *cells) in enumerate(zip(table.header, *table.rows, strict=True)):
         if index < table.labels:
-            columns.append([name, *(None if cell is None else _in_csv(str(cell)) for cell in cells)])
+            columns.append([name, *(None if cell is None else _escape_csv(str(cell)) for cell in cells)])
             continue
         if _is_text(cells):
             percent = any(isinstance(cell, str) and cell.endswith("%") for cell in cells)
-            columns.append([_in_csv(f"{name} (%)" if percent else name), *(_bare(cell) for cell in cells)])
+            columns.append([_escape_csv(f"{name} (%)" if percent else name), *(_bare(cell) for cell in cells)])
             continue
-        columns.append([_in_csv(f"{name} (%)"), *(_percent(cell, "value") or _bare(cell) for cell in cells)])
+        columns.append([_escape_csv(f"{name} (%)"), *(_percent(cell, "value") or _bare(cell) for cell in cells)])
         for part, what in (("low", "Wilson low"), ("high", "Wilson high"), ("half_width", "normal ±")):
-            columns.append([_in_csv(f"{name} {what} (%)"), *(_percent(cell, part) for cell in cells)])
-    columns += [[_in_csv(name), *[_in_csv(text)] * len(table.rows)] for name, text in table.about]
+            columns.append([_escape_csv(f"{name} {what} (%)"), *(_percent(cell, part) for cell in cells)])
+    columns += [[_escape_csv(name), *[_escape_csv(text)] * len(table.rows)] for name, text in table.about]
     writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
 
 
-def _in_csv(text: str) -> str:
+def _escape_csv(text: str) -> str:
     """Text for a cell, with an apostrophe before what a spreadsheet would take for a formula."""
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULAS) else text

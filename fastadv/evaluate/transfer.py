@@ -21,16 +21,16 @@ from fastadv.evaluate.accuracy import Hits, hits
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.intervals import Proportion, proportion
-from fastadv.evaluate.measuring import Advance, Pass, measure_all, recorded
+from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
 from fastadv.evaluate.records import RecordFile, check_counts, key_of
 from fastadv.evaluate.sweep import (
     Images,
     Subject,
     Sweep,
-    counted,
+    create_test_loader,
     fingerprint,
-    loader_of,
-    measured_on,
+    image_fields,
+    iterate_batches,
     provenance,
 )
 from fastadv.pixels import PixelSpace
@@ -266,7 +266,9 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
     measure_all(passes, len(images), file)
     names = ("source", "target")
     return [
-        recorded(one, file, names, sweep.shown_as, sweep.folder) for evaluations in plan.values() for one in evaluations
+        find_record(one, file, names, sweep.shown_as, sweep.folder)
+        for evaluations in plan.values()
+        for one in evaluations
     ]
 
 
@@ -291,7 +293,7 @@ def _evaluations(
     sweep: Sweep, source: Subject, targets: Sequence[Subject], attack: str, images: Images
 ) -> list[TransferEvaluation]:
     """List the evaluations in the order of :func:`transfer`: by eps, then by target."""
-    common = measured_on(sweep, images)
+    common = image_fields(sweep, images)
     checkpoints = {subject: fingerprint(subject.model.state_dict()) for subject in (source, *targets)}
     return [
         TransferEvaluation(
@@ -319,14 +321,14 @@ def _measure(
     images: Images,
     advance: Advance,
 ) -> Iterator[TransferRecord]:
-    loader = loader_of(sweep, images, source.space)
+    loader = create_test_loader(sweep, images, source.space)
     for subject in (source, *targets):
         subject.model.to(sweep.device)
     start = time.perf_counter()
     table = transfer(
         source.model,
         [(target.model, target.space) for target in targets],
-        counted(loader, advance),
+        iterate_batches(loader, advance),
         attack=evaluations[0].attack.partition(":")[0],
         eps=sweep.eps,
         space=source.space,

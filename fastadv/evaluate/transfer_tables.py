@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fastadv.evaluate.figures import draw_line, eps_axis, in_figure, legend_below, panels_of, set_title
+from fastadv.evaluate.figures import draw_line, eps_axis, escape_label, legend_below, panels_of, set_title
 from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.tables import (
     INTERVALS,
@@ -116,7 +116,7 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
         if all(n < FEWEST for _, (_, n) in counted):
             axes.text(0.5, 0.5, f"no rate of {FEWEST} images or more", transform=axes.transAxes, ha="center")
         head = f"{source} to {target}, top {top}\n{_range_of([n for _, (_, n) in counted])}"
-        axes.set(title=in_figure(head), ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
+        axes.set(title=escape_label(head), ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
     set_title(figure, f"{title} with 95 % confidence intervals", own[0])
     legend_below(figure, panels[0])
     return figure

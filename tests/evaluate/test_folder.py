@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fastadv.evaluate import Record, TransferRecord, robustness_figure, robustness_tables
-from fastadv.evaluate.folder import beside, describe_left_out
+from fastadv.evaluate.folder import describe_left_out, select_comparable
 
 MakeRecord = Callable[..., Record]
 OTHERS = "of a, with other weights or attack options than the last under this name"
@@ -28,7 +28,7 @@ def before(make_record: MakeRecord) -> list[Record]:
 
 def test_another_attack_stands_beside_the_first(make_record: MakeRecord, before: list[Record]) -> None:
     now = [before[0], make_record("a", "pgd", 8.0, 100)]
-    shown, left_out = beside(now, [*before, now[1]])
+    shown, left_out = select_comparable(now, [*before, now[1]])
     assert cells(shown) == cells([*now, *before[1:]]) and left_out == []
     tables = robustness_tables(shown)
     assert {name: [row[0] for row in table.rows] for name, table in tables.items()} == {
@@ -43,7 +43,7 @@ def test_another_attack_stands_beside_the_first(make_record: MakeRecord, before:
 
 def test_another_size_and_another_model(make_record: MakeRecord, before: list[Record]) -> None:
     now = [make_record("c", "clean", 0.0, 850), make_record("c", "fgsm", 4.0, 600)]
-    shown, left_out = beside(now, [*before, *now])
+    shown, left_out = select_comparable(now, [*before, *now])
     [table] = robustness_tables(shown).values()
     assert table.header[2:] == ("Clean", "eps = 4", "eps = 8") and left_out == []
     assert [(row[0], [cell is not None for cell in row[2:]]) for row in table.rows] == [
@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_left_out_and_said(
 ) -> None:
     clean = {name: value for name, value in changed.items() if name != "options"}
     now = [make_record("a", "clean", 0.0, 700, **clean), make_record("a", "fgsm", 8.0, 300, **changed)]
-    shown, others = beside(now, [*before, *now])
+    shown, others = select_comparable(now, [*before, *now])
     assert len(others) == left_out
     [line] = describe_left_out(now[0], others)
     assert line == f"{left_out} measurement{'s' * (left_out > 1)} {reason}"
@@ -78,13 +78,13 @@ def test_what_does_not_fit_is_left_out_and_said(
 def test_of_a_model_that_is_not_in_the_command_the_last_weights_count(make_record: MakeRecord) -> None:
     old, new = (make_record("a", "fgsm", 8.0, n, checkpoint=f"{n}") for n in (1, 2))
     now = [make_record("b", "fgsm", 8.0, 3)]
-    shown, left_out = beside(now, [old, new, *now])
+    shown, left_out = select_comparable(now, [old, new, *now])
     assert shown == [*now, new] and left_out == [old]
 
 
 def test_the_same_measurement_by_two_names_is_not_left_out(make_record: MakeRecord, before: list[Record]) -> None:
     renamed = [replace(record, model="A") for record in before[:2]]
-    shown, left_out = beside(renamed, [*before, *renamed])
+    shown, left_out = select_comparable(renamed, [*before, *renamed])
     assert cells(shown) == cells([*renamed, *before]) and left_out == []
 
 
@@ -99,6 +99,6 @@ def test_transfers(make_record: MakeRecord) -> None:
 
     before = [record("a", "b", "fgsm"), record("a", "c", "fgsm"), record("a", "b", "pgd", seed=1)]
     now = [record("a", "b", "iter_ll")]
-    assert beside(now, [*before, *now]) == ([*now, *before[:2]], before[2:])
+    assert select_comparable(now, [*before, *now]) == ([*now, *before[:2]], before[2:])
     now = [record("a", "b", "iter_ll", target_checkpoint="trained further")]
-    assert beside(now, [*before, *now]) == ([*now, before[1]], [before[0], before[2]])
+    assert select_comparable(now, [*before, *now]) == ([*now, before[1]], [before[0], before[2]])

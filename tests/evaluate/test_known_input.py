@@ -16,7 +16,7 @@ import torch
 
 from fastadv import PixelSpace, models
 from fastadv.cli import evaluate as evaluate_cli
-from fastadv.cli.image_options import one_way, say
+from fastadv.cli.image_options import log_input, merge_image_options
 from fastadv.cli.model_specs import load_subjects, parse_space
 from fastadv.evaluate import read_records
 from fastadv.evaluate.records import Record
@@ -118,7 +118,7 @@ def test_what_else_may_not_be_as_in_training(tmp_path: Path, caplog: pytest.LogC
     torch.save(models.create("small_cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.pth")
     with caplog.at_level(logging.INFO):
         load_subjects([f"small_cnn@{tmp_path / 'w.pth'}"], options("--dataset", "digits", "--space", "unit"))
-        say("v3", "torchvision/inception_v3", KnownInput(), PixelSpace.imagenet(), DataConfig(), in_files=False)
+        log_input("v3", "torchvision/inception_v3", KnownInput(), PixelSpace.imagenet(), DataConfig(), in_files=False)
     assert caplog.messages == [
         "w: input is PixelSpace.unit()",
         "w: small_cnn is created with default options, since the file does not say which it had",
@@ -154,7 +154,7 @@ def test_what_is_the_same_is_no_reason_to_warn(
     in_files: bool,
     warnings: list[str],
 ) -> None:
-    say("w", network, known, space, DataConfig(name="imagenet"), in_files=in_files)
+    log_input("w", network, known, space, DataConfig(name="imagenet"), in_files=in_files)
     assert len(caplog.messages) == len(warnings)
     assert all(said in message for said, message in zip(warnings, caplog.messages, strict=True))
 
@@ -228,11 +228,11 @@ def test_the_options_that_make_the_ways_one_are_said(runs: list[DataConfig], giv
     named = {f"run{i or ''}": run for i, run in enumerate(runs)}
     files = {"w": OTHERWISE} | ({} if runs else {"v": KnownInput(**RUN_WAYS)})
     with pytest.raises(ValueError) as raised:
-        one_way(RUN, named, files, {}, options(*given))
+        merge_image_options(RUN, named, files, {}, options(*given))
     assert str(raised.value).endswith(message)
     if "as in the run" in message:
         more = message.split("give ")[1].split(" as ")[0].split()
-        assert one_way(RUN, named, files, {}, options(*given, *more)) == RUN
+        assert merge_image_options(RUN, named, files, {}, options(*given, *more)) == RUN
 
 
 def test_images_in_memory_have_their_own_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

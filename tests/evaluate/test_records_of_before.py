@@ -23,7 +23,7 @@ from fastadv.evaluate import (
     run_leaking,
     run_transfer,
 )
-from fastadv.evaluate.folder import beside
+from fastadv.evaluate.folder import select_comparable
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set
 
@@ -53,6 +53,6 @@ def test_what_goes_on_says_how_images_are_shown(tmp_path: Path, kind: Any, measu
 def test_records_of_before_beside_those_of_now(make_record: Callable[..., Record]) -> None:
     now = [make_record("a", "fgsm", 8.0, 400, shown=SHOWN)]
     before = [make_record("b", "fgsm", 8.0, 500, space="symmetric"), make_record("b", "fgsm", 8.0, 1, images="others")]
-    together, _ = beside(now, [*before[::-1], *now])
+    together, _ = select_comparable(now, [*before[::-1], *now])
     [table] = robustness_tables(together).values()
     assert f"Images were shown at {SHOWN}, in a: unit; b: symmetric." in table.notes

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastadv import PixelSpace, attacks
 from fastadv.evaluate import Counts, evaluate, evaluate_each
-from fastadv.evaluate.accuracy import summed
+from fastadv.evaluate.accuracy import add_counts
 from fastadv.evaluate.transfer import transfer
 from fastadv.train import AdversarialTask
 
@@ -299,7 +299,7 @@ def test_a_network_that_rounds_is_not_reported_as_robust_without_a_word() -> Non
     with pytest.warns(UserWarning, match="fgsm: the gradient is zero or not finite for 7 of 7 images"):
         [small, large] = evaluate_each(Rounds(), [(images, labels)], attack="fgsm", eps=[2, 32], space=RAW)
     assert (small.top1, large.top1, small.without_gradient, large.without_gradient) == (5, 5, 7, 7)
-    both = summed([small, large])
+    both = add_counts([small, large])
     assert (both.n, both.without_gradient) == (14, 14)
 
 
