@@ -1,4 +1,4 @@
-"""The paper's eleven attacks by name, and two that users look for at once."""
+"""The paper's eleven attacks by name, and three that users look for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fastadv.attacks.iter_basic import IterBasic
 from fastadv.attacks.iter_ll import IterLL
 from fastadv.attacks.iterative import IterativeAttack
 from fastadv.attacks.mi_fgsm import MIFGSM
+from fastadv.attacks.n_fgsm import NFGSM
 from fastadv.attacks.noise import RandomNormal, RandomSign
 from fastadv.attacks.one_step import OneStepAttack
 from fastadv.attacks.pgd import PGD
@@ -27,6 +28,7 @@ from fastadv.utils.suggestions import did_you_mean, nearest
 __all__ = [
     "FGSM",
     "MIFGSM",
+    "NFGSM",
     "PGD",
     "Attack",
     "FGSMPred",
@@ -53,7 +55,7 @@ _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
         *(FGSM, FGSMPred, FastEntropy, FastGradL2, FastGradLinf, StepLL, StepRnd, IterBasic, IterLL),
-        *(RandomSign, RandomNormal, PGD, MIFGSM),
+        *(RandomSign, RandomNormal, PGD, MIFGSM, NFGSM),
     )
 }
 

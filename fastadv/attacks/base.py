@@ -256,12 +256,13 @@ class Attack(ABC):
     def _draw(self, images: Tensor, eps: Eps | None) -> tuple[Size, int | Tensor, int]:
         """The size of a call's perturbations of images [N, C, ...], and (seed, offset) of its random numbers."""
         chosen = self.eps if eps is None else checked_eps(eps, self.space, self.ball)
-        # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
-        draws = self.draws or isinstance(chosen, TruncatedNormalEps)
-        seed, offset = self.stream.take(images.shape[0]) if draws else (0, 0)
         if isinstance(chosen, TruncatedNormalEps):
+            seed, offset = self.stream.take(images.shape[0])
             return Size.drawn(chosen, images, seed=seed, offset=offset), seed, offset
-        return Size.given(chosen, images, self.space, self.ball), seed, offset
+        size = Size.given(chosen, images, self.space, self.ball)
+        # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
+        seed, offset = self.stream.take(images.shape[0]) if self.draws else (0, 0)
+        return size, seed, offset
 
     def _checks_result(self) -> bool:
         """True until a batch has passed, for attacks with code of their own: a later check would wait for a GPU."""

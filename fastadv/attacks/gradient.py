@@ -241,6 +241,7 @@ class GradientAttack(Attack):
             partial(self._first_, gradient),
             partial(self._next_, gradient),
             keeps_clean=len(alphas) > 1 or self.starts_elsewhere,
+            several=len(alphas) > 1,
             options=self._captured_options(),
         )
 

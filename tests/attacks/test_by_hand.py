@@ -53,6 +53,9 @@ TRUE_SMOOTH = (3, -6, -9, -5, 0, 9)
         ("pgd", 8, {"random_start": False, "steps": 3}, CLEAN, (8, -8, -8, -8, 0, 8)),  # alpha = 2.5 eps / steps
         ("pgd", 8, {"random_start": False, "alpha": 1}, (254, 2, 0, 100, 0, 255), (1, -2, 0, -8, 0, 0)),
         ("pgd", 8, {"random_start": False, "alpha": 1, "steps": 3}, CLEAN, (3, -3, -3, -3, 0, 3)),
+        ("n_fgsm", 8, {"noise": 0}, CLEAN, (8, -8, -8, -8, 0, 8)),
+        ("n_fgsm", 8, {"noise": 0, "alpha": 12}, CLEAN, (12, -12, -12, -12, 0, 12)),  # no ball
+        ("n_fgsm", 8, {"noise": 0, "alpha": 12}, (254, 2, 0, 100, 0, 255), (1, -2, 0, -12, 0, 0)),  # but the range
         ("mi_fgsm", 8, {}, CLEAN, (8, -8, -8, -8, 0, 8)),
         ("mi_fgsm", 8, {"steps": 3, "alpha": 1}, CLEAN, (3, -3, -3, -3, 0, 3)),
     ],

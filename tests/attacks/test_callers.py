@@ -46,7 +46,7 @@ def test_autocast(name: str, dtype: torch.dtype) -> None:
     exact = attack(images, labels)
     with torch.autocast("cpu", dtype):
         adv = attacks.create(name, model, eps=4, seed=0)(images, labels)
-    assert adv.dtype == torch.float32 and (adv - images).abs().max() <= 4.001 / 255
+    assert adv.dtype == torch.float32 and (adv - images).abs().max() <= (12.001 if name == "n_fgsm" else 4.001) / 255
     assert seen == (set() if name.startswith("random") else {torch.float32, dtype})
     assert ((adv - exact).abs() < 0.1 / 255).double().mean() > 0.8  # elements; the others had small gradients
 

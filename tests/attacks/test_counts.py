@@ -58,6 +58,7 @@ TABLE: dict[str, tuple[int, dict[str, int]]] = {
     **dict.fromkeys(("fast_grad_l2", "fast_grad_linf"), (1, {**ONE_STEP, "fastadv::normalized_step_": 1})),
     **dict.fromkeys(("iter_basic", "iter_ll"), (5, {CHOICE: 5, STEP: 5, "clone": 7, "ones_like": -5})),
     "pgd": (10, {CHOICE: 10, STEP: 10, NOISE: 1, "clone": 12, "ones_like": -10}),
+    "n_fgsm": (1, {CHOICE: 1, STEP: 1, NOISE: 1, "clone": 3, "ones_like": -1}),
     "mi_fgsm": (10, {CHOICE: 10, STEP: 10, "clone": 12, "ones_like": -10, **MOMENTUM}),
     **dict.fromkeys(("random_sign", "random_normal"), (0, {NOISE: 1, "clone": 1})),
 }  # fmt: skip
@@ -86,6 +87,7 @@ DRAWN: dict[str, dict[str, int]] = {
     **{name: DRAW for name in TABLE},
     **{name: {**DRAW, "neg": 1} for name in ("step_ll", "step_rnd")},
     "pgd": {**DRAW, "mul": 1, "div": 1},
+    "n_fgsm": {**DRAW, "mul": 3, "add": 1},  # the noise's size, and a ball that clips nothing
     "mi_fgsm": {**DRAW, "div": 1},
     "iter_basic": SCHEDULE,
     "iter_ll": {**SCHEDULE, "neg": 5},

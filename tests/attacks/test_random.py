@@ -16,7 +16,13 @@ from tests.attacks.models import ConvNet, PixelLogits, batch
 
 RAW = PixelSpace.raw()
 EPS = {"number": 8, "distribution": TruncatedNormalEps()}
-DRAWS = ["step_rnd", "random_sign", "random_normal", "pgd"]  # with an eps that is a number; the others draw nothing
+DRAWS = [
+    "step_rnd",
+    "random_sign",
+    "random_normal",
+    "pgd",
+    "n_fgsm",
+]  # with an eps that is a number; the others draw nothing
 CASES = [(name, eps) for name in attacks.names() for eps in EPS if name in DRAWS or eps == "distribution"]
 
 

@@ -150,12 +150,12 @@ class CapturedIteration:
         own = AttackState(self._adv, self._clean, self._eps.place, self._alpha.place, self._labels, draws, offset=0)
         with _uncached_autocast(adv.device.type):
             recorder.rehearse(lambda: steps.first_(own))
-            if steps.keeps_clean:
+            if steps.several:
                 recorder.rehearse(lambda: steps.next_(own))
             own.direction = None
             self._first = recorder.record(lambda: steps.first_(own))
             self._without_gradient = own.without_gradient  # scalar
-            self._next = recorder.record(lambda: _next_(steps, own)) if steps.keeps_clean else None
+            self._next = recorder.record(lambda: _next_(steps, own)) if steps.several else None
 
     def run_(self, state: AttackState, alphas: Sequence[float | Tensor]) -> None:
         """Make state.adv adversarial in place by steps of these lengths."""
@@ -196,7 +196,7 @@ def _fixed(gradient: InputGradient, steps: Steps, adv: Tensor) -> Hashable:
     device = adv.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     images = (adv.shape, adv.stride(), adv.dtype, adv.device)
-    return (images, autocast, gradient.modes(), steps.keeps_clean, steps.options)
+    return (images, autocast, gradient.modes(), steps.keeps_clean, steps.several, steps.options)
 
 
 def _uncached_autocast(device: str) -> AbstractContextManager[object]:

@@ -20,12 +20,14 @@ class Steps:
         next_: a further step, for that target.
         keeps_clean: whether the state's clean images stay in a tensor of their own. A single step from the clean image
             needs no second copy of it.
+        several: whether there is a further step.
         options: what the steps read from Python besides the state; a captured step does not follow a change of it.
     """
 
     first_: Callable[[AttackState], None]
     next_: Callable[[AttackState], None]
     keeps_clean: bool
+    several: bool
     options: Hashable
 
     def run_(self, state: AttackState, alphas: Sequence[float | Tensor], counts: Sequence[int] | None = None) -> None:
