@@ -111,7 +111,7 @@ def test_steps_of_no_length_stand_still(name: str) -> None:
     ("images", "labels", "options", "error", "message"),
     [
         (IMAGES.tolist(), LABELS, {}, TypeError, "images must be a float32.*got list"),
-        ((255 * IMAGES).to(torch.uint8), LABELS, {}, TypeError, "got torch.uint8; PixelSpace.from_pixels"),
+        ((255 * IMAGES).to(torch.uint8), LABELS, {}, TypeError, "got torch.uint8; convert uint8 pixels with"),
         (IMAGES.to(torch.complex64), LABELS, {}, TypeError, "got torch.complex64"),
         (IMAGES.to(torch.float8_e4m3fn), LABELS, {}, TypeError, "got torch.float8_e4m3fn"),
         (IMAGES.flatten(), LABELS, {}, ValueError, r"images must have shape \[N, C, ...\], got \[1152\]"),
