@@ -135,7 +135,7 @@ def test_steps_of_no_length_stand_still(name: str) -> None:
         (IMAGES, LABELS[:-1], {}, ValueError, r"labels must have shape \[6\], got \[5\]"),
         (IMAGES, LABELS[:, None], {}, ValueError, r"must have shape \[6\], got \[6, 1\]; pass labels.squeeze\(1\)"),
         (IMAGES, torch.eye(6).long(), {}, ValueError, r"got \[6, 6\]; pass labels.argmax\(dim=1\), of one-hot rows"),
-        (IMAGES.double(), LABELS, {}, ValueError, r"fgsm: .* are torch.float64 and its weights torch.float32, .*\(\S"),
+        (IMAGES.double(), LABELS, {}, ValueError, r"fgsm: .* are torch.float64 and its weights torch.float32: .*\(\S"),
         (
             IMAGES,
             LABELS + CLASSES,

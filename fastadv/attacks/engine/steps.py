@@ -1,4 +1,4 @@
-"""Steps: an attack's steps as two functions of its state, which run one after the other or are captured."""
+"""Steps: an attack's steps as two functions of its state, which are run directly or captured."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from fastadv.attacks.engine.state import AttackState
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """What an attack does in its first step, and in each further one.
+    """The first step of an attack, and each further one.
 
     Args:
         first_: the start and the first step, which chooses the target.
         next_: a further step, for that target.
-        keeps_clean: whether the state's clean images stay in a tensor of their own. A single step from the clean image
-            needs no second copy of it.
-        options: what the steps read from Python besides the state; a captured step does not follow a change of it.
+        keeps_clean: keep the clean images in a separate tensor. A single step from the clean image needs no copy.
+        options: the Python values that the steps read besides the state; a captured step does not see changes.
     """
 
     first_: Callable[[AttackState], None]
@@ -28,7 +27,7 @@ class Steps:
     options: Hashable
 
     def run_(self, state: AttackState, alphas: Sequence[float | Tensor]) -> None:
-        """Make state.adv adversarial in place by steps of these lengths, numbers or [N]; as it was if one raises."""
+        """Take steps of these lengths, numbers or [N], from state.adv in place; restore it if one raises."""
         if self.keeps_clean:
             state.clean = state.adv.clone()  # [N, C, ...]
         try:
