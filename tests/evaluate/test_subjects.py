@@ -169,7 +169,7 @@ def test_spaces_that_are_none(text: str) -> None:
             ["--dataset", "digits", "--space", "unit"],
             r"timm/test_vit: images .* do not fit: Input height \(8\) .*; choose another --size or --dataset",
         ),
-        (["timm/test_resnet@{none}"], ["--dataset", "digits", "--space", "unit"], "no file of weights at"),
+        (["timm/test_resnet@{none}"], ["--dataset", "digits", "--space", "unit"], "there is no weights file"),
         (["nowhere"], [], "nowhere"),
     ],
 )

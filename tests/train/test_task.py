@@ -299,7 +299,7 @@ def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:
     [
         ({"k": 2.0}, "k must be an integer, got 2.0"),
         ({"start_after": 0.5}, "start_after must be an integer, got 0.5"),
-        ({"attack": attacks.StepLL(Pixels())}, "an attack is a name or a class, such as StepLL"),
+        ({"attack": attacks.StepLL(Pixels())}, "pass the attack's name or its class, such as StepLL"),
         ({"attack": None}, "an attack is a name or a class, got NoneType"),
     ],
 )
@@ -395,7 +395,11 @@ def test_minibatches_made_in_inference_mode() -> None:
     [
         (lambda x, y: (x.requires_grad_(), y), ValueError, "must not require a gradient"),
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
-        (lambda x, y: (x.numpy(), y), TypeError, "images must be floating point, got ndarray; torch.from_numpy"),
+        (
+            lambda x, y: (x.numpy(), y),
+            TypeError,
+            "images must be floating point, got ndarray; convert it with torch.from_numpy",
+        ),
         (lambda x, y: (x.tolist(), y), TypeError, "images must be floating point, got list$"),
         (lambda x, y: (x[0], y[:1]), ValueError, r"\[2\], got \[1\]; make a batch of a single image by images\[None\]"),
         (lambda x, y: (x, torch.eye(4).long()), ValueError, r"got \[4, 4\]; pass labels.argmax\(dim=1\), of one-hot"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastadv import ops
 from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked_eps, checked_single_eps
-from fastadv.attacks.engine.zero_gradients import warn_of_zero_gradients, without_gradient
+from fastadv.attacks.engine.zero_gradients import count_zero_gradients, warn_of_zero_gradients
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
 from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state
@@ -149,7 +149,7 @@ class FreeTask(MinibatchTask):
             self._gradient_seen = True
             # Zeros alone: a GradScaler finds its scale by gradients that are not finite at first.
             finite = torch.nan_to_num(shown.grad, nan=1.0, posinf=1.0, neginf=1.0)
-            warn_of_zero_gradients("free training", int(without_gradient(finite)), len(finite))
+            warn_of_zero_gradients("free training", int(count_zero_gradients(finite)), len(finite))
         # From delta itself, in a ball around 0 that is the range of its space.
         alpha = self.alpha / self._unit
         ops.sign_step_(delta, delta, shown.grad, alpha, alpha, self._ball)
