@@ -1,4 +1,4 @@
-"""What the trainer asks of a task and of averaged weights."""
+"""Interfaces between the trainer and tasks, and between the trainer and averaged weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastadv.utils.rng import RecordedDraws
 
 
 class Task(Protocol):
-    """Forward pass and loss of a minibatch."""
+    """Computes the loss of a minibatch."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
     def hits(self) -> CorrectCounts: ...
@@ -22,7 +22,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class RecordableTask(Task, Protocol):
-    """A task whose call can be recorded as a CUDA graph, and the replays counted as calls."""
+    """A task whose calls can be recorded as a CUDA graph; replays count as calls."""
 
     def adversarial_of(self, m: int) -> int: ...
     def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]: ...
@@ -30,7 +30,7 @@ class RecordableTask(Task, Protocol):
 
 
 class Averages(Protocol):
-    """Weights averaged over the iterations, in a module like the model."""
+    """Averages weights over the iterations, in a copy of the model."""
 
     module: nn.Module
 

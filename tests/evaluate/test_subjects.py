@@ -62,7 +62,7 @@ def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path)
         (
             DIGITS,
             (*DIGITS, "another"),
-            "standard tells 10 classes apart, and digits in DIR has 11: --data must hold the classes that",
+            "standard has 10 classes, and digits in DIR has 11: --data must hold the classes that",
         ),
         (
             DIGITS,

@@ -129,7 +129,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoint, "_write", full)
-    with pytest.raises(CheckpointError, match=r"step-00000002: .*No space left.*earlier checkpoints are whole"):
+    with pytest.raises(CheckpointError, match=r"step-00000002: .*No space left.*earlier checkpoints are intact"):
         save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-00000001"]
     assert checkpoint.latest(tmp_path) == good
@@ -155,7 +155,7 @@ def test_the_system_refuses_to_write(tmp_path: Path) -> None:
     """Not a stand-in for the write: the file system itself, in the middle of the largest file."""
     command = [sys.executable, "-c", WRITES_UNDER_A_LIMIT, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "could not write checkpoint" in said and "File too large; earlier checkpoints are whole" in said
+    assert "could not write checkpoint" in said and "File too large; earlier checkpoints are intact" in said
     assert names(tmp_path) == ["step-00000001"]
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000001"
 
@@ -203,7 +203,7 @@ DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     (lambda p: say(p, '{"format": 1}'), "not a checkpoint of this version"),
     (lambda p: say(p, "[]"), "not a checkpoint of this version"),
     (lambda p: say(p, "{"), "meta.json cannot be read"),
-    (lambda p: [file.unlink() for file in p.iterdir()], "or one of an earlier version: no SHA256SUMS"),
+    (lambda p: [file.unlink() for file in p.iterdir()], "or was written by an earlier version: no SHA256SUMS"),
 ]
 
 

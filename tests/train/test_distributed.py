@@ -335,7 +335,7 @@ def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_pa
     # By the same command once more, which stored another accumulate meanwhile; and back again.
     (again,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
     assert (again["begun_at"], again["accumulate"]) == (15, 2)
-    assert again["warned"] == ["this run goes on with accumulate 2, not 1, as its iterations have been"]
+    assert again["warned"] == ["this run continues with accumulate 2, as before, not 1"]
     resumed = succeeded(together(2, runs.train, run_config, tmp_path / "parts", True))
     assert [result["accumulate"] for result in resumed] == [1, 1]
 
@@ -360,7 +360,7 @@ def test_images_that_cannot_be_fetched_end_all(config: TrainConfig, tmp_path: Pa
 
 @pytest.mark.parametrize("other", [0, 1])
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize(("which", "said"), [("training", "of 160 images and 160"), ("test", "of {1} images and {0}")])
+@pytest.mark.parametrize(("which", "said"), [("training", "160 images and 160"), ("test", "{1} images and {0}")])
 def test_all_processes_read_the_same_images(
     which: str, said: str, resume: bool, other: int, run_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -369,12 +369,15 @@ def test_all_processes_read_the_same_images(
     main, second = together(2, runs.read_other_images, run_config, tmp_path, other, which, resume)
     counts = [60, 61] if other == 0 else [61, 60]
     assert main.kind == "ValueError" and second.kind == "FailedElsewhere"
-    assert f"process 1 reads another {which} set than process 0, {said.format(*counts)}" in main.text
+    assert f"the {which} set of process 1 differs from that of process 0 ({said.format(*counts)})" in main.text
 
 
 def test_a_manifest_of_one_process_alone_is_refused(images_config: TrainConfig, tmp_path: Path) -> None:
     main, second = together(2, runs.leave_one_out, images_config, tmp_path / "run")
-    assert main.kind == "ValueError" and "reads another training set than process 0, of 24 images" in main.text
+    assert (
+        main.kind == "ValueError"
+        and "the training set of process 1 differs from that of process 0 (24 images" in main.text
+    )
     assert second.kind == "FailedElsewhere"
 
 

@@ -348,7 +348,7 @@ def test_options_that_are_refused(options: dict[str, Any], kind: type[Exception]
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
         (lambda x, y: (x, y.int()), TypeError, "labels must be an int64 tensor"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[6\], got \[5\]"),
-        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 3, 8, 8\]"),
+        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have at least one image, got images \[0, 3, 8, 8\]"),
         (lambda x, y: (300 * x, y), ValueError, "outside the pixel range"),
     ],
 )
@@ -377,7 +377,7 @@ def test_a_perturbation_that_stands_still_warns_once(warned: int, backward: Call
         for _ in range(3):
             backward(task(images, labels) + task(images, labels), task.model)
     assert [warning.filename for warning in caught] == [__file__] * warned
-    assert all("Call backward() on what the task returns before" in str(warning.message) for warning in caught)
+    assert all("Call backward() on the returned loss before" in str(warning.message) for warning in caught)
     assert any(bool(delta.any()) for delta in task.state_dict()["perturbations"]) == (not warned)
 
 

@@ -98,7 +98,7 @@ def test_a_run_keeps_the_whole_path_of_its_images(root: Path, tmp_path: Path, mo
 def test_an_older_run_that_knows_a_relative_path_says_so(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastadv.train.build._with_whole_path", lambda config: config)
+    monkeypatch.setattr("fastadv.train.build._with_absolute_root", lambda config: config)
     monkeypatch.chdir(tmp_path)
     create_trainer(run_config(Path("images"), loader="torchvision"), tmp_path / "run").save()
     monkeypatch.chdir("/")

@@ -101,7 +101,7 @@ def test_more_than_an_epoch_has(config: TrainConfig, tmp_path: Path) -> None:
 def test_images_of_one_class(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = data.ImageSet(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), ("cats",))
     monkeypatch.setattr(data, "load", lambda *arguments: data.ImageData(train=images, test=images))
-    with pytest.raises(ValueError, match="data: digits has one class, cats: nothing to tell apart"):
+    with pytest.raises(ValueError, match="data: digits has one class, cats: classification needs two"):
         create_trainer(config, tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_damaged_averages_are_refused(config: TrainConfig, tmp_path: Path) -> No
     trainer = fit(replace(config, epochs=1, ema_decay=0.9), tmp_path)
     assert trainer.last_checkpoint is not None
     (trainer.last_checkpoint / "averaged.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"not a whole checkpoint: no averaged\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is incomplete: no averaged\.safetensors"):
         checkpoint.read_meta(trainer.last_checkpoint)
 
 
@@ -300,7 +300,7 @@ def test_compilation_that_fails(
         warnings.simplefilter("always")
         trainer = fit(replace(config, compile=True), tmp_path / "failed")
     (said,) = [text for warning in caught if (text := str(warning.message)).startswith("compile: ")]
-    assert "torch.compile failed and training goes on without it" in said and "\n" not in said
+    assert "torch.compile failed and training continues without it" in said and "\n" not in said
     assert "there is no compiler" in said
     assert same(weights(trainer), weights(usual))
 

@@ -111,7 +111,7 @@ def test_soft_labels_name_no_true_label() -> None:
     """An attack that uses it is refused from the first minibatch on, also before it begins."""
     task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW, start_after=5)
     images, _ = four_images()
-    with pytest.raises(ValueError, match=r"fgsm uses the true label, and soft labels \[4, 2\] name none"):
+    with pytest.raises(ValueError, match=r"fgsm uses the true label, which soft labels \[4, 2\] do not give"):
         task(images, SOFT)
     AdversarialTask(Pixels(), attack="fgsm", k=0, eps=1, space=RAW)(images, SOFT)
     with pytest.raises(ValueError, match="the loss has no weight: all 4 examples are adversarial"):
@@ -334,7 +334,9 @@ def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task(images, torch.zeros(len(images), dtype=torch.int64))
-        warned.append(any("made adversarial by an earlier call" in str(warning.message) for warning in caught))
+        warned.append(
+            any("already perturbed in place by an earlier call" in str(warning.message) for warning in caught)
+        )
     return warned
 
 
@@ -407,15 +409,15 @@ def test_minibatches_made_in_inference_mode() -> None:
             r"float32, and not all of its values are whole: .*probabilities \[m, K\]",
         ),
         (lambda x, y: (x, torch.eye(4)[:3]), ValueError, r"one class per image, \[4\], got \[3, 4\]"),
-        (lambda x, y: (x, torch.eye(4)), ValueError, r"soft labels must be \[4, 2\], as the logits are, got \[4, 4\]"),
+        (lambda x, y: (x, torch.eye(4)), ValueError, r"soft labels must be \[4, 2\], like the logits, got \[4, 4\]"),
         (lambda x, y: (x, torch.ones(4, 2)), ValueError, "rows .* sum to 1, got 1 to 1 in rows that sum to 2 to 2"),
         (lambda x, y: (x, torch.tensor([[-0.5, 1.5]] * 4)), ValueError, "got -0.5 to 1.5 in rows that sum to 1 to 1"),
         (lambda x, y: (x, torch.full((4, 2), math.nan)), ValueError, "soft labels must be probabilities"),
         (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
         (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
-        (lambda x, y: (x[0, 0, 0, 0], y), ValueError, r"must have an image or more, got images \[\]"),
-        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 2, 1, 1\]"),
+        (lambda x, y: (x[0, 0, 0, 0], y), ValueError, r"must have at least one image, got images \[\]"),
+        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have at least one image, got images \[0, 2, 1, 1\]"),
         (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]; pass labels.squeeze\(1\)"),
     ],
 )

@@ -296,7 +296,7 @@ def test_a_full_disk_is_a_line(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "nothing"], "recipe 'nothing' is neither a file that can be read nor one of cifar10_step_ll"),
+        (["--recipe", "nothing"], "recipe 'nothing' is neither a readable file nor one of cifar10_step_ll"),
         (["--recipe", "digit_step_ll"], "(did you mean digits_step_ll?)"),
         ([*SMALL, "--optimizer.rate", "1"], "unknown option --optimizer.rate; fastadv train --help lists them all"),
         ([*SMALL, "--lr", "1"], "unknown option --lr (did you mean --optimizer.lr?)"),

@@ -205,7 +205,7 @@ def test_a_space_that_inception_v3_is_not_made_for_warns(
     space: Any, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(config, data=DataConfig(space=space), model=ModelConfig(name="inception_v3"))
-    expected = [] if space == "symmetric" else [f"inception_v3 is made for data.space symmetric, got {space}"]
+    expected = [] if space == "symmetric" else [f"inception_v3 is designed for data.space symmetric, got {space}"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(ValueError):  # digits are too small, besides: then the space does not matter
@@ -502,7 +502,7 @@ def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             yield seconds
 
     pace = Pace()
-    for _ in pace.awaited(loaded()):
+    for _ in pace.timed(loaded()):
         clock.passes(2)
         pace.count(30)
     assert pace.read() == (90 / 12, 6 / 12)
