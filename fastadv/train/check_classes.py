@@ -7,7 +7,7 @@ from fastadv.train.checkpoint import LoadedModel
 
 CLASSES_OF_FILES = (
     "; the classes of images in files are the folders in val/, or the labels of shards, unless classes.txt beside val/ "
-    "names them all, a line each"
+    "names them all, one per line"
 )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from fastadv import data
 from fastadv.data import BadImageWarning, DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.loaders.bad_images import TooManyBadImages, replaced
+from fastadv.data.loaders.bad_images import TooManyBadImages, find_replacement
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
 from tests.data.pictures import damaged, jpeg, write_data_set, write_folder
@@ -248,28 +248,28 @@ def test_candidates_are_tried_256_at_most() -> None:
 
     said = r"^256 images in a row cannot be used, from 999900 \(gone\) to 165 \(gone\): "
     with pytest.raises(TooManyBadImages, match=said):
-        replaced(Million(), 999_900, True, gone)
+        find_replacement(Million(), 999_900, True, gone)
     assert tried == [*range(999_900, 1_000_000), *range(10, 166)]
     tried.clear()
-    index, bad = replaced(Million(), 500, True, lambda index: gone(index) if index < 755 else None)
+    index, bad = find_replacement(Million(), 500, True, lambda index: gone(index) if index < 755 else None)
     assert index == 755 and len(bad) == len(tried) == 255
 
 
 def test_the_rule_by_hand(root: Path) -> None:
     source = data.scan(root)["train"]
     against = {3: "cut off", 4: "no image", 11: "empty"}.get
-    assert replaced(source, 0, True, against) == (0, [])
-    index, bad = replaced(source, 3, True, against)
+    assert find_replacement(source, 0, True, against) == (0, [])
+    index, bad = find_replacement(source, 3, True, against)
     assert index == 5
     assert [(one.name, one.reason, one.replacement) for one in bad] == [
         (source.name(3), "cut off", source.name(5)),
         (source.name(4), "no image", source.name(5)),
     ]
-    assert replaced(source, 11, True, against)[0] == 0
-    assert replaced(replace(source, left_out=frozenset({2, 5})), 2, True, against) == (
+    assert find_replacement(source, 11, True, against)[0] == 0
+    assert find_replacement(replace(source, left_out=frozenset({2, 5})), 2, True, against) == (
         6,
-        [replace(one, replacement=source.name(6)) for one in replaced(source, 3, True, against)[1]],
+        [replace(one, replacement=source.name(6)) for one in find_replacement(source, 3, True, against)[1]],
     )
-    assert replaced(replace(source, left_out=frozenset({2})), 2, False, against) == (None, [])
-    index, bad = replaced(source, 3, False, against)
+    assert find_replacement(replace(source, left_out=frozenset({2})), 2, False, against) == (None, [])
+    index, bad = find_replacement(source, 3, False, against)
     assert index is None and [(one.name, one.replacement) for one in bad] == [(source.name(3), None)]

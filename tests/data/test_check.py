@@ -86,7 +86,7 @@ def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[s
     with pytest.warns(UserWarning, match=r"leaves out 1 of 6 val images \(class1/000\.JPEG\)$"):
         assert len(data.load_test("imagenet", root)) == 5
     (root / "elsewhere").rename(root / removed)
-    with pytest.raises(ValueError, match=f"{FILE} is stale: it is not of train: run fastadv data check"):
+    with pytest.raises(ValueError, match=f"{FILE} is stale: it does not cover train: run fastadv data check"):
         data.load("imagenet", root)
 
 
@@ -127,7 +127,7 @@ def test_other_files_are_counted(root: Path, capsys: pytest.CaptureFixture[str])
     check(root)
     counted = [line for line in capsys.readouterr().out.splitlines() if "by their names" in line]
     assert counted == [
-        f"{root / 'train'}: 5 files left out that are no images by their names: 1 without an ending, 3 .gif, 1 .txt"
+        f"{root / 'train'}: 5 files left out that are not images by their names: 1 without an ending, 3 .gif, 1 .txt"
     ]
 
 
@@ -281,9 +281,9 @@ def test_what_is_no_manifest_is_refused(root: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"index": 10**9}, "of 6 images it leaves out number 1000000000"),
-        ({"index": -1}, "of 6 images it leaves out number -1"),
-        ({"index": "0"}, "it leaves out number 0"),
+        ({"index": 10**9}, "it leaves out image 1000000000 of 6"),
+        ({"index": -1}, "it leaves out image -1 of 6"),
+        ({"index": "0"}, "it leaves out image 0"),
         ({"key": "class0/000.JPEG"}, r"is stale: class0/000\.JPEG changed"),
         ({"index": 0}, r"is stale: class0/001\.JPEG changed"),
     ],
@@ -300,7 +300,7 @@ def test_a_manifest_leaves_out_what_it_names(root: Path, change: dict[str, Any],
 
 def test_a_manifest_of_other_splits_is_refused(root: Path) -> None:
     (root / FILE).write_text('{"format": 1, "splits": {}}')
-    with pytest.raises(ValueError, match="is stale: it is not of train and val"):
+    with pytest.raises(ValueError, match="is stale: it does not cover train and val"):
         data.load("imagenet", root)
 
 
@@ -344,7 +344,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
     assert check(root) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fastadv data check: cannot write to the folder {root}: Read-only file system. ")
-    assert line.endswith("name a folder of links to all that lies in it instead, here and in training")
+    assert line.endswith("create a writable directory of symlinks to its contents and pass that, here and in training")
 
 
 def test_a_folder_of_links_is_checked_and_used(root: Path, tmp_path: Path) -> None:

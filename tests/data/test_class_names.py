@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastadv import data
-from fastadv.data.sources.class_names import alike, named_classes
+from fastadv.data.sources.class_names import named_classes, similar_names
 from tests.data.pictures import jpeg, write_folder
 
 ACCENTED, COMBINED = "caf\u00e9", "cafe\u0301"
@@ -96,8 +96,8 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        (None, r"so that classes may be missing: bat\. Remove or mend them, or name all classes in .*/classes\.txt"),
-        ("ape\nbat\ncat\n", r"so that images of classes are missing: bat\. Remove or mend them$"),
+        (None, r"so that classes may be missing: bat\. Remove or fix them, or name all classes in .*/classes\.txt"),
+        ("ape\nbat\ncat\n", r"so that images of classes are missing: bat\. Remove or fix them$"),
         ("ape\ncat\n", None),  # it is a class by no means
     ],
     ids=["no classes.txt", "named", "not named"],
@@ -150,14 +150,14 @@ def test_classes_that_are_nearly_one_by_name_are_named(tmp_path: Path) -> None:
     write(tmp_path, "Cat", "cat", "dog", ACCENTED, COMBINED)
     classes, (said,) = scanned(tmp_path)
     assert len(classes) == 5
-    assert said.endswith(r"and are classes each: 'Cat' and 'cat', 'cafe\u0301' and 'caf\xe9'")
+    assert said.endswith(r"are separate classes: 'Cat' and 'cat', 'cafe\u0301' and 'caf\xe9'")
 
 
 def test_splits_that_differ_by_the_form_of_a_name_say_so(tmp_path: Path) -> None:
     """As after a copy of one of them through macOS: the message would name one class twice."""
     write(tmp_path, ACCENTED, "tea", splits=("train",))
     write(tmp_path, COMBINED, "tea", splits=("val",))
-    hint = r"; by case or by Unicode's form of accents alone differ 'cafe\\u0301' and 'caf\\xe9'$"
+    hint = r"; these differ only in case or in the Unicode form of accents: 'cafe\\u0301' and 'caf\\xe9'$"
     with pytest.raises(ValueError, match=f"must have the same class folders, .*{hint}"):
         data.scan(tmp_path)
     (tmp_path / "classes.txt").write_text(f"{ACCENTED}\ntea\n", encoding="utf-8")
@@ -166,5 +166,5 @@ def test_splits_that_differ_by_the_form_of_a_name_say_so(tmp_path: Path) -> None
 
 
 def test_alike_by_hand() -> None:
-    assert alike(["a", "b", "A", "c", "\u00e4", "a\u0308"]) == [["a", "A"], ["\u00e4", "a\u0308"]]
-    assert alike(["a", "b"]) == []
+    assert similar_names(["a", "b", "A", "c", "\u00e4", "a\u0308"]) == [["a", "A"], ["\u00e4", "a\u0308"]]
+    assert similar_names(["a", "b"]) == []

@@ -23,7 +23,7 @@ def test_grey_of_16_bits_is_rounded_to_8(kind: str, order: str) -> None:
 def test_pixels_of_32_bits_are_refused(dtype: type, mode: str) -> None:
     """Whether white is 1, 255, 65535 or 2^31 - 1, nothing says."""
     said = reason_against(encoded(Image.fromarray(np.ones((4, 4), dtype)), "TIFF"))
-    assert said == f"its pixels have 32 bits (Pillow's mode {mode}) and no range that is known"
+    assert said == f"its pixels have 32 bits (Pillow's mode {mode}) and an unknown range"
 
 
 def test_more_pixels_than_pillow_takes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

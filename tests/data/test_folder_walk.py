@@ -62,7 +62,7 @@ def test_links_that_lead_back_are_passed_over(root: Path, links: dict[str, str])
         assert keys(data.scan(root)["train"]) == ALL
     if any((root / "train" / link).is_dir() for link in links if not link.endswith("itself")):
         (warning,) = said
-        assert str(warning.message).startswith(f"{root / 'train'}: passed over, as links to a folder that they lie in")
+        assert str(warning.message).startswith(f"{root / 'train'}: skipped links to folders that contain them")
         assert all(link in str(warning.message) for link in links)
 
 
@@ -75,28 +75,28 @@ def test_each_folder_is_read_once_whatever_links_to_it(root: Path, tmp_path: Pat
         for name in ("left", "right") if below else ():
             (level / name).symlink_to(below)
     (root / "train" / "class0" / "far").symlink_to(levels[0])
-    with pytest.warns(UserWarning, match=r"passed over, .*/right"):
+    with pytest.warns(UserWarning, match=r"skipped links .*/right"):
         assert len(data.scan(root)["train"]) == 4 + 30
 
 
 def test_folders_come_before_links_to_them(root: Path) -> None:
     write_folder(root / "train" / "class0", {"z": [jpeg(8, 8)]})
     (root / "train" / "class0" / "a").symlink_to("z")
-    with pytest.warns(UserWarning, match=r"passed over, .* already: class0/a$"):
+    with pytest.warns(UserWarning, match=r"skipped links .* already: class0/a$"):
         assert keys(data.scan(root)["train"]) == [*ALL[:2], "class0/z/000.JPEG", *ALL[2:]]
 
 
 def test_a_link_to_another_class_is_followed_and_named(root: Path) -> None:
     """Its images have two labels, which nobody would see in the numbers."""
     (root / "train" / "class1" / "more").symlink_to("../class0")
-    said = rf"images count for more than one class, .*: {root / 'train' / 'class0'} \(class0 and class1\)$"
+    said = rf"images belong to more than one class, .*: {root / 'train' / 'class0'} \(class0 and class1\)$"
     with pytest.warns(UserWarning, match=said):
         assert len(data.scan(root)["train"]) == 6
 
 
 def test_a_class_that_is_the_split_itself_has_no_images(root: Path) -> None:
     (root / "train" / "class2").symlink_to(".")
-    with pytest.warns(UserWarning, match="passed over"), pytest.raises(ValueError, match="class folders class2: put"):
+    with pytest.warns(UserWarning, match="skipped links"), pytest.raises(ValueError, match="class folders class2: put"):
         data.scan(root)
 
 

@@ -105,7 +105,7 @@ def test_a_file_that_is_a_program_is_not_run(kind: type[ImageLoader], tmp_path: 
 def test_nor_by_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "val", {"all": [PROGRAM]})
     assert main(["data", "check", str(tmp_path), "--workers", "1"]) == 1
-    assert "not an image in a format that is read" in capsys.readouterr().out
+    assert "not an image in a supported format" in capsys.readouterr().out
 
 
 def test_images_are_opened_in_one_place() -> None:

@@ -147,7 +147,7 @@ def test_classes_by_name(root: Path, named: str | None, labels: list[int]) -> No
     ("named", "message"),
     [
         ("class1\ncat\n", r"val: the class folders class0 are not among the 2 classes that .*/classes\.txt names: it"),
-        ("class0\nclass1\nclass0\n", r"classes\.txt names class0 twice: a folder can be of one class only"),
+        ("class0\nclass1\nclass0\n", r"classes\.txt names class0 twice: a folder can be only one class"),
     ],
 )
 def test_classes_by_name_that_do_not_fit(root: Path, named: str, message: str) -> None:
@@ -162,7 +162,7 @@ def test_no_folder(tmp_path: Path) -> None:
     ):
         data.load("imagenet", tmp_path / "absent")
     with pytest.raises(
-        ValueError, match=r"read from a folder. Name it with --data DIR \(root\); it must hold train"
+        ValueError, match=r"read from a folder. Pass it with --data DIR \(root\); it must hold train"
     ) as no:
         data.load("imagenet")
     assert "download" not in str(no.value)

@@ -162,7 +162,7 @@ def test_a_file_system_that_is_ahead_of_the_clock_is_said(root: Path, monkeypatc
     """Or one that dates files by when they are looked at: no index would ever be kept."""
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     index_of(root).unlink()
-    with pytest.warns(UserWarning, match=rf"^{root}/train: the index of {TAR} cannot be kept .* later than now\)$"):
+    with pytest.warns(UserWarning, match=rf"^{root}/train: the index of {TAR} cannot be stored .* in the future\)$"):
         assert labels(root) == [1, 0]
     assert not index_of(root).exists()
 
@@ -218,7 +218,7 @@ def test_as_many_classes_as_images(root: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.warns(UserWarning, match="val/ lacks 3"):
         assert data.scan(root)["train"].classes == ("0", "1", "2", "3")
     write_tar(root / "train" / TAR, [(f"{label}", b"image", label) for label in (0, 1, 4)])
-    with pytest.raises(ValueError, match=r"labels must be less than 3 where no classes\.txt .*; got 4 for .*/4\.jpg$"):
+    with pytest.raises(ValueError, match=r"labels must be less than 3 if no classes\.txt .*; got 4 for .*/4\.jpg$"):
         data.scan(root)
     (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
     with pytest.warns(UserWarning, match="val/ lacks e"):
@@ -274,5 +274,5 @@ def test_a_shard_that_is_no_file_is_named(root: Path, make: Callable[[Path], Non
 
 def test_what_an_index_says_is_what_was_read(root: Path) -> None:
     before = data.scan(root)["train"]
-    index, not_kept = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
-    assert not_kept == "" and isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}
+    index, not_stored = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
+    assert not_stored == "" and isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}

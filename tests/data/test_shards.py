@@ -215,7 +215,7 @@ def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
     with pytest.warns(UserWarning) as said:
         assert len(data.scan(root)["train"]) == 12
     assert [str(one.message) for one in said] == [
-        f"{root}/train: the index of 000000.tar, 000001.tar cannot be kept and is made again at the next start (Is a "
+        f"{root}/train: the index of 000000.tar, 000001.tar cannot be stored and is made again at the next start (Is a "
         f"directory)"
     ]
     assert len(list((root / "train").iterdir())) == 4  # and nothing is left of the trial
@@ -254,12 +254,12 @@ def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("tar", b"not a tar file" * 100, r"000000\.tar is not a whole, uncompressed tar shard"),
+        ("tar", b"not a tar file" * 100, r"000000\.tar is not a complete, uncompressed tar shard"),
         ("tar", b"", r"000000\.tar"),
         (
             "tfrecord",
             b"not a record" * 100,
-            "part-0.tfrecord is not a whole, uncompressed TFRecord file of images: the record at byte 0",
+            "part-0.tfrecord is not a complete, uncompressed TFRecord file of images: the record at byte 0",
         ),
         ("tfrecord", b"", "part-0.tfrecord holds no images"),
         (
@@ -268,10 +268,10 @@ def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch
             "part-0.tfrecord, example 0: no image/encoded and no image/class/label",
         ),
         ("tfrecord", record(field(1, feature("image/encoded", b"b"))), "example 0: no image/class/label"),
-        ("tfrecord", record(b"\xff\xff\xff"), "example 0: a number reaches beyond its message"),
-        ("tfrecord", record(b"\x08\x01"), "field 1 of a message is a number, and may not be"),
-        ("tfrecord", record(field(1, b"ab")[:-1]), "reaches beyond its message"),
-        ("tfrecord", record(example_message("a", b"image", 0))[:-5], "the record at byte 0 reaches beyond the end"),
+        ("tfrecord", record(b"\xff\xff\xff"), "example 0: a number extends beyond its message"),
+        ("tfrecord", record(b"\x08\x01"), "field 1 of a message must not be a number"),
+        ("tfrecord", record(field(1, b"ab")[:-1]), "extends beyond its message"),
+        ("tfrecord", record(example_message("a", b"image", 0))[:-5], "the record at byte 0 extends beyond the end"),
     ],
 )
 def test_damaged_shards_are_named(folder: Path, kind: str, content: bytes, message: str) -> None:
@@ -308,7 +308,7 @@ def test_a_second_image_of_an_example_is_named(folder: Path, name: str) -> None:
     root = write_shards(folder, "tar")
     with tarfile.open(root / "train" / "000000.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(ValueError, match=rf"an example is one image and one \.cls file, and {name} come second"):
+    with pytest.raises(ValueError, match=rf"an example has one image and one \.cls file, but {name} is a second"):
         data.scan(root)
 
 

@@ -85,38 +85,41 @@ def test_every_way_to_write_an_example(message: bytes) -> None:
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ([IMAGE_FEATURE, label(b"")], f"{LABEL} has no value, and must have one"),
-        ([IMAGE_FEATURE, label(field(1, b""))], f"{LABEL} has no value"),
-        ([label(b""), IMAGE_FEATURE], f"{LABEL} has no value"),
-        ([IMAGE_FEATURE, named(LABEL, b"")], f"{LABEL} holds nothing, and must hold integers"),
-        ([IMAGE_FEATURE, named(LABEL)], f"{LABEL} holds nothing"),
-        ([IMAGE_FEATURE, label(packed(3, 4))], f"{LABEL} has more than one value, and must have one"),
-        ([IMAGE_FEATURE, label(unpacked(3) + unpacked(3))], f"{LABEL} has more than one value"),
-        ([IMAGE_FEATURE, feature(LABEL, -1)], f"{LABEL} is -1, and must be the number of a class, from 0"),
-        ([IMAGE_FEATURE, feature(LABEL, 2**63 + 5)], f"{LABEL} is -{2**63 - 5}, and must be"),
+        ([IMAGE_FEATURE, label(b"")], f"{LABEL} must have one value, got none"),
+        ([IMAGE_FEATURE, label(field(1, b""))], f"{LABEL} must have one value, got none"),
+        ([label(b""), IMAGE_FEATURE], f"{LABEL} must have one value, got none"),
+        ([IMAGE_FEATURE, named(LABEL, b"")], f"{LABEL} must hold integers, got nothing"),
+        ([IMAGE_FEATURE, named(LABEL)], f"{LABEL} must hold integers, got nothing"),
+        ([IMAGE_FEATURE, label(packed(3, 4))], f"{LABEL} must have one value, got several"),
+        ([IMAGE_FEATURE, label(unpacked(3) + unpacked(3))], f"{LABEL} must have one value, got several"),
+        ([IMAGE_FEATURE, feature(LABEL, -1)], f"{LABEL} must be the number of a class, from 0, got -1"),
+        (
+            [IMAGE_FEATURE, feature(LABEL, 2**63 + 5)],
+            f"{LABEL} must be the number of a class, from 0, got -{2**63 - 5}",
+        ),
         ([IMAGE_FEATURE, label(field(1, b"\xff" * 9 + b"\x02"))], "a number .* has more than 64 bits"),
         ([IMAGE_FEATURE, label(field(1, b"\xff" * 2**21 + b"\x01"))], "has more than 64 bits"),
-        ([IMAGE_FEATURE, label(field(1, b"\xff"))], "a number reaches beyond its message"),
-        ([IMAGE_FEATURE, label(varint(1 << 3 | FOUR_BYTES) + bytes(4))], "field 1 .* is no integer, and must be"),
-        ([IMAGE_FEATURE, feature(LABEL, b"cat")], f"{LABEL} holds bytes, and must hold integers"),
-        ([IMAGE_FEATURE, feature(LABEL, 2.0)], f"{LABEL} holds floating-point numbers, and must hold integers"),
+        ([IMAGE_FEATURE, label(field(1, b"\xff"))], "a number extends beyond its message"),
+        ([IMAGE_FEATURE, label(varint(1 << 3 | FOUR_BYTES) + bytes(4))], "field 1 .* must be an integer"),
+        ([IMAGE_FEATURE, feature(LABEL, b"cat")], f"{LABEL} must hold integers, got bytes"),
+        ([IMAGE_FEATURE, feature(LABEL, 2.0)], f"{LABEL} must hold integers, got floating-point numbers"),
         (
             [IMAGE_FEATURE, named(LABEL, varint(INTEGERS << 3) + b"\x05")],
-            "field 3 of a message is a number, and may not be",
+            "field 3 of a message must not be a number",
         ),
-        ([feature(LABEL, 5), named(IMAGE, field(BYTES, b""))], f"{IMAGE} has no value"),
+        ([feature(LABEL, 5), named(IMAGE, field(BYTES, b""))], f"{IMAGE} must have one value, got none"),
         (
             [feature(LABEL, 5), named(IMAGE, field(BYTES, field(1, b"1") + field(1, b"2")))],
-            f"{IMAGE} has more than one",
+            f"{IMAGE} must have one value, got several",
         ),
-        ([feature(LABEL, 5), feature(IMAGE, 5)], f"{IMAGE} holds integers, and must hold bytes"),
+        ([feature(LABEL, 5), feature(IMAGE, 5)], f"{IMAGE} must hold bytes, got integers"),
         ([feature(LABEL, 5), feature("Image/encoded", b"")], f"no {IMAGE}"),
         (
             [IMAGE_FEATURE, field(1, field(1, LABEL.encode()) + field(9, b"") + field(2, b""))],
             "field 9 of a feature.s entry is neither",
         ),
-        ([varint(1 << 3 | 3)], "a field has the wire type 3, which no example has"),
-        ([varint(1 << 3 | 2) + varint(2**63)], "a field reaches beyond its message"),
+        ([varint(1 << 3 | 3)], "a field has the unsupported wire type 3"),
+        ([varint(1 << 3 | 2) + varint(2**63)], "a field extends beyond its message"),
     ],
 )
 def test_a_wrong_example_is_named(features: list[bytes], said: str, tmp_path: Path) -> None:
@@ -147,7 +150,9 @@ def test_a_file_name_is_no_reason_to_refuse(name: bytes, key: str) -> None:
 def test_a_compressed_file_is_named_as_one(how: str, pack: Any, tmp_path: Path) -> None:
     file = tmp_path / "some.tfrecord"
     file.write_bytes(pack(record(example(IMAGE_FEATURE, label(packed(5))))))
-    with pytest.raises(ValueError, match=rf"some.tfrecord is not a whole, uncompressed .*: it is compressed \({how}\)"):
+    with pytest.raises(
+        ValueError, match=rf"some.tfrecord is not a complete, uncompressed .*: it is compressed \({how}\)"
+    ):
         tfrecord_entries(file)
 
 

@@ -100,7 +100,7 @@ def test_shards_that_lack_the_last_class(tmp_path: Path, monkeypatch: pytest.Mon
     run = save_run(tmp_path / "standard", classes=DIGITS)
     monkeypatch.setattr(data, "load_test", lambda *_: SimpleNamespace(classes=DIGITS[:9]))
     whence = (
-        r"the folders in val/, or the labels of shards, unless classes\.txt beside val/ names them all, a line each$"
+        r"the folders in val/, or the labels of shards, unless classes\.txt beside val/ names them all, one per line$"
     )
     with pytest.raises(ValueError, match=rf"has 9: .* trained on; the classes of images in files are {whence}"):
         load_subjects([str(run)], options("--data", "DIR"))

@@ -295,7 +295,7 @@ def test_a_data_set_that_fails_in_a_run_ends_it_by_a_line(
             ["--data", "DIR", "--data.name", "imagenet", "--m", "25"],
             "the training set has 24 images, fewer than a batch",
         ),
-        (["--data.name", "imagenet"], "imagenet is read from a folder. Name it with --data DIR (root); it must hold"),
+        (["--data.name", "imagenet"], "imagenet is read from a folder. Pass it with --data DIR (root); it must hold"),
     ],
 )
 def test_mistakes_are_one_line(
