@@ -1,4 +1,4 @@
-"""fastadv data check, and the manifest that training honours."""
+"""fastadv data check, and the manifest that training uses."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_bad_files_are_listed_and_left_out(root: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("removed", ["train", "val"])
 def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """val/ is enough for an evaluation, and training asks for both."""
+    """val/ suffices for evaluation; training needs both."""
     (root / removed).rename(root / "elsewhere")
     there = {"train": "val", "val": "train"}[removed]
     assert check(root) == 1
@@ -90,7 +90,7 @@ def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[s
         data.load("imagenet", root)
 
 
-def test_an_evaluation_is_not_told_of_training_images(root: Path) -> None:
+def test_an_evaluation_does_not_warn_of_training_images(root: Path) -> None:
     check(root)
     with pytest.warns(UserWarning) as said:
         images = data.load_test("imagenet", root)
@@ -120,7 +120,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As in a collection whose animations and notes nobody missed."""
+    """For instance, animations and notes in a collection."""
     for name in ("a.gif", "b.GIF", "notes.txt", "below/c.gif", "README", ".DS_Store"):
         (root / "train" / "class0" / name).parent.mkdir(exist_ok=True)
         (root / "train" / "class0" / name).write_bytes(b"GIF89a")
@@ -158,7 +158,7 @@ def test_a_scan_that_takes_long_says_what_it_does(
 
 
 def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are told of the files once each, not with each task: there may be a million names."""
+    """Each receives the file names once, not with each task: there may be a million."""
     sent: list[ImageFolder] = []
     reduced = ImageFolder.__reduce_ex__
 
@@ -177,7 +177,7 @@ def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 class Deadly:
-    """A source whose reader dies as if it were out of memory."""
+    """A source whose reader process dies as if memory had run out."""
 
     labels = torch.zeros(2, dtype=torch.int64)
 
@@ -188,7 +188,7 @@ class Deadly:
         os._exit(1)
 
 
-def test_a_worker_that_is_killed_is_told_in_a_line(
+def test_a_killed_worker_gives_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fastadv.data.sources.check._FEW", 0)
@@ -289,7 +289,7 @@ def test_what_is_no_manifest_is_refused(root: Path, content: str) -> None:
     ],
 )
 def test_a_manifest_leaves_out_what_it_names(root: Path, change: dict[str, Any], said: str) -> None:
-    """Whoever edits it by hand takes a wrong image out, or none that there is."""
+    """As after editing it by hand: a wrong index, or one that does not exist."""
     check(root)
     content = json.loads((root / FILE).read_text())
     content["splits"]["train"]["left_out"][0].update(change)
@@ -330,7 +330,7 @@ def test_mistakes_in_the_command(
     assert left.value.code == 2 and shown.startswith(f"usage: {usage}") and said in shown
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
+def test_a_read_only_folder_is_refused_before_decoding(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def read_only(**_: object) -> None:

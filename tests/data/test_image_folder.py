@@ -1,4 +1,4 @@
-"""Folders of images: what is found, and what is wrong before the first step."""
+"""Folders of images: their content, and errors before the first step."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def no_classes(root: Path) -> None:
 
 
 def flat(root: Path) -> None:
-    """As ImageNet's validation images come."""
+    """As ImageNet's validation images are distributed."""
     shutil.rmtree(root / "val")
     (root / "val").mkdir()
     for number in range(4):
@@ -111,7 +111,9 @@ def shards_on_one_side(root: Path) -> None:
         (shards_on_one_side, ValueError, r"val/ holds shards \(\*\.tar\) and train/ does not: both must"),
     ],
 )
-def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error: type[Exception], message: str) -> None:
+def test_errors_name_the_problem(
+    root: Path, spoil: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
     spoil(root)
     with pytest.raises(error, match=message):
         data.load("imagenet", root)
@@ -127,7 +129,7 @@ def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error:
     ],
 )
 def test_classes_by_name(root: Path, named: str | None, labels: list[int]) -> None:
-    """A part of the validation images keeps the numbers that its classes have among all."""
+    """Classes keep their numbers if validation images are of some classes only."""
     shutil.rmtree(root / "val" / "class0")
     if named is not None:
         (root / "classes.txt").write_bytes(named.encode())

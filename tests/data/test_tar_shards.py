@@ -1,4 +1,4 @@
-"""Tar shards: every image and class of a tar file is used, refused or named, whatever kind of member it is."""
+"""Tar shards: every image and class in a tar file is used, refused or named, whatever kind of member it is."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_is_refused(members: list[Member], said: str, tmp_path: Path) -> No
 
 
 def changed(header: int, place: int, value: bytes) -> Callable[[bytes], bytes]:
-    """A tar file with something else in one of its headers, and the checksum that this has."""
+    """Change a header of a tar file, and update its checksum."""
 
     def change(packed: bytes) -> bytes:
         content, start = bytearray(packed), header * BLOCK
@@ -149,12 +149,12 @@ def changed(header: int, place: int, value: bytes) -> Callable[[bytes], bytes]:
 
 
 def binary(number: int) -> bytes:
-    """As a header has numbers of more than eight gigabytes, and negative ones."""
+    """Encode a number like those above eight gigabytes, and negative ones, in a header."""
     return (b"\xff" if number < 0 else b"\x80") + (number % 2**88).to_bytes(11, "big")
 
 
 def of_pax(size: str) -> Callable[[bytes], bytes]:
-    """The second member with a size in a header of its own before it."""
+    """Give the second member a size in an extra header before it."""
     member = tarfile.TarInfo("a.cls")
     member.size, member.pax_headers = 1, {"size": size}
     return lambda packed: packed[: 2 * BLOCK] + member.tobuf(tarfile.PAX_FORMAT) + packed[3 * BLOCK :]
@@ -203,7 +203,7 @@ def test_a_damaged_tar_is_named(damage: Callable[[bytes], bytes], said: str, tmp
 def test_a_tar_with_other_bytes_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, draw: st.DataObject
 ) -> None:
-    """What is read lies in the file, where tarfile too has the member's content."""
+    """What is read is in the file, at the position that tarfile has for the member."""
     packed = tar_of(
         [*A, ("long" * 30 + ".jpg", HARD + "a.jpg"), ("long" * 30 + ".cls", b"0")],
         draw.draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])),
@@ -226,7 +226,7 @@ def test_a_tar_with_other_bytes_is_read_or_refused(
 
 @pytest.fixture
 def roots(tmp_path: Path) -> dict[str, Path]:
-    """The same three images, one of them twice, plainly and by links."""
+    """The same three images, one of them twice, stored directly and by links."""
     images = [jpeg(40, 50, seed) for seed in range(3)]
     plain: list[Member] = [
         member

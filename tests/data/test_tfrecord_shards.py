@@ -1,4 +1,4 @@
-"""TFRecord files: what is read of an example is what it says, and what an example lacks is said by its place."""
+"""TFRecord files: examples are read correctly, and errors name the example."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ UNKNOWN = varint(9 << 3 | EIGHT_BYTES) + bytes(8) + varint(9 << 3 | FOUR_BYTES) 
 
 
 def named(name: str, *contents: bytes) -> bytes:
-    """An entry of the map in Features, with these as its Feature, one after another."""
+    """An entry of the map in Features, with these parts of its Feature."""
     return field(1, field(1, name.encode()) + b"".join(field(2, content) for content in contents))
 
 
 def label(*integers: bytes) -> bytes:
-    """Of lists of integers, each as it is written."""
+    """A label feature of encoded integer lists."""
     return named(LABEL, b"".join(field(INTEGERS, integer) for integer in integers))
 
 
@@ -123,7 +123,7 @@ def test_every_way_to_write_an_example(message: bytes) -> None:
     ],
 )
 def test_a_wrong_example_is_named(features: list[bytes], said: str, tmp_path: Path) -> None:
-    """A label is never made of what lies behind it."""
+    """A label is never read from the bytes after it."""
     file = tmp_path / "some.tfrecord"
     file.write_bytes(record(example(IMAGE_FEATURE, label(packed(0)))) + record(example(*features)))
     with pytest.raises(ValueError, match=f"^{file}, example 1: .*{said}") as error:
@@ -171,7 +171,7 @@ def test_a_length_that_looks_compressed_is_a_length(length: int, tmp_path: Path)
 
 
 def _example_class() -> Any:
-    """tf.train.Example, from a description of it."""
+    """tf.train.Example, created from a description."""
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
     kinds = descriptor_pb2.FieldDescriptorProto
 
@@ -205,7 +205,7 @@ EXAMPLE = _example_class()
 
 
 def of_protobuf(message: bytes) -> tuple[bytes, int] | None:
-    """Image and label; None if the example has not one of each."""
+    """Image and label; None unless the example has one of each."""
     features = EXAMPLE.FromString(message).features.feature
     if IMAGE not in features or LABEL not in features:
         return None
@@ -232,7 +232,7 @@ messages = st.lists(st.lists(pairs, max_size=5).map(lambda some: example(*some))
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A message with some bytes changed, lost or added."""
+    """Change, remove or add some bytes of a message."""
     message = bytearray(draw(messages))
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(message)))
@@ -255,7 +255,7 @@ def test_messages_mean_what_protobuf_reads(message: bytes) -> None:
 @settings(deadline=None)
 @given(mutated(), st.binary(max_size=20), st.binary(max_size=20))
 def test_damaged_messages_mean_nothing_else(message: bytes, before: bytes, after: bytes) -> None:
-    """Whatever lies around a message, it has its own meaning or none."""
+    """A message has the same meaning, or none, whatever surrounds it."""
     try:
         entry = read(message, before, after)
     except ValueError:

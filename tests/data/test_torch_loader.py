@@ -1,4 +1,4 @@
-"""TensorLoader: what a batch holds, and an order that depends on (seed, epoch) alone."""
+"""TensorLoader: the content of batches, and an order that depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(
 
 
 def test_augmentation_belongs_to_the_image() -> None:
-    """Two minibatches of accumulated gradients see what one of twice the size would."""
+    """Two accumulated minibatches have the examples of one of twice the size."""
     augment = {"crop_padding": 2, "flip": True}
     ((whole, _),) = list(ranks(noise_set(8), 1, 8, **augment)[0].epoch(0))
     halves = [images for images, _ in ranks(noise_set(8), 1, 4, **augment)[0].epoch(0)]

@@ -152,7 +152,7 @@ except CheckpointError as error:
 
 
 def test_the_system_refuses_to_write(tmp_path: Path) -> None:
-    """Not a stand-in for the write: the file system itself, in the middle of the largest file."""
+    """The file system itself fails, in the middle of the largest file; the write is not replaced."""
     command = [sys.executable, "-c", WRITES_UNDER_A_LIMIT, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "could not write checkpoint" in said and "File too large; earlier checkpoints are intact" in said
@@ -170,20 +170,20 @@ def flip_a_bit(path: Path, at: float = 0.5) -> None:
 
 
 def sign(path: Path, *, without: str = "") -> None:
-    """Write the hashes of the files that are there."""
+    """Write the hashes of the current files."""
     names = [name for name in FILES[:-1] if name != without]
     lines = [f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (path / "SHA256SUMS").write_text("".join(lines))
 
 
 def say(path: Path, meta: str) -> None:
-    """Let meta.json be something else that has its right hash."""
+    """Replace meta.json by other content with a correct hash."""
     (path / "meta.json").write_text(meta)
     sign(path)
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """A change of meta.json that leaves it as good to read as it was."""
+    """Change meta.json so that it is still readable."""
     text = (path / "meta.json").read_text()
     assert old in text
     (path / "meta.json").write_text(text.replace(old, new))
@@ -251,7 +251,7 @@ def test_state_is_not_unpickled_blindly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", ["found", "read"])
 def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --keep 1: each checkpoint is gone some time after it was found."""
+    """With --keep 1, each checkpoint is deleted some time after it was found."""
     save(tmp_path, 1)
     read_regular, find = checkpoint_content.read_regular, checkpoint._folders
 

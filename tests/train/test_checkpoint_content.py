@@ -156,7 +156,7 @@ def differs(trainer: Trainer, state: dict[str, Any]) -> str | None:
 
 
 def put(*keys: Any) -> Callable[[dict[str, Any], Any], None]:
-    """What puts a value at a place in nested containers."""
+    """Create a function that sets a value at a place in nested containers."""
 
     def change(state: Any, value: Any) -> None:
         for key in keys[:-1]:
@@ -211,7 +211,7 @@ def test_states_that_no_run_saves(run: Path, config: TrainConfig) -> None:
     assert "optimizer.state.0.square_avg" in str(differs(trainer, state))
 
 
-def test_a_run_goes_on_from_the_checkpoint_before(run: Path, config: TrainConfig) -> None:
+def test_a_run_continues_from_the_previous_checkpoint(run: Path, config: TrainConfig) -> None:
     for step in (1, 0):
         path = run / f"checkpoints/step-{step:08d}"
         state = checkpoint.load_state(path)
@@ -237,7 +237,7 @@ VALUES = st.one_of(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Of everything in nested containers."""
+    """Paths of everything in nested containers."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, one in inner for place in places(one, (*path, key)))]
 

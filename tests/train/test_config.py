@@ -48,7 +48,7 @@ def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
 
 @pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5)])
 def test_recipes_to_compare(training: str, epochs: int) -> None:
-    """They differ from the recipe of Algorithm 1 in the attack alone, and free in the epochs that its replays take."""
+    """They differ from Algorithm 1's recipe only in the attack, and free also in the epochs, because of its replays."""
     usual, other = (parse_config(read_recipe(f"fashion_mnist_{name}")) for name in ("step_ll", training))
     assert other.attack.training == training and other.epochs == epochs
     assert replace(other, attack=usual.attack, epochs=usual.epochs) == usual
@@ -60,7 +60,7 @@ def test_shipped_recipes() -> None:
 
 
 def test_the_papers_recipe() -> None:
-    """Sections 3 and 4; for what it takes from Inception v3's own paper see the recipe's comments."""
+    """Sections 3 and 4; the recipe's comments say what is from Inception v3's own paper."""
     config = parse_config(read_recipe("inception_v3_step_ll"))
     attack, optimizer = config.attack, config.optimizer
     assert (config.m, attack.name, attack.k, attack.lambda_, attack.start_after) == (32, "step_ll", 16, 0.3, 10_000)

@@ -104,7 +104,7 @@ def test_processes_that_were_seeded_alike_draw_their_own_numbers() -> None:
 
 @pytest.mark.parametrize("split_by", ["made before", "made after the task", "made after a call", "the user"])
 def test_each_process_draws_the_numbers_of_its_part(split_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever the process group is made: Lightning makes it after the module that holds the task."""
+    """Whenever the process group is created: Lightning creates it after the module that holds the task."""
 
     def group(rank: int | None) -> None:
         monkeypatch.setattr(dist, "is_initialized", lambda: rank is not None)
@@ -211,14 +211,14 @@ def test_two_processes_with_half_the_minibatch(k: int) -> None:
 
 @pytest.fixture
 def run_config(config: TrainConfig) -> TrainConfig:
-    """Two processes with m = 16 take the 160 digits in five iterations."""
+    """Two processes with m = 16 train on the 160 digits in five iterations."""
     attack = replace(config.attack, k=6, bn="batch")
     return replace(config, m=16, attack=attack, model=replace(config.model, options={"width": 0.25, "dropout": 0.0}))
 
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_of_two_is_that_of_one_that_accumulates(run_config: TrainConfig, tmp_path: Path) -> None:
-    """With BatchNorm, too: the statistics are each minibatch's own, and generation is told to use these."""
+    """With BatchNorm, too: each minibatch uses its own statistics, and so does generation here."""
     config = replace(run_config, clip_grad_norm=0.5, optimizer=replace(run_config.optimizer, name="rmsprop_tf"))
     two = succeeded(together(2, runs.train, config, tmp_path / "two"))
     one = create_trainer(replace(config, accumulate=2), tmp_path / "one")
@@ -245,7 +245,7 @@ def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path
     for seen in succeeded(together(2, runs.count_collectives, config, tmp_path)):
         assert seen["generation"] == Counter()
         assert seen["unchanged"]  # no gradient of a weight was touched
-        # The gradients, once, in DDP's one bucket; and the tally.
+        # The gradients once, in DDP's single bucket, and the metrics.
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
         assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
         assert seen["statistics"] == Counter({("gloo:all_reduce", seen["values"]): 1})
@@ -293,7 +293,7 @@ def test_all_stop_after_the_same_iteration(stopper: int, config: TrainConfig, tm
 
 
 def test_resumed_run_is_the_uninterrupted_one(config: TrainConfig, tmp_path: Path) -> None:
-    """With dropout and BatchNorm's running statistics, which each process has of its own."""
+    """With dropout and BatchNorm's running statistics, which are each process's own."""
     config = replace(config, m=16, ema_decay=0.9)
     whole = succeeded(together(2, runs.train, config, tmp_path / "whole"))
     assert not torch.equal(whole[0]["rng"], whole[1]["rng"])
@@ -321,7 +321,7 @@ def test_all_take_the_checkpoint_before_a_damaged_one(config: TrainConfig, tmp_p
 
 
 def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_path: Path) -> None:
-    """Without dropout, the run that goes on with one process differs by rounding alone: the examples are the same."""
+    """Without dropout, continuing with one process differs by rounding alone: the examples are the same."""
     whole = succeeded(together(2, runs.train, run_config, tmp_path / "whole"))
     succeeded(together(2, runs.train, run_config, tmp_path / "parts", False, 6, 0))
     shutil.copytree(tmp_path / "parts", tmp_path / "refused")
@@ -384,7 +384,7 @@ def test_a_manifest_of_one_process_alone_is_refused(images_config: TrainConfig, 
 @needs_dali
 @pytest.mark.parametrize("rank", [0, 1])
 def test_auto_is_the_same_loader_for_all(rank: int, images_config: TrainConfig, tmp_path: Path) -> None:
-    """What the main process finds: another one that lacks it ends all, rather than train at another speed."""
+    """The main process chooses; if another process lacks it, all end instead of training at different speeds."""
     results = together(2, runs.loader_where_one_lacks_dali, images_config, tmp_path / "run", rank)
     if rank == 0:
         assert results == ["torchvision"] * 2
@@ -418,7 +418,7 @@ def test_what_is_refused_is_not_warned_of(
 
 
 def test_an_error_leaves_nothing_to_warn_of(run_config: TrainConfig, tmp_path: Path) -> None:
-    """Neither that the run would go on with another number of processes."""
+    """Nor is there a warning that the run continues with another number of processes."""
     succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
     (alone,) = together(1, runs.read_other_images, run_config, tmp_path, 0, "training", True)
     assert alone.kind == "ValueError" and "its 160 images have other labels" in alone.text

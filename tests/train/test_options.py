@@ -223,7 +223,7 @@ def test_channels_last(config: TrainConfig, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("colours")
 def test_fast(config: TrainConfig, tmp_path: Path) -> None:
-    """The layout of the training pass, and the attack's own flag; the same training up to rounding."""
+    """Sets the layout of the training pass and the attack's own option; training is the same up to rounding."""
     trainer = fit(replace(config, fast=True), tmp_path / "fast")
     first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last)
@@ -242,7 +242,7 @@ def test_fast_goes_with_every_attack(config: TrainConfig, tmp_path: Path, name: 
 @pytest.mark.filterwarnings("error:compile")
 @pytest.mark.parametrize("option", ["channels_last", "compile"])
 def test_the_same_gradients(option: str) -> None:
-    """In float64: of Algorithm 1's loss, with its examples, with respect to every weight, up to rounding."""
+    """Gradients of Algorithm 1's loss with respect to every weight, in float64, up to rounding."""
     images, labels = batch(6, PixelSpace.unit(), torch.float64)
 
     def gradients(model: nn.Module, trained: nn.Module, images: Tensor) -> list[Tensor]:
@@ -309,7 +309,7 @@ def test_compilation_that_fails(
 
 
 def test_averages_on_the_device_are_those_of_the_host(config: TrainConfig, tmp_path: Path) -> None:
-    """With the same decays, and counters copied."""
+    """Same decays; counters are copied."""
     trainer = create_trainer(replace(config, ema_decay=0.5), tmp_path)
     assert trainer.averages is not None
     other = copy.deepcopy(trainer.averages)
@@ -326,7 +326,7 @@ def test_averages_on_the_device_are_those_of_the_host(config: TrainConfig, tmp_p
 
 
 def test_capture_without_a_gpu(config: TrainConfig, tmp_path: Path) -> None:
-    """It says so once, and the run is the one without."""
+    """It warns once, and the run equals one without capture."""
     with pytest.warns(UserWarning, match="training runs without capture: CUDA graphs need a GPU") as caught:
         trainer = fit(replace(config, capture=True), tmp_path / "captured")
     assert len(caught) == 1

@@ -68,7 +68,7 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def _check_constants(trainer: Trainer) -> None:
-    """What was built of the recipe: the paper's constants, and Inception's where the paper gives none."""
+    """The recipe builds the paper's constants, and Inception's if the paper gives none."""
     optimizer, task = trainer.optimizer, trainer.task
     assert isinstance(optimizer, RMSpropTF) and isinstance(task, AdversarialTask)
     for group, decay in zip(optimizer.param_groups, (0.00004, 0.0), strict=True):

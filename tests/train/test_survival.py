@@ -135,7 +135,7 @@ def assert_same_run(run: Path, other: Path) -> None:
 def test_killed_at_random_moments(
     undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any of the two, while it starts, trains, tests or saves: torchrun starts both anew, and they find their run."""
+    """Kill either while it starts, trains, tests or saves: torchrun restarts both, and they find their run."""
     run, choice = tmp_path / "run", random.Random(SEED)
     launched = torchrun(run, restarts=KILLS)
     between = last_step(undisturbed) // (2 * KILLS + 2)  # half of the run, for it goes on until the kill
@@ -170,8 +170,8 @@ def test_the_other_one_says_it_in_a_line(tmp_path: Path, torchrun: Callable[...,
     assert not re.search(r"rank\d\]: *Traceback", printed), printed
 
 
-def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:
-    """SIGTERM to torchrun is SIGTERM to its workers; the same command goes on."""
+def test_terminated(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:
+    """SIGTERM to torchrun reaches its workers; the same command continues the run."""
     run = tmp_path / "run"
     launched = torchrun(run, "--resume", "auto")
     wait_for(lambda: last_step(run))
@@ -194,7 +194,7 @@ def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., 
 
 
 def session_of(leader: int) -> set[int]:
-    """The processes of a session that have not ended."""
+    """Processes of a session that are still running."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
@@ -213,7 +213,7 @@ def on_images(run: Path, images: Path, loader: str) -> BaseProcess:
 
 @each("loader", {name: name for name in LOADERS})
 def test_images_in_files(loader: str, tmp_path: Path) -> None:
-    """The workers of the loader get the signals, too, and are needed until the checkpoint; none stays without its run.
+    """The loader's workers get the signals too, and are needed until the checkpoint; none outlives the run.
 
     The run begins anew while those of the killed one may still be there.
     """

@@ -23,7 +23,7 @@ RAW = PixelSpace.raw()
 
 
 class Pixels(nn.Module):
-    """The logits are the image's pixels: its adversarial examples can be written down."""
+    """The logits are the pixels, so adversarial examples can be computed by hand."""
 
     def forward(self, images: Tensor) -> Tensor:  # [m, K, 1, 1] -> [m, K]
         return images.flatten(1)
@@ -79,7 +79,7 @@ SOFT_LOSSES = [LN2, math.log1p(math.e**-4), LN2, math.log(4 / 3)]
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_soft_labels(dtype: torch.dtype) -> None:
-    """Each class weighs what its probability is. An attack that does not use the true label runs as it does else."""
+    """Each class is weighted by its probability. Attacks that do not use the true label are unaffected."""
     images, _ = four_images()
     task = AdversarialTask(Pixels(), k=2, lambda_=0.3, eps=1, space=RAW)
     assert task(images, SOFT.to(dtype)).item() == pytest.approx(
@@ -108,7 +108,7 @@ def test_soft_labels_that_are_certain_are_classes(task: str, label_smoothing: fl
 
 
 def test_soft_labels_name_no_true_label() -> None:
-    """An attack that uses it is refused from the first minibatch on, also before it begins."""
+    """An attack that uses it is refused from the first minibatch, even before adversarial training starts."""
     task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW, start_after=5)
     images, _ = four_images()
     with pytest.raises(ValueError, match=r"fgsm uses the true label, which soft labels \[4, 2\] do not give"):
@@ -119,7 +119,7 @@ def test_soft_labels_name_no_true_label() -> None:
 
 
 def test_soft_labels_that_are_not_read_ahead_give_nan() -> None:
-    """On a GPU, where to read them would be to wait."""
+    """On a GPU, where reading them would wait."""
     logits = torch.zeros(4, 2, requires_grad=True)
     loss = mixed_cross_entropy(logits, 2 * SOFT, 2, 0.3, 0.0)
     assert loss.isnan() and torch.autograd.grad(loss, logits)[0].isnan().all()
@@ -228,7 +228,7 @@ def test_accuracy_of_the_last_minibatch(k: int) -> None:
 @pytest.mark.parametrize("bn", ["eval", "batch"])
 @pytest.mark.parametrize("given", [lambda model: model, lambda model: lambda images: model(images)])
 def test_batch_statistics_are_updated_once(given: Callable[[nn.Module], Any], bn: str) -> None:
-    """By the training pass; not by generation, behind a plain function neither."""
+    """By the training pass, not by generation; also if the model is inside a plain function."""
     model = cnn()
     options = {"attack": "iter_ll", "k": 4, "eps": 6, "attack_options": {"bn": bn}}
     AdversarialTask(given(model), space=PixelSpace.unit(), **options)(*batch())
@@ -345,7 +345,7 @@ def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
     [(4, [4, 4], []), (5, [4, 4], [0]), (4, [4, 3], []), (5, [4, 6, 2], [0]), (ALL, [4], []), (0, [4], [])],
 )
 def test_more_adversarial_examples_than_images(k: int, sizes: list[int], warned: list[int]) -> None:
-    """Said for the first minibatch, and once: a smaller last one is usual."""
+    """Warns for the first minibatch only: a smaller last one is usual."""
     task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW, start_after=1)
     said = []
     for number, m in enumerate(sizes):
@@ -358,7 +358,7 @@ def test_more_adversarial_examples_than_images(k: int, sizes: list[int], warned:
 
 @pytest.mark.parametrize("k", [0, 2])
 def test_a_minibatch_that_comes_back_warns(k: int) -> None:
-    """Else a data set held in memory would become more adversarial with each epoch."""
+    """Otherwise a data set in memory would become more adversarial with each epoch."""
     task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW)
     again = k > 0
     pool = torch.full((12, 2, 1, 1), 100.0)
@@ -370,7 +370,7 @@ def test_a_minibatch_that_comes_back_warns(k: int) -> None:
     assert seen_twice(task, batches + batches) == [False, False, again, again]
 
 
-def test_a_buffer_that_is_filled_anew_does_not_warn() -> None:
+def test_a_refilled_buffer_does_not_warn() -> None:
     task = AdversarialTask(Pixels(), k=2, eps=1, space=RAW)
     buffer = torch.empty(8, 2, 1, 1)
 
@@ -383,7 +383,7 @@ def test_a_buffer_that_is_filled_anew_does_not_warn() -> None:
 
 
 def test_minibatches_made_in_inference_mode() -> None:
-    """They count no versions; the task works on them all the same."""
+    """They have no version counter; the task works on them all the same."""
     with torch.inference_mode():
         images = torch.full((4, 2, 1, 1), 100.0)
         task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW)

@@ -42,7 +42,7 @@ class Killed(Exception):
 
 
 def at_step(trainer: Trainer, step: int, action: Callable[[], Any]) -> None:
-    """Do ``action`` right after iteration ``step``, before it is logged."""
+    """Call ``action`` right after iteration ``step``, before it is logged."""
     train_step = trainer.train_step
 
     def and_then(minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -66,7 +66,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, bit for bit, down to every tensor."""
+    """Equal bit for bit, in every tensor."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
@@ -152,7 +152,7 @@ def test_the_last_iteration_of_an_epoch_has_no_checkpoint_without_its_test(confi
 
 
 def test_without_the_command_lines_parser(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training in Python, and going on with it, needs no jsonargparse."""
+    """Training and resuming in Python need no jsonargparse."""
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     checkpoint_content._parsed_config.cache_clear()
     create_trainer(replace(config, epochs=1), tmp_path).fit()
@@ -300,7 +300,7 @@ def test_a_run_without_a_first_checkpoint_is_begun_again(
 
 
 def fewer(images: data.ImageSet) -> data.ImageSet:
-    """As many iterations as with all."""
+    """The number of iterations is unchanged."""
     return data.ImageSet(images.images[:-1], images.labels[:-1], images.classes)
 
 
@@ -325,7 +325,7 @@ def renamed(images: data.ImageSet) -> data.ImageSet:
         (renamed, "class 8 was '8' and is 'nine', class 9 was '9' and is 'eight'"),
     ],
 )
-def test_a_run_goes_on_with_its_own_training_set_alone(
+def test_a_run_resumes_only_with_its_own_training_set(
     changed: Callable[[data.ImageSet], data.ImageSet],
     said: str,
     config: TrainConfig,
@@ -337,7 +337,7 @@ def test_a_run_goes_on_with_its_own_training_set_alone(
     few = data.load("digits", None, False)
     other = data.ImageData(changed(few.train), few.test)
     monkeypatch.setattr(data, "load", lambda name, root, download: other)
-    with pytest.raises(ValueError, match=f"of another training set than digits: {said}. Resume with"):
+    with pytest.raises(ValueError, match=f"from another training set than digits: {said}. Resume with"):
         create_trainer(config, tmp_path / "run", resume=True)
 
 
@@ -345,7 +345,7 @@ def test_a_run_goes_on_with_its_own_training_set_alone(
 
 
 class Spoiled:
-    """A task whose loss is spoiled at one iteration."""
+    """A task whose loss is multiplied by ``value`` at one iteration."""
 
     def __init__(self, task: Any, at: int, value: float) -> None:
         self.task, self.at, self.value = task, at, value
@@ -433,7 +433,7 @@ def test_a_log_that_is_something_else(line: bytes, strange: int, tmp_path: Path)
 
 
 def test_a_log_on_a_device(tmp_path: Path) -> None:
-    """To read /dev/full never ends."""
+    """Reading /dev/full never ends."""
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"this is a device, not a regular file: .*log\.jsonl"):
         monitor.JsonLog(tmp_path / "log.jsonl", step=0)
@@ -483,7 +483,7 @@ def test_progress(terminal: bool) -> None:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that advances only when told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -515,7 +515,7 @@ def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_iteration_waits_for_data_is_logged(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seconds of four are the loader's; a checkpoint, which takes a hundred, counts as nothing."""
+    """The loader takes three seconds of four; the hundred seconds of a checkpoint do not count."""
     trainer = create_trainer(replace(config, accumulate=2, epochs=2, log_every=1, checkpoint_every=1), tmp_path)
     clock = Clock(monkeypatch)
     epoch, task, save = trainer.train_loader.epoch, trainer.task, trainer.save

@@ -27,7 +27,7 @@ FAST = AttackConfig(training="fast", eps=32.0, start_after=4)
 
 @pytest.fixture
 def free_config(config: TrainConfig) -> TrainConfig:
-    """An epoch of fifteen iterations: five minibatches, three times each."""
+    """An epoch has fifteen iterations: five minibatches, three times each."""
     return replace(config, attack=FREE, epochs=1)
 
 
@@ -59,7 +59,7 @@ def test_fast(config: TrainConfig, tmp_path: Path) -> None:
 
 
 def test_a_bad_file_ends_a_run_that_replays(tmp_path: Path) -> None:
-    """The loader that meets the file is inside the one that the trainer has."""
+    """The loader that reads the file is inside the trainer's loader."""
     write_data_set(tmp_path / "images", per_class=8, classes=3)
     (tmp_path / "images" / BAD).write_bytes(b"not an image")
     usual = run_config(tmp_path / "images", loader="torchvision", on_bad_image="stop")
@@ -119,7 +119,7 @@ def test_free_with_other_options(
 
 
 def test_resumed_run_of_two_processes(free_config: TrainConfig, tmp_path: Path) -> None:
-    """Each has perturbations of its own, and takes them up again."""
+    """Each has its own perturbations, and restores them."""
     config = replace(free_config, m=16)
     whole = succeeded(together(2, runs.train, config, tmp_path / "whole"))
     succeeded(together(2, runs.train, config, tmp_path / "parts", False, 6, 0))
@@ -139,7 +139,7 @@ def test_a_run_of_two_is_that_of_one_that_accumulates(free_config: TrainConfig, 
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_free_goes_on_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:
+def test_free_continues_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:
     config = replace(free_config, m=16)
     succeeded(together(2, runs.train, config, tmp_path, False, 6, 0))
     [alone] = succeeded(together(1, runs.train, config, tmp_path, True))
@@ -149,6 +149,6 @@ def test_free_goes_on_with_another_number_of_processes(free_config: TrainConfig,
 
 
 def test_what_free_training_sends(free_config: TrainConfig, tmp_path: Path) -> None:
-    """The gradients and the tally, as training on clean images does."""
+    """The gradients and the metrics, like training on clean images."""
     for seen in succeeded(together(2, runs.count_of_iteration, replace(free_config, m=16), tmp_path)):
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
