@@ -116,7 +116,7 @@ class DaliArithmetic:
 
     def number(self, value: float) -> Any:
         """DALI stores constants in float32, whatever their type: a value with more digits becomes a sum of several."""
-        if 0 < abs(value) < _TINY:  # subnormal in float32, or zero: a product instead
+        if 0 < abs(value) < _TINY:  # float32 may have too few digits for it: a product instead
             return self._fn.cast(_TINY, dtype=self._types.FLOAT64) * self.number(value / _TINY)
         kept = float(np.float32(value))
         if kept == value:

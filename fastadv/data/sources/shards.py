@@ -21,7 +21,7 @@ from fastadv.data.sources.shard_index import Contents, index_of
 from fastadv.utils.stacklevel import caller_level
 from fastadv.utils.text import counted, few, printable
 
-MOST_UNNAMED = 50_000  # classes without classes.txt, or the number of images if that is larger
+MOST_UNNAMED = 50_000  # most classes without classes.txt, unless there are more images
 _READERS = 16  # shards indexed in parallel: each waits for the disk
 
 

@@ -132,9 +132,8 @@ class FreeTask(MinibatchTask):
             self._warned_not_updated = True
         delta = self._perturbation(place, images)  # [m, C, H, W]
         shown = images + delta  # [m, C, H, W]
-        ops.sign_step_(
-            shown, images, delta, 0.0, self.eps, self.space
-        )  # a step of length 0 only clips to ball and range
+        # A step of length 0 only clips to the ball and the range.
+        ops.sign_step_(shown, images, delta, 0.0, self.eps, self.space)
         torch.sub(shown, images, out=delta)
         shown.requires_grad_()
         shown.register_post_accumulate_grad_hook(partial(self._step_, place, delta))  # type: ignore[no-untyped-call]
