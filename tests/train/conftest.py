@@ -1,4 +1,4 @@
-"""A run small enough to be repeated in every test: 160 digits, a narrow network, five iterations an epoch."""
+"""A run small enough to repeat in every test: 160 digits, a narrow network, five iterations per epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that form a group, as torchrun would start them, or a command in one.
+"""Run a function in several processes that form a group, as torchrun would start them, or a command in one.
 
 They are forked from a server that has imported PyTorch already: a group is there in a fraction of a second.
 """

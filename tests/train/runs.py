@@ -1,4 +1,4 @@
-"""What the processes of a group do in the tests: functions that a forked process can import."""
+"""Functions for the processes of a group, in a module that a forked process can import."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def train(
 ) -> dict[str, Any]:
     """Train, or stop after iteration ``stop_at``, in which process ``stopper`` is asked to stop."""
     trainer, warned = trainer_of(processes, config, run, resume=resume)
-    begun_at = trainer.step
+    started_at = trainer.step
     train_step = trainer.train_step
 
     def and_then(minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -74,7 +74,7 @@ def train(
     trainer.train_step = and_then  # type: ignore[method-assign]
     trainer.fit()
     return {
-        "begun_at": begun_at,
+        "started_at": started_at,
         "step": trainer.step,
         "checkpoint": trainer.last_checkpoint,
         "weights": weights(trainer.model),
@@ -185,7 +185,7 @@ def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> N
     trainer.save()
 
 
-# --- what travels ----------------------------------------------------------------------------------------------------
+# --- communication ---------------------------------------------------------------------------------------------------
 
 
 def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def count_of_sync_bn(processes: Processes) -> Counter[tuple[str, int]]:
     torch.batch_norm_elemt = lambda x, *_: x.clone()
     torch.batch_norm_backward_reduce = lambda grad, x, mean, *_: (mean, mean, mean, mean)
     torch.batch_norm_backward_elemt = lambda grad, *_: grad
-    torch._C._get_privateuse1_backend_name = lambda: "cpu"  # the layer refuses other tensors than a GPU's
+    torch._C._get_privateuse1_backend_name = lambda: "cpu"  # the layer accepts only a GPU's tensors
     layers = [nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5)]
     model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(*layers))
     with Collectives() as passes:

@@ -160,7 +160,7 @@ def test_the_system_refuses_to_write(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000001"
 
 
-# --- checkpoints that are not what was written -----------------------------------------------------------------------
+# --- damaged checkpoints ---------------------------------------------------------------------------------------------
 
 
 def flip_a_bit(path: Path, at: float = 0.5) -> None:
@@ -231,7 +231,7 @@ def test_damaged_ones_do_not_count_as_kept_and_are_replaced(tmp_path: Path) -> N
         save(tmp_path, step)
     for step in (2, 3):
         (tmp_path / f"checkpoints/step-{step:08d}/meta.json").unlink()
-    save(tmp_path, 2, keep=1)  # the run that fell back to 1 comes by 2 again
+    save(tmp_path, 2, keep=1)  # a run that fell back to step 1 reaches step 2 again
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
     assert checkpoint.read_meta(tmp_path / "checkpoints/step-00000002").step == 2
 
@@ -280,7 +280,7 @@ def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch
 
 def test_one_that_is_about_to_be_deleted_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # which takes its time
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it took long
     save(tmp_path, 2, keep=1)
     assert [name for name in names(tmp_path) if not name.startswith(".")] == ["step-00000002"]
     monkeypatch.undo()

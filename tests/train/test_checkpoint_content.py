@@ -1,4 +1,4 @@
-"""Checkpoints whose hashes are right and whose content is not: one line, and the one before is used."""
+"""Checkpoints with correct hashes and wrong content: one line, and the previous checkpoint is used."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_states_that_no_run_saves(run: Path, config: TrainConfig) -> None:
         put(*keys)(changed, value)
         found = differs(trainer, changed)
         assert found is not None and found.startswith(said.replace("\\", "")), (keys, found)
-    # Written out as they are used, tensors of more values than they have memory for would fill any.
+    # Tensors with more values than memory would fill any memory when they are used.
     moments = state["optimizer"]["state"][0]
     moments["square_avg"] = torch.zeros(1).expand(moments["square_avg"].shape)
     assert "optimizer.state.0.square_avg" in str(differs(trainer, state))
@@ -260,7 +260,7 @@ def test_what_passes_can_be_gone_on_from(run: Path, config: TrainConfig) -> None
             raise AssertionError((place, value)) from error
         if refused is None and place[0] != "training_set":  # whose values are compared
             trainer._restore(checkpoint.Saved(**{**vars(saved), "state": state}))
-            with suppress(NonFiniteLoss):  # of a learning rate without measure: a line, as in any run
+            with suppress(NonFiniteLoss):  # from a huge learning rate: one line, as in any run
                 trainer.train_step([batch])
         assert refused is None or "\n" not in refused
 

@@ -107,7 +107,7 @@ def test_the_papers_recipe() -> None:
         ),
         ({"threads": 2}, ["--threads", "null"], TrainConfig()),
         ({}, ["--attack.eps", "8"], TrainConfig(attack=AttackConfig(eps=8.0))),
-        # What looks like a class to instantiate stays a value.
+        # A value that looks like a class to instantiate is not instantiated.
         (
             {"attack": {"options": {"class_path": "subprocess.Popen"}}},
             [],

@@ -1,4 +1,4 @@
-"""What an iteration of training runs besides the network's own passes, operator by operator."""
+"""Operators that an iteration of training runs in addition to the network's own passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSS = {
     **dict.fromkeys(("_log_softmax", "nll_loss_forward", "nll_loss_backward", "_log_softmax_backward_data"), -1),
 }
 
-FIRST = {"validate": "first"}  # as the trainer, whose loaders make images that lie in the space
+FIRST = {"validate": "first"}  # like the trainer, whose loaders yield images within the space
 
 
 def second_step(task: Any, model: torch.nn.Module, shown: Tensor, images: Tensor, labels: Tensor) -> Operators:
@@ -125,7 +125,7 @@ def test_a_whole_iteration_of_the_trainer(k: int, fast: bool) -> None:
     own = {name: n for name, n in counted.names.items() if name.startswith("fastadv::")}
     assert own == {"fastadv::mixed_cross_entropy": 1, **(OF_AN_ATTACK if k else {})}
     assert +counted.waits == {"tolist": 1}
-    layout = {"clone": 1} if fast else {}  # of images that a loader did not make in channels_last
+    layout = {"clone": 1} if fast else {}  # of images that a loader did not yield in channels_last
     assert +counted.full_size == layout
     assert +counted.moving == {"convolution": 1, "convolution_backward": 1, **layout}
 

@@ -1,4 +1,4 @@
-"""Several processes that train one network: gradients, random draws, counts, what travels, and how they end."""
+"""Several processes train one network: gradients, random draws, counts, communication, and failures."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_split_stream_is_dealt_out_by_rank(world_size: int, examples: int) -> 
     for _ in range(3):
         seed, offset = whole.take(world_size * examples)
         assert [part.take(examples) for part in parts] == [(seed, offset + r * examples) for r in range(world_size)]
-    assert {part.offset for part in parts} == {whole.offset}  # what a checkpoint holds does not depend on the rank
+    assert {part.offset for part in parts} == {whole.offset}  # a checkpoint's content does not depend on the rank
 
 
 def test_processes_that_were_seeded_alike_draw_their_own_numbers() -> None:
@@ -137,7 +137,7 @@ def test_each_process_draws_the_numbers_of_its_part(split_by: str, monkeypatch: 
     assert torch.equal(torch.cat(parts), drawn(alone, 4))
 
 
-# --- what one does and all know --------------------------------------------------------------------------------------
+# --- on_main and on_all ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_run_of_two_is_that_of_one_that_accumulates(run_config: TrainConfig, t
         assert means[0] == pytest.approx(means[1], rel=1e-5), name
 
 
-# --- what travels ----------------------------------------------------------------------------------------------------
+# --- communication ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -249,7 +249,7 @@ def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
         assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
         assert seen["statistics"] == Counter({("gloo:all_reduce", seen["values"]): 1})
-        # Objects, each as its length and its content: whether weights are finite; generators and statistics; the path.
+        # Objects, each as length and content: whether weights are finite; generators and statistics; the path.
         assert seen["checkpoint"] == Counter({"gloo:all_gather": 3, "gloo:gather": 1, "gloo:broadcast": 2})
 
 
@@ -281,14 +281,14 @@ def test_each_test_image_is_counted_once(world_size: int, batch_size: int) -> No
     assert succeeded(together(world_size, runs.share_of_digits, model, batch_size)) == alone * world_size
 
 
-# --- how a run ends, and goes on -------------------------------------------------------------------------------------
+# --- stopping, failing, resuming -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stopper", [0, 1])
 def test_all_stop_after_the_same_iteration(stopper: int, config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, m=16)
     results = succeeded(together(2, runs.train, config, tmp_path, False, 6, stopper))
-    assert [result["step"] for result in results] == [7, 7]  # asked after the sixth had begun to be told
+    assert [result["step"] for result in results] == [7, 7]  # requested after the sixth had shared its metrics
     assert checkpoint.latest(tmp_path) == results[1]["checkpoint"] == tmp_path / "checkpoints/step-00000007"
 
 
@@ -300,7 +300,7 @@ def test_resumed_run_is_the_uninterrupted_one(config: TrainConfig, tmp_path: Pat
     succeeded(together(2, runs.train, config, tmp_path / "parts", False, 6, 1))
     parts = succeeded(together(2, runs.train, config, tmp_path / "parts", True))
     for result, expected in zip(parts, whole, strict=True):
-        assert (result["begun_at"], result["step"], result["warned"]) == (7, 15, [])
+        assert (result["started_at"], result["step"], result["warned"]) == (7, 15, [])
         assert same(result["weights"], expected["weights"]) and torch.equal(result["rng"], expected["rng"])
     states = [checkpoint.load_state(tmp_path / run / "checkpoints/step-00000015") for run in ("whole", "parts")]
     assert same(*states)
@@ -313,7 +313,7 @@ def test_all_take_the_checkpoint_before_a_damaged_one(config: TrainConfig, tmp_p
     damaged = tmp_path / "checkpoints/step-00000015/state.pt"
     damaged.write_bytes(damaged.read_bytes()[:-5])
     resumed = succeeded(together(2, runs.train, config, tmp_path, True))
-    assert [result["begun_at"] for result in resumed] == [12, 12]
+    assert [result["started_at"] for result in resumed] == [12, 12]
     (said,) = resumed[0]["warned"]
     assert "step-00000015" in said and "falling back to" in said and "step-00000012" in said
     assert resumed[1]["warned"] == []
@@ -326,22 +326,22 @@ def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_pa
     succeeded(together(2, runs.train, run_config, tmp_path / "parts", False, 6, 0))
     shutil.copytree(tmp_path / "parts", tmp_path / "refused")
     (alone,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
-    assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
+    assert (alone["started_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
     (said,) = alone["warned"]
     assert "1 process instead of 2, and accumulate 2 instead of 1: the examples of each iteration stay" in said
     for name, tensor in whole[0]["weights"].items():
         if "running" not in name and "tracked" not in name:
             torch.testing.assert_close(alone["weights"][name], tensor, rtol=1e-4, atol=1e-6)
-    # By the same command once more, which stored another accumulate meanwhile; and back again.
+    # The same command again, after it has stored another accumulate; then back to two processes.
     (again,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
-    assert (again["begun_at"], again["accumulate"]) == (15, 2)
+    assert (again["started_at"], again["accumulate"]) == (15, 2)
     assert again["warned"] == ["this run continues with accumulate 2, as before, not 1"]
     resumed = succeeded(together(2, runs.train, run_config, tmp_path / "parts", True))
     assert [result["accumulate"] for result in resumed] == [1, 1]
 
     first, *others = together(3, runs.train, run_config, tmp_path / "refused", True)
     assert "takes 2 minibatches, 1 (accumulate) on each of 2 processes" in first.text
-    assert first.text.endswith("Numbers of processes that fit, with their accumulate: 1 with 2, 2 with 1")
+    assert first.text.endswith("Possible numbers of processes, with their accumulate: 1 with 2, 2 with 1")
     assert [other.kind for other in others] == ["FailedElsewhere"] * 2
 
 

@@ -1,4 +1,4 @@
-"""FreeTask: its perturbations by hand, their bounds, and all that they must not depend on."""
+"""FreeTask: perturbations computed by hand, their bounds, and what they must not depend on."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_perturbations_by_hand() -> None:
     train(task, first, torch.tensor([0, 1]))
     expected = [
         *([[100, 110], [7, 7]], [[99, 111], [8, 6]], [[98, 112], [9, 5]], [[97.5, 112.5], [9.5, 4.5]]),
-        *([[47.5, 62.5]], [[48.5, 61.5]]),  # carried on from the first image, and then the other way
-        [[99.5, 110.5], [9.5, 4.5]],  # the second image's was waiting
+        *([[47.5, 62.5]], [[48.5, 61.5]]),  # carried over from the first image, then reversed
+        [[99.5, 110.5], [9.5, 4.5]],  # carried over from the second image
     ]
     assert [images.flatten(1).tolist() for images in shown] == expected
     assert first.flatten().tolist() == [100, 110, 7, 7] and second.flatten().tolist() == [50, 60]
@@ -283,12 +283,12 @@ def test_state_continues_the_perturbations() -> None:
     task, other = (FreeTask(model, eps=6, alpha=2, accumulate=2, space=UNIT) for _ in range(2))
     train(task, images, labels, replays=3)
     state = task.state_dict()
-    train(task, images, labels, replays=3)  # a state does not change with its task
+    train(task, images, labels, replays=3)  # a state is a copy: it does not change with its task
     expected = shown[3:]
     shown.clear()
     train(other, *batch(seed=1))
     shown.clear()
-    for _ in range(2):  # nor with the task that it was loaded into
+    for _ in range(2):  # or with a task that it was loaded into
         other.load_state_dict(state)
         train(other, images, labels, replays=3)
     assert all(torch.equal(got, wanted) for got, wanted in zip(shown, expected * 2, strict=True))

@@ -166,9 +166,9 @@ def of_another_class(root: Path) -> Path:
     ("change", "said"),
     [
         (moved, None),
-        (renamed, "it has as many files, 24, but of other names below its folder"),
+        (renamed, "it still has 24 files, but with other names in its folder"),
         (one_more, "it had 24 images and now has 25"),
-        (of_another_class, "it has as many files, 24, but of other names"),
+        (of_another_class, "it still has 24 files, but with other names"),
     ],
 )
 def test_a_run_resumes_only_with_its_own_files(
@@ -433,7 +433,7 @@ def test_evaluation_chooses_its_own_loader_and_says_which(
     assert measured("second", "--loader", "torchvision", "--workers", "0") == ({"torchvision"}, [])
     assert workers[-1] == ("TorchvisionLoader", 0)
 
-    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as if it were not installed
     found, (line,) = measured("third")
     assert found == {"torchvision"} and line.startswith("--loader auto: torchvision, because the faster DALI is not")
     assert measure(command, run, tmp_path / "none", "--loader", "dali") == 2

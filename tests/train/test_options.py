@@ -1,4 +1,4 @@
-"""What an iteration may be told besides: accumulation, clipping, averages, precision, layout, compilation."""
+"""Options of an iteration: accumulation, clipping, averages, precision, layout, compilation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fit(config: TrainConfig, run: Path) -> Trainer:
 def test_accumulation_counts_iterations(config: TrainConfig, tmp_path: Path) -> None:
     attack = replace(config.attack, start_after=3)
     trainer = fit(replace(config, accumulate=2, attack=attack, epochs=2, log_every=1), tmp_path)
-    assert (trainer.steps_per_epoch, trainer.step) == (2, 4)  # of five minibatches one is left out
+    assert (trainer.steps_per_epoch, trainer.step) == (2, 4)  # one of five minibatches is left out
     records = [record for record in log_of(tmp_path) if "loss" in record]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert [record["adversarial_accuracy"] is None for record in records] == [True, True, True, False]
@@ -179,7 +179,7 @@ def test_averages_without_a_hash_are_refused(config: TrainConfig, tmp_path: Path
         checkpoint.read_meta(path)
 
 
-# --- how it is computed ----------------------------------------------------------------------------------------------
+# --- precision and speed ---------------------------------------------------------------------------------------------
 
 
 def test_bfloat16(config: TrainConfig, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_the_same_gradients(option: str) -> None:
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
     plain, other = (ConvNet().double() for _ in range(2))
-    plain.features[-1].p = other.features[-1].p = 0.0  # compiled code draws other numbers for dropout
+    plain.features[-1].p = other.features[-1].p = 0.0  # compiled code draws different numbers for dropout
     trained, layout = other, torch.contiguous_format
     if option == "compile":
         trained = CompiledOrEager(other)
@@ -276,7 +276,7 @@ def test_compiled(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.Monke
     counter = torch._dynamo.testing.CompileCounter()
     compile_with(counter, monkeypatch)
     compiled = fit(replace(config, compile=True), tmp_path / "compiled")
-    assert 1 <= counter.frame_count <= 2  # the training pass, once it is known that it is the same for every minibatch
+    assert 1 <= counter.frame_count <= 2  # the training pass; it must not be compiled again for each minibatch
     assert same(weights(compiled), weights(usual))
     assert compiled.model.state_dict().keys() == usual.model.state_dict().keys()
 
@@ -305,7 +305,7 @@ def test_compilation_that_fails(
     assert same(weights(trainer), weights(usual))
 
 
-# --- capture: where there is no GPU. Recorded runs are in tests/fake_cuda/cases/test_iterations.py -------------------
+# --- capture without a GPU. Recorded runs are in tests/fake_cuda/cases/test_iterations.py -------------------
 
 
 def test_averages_on_the_device_are_those_of_the_host(config: TrainConfig, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Replayed: which minibatches come, in which order, from any start."""
+"""Replayed: the order of minibatches, from any start."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_soft_labels(dtype: torch.dtype) -> None:
         (0.3 * sum(SOFT_LOSSES[:2]) + sum(SOFT_LOSSES[2:])) / 2.6, rel=1e-12
     )
     assert images.flatten(1)[:2].tolist() == [[11, 11], [19, 15]]
-    assert task.accuracy() == (1.0, 1.0)  # of equal logits, and probabilities, the first
+    assert task.accuracy() == (1.0, 1.0)  # the first of equal logits and probabilities
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -141,7 +141,7 @@ def test_gradient_is_that_of_the_loss_alone() -> None:
     AdversarialTask(model, k=3, eps=16, space=PixelSpace.unit(), seed=1)(images, labels).backward()
     got = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    losses = nn.functional.cross_entropy(model(images), labels, reduction="none")  # on the images made adversarial
+    losses = nn.functional.cross_entropy(model(images), labels, reduction="none")  # of the adversarial images
     ((losses[3:].sum() + 0.3 * losses[:3].sum()) / (5 + 0.9)).backward()
     for mine, parameter in zip(got, model.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad)
@@ -217,7 +217,7 @@ def test_state_continues_the_random_draws(seed: int | None) -> None:
 
 @pytest.mark.parametrize("k", [0, 4, 8])
 def test_accuracy_of_the_last_minibatch(k: int) -> None:
-    images = torch.tensor([[9.0, 0.0]] * 8).view(8, 2, 1, 1)  # class 0, and not to be moved from it by eps = 1
+    images = torch.tensor([[9.0, 0.0]] * 8).view(8, 2, 1, 1)  # class 0, which eps = 1 cannot change
     labels = torch.tensor([0, 0, 0, 1, 0, 0, 1, 1])
     task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW)
     assert task.accuracy() == (None, None)
@@ -265,7 +265,7 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: N
     images, labels = batch()
     loss = AdversarialTask(model, k=4, eps=6, space=PixelSpace.unit(), seed=0)(images, labels)
     loss.backward()
-    assert calls == ["wrapper"]  # the training forward; generation went below
+    assert calls == ["wrapper"]  # the training pass; generation bypassed the wrapper
     assert torch.equal(images, plain_images)
     torch.testing.assert_close(loss, plain)
 

@@ -56,7 +56,7 @@ def test_stopped_by_a_signal(
     def send(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         train_step(trainer, minibatches)
         if trainer.step == 7:
-            signal.raise_signal(number)  # os.kill may reach another thread first, and two become one
+            signal.raise_signal(number)  # os.kill may reach another thread first, and two signals become one
 
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
@@ -90,7 +90,7 @@ def test_second_interrupt_stops_at_once(
 
     def press_ctrl_c(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         for _ in range(times):
-            signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first, and two become one
+            signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first, and two signals become one
         train_step(trainer, minibatches)
         steps.append(trainer.step)
 
@@ -106,7 +106,7 @@ def test_longer_by_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     assert main(["--out", out, "--resume", "--epochs", "3"]) == 0
     assert "10 of 15 iterations done, on cpu; epochs was 2 and is now 3\n" in capsys.readouterr().err
-    assert main(["--out", out, "--resume"]) == 0  # the new number is the run's own from now on
+    assert main(["--out", out, "--resume"]) == 0  # the new number is now that of the run
     assert "15 of 15 iterations done, on cpu\n" in capsys.readouterr().err
 
 

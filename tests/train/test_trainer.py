@@ -108,7 +108,7 @@ def test_resumed_run_is_the_uninterrupted_one(
     try:
         trainer.fit()
     except Killed:
-        (run / "log.jsonl").open("a").write('{"step": 1')  # a line that was cut short
+        (run / "log.jsonl").open("a").write('{"step": 1')  # a truncated line
     assert not trainer.finished
     resumed = create_trainer(config, run, resume=True)
     assert resumed.step == resumes_at
@@ -173,7 +173,7 @@ def test_resume_after_the_last_checkpoint_was_damaged(config: TrainConfig, tmp_p
 @pytest.mark.parametrize(("seed", "equal"), [(0, True), (1, False)])
 def test_seed_decides_the_weights(seed: int, equal: bool, config: TrainConfig, tmp_path: Path) -> None:
     for run, value in (("a", 0), ("b", seed)):
-        torch.manual_seed(len(run))  # whatever the process did before
+        torch.manual_seed(len(run))  # independent of what the process did before
         create_trainer(replace(config, seed=value, epochs=1), tmp_path / run).fit()
     weights = [(tmp_path / run / "checkpoints/step-00000005/model.safetensors").read_bytes() for run in "ab"]
     assert (weights[0] == weights[1]) is equal
@@ -208,7 +208,7 @@ def test_a_space_that_inception_v3_is_not_made_for_warns(
     expected = [] if space == "symmetric" else [f"inception_v3 is designed for data.space symmetric, got {space}"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(ValueError):  # digits are too small, besides: then the space does not matter
+        with pytest.raises(ValueError):  # digits are too small anyway: then the space does not matter
             create_trainer(config, tmp_path)
         assert caught == []
         create_small = models.create
@@ -341,7 +341,7 @@ def test_a_run_resumes_only_with_its_own_training_set(
         create_trainer(config, tmp_path / "run", resume=True)
 
 
-# --- what is not finite ----------------------------------------------------------------------------------------------
+# --- non-finite values -----------------------------------------------------------------------------------------------
 
 
 class Spoiled:
@@ -391,7 +391,7 @@ def test_weights_that_are_not_finite_are_never_saved(config: TrainConfig, tmp_pa
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000005"
 
 
-# --- what is recorded ------------------------------------------------------------------------------------------------
+# --- records and log -------------------------------------------------------------------------------------------------
 
 
 def test_log(config: TrainConfig, tmp_path: Path) -> None:
@@ -412,8 +412,8 @@ def test_log(config: TrainConfig, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "strange"),
     [
-        (b'{"step": 1', 0),  # cut short
-        (b'{"step": 99}\n', 0),  # of a later step
+        (b'{"step": 1', 0),  # truncated
+        (b'{"step": 99}\n', 0),  # a later step
         (b"\xff\x00\x80\n", 1),
         (b"[]\n3\n{}\n", 3),
         (b'{"step": null}\n{"step": "1"}\n{"step": true}\n', 3),

@@ -1,4 +1,4 @@
-"""Runs of free and fast training: what is built, and that an interrupted run goes on as if nothing had been."""
+"""Runs of free and fast training: what is built, and that an interrupted run continues as if uninterrupted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def free_config(config: TrainConfig) -> TrainConfig:
     return replace(config, attack=FREE, epochs=1)
 
 
-# --- what is built ---------------------------------------------------------------------------------------------------
+# --- construction ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("few_digits")
@@ -124,7 +124,7 @@ def test_resumed_run_of_two_processes(free_config: TrainConfig, tmp_path: Path) 
     whole = succeeded(together(2, runs.train, config, tmp_path / "whole"))
     succeeded(together(2, runs.train, config, tmp_path / "parts", False, 6, 0))
     resumed = succeeded(together(2, runs.train, config, tmp_path / "parts", True))
-    assert [result["begun_at"] for result in resumed] == [7, 7] and resumed[0]["step"] == 15
+    assert [result["started_at"] for result in resumed] == [7, 7] and resumed[0]["step"] == 15
     for result in resumed:
         assert same(result["weights"], whole[0]["weights"])
 
@@ -143,7 +143,7 @@ def test_free_continues_with_another_number_of_processes(free_config: TrainConfi
     config = replace(free_config, m=16)
     succeeded(together(2, runs.train, config, tmp_path, False, 6, 0))
     [alone] = succeeded(together(1, runs.train, config, tmp_path, True))
-    assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
+    assert (alone["started_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
     [said] = alone["warned"]
     assert "running statistics (in free training also from its perturbations)" in said
 
