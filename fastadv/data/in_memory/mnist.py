@@ -35,7 +35,7 @@ def load_mnist_like(name: str, class_name: str, root: Path, download: bool) -> I
         download_into(root, name, dataset)
         files = _find(folders)
     if files is None:
-        raise missing_files(name, [f"{file}[.gz]" for file in _FILES], {folder: _lacking(folder) for folder in folders})
+        raise missing_files(name, [f"{file}[.gz]" for file in _FILES], {folder: _missing(folder) for folder in folders})
     _refuse_namesake(name, class_name, files)
     classes = tuple(dataset.classes)
     return ImageData(**{split: _read_split(files, prefix, classes) for split, prefix in _SPLITS.items()})
@@ -46,7 +46,7 @@ def _path(folder: Path, file: str) -> Path | None:
     return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
 
 
-def _lacking(folder: Path) -> list[str]:
+def _missing(folder: Path) -> list[str]:
     return [f"{file}[.gz]" for file in _FILES if _path(folder, file) is None]
 
 

@@ -125,9 +125,9 @@ class ImageLoader(ABC):
         Warns:
             BadImageWarning: for each image that cannot be used, unless ``on_bad_image`` is replaced.
         """
-        return self._yielded(self._load(epoch, list(self.batches.of_epoch(epoch, start))))
+        return self._yield_batches(self._load(epoch, list(self.batches.of_epoch(epoch, start))))
 
-    def _yielded(self, batches: Iterator[DecodedBatch]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _yield_batches(self, batches: Iterator[DecodedBatch]) -> Iterator[tuple[Tensor, Tensor]]:
         in_a_row: list[BadImage] = []
         for batch in batches:
             for bad in batch.bad:

@@ -25,7 +25,7 @@ from fastadv.utils.optional_deps import require
 
 
 @dataclass(frozen=True, eq=False)
-class _Fed:
+class _InPipeline:
     """A batch in the pipeline, and the draws for it; None in evaluation."""
 
     batch: EncodedBatch
@@ -83,19 +83,19 @@ class DaliLoader(ImageLoader):
 
     def _decoded(self, epoch: int, batches: list[Tensor], **options: Any) -> Iterator[DecodedBatch]:
         """Yield the batches of one pipeline; empty batches bypass it."""
-        fed: deque[_Fed] = deque()
+        queue: deque[_InPipeline] = deque()
         with (
             EncodedBatches(self.source, batches, train=self.train, prefetch=self.prefetch, **options) as encoded,
             ThreadPoolExecutor(self.workers, thread_name_prefix="fastadv-resize") as pool,
         ):
-            pipeline = self._pipeline(self._fed(epoch, encoded, fed), self.batches.batch_size)
-            while (images := self._next(pipeline, fed, pool)) is not None:
-                yield from _empty(fed)
-                batch = fed.popleft().batch
+            pipeline = self._pipeline(self._feed(epoch, encoded, queue), self.batches.batch_size)
+            while (images := self._next(pipeline, queue, pool)) is not None:
+                yield from _empty_batches(queue)
+                batch = queue.popleft().batch
                 yield DecodedBatch(images, batch.indices, batch.bad)
-            yield from _empty(fed)
+            yield from _empty_batches(queue)
 
-    def _next(self, pipeline: Any, fed: deque[_Fed], pool: Executor) -> Tensor | None:  # [m, 3, size, size]
+    def _next(self, pipeline: Any, queue: deque[_InPipeline], pool: Executor) -> Tensor | None:  # [m, 3, size, size]
         """The pipeline's next batch; None after the last."""
         # Bound to the stream that reads the output, so that DALI does not reuse its memory too early: the output is
         # released when this returns, and a kernel may read it later.
@@ -105,8 +105,8 @@ class DaliLoader(ImageLoader):
         except StopIteration:
             return None
         except RuntimeError as error:
-            raise _UndecodableError(_first(fed).batch) from error
-        return self._images_of(output, _first(fed).draws, pool)
+            raise _UndecodableError(_next_in(queue).batch) from error
+        return self._images_of(output, _next_in(queue).draws, pool)
 
     def _images_of(self, output: Any, draws: Draws | None, pool: Executor) -> Tensor:  # [m, 3, size, size]
         """Convert the pipeline's output, resized pixels or crops of any size, to images."""
@@ -124,11 +124,13 @@ class DaliLoader(ImageLoader):
         list(pool.map(fill, range(len(images))))  # re-raises errors of the threads
         return images
 
-    def _fed(self, epoch: int, batches: Iterable[EncodedBatch], fed: deque[_Fed]) -> Iterator[tuple[Any, ...]]:
-        """Yield the pipeline's inputs for each batch that is not empty; append every batch to ``fed``."""
+    def _feed(
+        self, epoch: int, batches: Iterable[EncodedBatch], queue: deque[_InPipeline]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the pipeline's inputs for each batch that is not empty; append every batch to ``queue``."""
         for batch in batches:
             draws = self._draws(epoch, batch) if batch.files else None
-            fed.append(_Fed(batch, draws))
+            queue.append(_InPipeline(batch, draws))
             if batch.files:
                 yield self._inputs(batch, draws)
 
@@ -202,13 +204,13 @@ def _reason_in(error: RuntimeError) -> str:
     return " ".join(str(error).partition("encountered:")[2].partition("Current pipeline")[0].split())
 
 
-def _first(fed: deque[_Fed]) -> _Fed:
+def _next_in(queue: deque[_InPipeline]) -> _InPipeline:
     """The next batch that goes through the pipeline."""
-    return next(one for one in fed if one.batch.files)
+    return next(one for one in queue if one.batch.files)
 
 
-def _empty(fed: deque[_Fed]) -> Iterator[DecodedBatch]:
+def _empty_batches(queue: deque[_InPipeline]) -> Iterator[DecodedBatch]:
     """Yield the empty batches before the next one that went through the pipeline."""
-    while fed and not fed[0].batch.files:
-        batch = fed.popleft().batch
+    while queue and not queue[0].batch.files:
+        batch = queue.popleft().batch
         yield DecodedBatch(torch.empty(0), batch.indices, batch.bad)

@@ -75,9 +75,9 @@ class EncodedBatches:
         for indices in self._batches:
             ahead.append([self._pool.submit(self._read, index) for index in indices.tolist()])
             if len(ahead) > self._prefetch:
-                yield _gathered(ahead.popleft())
+                yield _gather(ahead.popleft())
         while ahead:
-            yield _gathered(ahead.popleft())
+            yield _gather(ahead.popleft())
 
     def _read(self, wanted: int) -> _Read:
         content = b""
@@ -99,7 +99,7 @@ class EncodedBatches:
 _Read = tuple[int | None, bytes, list[BadImage]]  # index, None for an empty place; content; bad images
 
 
-def _gathered(reads: list[Future[_Read]]) -> EncodedBatch:
+def _gather(reads: list[Future[_Read]]) -> EncodedBatch:
     done = [read.result() for read in reads]
     kept = [(index, content) for index, content, _ in done if index is not None]
     return EncodedBatch(

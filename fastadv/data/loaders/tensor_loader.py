@@ -101,9 +101,9 @@ class TensorLoader:
         Raises:
             ValueError: if epoch or start is out of range.
         """
-        return self._loaded(epoch, self.batches.of_epoch(epoch, start, self.device))
+        return self._load(epoch, self.batches.of_epoch(epoch, start, self.device))
 
-    def _loaded(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _load(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         shifts, mirrored = self._draw(epoch)
         for indices in batches:
             self.indices = indices  # [m]

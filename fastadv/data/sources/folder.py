@@ -155,7 +155,7 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
             f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {few(empty)}: put images there, or "
             f"delete the folders, in train/ and val/ alike"
         )
-    paths = np.array([f for name, files in zip(folders, images, strict=True) for f in _below(name, files)])  # [N]
+    paths = np.array([f for name, files in zip(folders, images, strict=True) for f in _with_folder(name, files)])  # [N]
     counts = torch.tensor([len(files) for files in images])  # [K]
     numbers = {name: number for number, name in enumerate(classes)}
     labels = torch.tensor([numbers[name] for name in folders]).repeat_interleave(counts)  # [N]
@@ -213,5 +213,5 @@ def _is_image(path: str) -> bool:
     return file.lower().endswith(EXTENSIONS) and not is_hidden(file)
 
 
-def _below(name: str, files: Iterable[str]) -> list[bytes]:
+def _with_folder(name: str, files: Iterable[str]) -> list[bytes]:
     return [os.fsencode(os.path.join(name, file)) for file in files]

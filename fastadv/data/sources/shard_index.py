@@ -126,13 +126,13 @@ def index_of(file: Path, contents: Callable[[Path], Contents]) -> tuple[ShardInd
         ValueError: if it is damaged or has no images, or a name or label is too large.
     """
     kept, now, stamp = file.with_name(file.name + SUFFIX), time.time_ns(), _stamp(file)
-    index = _loaded(kept)
+    index = _load(kept)
     if index is not None and index.is_of(stamp, copied=_is_read_only(file) and _is_read_only(kept)):
         return index, ""
-    index = _made(file, contents(file), stamp)
+    index = _make(file, contents(file), stamp)
     if stamp[_CHANGED] > now:  # always, on file systems where looking at a file changes it
         return index, "by the file system's clock it was written in the future"
-    return index, _keep(kept, index) if now - stamp[_CHANGED] > _TICK else ""
+    return index, _store(kept, index) if now - stamp[_CHANGED] > _TICK else ""
 
 
 def _is_read_only(file: Path) -> bool:
@@ -149,7 +149,7 @@ def _stamp(file: Path) -> NDArray[np.int64]:  # [4]
     return np.array([_FORMAT, found.st_size, found.st_mtime_ns, found.st_ctime_ns])
 
 
-def _loaded(kept: Path) -> ShardIndex | None:
+def _load(kept: Path) -> ShardIndex | None:
     """Load a stored index; None if there is none, or it cannot be read."""
     if not kept.is_file():  # opening a pipe would wait
         return None
@@ -163,7 +163,7 @@ def _loaded(kept: Path) -> ShardIndex | None:
         return None
 
 
-def _made(file: Path, contents: Contents, stamp: NDArray[np.int64]) -> ShardIndex:
+def _make(file: Path, contents: Contents, stamp: NDArray[np.int64]) -> ShardIndex:
     if not contents.entries:
         unused = f": {few(contents.lost)} belong to no example" if contents.lost else ""
         raise ValueError(f"{file} holds no images{unused}")
@@ -189,7 +189,7 @@ def _encoded(file: Path, names: Sequence[str]) -> NDArray[np.bytes_]:  # [n]
     return np.array(encoded, np.bytes_)
 
 
-def _keep(path: Path, index: ShardIndex) -> str:
+def _store(path: Path, index: ShardIndex) -> str:
     """Store an index; returns why it could not be stored, or an empty string."""
     # A unique name: processes in two containers may have the same id. savez would append the ending.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")

@@ -31,7 +31,7 @@ def decode(encoded: bytes) -> Tensor:  # [3, H, W] uint8, in channels_last order
         with open_image(encoded) as image:
             array = np.array(_of_8_bits(turn(image)).convert("RGB"))  # [H, W, 3]
     except pillow.UnidentifiedImageError as error:
-        raise ValueError(_what(encoded)) from error
+        raise ValueError(_unidentified(encoded)) from error
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise ValueError(printable(str(error)) or type(error).__name__) from error
     pixels: Tensor = torch.from_numpy(array).permute(2, 0, 1)
@@ -84,5 +84,5 @@ def most_pixels() -> float:
     return float("inf") if limit is None else 2.0 * limit
 
 
-def _what(encoded: bytes) -> str:
+def _unidentified(encoded: bytes) -> str:
     return f"not an image in a supported format: it begins with {encoded[:8]!r}" if encoded else "the file is empty"
