@@ -72,7 +72,7 @@ USERS: dict[str, Callable[[list[Tensor]], object]] = {
 
 @pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("user", USERS.values(), ids=USERS)
-@pytest.mark.filterwarnings("ignore:a perturbation has not moved")
+@pytest.mark.filterwarnings("ignore:a perturbation was not updated")
 def test_one_rule_for_all_batches(user: Callable[[list[Tensor]], object], before: int) -> None:
     first, number = [INSIDE] * before, before + 1
     clamp = r"10 beyond it. Bicubic and Lanczos .* images.clamp_\(0, 1\). Otherwise pass the PixelSpace that matches"

@@ -60,7 +60,7 @@ class OneStepAttack(GradientAttack):
         """
         if self.validate != "never" and not self._first_batch.passed:
             # Zeros alone: a GradScaler finds its scale by gradients that are not finite at first.
-            self._first_batch.look_at_gradient(self.name, torch.nan_to_num(grad, nan=1.0, posinf=1.0, neginf=1.0))
+            self._first_batch.check_gradient(self.name, torch.nan_to_num(grad, nan=1.0, posinf=1.0, neginf=1.0))
             self._first_batch.passed = True
         with torch.inference_mode(False), torch.no_grad():
             clean = images.clone() if self._checks_result() else None  # [N, C, ...]
