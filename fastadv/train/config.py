@@ -50,8 +50,8 @@ class AttackConfig:
     """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
 
     training: TrainingName = "algorithm1"
-    """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of the same images, by
-    a one-step attack: fgsm adds nothing to the cost of standard training, other methods a sixth. Two others make all
+    """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of the same images,
+    by a one-step attack: fgsm adds nothing to the cost of standard training, other methods a sixth. Two others make all
     examples adversarial, at one fixed eps, using the true label: free (Shafahi et al., 2019) replays each minibatch,
     and one backward pass gives the gradients of weights and images, for little more than the cost of standard training;
     fast (Wong et al., 2020) takes one step from a random start, and costs as much as algorithm1 with k = m. It is
