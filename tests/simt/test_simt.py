@@ -1,7 +1,8 @@
 """The operator tests with the CUDA kernels on the host, and all kernels under the sanitizers.
 
 Each run is a pytest of its own. They start together, as many at a time as there are processors, each on one of them. A
-run imports torch and collects tests for some seconds, so few runs have many tests each; plugin.py says how to run others.
+run imports torch and collects tests for some seconds, so few runs have many tests each. plugin.py says how to run
+others.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ class Run:
     at_least: int = 1  # tests that pass
 
 
-STEPS, LOGITS, RANDOM, PROPERTIES = (
-    f"tests/ops/test_{name}.py" for name in ("steps", "logits", "random", "properties")
+STEPS, LOGITS, RANDOM = (f"tests/ops/test_{name}.py" for name in ("steps", "logits", "random"))
+ARGUMENTS, CONTRACT, PROPERTIES = (
+    f"tests/ops/test_{name}.py" for name in ("arguments", "torch_contract", "properties")
 )
-ARGUMENTS, CONTRACT = "tests/ops/test_arguments.py", "tests/ops/test_torch_contract.py"
 PIXELS, ROWS, BOUNDARIES = (f"tests/ops/test_{name}.py" for name in ("from_pixels", "logit_rows", "boundaries"))
 # -k takes a file's name like a test's.
 OF_PIXELS, OF_ROWS, OF_BOUNDARIES = "test_from_pixels", "test_logit_rows", "test_boundaries"
