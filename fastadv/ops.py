@@ -451,7 +451,7 @@ def _stream(seed: int | Tensor | None, offset: int, device: torch.device) -> tup
     """Return (seed, offset, tensor [2] or None), as the operators take them."""
     if isinstance(seed, Tensor):
         if seed.device != device:
-            raise ValueError(f"stream must be on {device}, got {seed.device}")
+            raise ValueError(f"rng_state must be on {device}, got {seed.device}")
         return 0, offset, seed
     if torch.compiler.is_compiling():
         # Numbers would be constants of the compiled function, and each new offset would recompile it.
