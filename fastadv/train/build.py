@@ -190,7 +190,8 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
             model, attack=attack.name, lambda_=attack.lambda_, bn=statistics, attack_options=given, **options
         )
     if attack.training == "fast":
-        return fast_task(model, alpha=given.pop("alpha", None), attack_options=given, **options)
+        own = {name: given.pop(name) for name in ("alpha", "start") if name in given}
+        return fast_task(model, **own, attack_options=given, **options)
     return AdversarialTask(
         model,
         attack=attack.name,

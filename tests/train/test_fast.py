@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fastadv import PixelSpace, TruncatedNormalEps, ops
+from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops
 from fastadv.train import fast_task
+from fastadv.train.tasks.adversarial import ALL
 from tests.attacks.models import ConvNet, batch
 from tests.train.test_task import RAW, Pixels
 
@@ -37,6 +38,15 @@ def test_agrees_with_the_method_written_out(alpha: float | None, step: float) ->
         torch.testing.assert_close(loss, cross_entropy(model(expected), labels), rtol=1e-12, atol=0)
 
 
+def test_from_noise_it_is_n_fgsm() -> None:
+    model, (images, labels) = ConvNet().double().eval(), batch(6, RAW, torch.float64)
+    expected = attacks.NFGSM(model, eps=8, space=RAW, seed=3)(images, labels)
+    fast_task(model, eps=8, space=RAW, start="noise", seed=3)(images, labels)
+    assert torch.equal(images, expected)
+    task = fast_task(model, eps=8, space=RAW, start="noise", alpha=6, attack_options={"noise": 1.5})
+    assert (task.attack.alpha, task.attack.noise, task.k) == (6, 1.5, ALL)  # type: ignore[attr-defined]
+
+
 class Sum(nn.Module):
     """The second class's logit is the sum of the pixels: every pixel rises for class 0 and falls for class 1."""
 
@@ -59,6 +69,8 @@ def test_by_hand() -> None:
     ("options", "kind", "said"),
     [
         ({"eps": 0}, ValueError, "eps must be positive"),
+        ({"start": "nose"}, ValueError, "start must be one of ball, noise, got 'nose' .did you mean noise"),
+        ({"start": "noise", "eps": 0}, ValueError, "eps must be positive"),
         ({"eps": TruncatedNormalEps()}, TypeError, "one number for all examples"),
         ({"alpha": -1}, ValueError, "alpha must be zero or more"),
         ({"alpha": 0}, ValueError, "alpha must be positive: without a step no example"),

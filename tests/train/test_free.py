@@ -429,5 +429,5 @@ def test_an_eps_on_another_scale_warns() -> None:
     ],
 )
 def test_the_state_of_something_else_is_refused(state: Any, got: str) -> None:
-    with pytest.raises(ValueError, match=f"a FreeTask's state has the keys iteration and perturbations, got {got}$"):
+    with pytest.raises(ValueError, match=f"FreeTask's state has the keys iteration and perturbations, got {got}$"):
         FreeTask(Pixels(), eps=8, space=RAW).load_state_dict(state)

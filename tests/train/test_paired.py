@@ -426,7 +426,7 @@ def test_resumes_exactly() -> None:
     second.load_state_dict(first.state_dict())
     assert second.iteration == 2
     torch.testing.assert_close(run(second, 2), whole[2:], rtol=0, atol=0)
-    with pytest.raises(ValueError, match="a PairedTask's state has the keys iteration and stream, got step"):
+    with pytest.raises(ValueError, match="PairedTask's state has the keys iteration and stream, got step"):
         second.load_state_dict({"step": 1})
 
 

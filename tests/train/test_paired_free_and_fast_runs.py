@@ -60,13 +60,16 @@ def test_free(free_config: TrainConfig, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_digits")
 def test_fast(config: TrainConfig, tmp_path: Path) -> None:
-    attack = replace(FAST, bn="batch", options={"fold_bn": False})
-    task = create_trainer(replace(config, attack=attack, accumulate=2), tmp_path / "run").task
+    fast = replace(FAST, bn="batch", options={"fold_bn": False})
+    task = create_trainer(replace(config, attack=fast, accumulate=2), tmp_path / "run").task
     assert isinstance(task, AdversarialTask) and isinstance(task.attack, attacks.PGD)
     assert (task.attack.eps, task.attack.alpha, task.attack.steps, task.attack.bn) == (32, 40, 1, "batch")
     assert task.k >= config.m and task.start_after == 8
     longer = replace(config, attack=replace(FAST, options={"alpha": 7.0}))
     assert create_trainer(longer, tmp_path / "longer").task.attack.alpha == 7  # type: ignore[attr-defined]
+    noisy = replace(config, attack=replace(FAST, options={"start": "noise", "noise": 1.0}))
+    attack = create_trainer(noisy, tmp_path / "noisy").task.attack  # type: ignore[attr-defined]
+    assert isinstance(attack, attacks.NFGSM) and (attack.noise, attack.alpha) == (1, None)
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -8,8 +8,11 @@ from torch import nn
 
 from fastadv.attacks.engine.step_sizes import checked_single_eps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.adversarial import ALL, AdversarialTask, checked_options
+from fastadv.train.tasks.adversarial import ALL, AdversarialTask
+from fastadv.train.tasks.base import checked_options
+from fastadv.utils.validation import check_one_of
 
+_STARTS = {"ball": "pgd", "noise": "n_fgsm"}
 _FIXED = ("steps", "alpha", "random_start")
 
 
@@ -19,6 +22,7 @@ def fast_task(
     eps: float,
     space: PixelSpace,
     alpha: float | None = None,
+    start: str = "ball",
     start_after: int = 0,
     label_smoothing: float = 0.0,
     aux_weight: float = 0.4,
@@ -37,12 +41,14 @@ def fast_task(
         model: as for :class:`AdversarialTask`.
         eps: radius of the ball in pixel values; one number for all examples.
         space: how the images were normalised.
-        alpha: length of the step in pixel values; None takes 1.25 eps, as the paper does.
+        alpha: length of the step in pixel values; None takes the authors' values, 1.25 eps, or eps with
+            ``start="noise"``.
+        start: ``"ball"`` or ``"noise"``.
         start_after: as for :class:`AdversarialTask`, like the next three.
         label_smoothing: label smoothing of the loss and of the attack's cost; see :class:`AdversarialTask`.
         aux_weight: weight of the loss at auxiliary logits.
         seed: fixes the random starts.
-        attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.
+        attack_options: further keyword arguments of the attack, such as ``bn``, or ``noise`` with ``start="noise"``.
 
     Raises:
         ValueError: if eps or alpha is not positive and finite, an attack option would make it another method, or
@@ -52,10 +58,11 @@ def fast_task(
     Warns:
         UserWarning: if eps or alpha seems to be on a [0, 1] scale instead of in pixel values.
     """
+    check_one_of("start", start, list(_STARTS))
     given = checked_options(attack_options, _FIXED, "fast training is one step of alpha, from random")
     task = AdversarialTask(
         model,
-        attack="pgd",
+        attack=_STARTS[start],
         k=ALL,
         lambda_=1.0,
         eps=eps,
@@ -64,9 +71,9 @@ def fast_task(
         label_smoothing=label_smoothing,
         aux_weight=aux_weight,
         seed=seed,
-        attack_options={"steps": 1, "alpha": alpha, **given},
+        attack_options={"alpha": alpha, **({"steps": 1} if start == "ball" else {}), **given},
     )
     number = checked_single_eps(task.attack.eps)
-    if alpha is None:  # set here because, as an attack option, it would repeat a warning about eps
+    if alpha is None and start == "ball":  # set here because, as an attack option, it would repeat a warning about eps
         task.attack.alpha = 1.25 * number  # type: ignore[attr-defined]
     return task

@@ -16,7 +16,7 @@ from fastadv.attacks.engine.step_sizes import check_step, checked_alpha, checked
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients, warn_of_zero_gradients
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import VALIDATE, RangeWatch
-from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state
+from fastadv.train.tasks.base import MinibatchTask, check_minibatch, check_state
 from fastadv.utils.validation import check_integer, check_one_of
 
 _MOST_WAITING = 2  # calls
@@ -183,7 +183,7 @@ class FreeTask(MinibatchTask):
         Raises:
             ValueError: if it is the state of another kind of object.
         """
-        check_state("a FreeTask", ("iteration", "perturbations"), state)
+        check_state(type(self).__name__, ("iteration", "perturbations"), state)
         self.iteration = state["iteration"]
         self._waiting.clear()
         kept = [None if delta is None else delta.clone() for delta in state["perturbations"]]

@@ -1,10 +1,11 @@
-"""PairedTask: train on every image twice, clean and adversarial, at the cost of one pass over twice the images."""
+"""PairedTask: train on clean and adversarial versions of the same images, at the cost of training on both."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import torch
@@ -12,31 +13,29 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.one_step import Draw
-from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state, checked_options
+from fastadv.train.tasks.base import AttackTask, check_minibatch, checked_options
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
-from fastadv.train.tasks.soft_labels import are_soft
 from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
 from fastadv.utils.modules_behind import runs_compiled
-from fastadv.utils.validation import check_count, check_one_of, check_real
+from fastadv.utils.validation import check_one_of
 
 _BN = ("shared", "split")
 _WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture")
 
 
-BackwardFn: TypeAlias = Callable[[Tensor], None]  # of a loss []
+BackwardFn: TypeAlias = Callable[[Tensor], None]  # takes a loss, a scalar
 
 
 class _Half(NamedTuple):
-    """What is kept of the forward and backward pass of k images.
+    """Results of the forward and backward pass of k images.
 
     Args:
         logits: [k, K], detached.
-        loss: [], the mean over the images, detached.
-        model_writes: whether the model overwrote its input.
+        loss: mean over the images, a detached scalar.
+        model_writes: True if the model overwrote its input.
     """
 
     logits: Tensor
@@ -48,18 +47,18 @@ def _backward(loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-class PairedTask(MinibatchTask):
+class PairedTask(AttackTask):
     """Trains on clean images and on adversarial versions of the same images (Goodfellow et al., 2014, section 6).
 
-    Training needs the backward pass of the clean images anyway, and that pass gives the gradient to the images as well:
-    FGSM costs no pass of its own. :meth:`backward` runs, on k images,
+    The backward pass of the clean images, which training needs anyway, also computes their gradient, so FGSM needs no
+    pass of its own. On k images, :meth:`backward` runs
 
     1. the forward and backward pass of the clean images,
     2. one step of the attack, which overwrites the images,
-    3. the forward and backward pass of the adversarial images,
+    3. the forward and backward pass of the adversarial images.
 
-    as many passes over examples as a clean iteration of 2k images. Fast AdvProp (Mei et al., 2022) trains for accuracy
-    in this way. Call it in place of ``loss.backward()``::
+    That is as many passes over examples as a clean iteration of 2k images. Fast AdvProp (Mei et al., 2022) trains for
+    accuracy this way. Call :meth:`backward` instead of ``loss.backward()``::
 
         task = PairedTask(model, attack="fgsm", eps=8, space=space)
         for images, labels in loader:
@@ -67,26 +66,26 @@ class PairedTask(MinibatchTask):
             loss = task.backward(images, labels)
             optimizer.step()
 
-    The attack sees the network as it trains: BatchNorm with the batch's statistics, dropout switched on. FGSM and the
-    fast gradient methods follow the training loss itself, auxiliary logits included, and cost nothing more, if their
-    ``label_smoothing`` is the task's. Every other cost (step l.l., step rnd., FGSM-pred, entropy, another smoothing)
-    takes one more backward pass to the images, through the same activations: a sixth of the iteration. For a network
-    that torch.compile has compiled it takes a forward and backward pass of its own, without dropout: a third.
+    The attack sees the network in training mode: BatchNorm uses the batch's statistics, and dropout is on. FGSM and the
+    fast gradient methods follow the training loss itself, including auxiliary logits, and add nothing to the cost if
+    their ``label_smoothing`` equals the task's. Any other cost (step l.l., step rnd., FGSM-pred, entropy, another
+    smoothing) takes an additional backward pass to the images through the same activations, a sixth of the iteration.
+    If torch.compile has compiled the network, it takes a separate forward and backward pass without dropout, a third.
 
-    The model may be wrapped by ``DistributedDataParallel``: gradients travel once, in the second backward pass. Under
-    autocast, call the whole method in the context. Gradients add up in ``.grad`` as always.
+    The model may be wrapped by ``DistributedDataParallel``: gradients are exchanged once, in the second backward pass.
+    With autocast, make the whole call in its context. Gradients accumulate in ``.grad`` as usual.
 
     Args:
         model: [k, C, H, W] -> logits [k, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
-        attack: name of a one-step method that follows a gradient from the clean image, or a class derived from
-            ``fastadv.attacks.OneStepAttack``.
-        lambda_: weight of an adversarial example in the loss; a clean one has weight 1.
+        attack: name of a method that takes one step along a gradient from the clean image, or your own class derived
+            from ``fastadv.attacks.OneStepAttack``.
+        lambda_: weight of an adversarial example in the loss; a clean one weighs 1.
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
-        bn: which images move BatchNorm's running statistics: clean and adversarial ones (``"shared"``), for a network
-            that will see both, or clean ones alone (``"split"``), for accuracy on clean images, as AdvProp (Xie et al.,
-            2020) evaluates. In training each half is normalised by its own statistics either way.
-        start_after: iterations on clean examples alone before adversarial training starts.
+        bn: which images update BatchNorm's running statistics: ``"shared"``, clean and adversarial ones, for a network
+            that will see both; ``"split"``, only clean ones, for accuracy on clean images, as in AdvProp (Xie et al.,
+            2020). During training, each half is normalised by its own statistics either way.
+        start_after: iterations on clean examples only before adversarial training starts.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
@@ -94,12 +93,12 @@ class PairedTask(MinibatchTask):
 
     Raises:
         ValueError: if ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the attack
-            is unknown, takes several steps or steps towards the labels, or attack_options has names that the task sets
-            or that have no effect on the training pass.
+            is unknown, takes several steps or steps towards the labels, or attack_options sets what the task has
+            arguments for or what does not apply to the training pass.
         TypeError: if start_after is not an integer, or the attack is neither a name nor a class.
 
     Warns:
-        UserWarning: if a minibatch comes a second time. The first call overwrote it: train on fresh copies.
+        UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies.
     """
 
     def __init__(
@@ -117,63 +116,61 @@ class PairedTask(MinibatchTask):
         seed: int | None = None,
         attack_options: dict[str, Any] | None = None,
     ) -> None:
-        check_count("start_after", start_after, least=0)
-        check_real("lambda_", lambda_, least=0)
         check_one_of("bn", bn, _BN)
-        given = checked_options(attack_options, ("eps", "space", "seed"), "it is an argument of the task")
-        checked_options(given, _WITHOUT_EFFECT, "it has no effect on the training pass, which makes the gradient")
-        super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
-        options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "bn": "batch"}
-        made = attacks.create(attack, model, **options | given)
+        given = checked_options(attack_options, _WITHOUT_EFFECT, "the gradient comes from the training pass")
+        super().__init__(
+            model,
+            attack,
+            lambda_=lambda_,
+            eps=eps,
+            space=space,
+            start_after=start_after,
+            label_smoothing=label_smoothing,
+            aux_weight=aux_weight,
+            seed=seed,
+            attack_options={**given, "bn": "batch"},
+        )
+        made = self.attack
         if not isinstance(made, attacks.OneStepAttack) or made.starts_elsewhere:
             raise ValueError(
                 f"attack must be a one-step method that starts from the clean image, such as fgsm or step_ll, got "
                 f"{made.name}: for others use AdversarialTask or fast_task"
             )
-        made.true_labels(None)  # refuses targeted methods here rather than in the first call
-        self.attack = made
+        self.attack: attacks.OneStepAttack = made
+        self.bn = bn
         self._follows_the_loss = (
             (made.rule, made.ascend, made.label_smoothing) == ("label", True, label_smoothing)
             and made.aux_weight in (0, aux_weight)
             and made.cost("batch").loss is None
         )
-        self.lambda_ = lambda_
-        self.bn = bn
-        self.start_after = start_after
-        self._processes = ALONE
-        self._join_processes()
 
     def __call__(self, images: Tensor, labels: Tensor) -> NoReturn:
         raise TypeError(
-            "PairedTask runs its backward passes itself: call loss = task.backward(images, labels) in place of "
+            "PairedTask runs the backward passes itself: call loss = task.backward(images, labels) instead of "
             "task(images, labels) and loss.backward()"
         )
 
     def backward(self, images: Tensor, labels: Tensor, backward_fn: BackwardFn = _backward) -> Tensor:
-        """Add the gradients of the paper's loss of both halves to the parameters' ``.grad``.
+        """Add the gradients of the paper's loss over both halves to the parameters' ``.grad``.
 
         Args:
-            images: [k, C, H, W], clean; overwritten by their adversarial versions.
+            images: [k, C, H, W] clean images; overwritten by their adversarial versions.
             labels: [k] int64, or soft labels, probabilities [k, K], for an attack that does not use the true label.
-            backward_fn: called in place of ``loss.backward()`` with the loss [] of each half, for a gradient scaler,
-                accumulation or another library: ``lambda loss: scaler.scale(loss).backward()``,
-                ``accelerator.backward``.
+            backward_fn: called instead of ``loss.backward()`` with the loss of each half, a scalar: for a gradient
+                scaler, for accumulation, or for another library, such as ``lambda loss: scaler.scale(loss).backward()``
+                or ``accelerator.backward``.
 
         Returns:
-            The loss [] of all 2k images, detached; of the k clean ones before ``start_after``.
+            The loss of all 2k images, a detached scalar; before ``start_after``, that of the k clean images.
 
         Raises:
             TypeError: if images are not floating point, labels are neither int64 nor soft, or the model returns neither
-                logits nor a named tuple that begins with them.
-            ValueError: if images require a gradient, lie outside the space or do not fit the model, if there are none,
-                or if the number of labels differs; for soft labels with an attack that uses the true label.
+                logits nor a named tuple that starts with them.
+            ValueError: if images are empty, require a gradient, lie outside the space or do not fit the model, there is
+                not one label per image, or soft labels are not distributions or the attack uses the true label.
         """
         check_minibatch(images, labels)
-        if self.attack.needs_labels and are_soft(labels):
-            raise ValueError(
-                f"{self.attack.name} uses the true label, and soft labels {list(labels.shape)} do not have one: choose "
-                f"an attack that does without, such as step_ll"
-            )
+        self._check_true_labels(labels)
         self._join_processes()
         if self.iteration < self.start_after:
             clean = self._half(images, labels, 1.0, backward_fn)
@@ -193,15 +190,15 @@ class PairedTask(MinibatchTask):
         return of_clean * clean.loss + of_adversarial * adversarial.loss
 
     def _clean_half_(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
-        """The clean half of images [k, C, H, W], which are adversarial afterwards."""
+        """Run the clean half on images [k, C, H, W], and make them adversarial."""
         true_labels = self.attack.true_labels(labels)
-        if runs_compiled(self.model) and not self._follows_the_loss:
+        if not self._follows_the_loss and self._is_compiled:
             clean = self._half(images.clone(), labels, weight, backward_fn)
             self.attack.perturb_(images, true_labels)
             return clean
         draw = self.attack.draw(images, true_labels)
-        source = images.detach().requires_grad_()  # [k, C, H, W], another tensor in the same memory
-        copy = source.clone()  # the model may overwrite what it is given
+        source = images.detach().requires_grad_()  # [k, C, H, W], in the same memory
+        copy = source.clone()  # the model may overwrite its input
         outputs = self._outputs(copy)
         grad = None if self._follows_the_loss else self._gradient_of_the_cost(outputs, source, true_labels, draw)
         clean = self._backward_half(outputs, labels, weight, backward_fn)
@@ -211,8 +208,13 @@ class PairedTask(MinibatchTask):
         self.attack.step_along_(images, grad, draw)
         return clean._replace(model_writes=copy._version > 0)
 
+    @cached_property
+    def _is_compiled(self) -> bool:
+        """True if the backward pass is compiled as a whole: it always computes all gradients, and only once."""
+        return runs_compiled(self.model)
+
     def _gradient_of_the_cost(self, outputs: list[Tensor], source: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
-        """The gradient [k, C, H, W] of the attack's cost, which keeps the activations for the training loss."""
+        """The gradient [k, C, H, W] of the attack's cost; keeps the activations for the backward pass of the loss."""
         cost = self.attack.cost("batch")
         used = outputs if cost.aux_weight else outputs[:1]
         with torch.no_grad():
@@ -222,7 +224,7 @@ class PairedTask(MinibatchTask):
         return grad
 
     def _half(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
-        """Forward and backward pass of images [k, C, H, W], whose mean loss weighs ``weight``."""
+        """Run both passes on images [k, C, H, W], with ``weight`` times their mean loss."""
         return self._backward_half(self._outputs(images), labels, weight, backward_fn)
 
     def _backward_half(self, outputs: list[Tensor], labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
@@ -230,30 +232,6 @@ class PairedTask(MinibatchTask):
         with _without_autocast(loss):
             backward_fn(weight * loss)
         return _Half(outputs[0].detach(), loss.detach())
-
-    def _join_processes(self) -> None:
-        """Split the attack's draws among the processes as they are now: the group may be younger than the task."""
-        processes = current()
-        if processes != self._processes:  # else a split of the user's own stays
-            self._processes = processes
-            self.attack.stream.split(processes.rank, processes.world_size)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: where the delayed start and the attack's random draws stand.
-
-        Without a ``seed`` draws follow PyTorch's default generator, which is not in it: save ``torch.get_rng_state()``.
-        """
-        return {"iteration": self.iteration, "stream": self.attack.stream.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`.
-
-        Raises:
-            ValueError: if another object's ``state_dict`` made it.
-        """
-        check_state("a PairedTask", ("iteration", "stream"), state)
-        self.iteration = state["iteration"]
-        self.attack.stream.load_state_dict(state["stream"])
 
     def __repr__(self) -> str:
         return (
@@ -263,7 +241,7 @@ class PairedTask(MinibatchTask):
 
 
 def _gradients_stay_here(model: object) -> AbstractContextManager[None]:
-    """A context in which a data-parallel wrapper, itself compiled or not, sends no gradients."""
+    """Context in which a data-parallel wrapper, compiled or not, does not exchange gradients."""
     while not hasattr(model, "no_sync") and isinstance(getattr(model, "_orig_mod", None), nn.Module):
         model = model._orig_mod  # type: ignore[attr-defined]
     no_sync: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
@@ -271,5 +249,5 @@ def _gradients_stay_here(model: object) -> AbstractContextManager[None]:
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
-    """The caller's autocast is for forward passes."""
+    """Context for backward passes, which should not run under autocast."""
     return torch.autocast(tensor.device.type, enabled=False)
