@@ -10,7 +10,7 @@ from benchmarks.device import DEVICE
 from benchmarks.harness import Table
 from benchmarks.memory import peak
 
-WITHOUT = re.compile("(runs|goes on) without")
+WITHOUT = re.compile("(runs|goes on|continues) without")
 
 
 def first_calls(table: Table, what: str, call: Callable[[], object]) -> str:

@@ -138,7 +138,7 @@ SPACES: list[Case] = [
 DATA: list[Case] = [
     (lambda: data.ImageSet(PIXELS.numpy(), LABELS, ("a",) * 5), TypeError, "images must be a tensor, got ndarray"),
     (lambda: data.ImageSet(PIXELS, LABELS.tolist(), ("a",) * 5), TypeError, "labels must be a tensor, got list"),
-    (lambda: data.ImageSet(PIXELS, LABELS, 5), TypeError, "classes must be the classes' names, .* got 5"),
+    (lambda: data.ImageSet(PIXELS, LABELS, 5), TypeError, "classes must be class names, .* got 5"),
     (lambda: data.TensorLoader(PIXELS, 2, space=UNIT), TypeError, "takes an ImageSet.* got Tensor and PixelSpace"),
     (lambda: data.TensorLoader(SET, 2, space="unit"), TypeError, "and a PixelSpace, got ImageSet and str"),
     (lambda: data.TensorLoader(SET, 2, space=UNIT, flip="no"), ValueError, "flip must be true or false, got 'no'"),

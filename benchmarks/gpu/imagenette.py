@@ -100,7 +100,7 @@ def imagenette(setting: Setting) -> Findings:
 def _add(findings: Findings, done: Done, *, may_be_stopped: bool = True) -> None:
     """Add the outcome of a command, and the options that it skipped with a warning."""
     findings.add(done, may_be_stopped=may_be_stopped)
-    left_out = re.findall(r"^.*(?:runs|goes on) without .*$", done.output, re.MULTILINE)
+    left_out = re.findall(r"^.*(?:runs|goes on|continues) without .*$", done.output, re.MULTILINE)
     findings.checks += [f"{done.name}: {line.strip()}" for line in dict.fromkeys(left_out)]
 
 

@@ -91,7 +91,7 @@ def test_attacks_that_are_slow_leave_the_others_their_time(monkeypatch: pytest.M
 
 def test_what_runs_without_its_option_is_noted_once() -> None:
     table = Table("t", [])
-    without = ["step_ll runs without capture=True: why", "compile: it failed and training goes on without it: why"]
+    without = ["step_ll runs without capture=True: why", "compile: it failed and training continues without it: why"]
 
     def call() -> object:
         for said in (*without, "something else"):
