@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.engine.training_mode import EvaluationWatch
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount, warn_of_zero_gradients
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
@@ -80,7 +82,7 @@ def evaluate(
         space: the PixelSpace of the model's input.
         seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
-        options: further options of the attack, as for ``fastadv.attacks.create``.
+        options: further options of the attack as keywords, such as ``alpha``: those of ``fastadv.attacks.create``.
 
     Raises:
         ValueError: an unknown attack, an attack without eps or that steps towards the labels, eps or options for
@@ -135,6 +137,7 @@ def evaluate_each(
         perturb.looks = False  # the watch below does, and waits
     tallies = [_Tally() for _ in eps]
     watch = RangeWatch(space)
+    first_pass = not isinstance(perturb, attacks.GradientAttack)  # which watches the model itself
     given: Any = batches
     if hasattr(given, "epoch"):  # a loader
         given = given.epoch(0)
@@ -144,7 +147,9 @@ def evaluate_each(
             watch.look(images)
             candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
-                tally.add(hits(model, candidate, labels))
+                with EvaluationWatch("evaluation", model, candidate) if first_pass else nullcontext():
+                    tally.add(hits(model, candidate, labels))
+                first_pass = False
                 tally.without_gradient.add(None if perturb is None else perturb.without_gradient)
     counts = [tally.counts() for tally in tallies]
     if counts and counts[0].n == 0:

@@ -369,6 +369,23 @@ def test_what_runs_in_training_mode_all_the_same_warns_once(
         assert "Unless the randomness is part of the model, " in str(warning.message)
 
 
+@pytest.mark.usefixtures("net_as_it_was")
+@pytest.mark.parametrize(
+    ("model", "warns"), [(by_its_name, True), (Hidden(), True), (NET, False), (lambda images: NET(images), False)]
+)
+@pytest.mark.parametrize("attack", [{}, {"attack": "random_sign", "eps": 4}], ids=["clean", "noise"])
+def test_a_hidden_network_in_training_mode_warns_in_an_evaluation(
+    attack: dict[str, Any], model: Any, warns: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate(model, [batch(), batch()], space=PixelSpace.unit(), **attack)
+    assert [str(warning.message).partition(" in every")[0] for warning in caught] == [
+        f"evaluation: the model {MOVES}"
+    ] * warns
+    assert [warning.filename for warning in caught] == [__file__] * warns
+
+
 class Flat(nn.Module):
     """Linear, with a method that torch.compile may make."""
 

@@ -136,7 +136,8 @@ class AdversarialTask(MinibatchTask):
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
-        attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
+        attack_options: further options of the attack as a dictionary, such as ``{"bn": "batch"}``: those of
+            ``fastadv.attacks.create``.
 
     Raises:
         ValueError: a negative k, ``lambda_``, start_after or aux_weight, label_smoothing outside [0, 1), an unknown

@@ -43,7 +43,7 @@ def fast_task(
             :class:`AdversarialTask`.
         aux_weight: of the loss at auxiliary logits.
         seed: of the random starts.
-        attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.
+        attack_options: further options of ``fastadv.attacks.PGD`` as a dictionary, such as ``{"bn": "batch"}``.
 
     Raises:
         ValueError: an eps or alpha that is not positive and finite, an attack option that makes it another method, or
