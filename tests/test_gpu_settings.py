@@ -1,4 +1,4 @@
-"""Settings of PyTorch's that a run has for itself."""
+"""PyTorch settings that apply only during a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that overwrite their input: who reads the images afterwards finds the images, not what was left of them."""
+"""Models that overwrite their input: later readers still get the original images."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def made(attack: Any, call: str, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("name", ["fgsm", "iter_ll"])
 def test_an_attack(name: str, fast: bool, call: str, write: Callable[[Tensor], Tensor]) -> None:
-    """Makes the images that it makes with the same model that copies its input, in every iteration."""
+    """Gives the same images as with a model that copies its input, in every iteration."""
     results = []
     for copies in (False, True):
         images = IMAGES.clone()
@@ -97,7 +97,7 @@ def test_images_are_left_as_they_were_by_a_model_that_raises(write: Callable[[Te
 
 @each_way
 def test_an_evaluation(write: Callable[[Tensor], Tensor]) -> None:
-    """Leaves the caller's batches to the next network."""
+    """Leaves the caller's batches intact for the next network."""
     batches = [(IMAGES.clone(), LABELS)]
     for _ in range(2):
         assert evaluate(Writes(write), batches, space=UNIT) == evaluate(Writes(write, True), batches, space=UNIT)

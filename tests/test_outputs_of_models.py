@@ -1,4 +1,4 @@
-"""Models that return their logits in something: every user of a model says how to take them out, and that works."""
+"""Models whose output contains logits: every error says how to select them, and that works."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images() -> Tensor:
 
 
 class Output(OrderedDict[str, Any]):
-    """A dictionary with attributes, as transformers returns."""
+    """A dictionary with attributes, as transformers returns it."""
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Images outside their space: the same rule for every batch, wherever it comes from, and what the message says."""
+"""Images outside their space: the same rule for every batch from any source, and its messages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_one_rule_for_all_batches(user: Callable[[list[Tensor]], object], before
     ids=["attack", "task", "free"],
 )
 def test_within_code_that_is_compiled(make: Callable[[nn.Module], Any]) -> None:
-    """By the second call the compiler takes the number of calls for one that varies."""
+    """In the second call the compiler treats the number of calls as symbolic."""
     run = called(lambda model: torch.compile(make(model).__call__, backend="eager"))
     with pytest.raises(ValueError, match=r"^the images of \w+ call 3 are outside"):
         run([INSIDE, INSIDE, OVERSHOT])
@@ -113,7 +113,7 @@ def test_an_evaluation_looks_once_at_each_batch(user: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_the_least_and_the_most_of_each_channel(space: PixelSpace, dtype: torch.dtype, layout: Any) -> None:
-    """Found where they lie: a value beyond one channel's range may be within another's."""
+    """Per channel: a value outside one channel's range may be inside another's."""
     images = space.from_pixels(torch.full((2, 3, 4, 5), 100.0), dtype).contiguous(memory_format=layout)
     space.check(images)
     for channel in range(3):
@@ -124,8 +124,8 @@ def test_the_least_and_the_most_of_each_channel(space: PixelSpace, dtype: torch.
                 space.check(overshot)
 
 
-def test_normalised_images_are_not_told_to_be_clamped() -> None:
-    """To clamp them would set half of their values to zero."""
+def test_clamping_is_not_suggested_for_normalised_images() -> None:
+    """Clamping them would set half of their values to zero."""
     images = torch.linspace(-2.1, 2.6, 12).view(1, 3, 2, 2)
     with pytest.raises(ValueError, match=r"beyond it\. Pass the PixelSpace that matches") as error:
         PixelSpace.raw().check(images)
@@ -135,7 +135,7 @@ def test_normalised_images_are_not_told_to_be_clamped() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("space", [*SPACES.values(), PixelSpace(0.0, 1.0, 0.0, 1.0)], ids=str)
 def test_the_advice_helps(space: PixelSpace, dtype: torch.dtype) -> None:
-    """What it says to clamp to, where one pair of numbers does, lies inside the space."""
+    """The bounds that it suggests for clamping lie inside the space."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (space.mean, space.std))
     images = ((torch.full((1, 3, 1, 1), 1.1 * space.upper) - mean) / std).to(dtype)
     with pytest.raises(ValueError, match="outside the pixel range") as caught:
@@ -178,8 +178,8 @@ def test_a_later_batch_is_judged_by_the_next_call() -> None:
 
 
 @pytest.mark.usefixtures("device_that_is_waited_for")
-def test_inference_tensors_are_looked_at_once() -> None:
-    """In place, too: a second look would wait for the first."""
+def test_inference_tensors_are_checked_once() -> None:
+    """Also in place: a second check would wait for the first."""
     attack = attacks.create("fgsm", network(), eps=4)
     with torch.inference_mode():
         attack.perturb_(INSIDE.clone(), LABELS)
@@ -204,7 +204,7 @@ def test_the_last_batch_is_not_forgotten() -> None:
 @pytest.mark.usefixtures("device_that_is_waited_for")
 @pytest.mark.filterwarnings("error")
 def test_the_last_batch_of_a_device_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its error has been raised already, where it arose."""
+    """Its error was already raised where it occurred."""
     attack = attacks.create("fgsm", network(), eps=4)
     attack(INSIDE, LABELS)
     attack(OVERSHOT, LABELS)

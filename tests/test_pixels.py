@@ -144,7 +144,7 @@ def test_check_knows_a_single_image_by_its_shape() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("space", "warns"), [("raw", 1), ("unit", 0), ("symmetric", 1), ("imagenet", 1)])
 def test_images_not_yet_normalised_are_suspected(space: str, warns: int, dtype: torch.dtype) -> None:
-    """They lie inside every wider space, so that nothing else would show the mistake."""
+    """They lie inside every wider space, so nothing else shows the mistake."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         SPACES[space].check(torch.rand(2, 3, 4, 4).to(dtype))
@@ -153,7 +153,7 @@ def test_images_not_yet_normalised_are_suspected(space: str, warns: int, dtype: 
     assert all("on a [0, 1] scale" in str(warning.message) and warning.filename == __file__ for warning in caught)
 
 
-def test_what_is_suspected_is_said_in_pixels() -> None:
+def test_the_warning_is_in_pixel_values() -> None:
     """Each channel's own: 0 is 10 in the first and 100 in the second, 1 is 12 and 104."""
     images = torch.tensor([0.0, 1.0]).expand(1, 2, 1, 2)
     with pytest.warns(UserWarning, match=r"that is only \[10, 104\] of the pixel range \[0, 255\]"):
@@ -254,7 +254,7 @@ def test_a_space_that_no_dtype_holds() -> None:
 
 
 def test_pixels_of_16_bits() -> None:
-    """One step by eps, written out; and nothing that takes them for pixels of 8."""
+    """One step by eps, written out; nothing treats them as 8-bit pixels."""
     space = PixelSpace(0.0, 65535.0, upper=65535.0)  # input in [0, 1]
     images = space.from_pixels(torch.tensor([0, 300, 65535], dtype=torch.int32).view(1, 1, 1, 3))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))

@@ -1,4 +1,4 @@
-"""What a new user may pass by mistake: refused by one line that says what is expected and what came."""
+"""Mistakes of new users: refused with one line that says what is expected and what was given."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_scan_takes_a_path_as_text(tmp_path: Path) -> None:
 
 
 def test_a_lack_of_memory_stays_one() -> None:
-    """Whoever answers it with a smaller batch must be able to tell it, whatever the images are."""
+    """Callers that respond with a smaller batch must be able to recognise it, whatever the images are."""
 
     def full(images: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.engine.training_mode import EvaluationWatch
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount, warn_of_zero_gradients
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import proportion
@@ -92,10 +94,10 @@ def evaluate(
         attack: one of ``fastadv.attacks.names()``, your own attack class, or "clean" for none.
         eps: size of the perturbation in pixel values; None for "clean".
         space: the PixelSpace of the model's input.
-        seed: seed of the attack's random numbers, which do not depend on how the images are batched.
-        device: the model's device, to which batches are moved; None leaves them where they are.
+        seed: seed of the attack's random numbers: the same for each image, however the images are batched.
+        device: where batches are moved, the model's device; None leaves them where they are.
         progress: show a progress bar over the batches, on a terminal or in a notebook; needs rich.
-        options: further options of the attack, as for ``fastadv.attacks.create``.
+        options: further options of the attack as keywords, such as ``alpha``: those of ``fastadv.attacks.create``.
 
     Raises:
         ValueError: if the attack is unknown, has no eps or steps towards the labels, "clean" has eps or options, images
@@ -154,6 +156,7 @@ def evaluate_each(
         perturb.looks = False  # the RangeWatch below checks the range instead
     tallies = [_Tally() for _ in eps]
     watch = RangeWatch(space)
+    first_pass = not isinstance(perturb, attacks.GradientAttack)  # which watches the model itself
     given: Any = batches
     total = len(given) if hasattr(given, "__len__") else None
     if hasattr(given, "epoch"):  # a loader
@@ -166,7 +169,9 @@ def evaluate_each(
             watch.look(images)
             candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for candidate, tally in zip(candidates, tallies, strict=True):
-                tally.add(hits(model, candidate, labels))
+                with EvaluationWatch("evaluation", model, candidate) if first_pass else nullcontext():
+                    tally.add(hits(model, candidate, labels))
+                first_pass = False
                 tally.without_gradient.add(None if perturb is None else perturb.without_gradient)
     counts = [tally.counts() for tally in tallies]
     if counts and counts[0].n == 0:

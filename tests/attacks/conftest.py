@@ -16,7 +16,7 @@ from tests.attacks.tape import Tape, TapeRecorder
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Images of 8 x 8 pixels are too small to share; threads would only wait for each other."""
+    """Images of 8 x 8 pixels are too small to split; threads would only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each option did its work: with a tape for CUDA graphs, and torch.compile without generating code."""
+    """Count how often each option was used: with a tape for CUDA graphs, and torch.compile without code generation."""
     seen = Counter[str]()
     in_place, compiled, replay = FoldedModel.in_place, CompiledGradient.__call__, Tape.replay
 

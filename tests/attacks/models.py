@@ -1,4 +1,4 @@
-"""What the attack tests share: networks to compute by hand, one with everything that needs care, and images."""
+"""Shared by the attack tests: networks to compute by hand, one with every layer that needs care, and images."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ class ConvNet(nn.Module):
 
 
 class Heads(NamedTuple):
-    """What a network with an auxiliary head returns: [N, CLASSES] each."""
+    """Output of a network with an auxiliary head: [N, CLASSES] each."""
 
     logits: Tensor
     aux: Tensor
 
 
 class WithAux(ConvNet):
-    """ConvNet with auxiliary logits from the middle of it."""
+    """ConvNet with auxiliary logits from a middle layer."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
@@ -102,7 +102,7 @@ class WithAux(ConvNet):
 
 
 class Residual(nn.Module):
-    """A block whose shortcut has a convolution and a BatchNorm, too; what is added has no activation yet."""
+    """A residual block whose shortcut also has a convolution and a BatchNorm; the activation follows the sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def batch(
     shape: tuple[int, ...] = (3, 8, 8),
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """(images [N, C, ...] of uint8 pixel values in the space, with many at both ends of the range, labels [N])."""
+    """Return (images [N, C, ...] of uint8 pixel values in the space, many at both ends of the range, labels [N])."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(-20, 276, (n, *shape), generator=generator).clamp_(0, 255)
     labels = torch.randint(0, CLASSES, (n,), generator=generator)
@@ -147,7 +147,7 @@ def batch(
 
 
 def assert_in_range(adv: Tensor, space: PixelSpace) -> None:
-    """In exact arithmetic: not one value is outside, not by one ulp."""
+    """Check in exact arithmetic that no value is outside, not even by one ulp."""
     mean, std = (values * (3 // space.channels) for values in (space.mean, space.std))  # of 3 channels
     for channel in range(3):
         for extreme in adv[:, channel].aminmax():

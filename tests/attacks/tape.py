@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on the CPU: operators recorded with their tensors and numbers, and run again as they were.
+"""A CUDA graph on the CPU: records operators with their tensors and numbers, and runs them again unchanged.
 
 What a graph fixes is fixed here: the memory that is read and written, the numbers among the arguments, and what Python
 decided on the way. Memory is never reused, so what a graph's pool does is not shown.
@@ -19,7 +19,7 @@ from fastadv.attacks.engine.cuda_graph_recorder import collect_waits, refuse_wai
 
 
 class Tape(TorchDispatchMode):
-    """A recording in the making, then one that can be replayed."""
+    """Records operators, and then replays them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def tensors_in(tree: Any) -> list[Tensor]:
 
 
 class TapeRecorder:
-    """Takes the place of a CudaRecorder."""
+    """Stands in for CudaRecorder."""
 
     def __init__(self, device: torch.device) -> None:
         self.tapes: list[Tape] = []

@@ -28,7 +28,7 @@ HANDFUL = 3  # of 16 * 3 * 8 * 8 = 3,072 elements
 
 
 def elements_that_differ(result: Tensor, expected: Tensor) -> int:
-    """By more than a hundredth of a pixel value."""
+    """Count pixels that differ by more than a hundredth of a pixel value."""
     return int(((result.double() - expected.double()).abs() > 0.01).sum())
 
 
@@ -150,7 +150,7 @@ def test_pgd_from_its_start() -> None:
 
 
 class Waves(nn.Module):
-    """Logits that swing with the pixels, so that a step's gradient says little of the next one's."""
+    """Logits that oscillate with the pixels, so that a step's gradient says little about the next one's."""
 
     def __init__(self, space: PixelSpace) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Waves(nn.Module):
 @pytest.mark.parametrize("std", [(1, 100, 1), (10, 60, 255)], ids=str)
 @pytest.mark.parametrize("name", attacks.names())
 def test_an_attack_on_inputs_is_the_attack_on_pixels(name: str, std: Any) -> None:
-    """Whatever is a norm, a mean or a size is one of pixels."""
+    """Norms, means and sizes are in pixel values."""
     space = PixelSpace(mean=(20, 100, 200), std=std)
     images, labels = batch(16, space, torch.float64)
     adv = attacks.create(name, Waves(space), eps=EPS, space=space, seed=0)(images, labels)
@@ -176,7 +176,7 @@ def test_an_attack_on_inputs_is_the_attack_on_pixels(name: str, std: Any) -> Non
 
 @pytest.mark.parametrize("name", attacks.names())
 def test_the_space_does_not_show(name: str) -> None:
-    """One network, on inputs whose channels differ in scale or on pixels: the same pixels, from the same draws."""
+    """One network on pixels, and on inputs whose channels differ in scale: the same result for the same draws."""
     space = PixelSpace(mean=(20, 100, 200), std=(10, 60, 255))
     images, labels = batch(16, space, torch.float64)
     model = ConvNet().double().eval()

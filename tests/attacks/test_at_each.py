@@ -1,4 +1,4 @@
-"""Several sizes at once: bit for bit what a call with each size gives."""
+"""at_each: several sizes at once, bit for bit equal to a call with each size."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_leaves_images_and_model_as_they_were_between_two_sizes(name: str) -> No
 
 
 class Elsewhere(attacks.StepLL):
-    """A one-step attack with a start of its own, whose gradient depends on eps."""
+    """A one-step attack with a random start, so that its gradient depends on eps."""
 
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         adv.sub_(torch.as_tensor(eps) / 510).clamp_(0, 1)

@@ -114,7 +114,7 @@ def test_iterations_of_the_paper(name: str, eps: float, iterations: int, per_exa
 
 
 def test_a_number_and_a_tensor_give_the_same_iterations() -> None:
-    """Also where 1.25 eps is a whole number that eps itself is rounded from."""
+    """Also if 1.25 eps is a whole number in exact arithmetic but eps is rounded."""
     for tenths in range(10, 400):
         eps = tenths / 10
         assert int(paper_iterations(torch.tensor([eps]))) == paper_iterations(eps)
@@ -186,7 +186,7 @@ def test_momentum_takes_the_mean_over_pixels(space: PixelSpace) -> None:
 
 
 def test_momentum_in_half_precision() -> None:
-    """The sum of 70,000 gradients of 2 is beyond float16."""
+    """The sum of 70,000 gradients of 2 overflows float16."""
 
     def model(images: Tensor) -> Tensor:  # [N, 70_000] -> [N, 2]
         logit = 4 * (images.float() - 100).sum(1)

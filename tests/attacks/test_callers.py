@@ -26,7 +26,7 @@ CALLERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("caller", CALLERS.values(), ids=CALLERS)
 @pytest.mark.parametrize("name", attacks.names())
 def test_callers(name: str, caller: Callable[[], Any], call: str, made_inside: bool) -> None:
-    """Images, labels and eps that were made under inference_mode cannot be saved for a gradient, nor need they be."""
+    """Images, labels and eps created under inference_mode cannot be saved for a gradient, and need not be."""
     model, eps = ConvNet(), torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
     expected = attacks.create(name, model, eps=eps, seed=0)(*batch())
     images, labels = batch()
@@ -62,7 +62,7 @@ def test_images_from_an_inference_mode_loader(name: str) -> None:
 
 
 class Wrapped:
-    """A callable that is no module."""
+    """A callable that is not a module."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""capture=True: the same images by replaying a recorded iteration, and a reason where there is none.
+"""capture=True: replaying a recorded iteration gives the same images, or a warning says why it is not possible.
 
 On the CPU a tape takes the place of CUDA graphs; tests/gpu runs the graphs themselves.
 """
@@ -25,7 +25,7 @@ ITERATIVE = ("iter_basic", "iter_ll", "pgd", "mi_fgsm")
 
 @pytest.fixture
 def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    """The recorders that attacks ask for, which are tapes."""
+    """The recorders that attacks create, here tapes."""
     made: list[TapeRecorder] = []
 
     def create(device: torch.device) -> TapeRecorder:
@@ -55,7 +55,7 @@ EPS = {"number": 4, "distribution": TruncatedNormalEps(sigma=4, upper=8), "per e
 @pytest.mark.parametrize("eps", EPS.values(), ids=EPS)
 @pytest.mark.parametrize("name", GRADIENT_ATTACKS)
 def test_the_same_images(recorders: list[TapeRecorder], name: str, eps: Any) -> None:
-    """New images, labels and random numbers in each call; the first of them is the eager one."""
+    """New images, labels and random numbers in each call; the first call is eager."""
     captured, eager = both(name, ConvNet(), eps=eps)
     for seed in range(4):
         images, labels = batch(6, seed=seed)
@@ -122,7 +122,7 @@ def test_training_shows_in_the_next_replay(recorders: list[TapeRecorder]) -> Non
     assert recordings(recorders) == 1 and replays(recorders) == 3
 
 
-def test_weights_that_moved_are_captured_again_and_not_for_ever(recorders: list[TapeRecorder]) -> None:
+def test_moved_weights_are_captured_again_a_few_times(recorders: list[TapeRecorder]) -> None:
     model = ConvNet()
     captured, eager = both("step_ll", model, eps=4)
     images, _ = batch()
@@ -164,7 +164,7 @@ def test_shapes_that_were_used_last_are_kept(
 
 
 @pytest.mark.parametrize(("shapes", "said"), [(4, 0), (7, 1)])
-def test_more_shapes_than_are_kept_are_said_once(recorders: list[TapeRecorder], shapes: int, said: int) -> None:
+def test_more_shapes_than_are_kept_warn_once(recorders: list[TapeRecorder], shapes: int, said: int) -> None:
     captured, _ = both("step_ll", ConvNet(), eps=4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -173,7 +173,7 @@ def test_more_shapes_than_are_kept_are_said_once(recorders: list[TapeRecorder], 
     assert [str(one.message) for one in caught] == [MORE_SHAPES] * said
 
 
-def test_several_sizes_of_one_step_are_not_captured_and_that_is_said(recorders: list[TapeRecorder]) -> None:
+def test_several_sizes_of_one_step_are_not_captured_and_warn(recorders: list[TapeRecorder]) -> None:
     captured, eager = both("step_ll", ConvNet(), eps=4)
     images, _ = batch()
     why = (
@@ -186,7 +186,7 @@ def test_several_sizes_of_one_step_are_not_captured_and_that_is_said(recorders: 
 
 
 class OnAGpu(NamedTuple):
-    """What an attack asks of images before it captures."""
+    """Stands in for images on a GPU, for which an attack captures."""
 
     is_cuda: bool = True
 
@@ -248,7 +248,7 @@ def test_in_place(recorders: list[TapeRecorder]) -> None:
 
 
 def full_size(tape: Tape, images: Tensor) -> int:
-    """How many tensors of the images' size the operators of a recording make."""
+    """Count the tensors of the images' size that a recording's operators create."""
     made = 0
     for _, args, kwargs, outputs in tape.steps:
         places = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((args, kwargs))}
@@ -258,7 +258,7 @@ def full_size(tape: Tape, images: Tensor) -> int:
 
 @pytest.mark.parametrize("name", ["step_ll", "iter_basic", "iter_ll", "pgd"])
 def test_no_full_size_tensor_beyond_the_gradient_and_a_copy(recorders: list[TapeRecorder], name: str) -> None:
-    """As many in a whole step as in the model's passes, and the copy of the images that the model is given."""
+    """A whole step creates as many as the model's passes, plus the copy of the images for the model."""
     model = ConvNet().eval()
     images, labels = batch()
     with Tape() as passes:
@@ -277,7 +277,7 @@ def test_no_full_size_tensor_beyond_the_gradient_and_a_copy(recorders: list[Tape
 
 
 class Reads(nn.Module):
-    """A model that looks at its own activations."""
+    """A model that reads its own activations."""
 
     def __init__(self, look: Callable[[Tensor], object]) -> None:
         super().__init__()
@@ -341,12 +341,12 @@ ON_THE_DEVICE: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("work", "reason"), ON_THE_DEVICE.values(), ids=ON_THE_DEVICE)
 def test_what_waits_for_a_device(work: Callable[[], object], reason: str) -> None:
-    """A device that computes nothing stands for one that is waited for."""
+    """The meta device, which computes nothing, stands for one that the host waits for."""
     with pytest.raises(cuda_graph_recorder.NotCapturable, match=reason), cuda_graph_recorder.refuse_waits(META):
         work()
 
 
-def test_what_the_host_reads_of_its_own_waits_for_nothing() -> None:
+def test_reading_host_memory_does_not_wait() -> None:
     with cuda_graph_recorder.refuse_waits(META):
         assert torch.tensor(3).item() == 3 and torch.arange(3).tolist() == [0, 1, 2]
         assert torch.ones(3)[torch.tensor([True, False, True])].sum() == 2
@@ -365,7 +365,7 @@ def test_weights_may_move_now_and_then(recorders: list[TapeRecorder]) -> None:
 
 
 def test_a_first_call_that_fails_is_not_the_first(recorders: list[TapeRecorder]) -> None:
-    """The model's outputs are still to be looked at, by an eager run."""
+    """The model's outputs have yet to be checked, by an eager run."""
     model = Reads(lambda x: [][0])
     captured, eager = both("iter_ll", model, eps=4)
     images, _ = batch()
@@ -404,7 +404,7 @@ def test_the_cpu_runs_without() -> None:
 
 
 def test_an_error_of_the_model_is_raised(recorders: list[TapeRecorder]) -> None:
-    """By the eager run that follows the refused capture; the images are as they were."""
+    """The eager run after the failed capture raises; the images are unchanged."""
     model = Reads(lambda x: None)
     captured, _ = both("iter_ll", model, eps=4)
     images, _ = batch()

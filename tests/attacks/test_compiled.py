@@ -1,4 +1,4 @@
-"""compile=True: both passes in one function of torch.compile, the same images up to rounding, or the reason why not."""
+"""compile=True: both passes as one function of torch.compile give the same images up to rounding, or a warning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attac
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The rule of each gradient that a compiled function made."""
+    """The rule of each gradient that a compiled function computed."""
     from fastadv.attacks.engine.compiled import CompiledGradient
 
     made, original = [], CompiledGradient.__call__
@@ -39,7 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def pair(name: str, model: Any, **options: Any) -> tuple[attacks.Attack, attacks.Attack]:
-    """The attack compiled, and as it is."""
+    """Return the attack compiled and eager."""
     return (
         attacks.create(name, model, eps=4, seed=3, compile=True, **options),
         attacks.create(name, model, eps=4, seed=3),
@@ -49,7 +49,7 @@ def pair(name: str, model: Any, **options: Any) -> tuple[attacks.Attack, attacks
 @pytest.mark.parametrize("fold_bn", [False, True], ids=["as it is", "folded"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_attack(calls: list[str], name: str, fold_bn: bool) -> None:
-    """While the weights change, for another size of the batch as well, in float64 and in training mode."""
+    """Also while weights change, for another batch size, in float64 and in training mode."""
     model = ConvNet().double().train()
     check_the_same_images(calls, name, model, *pair(name, model, fold_bn=fold_bn))
 
@@ -102,7 +102,7 @@ def test_several_sizes_from_one_gradient(calls: list[str]) -> None:
 
 @torch._dynamo.config.patch(recompile_limit=2, automatic_dynamic_shapes=False)
 def test_attacks_do_not_use_up_each_others_recompilations(calls: list[str]) -> None:
-    """torch.compile gives up on a function after so many, and this package has one function for all attacks."""
+    """torch.compile limits recompilations of a function, and all attacks share one function."""
     for n in (3, 4, 5, 6):
         attack = attacks.create("step_ll", ConvNet(), eps=4, compile=True)
         images, _ = batch(n)
@@ -112,7 +112,7 @@ def test_attacks_do_not_use_up_each_others_recompilations(calls: list[str]) -> N
 
 
 class Reads(ConvNet):
-    """Reads a value on the way, which cannot be compiled."""
+    """Reads a value in its forward, which cannot be compiled."""
 
     def forward(self, images: Tensor) -> Tensor:
         scale = 2.0 if images.mean().item() > 0.25 else 1.0
@@ -120,7 +120,7 @@ class Reads(ConvNet):
 
 
 class Counts(ConvNet):
-    """Writes a tensor of its own, which a function that is differentiated as a whole must not."""
+    """Writes to its own buffer, which torch.func.vjp does not support."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def test_a_model_that_cannot_be_compiled(calls: list[str], model: type[ConvNet],
 
 
 def test_a_mistake_of_the_model_is_not_the_compilers(calls: list[str]) -> None:
-    """Where eager fails too, its error is raised alone, nothing is changed, and the next batch is compiled."""
+    """If eager fails too, only its error is raised, nothing changes, and the next batch is compiled."""
 
     class Fails(ConvNet):
         broken = False
@@ -176,7 +176,7 @@ def test_a_mistake_of_the_model_is_not_the_compilers(calls: list[str]) -> None:
 
 @torch._dynamo.config.patch(recompile_limit=1, automatic_dynamic_shapes=False)
 def test_more_shapes_than_torch_compiles() -> None:
-    """The attack goes on without, and says so."""
+    """The attack continues without compilation, and warns."""
     compiled, plain = pair("step_ll", ConvNet().double())
     with pytest.warns(UserWarning, match=r"^step_ll runs without compile=True: [^\n]+$"):
         for n in (6, 5, 4, 3):
@@ -197,7 +197,7 @@ def test_under_a_mode_that_looks_at_every_operator_it_is_eager(calls: list[str])
 
 
 def test_it_is_compiled_when_first_needed(calls: list[str]) -> None:
-    """An attack can be pickled, with what it compiled left behind, and importing it loads no compiler."""
+    """An attack can be pickled without its compiled code, and importing it does not load the compiler."""
     model = ConvNet()
     attack = attacks.create("step_ll", model, eps=4, compile=True)
     images, _ = batch(6)

@@ -1,4 +1,4 @@
-"""Networks so sure of a class that the cost's derivative vanishes in their dtype: they must not look robust for it."""
+"""Networks so confident that the cost's derivative underflows in their dtype: they must not look robust."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attac
 
 
 class Confident(nn.Module):
-    """ConvNet, sure of the class that it predicts by the least margin of a batch, or more."""
+    """ConvNet whose predictions lead by at least this margin."""
 
     def __init__(self, margin: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Confident(nn.Module):
 
 
 def share_in_common(name: str, model: nn.Module, autocast: bool, **options: Any) -> float:
-    """Of the pixels that the attack moves as it does with the same network in float64, which has the derivative."""
+    """Return the share of pixels that move as with the same network in float64, where nothing underflows."""
     images, _ = batch(6)
     labels = model.double()(images.double()).argmax(1)
     plain = attacks.create(name, model, eps=4, seed=3)
@@ -71,7 +71,7 @@ def test_float16_follows_what_float64_does(
 @pytest.mark.parametrize(("dtype", "margin"), [(torch.float32, 150.0), (torch.float64, 1000.0)], ids=str)
 @pytest.mark.parametrize("name", ["fgsm", "fast_entropy", "fast_grad_linf", "iter_ll"])
 def test_where_the_exponentials_of_all_other_classes_vanish(name: str, dtype: torch.dtype, margin: float) -> None:
-    """The steps are those with a network that is less sure, whose direction is that of the second class, too."""
+    """The steps equal those with a less confident network, whose direction is also that of the second class."""
     images, _ = batch(6, dtype=dtype)
     moved = []
     for model in (Confident(margin).to(dtype).eval(), Confident(30.0).to(dtype).eval()):
@@ -84,7 +84,7 @@ def test_where_the_exponentials_of_all_other_classes_vanish(name: str, dtype: to
 
 
 def test_a_common_scale_by_hand() -> None:
-    """Two outputs of four examples: the second is larger, the first, only the second is there, both are tiny."""
+    """Two outputs, four examples: the second is larger, the first is larger, only the second exists, both are tiny."""
     rows = torch.tensor([[-0.5, 0.5], [-0.5, 0.5], [0.0, 0.0], [-0.75, 0.75]], dtype=torch.float16)
     exponents = torch.tensor([[-4, 0, -(2**30), -100], [0, -3, -40, -(2**20)]], dtype=torch.int32)
     target = torch.zeros(4, dtype=torch.int64)
@@ -97,7 +97,7 @@ def test_a_common_scale_by_hand() -> None:
 
 
 class TwoHeads(nn.Module):
-    """Linear heads; the auxiliary one is less sure, or more, by a factor."""
+    """Linear heads; the auxiliary one is less or more confident by a factor."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class TwoHeads(nn.Module):
 
 
 def up_to_a_factor(grad: Tensor, expected: Tensor) -> Tensor:  # [N, ...] each -> [N, ...]
-    """grad / expected, over that of each example's first pixel; the factor is positive."""
+    """Return grad / expected, divided by that of each example's first pixel; the factor is positive."""
     ratio = grad / expected
     assert (ratio > 0).all()
     return ratio / ratio.flatten(1)[:, :1, None, None]
@@ -135,7 +135,7 @@ def test_auxiliary_logits_keep_their_share(name: str, factor: float) -> None:
 
 
 class Centred(nn.Module):
-    """Logits that depend on the whole batch, by BatchNorm, with or without statistics of its own."""
+    """Logits that depend on the whole batch through BatchNorm, with or without running statistics."""
 
     def __init__(self, track: bool) -> None:
         super().__init__()

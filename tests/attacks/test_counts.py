@@ -1,4 +1,4 @@
-"""What an attack does besides the model's own passes, operator by operator: counts that no machine's mood can change.
+"""Counts the operators that an attack runs besides the model's passes, which unlike times are the same everywhere.
 
 Times are for benchmarks. Here an operator that is added, a pass over the images, a temporary of their size, or a wait
 fails by name; benchmarks/operators.py says which waits are counted. tests/train/test_counts.py has iterations of
@@ -27,7 +27,7 @@ UNIT = PixelSpace.unit()
 
 
 def passes(model: torch.nn.Module, images: Tensor) -> Operators:
-    """One forward and one backward to the images, as cheap as they can be had."""
+    """One forward pass and one backward pass to the images, as cheaply as possible."""
     with Operators(images) as counted:
         x = images.detach().requires_grad_()
         logits = model(x)
@@ -36,7 +36,7 @@ def passes(model: torch.nn.Module, images: Tensor) -> Operators:
 
 
 def besides(counted: Counter[str], own: Counter[str], times: int) -> dict[str, int]:
-    """What was counted more often than in ``times`` of the model's own passes."""
+    """Return what was counted beyond ``times`` of the model's passes."""
     rest = counted.copy()
     rest.subtract({name: times * count for name, count in own.items()})
     return {name: count for name, count in rest.items() if count}
@@ -107,7 +107,7 @@ each_row = pytest.mark.parametrize(
 
 
 def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
-    """(what a call runs once everything has been looked at, the passes of the model, folded if the attack folds it)."""
+    """Return (operators of a call after the first batch, those of the model's passes, folded if the attack folds)."""
     model = ConvNet().eval()
     images, labels = batch(6)
     attack = attacks.create(name, model, **{"eps": 4, "validate": "first", **options}, space=UNIT, seed=1)
@@ -162,13 +162,13 @@ def test_full_size_work_besides_the_models_own(name: str, options: dict[str, Any
 
 @each_row
 def test_nothing_is_waited_for(name: str, options: dict[str, Any], added: dict[str, int]) -> None:
-    """But on the host alone: iterations of a drawn eps are read from numbers that were drawn there."""
+    """Only on the host: iterations of a drawn eps are read from numbers that were drawn there."""
     counted, _ = second_call(name, **options)
     assert +counted.waits == ({"tolist": 2} if name in LEAVES and "eps" in options else {})
 
 
 def test_a_look_at_a_later_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pass over the images, and no wait for a GPU, whose answer is read in the next call."""
+    """One pass over the images without waiting for a GPU: its result is read in the next call."""
     monkeypatch.setattr(range_watch, "_is_waited_for", lambda images: True)
     without, _ = second_call("step_ll")
     counted, _ = second_call("step_ll", validate="always")
@@ -182,7 +182,7 @@ META = torch.device("meta")
 
 @pytest.fixture
 def steps_that_do_nothing() -> Iterator[None]:
-    """The operators that work in place, on a device that computes nothing."""
+    """The in-place operators, on the meta device, which computes nothing."""
     with torch.library._scoped_library("fastadv", "IMPL") as library:
         for name in ("sign_step_", "normalized_step_", "noise_step_"):
             library.impl(name, lambda *arguments: None, "Meta")
@@ -192,7 +192,7 @@ def steps_that_do_nothing() -> Iterator[None]:
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.usefixtures("steps_that_do_nothing")
 def test_nothing_leaves_the_device(name: str) -> None:
-    """A device that computes nothing stands for one that is waited for: no value of it is read, and no tensor moves."""
+    """The meta device stands for one that the host waits for: none of its values is read, and no tensor moves."""
     model = ConvNet().eval().to(META)
     images, labels = (tensor.to(META) for tensor in batch(6))
     attack = attacks.create(name, model, eps=4, space=UNIT, seed=1, validate="never")

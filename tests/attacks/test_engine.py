@@ -1,4 +1,4 @@
-"""fastadv/attacks/engine makes gradients for attacks, and knows none of them."""
+"""fastadv/attacks/engine computes gradients for attacks, and imports none of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BELOW = ("eps", "ops", "pixels", "reference", "utils")
 
 
 def imported(file: Path) -> set[str]:
-    """The package's modules that a file imports, for types alone, too."""
+    """List the package's modules that a file imports, also those imported only for types."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module is not None:

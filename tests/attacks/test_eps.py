@@ -1,4 +1,4 @@
-"""The size of the perturbation: a number, one per example, a distribution, for one call; and wrong units."""
+"""eps: a number, one per example, a distribution, for one call; and wrong units."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ WAYS_OF_GIVING_EPS = pytest.mark.parametrize(
     ids=["number", "almost 1", "0-d tensor", "tensor", "distribution"],
 )
 def test_eps_below_one_warns_once(give: Callable[[Any], Any], eps: Any) -> None:
-    """Eps on a [0, 1] scale is the field's commonest mistake."""
+    """Eps on a [0, 1] scale is the most common mistake."""
     with pytest.warns(UserWarning, match=r"pixel values of \[0, 255\].*on a \[0, 1\] scale is eps = ") as caught:
         attack = give(eps)
         if isinstance(attack, attacks.Attack):
@@ -118,7 +118,7 @@ def test_the_warning_points_at_the_callers_line(give: Callable[[Any], Any]) -> N
     "eps", [0, 0.0, 1, 16, torch.zeros(6), torch.tensor([0.1, 0.2, 0, 0.3, 1, 0]), TruncatedNormalEps()]
 )
 def test_other_eps_do_not_warn(give: Callable[[Any], Any], eps: Any) -> None:
-    """A small draw among others is no mistake of units."""
+    """One small draw among others is not a mistake."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         give(eps)
@@ -126,7 +126,7 @@ def test_other_eps_do_not_warn(give: Callable[[Any], Any], eps: Any) -> None:
 
 @pytest.mark.parametrize(("alpha", "warns"), [(2 / 255, True), (0.099, True), (0.1, False), (0.5, False), (2, False)])
 def test_alpha_far_below_a_grey_level_warns(alpha: float, warns: bool) -> None:
-    """Half a grey level is a step that people take, 2 / 255 of one is a mistake of units."""
+    """People do take steps of half a grey level; 2 / 255 of one is a mistake."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks.create("pgd", ConvNet(), alpha=alpha)

@@ -1,4 +1,4 @@
-"""fast=True: the same images up to rounding, for every attack and kind of model; what does not fit is left out."""
+"""fast=True: the same images up to rounding, for every attack and kind of model; unsupported options are skipped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_same_images(name: str, make: Callable[[], nn.Module], bn: str) -> N
 
 
 def test_what_it_switches_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BatchNorm is folded, and the network's passes are in channels_last, its own weights as they were."""
+    """BatchNorm is folded and the passes run in channels_last, while the network's weights are unchanged."""
     model = set_up(ConvNet()).eval()
     seen: list[tuple[bool, bool]] = []
     last = {"memory_format": torch.channels_last}

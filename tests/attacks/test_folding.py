@@ -1,4 +1,4 @@
-"""fold_bn=True: the same function up to rounding, whatever the model is made of, and the model as it was."""
+"""fold_bn=True: the same function up to rounding for any model, which is unchanged afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANGED = "in this call, a convolution's output was also used outside its BatchN
 
 
 def set_up(model: nn.Module) -> nn.Module:
-    """Running statistics and affine constants unlike any that folding could leave out unnoticed."""
+    """Set running statistics and affine constants whose omission would be noticed."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -58,7 +58,7 @@ def test_by_hand() -> None:
 
 
 class Branches(nn.Module):
-    """Of six convolutions only two have a BatchNorm that alone reads them, one of which has no affine constants."""
+    """Of six convolutions, two have a BatchNorm as their only user; one of these has no affine constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attac
 @pytest.mark.parametrize("capture", [False, True], ids=["eager", "captured"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_attack(monkeypatch: pytest.MonkeyPatch, name: str, capture: bool) -> None:
-    """In float64 the same images, but for the few elements whose gradient is zero up to rounding; while training."""
+    """In float64 the same images, except for a few elements whose gradient is zero up to rounding; during training."""
     monkeypatch.setattr(cuda_graph_recorder, "create_recorder", TapeRecorder)
     model = set_up(ConvNet().double()).train()
     folded, plain = (
@@ -154,7 +154,7 @@ def test_layers_that_were_replaced_are_found_again() -> None:
 
 
 def own_forward(layer: nn.Module) -> None:
-    """A forward of the instance's own, as some libraries put in place."""
+    """A forward set on the instance, as some libraries do."""
     forward = layer.forward
     layer.forward = lambda x: 2 * forward(x)  # type: ignore[method-assign]
 
@@ -179,7 +179,7 @@ NOT_PLAIN: dict[str, Callable[[nn.Module], object]] = {
 @pytest.mark.parametrize("change", NOT_PLAIN.values(), ids=NOT_PLAIN)
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 def test_layers_that_are_not_plain_stay_as_they_are(change: Callable[[Any], object], layer: int, when: str) -> None:
-    """The same images while the weights change, whatever computes them; the other pair of layers is folded."""
+    """The same images while weights change, however they are computed; the other pair of layers is folded."""
     model = ConvNet().double()
     model.features[0] = nn.Conv2d(3, 7, 3, padding=1).double()  # with a bias
     set_up(model)
@@ -197,7 +197,7 @@ def test_layers_that_are_not_plain_stay_as_they_are(change: Callable[[Any], obje
 
 
 class ByAddress(nn.Module):
-    """Reads what the convolution makes by its address, as a kernel of one's own does, which no operator shows."""
+    """Reads the convolution's output through its address, as a custom kernel would, which no operator shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class ByAddress(nn.Module):
 
 
 class ByHand(nn.Module):
-    """Makes something else of the BatchNorm's input than the BatchNorm, by a forward that is not the layer's."""
+    """Behaves differently if the BatchNorm's forward was replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ def test_another_function_is_noticed(kind: type[nn.Module], reason: str, dtype: 
 
 
 class Switched(nn.Module):
-    """A convolution and its BatchNorm, and in dark batches something else that is done with them."""
+    """A convolution and its BatchNorm, which dark batches use in another way."""
 
     def __init__(self, else_done: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
@@ -288,7 +288,7 @@ def with_other_statistics(model: Any, x: Tensor) -> Tensor:
 
 
 class BackwardOfItsOwn(torch.autograd.Function):
-    """Returns what a layer makes inside it, as reentrant checkpointing does, and turns the gradient around."""
+    """Returns the output of a layer that it runs, as reentrant checkpointing does, and reverses the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
@@ -305,7 +305,7 @@ class BackwardOfItsOwn(torch.autograd.Function):
 
 
 class ReverseInPlace(torch.autograd.Function):
-    """A gradient reversal layer that says to have changed its input, and so returns the same tensor."""
+    """A gradient reversal layer that marks its input as changed in place, and so returns the same tensor."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -375,7 +375,7 @@ ANOTHER_GRADIENT = [
 
 
 class Beside(nn.Module):
-    """A convolution and a BatchNorm called in some way, and a shortcut, by which a gradient arrives in any case."""
+    """A convolution and a BatchNorm called in some way, and a shortcut that always has a gradient."""
 
     def __init__(self, call: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
@@ -389,7 +389,7 @@ class Beside(nn.Module):
 
 @pytest.mark.parametrize("call", ANOTHER_GRADIENT)
 def test_another_gradient_between_the_layers_is_kept(call: Callable[[Any, Tensor], Tensor]) -> None:
-    """Whose logits, folded, are the same."""
+    """The folded logits are the same."""
     torch.manual_seed(0)
     model = set_up(Beside(call).double())
     folded, plain = (attacks.create("step_ll", model, eps=4, fold_bn=fold) for fold in (True, False))
@@ -402,7 +402,7 @@ def test_another_gradient_between_the_layers_is_kept(call: Callable[[Any, Tensor
 @pytest.mark.parametrize("of", ["the convolution", "all layers"])
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True", "ignore:.* runs without fold_bn=True")
 def test_reentrant_checkpointing_is_refused(of: str, fast: bool) -> None:
-    """Through which torch.autograd.grad does not go; folded, its gradient was dropped."""
+    """torch.autograd.grad does not pass through it; when folded, its gradient was dropped."""
     model = set_up(Beside(lambda model, x: model.bns[0](checkpoint(model.conv, x, use_reentrant=True))))
     called = model if of == "the convolution" else lambda x: checkpoint(ConvNet(), x, use_reentrant=True)
     with pytest.raises(ValueError, match=r"step_ll: there is no gradient to the images: .* pass use_reentrant=False"):
@@ -420,7 +420,7 @@ def test_reentrant_checkpointing_is_refused(of: str, fast: bool) -> None:
 )
 @pytest.mark.parametrize("name", ["step_ll", "iter_ll", "at_each"])
 def test_a_call_that_does_something_else_is_noticed(name: str, else_done: Callable[[Any, Tensor], Tensor]) -> None:
-    """In that call, whose images are what they are without folding."""
+    """Noticed in that call, whose images equal those without folding."""
     torch.manual_seed(0)
     model = set_up(Switched(else_done).double())
     method = "step_ll" if name == "at_each" else name
@@ -443,7 +443,7 @@ def test_a_call_that_does_something_else_is_noticed(name: str, else_done: Callab
 
 
 class Binary(ConvNet):
-    """Writes a convolution's weight in each call, anew from another that is trained."""
+    """Writes a convolution's weight in each call, from another one that is trained."""
 
     def __init__(self, by: str) -> None:
         super().__init__()
@@ -471,7 +471,7 @@ def test_weights_that_the_model_writes_are_its_own(by: str) -> None:
 
 
 class Average(nn.Module):
-    """Of another network's weights, as a teacher or its smoothed copy runs, which are not those of its layers."""
+    """Runs its layers with another network's weights, as for a teacher or an averaged copy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -511,14 +511,14 @@ def test_weights_put_in_place_for_the_call(make: Callable[[], nn.Module], folds:
 
 
 class Fixed(ConvNet):
-    """Takes batches of one size."""
+    """Accepts only batches of one size."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.view(6, 3, 8, 8))
 
 
 class Viewed(ConvNet):
-    """Takes what its layers make to lie in memory as the images do."""
+    """Assumes that its layers' outputs have the images' memory layout."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)
@@ -552,7 +552,7 @@ class Vectorised(ConvNet):
 
 
 class Checkpointed(nn.Module):
-    """Computes anew what the backward pass reads, and stops once it has that: behind the second convolution."""
+    """Recomputes what the backward pass reads, and stops once it has that: after the second convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -571,7 +571,7 @@ class Checkpointed(nn.Module):
 @pytest.mark.parametrize("name", ["step_ll", "iter_ll"])
 @pytest.mark.parametrize("make", [Fixed, Viewed, ByName, LooksAtShapes, WithConditions, Vectorised, Checkpointed])
 def test_models_that_run_run_folded(make: Callable[[], nn.Module], name: str) -> None:
-    """Or, inside torch.func.vmap, as they are."""
+    """Inside torch.func.vmap too, unfolded."""
     model = set_up(make().double())
     folded, plain = (attacks.create(name, model, eps=4, fold_bn=fold) for fold in (True, False))
     images, _ = batch(6, PixelSpace.unit(), torch.float64)
@@ -582,7 +582,7 @@ def test_models_that_run_run_folded(make: Callable[[], nn.Module], name: str) ->
 
 
 def test_a_search_keeps_no_activations() -> None:
-    """Nor a graph of them, beside what the attack itself needs in its first call."""
+    """No graph of them either, besides what the attack itself needs in its first call."""
     model, made = ConvNet(), []
     model.features[1].register_forward_pre_hook(lambda _, inputs: made.append(weakref.ref(inputs[0])))
     search = Search(model.eval(), model, batch(6)[0])
@@ -604,7 +604,7 @@ def test_images_that_do_not_fit_are_explained(images: Tensor, said: str) -> None
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_half_precision_and_autocast(dtype: torch.dtype) -> None:
-    """Nearly all signs agree: where they do not, rounding decides."""
+    """Nearly all signs agree; the others are decided by rounding."""
     model = set_up(ConvNet())
     folded, plain = (attacks.create("step_ll", model, eps=8, fold_bn=fold) for fold in (True, False))
     images, _ = batch(64)
@@ -687,7 +687,7 @@ def test_a_model_that_moved_to_another_dtype_is_folded_anew() -> None:
 
 @pytest.mark.parametrize("share", ["most", "few"])
 def test_the_layout_is_that_of_most_weights(share: str) -> None:
-    """One folded convolution among many others would only turn the images around for all of them."""
+    """With few folded convolutions, channels_last images would only be converted back for the others."""
     wide = nn.Conv2d(9, 60, 3, padding=1)
     model = nn.Sequential(nn.Conv2d(3, 9, 3, padding=1), nn.BatchNorm2d(9), wide, nn.Flatten(), nn.Linear(3840, 5))
     if share == "most":

@@ -1,4 +1,4 @@
-"""Models that are plain functions: the modules behind them are in evaluation mode while examples are generated."""
+"""Models that are callables: the modules behind them are in evaluation mode while examples are generated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_NAME = {"the network": NET}
 
 
 class Runs:
-    """Has a network, and is no module."""
+    """Has a network, and is not a module."""
 
     def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
         self._nets = [net]
@@ -244,7 +244,7 @@ def test_evaluation_by_a_function_is_that_of_its_module(model: Any, attack: dict
     test_isolation.assert_untouched(NET, before)
 
 
-def test_only_what_the_code_names_is_looked_at() -> None:
+def test_only_names_in_the_code_are_searched() -> None:
     runs = Runs(NET)
     assert modules_behind.modules_behind(runs.of_net) == [NET]
     assert modules_behind.modules_behind(lambda images: torch.relu(images)) == []
@@ -279,7 +279,7 @@ def chain(length: int) -> partial[None]:
     [lambda: weakref.proxy(ConvNet()), Closed, lambda: ClosedList([1]), Stored, lambda: chain(3000)],
     ids=["dead proxy", "object", "list", "mapping", "chain"],
 )
-def test_data_beside_the_module_are_not_asked(make: Callable[[], object]) -> None:
+def test_no_code_of_other_objects_is_run(make: Callable[[], object]) -> None:
     data = make()
     assert modules_behind.modules_behind(lambda images: (NET(images), data)) == [NET]
 
@@ -294,7 +294,7 @@ def test_data_beside_the_module_are_not_asked(make: Callable[[], object]) -> Non
     ],
     ids=["numbers", "tensors", "dictionary", "nested"],
 )
-def test_data_beside_the_module_take_no_time(make: Callable[[], object]) -> None:
+def test_other_objects_take_no_time(make: Callable[[], object]) -> None:
     data = make()
     begin = time.process_time()
     assert modules_behind.modules_behind(lambda images: (NET(images), data)) == [NET]
@@ -302,7 +302,7 @@ def test_data_beside_the_module_take_no_time(make: Callable[[], object]) -> None
 
 
 class Hidden(nn.Module):
-    """A module that another has not registered is not in its modules()."""
+    """Keeps a module in a list, so that it is not in modules()."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ def drops(images: Tensor) -> Tensor:
 
 
 def beside(work: Callable[[], Tensor], run: Callable[[], Tensor]) -> Tensor:
-    """What run makes, after another thread has done its work."""
+    """Run ``work`` in another thread, then return the result of ``run``."""
     other = Thread(target=work)
     other.start()
     other.join()
@@ -355,7 +355,7 @@ def net_as_it_was() -> Iterator[None]:
     ],
     ids=["by its name", "hidden", "function", "module", "made anew", "lazy", "thread draws", "thread trains"],
 )
-def test_what_runs_in_training_mode_all_the_same_warns_once(
+def test_a_network_that_stays_in_training_mode_warns_once(
     name: str, model: Callable[[Tensor], Tensor], seen: str | None
 ) -> None:
     attack, (images, labels) = attacks.create(name, model, eps=4), batch()
@@ -369,8 +369,25 @@ def test_what_runs_in_training_mode_all_the_same_warns_once(
         assert "Unless the randomness is part of the model, " in str(warning.message)
 
 
+@pytest.mark.usefixtures("net_as_it_was")
+@pytest.mark.parametrize(
+    ("model", "warns"), [(by_its_name, True), (Hidden(), True), (NET, False), (lambda images: NET(images), False)]
+)
+@pytest.mark.parametrize("attack", [{}, {"attack": "random_sign", "eps": 4}], ids=["clean", "noise"])
+def test_a_hidden_network_in_training_mode_warns_in_an_evaluation(
+    attack: dict[str, Any], model: Any, warns: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate(model, [batch(), batch()], space=PixelSpace.unit(), **attack)
+    assert [str(warning.message).partition(" in every")[0] for warning in caught] == [
+        f"evaluation: the model {MOVES}"
+    ] * warns
+    assert [warning.filename for warning in caught] == [__file__] * warns
+
+
 class Flat(nn.Module):
-    """Linear, with a method that torch.compile may make."""
+    """A linear model whose methods torch.compile may compile."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The gradient belongs to the model: what it keeps is read and never written, whatever it hands out."""
+"""Attacks never write to the gradient: a model may keep the tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RAW = PixelSpace.raw()
 
 
 class Momentum(attacks.IterBasic):
-    """Remembers what it is given as it comes, and adds to it in place."""
+    """Keeps the gradient itself and adds to it in place."""
 
     name = "momentum"
 
@@ -26,7 +26,7 @@ class Momentum(attacks.IterBasic):
 
 
 class Hands(torch.autograd.Function):
-    """The sum of an example's pixels over a hundred, whose gradient is a tensor that the model keeps."""
+    """The sum of an example's pixels divided by 100, with a gradient tensor that the model keeps."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, kept: Callable[[Tensor], Tensor]) -> Tensor:
@@ -39,7 +39,7 @@ class Hands(torch.autograd.Function):
 
 
 class Keeps(nn.Module):
-    """Hands out a buffer of its own, or, without one, its input, as the gradient."""
+    """Returns its own buffer, or else its input, as the gradient."""
 
     def __init__(self, buffer: Tensor | None) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_what_a_hook_kept_is_left_as_it_is(kind: type[attacks.Attack]) -> None:
 def test_a_gradient_that_is_the_input(
     monkeypatch: pytest.MonkeyPatch, kind: type[attacks.Attack], capture: bool
 ) -> None:
-    """The images at each step, read before that step writes them: what a copy gives."""
+    """Return the images of each step, read before the step writes them."""
     monkeypatch.setattr("fastadv.attacks.engine.cuda_graph_recorder.create_recorder", TapeRecorder)
     images, labels = images_and_labels()
 
@@ -108,7 +108,7 @@ def test_a_gradient_that_is_the_input(
 
 @each_attack
 def test_a_gradient_that_is_one_number_everywhere(kind: type[attacks.Attack]) -> None:
-    """As that of a sum is, whose memory has one element an example."""
+    """Like the gradient of a sum, whose memory has one element per example."""
     images, labels = images_and_labels()
     adv = attacks.create(kind, lambda x: x.flatten(1).sum(1)[:, None] * torch.tensor([0.01, -0.01]), eps=4, space=RAW)(
         images, labels

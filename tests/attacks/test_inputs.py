@@ -1,4 +1,4 @@
-"""Images and labels that attacks take: dtypes, spaces, layouts, shapes, batches; always in the ball and the range."""
+"""Images and labels that attacks accept: dtypes, spaces, layouts, shapes, batches; all results are in range."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABEL_FREE = [name for name in attacks.names() if name not in NEED_LABELS]
 
 
 def last_place(images: Tensor, space: PixelSpace) -> float:
-    """What the last place of the largest inputs is worth, in pixel values."""
+    """Return one ulp of the largest inputs, in pixel values."""
     bounds = space.bounds(images.dtype)
     largest = max(abs(bound) * std for side in bounds for bound, std in zip(side, space.std, strict=True))
     return torch.finfo(images.dtype).eps * largest
@@ -63,7 +63,7 @@ def test_perturb_gives_the_same_in_place(name: str) -> None:
 
 @pytest.mark.parametrize("name", attacks.names())
 def test_perturb_replaces_some_rows(name: str) -> None:
-    """As in Algorithm 1: the first k examples of a minibatch become adversarial, where they are."""
+    """As in Algorithm 1, the first k examples of a minibatch become adversarial in place."""
     images, labels = batch(6)
     attacks.create(name, ConvNet(), eps=4, seed=0).perturb_(images[:4], labels[:4])
     clean = batch(6)[0]

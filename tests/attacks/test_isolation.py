@@ -1,4 +1,4 @@
-"""What an attack does to the model: one forward and one backward to the input per gradient, and no trace."""
+"""Attacks leave the model unchanged, and run one forward and one backward pass to the input per gradient."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_table_is_complete() -> None:
 
 
 class Counted(torch.autograd.Function):
-    """The identity, which notes when it runs."""
+    """The identity, which records when it runs."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, events: list[str]) -> Tensor:
@@ -58,7 +58,7 @@ def test_one_forward_and_one_backward_per_gradient(name: str, gradients: int) ->
 
 
 class Clones(TorchDispatchMode):
-    """Notes how many elements each clone has."""
+    """Records the number of elements of each clone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_images_are_copied_for_the_model_the_ball_and_the_result(name: str, grad
 
 
 class NewShapes(TorchDispatchMode):
-    """Notes the shape of every tensor that is computed, but not of views."""
+    """Records the shape of every computed tensor, but not of views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def test_no_gradient_of_a_weight_is_computed(name: str, bn: str) -> None:
 
 
 def everything(model: nn.Module) -> dict[str, Any]:
-    """All that can be observed of a model, copied."""
+    """Copy everything that can be observed of a model."""
     state: dict[str, Any] = {}
     for name, module in model.named_modules():
         state[f"{name}: mode"] = module.training
@@ -155,7 +155,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 class FailsLate(nn.Module):
-    """Raises in its second forward, or in the first where there is one only."""
+    """Raises in its second forward, or in the first if there is only one."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ def test_the_input_is_not_seen_by_the_graph_of_the_training_step() -> None:
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("bn", ["eval", "batch"])
 def test_modes_in_the_forward(make: Callable[[], nn.Module], bn: str) -> None:
-    """Dropout is off; BatchNorm uses the batch if asked to, unless it was frozen in a model that trains."""
+    """Dropout is off; BatchNorm uses the batch's statistics with bn="batch", unless frozen in a training model."""
     model, modes = make(), {}
     frozen = model.training and not model.features[1].training
     for name, module in model.named_modules():
@@ -334,7 +334,7 @@ def test_generation_goes_through_the_raw_module(wrap: Callable[[nn.Module], nn.M
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("casts", [True, False])
 def test_a_policy_of_fsdp_is_not_taken_for_a_mistake_of_the_images(casts: bool) -> None:
-    """BatchNorm fails under it in any case, for its statistics stay as they are."""
+    """BatchNorm always fails with it, because its statistics keep their dtype."""
     policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, cast_forward_inputs=casts)
     model = fsdp.fully_shard(ConvNet(), mp_policy=policy)
     with pytest.raises(ValueError, match=r"step_ll: .* FSDP's mixed-precision policy .*: shard it without a policy"):
@@ -345,7 +345,7 @@ def test_a_policy_of_fsdp_is_not_taken_for_a_mistake_of_the_images(casts: bool) 
 
 
 def test_statistics_of_other_processes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes whose examples take different numbers of steps would wait for one another without end."""
+    """Processes whose examples take different numbers of steps would wait for each other forever."""
     model = nn.SyncBatchNorm.convert_sync_batchnorm(ConvNet())
     monkeypatch.setattr(module_modes, "_world_size", lambda: 2)
     with pytest.raises(ValueError, match="bn='batch' would reduce SyncBatchNorm's statistics"):

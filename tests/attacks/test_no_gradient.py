@@ -1,4 +1,4 @@
-"""Images that no gradient reaches: the attack says so, and counts them, in every form that a call takes."""
+"""Images without a gradient: the attack warns and counts them, in all its modes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MASKS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def said_by(attack: attacks.Attack, *batches: tuple[Tensor, Tensor]) -> list[str]:
-    """The warnings of calls, each of which belongs to this file."""
+    """Return the warnings of calls, which must point at this file."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for images, labels in batches:
@@ -51,7 +51,7 @@ def said_by(attack: attacks.Attack, *batches: tuple[Tensor, Tensor]) -> list[str
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
-def test_a_gradient_that_is_zero_or_not_finite_is_said_once(name: str, mask: Callable[[Tensor], Tensor]) -> None:
+def test_a_zero_or_infinite_gradient_warns_once(name: str, mask: Callable[[Tensor], Tensor]) -> None:
     attack = attacks.create(name, mask, eps=4, seed=0)
     [said] = said_by(attack, batch(), batch())
     assert f"{name}: the gradient is zero or not finite for 6 of 6 images" in said and "more robust than it is" in said
@@ -135,7 +135,7 @@ def test_no_images_are_not_those_of_the_call_before() -> None:
         assert attack.without_gradient is None
 
 
-def test_a_loss_of_ones_own_is_looked_at_too() -> None:
+def test_the_gradient_of_an_own_loss_is_checked_too() -> None:
     class Mine(attacks.FGSM):
         name = "mine"
 
@@ -147,7 +147,7 @@ def test_a_loss_of_ones_own_is_looked_at_too() -> None:
 
 
 class ReadsBackwards(torch.autograd.Function):
-    """The identity, whose gradient is zero, and which reads what a convolution made on the way back."""
+    """The identity with a zero gradient, whose backward reads a convolution's output."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class ReadsBackwards(torch.autograd.Function):
         return 0 * ctx.saved_tensors[0] * grad
 
 
-def test_a_model_that_is_not_folded_after_all_is_looked_at_as_it_is() -> None:
+def test_a_model_that_cannot_be_folded_is_checked_unfolded() -> None:
     model = ConvNet().eval()
     model.features[0].register_forward_hook(lambda layer, given, made: ReadsBackwards.apply(made))
     attack = attacks.create("fgsm", model, eps=4, fold_bn=True)

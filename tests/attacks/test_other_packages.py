@@ -1,4 +1,4 @@
-"""Who looks for another package's name is told what to write here."""
+"""Names of other packages: the error says what to write instead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_name(name: str, here: str) -> None:
         attacks.create(name.upper(), nn.Identity())
 
 
-def test_what_is_said_to_use_exists() -> None:
+def test_suggested_replacements_exist() -> None:
     for instead in other_packages.CLASSES.values():
         assert instead.partition("(")[0] in attacks.__all__ or instead.startswith("fastadv.evaluate.evaluate_each")
 

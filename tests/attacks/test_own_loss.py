@@ -1,4 +1,4 @@
-"""An attack of one's own by its loss alone: differentiated by autograd, in every form that a call takes."""
+"""Attacks with their own loss: differentiated by autograd, in all modes of a call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = [*RULES, attacks.FastGradL2, attacks.IterBasic, attacks.IterLL, attacks.
 
 
 class Margin(attacks.IterBasic):
-    """Raises the lead of the best other class over the true one (Carlini and Wagner, 2017)."""
+    """Increases the margin of the best other class over the true one (Carlini and Wagner, 2017)."""
 
     name = "margin"
 
@@ -62,7 +62,7 @@ each_form = pytest.mark.parametrize(("options", "works"), FORMS.values(), ids=FO
 
 @each_form
 def test_a_margin_is_what_it_is_in_plain_pytorch(used: Counter[str], options: dict[str, bool], works: set[str]) -> None:
-    """Six steps of 1.5 in a ball of 4 pixel values, which the perturbation leaves without the clip; three batches."""
+    """Six steps of 1.5 in a ball of 4 pixel values, which would be left without clipping; three batches."""
     model = set_up(ConvNet()).double().eval()
     attack = Margin(model, eps=4, alpha=1.5, steps=6, **options)
     for seed in range(3):
@@ -73,7 +73,7 @@ def test_a_margin_is_what_it_is_in_plain_pytorch(used: Counter[str], options: di
 
 
 def test_the_example_of_the_docstring() -> None:
-    """Runs as it is printed; without its random start it is the margin attack of this file."""
+    """The docstring's example runs as printed; without its random start it equals this file's margin attack."""
     code = (attacks.GradientAttack.__doc__ or "").partition("::\n\n")[2].partition("\nArgs:")[0]
     images, labels = batch(6)
     model = ConvNet().eval()
@@ -89,7 +89,7 @@ def test_the_example_of_the_docstring() -> None:
 def test_a_loss_that_is_the_packages_own(
     used: Counter[str], kind: type[attacks.Attack], options: dict[str, bool], works: set[str]
 ) -> None:
-    """By autograd, with the target that the rule chooses, it is what the closed form is."""
+    """Differentiated by autograd, with the rule's target, it equals the closed form."""
 
     class Own(kind):  # type: ignore[misc, valid-type]
         def loss(self, logits: Tensor, target: Tensor) -> Tensor:  # [N, K], [N] -> [N]
@@ -113,7 +113,7 @@ class OwnCrossEntropy(attacks.IterLL):
     ("make", "options"), [(WithAux, {"aux_weight": 0.4}), (ConvNet, {"bn": "batch"})], ids=["aux_weight", "bn=batch"]
 )
 def test_costs_that_are_added_up(make: Callable[[], nn.Module], options: dict[str, Any]) -> None:
-    """Auxiliary logits and examples that depend on each other have one scale, of this loss as of the closed form."""
+    """Auxiliary logits, and examples that depend on each other, share one scale, as with the closed form."""
     model = set_up(make()).double().eval()
     images, _ = batch(6, UNIT, torch.float64)
     own, closed = (kind(model, eps=4, **options)(images) for kind in (OwnCrossEntropy, attacks.IterLL))
@@ -122,7 +122,7 @@ def test_costs_that_are_added_up(make: Callable[[], nn.Module], options: dict[st
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_a_small_loss_is_no_small_gradient(dtype: torch.dtype) -> None:
-    """Times 2^-60, which float16 does not have: the same images, bit for bit."""
+    """Times 2^-60, which float16 cannot represent: the same images, bit for bit."""
 
     class Small(Margin):
         def loss(self, logits: Tensor, target: Tensor) -> Tensor:  # [N, K], [N] -> [N]
@@ -162,7 +162,7 @@ LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
 
 
 @pytest.mark.parametrize(("loss", "said"), LOSSES.values(), ids=LOSSES)
-def test_a_loss_that_is_none(loss: Callable[[Tensor, Tensor], Any], said: str) -> None:
+def test_an_invalid_loss(loss: Callable[[Tensor, Tensor], Any], said: str) -> None:
     class Mine(attacks.FGSM):
         def loss(self, logits: Tensor, target: Tensor) -> Tensor:
             return loss(logits, target)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Attacks of one's own whose options are declared as people declare them elsewhere."""
+"""Own attacks that declare their options in other common ways."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES, LABELS = torch.rand(2, 3, 2, 2), torch.tensor([0, 2])
 
 
 class Defaults(attacks.PGD):
-    """With a default that is not behind a star."""
+    """Declares an option without a star."""
 
     name = "defaults"
 
@@ -26,7 +26,7 @@ class Defaults(attacks.PGD):
 
 
 class OverridingDefaults(attacks.PGD):
-    """With other defaults for known options."""
+    """Has other defaults for known options."""
 
     name = "overriding"
 
@@ -35,7 +35,7 @@ class OverridingDefaults(attacks.PGD):
 
 
 class Anything(attacks.FGSM):
-    """With whatever comes."""
+    """Takes any options."""
 
     name = "anything"
 

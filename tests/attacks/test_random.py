@@ -1,4 +1,4 @@
-"""Random draws: by (seed, index of the example) alone, or repeatable by torch.manual_seed; nobody else's generator."""
+"""Random draws depend on (seed, index of the example), or on torch.manual_seed, and leave other generators alone."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_manual_seed_makes_a_run_repeatable(name: str, eps: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "eps"), CASES)
-def test_a_generator_of_ones_own(name: str, eps: str) -> None:
+def test_an_own_generator(name: str, eps: str) -> None:
     images, labels = batch(6, RAW)
     state = torch.get_rng_state()
 
@@ -91,7 +91,7 @@ def test_a_generator_of_ones_own(name: str, eps: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in attacks.names() if name not in DRAWS])
 def test_an_attack_that_draws_nothing_takes_nothing_from_the_default_generator(name: str) -> None:
-    """Or an evaluation in the middle of a training would change the training."""
+    """Otherwise an evaluation during training would change the training."""
     state = torch.get_rng_state()
     attacks.create(name, ConvNet(), eps=4)(*batch())
     assert torch.equal(torch.get_rng_state(), state)
@@ -136,7 +136,7 @@ def test_a_refused_call_takes_nothing_from_the_stream() -> None:
 
 @pytest.mark.parametrize("seed", [5, None])
 def test_recorded_work_draws_from_where_the_stream_stands(seed: int | None) -> None:
-    """Recording takes nothing; each replay takes for as many examples as were recorded, like a call that is not."""
+    """Recording takes no numbers; each replay takes them for the recorded examples, like an ordinary call."""
     torch.manual_seed(1)
     stream, draws = RandomStream(seed=seed), RecordedDraws(torch.device("cpu"))
     stream.split(1, 2)

@@ -1,4 +1,4 @@
-"""Images that do not lie in the space, and every other mistake: an error that names it."""
+"""Images outside the space, and every other mistake, raise an error that names it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTSIDE = torch.full((6, 3, 8, 8), 100.0)  # of the unit space
 )
 @pytest.mark.parametrize("call", ["__call__", "perturb_"])
 def test_images_outside_the_space(validate: str, refused: list[bool], call: str) -> None:
-    """The first batch is the first that passes: a mistake that is caught is caught again."""
+    """The first batch is the first that passes: a repeated mistake raises again."""
     attack = attacks.create("step_ll", ConvNet(), eps=4, validate=validate)
     results = []
     for images in (OUTSIDE.clone(), OUTSIDE.clone(), batch()[0], OUTSIDE.clone()):
@@ -48,7 +48,7 @@ def test_an_empty_batch_is_not_the_first() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_the_ends_of_the_range_are_inside(space: PixelSpace, dtype: torch.dtype) -> None:
-    """However they were normalised: by this package, or in the dtype itself."""
+    """Whether they were normalised by this package or in the dtype itself."""
     pixels = torch.tensor([0.0, 255.0]).repeat(96).view(1, 3, 8, 8)
     mean, std = (torch.tensor(values, dtype=dtype).view(-1, 1, 1) for values in (space.mean, space.std))
     for images in (space.from_pixels(pixels, dtype), (pixels.to(dtype) - mean) / std):

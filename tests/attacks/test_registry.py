@@ -123,7 +123,7 @@ def test_a_description_of_ones_own_comes_before_that_of_a_base() -> None:
         assert texts[kind].count("alpha (default: None): length of a step in pixel values; " + what) == 1
 
 
-def test_attacks_of_ones_own_are_described_too() -> None:
+def test_own_attacks_are_described_too() -> None:
     class Mine(attacks.RandomSign):
         """Own words.
 

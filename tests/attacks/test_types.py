@@ -1,4 +1,4 @@
-"""Attacks and their options are known to checkers of types."""
+"""Type checkers know attacks and their options."""
 
 from __future__ import annotations
 

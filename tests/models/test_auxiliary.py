@@ -1,4 +1,4 @@
-"""Networks with auxiliary logits: what they return, how Algorithm 1 trains them, and how attacks follow them."""
+"""Networks with auxiliary logits: their outputs, training by Algorithm 1, and attacks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def one_thread() -> Iterator[None]:
         (namedtuple("Mine", ["logits", "aux1"])(ONE, TWO), ONE, [TWO]),
     ],
 )
-def test_heads_are_told_apart(output: Any, logits: Tensor, auxiliary: list[Tensor]) -> None:
+def test_outputs_are_split_into_logits_and_auxiliary_logits(
+    output: Any, logits: Tensor, auxiliary: list[Tensor]
+) -> None:
     got, others = split_logits(output)
     assert got is logits and [id(other) for other in others] == [id(aux) for aux in auxiliary]
 
@@ -209,7 +211,7 @@ def test_inception_in_a_data_parallel_wrapper(process_group: None) -> None:
 
 
 class OpposedHeads(nn.Module):
-    """The auxiliary logits want the opposite of what the logits want, twice as much."""
+    """The auxiliary logits pull in the opposite direction of the logits, twice as strongly."""
 
     def forward_with_aux(self, images: Tensor) -> InceptionOutputs:  # [N, K, 1, 1] -> two of [N, K]
         return InceptionOutputs(self(images), -2 * self(images))
@@ -305,7 +307,7 @@ def test_one_forward_and_one_backward_for_both_heads(bn: str, monkeypatch: pytes
 
 
 def test_algorithm_1_with_the_cost_of_both_heads(process_group: None) -> None:
-    """Through the wrapper, too: the method is that of the module below."""
+    """Also through a wrapper: the method is the wrapped module's."""
     images, labels = minibatch()
     options: dict[str, Any] = {"space": SPACE, "eps": 2, "label_smoothing": 0.1}
     expected = attacks.create("step_ll", inception(), aux_weight=0.4, **options)(images[:2])

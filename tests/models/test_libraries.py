@@ -1,4 +1,4 @@
-"""timm's and torchvision's networks by name: made with the sizes asked for, and without a word to the network."""
+"""timm's and torchvision's networks by name: created with the requested sizes, and without any network access."""
 
 from __future__ import annotations
 

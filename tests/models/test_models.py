@@ -119,7 +119,7 @@ def test_a_model_is_created_by_its_name() -> None:
         models.create(models.SmallCNN, num_classes=10)  # type: ignore[arg-type]
 
 
-def test_names_are_looked_for_in_the_libraries_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_looked_up_in_installed_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, found in (("timm", "torchvision/resnet18"), ("torchvision.models", "timm/resnet18")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)

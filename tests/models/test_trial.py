@@ -1,4 +1,4 @@
-"""A network is shown two images before it is trained: what does not fit is refused, and nothing is changed."""
+"""A network is tried on two images before training: a misfit raises, and nothing changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_fits_leaves_no_trace(
 
 
 def test_one_image_where_minibatches_have_one() -> None:
-    """BatchNorm of a single value has no statistics: that is the first iteration's mistake, and found by m alone."""
+    """BatchNorm of a single value has no statistics; the first iteration reports it, as it depends on m."""
     model = models.create("timm/resnet18", num_classes=10, in_channels=1)
     check_accepts(model, (1, 8, 8))
     with pytest.raises(ValueError, match="do not fit: Expected more than 1 value per channel when training"):

@@ -1,4 +1,4 @@
-"""Weights of one's own: every form in which people keep them, and every way in which they do not fit."""
+"""Weights files: every form in which people keep them, and every way in which they do not fit."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}
     ],
 )
 def test_of_several_state_dictionaries(tmp_path: Path, names: list[str], averaged: bool, taken: str) -> None:
-    """Where none can be told to be meant, ``taken`` is how the refusal ends."""
+    """If it is unclear which one is meant, the error ends with ``taken``."""
     content: dict[str, Any] = {"optimizer": OPTIMIZER, "best_acc1": torch.tensor(1.0)}
     torch.save({**content, **{name: {"w": torch.ones(2)} for name in names}}, tmp_path / "w.pth")
     if taken not in names:
@@ -119,7 +119,7 @@ def test_of_several_state_dictionaries(tmp_path: Path, names: list[str], average
 
 
 def test_a_file_that_holds_itself(tmp_path: Path) -> None:
-    """Each mapping is looked at once, in however many places it lies: here they would be 1,000 ** 3."""
+    """Each mapping is searched once, however often it occurs: here 1,000 ** 3 times."""
     levels: list[dict[str, Any]] = [{"w": torch.ones(1)}]
     for _ in range(3):
         levels.append({str(i): levels[-1] for i in range(1000)})
@@ -191,7 +191,7 @@ def test_nothing_is_executed(tmp_path: Path, where: str, capsys: pytest.CaptureF
 
 
 def test_memory_that_a_pickle_lies_about_is_not_read(tmp_path: Path) -> None:
-    """NumPy's own functions would take eight bytes for the address of an object, if flags say that it is none."""
+    """NumPy's own functions would interpret eight bytes as an object's address, if the flags say so."""
     lies = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
 
     class Type:

@@ -1,4 +1,4 @@
-"""What the operator tests share: dtypes, ugly sizes, spaces, and one way of making a step's operands."""
+"""Shared by the operator tests: dtypes, awkward sizes, spaces, and operands of steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES = [(0, 3, 4, 4), (1, 3, 1, 1), (2, 3, 1, 43), (33, 3, 7, 5), (2, 3, 64, 6
 
 @dataclass
 class Operands:
-    """A step's tensors: adv inside the eps ball or not, clean and adv in the range, any gradient."""
+    """Return a step's tensors: adv inside or outside the eps ball, clean and adv in the range, any gradient."""
 
     adv: Tensor  # [N, C, ...]
     clean: Tensor  # [N, C, ...]
@@ -52,6 +52,6 @@ def operands(
 
 
 def at_odd_offset(tensor: Tensor, offset: int) -> Tensor:
-    """The same values and strides, `offset` elements into a storage."""
+    """Return the same values and strides, `offset` elements into a storage."""
     room = torch.empty(tensor.numel() + offset, dtype=tensor.dtype)
     return room.as_strided(tensor.shape, tensor.stride(), offset).copy_(tensor)

@@ -48,7 +48,7 @@ def amounts(numbers: st.SearchStrategy[float], n: int) -> st.SearchStrategy[floa
 
 
 def assert_close_in(space: PixelSpace, result: Tensor, expected: Tensor, pixels: float) -> None:
-    """Up to a rounding or two of the dtype, and to some pixel values."""
+    """Compare up to a rounding or two of the dtype, and a few pixel values."""
     rounding = 2 * torch.finfo(result.dtype).eps
     atol = pixels / min(space.std)
     torch.testing.assert_close(result, expected, rtol=rounding, atol=atol + rounding)
@@ -110,7 +110,7 @@ def test_sizes(sigma: float, upper: float, seed: int | Tensor, offset: int, dtyp
 
 
 def logits_of(dtype: torch.dtype) -> st.SearchStrategy[Tensor]:
-    """[N, K], of ordinary networks, of very sure ones and of ones that are broken."""
+    """Logits [N, K] of ordinary, very confident and broken networks."""
     largest = min(torch.finfo(dtype).max, 1e300)
     shape = st.tuples(st.integers(1, 3), st.integers(2, 6))
     kinds = [
@@ -150,7 +150,7 @@ def test_target_grad(
 
 
 def assert_same_scaled(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], smoothing: float) -> None:
-    """A row's derivative, by its direction, and its size as far as float32 tells it."""
+    """Compare a row's derivative: its direction, and its size as far as float32 resolves it."""
     (grad, exponent), (right, right_exponent) = result, expected
     wide = grad.dtype == torch.float64
     if right_exponent < (-30 if wide else -10) and smoothing:

@@ -1,4 +1,4 @@
-"""Every wrong argument gets a ValueError or TypeError that says what was expected and what came, and writes nothing."""
+"""Every wrong argument raises ValueError or TypeError with what was expected and given, and nothing is written."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_other_layouts_are_copied_once(rearrange: Callable[[Tensor], Tensor]) ->
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 def test_images_that_are_there_are_filled(channels_last: bool, dtype: torch.dtype) -> None:
-    """At any address, and nothing beside them."""
+    """At any address, without writing next to them."""
     pixels, flags = random_pixels((3, 3, 7, 9), channels_last), every_other(3)
     expected = reference.from_pixels(pixels, flags, dtype, EACH)
     for offset in (1, 2, 3, 5):
@@ -161,7 +161,7 @@ def test_images_that_are_there_are_filled(channels_last: bool, dtype: torch.dtyp
 
 
 def test_an_image_is_put_into_a_batch_without_a_copy() -> None:
-    """An image made a batch of one has whatever stride there, and the batch's slice another."""
+    """A single image as a batch has an arbitrary stride there, and a slice of a batch another."""
     pixels, images = random_pixels((2, 3, 8, 6), True), torch.zeros(2, 8, 6, 3).permute(0, 3, 1, 2)
     single, place = pixels[1][None], images[1:]
     assert single.stride() != place.stride()

@@ -1,4 +1,4 @@
-"""Rows of awkward numbers of classes: at the edges of what a warp, a pack and the registers hold, at any address."""
+"""Rows with awkward numbers of classes: at the limits of a warp, a pack and the registers, at any address."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_mixed_loss(classes: int, dtype: torch.dtype, offset: int) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("classes", [2, 33, 257, 1000, 1001, 1024])
 def test_of_equal_classes_the_first(classes: int, dtype: torch.dtype, offset: int) -> None:
-    """Wherever both are: with one thread or two, read together or not."""
+    """With one thread or two, in one pass or not."""
     places = sorted({0, 1, 7, 8, 31, 32, 128, 256, classes // 2, classes - 2, classes - 1} & set(range(classes)))
     pairs = [(first, second) for first in places for second in places if first < second]
     logits = torch.zeros(len(pairs), classes)

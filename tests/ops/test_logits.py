@@ -107,7 +107,7 @@ def test_a_scaled_gradient_keeps_its_direction(margin: float, dtype: torch.dtype
 @pytest.mark.parametrize("rule", reference.RULES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_scaled_gradient_is_the_gradient_times_a_power_of_two(rule, smoothing, dtype) -> None:
-    """Bit for bit: no step of an attack changes where nothing was too small."""
+    """Bit for bit: steps of attacks are unchanged where nothing underflows."""
     generator = torch.Generator().manual_seed(6)
     logits = torch.randn(40, 7, generator=generator, dtype=dtype) * torch.linspace(0.01, 8, 40)[:, None]
     labels = logits.argmax(1) * torch.randint(0, 2, (40,), generator=generator)  # some right, some wrong
@@ -191,7 +191,7 @@ def test_mixed_loss_and_gradient_against_the_reference(smoothing, shape, dtype) 
 
 
 def gradient_penalty(function) -> torch.Tensor:
-    """A graph in which a wrong second derivative would hide: it reaches the weight by other ways, too."""
+    """A graph that would hide a wrong second derivative, because it reaches the weight on other paths too."""
     weight = torch.randn(6, 5, requires_grad=True)
     images = torch.randn(4, 6, requires_grad=True)
     (grad,) = torch.autograd.grad(function(images @ weight), images, create_graph=True)
@@ -209,14 +209,14 @@ def gradient_penalty(function) -> torch.Tensor:
     ids=["gradient penalty", "forward mode", "hessian", "hvp"],
 )
 def test_mixed_loss_has_one_derivative_and_says_so(derivative) -> None:
-    """Without the refusal these would run, and miss a term."""
+    """Without the error these would run and miss a term."""
     with pytest.raises(RuntimeError, match=r"forward-mode derivative|differentiable once|functorch transforms"):
         derivative(lambda logits: ops.mixed_cross_entropy(logits, torch.arange(4), 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_a_scaled_loss_does_not_leave_half_precision(dtype: torch.dtype) -> None:
-    """GradScaler's first scale is 2^16: derivatives that would round to zero unscaled are there, and none overflows."""
+    """With GradScaler's initial scale of 2^16, small derivatives do not round to zero, and none overflows."""
     generator = torch.Generator().manual_seed(4)
     logits = (2 * torch.randn(256, 10, generator=generator)).to(dtype)
     labels = logits.argmax(dim=1)

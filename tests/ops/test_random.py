@@ -1,4 +1,4 @@
-"""Philox, the truncated normal and what is drawn from them: published vectors and SciPy's distributions."""
+"""Philox, the truncated normal and draws from them, against published vectors and SciPy's distributions."""
 
 from __future__ import annotations
 

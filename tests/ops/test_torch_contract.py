@@ -1,4 +1,4 @@
-"""What PyTorch asks of an operator: opcheck, torch.compile without graph breaks, no full-size temporaries."""
+"""PyTorch's requirements for operators: opcheck, torch.compile without graph breaks, no full-size temporaries."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_compiles_without_graph_breaks(channels_last: bool, dtype: torch.dtype) 
     ids=["noise_step_", "sample_eps", "truncated_normal_", "target_grad"],
 )
 def test_a_compiled_function_draws_on(draw) -> None:
-    """A stream that advances, or none, is one compiled function, not one a call."""
+    """An advancing stream, or none, compiles once and not in every call."""
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(draw, fullgraph=True, backend=counter)
     for offset in range(12):

@@ -1,4 +1,4 @@
-"""Detects that a model, or a part of it, runs in training mode during an attack."""
+"""Detects that a model, or a part of it, runs in training mode during an attack or an evaluation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from fastadv.utils.modules_behind import runs_compiled
 from fastadv.utils.stacklevel import user_stacklevel
 
+_REMEDY = "put hidden modules in evaluation mode, and call functions such as dropout with training=False"
 _MOVES = "moves running statistics"
 _DRAWS = "draws random numbers"
 
@@ -57,8 +58,7 @@ class TrainingWatch:
             warnings.warn(
                 f"{self._attack}: the model {' and '.join(seen)} in every pass of the attack, although all of its "
                 f"modules that were found are in evaluation mode. Unless the randomness is part of the model, the "
-                f"attack does not follow the network that is evaluated: put hidden modules in evaluation mode, and "
-                f"call functions such as dropout with training=False",
+                f"attack does not follow the network that is evaluated: {_REMEDY}",
                 stacklevel=user_stacklevel(),
             )
 
@@ -80,3 +80,16 @@ class TrainingWatch:
         if self._images.is_cuda:
             states.append(torch.cuda.get_rng_state(self._images.device))
         return states
+
+
+class EvaluationWatch(TrainingWatch):
+    """Around a forward pass of an evaluation: warns if it updates running statistics."""
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        if self._moves:
+            warnings.warn(
+                f"evaluation: the model {_MOVES} in every pass, although all of its modules that were found are in "
+                f"evaluation mode, so this is not the accuracy of the network in evaluation mode: {_REMEDY}",
+                stacklevel=user_stacklevel(),
+            )

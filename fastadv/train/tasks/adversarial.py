@@ -54,7 +54,8 @@ class AdversarialTask(AttackTask):
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
-        attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
+        attack_options: further options of the attack as a dictionary, such as ``{"bn": "batch"}``: those of
+            ``fastadv.attacks.create``.
 
     Raises:
         ValueError: if k, ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the

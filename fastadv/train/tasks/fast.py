@@ -48,7 +48,8 @@ def fast_task(
         label_smoothing: label smoothing of the loss and of the attack's cost; see :class:`AdversarialTask`.
         aux_weight: weight of the loss at auxiliary logits.
         seed: fixes the random starts.
-        attack_options: further keyword arguments of the attack, such as ``bn``, or ``noise`` with ``start="noise"``.
+        attack_options: further options of the attack as a dictionary, such as ``{"bn": "batch"}``, or
+            ``{"noise": 1}`` with ``start="noise"``.
 
     Raises:
         ValueError: if eps or alpha is not positive and finite, an attack option would make it another method, or
