@@ -92,6 +92,10 @@ def test_the_names_in_help_are_those_that_commands_accept() -> None:
             "got 'cifra10' (did you mean cifar10?)",
         ),
         (["evaluate", "x", "--loader", "dalli"], "(did you mean dali?)"),
+        (
+            ["train", "--resume", "atuo"],
+            "argument --resume: must be one of no, yes, auto, got 'atuo' (did you mean auto?)",
+        ),
         (["evaluate", "x", "--attacks", "pdg"], "unknown attack 'pdg' (did you mean pgd?)"),
         (["study", "tabel1"], "(did you mean table1?)"),
         (["data", "chek", "DIR"], "(did you mean check?)"),

@@ -54,7 +54,7 @@ def _main(argv: list[str]) -> int:
         return DONE
     if command not in COMMANDS:
         meant = did_you_mean(nearest(command, COMMANDS))
-        print(f"fastadv: unknown command {command!r}{meant}\n\n{_usage()}", file=sys.stderr)
+        print(f"fastadv: unknown command {command!r}{meant}\nSee fastadv --help.", file=sys.stderr)
         return MISTAKE
     if command not in _SHARED and not launched().alone:
         if launched().main:

@@ -22,6 +22,8 @@ from fastadv.utils.launch import launched
 from fastadv.utils.log import logger
 from fastadv.utils.text import printable
 
+TO_CONTINUE = "run the same command again to continue"  # after an interruption
+
 _SUFFIXES = (".md", ".csv", ".json", ".svg", ".png")
 _MODELS = "models.json"  # in the output folder: which file or run each name stands for
 

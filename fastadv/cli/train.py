@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any, Literal
 
-from fastadv.cli.arguments import FilledHelp
+from fastadv.cli.arguments import FilledHelp, Parser
 from fastadv.cli.exits import ending
 from fastadv.distributed import Processes, launch_name, on_main, process_group
 from fastadv.train import checkpoint
@@ -154,7 +154,7 @@ def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
 
 
 def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"]]:
-    run_parser = argparse.ArgumentParser("fastadv train", add_help=False, allow_abbrev=False)
+    run_parser = Parser("fastadv train", add_help=False, allow_abbrev=False)
     _add_run_options(run_parser)
     run, _ = run_parser.parse_known_args(argv)
 

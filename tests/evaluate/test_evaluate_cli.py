@@ -140,7 +140,7 @@ def test_an_interruption_says_that_it_can_go_on(
     with monkeypatch.context() as patch:
         patch.setattr("fastadv.attacks.StepLL.at_each", _interrupt)
         assert evaluate(*command) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert "interrupted; run the same command again to continue" in capsys.readouterr().err
     [clean] = read_records(tmp_path / "out/robustness.jsonl", Record)
     assert evaluate(*command) == 0
     records = read_records(tmp_path / "out/robustness.jsonl", Record)
