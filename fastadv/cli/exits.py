@@ -1,4 +1,4 @@
-"""How every command ends: its exit code, and a line on standard error for a mistake, a failure or a signal.
+"""Exit codes of the commands, and the line on standard error for a mistake, a failure or a signal.
 
 0 done; 1 the work failed, such as a file that could not be written; 2 a mistake in the command or the data; 130 or 143
 stopped by SIGINT (Ctrl-C) or SIGTERM.
@@ -25,7 +25,7 @@ DONE, FAILED, MISTAKE = 0, 1, 2
 
 @dataclass
 class Ending:
-    """How a command ends: the ``code`` that it returns, and whether its work has begun."""
+    """The exit code of a command, and whether its work has started."""
 
     code: int = DONE
     _failure: int = MISTAKE
@@ -43,16 +43,16 @@ def ending(
     command: str,
     *,
     failures: tuple[type[Exception], ...] = (),
-    of_all: tuple[type[Exception], ...] = (),
+    raised_by_all: tuple[type[Exception], ...] = (),
     interrupted: str = "",
 ) -> Iterator[Ending]:
-    """Run a command's work in the block, and end it by a line and an exit code whatever happens in it.
+    """Run a command in the block, and turn errors and signals into a line on standard error and an exit code.
 
     Args:
         command: for messages, such as "fastadv study".
-        failures: exceptions to report by a line, besides OSError.
-        of_all: those that every process raises, so that the main one alone reports them.
-        interrupted: added to the line for a signal: what becomes of the work that was done.
+        failures: exceptions to report in a line, besides OSError.
+        raised_by_all: exceptions that every process raises, so that only the main process reports them.
+        interrupted: text to add to the line for a signal, such as how to continue.
     """
     process, end = launched(), Ending()
     reported: tuple[type[Exception], ...] = (OSError, *failures)
@@ -77,7 +77,7 @@ def ending(
         _say(command, f"{who}{error}")
         end.code = MISTAKE
     except reported as error:
-        if process.main or not isinstance(error, of_all):
+        if process.main or not isinstance(error, raised_by_all):
             _say(command, f"{who}{error}")
         end.code = end._failure
     except KeyboardInterrupt as stopped:

@@ -1,4 +1,4 @@
-"""What ``fastadv evaluate`` and ``fastadv transfer`` share: models measured into a folder of records."""
+"""Helpers of ``fastadv evaluate`` and ``fastadv transfer``: they measure models into a folder of records."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def check_names(out: Path, loaded: LoadedModels, measured: Iterable[tuple[str, s
         taken = known.get(name, path) != path and any(name == one for one, _ in weights)
         if taken and (name, fingerprint(subject.model.state_dict())) not in weights:
             raise ValueError(
-                f"{out} has results of {known[name]} under the name {name!r}: name {path} otherwise, as in "
+                f"{out} has results of {known[name]} under the name {name!r}: give {path} another name, as in "
                 f"'{name} 2={loaded.texts[name]}', or write to another folder with --out"
             )
 

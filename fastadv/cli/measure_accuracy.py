@@ -1,4 +1,4 @@
-"""What ``fastadv evaluate`` does once its arguments are parsed."""
+"""Run ``fastadv evaluate`` once its arguments are parsed."""
 
 from __future__ import annotations
 

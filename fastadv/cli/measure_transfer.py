@@ -1,4 +1,4 @@
-"""What ``fastadv transfer`` does once its arguments are parsed."""
+"""Run ``fastadv transfer`` once its arguments are parsed."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ Processes that torchrun restarts (--max-restarts) continue the run by themselves
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
-    with ending("fastadv train", failures=_FAILURES, of_all=_OF_ALL) as end, process_group() as processes:
+    with ending("fastadv train", failures=_FAILURES, raised_by_all=_OF_ALL) as end, process_group() as processes:
         trainer = _prepare(argv, processes)
         end.begin_work()
         end.code = _run(trainer)
@@ -195,9 +195,9 @@ def _take(run_dir: Path, stack: ExitStack) -> None:
     run. It is replaced atomically, or a process that is killed here would leave a run that belongs to nobody.
     """
     stack.enter_context(locked_folder(run_dir))
-    beside = run_dir / f"{_LAUNCH}.partial"
-    beside.write_text(launch_name() or "")
-    beside.replace(run_dir / _LAUNCH)
+    partial = run_dir / f"{_LAUNCH}.partial"
+    partial.write_text(launch_name() or "")
+    partial.replace(run_dir / _LAUNCH)
 
 
 def _was_taken(run_dir: Path) -> bool:

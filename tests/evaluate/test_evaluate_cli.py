@@ -210,8 +210,8 @@ def test_a_name_stands_for_one_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert evaluate(other, *options) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"fastadv evaluate: {out} has results of {tmp_path}/a/net.pth under the name 'net': name {tmp_path}/b/net.pth "
-        f"otherwise, as in 'net 2={other}', or write to another folder with --out"
+        f"fastadv evaluate: {out} has results of {tmp_path}/a/net.pth under the name 'net': give "
+        f"{tmp_path}/b/net.pth another name, as in 'net 2={other}', or write to another folder with --out"
     )
     assert (out / "robustness.jsonl").read_bytes() == before
     assert evaluate(f"net 2={other}", *options) == 0

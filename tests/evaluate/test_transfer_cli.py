@@ -50,7 +50,7 @@ def test_a_name_stands_for_one_file(networks: list[str], tmp_path: Path, capsys:
     options = ("--eps", "8", "--limit", "10", "--out", out)
     assert transfer(networks[0], f"B={networks[1]}", *options) == 0
     assert transfer(f"B={networks[1]}", networks[2], *options) == 2
-    expected = f"{out} has results of {tmp_path}/a/net.pth under the name 'net': name {tmp_path}/c/net.pth otherwise"
+    expected = f"{out} has results of {tmp_path}/a/net.pth under the name 'net': give {tmp_path}/c/net.pth another name"
     assert expected in capsys.readouterr().err
 
 
