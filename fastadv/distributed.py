@@ -1,7 +1,7 @@
-"""Processes that train one network together: torchrun starts them, and each keeps a copy of the network.
+"""Training in several processes, started by torchrun, each with a copy of the network.
 
-They exchange gradients through DistributedDataParallel, 40 bytes a step (see ``train/step_metrics.py``), and, where a
-run begins, is saved or ends, the small objects of the functions below.
+They exchange gradients through DistributedDataParallel, 40 bytes of metrics per step (see ``step_metrics.py``), and
+small objects through the functions below when a run begins, is saved or ends.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from torch.nn.parallel import DistributedDataParallel
 from fastadv.utils.launch import ALONE, FailedElsewhere, Processes, ProcessLost, launched
 from fastadv.utils.launch import launch_name as launch_name
 
-# A process that waits longer for the others than they take to evaluate and to save gives up with an error. One that
-# ends earlier is not waited for at all: torchrun ends the others.
+# Must exceed the time that other processes take to evaluate and save. If a process ends early, torchrun ends the others
+# without waiting for this.
 _TIMEOUT = timedelta(minutes=10)
-_OF_GLOO = re.compile(r"\[\S*gloo/\S+\] ")  # which raises RuntimeError alone, and begins with the line of its code
+_OF_GLOO = re.compile(r"\[\S*gloo/\S+\] ")  # gloo raises plain RuntimeErrors whose text begins with a line of its code
 
 T = TypeVar("T")
 
 
-# --- begin and end ---------------------------------------------------------------------------------------------------
+# --- groups ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def process_group() -> Iterator[Processes]:
-    """Within the block, the processes that torchrun started are a group; one that is alone needs none.
+    """Within the block, torchrun's processes form a process group; a single process needs none.
 
-    Tensors on the CPU travel by gloo, those on a GPU by NCCL. After an error in the block the group is left as it is:
-    to dissolve it could mean to wait for those that wait for this process.
+    Tensors on the CPU use gloo, tensors on a GPU use NCCL. After an error in the block the group is not destroyed:
+    that could wait for processes that wait for this one.
 
     Raises:
-        ProcessLost: within the block, too, where a collective fails for want of another process.
+        ProcessLost: if another process is missing, also in a collective within the block.
     """
     processes = launched()
     if processes.alone:
@@ -53,7 +53,7 @@ def process_group() -> Iterator[Processes]:
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            store=_store_of_their_own(processes),
+            store=_fresh_store(processes),
             rank=processes.rank,
             world_size=processes.world_size,
             timeout=_TIMEOUT,
@@ -68,31 +68,32 @@ def process_group() -> Iterator[Processes]:
         raise ProcessLost(f"another process has died or cannot be reached ({reason})") from error
 
 
-def _store_of_their_own(processes: Processes) -> dist.Store:
-    """A part of torchrun's store under a name that these processes alone know.
+def _fresh_store(processes: Processes) -> dist.Store:
+    """Return a part of torchrun's store under a prefix that only these processes know.
 
-    torchrun keeps its store when it starts processes anew, with the addresses of those that died: under the usual name
-    they would be connected to. So each process says hello by a word that it makes up, and the main one answers to that
-    word with the name that it makes up, until all have confirmed it; words of the dead get answers that nobody reads.
+    When torchrun restarts processes it keeps its store, with the addresses of dead processes: under the usual prefix
+    the new ones would try to connect to them. So each process publishes a random token, and the main process answers
+    under that token with a random prefix, until all have confirmed it. Answers to tokens of dead processes are never
+    read.
     """
     store, _, _ = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
-    made_up, hello = uuid.uuid4().hex, "fastadv/hello/{}".format
+    token, hello = uuid.uuid4().hex, "fastadv/hello/{}".format
     if not processes.main:
-        store.set(hello(processes.rank), made_up)
-        name = store.get(made_up).decode()  # waits
-        store.set(f"{name}/{processes.rank}", "")
-        return dist.PrefixStore(name, store)
-    until = time.monotonic() + _TIMEOUT.total_seconds()
+        store.set(hello(processes.rank), token)
+        prefix = store.get(token).decode()  # waits
+        store.set(f"{prefix}/{processes.rank}", "")
+        return dist.PrefixStore(prefix, store)
+    deadline = time.monotonic() + _TIMEOUT.total_seconds()
     absent = list(range(1, processes.world_size))
     while absent:
-        if time.monotonic() > until:
-            raise TimeoutError(f"after {_TIMEOUT}, of {processes.world_size} processes {absent} are not there")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {_TIMEOUT}, processes {absent} of {processes.world_size} are missing")
         for rank in absent:
             if store.check([hello(rank)]):
-                store.set(store.get(hello(rank)).decode(), made_up)
+                store.set(store.get(hello(rank)).decode(), token)
         time.sleep(0.01)
-        absent = [rank for rank in absent if not store.check([f"{made_up}/{rank}"])]
-    return dist.PrefixStore(made_up, store)
+        absent = [rank for rank in absent if not store.check([f"{token}/{rank}"])]
+    return dist.PrefixStore(token, store)
 
 
 def current() -> Processes:
@@ -103,10 +104,10 @@ def current() -> Processes:
 
 
 def device_name(name: str, processes: Processes) -> str:
-    """Where a process trains whose configuration says ``name``: of several, each on its own GPU.
+    """Return the device of a process for the configured ``name``; several processes each use their own GPU.
 
     Raises:
-        ValueError: one particular GPU for several processes.
+        ValueError: if one particular GPU is configured for several processes.
     """
     if processes.alone or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return name
@@ -116,25 +117,24 @@ def device_name(name: str, processes: Processes) -> str:
 
 
 def seed_draws(seed: int, processes: Processes) -> None:
-    """Let each process draw its own dropout, after all have drawn the same initial weights."""
+    """Seed dropout differently in each process; call it after all have drawn the same initial weights."""
     if not processes.main:
         mixed = np.random.SeedSequence(seed, spawn_key=(processes.rank,)).generate_state(1)
         torch.manual_seed(int(mixed[0]))
 
 
 def data_parallel(model: nn.Module, device: torch.device, *, static_graph: bool) -> DistributedDataParallel:
-    """The model, with gradients that are averaged over all processes while the backward pass runs.
+    """Wrap the model so that the backward pass averages gradients over all processes.
 
-    Buffers are left alone: BatchNorm's running statistics are each process's own until :func:`average_buffers`.
+    Buffers are not synchronised: each process has its own running statistics until :func:`average_buffers`.
 
     Args:
         model: the same on every process, on ``device``.
         device: this process's.
-        static_graph: every iteration uses the same parameters. Not together with ``no_sync()``, which PyTorch's static
-            graphs do not survive, nor with ``torch.compile``.
+        static_graph: every iteration uses the same parameters. Does not work with ``no_sync()`` or ``torch.compile``.
     """
     options: dict[str, Any] = {"gradient_as_bucket_view": True, "static_graph": static_graph}
-    # The name changed between the versions of PyTorch that this package runs with.
+    # The option's name depends on the PyTorch version.
     known = inspect.signature(DistributedDataParallel).parameters
     options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, **options)
@@ -155,18 +155,18 @@ def average_buffers(model: nn.Module, processes: Processes) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-# --- what one does and all know --------------------------------------------------------------------------------------
+# --- collective calls ------------------------------------------------------------------------------------------------
 
 
 def on_main(processes: Processes, work: Callable[[], T]) -> T:
-    """What ``work()`` returns on the main process, on all of them.
+    """Run ``work()`` on the main process and return its result on all processes.
 
     Raises:
-        FailedElsewhere: ``work`` raised; on the main process, what it raised.
+        FailedElsewhere: if ``work`` raised; the main process raises the error itself.
     """
     if processes.alone:
         return work()
-    outcome: list[Any] = [None]  # nothing after an error, else a tuple of what was returned
+    outcome: list[Any] = [None]  # None after an error, otherwise a tuple with the result
     try:
         if processes.main:
             outcome = [(work(),)]
@@ -179,10 +179,10 @@ def on_main(processes: Processes, work: Callable[[], T]) -> T:
 
 
 def on_all(processes: Processes, work: Callable[[], T]) -> T:
-    """What ``work()`` returns here, once it has succeeded on all.
+    """Run ``work()`` on all processes and return this one's result once all have succeeded.
 
     Raises:
-        FailedElsewhere: ``work`` raised on another process; on the first of those that it did, what it raised.
+        FailedElsewhere: if ``work`` raised on a process; the first such process raises the error itself.
     """
     if processes.alone:
         return work()
@@ -202,7 +202,7 @@ def on_all(processes: Processes, work: Callable[[], T]) -> T:
 
 
 def gathered(processes: Processes, value: T) -> list[T]:
-    """Each process's ``value``, by rank, on all of them."""
+    """Return every process's ``value``, ordered by rank, on all processes."""
     if processes.alone:
         return [value]
     values: list[Any] = [None] * processes.world_size
@@ -211,7 +211,7 @@ def gathered(processes: Processes, value: T) -> list[T]:
 
 
 def gathered_on_main(processes: Processes, value: T) -> list[T]:
-    """Each process's ``value``, by rank, on the main one; elsewhere nothing."""
+    """Return every process's ``value``, ordered by rank, on the main process; an empty list on the others."""
     if processes.alone:
         return [value]
     values: list[Any] | None = [None] * processes.world_size if processes.main else None

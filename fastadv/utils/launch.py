@@ -1,4 +1,4 @@
-"""The processes that torchrun started, as its environment variables describe them. Does not import PyTorch."""
+"""Read from torchrun's environment which process this is, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 
 class FailedElsewhere(RuntimeError):
-    """Another process failed and reports why; this one ends with it."""
+    """Another process failed and reported why; this one ends as well."""
 
 
 class ProcessLost(FailedElsewhere):
-    """Another process died or cannot be reached, so it does not report why itself."""
+    """Another process died or cannot be reached, without reporting why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that work together; by default, one that works alone.
+    """This process among those that work together; by default a single one.
 
     Args:
-        rank: its number, from 0.
-        world_size: how many there are.
-        local_rank: its number among those of its machine, and that of its GPU.
+        rank: index of this process, from 0.
+        world_size: number of processes.
+        local_rank: index among the processes on this machine, and index of its GPU.
     """
 
     rank: int = 0
@@ -31,12 +31,12 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """True for the process that writes files and prints."""
+        """True in the process that writes files and prints."""
         return self.rank == 0
 
     @property
     def alone(self) -> bool:
-        """True if there is no other process."""
+        """True if there is only this process."""
         return self.world_size == 1
 
 
@@ -44,18 +44,18 @@ ALONE = Processes()
 
 
 def launched() -> Processes:
-    """This process by torchrun's RANK, WORLD_SIZE and LOCAL_RANK; alone without torchrun."""
+    """Read RANK, WORLD_SIZE and LOCAL_RANK from torchrun's environment; without torchrun, return a single process."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if not all(name in os.environ for name in names):  # some schedulers set RANK alone
+    if not all(name in os.environ for name in names):  # some schedulers set only RANK
         return ALONE
     rank, world_size, local_rank = (int(os.environ[name]) for name in names)
     return Processes(rank=rank, world_size=world_size, local_rank=local_rank)
 
 
 def launch_name() -> str | None:
-    """What the processes that one torchrun starts have in common, over all its restarts; None without torchrun.
+    """Return a name that all processes of one torchrun share, across its restarts; None without torchrun.
 
-    torchrun counts its restarts, too, but on each machine only those that this machine's processes caused.
+    torchrun's own restart count would not do: each machine only counts the restarts that its processes caused.
     """
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # LAUNCH/attempt_0/0/error.json
     return str(Path(error_file).parents[2]) if error_file else None

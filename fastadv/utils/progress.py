@@ -1,4 +1,4 @@
-"""How far work of known length has come: a bar on the terminal, and elsewhere a line now and then."""
+"""Shows the progress of work of known length: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -14,43 +14,41 @@ from fastadv.utils.text import duration
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-SELDOM_S = 30.0  # between two lines, where there is no bar
+LINE_INTERVAL_S = 30.0  # between two lines, without a bar
 
 
 def progress_bar(*, shown: bool = True, counts: bool = True, notebook: bool = False) -> Progress:
-    """Create a progress bar; it is disabled if standard error is not a terminal, or another process shows it.
+    """Create a progress bar; it is disabled if standard error is not a terminal.
 
     Args:
-        shown: whether this process is the one.
-        counts: show how much of how much is done, rather than the share in percent.
-        notebook: show it in a notebook, too.
+        shown: false in processes that do not show the bar.
+        counts: show "done/total" instead of a percentage.
+        notebook: show the bar in a notebook, too.
 
     Raises:
-        ModuleNotFoundError: rich is not installed.
+        ModuleNotFoundError: if rich is not installed.
     """
     rich = require("rich.progress", extra="train")
     console = require("rich.console", extra="train").Console(stderr=True)
+    visible = console.is_terminal or (notebook and console.is_jupyter)
     done = rich.MofNCompleteColumn() if counts else rich.TaskProgressColumn()
     columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), done)
     bar: Progress = rich.Progress(
-        *columns,
-        rich.TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and (console.is_terminal or (notebook and console.is_jupyter))),
+        *columns, rich.TimeRemainingColumn(), console=console, disable=not (shown and visible)
     )
     return bar
 
 
 class Work:
-    """Work that is shown while it is done; see :func:`show_progress`.
+    """Work whose progress is shown; see :func:`show_progress`.
 
     Args:
-        bar: that shows it; if disabled, lines do.
-        total: how much there is, in units that take about as long each.
-        shown: whether this process shows it at all.
+        bar: shows the progress; lines are printed instead if it is disabled.
+        total: amount of work, in units of about equal duration.
+        shown: false in processes that show nothing.
 
     Attributes:
-        by_lines: whether this process prints lines, for there is no bar.
+        by_lines: true if this process prints lines, because there is no bar.
     """
 
     def __init__(self, bar: Progress, total: float, *, shown: bool) -> None:
@@ -59,20 +57,20 @@ class Work:
         self._total = total
         self._task = bar.add_task("", total=total)
         self._what, self._done = "", 0.0
-        self._begun = self._said = monotonic()
+        self._begun = self._printed = monotonic()
 
     def begin(self, what: str) -> None:
-        """Another part of it."""
+        """Start another part of the work."""
         self._what = what
         self._bar.update(self._task, description=what)
 
     def advance(self, amount: float) -> None:
-        """So much of it is done."""
+        """Add an amount of finished work."""
         self._done += amount
         self._bar.advance(self._task, amount)
         now = monotonic()
-        if self.by_lines and now - self._said >= SELDOM_S and self._done < self._total:
-            self._said = now
+        if self.by_lines and now - self._printed >= LINE_INTERVAL_S and self._done < self._total:
+            self._printed = now
             left = (now - self._begun) * (self._total - self._done) / self._done
             share = 100 * self._done / self._total
             print(f"{share:.0f} % done, {duration(left)} left: {self._what}", file=sys.stderr, flush=True)
@@ -80,14 +78,14 @@ class Work:
 
 @contextmanager
 def show_progress(total: float, *, shown: bool = True) -> Iterator[Work]:
-    """Within the block, show how far work of this size has come.
+    """Within the block, show the progress of work.
 
     Args:
-        total: how much there is, in units that take about as long each.
-        shown: False for another process than the one that shows it.
+        total: amount of work, in units of about equal duration.
+        shown: false in processes that show nothing.
 
     Raises:
-        ModuleNotFoundError: rich is not installed.
+        ModuleNotFoundError: if rich is not installed.
     """
     with progress_bar(shown=shown, counts=False) as bar:
         yield Work(bar, total, shown=shown)

@@ -118,7 +118,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
 
 
 def test_another_process_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "SELDOM_S", 0.0)
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
     with show_progress(10, shown=False) as work:
         work.advance(1)
     assert capsys.readouterr().err == ""
