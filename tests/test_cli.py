@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -128,6 +129,12 @@ def test_ctrl_c_in_the_first_second_prints_no_traceback(moment: str, tmp_path: P
     silent = moment != "torch"
     assert run.returncode == (-signal.SIGINT if silent else 130)  # 130 in a shell either way
     assert run.stderr == ("" if silent else "fastadv evaluate: interrupted\n")
+
+
+def test_a_command_in_a_thread() -> None:
+    """Where no handler of signals can be installed."""
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(cli.main, ["report", "nowhere"]).result() == 2
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from signal import Signals
+from threading import current_thread, main_thread
 from typing import Any
 
 from fastadv.utils.launch import FailedElsewhere, ProcessLost, launched
@@ -35,7 +36,7 @@ class Ending:
         """Count errors other than ValueError as failures of the work (1) from here on, not as mistakes (2)."""
         self._failure = FAILED
         if not launched().alone:
-            self._handlers.enter_context(on_first_signal(interrupt))
+            self._handlers.enter_context(_on_signal(interrupt))
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def ending(
         # While torchrun's processes find each other, SIGTERM ends them at once, as PyTorch expects.
         with end._handlers:
             if process.alone:
-                end._handlers.enter_context(on_first_signal(interrupt))
+                end._handlers.enter_context(_on_signal(interrupt))
             yield end
     except ProcessLost as error:
         _say(command, f"process {process.rank}: {error}")
@@ -95,8 +96,13 @@ def imported(module: str, command: str) -> Any:
 
     Raised as an exception, it would surface in the middle of some package, which may swallow or replace it.
     """
-    with on_first_signal(partial(_end_at_once, command)):
+    with _on_signal(partial(_end_at_once, command)):
         return importlib.import_module(module)
+
+
+def _on_signal(then: Callable[[Signals], None]) -> AbstractContextManager[None]:
+    """Handle signals within the block, unless a program runs the command in a thread, which gets none."""
+    return on_first_signal(then) if current_thread() is main_thread() else nullcontext()
 
 
 def _end_at_once(command: str, number: Signals) -> None:
