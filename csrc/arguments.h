@@ -25,10 +25,10 @@ struct Space {
   bool shared;
 };
 
-// A number, or one per example: value * (per_example ? per_example[n] : 1), in pixel values.
+// A number, times one for each example if scale is set; in pixel values.
 struct PerExample {
   double value;
-  const void* per_example;  // [N] of the compute dtype: float64 for float64 images, float32 otherwise
+  const void* scale;  // [N] or null, of the compute dtype: float64 for float64 images, float32 otherwise
 };
 
 // adv is read and written; clean is null where it is adv itself, as before the first step.
@@ -42,11 +42,11 @@ struct Step {
   PerExample alpha, eps;
 };
 
-// First draw of a call: row i uses example offset + i of the stream `seed`. Where there is a pointer, the seed and a
-// number to add to the offset are read from it by the kernel, on the device.
-struct Stream {
+// Where a call's random numbers begin: row i uses example offset + i of the sequence that `seed` names. If on_device is
+// set, kernels read the seed there, and a number that they add to the offset.
+struct RngState {
   uint64_t seed, offset;
-  const int64_t* from;  // [2] or null
+  const int64_t* on_device;  // [2] or null
 };
 
 }  // namespace fastadv

@@ -1,4 +1,4 @@
-"""What operators return, shared by the fused ones and their reference."""
+"""Return types shared by the fused operators and their reference."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 class TargetGrad(NamedTuple):
-    """What :func:`fastadv.ops.target_grad` returns."""
+    """Result of :func:`fastadv.ops.target_grad`."""
 
     target: Tensor  # [N] int64
     dlogits: Tensor  # [N, K]
 
 
 class ScaledTargetGrad(NamedTuple):
-    """What :func:`fastadv.ops.scaled_target_grad` returns: the derivative is dlogits * 2**exponent."""
+    """Result of :func:`fastadv.ops.scaled_target_grad`: the derivative is dlogits * 2**exponent."""
 
     target: Tensor  # [N] int64
     dlogits: Tensor  # [N, K]

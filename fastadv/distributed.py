@@ -1,7 +1,7 @@
 """Training in several processes, started by torchrun, each with a copy of the network.
 
-They exchange gradients through DistributedDataParallel, 40 bytes of metrics per step (see ``step_metrics.py``), and
-small objects through the functions below when a run begins, is saved or ends.
+They exchange gradients through DistributedDataParallel, 40 bytes of metrics per step (see ``train/step_metrics.py``),
+and small objects through the functions below when a run begins, is saved or ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Distributions of the perturbation size: the paper draws eps anew for each training example (section 3)."""
+"""Distributions of the perturbation size: the paper draws a new eps for each training example (section 3)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fastadv.utils.validation import is_number
 
 @dataclass(frozen=True)
 class TruncatedNormalEps:
-    """``eps = |N(0, sigma)|`` truncated to [0, upper], in pixel values, one independent draw per example.
+    """``eps = |N(0, sigma)|`` truncated to [0, upper], in pixel values, drawn independently for each example.
 
-    Section 3 found sigma = 8 on [0, 16] best: a network trained at one fixed eps is robust at that eps only.
+    Section 3 uses sigma = 8 on [0, 16]: a network trained with one fixed eps is robust to that eps only.
 
     Args:
         sigma: standard deviation of the underlying normal distribution, in pixel values.
         upper: the largest eps, in pixel values.
 
     Raises:
-        ValueError: sigma or upper that is not positive and finite.
+        ValueError: if sigma or upper is not positive and finite.
     """
 
     sigma: float = 8.0
@@ -38,6 +38,6 @@ class TruncatedNormalEps:
     def sample(self, n: int, *, seed: int | Tensor, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
         """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone.
 
-        A tensor as ``seed`` is read on the device: see :func:`fastadv.ops.noise_step_`.
+        If ``seed`` is a tensor, it is read on the device: see :func:`fastadv.ops.noise_step_`.
         """
         return ops.sample_eps(n, self.sigma, self.upper, seed, offset, device)

@@ -1,12 +1,12 @@
-"""The fused operators: each does in one pass over memory what eager PyTorch does in five to fifty.
+"""Fused operators: each does in one pass over memory what eager PyTorch does in five to fifty.
 
-``fastadv.reference`` holds the same functions in plain PyTorch. All are registered as ``torch.ops.fastadv.*``, work
-under ``torch.compile(fullgraph=True)``, and take float32, float64, bfloat16 and float16 tensors, contiguous or
-channels_last (others are copied to a dense layout, once). Half precision is computed in float32 and rounded once.
-:func:`from_pixels` makes such tensors of uint8.
+``fastadv.reference`` has the same functions in plain PyTorch. All are registered as ``torch.ops.fastadv.*``, work under
+``torch.compile(fullgraph=True)``, and take float32, float64, bfloat16 and float16 tensors, contiguous or channels_last
+(other layouts are copied to a dense one, once). Half precision is computed in float32 and rounded once.
+:func:`from_pixels` converts uint8 images to such tensors.
 
-``alpha`` and ``eps`` are in pixel values, a number or one per example. A trailing ``_`` marks the tensor that is
-mutated in place; it must not require grad, because autograd does not see the mutation.
+``alpha`` and ``eps`` are in pixel values, a number or one per example. Operators with a trailing ``_`` mutate their
+first argument in place; it must not require grad, because autograd does not see the mutation.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ try:
     from fastadv import _C as _C  # registers torch.ops.fastadv
 except ImportError as error:
     raise ImportError(
-        f"the compiled operators of fastadv do not load ({error}). Python found the package in "
-        f"{Path(__file__).parent}; if that is a folder of sources, begin elsewhere, where the installed package is "
-        "found, or build it there: pip install --no-build-isolation --editable ."
+        f"the compiled operators of fastadv cannot be loaded ({error}). Python imported the package from "
+        f"{Path(__file__).parent}; if that is the source tree, start Python elsewhere to use the installed package, "
+        "or build in place: pip install --no-build-isolation --editable ."
     ) from error
 
 __all__ = [
@@ -62,7 +62,7 @@ def sign_step_(
     eps: float | Tensor,  # number or [N]
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """One step along the gradient's sign, kept in the eps ball and in the pixel range (equation 1; section 2.2).
+    """Step along the gradient's sign, and clip to the eps ball and the pixel range (equation 1; section 2.2).
 
     ``adv <- clamp_range(clip_{clean, eps}(adv + alpha * sign(grad)))``, with sign(0) = sign(NaN) = 0.
 
@@ -78,9 +78,9 @@ def sign_step_(
         ``adv``.
 
     Raises:
-        ValueError: shapes, devices or strides that differ, overlapping memory, a negative or NaN eps, an adv that
-            requires grad. (Per-example values on a GPU are not read: a negative or NaN eps counts as 0 there.)
-        TypeError: a dtype that is not floating or that differs.
+        ValueError: if shapes, devices or strides differ, memory overlaps, eps is negative or NaN, or adv requires grad.
+            (Per-example values on a GPU are not read: a negative or NaN eps counts as 0 there.)
+        TypeError: if dtypes are not floating or differ.
     """
     work = _dense(adv)
     base, grad = None if clean is adv else _like(work, "clean", clean), _like(work, "grad", grad)
@@ -98,10 +98,10 @@ def normalized_step_(
     norm: str,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """One step along the gradient over its norm, per example ("fast grad. L2" and "Linf", appendix A).
+    """Step along the gradient divided by its norm, per example ("fast grad. L2" and "Linf", appendix A).
 
     The norm and the ball are in pixel values: the gradient with respect to pixels is ``grad / std``. It is normalised
-    exactly, however small; an all-zero gradient gives a zero step, and elements that are not finite count as zero.
+    exactly, however small it is; an all-zero gradient gives a zero step, and elements that are not finite count as 0.
 
     Args:
         norm: ``"l2"``, with the L2 ball of radius eps, or ``"linf"``, with the Linf ball.
@@ -126,8 +126,8 @@ def noise_step_(
 ) -> Tensor:
     """``adv <- clamp_range(clean + noise)``: the random perturbations of appendix A, and PGD's uniform start.
 
-    The noise is made in the kernel by Philox 4x32-10. That of row i is a function of (seed, offset + i) and of the
-    place in the image: the same on CPU and GPU, in either layout, for any split of the batch.
+    The kernel generates the noise with Philox 4x32-10. The noise of row i depends only on (seed, offset + i) and the
+    position in the image: it is the same on CPU and GPU, in either layout, for any split of the batch.
 
     Args:
         adv: [N, C, ...] model inputs, overwritten in place.
@@ -136,12 +136,12 @@ def noise_step_(
         kind: ``"sign"``: eps * sign(N(0, 1)); ``"truncated_normal"``: standard deviation 0.5 eps, truncated to
             [-eps, eps]; ``"uniform"`` on [-eps, eps].
         seed: the stream of random numbers; None draws one from torch's default generator. A tensor [2], int64 on the
-            device of ``adv``, holds a seed and a number to add to ``offset``, and is read by the kernel: a captured
-            CUDA graph then draws anew each time it is replayed, if the tensor has changed.
+            device of ``adv``, has a seed and a number to add to ``offset``. The kernel reads it, so that a captured
+            CUDA graph draws new numbers on each replay if the tensor has changed.
         offset: index of the first example in the stream.
         space: how pixels map to the model's input.
 
-    The result and the errors are those of :func:`sign_step_`; an unknown kind is a ValueError.
+    The result and the errors are those of :func:`sign_step_`; an unknown kind raises ValueError.
     """
     work = _dense(adv)
     base = None if clean is adv else _like(work, "clean", clean)
@@ -156,25 +156,25 @@ def from_pixels(
     dtype: torch.dtype = torch.float32,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """Decoded images as a model's input: normalised, clamped to the pixel range and mirrored in one pass.
+    """Convert decoded images to a model's input: normalise, clamp to the pixel range and mirror in one pass.
 
-    Each of the 256 values of a channel is computed once, in float64, and looked up: the result is that of
-    :meth:`PixelSpace.from_pixels` to the last bit. On the CPU an example is made by one thread.
+    The 256 values of a channel are computed once, in float64, and looked up: the result equals that of
+    :meth:`PixelSpace.from_pixels` to the last bit. On the CPU, one thread computes each example.
 
     Args:
         pixels: [N, C, ...] uint8, values in 0..255.
-        mirrored: [N] bool or uint8, the examples that are flipped along their last dimension, the width of images;
-            None for none.
+        mirrored: [N] bool or uint8, which examples to flip along their last dimension, the images' width; None flips
+            none.
         dtype: floating dtype of the result.
-        space: how pixels map to the model's input; at most 32 channels with constants that differ.
+        space: how pixels map to the model's input; at most 32 channels with different constants.
 
     Returns:
         [N, C, ...] of ``dtype``, channels_last if the pixels are, else contiguous.
 
     Raises:
-        ValueError: channels that the space does not describe; a mirrored of another shape or device, or for images
-            without a width.
-        TypeError: pixels that are not uint8, a mirrored that is neither bool nor uint8, a dtype that is not floating.
+        ValueError: if the space does not describe the channels, ``mirrored`` has the wrong shape or device, or the
+            images to mirror have no width.
+        TypeError: if pixels are not uint8, ``mirrored`` is neither bool nor uint8, or the dtype is not floating.
     """
     _require_tensor("pixels", pixels)
     pixels = pixels if _is_dense(pixels) else pixels.contiguous()
@@ -187,10 +187,11 @@ def from_pixels_(
     mirrored: Tensor | None = None,  # [N] bool or uint8
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """Fill ``images`` [N, C, ...] with what :func:`from_pixels` makes of ``pixels``, in place; the errors are the same.
+    """Fill ``images`` [N, C, ...] in place with the result of :func:`from_pixels` for ``pixels``.
 
     Raises:
-        ValueError: also for shapes or devices that differ, overlapping memory, images that require grad.
+        ValueError: as for :func:`from_pixels`, or if shapes or devices differ, memory overlaps, or images require grad.
+        TypeError: as for :func:`from_pixels`.
     """
     _refuse_grad("images", images)
     work = images if _is_dense(images) else images.contiguous()
@@ -213,21 +214,21 @@ def sample_eps(
 ) -> Tensor:
     """Draw a perturbation size per example: ``|N(0, sigma)|`` truncated to [0, upper] (section 3).
 
-    Exact in distribution: by the inverse distribution function, without rejection.
+    The distribution is exact: draws use the inverse distribution function, without rejection.
 
     Args:
         n: number of examples.
         sigma: standard deviation of the underlying normal distribution, in pixel values.
         upper: the largest eps, in pixel values.
         seed: the stream of random numbers, None, or a tensor [2], as for :func:`noise_step_`.
-        offset: index of the first example: row i is a function of (seed, offset + i) alone.
-        device: where to draw; the numbers are the same everywhere.
+        offset: index of the first example: row i depends only on (seed, offset + i).
+        device: where to draw; the numbers are the same on all devices.
 
     Returns:
         [N] float32.
 
     Raises:
-        ValueError: n or offset negative; sigma or upper not positive and finite.
+        ValueError: if n or offset is negative, or sigma or upper is not positive and finite.
     """
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
@@ -260,25 +261,25 @@ def target_grad(
     """Choose each example's target class and differentiate its cost with respect to the logits, in one pass.
 
     The cost is the cross-entropy with the target (or the entropy of the prediction), summed over the batch rather
-    than averaged, so that an example's gradient does not depend on its batch. The target's ``p - 1`` is summed from the
-    other classes, so that a confident network does not hide its gradient. float16 rounds derivatives below 3e-8 to
-    zero, though: for a gradient of which only the direction matters, use :func:`scaled_target_grad`.
+    than averaged, so that an example's gradient does not depend on its batch. The target's ``p - 1`` is computed as a
+    sum over the other classes, so that it does not cancel to zero for a confident network. float16 still rounds
+    derivatives below 3e-8 to zero: if only the gradient's direction matters, use :func:`scaled_target_grad`.
 
     Args:
         logits: [N, K].
         rule: ``"label"``, ``"predicted"`` (argmax), ``"least_likely"`` (argmin), ``"random"`` (uniform over the
-            classes that are not predicted), or ``"entropy"`` (whose target is the predicted class).
-        labels: [N] int64; needed by ``"label"``, ignored by the others.
+            classes that are not predicted), or ``"entropy"`` (its target is the predicted class).
+        labels: [N] int64; required by ``"label"``, ignored by the other rules.
         label_smoothing: in [0, 1), of the cross-entropy.
-        seed, offset: the random numbers of ``"random"``, as for :func:`noise_step_`.
+        seed, offset: the random numbers for ``"random"``, as for :func:`noise_step_`.
 
     Returns:
         ``target`` [N] int64 and ``dlogits`` [N, K] in the logits' dtype.
 
     Raises:
-        ValueError: an unknown rule, missing labels, wrong shapes, labels out of range. (On a GPU labels are not
-            read ahead: one out of range gives a gradient of NaN.)
-        TypeError: logits not floating, labels not int64.
+        ValueError: if the rule is unknown, labels are missing or out of range, or shapes are wrong. (On a GPU labels
+            are not read beforehand: one out of range gives a gradient of NaN.)
+        TypeError: if logits are not floating or labels are not int64.
     """
     return TargetGrad(*_target_grad(_ops.target_grad.default, logits, rule, labels, label_smoothing, seed, offset))
 
@@ -291,15 +292,16 @@ def scaled_target_grad(
     seed: int | Tensor | None = None,
     offset: int = 0,
 ) -> ScaledTargetGrad:
-    """:func:`target_grad` with each row times a power of two, so that no derivative is too small for its dtype.
+    """Compute :func:`target_grad` with each row times a power of two, so that it does not underflow.
 
-    The largest element of each row is between 0.5 and 1. A gradient's sign, or its direction, is the same, however sure
-    the network is: exponentials that would underflow are taken relative to the largest of the other classes.
+    The largest element of each row is between 0.5 and 1. The sign and the direction of the gradient are unchanged,
+    however confident the network is: exponentials that would underflow are taken relative to the largest of the other
+    classes.
 
     Returns:
-        ``target`` and ``dlogits`` as of :func:`target_grad`, and ``exponent`` [N] int32: the derivative is
-        ``dlogits * 2**exponent``. A row of zeros has the exponent -2^30, one that is not finite 0.
-        Where the derivative itself is subnormal, its largest element stays below 0.5.
+        ``target`` and ``dlogits`` as for :func:`target_grad`, and ``exponent`` [N] int32: the derivative is
+        ``dlogits * 2**exponent``. A row of zeros has the exponent -2^30, a row that is not finite has 0. If the
+        derivative itself is subnormal, its largest element stays below 0.5.
 
     The arguments and the errors are those of :func:`target_grad`.
     """
@@ -314,28 +316,28 @@ def mixed_cross_entropy(
     lambda_: float = 0.3,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """The paper's loss over a minibatch of m examples, of which the first k are adversarial (section 3).
+    """Compute the paper's loss of a minibatch of m examples, whose first k are adversarial (section 3).
 
     ``(sum of the clean losses + lambda_ * sum of the adversarial losses) / ((m - k) + lambda_ * k)``
 
-    Differentiable once, in reverse mode, with respect to the logits; the gradient is made in the same pass, and kept in
-    float32 for logits in half precision, so that a scaled loss does not take it out of its range.
+    Differentiable once, in reverse mode, with respect to the logits. The gradient is computed in the same pass, and
+    kept in float32 for half-precision logits, so that scaling the loss does not make it overflow or underflow.
 
     Args:
         logits: [m, K].
         labels: [m] int64.
-        k: number of adversarial examples, the first rows; 0 gives the mean cross-entropy.
-        lambda_: relative weight of an adversarial example.
+        k: number of adversarial examples, in the first rows; 0 gives the mean cross-entropy.
+        lambda_: weight of an adversarial example, relative to a clean one.
         label_smoothing: in [0, 1).
 
     Returns:
-        The loss, a scalar; float32 for logits in half precision.
+        The loss, a scalar; float32 for half-precision logits.
 
     Raises:
-        ValueError: k outside [0, m], a negative ``lambda_``, no example with weight, wrong shapes, labels out of range
-            (on a GPU: a loss of NaN).
-        TypeError: logits not floating, labels not int64.
-        RuntimeError: a second derivative, or forward-mode differentiation.
+        ValueError: if k is outside [0, m], ``lambda_`` is negative, no example has a weight, shapes are wrong, or
+            labels are out of range (on a GPU this gives a loss of NaN).
+        TypeError: if logits are not floating or labels are not int64.
+        RuntimeError: for second derivatives and forward-mode differentiation.
     """
     _require_tensor("logits", logits)
     if not torch.compiler.is_compiling() and forward_ad.unpack_dual(logits).tangent is not None:  # type: ignore[no-untyped-call]
@@ -365,11 +367,11 @@ def _target_grad(
     return _run(operator, logits, rule, labels, label_smoothing, *stream)
 
 
-# --- at the door -----------------------------------------------------------------------------------------------------
+# --- arguments -------------------------------------------------------------------------------------------------------
 
 
 def _dense(adv: Tensor) -> Tensor:
-    """adv in a layout that the kernels walk: itself, unless it is neither contiguous nor channels_last."""
+    """Return adv in a layout that the kernels support: a copy only if it is neither contiguous nor channels_last."""
     _refuse_grad("adv", adv)
     return adv if _is_dense(adv) else adv.contiguous()
 
@@ -377,7 +379,7 @@ def _dense(adv: Tensor) -> Tensor:
 def _require_tensor(name: str, value: Tensor, beside: Tensor | None = None) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
-    # Looked at here because the dispatcher would otherwise answer, and name no argument.
+    # Checked here because the dispatcher's own error does not name the argument.
     if beside is not None and value.device != beside.device:
         raise ValueError(f"{name} must be on {beside.device}, got {value.device}")
 
@@ -396,22 +398,22 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def _like(work: Tensor, name: str, other: Tensor) -> Tensor:
-    """``other`` with the strides of ``work``; the operator itself says what is wrong with one of another shape."""
+    """Return ``other`` with the strides of ``work``; the operator reports a wrong shape itself."""
     _require_tensor(name, other, work)
     if other.requires_grad:
         other = other.detach()
-    if other.shape != work.shape or _places(other) == _places(work):
+    if other.shape != work.shape or _strides(other) == _strides(work):
         return other
     return torch.empty_like(work, dtype=other.dtype, device=other.device).copy_(other)
 
 
-def _places(tensor: Tensor) -> list[int]:
-    """Strides, where there is more than one place: those of a single image made a batch by [None] are as they come."""
+def _strides(tensor: Tensor) -> list[int]:
+    """Return the strides of dimensions larger than 1: others are arbitrary, as after ``image[None]``."""
     return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
 
 
 def _finish(adv: Tensor, work: Tensor) -> Tensor:
-    """Show the mutation to autograd, which does not see what a C++ operator writes; bring a copied adv back."""
+    """Report the mutation to autograd, which does not see what a C++ operator writes; copy back if adv was copied."""
     if work is not adv:
         return adv.copy_(work)
     if not torch.compiler.is_compiling():
@@ -420,13 +422,13 @@ def _finish(adv: Tensor, work: Tensor) -> Tensor:
 
 
 def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tensor | None]:
-    """A number, or 1 and a factor per example, in the dtype that the kernels compute in."""
+    """Return (number, None), or (1, one factor per example in the kernels' compute dtype)."""
     if not isinstance(value, Tensor):
         if not isinstance(value, Real):
             raise TypeError(f"{name} must be a number or a tensor of shape [N], got {type(value).__name__}")
         if not torch.compiler.is_compiling():
             return float(value), None
-        # A number would become part of the compiled function, and each new one would compile it again.
+        # A number would be a constant of the compiled function, and each new value would recompile it.
         value = torch.ones((), dtype=torch.float64, device=adv.device) * value
     _require_tensor(name, value, adv)
     if value.is_complex():
@@ -439,20 +441,20 @@ def _amount(name: str, value: float | Tensor, adv: Tensor) -> tuple[float, Tenso
 def _constants(space: PixelSpace, adv: Tensor) -> tuple[tuple[float, ...], ...]:
     check_space(space)
     constants = (space.std, *space.bounds(adv.dtype))
-    if not space.uniform or space.channels <= MOST_CHANNELS:  # with fewer the operator itself looks at the channels
+    if not space.uniform or space.channels <= MOST_CHANNELS:  # with fewer, the operator checks the channels itself
         return constants
     space.check_form(adv)
     return tuple(values[:1] for values in constants)
 
 
 def _stream(seed: int | Tensor | None, offset: int, device: torch.device) -> tuple[int, int, Tensor | None]:
-    """(seed, offset, tensor [2] or None), as the operators take them."""
+    """Return (seed, offset, tensor [2] or None), as the operators take them."""
     if isinstance(seed, Tensor):
         if seed.device != device:
-            raise ValueError(f"stream must be on {device}, got {seed.device}")
+            raise ValueError(f"rng_state must be on {device}, got {seed.device}")
         return 0, offset, seed
     if torch.compiler.is_compiling():
-        # Numbers would become part of the compiled function, and each new offset would compile it again.
+        # Numbers would be constants of the compiled function, and each new offset would recompile it.
         return 0, 0, torch.stack((_number(seed, device), _number(offset, device)))
     if seed is None:
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
@@ -462,7 +464,7 @@ def _stream(seed: int | Tensor | None, offset: int, device: torch.device) -> tup
 
 
 def _number(value: int | None, device: torch.device) -> Tensor:
-    """A scalar int64 tensor, random where there is no value."""
+    """Return a scalar int64 tensor; random if there is no value."""
     if value is None:
         return torch.randint(2**63 - 1, (), device=device)
     return torch.full((), value, dtype=torch.int64, device=device)
@@ -484,7 +486,7 @@ _EXCEPTIONS = {
     "RuntimeError": RuntimeError,
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
-# Before 2.13 torch names the call that failed and not why; an empty tensor hardly fails but for a lack of memory.
+# Before 2.13 torch names the failed call but not the reason; creating an empty tensor can hardly fail otherwise.
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|^torch_call_dispatcher\(\s*\"aten::(new_)?empty\"", re.IGNORECASE
 )
@@ -495,12 +497,12 @@ _OF_ANOTHER_TYPE = re.compile(
 
 
 def _raise_python(error: RuntimeError) -> NoReturn:
-    """Raise what a check of csrc/checks asked for: C++ exceptions reach Python as RuntimeError whatever they were."""
+    """Raise the exception that a check in csrc/checks named: all C++ exceptions reach Python as RuntimeError."""
     message = str(error)
     marked = _MARKED.match(message)
     if marked:
         raise _EXCEPTIONS[marked[1]](marked[2]) from None
-    mismatch = _OF_ANOTHER_TYPE.match(message)  # the dispatcher's words, which show the whole schema
+    mismatch = _OF_ANOTHER_TYPE.match(message)  # the dispatcher's message, which shows the whole schema
     if mismatch:
         op, expected, argument, got = mismatch.groups()
         raise TypeError(f"fastadv.{op}: {argument} must be of type {expected}, got {got}") from None
@@ -509,7 +511,7 @@ def _raise_python(error: RuntimeError) -> NoReturn:
     raise error
 
 
-# --- what the compiler sees ------------------------------------------------------------------------------------------
+# --- fake implementations and autograd -------------------------------------------------------------------------------
 
 
 @torch.library.register_fake("fastadv::sample_eps")  # type: ignore[untyped-decorator]
@@ -543,7 +545,9 @@ def _save_dlogits(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 
 def _mixed_cross_entropy_backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():  # the derivative does not know the logits, so its own would silently miss a term
+    if (
+        torch.is_grad_enabled()
+    ):  # the saved derivative does not depend on the logits, so differentiating it would silently miss a term
         raise RuntimeError("mixed_cross_entropy is differentiable once: it has no create_graph=True")
     (dlogits,) = ctx.saved_tensors  # [m, K]
     return (dloss * dlogits).to(ctx.dtype), None, None, None, None

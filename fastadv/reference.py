@@ -1,6 +1,6 @@
 """Every operator of :mod:`fastadv.ops` in plain PyTorch: the specification, the tests' oracle, the baseline.
 
-The names and signatures are those of ``fastadv.ops``. Written to be read; it allocates freely and checks nothing.
+Names and signatures are those of ``fastadv.ops``. Written for readability: it allocates freely and checks nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ RULES = ("label", "predicted", "least_likely", "random", "entropy")
 NOISES = ("sign", "truncated_normal", "uniform")
 NORMS = ("l2", "linf")
 
-# What a Philox block is drawn for: the last word of its counter, so that draws for different uses are independent.
+# Purpose of a Philox block, the last word of its counter: draws for different purposes are independent.
 PURPOSE_NOISE, PURPOSE_EPS, PURPOSE_TARGET = 0, 1, 2
 
-# Of scaled derivatives: of a row of zeros, and the least of any other.
+# Exponents of scaled derivatives: for a row of zeros, and the lowest for any other row.
 EXPONENT_OF_ZERO, LOWEST_EXPONENT = -(2**30), -(2**20)
 
 
@@ -71,7 +71,7 @@ def normalized_step_(
     norm: str,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """The step along grad / ||grad||, the norm taken per example over pixels ("fast grad. L2 / Linf", appendix A).
+    """Step along grad / ||grad||, with one norm per example, over pixels ("fast grad. L2 / Linf", appendix A).
 
     The gradient with respect to pixels is grad / std. Elements that are not finite count as zero. The ball is the L2
     ball in pixel values for ``l2``, the Linf ball for ``linf``.
@@ -134,7 +134,7 @@ def from_pixels(
     dtype: torch.dtype = torch.float32,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """clamp_range((pixels - mean) / std), flipped along the last dimension where told."""
+    """clamp_range((pixels - mean) / std); examples in ``mirrored`` are flipped along the last dimension."""
     images = space.from_pixels(pixels.double(), dtype)
     if mirrored is None:
         return images
@@ -147,7 +147,7 @@ def from_pixels_(
     mirrored: Tensor | None = None,  # [N] bool or uint8
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """Fill images with what from_pixels makes of pixels."""
+    """Fill images with the result of from_pixels."""
     return images.copy_(from_pixels(pixels, mirrored, images.dtype, space))
 
 
@@ -162,7 +162,7 @@ def sample_eps(
     offset: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """[N] float32 draws of |N(0, sigma)| truncated to [0, upper] (section 3)."""
+    """Draw |N(0, sigma)| truncated to [0, upper]: [N] float32 (section 3)."""
     return truncated_normal_(torch.empty(n, dtype=torch.float32, device=device), sigma, upper, seed, offset)
 
 
@@ -173,7 +173,7 @@ def truncated_normal_(
     seed: int | Tensor = 0,
     offset: int = 0,
 ) -> Tensor:
-    """Fill eps [N] with draws of |N(0, sigma)| truncated to [0, upper]; row i depends on (seed, offset + i) alone."""
+    """Fill eps [N] with draws of |N(0, sigma)| truncated to [0, upper]; row i depends only on (seed, offset + i)."""
     words = _words(eps.shape[0], 1, seed, offset, PURPOSE_EPS)[:, 0]  # [N]
     fraction = ((words >> 1).double() + 0.5) * 2.0**-31
     return eps.copy_(sigma * half_normal_quantile(fraction, upper / sigma))
@@ -199,9 +199,9 @@ def target_grad(
     seed: int | Tensor = 0,
     offset: int = 0,
 ) -> TargetGrad:
-    """The class each example's cost is about, and d(sum over examples of the cost) / d logits.
+    """Return each example's target class, and d(sum over examples of the cost) / d logits.
 
-    The cost is cross-entropy with the target, or for ``entropy`` the entropy of the predicted distribution.
+    The cost is the cross-entropy with the target or, for ``entropy``, the entropy of the predicted distribution.
     """
     target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
     return TargetGrad(target, (relative * log_unit.exp()).to(logits.dtype))
@@ -215,13 +215,13 @@ def scaled_target_grad(
     seed: int | Tensor = 0,
     offset: int = 0,
 ) -> ScaledTargetGrad:
-    """target_grad as dlogits * 2**exponent, where the largest element of each row of dlogits is in [0.5, 1)."""
+    """Return target_grad as dlogits * 2**exponent; the largest element of each row of dlogits is in [0.5, 1)."""
     target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
     largest = relative.abs().amax(dim=1, keepdim=True)  # [N, 1]
     log2 = log_unit / math.log(2.0) + largest.log2()
     usual = largest.isfinite() & (largest > 0)
     exponent = torch.where(usual, log2.floor() + 1, 0.0).clamp(min=LOWEST_EXPONENT)
-    # Less than the lowest exponent is not told apart: there the unit is all that counts.
+    # Exponents below the lowest are clamped: there only the unit matters.
     log_factor = torch.where(log2 < LOWEST_EXPONENT, -(2 * largest).log(), log_unit - exponent * math.log(2.0))
     scaled = relative * torch.where(usual, log_factor.exp(), 1.0)
     exponent = torch.where(largest == 0, EXPONENT_OF_ZERO, exponent)
@@ -236,17 +236,17 @@ def _relative_grad(
     seed: int | Tensor,
     offset: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(target [N], the derivative [N, K] in a unit of each row's own, the unit's logarithm [N, 1]), in float64.
+    """Return (target [N], the derivative [N, K] in a separate unit for each row, the unit's log [N, 1]), in float64.
 
-    The derivatives of one row add up to zero, so that the target's is known from the others': for a confident network
-    p - 1 would cancel to zero.
+    A row's derivatives add up to zero, so the target's follows from the others: for a confident network p - 1 would
+    cancel to zero.
     """
     target = _target(logits, rule, labels, seed, offset)  # [N]
     z = logits.double()
     top = z.amax(dim=1, keepdim=True)  # [N, 1]
     log_sum = (z - top).logsumexp(dim=1, keepdim=True)
     log_p = z - top - log_sum  # [N, K]
-    # Relative to the largest of the other classes, or differences among them would be lost beside the top one.
+    # Relative to the largest of the other classes, or their differences would vanish next to the top class.
     others = z.masked_fill(z == top, -math.inf) if rule == "entropy" else z.scatter(1, target[:, None], -math.inf)
     unit = others.amax(dim=1, keepdim=True)
     unit = torch.where(unit == -math.inf, top, unit)
@@ -258,7 +258,7 @@ def _relative_grad(
     else:
         rest = log_p.exp() - label_smoothing / logits.shape[1]
         sign, log_size, log_unit = rest.sign(), rest.abs().log(), torch.zeros_like(log_unit)
-    log_size = torch.where(log_sum.isnan(), math.nan, log_size)  # the whole row, for one NaN or infinity
+    log_size = torch.where(log_sum.isnan(), math.nan, log_size)  # one NaN or infinity spoils the whole row
     log_size = log_size.scatter(1, target[:, None], -math.inf)
     largest = log_size.amax(dim=1, keepdim=True)
     largest = torch.where(largest == -math.inf, 0.0, largest)
@@ -271,7 +271,7 @@ def _entropy_grad(z: Tensor, top: Tensor, log_p: Tensor, log_q: Tensor, log_unit
     less = top - z  # [N, K], zero or more
     log_mean = (log_q + torch.where(z > -math.inf, less.log(), 0.0)).logsumexp(dim=1, keepdim=True)  # in the unit
     rest = less - (log_unit + log_mean).exp()
-    # Of the top class, or several that are equal, the mean alone is left.
+    # For the top class, or several equal ones, only the mean remains.
     log_size = torch.where(z == top, log_p + log_mean, log_q + torch.where(z > -math.inf, rest.abs().log(), 0.0))
     return torch.where(z == top, -1.0, rest.sign()), log_size
 
@@ -283,7 +283,7 @@ def _target(
     seed: int | Tensor,
     offset: int,
 ) -> Tensor:
-    """[N] int64: the class that each example's cost is about."""
+    """Choose each example's target class, [N] int64."""
     predicted = _first_without_nan(logits)  # [N]
     if rule == "random":
         return _random_class_except(predicted, logits.shape[1], seed, offset)
@@ -300,7 +300,7 @@ def mixed_cross_entropy(
     lambda_: float = 0.3,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """The paper's loss (section 3): rows [:k] are adversarial and weigh lambda_, the other m - k are clean.
+    """Compute the paper's loss (section 3): rows [:k] are adversarial with weight lambda_, the other m - k are clean.
 
     Loss = (sum of clean losses + lambda_ * sum of adversarial losses) / ((m - k) + lambda_ * k)
     """
@@ -319,16 +319,16 @@ def philox(counter: Tensor, seed: int) -> Tensor:
     c0, c1, c2, c3 = counter.unbind(-1)
     k0, k1 = seed & mask, (seed >> 32) & mask
     for _ in range(10):
-        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # 64-bit products; the wrap of int64 leaves their bits right
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # 64-bit products; int64 overflow keeps their bits correct
         c0, c1, c2, c3 = (p1 >> 32 & mask) ^ c1 ^ k0, p1 & mask, (p0 >> 32 & mask) ^ c3 ^ k1, p0 & mask
         k0, k1 = (k0 + 0x9E3779B9) & mask, (k1 + 0xBB67AE85) & mask
     return torch.stack((c0, c1, c2, c3), dim=-1)
 
 
 def _words(n: int, size: int, seed: int | Tensor, offset: int, purpose: int, bits_per_word: int = 1) -> Tensor:
-    """[N, size] random words, or bits if bits_per_word is 32: row i holds the words of example offset + i in order.
+    """Return [N, size] random words, or bits if bits_per_word is 32: row i has those of example offset + i in order.
 
-    A seed [2] is a seed and a number to add to the offset. Examples are counted modulo 2^64.
+    A seed [2] is a seed and a number to add to the offset. Example indices are modulo 2^64.
     """
     if isinstance(seed, Tensor):
         seed, more = (int(number) for number in seed)
@@ -348,13 +348,13 @@ def _words(n: int, size: int, seed: int | Tensor, offset: int, purpose: int, bit
 
 
 def _first_without_nan(wide: Tensor) -> Tensor:
-    """[N] first class of the largest value that is not NaN; 0 where there is none."""
+    """Return the first class [N] with the largest value that is not NaN; 0 if there is none."""
     largest = torch.where(wide.isnan(), -math.inf, wide).amax(dim=1, keepdim=True)
     return (wide == largest).to(torch.uint8).argmax(dim=1)
 
 
 def _random_class_except(predicted: Tensor, classes: int, seed: int | Tensor, offset: int) -> Tensor:
-    """[N] classes, uniform over all but the predicted one (the only class there is, where there is one)."""
+    """Draw classes [N], uniform over all but the predicted one (with a single class, that class)."""
     if classes == 1:
         return torch.zeros_like(predicted)
     word = _words(predicted.shape[0], 1, seed, offset, PURPOSE_TARGET)[:, 0].to(predicted.device)  # [N]
@@ -366,24 +366,24 @@ def _random_class_except(predicted: Tensor, classes: int, seed: int | Tensor, of
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Half precision is computed in float32 and rounded once."""
+    """Return float64 for float64; everything else is computed in float32 and rounded once."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    """Per-channel constants as [C, 1...], to broadcast over like [N, C, ...]."""
+    """Return per-channel constants [C, 1...], to broadcast over like [N, C, ...]."""
     constants = torch.tensor(values, dtype=_compute_dtype(like), device=like.device)
     return constants if len(values) == 1 else constants.view(-1, *[1] * (like.dim() - 2))
 
 
 def _examples(values: float | Tensor, like: Tensor) -> Tensor:
-    """A number or one per example as [1 or N, 1...], to broadcast over like [N, C, ...]."""
+    """Return a number, or one per example, as [1 or N, 1...], to broadcast over like [N, C, ...]."""
     constants = torch.as_tensor(values, dtype=_compute_dtype(like), device=like.device)
     return constants.view(-1, *[1] * (like.dim() - 1))
 
 
 def _per_example(values: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
-    """Reduce over everything but the example: [N, C, ...] to [N, 1, ...]."""
+    """Reduce over all dimensions but the first: [N, C, ...] to [N, 1, ...]."""
     if values[0:1].numel() == 0:
         return values.new_zeros([values.shape[0]] + [1] * (values.dim() - 1))
     return reduce(values.flatten(1), dim=1).view(-1, *[1] * (values.dim() - 1))

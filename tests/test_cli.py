@@ -180,7 +180,7 @@ def test_a_warning_is_one_line(
         (
             "train",
             ["--out", "run", "--resume"],
-            "run/checkpoints/step-00000040 is not a whole checkpoint: no state.pt;",
+            "run/checkpoints/step-00000040 is incomplete: no state.pt;",
         ),
         (
             "evaluate",

@@ -181,7 +181,7 @@ def test_sources_without_the_compiled_operators_say_so(sources: Path) -> None:
     command = [sys.executable, "-c", "import fastadv.attacks"]
     run = subprocess.run(command, cwd=sources, capture_output=True, text=True)
     message = run.stderr.strip().splitlines()[-1]
-    assert message.startswith("ImportError: the compiled operators of fastadv do not load")
+    assert message.startswith("ImportError: the compiled operators of fastadv cannot be loaded")
     assert str(sources / "fastadv") in message and "pip install --no-build-isolation" in message
 
 

@@ -40,15 +40,15 @@ def test_one_process_writes_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixt
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(OSError, match="another process writes to the folder"), locked_folder(tmp_path):
+        with pytest.raises(OSError, match="another process is writing to the folder"), locked_folder(tmp_path):
             pass
         assert main(["train", "--data.name", "digits", "--epochs", "1", "--out", str(tmp_path)]) == 1
-        assert "another process writes to the folder" in capsys.readouterr().err
+        assert "another process is writing to the folder" in capsys.readouterr().err
         # Whatever becomes of its checkpoints meanwhile.
         (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
         for resumed in (["--resume"], ["--resume", "auto", "--data.name", "digits"]):
             assert main(["train", "--out", str(tmp_path), *resumed]) == 2
-            assert "another process writes to the folder" in capsys.readouterr().err
+            assert "another process is writing to the folder" in capsys.readouterr().err
         holder.communicate()
     assert main(["train", "--out", str(tmp_path), "--resume"]) == 2
     assert "no usable checkpoint" in capsys.readouterr().err
@@ -61,7 +61,7 @@ def test_what_a_dead_process_has_forked_holds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path), "fork"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(OSError, match="another process writes to the folder"), locked_folder(tmp_path):
+        with pytest.raises(OSError, match="another process is writing to the folder"), locked_folder(tmp_path):
             pass
         holder.kill()
         holder.wait()

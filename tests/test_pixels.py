@@ -242,12 +242,14 @@ def test_a_dtype_that_does_not_hold_the_inputs_is_refused_alone(space: PixelSpac
             space.check(images)
             continue
         for use in (space.check, partial(space.from_pixels, dtype=dtype), partial(noise_in, space)):
-            with pytest.raises(TypeError, match=f"{dtype} does not hold the inputs of PixelSpace.*use a wider dtype"):
+            with pytest.raises(
+                TypeError, match=f"{dtype} cannot represent the inputs of PixelSpace.*use a wider dtype"
+            ):
                 use(images)
 
 
 def test_a_space_that_no_dtype_holds() -> None:
-    with pytest.raises(ValueError, match="no dtype holds the inputs"):
+    with pytest.raises(ValueError, match="no dtype can represent the inputs"):
         PixelSpace([0.0, 0.0], [1e-300, 2.0], upper=1e100)
 
 

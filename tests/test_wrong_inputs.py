@@ -75,7 +75,7 @@ EVALUATE: list[Case] = [
     ),
     (lambda: clean(IMAGES, ONE_HOT), ValueError, r"got torch.int64 \[6, 5\]; pass labels.argmax\(dim=1\)"),
     (lambda: clean(IMAGES, ONE_HOT.float() / 2), ValueError, r"one per image, \[6\], got torch.float32 \[6, 5\]$"),
-    (lambda: clean(PIXELS, LABELS), TypeError, "must be model inputs, got torch.uint8: PixelSpace.from_pixels"),
+    (lambda: clean(PIXELS, LABELS), TypeError, "must be model inputs, got torch.uint8: convert pixels with PixelSpace"),
     (lambda: clean(IMAGES, LABELS, space="unit"), TypeError, "space must be a PixelSpace, .* got str"),
     (lambda: clean(IMAGES, LABELS, space=None), TypeError, "space must be a PixelSpace, .* got NoneType"),
     (lambda: clean(IMAGES, LABELS.float()), ValueError, r"labels must be class indices, .* got torch.float32 \[6\]"),
@@ -122,9 +122,13 @@ SPACES: list[Case] = [
     (
         lambda: PixelSpace.normalized((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
         ValueError,
-        r"is not on a \[0, 1\] scale: for constants in pixel values, PixelSpace\(mean, std\)",
+        r"is not on a \[0, 1\] scale: for constants in pixel values, use PixelSpace\(mean, std\)",
     ),
-    (lambda: UNIT.from_pixels(PIXELS.numpy()), TypeError, "pixels must be a tensor .*got ndarray: torch.from_numpy"),
+    (
+        lambda: UNIT.from_pixels(PIXELS.numpy()),
+        TypeError,
+        "pixels must be a tensor .*got ndarray: convert it with torch.from_numpy",
+    ),
     (lambda: UNIT.from_pixels([1, 2]), TypeError, r"pixels must be a tensor \[N, C, H, W\], got list$"),
     (lambda: UNIT.to_uint8(IMAGES.numpy()), TypeError, "images must be a tensor .*got ndarray"),
     (lambda: UNIT.check(IMAGES.numpy()), TypeError, "images must be a tensor .*got ndarray"),
@@ -154,7 +158,11 @@ DATA: list[Case] = [
 ]
 ATTACKS: list[Case] = [
     (lambda: attacks.FGSM(network(), 8 / 255), TypeError, r"FGSM\(model, eps=8\). eps is in pixel .*: 8, not 8/255$"),
-    (lambda: attacks.PGD(network(), 8 / 255, 2 / 255, 10), TypeError, r"PGD takes a model, and options by their names"),
+    (
+        lambda: attacks.PGD(network(), 8 / 255, 2 / 255, 10),
+        TypeError,
+        r"PGD takes a model, and its options as keywords",
+    ),
     (lambda: attacks.RandomSign(network(), 8), TypeError, r"RandomSign\(model, eps=8\)"),
 ]
 ONE_CLASS = r"logits \[\d, 1\], of one class.*torch.cat\(\[torch.zeros_like\(z\), z\], 1\)"

@@ -31,9 +31,9 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
 // How the kernels walk adv [N, C, ...]. Channels that share their constants are one unless a kernel has to tell them
 // apart.
 inline Batch batch(const Tensor& adv, bool channels_last, bool one_channel) {
-  const int64_t examples = adv.size(0), size = examples == 0 ? 0 : adv.numel() / examples;
-  const int64_t channels = one_channel || adv.dim() < 2 || size == 0 ? 1 : adv.size(1);
-  return {examples, channels, size / channels, channels_last && channels > 1};
+  const int64_t examples = adv.size(0), elements = examples == 0 ? 0 : adv.numel() / examples;
+  const int64_t channels = one_channel || adv.dim() < 2 || elements == 0 ? 1 : adv.size(1);
+  return {examples, channels, elements / channels, channels_last && channels > 1};
 }
 
 inline bool channels_last(const char* op, const char* what, const Tensor& images) {

@@ -33,11 +33,11 @@ inline PerExample per_example(const char* op, const char* what, double number, c
   return {number, values->data_ptr()};
 }
 
-// adv, clean, grad [N, C, ...]; alphas, epses [N].
+// adv, clean, grad [N, C, ...]; alpha_scale, eps_scale [N].
 inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>& clean,
-                 const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alphas, double eps,
-                 const std::optional<Tensor>& epses, const std::vector<double>& std, const std::vector<double>& lower,
-                 const std::vector<double>& upper, bool channels_apart) {
+                 const std::optional<Tensor>& grad, double alpha, const std::optional<Tensor>& alpha_scale, double eps,
+                 const std::optional<Tensor>& eps_scale, const std::vector<double>& std,
+                 const std::vector<double>& lower, const std::vector<double>& upper, bool channels_apart) {
   const DType dtype = floating(op, "adv", adv);
   const bool last = channels_last(op, "adv", adv);
   if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
@@ -49,25 +49,25 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
           dtype,
           batch(adv, last, one_channel),
           space(op, adv, std, lower, upper),
-          per_example(op, "alpha", alpha, alphas, adv, dtype, true),
-          per_example(op, "eps", eps, epses, adv, dtype, false)};
+          per_example(op, "alpha", alpha, alpha_scale, adv, dtype, true),
+          per_example(op, "eps", eps, eps_scale, adv, dtype, false)};
 }
 
 inline int64_t elements(const Batch& batch) { return batch.examples * batch.channels * batch.plane; }
 
-inline double value_of(const PerExample& amount, DType dtype, int64_t example) {
-  if (amount.per_example == nullptr) return amount.value;
-  return amount.value * (dtype == DType::float64 ? static_cast<const double*>(amount.per_example)[example]
-                                                 : static_cast<const float*>(amount.per_example)[example]);
+inline double value_of(const PerExample& number, DType dtype, int64_t example) {
+  if (number.scale == nullptr) return number.value;
+  return number.value * (dtype == DType::float64 ? static_cast<const double*>(number.scale)[example]
+                                                 : static_cast<const float*>(number.scale)[example]);
 }
 
-// On the CPU the values of each example can be checked at no cost worth naming.
-inline void amounts_in_range(const char* op, const Step& step) {
-  for (int64_t n = 0; step.eps.per_example != nullptr && n < step.batch.examples; ++n) {
+// Reading them is cheap on the CPU; on a GPU it would wait for the device.
+inline void alpha_and_eps_in_range(const char* op, const Step& step) {
+  for (int64_t n = 0; step.eps.scale != nullptr && n < step.batch.examples; ++n) {
     const double eps = value_of(step.eps, step.dtype, n);
     value(eps >= 0, op, "eps must be zero or more, got ", eps, " for example ", n);
   }
-  for (int64_t n = 0; step.alpha.per_example != nullptr && n < step.batch.examples; ++n) {
+  for (int64_t n = 0; step.alpha.scale != nullptr && n < step.batch.examples; ++n) {
     const double alpha = value_of(step.alpha, step.dtype, n);
     value(std::isfinite(alpha), op, "alpha must be finite, got ", alpha, " for example ", n);
   }

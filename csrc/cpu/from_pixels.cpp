@@ -24,7 +24,7 @@ FASTADV_HOST_DEVICE void row(const uint8_t* __restrict pixels, T* __restrict ima
 void from_pixels(const FromPixels& args, int64_t begin, int64_t end) {
   const Batch& batch = args.batch;
   const int64_t interleaved = batch.channels_last ? batch.channels : 1, planes = batch.channels / interleaved;
-  const int64_t size = args.width * interleaved, rows = batch.plane / args.width;
+  const int64_t row_elements = args.width * interleaved, rows = batch.plane / args.width;
   const int64_t apart = args.space.shared ? 0 : kLevels;
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
@@ -36,7 +36,7 @@ void from_pixels(const FromPixels& args, int64_t begin, int64_t end) {
     for (int64_t example = begin; example < end; ++example) {
       const bool mirrored = args.mirrored != nullptr && args.mirrored[example] != 0;
       for (int64_t channel = 0; channel < planes; ++channel) {
-        for (int64_t y = 0; y < rows; ++y, pixels += size, images += size) {
+        for (int64_t y = 0; y < rows; ++y, pixels += row_elements, images += row_elements) {
           if (interleaved == 1) row<1>(pixels, images, table + channel * apart, args.width, 1, apart, mirrored);
           else if (interleaved == 3) row<3>(pixels, images, table, args.width, 3, apart, mirrored);
           else row<0>(pixels, images, table, args.width, interleaved, apart, mirrored);

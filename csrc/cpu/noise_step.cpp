@@ -13,13 +13,13 @@ constexpr int64_t kLanes = 16;     // Philox blocks made side by side, to fill v
 constexpr int64_t kGroup = 128;    // elements that begin a block of either kind, four words or 128 signs
 
 // Words of an example from the given block on; at least `words`, and room for a multiple of 4 * kLanes.
-FASTADV_HOST_DEVICE void fill_words(uint32_t* word, int64_t words, const Stream& stream, uint64_t example,
+FASTADV_HOST_DEVICE void fill_words(uint32_t* word, int64_t words, const RngState& rng_state, uint64_t example,
                                     uint32_t first_block) {
   for (int64_t base = 0; base < words; base += 4 * kLanes) {
     uint32_t lane[4][kLanes];
     for (int64_t l = 0; l < kLanes; ++l) {
-      const Philox block =
-          draw(stream.seed, stream.offset + example, first_block + static_cast<uint32_t>(base / 4 + l), Purpose::noise);
+      const Philox block = draw(rng_state.seed, rng_state.offset + example,
+                                first_block + static_cast<uint32_t>(base / 4 + l), Purpose::noise);
       for (int w = 0; w < 4; ++w) lane[w][l] = block.word[w];
     }
     for (int64_t l = 0; l < kLanes; ++l)
@@ -28,15 +28,15 @@ FASTADV_HOST_DEVICE void fill_words(uint32_t* word, int64_t words, const Stream&
 }
 
 // Noise in units of eps for elements [first, first + count) of an example; first is a multiple of kGroup.
-FASTADV_HOST_DEVICE void fill_noise(float* noise, int64_t count, Noise kind, HalfNormal normal, const Stream& stream,
-                                    uint64_t example, int64_t first) {
+FASTADV_HOST_DEVICE void fill_noise(float* noise, int64_t count, Noise kind, HalfNormal normal,
+                                    const RngState& rng_state, uint64_t example, int64_t first) {
   uint32_t word[kBuffer];
   if (kind == Noise::sign) {
-    fill_words(word, (count + 31) / 32, stream, example, static_cast<uint32_t>(first / 128));
+    fill_words(word, (count + 31) / 32, rng_state, example, static_cast<uint32_t>(first / 128));
     for (int64_t i = 0; i < count; ++i) noise[i] = sign_noise(word[i / 32], i % 32);
     return;
   }
-  fill_words(word, count, stream, example, static_cast<uint32_t>(first / 4));
+  fill_words(word, count, rng_state, example, static_cast<uint32_t>(first / 4));
   if (kind == Noise::uniform) {
     for (int64_t i = 0; i < count; ++i) noise[i] = uniform_noise(word[i]);
   } else {
@@ -49,7 +49,7 @@ FASTADV_HOST_DEVICE void fill_noise(float* noise, int64_t count, Noise kind, Hal
 void noise_step(const NoiseStep& args, int64_t begin, int64_t end) {
   const Step& step = args.step;
   const Batch& batch = step.batch;
-  const Stream stream = resolved(args.stream);
+  const RngState rng_state = resolved(args.rng_state);
   const HalfNormal normal = half_normal(2.0);
   const int64_t stride = batch.channels_last ? batch.channels : 1;
   with_type(step.dtype, [&](auto type) {
@@ -66,7 +66,7 @@ void noise_step(const NoiseStep& args, int64_t begin, int64_t end) {
       for (int64_t buffer = from / kGroup * kGroup; buffer < to; buffer += kBuffer) {
         float noise[kBuffer];
         const int64_t first = buffer < from ? from : buffer, last = buffer + kBuffer < to ? buffer + kBuffer : to;
-        fill_noise(noise, last - buffer, args.kind, normal, stream, static_cast<uint64_t>(example), buffer);
+        fill_noise(noise, last - buffer, args.kind, normal, rng_state, static_cast<uint64_t>(example), buffer);
         for (int64_t e = first; e < last; ++e) {
           const int64_t i = origin + (e - from) * stride;
           store(adv[i], clamp(load(clean[i]) + at.eps * static_cast<F>(noise[e - buffer]), at.lower, at.upper));

@@ -13,10 +13,10 @@ constexpr int64_t kLanes = 16;  // independent partial sums, added in a fixed or
 template <class F, class Term, class Join>
 FASTADV_HOST_DEVICE void for_each_chunk(const Step& step, double* partial, int64_t begin, int64_t end, Term term,
                                         Join join) {
-  const int64_t size = step.batch.channels * step.batch.plane, chunks = chunks_per_example(step.batch);
+  const int64_t elements = step.batch.channels * step.batch.plane, chunks = chunks_per_example(step.batch);
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t origin = chunk / chunks * size, start = chunk % chunks * kChunk;
-    const int64_t stop = start + kChunk < size ? start + kChunk : size;
+    const int64_t origin = chunk / chunks * elements, start = chunk % chunks * kChunk;
+    const int64_t stop = start + kChunk < elements ? start + kChunk : elements;
     double lane[kLanes] = {};
     for_each_span<F>(step, origin + start, origin + stop,
                      [&](int64_t example, int64_t first, int64_t count, const auto& constants) {

@@ -17,9 +17,9 @@ FASTADV_HOST_DEVICE int64_t to_cache_line(const T* data, int64_t count) {
 }
 
 template <class F>
-FASTADV_HOST_DEVICE F per_example(const PerExample& value, int64_t example) {
-  const F* values = static_cast<const F*>(value.per_example);
-  return static_cast<F>(value.value) * (values == nullptr ? F(1) : values[example]);
+FASTADV_HOST_DEVICE F at_example(const PerExample& number, int64_t example) {
+  const F* scale = static_cast<const F*>(number.scale);
+  return static_cast<F>(number.value) * (scale == nullptr ? F(1) : scale[example]);
 }
 
 // The constants of one channel of one example, in the model's input.
@@ -27,7 +27,7 @@ template <class F>
 FASTADV_HOST_DEVICE Bounds<F> bounds(const Step& step, int64_t example, int64_t channel) {
   const int64_t c = step.space.shared ? 0 : channel;
   const F std = static_cast<F>(step.space.std[c]);
-  return {per_example<F>(step.alpha, example) / std, per_example<F>(step.eps, example) / std,
+  return {at_example<F>(step.alpha, example) / std, at_example<F>(step.eps, example) / std,
           static_cast<F>(step.space.lower[c]), static_cast<F>(step.space.upper[c])};
 }
 

@@ -8,12 +8,12 @@ namespace fastadv::cpu::FASTADV_ISA {
 namespace {
 
 template <class F>
-FASTADV_HOST_DEVICE int64_t choose_target(const TargetGrad& args, const Stream& stream, int64_t row,
+FASTADV_HOST_DEVICE int64_t choose_target(const TargetGrad& args, const RngState& rng_state, int64_t row,
                                           const RowExtremes<F>& extremes) {
   switch (args.rule) {
     case Rule::label: return args.labels[row];
     case Rule::least_likely: return extremes.smallest;
-    case Rule::random: return random_class(stream, static_cast<uint64_t>(row), args.classes, extremes.largest);
+    case Rule::random: return random_class(rng_state, static_cast<uint64_t>(row), args.classes, extremes.largest);
     default: return extremes.largest;
   }
 }
@@ -48,8 +48,8 @@ struct Row {
   F largest(Grad grad) const {
     F result = 0;
     for (int64_t j = 0; j < classes; ++j) {
-      const F size = std::fabs(grad(j));
-      if (size > result) result = size;
+      const F magnitude = std::fabs(grad(j));
+      if (magnitude > result) result = magnitude;
     }
     return result;
   }
@@ -116,7 +116,7 @@ struct Row {
 }  // namespace
 
 void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
-  const Stream stream = resolved(args.stream);
+  const RngState rng_state = resolved(args.rng_state);
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     using F = compute_t<T>;
@@ -126,7 +126,7 @@ void target_grad(const TargetGrad& args, int64_t begin, int64_t end) {
       const Row<T> row{static_cast<const T*>(args.logits) + first, static_cast<T*>(args.dlogits) + first, args.classes,
                        args.exponent != nullptr};
       const RowExtremes<F> extremes = row_extremes(row.z, args.classes);
-      const int64_t target = choose_target(args, stream, i, extremes);
+      const int64_t target = choose_target(args, rng_state, i, extremes);
       args.target[i] = target;
       const int32_t exponent = args.rule == Rule::entropy ? row.entropy(extremes.maximum)
                                                           : row.cross_entropy(target, extremes.maximum, smoothing);

@@ -20,10 +20,11 @@ struct SpaceTable {
   bool shared;  // the first is that of all channels
 };
 
+// The same of the compute type.
 template <class F>
-struct Amount {
+struct PerExampleOf {
   F value;
-  const F* per_example;  // [N] or null
+  const F* scale;  // [N] or null
 };
 
 struct Runs {
@@ -41,8 +42,8 @@ inline Runs runs(const Batch& batch) {
 // What a kernel needs of a Step besides the pointers; a kernel parameter.
 template <class F>
 struct Places : Runs {
-  Amount<F> alpha, eps;
-  bool per_example;  // alpha or eps
+  PerExampleOf<F> alpha, eps;
+  bool per_example;  // alpha or eps differs between examples
   SpaceTable<F> space;
 };
 
@@ -50,9 +51,9 @@ template <class F>
 Places<F> places(const Step& step) {
   const Batch& batch = step.batch;
   Places<F> result{runs(batch),
-                   {static_cast<F>(step.alpha.value), static_cast<const F*>(step.alpha.per_example)},
-                   {static_cast<F>(step.eps.value), static_cast<const F*>(step.eps.per_example)},
-                   step.alpha.per_example != nullptr || step.eps.per_example != nullptr,
+                   {static_cast<F>(step.alpha.value), static_cast<const F*>(step.alpha.scale)},
+                   {static_cast<F>(step.eps.value), static_cast<const F*>(step.eps.scale)},
+                   step.alpha.scale != nullptr || step.eps.scale != nullptr,
                    {}};
   result.space.shared = step.space.shared;
   for (int64_t c = 0; c < (step.space.shared ? 1 : batch.channels); ++c) {
@@ -66,8 +67,8 @@ Places<F> places(const Step& step) {
 }
 
 template <class F>
-__device__ __forceinline__ F amount(const Amount<F>& amount, int64_t example) {
-  return amount.per_example == nullptr ? amount.value : amount.value * amount.per_example[example];
+__device__ __forceinline__ F at_example(const PerExampleOf<F>& number, int64_t example) {
+  return number.scale == nullptr ? number.value : number.value * number.scale[example];
 }
 
 // pixels / std. A division is a subroutine, with registers of its own. In float the product in double rounds to the
@@ -84,12 +85,12 @@ __device__ __forceinline__ double in_input(double pixels, const SpaceTable<doubl
 // NaN, counts as zero.
 template <class F>
 __device__ __forceinline__ F alpha_of(const Places<F>& places, int64_t example) {
-  const F alpha = amount(places.alpha, example);
+  const F alpha = at_example(places.alpha, example);
   return alpha - alpha == F(0) ? alpha : F(0);
 }
 template <class F>
 __device__ __forceinline__ F eps_of(const Places<F>& places, int64_t example) {
-  const F eps = amount(places.eps, example);
+  const F eps = at_example(places.eps, example);
   return eps > F(0) ? eps : F(0);
 }
 
@@ -141,15 +142,15 @@ struct Cursor : Walk<kChannelsLast> {
   F alpha, eps;  // of the example, in pixel values, where each has its own
 
   __device__ __forceinline__ void enter_example(const Places<F>& places) {
-    if (places.alpha.per_example != nullptr) alpha = alpha_of(places, example);
-    if (places.eps.per_example != nullptr) eps = eps_of(places, example);
+    if (places.alpha.scale != nullptr) alpha = alpha_of(places, example);
+    if (places.eps.scale != nullptr) eps = eps_of(places, example);
   }
 
   __device__ __forceinline__ void enter_channel(const Places<F>& places) {
     const int32_t c = constant(places);
     bounds = places.space.bounds[c];
-    if (places.alpha.per_example != nullptr) bounds.alpha = in_input(alpha, places.space, c);
-    if (places.eps.per_example != nullptr) bounds.eps = in_input(eps, places.space, c);
+    if (places.alpha.scale != nullptr) bounds.alpha = in_input(alpha, places.space, c);
+    if (places.eps.scale != nullptr) bounds.eps = in_input(eps, places.space, c);
   }
 };
 

@@ -50,7 +50,7 @@ enum class Finish { inverse_scale, inverse_length, shrink };
 template <class F>
 struct Totals {
   double *scale, *inverse_scale, *inverse_length, *shrink;  // [N]
-  Amount<F> eps;
+  PerExampleOf<F> eps;
 };
 
 // totals[example] from the partial reductions of its chunks; a block each.
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads)
     value = group_reduce<kThreads>(value, join);
     if (threadIdx.x != 0) continue;
     if (finish == Finish::shrink) {
-      totals.shrink[example] = shrink_onto_ball(std::sqrt(value), amount(totals.eps, example));
+      totals.shrink[example] = shrink_onto_ball(std::sqrt(value), at_example(totals.eps, example));
     } else if (finish == Finish::inverse_length) {
       totals.inverse_length[example] = inverse_or_zero(totals.scale[example] * std::sqrt(value));
     } else {
@@ -75,11 +75,11 @@ __global__ void __launch_bounds__(kThreads)
 
 // scale and its inverse of 1, and the shrinkage of a first step, which is alpha long.
 template <class F>
-__global__ void __launch_bounds__(kThreads) prepare_kernel(int64_t examples, Amount<F> alpha, Totals<F> totals) {
+__global__ void __launch_bounds__(kThreads) prepare_kernel(int64_t examples, PerExampleOf<F> alpha, Totals<F> totals) {
   for (int64_t example = thread_index(); example < examples; example += thread_count()) {
     totals.scale[example] = totals.inverse_scale[example] = 1.0;
     totals.shrink[example] =
-        shrink_onto_ball(std::fabs(static_cast<double>(amount(alpha, example))), amount(totals.eps, example));
+        shrink_onto_ball(std::fabs(static_cast<double>(at_example(alpha, example))), at_example(totals.eps, example));
   }
 }
 

@@ -21,8 +21,7 @@ struct Here {
 template <class F>
 __device__ __forceinline__ Here<F> here_in(const Places<F>& places, F alpha, int32_t channel) {
   return {places.space.inverse_std[channel], places.space.std[channel],
-          places.alpha.per_example == nullptr ? places.space.bounds[channel].alpha
-                                              : in_input(alpha, places.space, channel)};
+          places.alpha.scale == nullptr ? places.space.bounds[channel].alpha : in_input(alpha, places.space, channel)};
 }
 
 // Elements that lie beside each other, zeros until they are read: as words, which are fewer than elements.
@@ -113,13 +112,13 @@ struct Chunk {
 
 // How examples are cut into chunks; a kernel parameter.
 struct Chunks {
-  int64_t size, chunks, blocks;  // of an example, of an example, of all
+  int64_t elements, chunks, blocks;  // of an example, of an example, of the batch
   Divisor by_chunks;
   uint32_t inverse_channels;  // 2^32 over their number, where there are several, rounded up
 
   explicit Chunks(const Batch& batch)
-      : size(batch.channels * batch.plane),
-        chunks((size + kChunk - 1) / kChunk),
+      : elements(batch.channels * batch.plane),
+        chunks((elements + kChunk - 1) / kChunk),
         blocks(batch.examples * chunks),
         by_chunks(make_divisor(static_cast<uint64_t>(chunks))),
         inverse_channels(static_cast<uint32_t>(0xFFFFFFFFu / batch.channels + 1)) {}
@@ -127,7 +126,7 @@ struct Chunks {
   __device__ __forceinline__ Chunk chunk(int64_t block) const {
     const int64_t example = static_cast<int64_t>(divide(static_cast<uint64_t>(block), by_chunks));
     const int64_t start = (block - example * chunks) * kChunk;
-    return {example, start, start + kChunk < size ? start + kChunk : size};
+    return {example, start, start + kChunk < elements ? start + kChunk : elements};
   }
 };
 
@@ -135,7 +134,7 @@ struct Chunks {
 template <int kWidth, class T, class Term, class Join, class F>
 __device__ __forceinline__ double reduce_planes(const Reduction<T, Term, Join>& of, const Chunks& chunks, Chunk chunk,
                                                 F alpha, const Places<F>& places) {
-  const int64_t origin = chunk.example * chunks.size;
+  const int64_t origin = chunk.example * chunks.elements;
   int32_t channel = static_cast<int32_t>(divide(static_cast<uint64_t>(chunk.start), places.by_run));
   double value = 0.0;
   for (int64_t start = chunk.start; start < chunk.stop; ++channel) {
@@ -161,7 +160,7 @@ __device__ __forceinline__ double reduce_turns(const Reduction<T, Term, Join>& o
   };
   const auto after = [&](uint32_t channel) { return channel + 1 == channels ? 0 : channel + 1; };
   const auto here = [&](uint32_t channel) { return here_in(places, alpha, static_cast<int32_t>(channel)); };
-  const int64_t begin = chunk.example * chunks.size + chunk.start;
+  const int64_t begin = chunk.example * chunks.elements + chunk.start;
   const int32_t count = static_cast<int32_t>(chunk.stop - chunk.start);
   if (kWidth > 1 && channels == 3)  // whose constants stay in registers for a pack
     return reduce_span<kWidth>(of, begin, count, 0.0, [&](int32_t element) {
@@ -196,7 +195,7 @@ __global__ void __launch_bounds__(kThreads, kPartialBlocks<T, Term::kDistance>)
   for (int64_t block = blockIdx.x; block < chunks.blocks; block += gridDim.x) {
     const Chunk chunk = chunks.chunk(block);
     F alpha = 0;
-    if (places.alpha.per_example != nullptr) alpha = finite_or_zero(amount(places.alpha, chunk.example));
+    if (places.alpha.scale != nullptr) alpha = finite_or_zero(at_example(places.alpha, chunk.example));
     const Reduction<T, Term, Join> of{in, head, term, join, term.factor(chunk.example)};
     double value = kLast ? reduce_turns<kWidth>(of, chunks, chunk, alpha, places)
                          : reduce_planes<kWidth>(of, chunks, chunk, alpha, places);

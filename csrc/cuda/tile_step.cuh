@@ -37,8 +37,8 @@ struct ChannelConstants {
 #pragma unroll
     for (int i = 0; i < kPeriod; ++i) {
       Bounds<F>& bounds = channel[i].bounds;
-      if (places.alpha.per_example != nullptr) bounds.alpha = in_input(alpha, places.space, nth(first, i));
-      if (places.eps.per_example != nullptr) bounds.eps = in_input(eps, places.space, nth(first, i));
+      if (places.alpha.scale != nullptr) bounds.alpha = in_input(alpha, places.space, nth(first, i));
+      if (places.eps.scale != nullptr) bounds.eps = in_input(eps, places.space, nth(first, i));
     }
   }
 };

@@ -22,9 +22,9 @@ FASTADV_HOST_DEVICE float normal_noise(uint32_t word, HalfNormal two_deviations)
 }
 
 // Uniform over all classes but the predicted one; the only class there is, where there is one.
-FASTADV_HOST_DEVICE int64_t random_class(const Stream& stream, uint64_t row, int64_t classes, int64_t predicted) {
+FASTADV_HOST_DEVICE int64_t random_class(const RngState& rng_state, uint64_t row, int64_t classes, int64_t predicted) {
   if (classes == 1) return 0;
-  const uint32_t word = draw(stream.seed, stream.offset + row, 0, Purpose::target).word[0];
+  const uint32_t word = draw(rng_state.seed, rng_state.offset + row, 0, Purpose::target).word[0];
   const int64_t drawn = uniform_below(word, static_cast<uint32_t>(classes - 1));
   return drawn + (drawn >= predicted ? 1 : 0);
 }

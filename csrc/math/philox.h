@@ -33,16 +33,17 @@ FASTADV_HOST_DEVICE Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_
 // What a block is drawn for, so that draws for different uses of one example are independent.
 enum class Purpose : uint32_t { noise = 0, eps = 1, target = 2 };
 
-// The block-th four words of one example of the stream `seed`; `example` counts over the whole stream.
+// The block-th four words of one example of a seed's sequence; `example` counts over all of it.
 FASTADV_HOST_DEVICE Philox draw(uint64_t seed, uint64_t example, uint32_t block, Purpose purpose) {
   return philox(block, static_cast<uint32_t>(example), static_cast<uint32_t>(example >> 32),
                 static_cast<uint32_t>(purpose), seed);
 }
 
-// The stream's numbers, wherever they are.
-FASTADV_HOST_DEVICE Stream resolved(Stream stream) {
-  if (stream.from == nullptr) return stream;
-  return {static_cast<uint64_t>(stream.from[0]), stream.offset + static_cast<uint64_t>(stream.from[1]), nullptr};
+// With the seed and offset that on_device holds, if it is set.
+FASTADV_HOST_DEVICE RngState resolved(RngState rng_state) {
+  if (rng_state.on_device == nullptr) return rng_state;
+  return {static_cast<uint64_t>(rng_state.on_device[0]),
+          rng_state.offset + static_cast<uint64_t>(rng_state.on_device[1]), nullptr};
 }
 
 // Uniform over [0, n), by multiplication; the bias is below n / 2^32.

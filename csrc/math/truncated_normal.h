@@ -107,8 +107,8 @@ static inline TruncatedNormal truncated_normal_of(double sigma, double upper) {
   return {finite, upper, half_normal(upper / finite)};
 }
 
-FASTADV_HOST_DEVICE float truncated_eps(const Stream& stream, uint64_t row, const TruncatedNormal& of) {
-  const uint32_t word = draw(stream.seed, stream.offset + row, 0, Purpose::eps).word[0];
+FASTADV_HOST_DEVICE float truncated_eps(const RngState& rng_state, uint64_t row, const TruncatedNormal& of) {
+  const uint32_t word = draw(rng_state.seed, rng_state.offset + row, 0, Purpose::eps).word[0];
   const double drawn = of.sigma * static_cast<double>(quantile(of.normal, to_fraction(word)));
   return static_cast<float>(drawn < of.upper ? drawn : of.upper);
 }

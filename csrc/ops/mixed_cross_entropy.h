@@ -1,4 +1,4 @@
-// What mixed_cross_entropy tells its kernels. Those for CUDA are in cuda/logits.cu.
+// What mixed_cross_entropy tells its kernels.
 #pragma once
 
 #include "../arguments.h"

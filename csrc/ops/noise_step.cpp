@@ -1,18 +1,18 @@
 #include "noise_step.h"
 
+#include "../checks/rng_state.h"
 #include "../checks/steps.h"
-#include "../checks/stream.h"
 #include "backends.h"
 
 namespace fastadv {
 
 // adv <- clamp_range(clean + noise); kind is sign, truncated_normal or uniform, made in the kernel. No clean: it is
-// adv. Random numbers are those of the stream (seed, offset), or of (seed, offset) read from stream [2], int64 on the
-// device, where a captured CUDA graph or a compiled function needs new ones in each call; offset is added to it.
+// adv. Random numbers begin at (seed, offset). A captured CUDA graph or a compiled function, which needs new
+// ones in each call, passes rng_state [2], int64 on the device: a seed, and a number to which offset is added.
 STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
   m.def(
-      "noise_step_(Tensor(a!) adv, Tensor? clean, float eps, Tensor? epses, str kind, int seed, int offset, "
-      "Tensor? stream, float[] std, float[] lower, float[] upper) -> ()");
+      "noise_step_(Tensor(a!) adv, Tensor? clean, float eps, Tensor? eps_scale, str kind, int seed, int offset, "
+      "Tensor? rng_state, float[] std, float[] lower, float[] upper) -> ()");
 }
 
 namespace {
@@ -25,7 +25,7 @@ Noise noise(const char* op, const std::string& text) {
 }
 
 void run(Cpu, const char* op, const Tensor&, const NoiseStep& step) {
-  checks::amounts_in_range(op, step.step);
+  checks::alpha_and_eps_in_range(op, step.step);
   const Batch& batch = step.step.batch;
   torch::stable::parallel_for(0, batch.examples * batch.channels, 1 + kGrain / (1 + batch.plane),
                               [&](int64_t begin, int64_t end) { cpu::noise_step(step, begin, end); });
@@ -37,15 +37,15 @@ void run(Cuda, const char* op, const Tensor& adv, const NoiseStep& step) {
 }
 #endif
 
-// adv, clean [N, C, ...]; epses [N]; from [2]; std, lower, upper [1] or [C].
+// adv, clean [N, C, ...]; eps_scale [N]; rng_state [2]; std, lower, upper [1] or [C].
 template <class Backend>
-void noise_step_(Tensor adv, std::optional<Tensor> clean, double eps, std::optional<Tensor> epses,
-                 const std::string& kind, int64_t seed, int64_t offset, std::optional<Tensor> from, const Numbers& std,
-                 const Numbers& lower, const Numbers& upper) {
+void noise_step_(Tensor adv, std::optional<Tensor> clean, double eps, std::optional<Tensor> eps_scale,
+                 const std::string& kind, int64_t seed, int64_t offset, std::optional<Tensor> rng_state,
+                 const Numbers& std, const Numbers& lower, const Numbers& upper) {
   const char* op = "noise_step_";
   const NoiseStep step{
-      checks::step(op, adv, clean, std::nullopt, 0.0, std::nullopt, eps, epses, std, lower, upper, true),
-      noise(op, kind), checks::stream(op, adv, seed, offset, from)};
+      checks::step(op, adv, clean, std::nullopt, 0.0, std::nullopt, eps, eps_scale, std, lower, upper, true),
+      noise(op, kind), checks::rng_state_of(op, adv, seed, offset, rng_state)};
   run(Backend{}, op, adv, step);
 }
 

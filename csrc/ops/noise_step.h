@@ -1,4 +1,4 @@
-// What noise_step_ tells its kernels. The one for CUDA is in cuda/noise.cu.
+// What noise_step_ tells its kernels.
 #pragma once
 
 #include "../arguments.h"
@@ -11,7 +11,7 @@ enum class Noise { sign, truncated_normal, uniform };
 struct NoiseStep {
   Step step;  // no grad, no alpha
   Noise kind;
-  Stream stream;
+  RngState rng_state;
 };
 
 FASTADV_CPU_KERNEL(noise_step, const NoiseStep& step, int64_t begin, int64_t end);  // examples * channels

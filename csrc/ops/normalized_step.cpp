@@ -11,8 +11,8 @@ namespace fastadv {
 // with it) or linf. The other arguments are as in sign_step_.
 STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
   m.def(
-      "normalized_step_(Tensor(a!) adv, Tensor? clean, Tensor grad, float alpha, Tensor? alphas, float eps, "
-      "Tensor? epses, str norm, float[] std, float[] lower, float[] upper) -> ()");
+      "normalized_step_(Tensor(a!) adv, Tensor? clean, Tensor grad, float alpha, Tensor? alpha_scale, float eps, "
+      "Tensor? eps_scale, str norm, float[] std, float[] lower, float[] upper) -> ()");
 }
 
 namespace {
@@ -80,7 +80,7 @@ std::vector<double> shrink_to_ball(const Step& step, const std::vector<double>& 
 }
 
 void run(Cpu, const char* op, const Tensor&, const Step& step, Norm norm) {
-  checks::amounts_in_range(op, step);
+  checks::alpha_and_eps_in_range(op, step);
   const int64_t elements = checks::elements(step.batch);
   if (elements == 0) return;
   const std::vector<double> inverse = inverse_length(step, norm);                                               // [N]
@@ -102,14 +102,14 @@ void run(Cuda, const char* op, const Tensor& adv, const Step& step, Norm norm) {
 }
 #endif
 
-// adv, clean, grad [N, C, ...]; alphas, epses [N]; std, lower, upper [1] or [C].
+// adv, clean, grad [N, C, ...]; alpha_scale, eps_scale [N]; std, lower, upper [1] or [C].
 template <class Backend>
 void normalized_step_(Tensor adv, std::optional<Tensor> clean, const Tensor& grad, double alpha,
-                      std::optional<Tensor> alphas, double eps, std::optional<Tensor> epses,
+                      std::optional<Tensor> alpha_scale, double eps, std::optional<Tensor> eps_scale,
                       const std::string& norm_name, const Numbers& std, const Numbers& lower, const Numbers& upper) {
   const char* op = "normalized_step_";
   check_device(Backend{}, op);
-  const Step step = checks::step(op, adv, clean, grad, alpha, alphas, eps, epses, std, lower, upper, false);
+  const Step step = checks::step(op, adv, clean, grad, alpha, alpha_scale, eps, eps_scale, std, lower, upper, false);
   run(Backend{}, op, adv, step, norm(op, norm_name));
 }
 

@@ -1,22 +1,22 @@
 #include "target_grad.h"
 
 #include "../checks/logits.h"
-#include "../checks/stream.h"
+#include "../checks/rng_state.h"
 #include "backends.h"
 
 namespace fastadv {
 
-// target [N] and d(sum of the costs) / d logits; rule is label, predicted, least_likely, random or entropy. stream [2]
-// is as in noise_step_.
+// target [N] and d(sum of the costs) / d logits; rule is label, predicted, least_likely, random or entropy. rng_state
+// [2] is as in noise_step_.
 STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
   m.def(
       "target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
-      "Tensor? stream) -> (Tensor target, Tensor dlogits)");
+      "Tensor? rng_state) -> (Tensor target, Tensor dlogits)");
 
   // The same derivative as dlogits * 2^exponent, exponent [N] int32, by which the largest of a row is in [0.5, 1).
   m.def(
       "scaled_target_grad(Tensor logits, str rule, Tensor? labels, float label_smoothing, int seed, int offset, "
-      "Tensor? stream) -> (Tensor target, Tensor dlogits, Tensor exponent)");
+      "Tensor? rng_state) -> (Tensor target, Tensor dlogits, Tensor exponent)");
 }
 
 namespace {
@@ -41,10 +41,10 @@ Rule rule(const char* op, const std::string& text) {
   return Rule::entropy;
 }
 
-// logits [N, K]; labels [N]; from [2].
+// logits [N, K]; labels [N]; rng_state [2].
 Call target_grad(const char* op, const Tensor& logits, const std::string& rule_name,
                  const std::optional<Tensor>& labels, double label_smoothing, int64_t seed, int64_t offset,
-                 const std::optional<Tensor>& from) {
+                 const std::optional<Tensor>& rng_state) {
   checks::logits(op, logits);
   const DType dtype = floating(op, "logits", logits);
   const Rule rule = checks::rule(op, rule_name);
@@ -56,7 +56,7 @@ Call target_grad(const char* op, const Tensor& logits, const std::string& rule_n
   Tensor dlogits = torch::stable::new_empty(logits, {rows, classes});
   return {{logits.data_ptr(), rule == Rule::label ? static_cast<const int64_t*>(labels->data_ptr()) : nullptr,
            dlogits.data_ptr(), static_cast<int64_t*>(target.data_ptr()), nullptr, dtype, rows, classes, rule,
-           label_smoothing, stream(op, logits, seed, offset, from)},
+           label_smoothing, rng_state_of(op, logits, seed, offset, rng_state)},
           target,
           dlogits};
 }
@@ -78,15 +78,15 @@ void run(Cuda, const char* op, const Tensor& logits, const TargetGrad& args) {
 }
 #endif
 
-// Throughout: logits, dlogits [N, K]; labels, target, exponent [N]; from [2].
+// Throughout: logits, dlogits [N, K]; labels, target, exponent [N]; rng_state [2].
 
 template <class Backend>
 std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& rule, std::optional<Tensor> labels,
                                        double label_smoothing, int64_t seed, int64_t offset,
-                                       std::optional<Tensor> from) {
+                                       std::optional<Tensor> rng_state) {
   const char* op = "target_grad";
   check_device(Backend{}, op);
-  const Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  const Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, rng_state);
   run(Backend{}, op, logits, call.args);
   return {call.target, call.dlogits};
 }
@@ -94,10 +94,10 @@ std::tuple<Tensor, Tensor> target_grad(const Tensor& logits, const std::string& 
 template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> scaled_target_grad(const Tensor& logits, const std::string& rule,
                                                       std::optional<Tensor> labels, double label_smoothing,
-                                                      int64_t seed, int64_t offset, std::optional<Tensor> from) {
+                                                      int64_t seed, int64_t offset, std::optional<Tensor> rng_state) {
   const char* op = "scaled_target_grad";
   check_device(Backend{}, op);
-  Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, from);
+  Call call = checks::target_grad(op, logits, rule, labels, label_smoothing, seed, offset, rng_state);
   const Tensor exponent = torch::stable::new_empty(logits, {logits.size(0)}, torch::headeronly::ScalarType::Int);
   call.args.exponent = static_cast<int32_t*>(exponent.data_ptr());
   run(Backend{}, op, logits, call.args);

@@ -1,4 +1,4 @@
-// What target_grad and scaled_target_grad tell their kernels. The one for CUDA is in cuda/logits.cu.
+// What target_grad and scaled_target_grad tell their kernels.
 #pragma once
 
 #include "../arguments.h"
@@ -18,7 +18,7 @@ struct TargetGrad {
   int64_t rows, classes;
   Rule rule;
   double label_smoothing;
-  Stream stream;
+  RngState rng_state;
 };
 
 FASTADV_CPU_KERNEL(target_grad, const TargetGrad& args, int64_t begin, int64_t end);  // rows

@@ -5,10 +5,10 @@
 
 namespace fastadv {
 
-// eps [N] <- |N(0, sigma)| truncated to [0, upper]; row i is a function of (seed, offset + i), of which stream [2] is
-// as in noise_step_.
+// eps [N] <- |N(0, sigma)| truncated to [0, upper]; row i is a function of (seed, offset + i). rng_state [2]
+// is as in noise_step_.
 STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
-  m.def("truncated_normal_(Tensor(a!) eps, float sigma, float upper, int seed, int offset, Tensor? stream) -> ()");
+  m.def("truncated_normal_(Tensor(a!) eps, float sigma, float upper, int seed, int offset, Tensor? rng_state) -> ()");
 }
 
 namespace {
@@ -26,12 +26,12 @@ void run(Cuda, const char* op, const Tensor& eps, const EpsSample& sample) {
 }
 #endif
 
-// eps [N]; from [2].
+// eps [N]; rng_state [2].
 template <class Backend>
 void truncated_normal_(Tensor eps, double sigma, double upper, int64_t seed, int64_t offset,
-                       std::optional<Tensor> from) {
+                       std::optional<Tensor> rng_state) {
   const char* op = "truncated_normal_";
-  run(Backend{}, op, eps, checks::eps_sample(op, eps, sigma, upper, seed, offset, from));
+  run(Backend{}, op, eps, checks::eps_sample(op, eps, sigma, upper, seed, offset, rng_state));
 }
 
 FASTADV_REGISTER(truncated_normal_)

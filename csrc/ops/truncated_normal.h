@@ -1,4 +1,4 @@
-// What truncated_normal_ tells its kernels. The one for CUDA is in cuda/noise.cu.
+// What truncated_normal_ tells its kernels.
 #pragma once
 
 #include "../arguments.h"
@@ -11,7 +11,7 @@ struct EpsSample {
   DType dtype;
   int64_t examples;
   double sigma, upper;
-  Stream stream;
+  RngState rng_state;
 };
 
 FASTADV_CPU_KERNEL(truncated_normal, const EpsSample& sample, int64_t begin, int64_t end);  // examples

@@ -1,4 +1,4 @@
-"""The paper's eleven attacks by name, and three that users look for."""
+"""Attacks by name: the eleven of the paper, PGD, MI-FGSM and N-FGSM."""
 
 from __future__ import annotations
 
@@ -64,26 +64,26 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if not TYPE_CHECKING:  # checkers of types would take every name for one of this module
+if not TYPE_CHECKING:  # a type checker would accept any name of this module
 
     def __getattr__(name: str) -> Any:
-        """Say what stands here for a class of another package."""
-        here = other_packages.CLASSES.get(name)
-        hint = f"; use {here}" if here else ""
+        """Name the equivalent of a class of another package in the error."""
+        equivalent = other_packages.CLASSES.get(name)
+        hint = f"; use {equivalent}" if equivalent else ""
         raise AttributeError(f"module 'fastadv.attacks' has no attribute {name!r}{hint}")
 
 
 def names() -> list[str]:
-    """Every attack that :func:`create` knows."""
+    """List the names that :func:`create` accepts."""
     return list(_ATTACKS)
 
 
 def get(name: str) -> type[Attack]:
-    """The class of an attack.
+    """Return an attack's class.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
-        TypeError: a name that is not a string.
+        ValueError: if the name is unknown; the message lists the known ones.
+        TypeError: if the name is not a string.
     """
     if not isinstance(name, str):
         raise TypeError(
@@ -101,19 +101,20 @@ def create(name: type[OneAttack], model: Callable[..., Any], **options: Any) -> 
 @overload
 def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack: ...
 def create(name: str | type[Attack], model: Callable[..., Any], **options: Any) -> Attack:
-    """An attack by its name in the paper, e.g. ``create("step_ll", model, eps=16, space=PixelSpace.imagenet())``.
+    """Create an attack by its name, e.g. ``create("step_ll", model, eps=16, space=PixelSpace.imagenet())``.
 
     Args:
-        name: one of :func:`names`, or a class of one's own derived from :class:`Attack`.
-        model: from images [N, C, ...] to logits [N, K].
-        options: those of the attack's class, which ``help(fastadv.attacks.get(name))`` lists: eps, space, seed, ...
+        name: one of :func:`names`, or your own subclass of :class:`Attack`.
+        model: maps images [N, C, ...] to logits [N, K].
+        options: the attack's options as keywords: eps, space, seed and so on; ``help(fastadv.attacks.get(name))`` lists
+            them all.
 
     Raises:
-        ValueError: an unknown name or option; the message lists the known ones.
-        TypeError: neither a name nor a class.
+        ValueError: if the name or an option is unknown; the message lists the known ones.
+        TypeError: if ``name`` is neither a name nor a class.
     """
     if isinstance(name, Attack):
-        raise TypeError(f"an attack is a name or a class, such as {type(name).__name__}, not an object of it")
+        raise TypeError(f"pass the attack's name or its class, such as {type(name).__name__}, not an instance of it")
     attack = name if isinstance(name, type) and issubclass(name, Attack) else get(name)  # type: ignore[arg-type]
     unknown = set(options) - options_of(attack)
     if unknown:

@@ -1,4 +1,4 @@
-"""Attack: what every method of making candidate adversarial images has in common, up to its own arithmetic."""
+"""Attack: the base class of all attacks. It checks inputs, draws sizes and seeds, and calls the method's ``run_``."""
 
 from __future__ import annotations
 
@@ -23,65 +23,65 @@ from fastadv.utils.rng import RandomStream
 from fastadv.utils.validation import check_label_smoothing, check_model, check_one_of, check_switches
 
 _ON_LABELS = {
-    True: "Called with images and their true labels.",
-    False: "Called with images alone; labels are ignored if they are given.",
+    True: "Call it with images and their true labels.",
+    False: "Call it with images alone; labels are ignored if given.",
 }
 
 
 class Attack(ABC):
-    """Makes a candidate adversarial image of each clean image, by the current weights of a model.
+    """Makes a candidate adversarial image from each clean image, using the current weights of a model.
 
-    Call it for a new tensor, or :meth:`perturb_` to mutate the images in place. It works under ``no_grad``,
-    ``inference_mode`` and autocast, and leaves a module's modes, buffers and gradients as they were. Meanwhile the
-    module is in evaluation mode: no other thread may use it. It is given copies of the images, which it may overwrite.
+    Call it to get a new tensor, or :meth:`perturb_` to change the images in place. It works under ``no_grad``,
+    ``inference_mode`` and autocast, and leaves the module's modes, buffers and gradients as they were. During a call
+    the module is in evaluation mode, so no other thread may use it. The model gets copies of the images, which it may
+    overwrite.
 
     Args:
-        model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one or any callable,
-            from images [N, C, ...] to logits [N, K]. Behind a callable, the modules are found that its code has at
-            hand: in a closure, a default value, a global variable or an attribute. If, on the first batch, the model
-            still draws random numbers or moves running statistics, a warning says so. Statistics are not watched in
-            code of torch.jit, nor where torch.compile has made a part of the model. A model that draws is run once more
-            on that batch.
-        eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution that is
-            drawn from anew for each example.
+        model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one, or any callable
+            that maps images [N, C, ...] to logits [N, K]. Modules behind a callable are found through its closure,
+            default values, globals and attributes. If the model still draws random numbers or updates running
+            statistics on the first batch, a warning says so; a model that draws is run once more on that batch.
+            Running statistics are not watched inside torch.jit code or models that torch.compile compiled in part.
+        eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution, from which
+            each example draws its own.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].
-        validate: which batches must lie in the space, the ``"first"`` alone, ``"always"`` each, or ``"never"`` any;
-            what does not is clipped where it is not looked at, and that change counts as no perturbation. On a GPU a
-            batch after the first is waited for in the next call: an error comes there, and names the call that it is
-            about. With the first batch the model's outputs and the gradient are looked at, too: probabilities, NaN, or
-            images whose gradient is zero give a warning.
+        validate: which batches are checked to lie in the space: the ``"first"`` one, ``"always"`` all, or ``"never"``
+            any. Values outside the range in a batch that is not checked are clipped. On a GPU, a batch after the first
+            is checked during the next call: the error is raised there, and names the call that it is about. In the
+            first batch the model's outputs and the gradient are checked too: probabilities, NaN, or images with a zero
+            gradient cause a warning.
         bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``). Dropout is off.
-        label_smoothing: of the attacked cross-entropy, in [0, 1). With it, an attack that leads away from a class moves
-            an example towards it whose probability of that class is above 1 - label_smoothing * (1 - 1 / K), of K.
-        fast: switch on all that makes generation faster at once and changes results by no more than rounding: for the
-            methods that follow a gradient ``fold_bn`` with ``bn="eval"``, and ``capture`` on CUDA, but not with
-            ``compile``. What does not fit the model is left out, and a warning says why; what other options
-            exclude, a line of the log. On a CPU one gradient of few small images is not faster for it.
-        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``. An attack does not look
-            for other processes, as ``AdversarialTask`` does: with one seed they draw the same, unless each calls
-            ``attack.stream.split(rank, world_size)``.
-        generator: a CPU generator to take the random numbers' seed from, instead of torch's default.
+        label_smoothing: in [0, 1), of the cross-entropy that is attacked. An attack that leads away from a class moves
+            an example towards it if the class's probability is above 1 - label_smoothing * (1 - 1 / K), for K classes.
+        fast: turn on everything that speeds up generation and changes results only by rounding. For methods that follow
+            a gradient this is ``fold_bn`` if ``bn="eval"``, and ``capture`` on CUDA unless ``compile`` is on. If the
+            model does not support one of them, a warning says why; if another option excludes it, a log line does. On
+            a CPU, it does not speed up a single gradient of a few small images.
+        seed: fixes the attack's random numbers; without it they follow ``torch.manual_seed``. Unlike
+            ``AdversarialTask``, an attack does not detect other processes: with the same seed they draw the same
+            numbers, unless each calls ``attack.stream.split(rank, world_size)``.
+        generator: a CPU generator to take the seed of the random numbers from, instead of torch's default.
 
     Raises:
-        ValueError: an eps that is negative or not finite, or another option outside its values.
-        TypeError: an option that the attack does not have.
+        ValueError: if eps is negative, not finite or above the whole pixel range, or another option is out of range.
+        TypeError: if the attack does not have an option.
 
     Attributes:
-        name: the attack's, in the paper's words.
-        needs_labels: whether it uses the true label.
-        draws: whether it uses random numbers, besides those of a random eps.
-        one_gradient: whether :meth:`at_each` makes one gradient for all sizes.
-        counting: whether calls count the examples whose first gradient is zero or not finite; off at first.
-        looks: whether calls look at images as ``validate`` says; off for those who have looked at them already. The
-            model's outputs and the gradient are looked at all the same.
-        without_gradient: a scalar tensor on the images' device, how many the last call, or the last size of
-            :meth:`at_each`, counted; None where nothing is counted, or no gradient followed.
-        warned: whether the model's outputs or gradients have given a warning.
+        name: the attack's name, as in the paper.
+        needs_labels: true if it uses the true label.
+        draws: true if it uses random numbers, apart from those of a random eps.
+        one_gradient: true if :meth:`at_each` computes one gradient for all sizes.
+        counting: true if calls count the examples whose first gradient is zero or not finite; off by default.
+        looks: false to skip the check of the images, for callers that have checked them already. The model's outputs
+            and the gradient are checked all the same.
+        without_gradient: the count of the last call, or of the last size of :meth:`at_each`: a scalar tensor on the
+            images' device; None if nothing was counted or no gradient was computed.
+        warned: true if the model's outputs or gradients caused a warning.
         ball: the norm of the ball of radius eps that holds every result, ``"linf"`` or ``"l2"``; None for a method that
             leaves the ball on purpose. If a class outside this package has a ``step_`` or ``run_`` of its own, its
             first results are checked against the ball and the pixel range, unless validate is ``"never"``.
-        targeted: whether it steps towards the labels that it is called with, as a class of one's own may: they are
-            targets then, and not true classes.
+        targeted: true if it steps towards the labels that it is called with, as your own subclass may: these are
+            targets then, not true classes.
     """
 
     name: ClassVar[str]
@@ -96,21 +96,21 @@ class Attack(ABC):
     targeted: bool = False
     _result_passed = False
 
-    if not TYPE_CHECKING:  # checkers of types read the arguments off __init__
+    if not TYPE_CHECKING:  # type checkers read the arguments from __init__
 
         def __new__(cls, *given: Any, **options: Any) -> Any:
-            """Refuse options without a name, as other packages take them, with eps on another scale; unknown ones."""
+            """Refuse unknown and positional options: other packages take eps by position, and on another scale."""
             if len(given) > 1:
                 name = cls.__name__
                 raise TypeError(
-                    f"{name} takes a model, and options by their names: {name}(model, eps=8). eps is in pixel values "
+                    f"{name} takes a model, and its options as keywords: {name}(model, eps=8). eps is in pixel values "
                     f"of [0, 255], whatever the model's input: 8, not 8/255"
                 )
             if unknown := set(options) - set(inspect.signature(cls).parameters):
                 raise TypeError(no_such_option(cls, unknown))
             return super().__new__(cls)
 
-        def __getattr__(self, name: str) -> Any:  # only where there is no such attribute
+        def __getattr__(self, name: str) -> Any:  # called only for missing attributes
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{instead_of(name)}")
 
     def __init__(
@@ -143,13 +143,13 @@ class Attack(ABC):
         self._watch = RangeWatch(self.space, one=f"{type(self).__name__} call", waits=False)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Show every option of a subclass, not its own alone, in its signature and docstring."""
+        """Add inherited options to the subclass's signature and docstring."""
         super().__init_subclass__(**arguments)
         if "forward" in vars(cls):
             raise TypeError(
-                f"{cls.__name__} has a forward, as attacks of other packages do, and here nothing calls it: write "
-                f"run_(adv, labels, size, seed, offset) for an attack of its own kind, or override loss, direction, "
-                f"step_, start_ or step_sizes of GradientAttack"
+                f"{cls.__name__} defines forward, as attacks of other packages do, but here nothing calls it: override "
+                f"loss, direction, step_, start_ or step_sizes of GradientAttack, or, for an attack without gradients, "
+                f"run_(adv, labels, size, seed, offset) of Attack"
             )
         signature = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
         bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
@@ -157,31 +157,32 @@ class Attack(ABC):
         cls.__doc__ = described(cls.__doc__, bases, signature, labels)
 
     def __call__(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
-        """Candidate adversarial images.
+        """Return candidate adversarial images.
 
         Args:
             images: [N, C, ...] clean model inputs, floating; not changed.
-            labels: [N] true classes; needed by the methods that use the true label, ignored by the others, of which
-                those that step towards a class warn once: no class of the caller's is their target.
-            eps: overrides the attack's own for this call.
+            labels: [N] true classes, for methods that use the true label. Other methods ignore them; those that step
+                towards a class warn once, because they choose that class themselves.
+            eps: overrides the attack's eps for this call.
 
         Returns:
             A new tensor [N, C, ...] without autograd history, inside the eps ball and the pixel range.
 
         Raises:
-            ValueError: images outside the space, missing labels, shapes that do not fit, an eps out of range.
-            TypeError: images that are not floating, labels that are not integers.
+            ValueError: if images are outside the space, labels are missing, shapes do not fit, or eps is out of range;
+                in the first batch also if a ``step_`` or ``run_`` of your own leaves the ball or the pixel range.
+            TypeError: if images are not floating or labels are not integers.
         """
         self._check(images, labels)
         return self._perturb_(_copy(images), labels, eps)
 
     def perturb_(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
-        """Like a call, but the images themselves become adversarial: no tensor is made for the result.
+        """Like a call, but change the images in place, without a tensor for the result.
 
-        Images are left as they were if the model, or anything else, raises.
+        If the model, or anything else, raises, the images stay as they were.
 
         Raises:
-            ValueError: also for images that require grad.
+            ValueError: as for a call, or if the images require grad.
         """
         self._check(images, labels)
         if images.requires_grad:
@@ -191,10 +192,10 @@ class Attack(ABC):
         return self._perturb_(images, labels, eps)
 
     def at_each(self, images: Tensor, labels: Tensor | None = None, *, eps: Sequence[float]) -> Iterator[Tensor]:
-        """Candidate adversarial images of several sizes, one after the other.
+        """Yield candidate adversarial images of several sizes, one size after another.
 
-        Each is what a call with that eps returns, for the same random numbers; an attack whose ``one_gradient`` is true
-        asks the model once for all of them.
+        Each equals what a call with that eps returns for the same random numbers; an attack whose ``one_gradient`` is
+        true runs the model once for all sizes.
 
         Args:
             images: as for a call, like ``labels``.
@@ -221,6 +222,7 @@ class Attack(ABC):
         return self._checked_each(self._run_each(clean, labels, sizes, seed, offset), clean, sizes)
 
     def _checked_each(self, results: Iterator[Tensor], clean: Tensor, sizes: Sequence[Size]) -> Iterator[Tensor]:
+        """Pass on the results [N, C, ...] for each size; in the first call, check them on the way."""
         checks = self._checks_result()
         for adv, size in zip(results, sizes, strict=True):
             if checks:
@@ -231,7 +233,7 @@ class Attack(ABC):
     def _run_each(
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
-        """What :meth:`at_each` yields, of N > 0 clean images [N, C, ...]. A caller's code runs between two sizes."""
+        """Yield the results of :meth:`at_each` for N > 0 clean images [N, C, ...]; the caller's code runs between."""
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
                 adv = clean.clone()
@@ -242,7 +244,7 @@ class Attack(ABC):
         self.without_gradient = None
         if adv.shape[0] == 0:
             return adv
-        # Tensors made under a caller's inference mode could not be saved for a gradient.
+        # Tensors created under the caller's inference mode could not be saved for a gradient.
         with torch.inference_mode(False), torch.no_grad():
             size, seed, offset = self._draw(adv, eps)
             if labels is not None:
@@ -277,14 +279,14 @@ class Attack(ABC):
         self._result_passed = True
 
     def gradients(self, eps: float) -> int:
-        """How many gradients of each image a call of this size asks the model for, for estimates of its time."""
+        """Return how many gradients per image a call of this size computes, for time estimates."""
         return 0
 
     @abstractmethod
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
-        """Make clean images adversarial in place, inside the eps ball and the pixel range: what an attack has to write.
+        """Make clean images adversarial in place, inside the eps ball and the pixel range. Subclasses implement this.
 
-        It runs in ``no_grad``. If it raises, adv must be as it was.
+        It runs under ``no_grad``. If it raises, adv must be as it was.
 
         Args:
             adv: [N, C, ...], N > 0.
@@ -307,23 +309,23 @@ class Attack(ABC):
             self._watch.look(images, self.validate)
 
     def true_labels(self, labels: Tensor | None) -> Tensor | None:
-        """What to call the attack with by those who have the true label of each image, whatever the attack.
+        """Return the labels to call this attack with, given true labels: None if it ignores them.
 
         Raises:
-            ValueError: they would be its targets.
+            ValueError: if the attack would step towards them.
         """
         if self.targeted:
             raise ValueError(
                 f"{self.name} has ascend = False and needs_labels: it steps towards the labels that it is called with, "
-                f"and here these are the true classes, which makes a model look robust. Call the attack itself, with "
+                f"and here these are the true classes, which makes a model look robust. Call the attack yourself, with "
                 f"targets"
             )
         return labels if self.needs_labels else None
 
     def options(self) -> dict[str, Any]:
-        """The attack's options by name, for its text; a captured iteration is captured anew when one changes.
+        """Return the attack's options by name, for ``repr``; with ``capture``, a changed option causes a new recording.
 
-        A class of one's own adds its own: ``{**super().options(), "decay": self.decay}``.
+        Subclasses add their own: ``{**super().options(), "decay": self.decay}``.
         """
         own = {"bn": self.bn, "label_smoothing": self.label_smoothing, "fast": self.fast}
         return {"eps": self.eps, "space": self.space, **own}
@@ -334,13 +336,13 @@ class Attack(ABC):
 
 
 def _copy(images: Tensor) -> Tensor:
-    """Images [N, C, ...] that are no inference tensor, without autograd history."""
+    """Copy images [N, C, ...] to a normal tensor (not an inference tensor) without autograd history."""
     with torch.inference_mode(False), torch.no_grad():
         return images.detach().clone()
 
 
 def _signature(kind: type[Any]) -> inspect.Signature:
-    """All options of a class, its own and those of the classes above it."""
+    """Return the signature with all options of a class, its own and inherited ones."""
     own = [base for base in kind.__mro__ if "__init__" in base.__dict__ and issubclass(base, Attack)]
     merged = {
         name: parameter
@@ -348,7 +350,7 @@ def _signature(kind: type[Any]) -> inspect.Signature:
         for name, parameter in inspect.signature(base.__init__).parameters.items()
         if name != "self" and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     }
-    # Options are given by name, also those that a class of one's own declares without a star before them.
+    # All options are keyword-only, even if a user's class declares them without a star.
     by_name = [
         parameter if name == "model" else parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in merged.items()
@@ -357,17 +359,17 @@ def _signature(kind: type[Any]) -> inspect.Signature:
 
 
 def options_of(attack: type[Attack]) -> set[str]:
-    """The names of an attack's options."""
+    """Return the names of an attack's options."""
     return set(inspect.signature(attack).parameters) - {"model"}
 
 
 def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
-    """What to say of options that an attack does not have."""
+    """Return the error message for options that an attack does not have."""
     name, known = getattr(attack, "name", attack.__name__), ", ".join(sorted(options_of(attack)))
     return f"{name} has no option {', '.join(sorted(unknown))}; its options are {known}"
 
 
-Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # not that of __new__
+Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # instead of __new__'s
 
 
 def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  # [N], [N, C, ...]

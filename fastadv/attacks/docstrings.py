@@ -1,4 +1,4 @@
-"""Docstrings of attacks: each shows every option that its class takes, though each option is described once."""
+"""Builds attacks' docstrings: each shows every option of its class, though each option is described only once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LAYOUT: dict[str, Any] = {
 
 
 def described(own: str | None, bases: list[str | None], signature: inspect.Signature, labels: str) -> str:
-    """A class's docstring with all of its options, and a sentence on labels.
+    """Return a class's docstring with all of its options and a sentence on labels.
 
     Args:
-        own: what its author wrote; its section ``Args`` describes what is new or other than in the bases.
-        bases: the docstrings of its bases, the most general first.
-        signature: of the class; options come in its order, with its defaults.
+        own: the docstring in the source; its ``Args`` describe options that are new or differ from the bases.
+        bases: the docstrings of the bases, the most general first.
+        signature: the class's; options are listed in its order, with its defaults.
         labels: the sentence.
     """
     text, _, rest = _parts(own)
@@ -38,7 +38,7 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def _parts(doc: str | None) -> tuple[str, dict[str, str], str]:
-    """What comes before the section ``Args``, its entries, and what comes after it."""
+    """Split a docstring into the text before the ``Args`` section, the section's entries, and the text after it."""
     before, _, section = inspect.cleandoc(doc or "").partition("Args:\n")
     lines = section.splitlines()
     end = next((number for number, line in enumerate(lines) if line and not line.startswith(" ")), len(lines))

@@ -1,4 +1,4 @@
-"""A step towards uncertainty."""
+"""Fast entropy: a step towards the most uncertain prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step along the gradient itself, normalised per example: "fast grad. L2" and "fast grad. Linf" (appendix A)."""
+"""One step along the gradient, normalised per example: "fast grad. L2" and "fast grad. Linf" (appendix A)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GradientAttack: the one loop behind every method that follows the gradient of a cost."""
+"""GradientAttack: the loop shared by all methods that follow the gradient of a cost."""
 
 from __future__ import annotations
 
@@ -24,30 +24,34 @@ from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.steps import Steps
-from fastadv.attacks.engine.zero_gradients import without_gradient
+from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_switches
 
-_READ_ANEW = ("eps", "alpha", "steps")
+_READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
 class GradientAttack(Attack):
-    """Steps that follow the gradient of a cost; for attacks of one's own, most of which override one method.
+    """Takes steps along the gradient of a cost. Base class for your own attacks, most of which override one method.
 
-    Each iteration is one forward and one backward pass to the input alone: the target is chosen from the logits of the
-    same forward pass, and no gradient of a weight is made. Methods to override, each with its shapes in its docstring:
+    An iteration is one forward pass and one backward pass to the input only: the target is chosen from the logits of
+        the
+    same forward pass, and no gradients of weights are computed. A subclass sets ``name``, ``rule``, ``ascend`` and, if
+    it uses the true label, ``needs_labels``, unless its base does. It may override these methods, whose docstrings have
+    the shapes; only :meth:`step_sizes` has no default here, but the bases ``OneStepAttack``, ``PGD`` and ``IterBasic``
+    implement it:
 
-    - :meth:`loss`, the cost of each example, if it is neither the cross-entropy nor the entropy;
-    - :meth:`step_sizes`, the number of steps and their lengths, which ``OneStepAttack`` and ``IterBasic`` have;
-    - :meth:`start_`, where the first step starts from, if not from the clean image;
-    - :meth:`direction`, what a step follows, such as an average of gradients;
-    - :meth:`step_`, how it moves the images, if not along the sign;
-    - :meth:`options`, further options, if there are any.
+    - :meth:`loss`: the cost of each example, instead of the cross-entropy or the entropy;
+    - :meth:`step_sizes`: the number of steps and their lengths;
+    - :meth:`start_`: where the first step starts, instead of the clean image;
+    - :meth:`direction`: what a step follows, instead of the gradient, such as an average of gradients;
+    - :meth:`step_`: how a step moves the images, instead of along the sign;
+    - :meth:`options`: the values of options that the subclass adds.
 
-    An attack with a loss of its own, the lead of the best other class over the true one (Carlini and Wagner, 2017)::
+    An attack whose cost is the margin between the best other class and the true one (Carlini and Wagner, 2017)::
 
         class Margin(fastadv.attacks.PGD):
             name = "margin"
@@ -60,32 +64,33 @@ class GradientAttack(Attack):
         adv = Margin(model, eps=8, steps=20)(images, labels)
 
     Args:
-        aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the logits choose; 0.4
-            is that of the paper authors' code. Asks for a model with a method ``forward_with_aux``, from images to a
-            named tuple of logits and auxiliary logits in evaluation mode too, as ``inception_v3`` has. It is called in
-            the model's place: hooks of the whole model do not run.
-        fold_bn: while examples are generated, fold each BatchNorm layer that follows a convolution into it: the same
-            function up to rounding, without BatchNorm's passes over the activations. Weights are folded anew in each
-            call; the first runs the model twice more, to find the layers. Layers with hooks, a forward of their own or
-            a weight that is computed or written by the model (pruning, weight normalisation) stay as they are. Needs
-            ``bn="eval"``. A model without layers to fold, which fails or whose logits are others then, which has a
-            gradient of its own between the two layers (a ``torch.autograd.Function``, a hook on a tensor), or which
-            connects its layers in another way or with other weights in a later call, runs as it is, and a warning says
-            so. Not noticed is such a later call with ``compile`` and ``capture``, and one that writes through
-            ``.data``. On a CPU the model's passes are in channels_last then, where it takes that.
-        compile: compile forward pass, target and gradient to the images as one function by torch.compile, from the
-            second gradient on: for the minutes that this takes, passes over the activations are saved. Where it fails,
-            the attack runs without, and a warning says why.
-        capture: on CUDA, record an iteration as a CUDA graph the second time that images of one shape come, and replay
-            it from then on: for models whose kernels are shorter than their launches. Kept for the four shapes that
-            were used last, with the memory of an iteration and of the images each; a warning says once that more come.
-            Weights may change, in place; what else the model reads from Python is as it was when captured. A model that
-            cannot be captured runs without, and a warning says why, as does :meth:`at_each` of a one-step attack.
+        aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the main logits
+            choose; the paper's authors use 0.4 in their code. The model needs a method ``forward_with_aux`` that
+            returns a named tuple of logits and auxiliary logits for images, also in evaluation mode, as
+            ``inception_v3`` has. It is called instead of the model, so hooks on the model as a whole do not run.
+        fold_bn: during generation, fold each BatchNorm layer that follows a convolution into it: the same function up
+            to rounding, without BatchNorm's passes over the activations. Needs ``bn="eval"``. Weights are folded again
+            in each call; the first call runs the model twice more to find the layers. Layers with hooks, with their own
+            ``forward`` or with a weight that the model computes or writes (pruning, weight normalisation) are left
+            alone. The model runs unfolded, and a warning says why, if it has no such layers, if folding makes it fail
+            or changes its logits, if there is a custom gradient between the two layers (a ``torch.autograd.Function``,
+            a hook on a tensor), or if a later call connects layers differently or with other weights. A later call like
+            that is not noticed with ``compile`` and ``capture``, or if it writes through ``.data``. On a CPU the model
+            also runs in channels_last if it can.
+        compile: compile forward pass, target and gradient to the images as one function with torch.compile, from the
+            second gradient on. Compiling takes minutes and saves passes over the activations. If it fails, the attack
+            runs without it, and a warning says why.
+        capture: on CUDA, record an iteration as a CUDA graph when images of a shape come for the second time, and
+            replay it from then on; helps if the model's kernels are shorter than their launches. Graphs are kept for
+            the last four shapes, each with the memory of an iteration and of its images; a warning says once if there
+            are more shapes. Weights may change in place; anything else that the model reads from Python stays as it was
+            during recording. If a model cannot be captured, and for :meth:`at_each` of one-step attacks, the attack
+            runs without a graph, and a warning says why.
 
     Attributes:
-        rule: which class the cost is about, one of :func:`fastadv.ops.target_grad`; a target that depends on the
-            prediction is chosen once, from the first image.
-        ascend: whether the attack increases the cost (away from the class) or decreases it (towards the target).
+        rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
+            depends on the prediction is chosen once, for the clean image (or the start).
+        ascend: true to increase the cost (away from the class), false to decrease it (towards the class).
     """
 
     rule: ClassVar[str]
@@ -108,12 +113,12 @@ class GradientAttack(Attack):
         if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
             raise ValueError(
                 f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
-                f"got {type(raw_module(model)).__name__}; aux_weight=0 follows the logits alone"
+                f"got {type(raw_module(model)).__name__}; aux_weight=0 uses the main logits only"
             )
         if fold_bn and self.bn != "eval":
-            raise ValueError("fold_bn=True needs bn='eval': the statistics of a batch are not known beforehand")
+            raise ValueError("fold_bn=True needs bn='eval': a batch's statistics are not known beforehand")
         if compile and capture:
-            raise ValueError("compile=True and capture=True are two ways of the same: choose one")
+            raise ValueError("compile=True and capture=True cannot be combined: choose one")
         self.aux_weight = aux_weight
         self.fold_bn = fold_bn
         self.compile = compile
@@ -125,7 +130,7 @@ class GradientAttack(Attack):
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
-        """See :class:`Attack`. Of a loss of its own it is not known where its descent leads."""
+        """See :class:`Attack`; false with an own loss, whose descent may lead anywhere."""
         return self.needs_labels and not self.ascend and not self._has_own_loss
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
@@ -140,19 +145,19 @@ class GradientAttack(Attack):
             )
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The cost of each example, which the attack increases if ``ascend`` and decreases otherwise.
+        """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
-        That of an attack that does not override it, the cross-entropy with the target or, by the rule ``"entropy"``,
-        the entropy, is differentiated in closed form. Another is differentiated with respect to the logits by autograd;
-        like the model it must not read values back from a GPU if it is to be compiled or captured.
+        The default, the cross-entropy with the target or, for the rule ``"entropy"``, the entropy, is differentiated in
+        closed form. An override is differentiated with respect to the logits by autograd; like the model, it must not
+        read values back from a GPU if it is compiled or captured.
 
         Args:
-            logits: [N, K]; float32 where the model's are in half precision. With ``aux_weight`` the auxiliary logits
-                come in another call.
+            logits: [N, K]; float32 if the model's are in half precision. With ``aux_weight``, the auxiliary logits are
+                passed in another call.
             target: [N] int64, the class that ``rule`` chose.
 
         Returns:
-            [N], differentiable; its scale does not matter, for only the direction of an example's gradient does.
+            [N], differentiable. Its scale does not matter, because only the direction of an example's gradient does.
         """
         if self.rule == "entropy":
             log_p = logits.log_softmax(dim=1)  # [N, K]
@@ -161,13 +166,13 @@ class GradientAttack(Attack):
 
     @abstractmethod
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
-        """The length of each step, in pixel values: at least one.
+        """Return the length of each step, in pixel values; the number of steps is their number, at least one.
 
         Args:
             size: of the perturbation; ``size.eps`` is a number, or [N] on the images' device.
 
         Returns:
-            Numbers or tensors [N], zero or more, for attacks that descend too.
+            Numbers or tensors [N], zero or more, also for attacks that descend.
         """
 
     def step_counts(self, size: Size) -> Sequence[int] | None:
@@ -185,7 +190,7 @@ class GradientAttack(Attack):
         return None
 
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
-        """Move adv in place to where the first step starts from; without an override, the clean image.
+        """Move adv in place to where the first step starts; by default, the clean image.
 
         Args:
             adv: [N, C, ...], a copy of clean.
@@ -195,29 +200,32 @@ class GradientAttack(Attack):
         """
 
     def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        """What a step follows; without an override, the gradient.
+        """Return what a step follows; by default, the gradient.
 
         Args:
-            grad: [N, C, ...], of each example's cost up to a power of two: its length says nothing. It is not ours to
-                write, as a model may keep it.
-            previous: [N, C, ...], what this method returned in the step before, and may be written; None at first.
+            grad: [N, C, ...], the gradient of each example's cost times an arbitrary power of two. Do not write to it:
+                a model may keep it.
+            previous: [N, C, ...], what this method returned in the previous step, which it may overwrite; None at
+                first.
         """
         return grad
 
     def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: float | Tensor, eps: float | Tensor) -> None:
-        """Move adv in place, and keep it in the eps ball and the pixel range; without an override, along the sign.
+        """Move adv in place, and keep it in the eps ball and the pixel range; by default, along the sign.
+
+        The results of an override are checked in the first batch, see ``ball`` of :class:`Attack`.
 
         Args:
             adv: [N, C, ...].
             clean: [N, C, ...]; adv itself in a single step from the clean image.
-            grad: [N, C, ...], the direction.
+            grad: [N, C, ...], the result of :meth:`direction`.
             alpha: length of the step in pixel values, a number or [N]; negative if the attack descends.
             eps: radius of the ball in pixel values, a number or [N].
         """
         ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
 
     def gradients(self, eps: float) -> int:
-        """How many gradients of each image a call of this size asks the model for: one a step."""
+        """Return how many gradients per image a call of this size computes: one per step."""
         return len(self.step_sizes(Size(eps)))
 
     @property
@@ -226,12 +234,12 @@ class GradientAttack(Attack):
 
     @property
     def starts_elsewhere(self) -> bool:
-        """Whether :meth:`start_` moves the images."""
+        """True if :meth:`start_` moves the images."""
         return type(self).start_ is not GradientAttack.start_
 
     @property
     def remembers(self) -> bool:
-        """Whether a step's direction depends on the previous one's, which is kept only then."""
+        """True if a step's direction depends on the previous one, which is kept only then."""
         return type(self).direction is not GradientAttack.direction
 
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
@@ -261,17 +269,17 @@ class GradientAttack(Attack):
         return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
 
     def _first_(self, gradient: InputGradient, state: AttackState) -> None:
-        """The start and the first step, which chooses the target."""
+        """Run the start and the first step, which chooses the target."""
         gradient.refresh()
         self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)
         chosen, grad = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
             state.target = chosen
-        state.without_gradient = without_gradient(grad) if self.counting else None
+        state.without_gradient = count_zero_gradients(grad) if self.counting else None
         self._follow_(state, grad)
 
     def _next_(self, gradient: InputGradient, state: AttackState) -> None:
-        """A further step, for the target that was chosen."""
+        """Run a further step, for the target that the first one chose."""
         self._follow_(state, gradient.further(state.adv, state.target))
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
@@ -281,7 +289,7 @@ class GradientAttack(Attack):
         self.step_(state.adv, state.clean, direction, state.alpha, state.eps)
 
     def _input_gradient(self) -> InputGradient:
-        """How a call makes its gradients, by the options and the modules as they are now."""
+        """Create what computes this call's gradients, from the current options and modules."""
         model = raw_module(self.model)
         return InputGradient(
             Forward(model, self.name, auxiliary=self.aux_weight > 0),
@@ -304,21 +312,21 @@ class GradientAttack(Attack):
 
     def _folds_bn(self) -> bool:
         if self.fast and not self.fold_bn and self.bn != "eval":
-            self._folding.log_left_out(self.name, f"bn={self.bn!r} takes the statistics from the images")
+            self._folding.log_skipped(self.name, f"bn={self.bn!r} uses the batch's statistics")
         return self.fold_bn or (self.fast and self.bn == "eval")
 
     def _captures(self, images: Tensor) -> bool:
         by_fast = self.fast and images.is_cuda
         if by_fast and self.compile:
-            self._leave_out_capture("compile=True is another way of the same")
+            self._log_no_capture("it cannot be combined with compile=True")
         return self.capture or (by_fast and not self.compile)
 
-    def _leave_out_capture(self, reason: str) -> None:
-        self._captured.leave_out(self.name, reason, by_fast=not self.capture)
+    def _log_no_capture(self, reason: str) -> None:
+        self._captured.log_skipped(self.name, reason, by_fast=not self.capture)
 
     def _captured_options(self) -> Hashable:
-        """What a captured iteration has fixed of the options; sizes and steps are read anew in each call."""
-        fixed = sorted((name, value) for name, value in self.options().items() if name not in _READ_ANEW)
+        """Return the options that a captured iteration cannot follow; sizes and steps are read in each call."""
+        fixed = sorted((name, value) for name, value in self.options().items() if name not in _READ_IN_EACH_CALL)
         return (self.counting, *fixed)
 
     @property
@@ -332,5 +340,5 @@ class GradientAttack(Attack):
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:
-    """The tensor, copied if it lies in the memory of one that somebody else writes or keeps."""
+    """Return the tensor, copied if it shares memory with another one that may be written or kept."""
     return tensor.clone() if memory_of(tensor) == memory_of(other) else tensor

@@ -6,7 +6,7 @@ from fastadv.attacks.iterative import PaperIterativeAttack
 
 
 class IterLL(PaperIterativeAttack):
-    """Iter. l.l.: steps of alpha = 1 towards the class least likely for the clean image (section 2.2)."""
+    """Iter. l.l.: steps of alpha = 1 towards the least likely class of the clean image (section 2.2)."""
 
     name = "iter_ll"
     rule = "least_likely"

@@ -16,10 +16,10 @@ from fastadv.utils.validation import check_count
 
 
 class IterativeAttack(GradientAttack):
-    """A number of steps of one length; what None stands for is each attack's own.
+    """Takes several steps of the same length; each subclass has its own defaults for None.
 
     Args:
-        alpha: length of a step in pixel values; 0 stands still.
+        alpha: length of a step in pixel values; 0 does not move.
         steps: number of iterations.
     """
 
@@ -42,11 +42,11 @@ class IterativeAttack(GradientAttack):
 
 
 class PaperIterativeAttack(IterativeAttack):
-    """Section 2.2's schedule.
+    """The schedule of section 2.2.
 
     Args:
         alpha: length of a step in pixel values; None takes 1.
-        steps: number of iterations; None takes max(1, int(min(eps + 4, 1.25 eps))), for each example by its own eps.
+        steps: number of iterations; None takes max(1, int(min(eps + 4, 1.25 eps))), per example if eps is.
     """
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
@@ -54,7 +54,7 @@ class PaperIterativeAttack(IterativeAttack):
         iterations = paper_iterations(size.eps) if self.steps is None else self.steps
         if not isinstance(iterations, Tensor):
             return [alpha] * iterations
-        # Each example takes its own number of steps: one that is done gets steps of 0 and stands still.
+        # Each example takes its own number of steps: a finished one gets steps of length 0.
         count = torch.arange(max(_iterations_of_each(size)), device=iterations.device)  # [T]
         return list(alpha * (count[:, None] < iterations).to(torch.float32))  # T of [N]
 
@@ -65,7 +65,7 @@ class PaperIterativeAttack(IterativeAttack):
 
 
 def paper_iterations(eps: float | Tensor) -> int | Tensor:
-    """``max(1, int(min(eps + 4, 1.25 eps)))``, for a number or per example [N]."""
+    """Return ``max(1, int(min(eps + 4, 1.25 eps)))``, for a number or per example [N]."""
     if isinstance(eps, Tensor):
         return torch.minimum(eps + 4, 1.25 * eps).to(torch.int64).clamp_(min=1)
     return max(1, int(min(eps + 4, 1.25 * eps)))

@@ -1,4 +1,4 @@
-"""Momentum iterative FGSM (Dong et al., 2018): iterative, and yet it transfers."""
+"""Momentum iterative FGSM (Dong et al., 2018): an iterative attack that transfers well."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastadv.utils.validation import is_number
 
 
 class MIFGSM(IterativeAttack):
-    """Steps along the sign of an accumulated gradient, each gradient divided by its mean absolute value over pixels.
+    """Takes steps along the sign of an accumulated gradient; each gradient is divided by its mean absolute value.
 
     Args:
         alpha: length of a step in pixel values; None takes eps / steps.
         steps: number of iterations; None takes 10.
-        decay: of the accumulated gradient; 0 gives the basic iterative method.
+        decay: factor for the previously accumulated gradient; 0 gives the basic iterative method.
     """
 
     name = "mi_fgsm"
@@ -42,15 +42,15 @@ class MIFGSM(IterativeAttack):
         return [size.eps / steps if self.alpha is None else self.alpha] * steps
 
     def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
-        # Accumulated in memory of its own, for the gradient may be a tensor that the model keeps; in float32, for in
-        # half precision a gradient over its mean leaves the range.
+        # Accumulate in a separate tensor, because the model may keep the gradient; and in float32, because a gradient
+        # divided by its mean can overflow half precision.
         mean = self._mean(grad)  # [N, 1, ...]
         return grad / mean if previous is None else previous.mul_(self.decay).addcdiv_(grad, mean)
 
     def _mean(self, grad: Tensor) -> Tensor:  # [N, C, ...] -> [N, 1, ...]
-        """The mean absolute value of the gradient with respect to pixels, which is grad / std; 1 where it is 0."""
+        """Return the mean absolute gradient with respect to pixels, which is grad / std; 1 where it is 0."""
         wide, std = torch.promote_types(grad.dtype, torch.float32), self.space.std
-        if len(set(std)) == 1:  # no factor of the mean changes a sign
+        if len(set(std)) == 1:  # a constant factor does not change signs
             total = torch.linalg.vector_norm(grad, 1, tuple(range(1, grad.dim())), dtype=wide)  # [N]
         else:
             norms = torch.linalg.vector_norm(grad.unsqueeze(-1), 1, tuple(range(2, grad.dim() + 1)), dtype=wide)

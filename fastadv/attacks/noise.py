@@ -1,4 +1,4 @@
-"""Random perturbations, the paper's controls: no model is asked (appendix A)."""
+"""Random perturbations, the paper's controls: they do not use the model (appendix A)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RandomSign(_Noise):
 
 
 class RandomNormal(_Noise):
-    """X + T, with T normal of standard deviation 0.5 eps, truncated to [-eps, eps]."""
+    """X + T, where T is normal with standard deviation 0.5 eps, truncated to [-eps, eps]."""
 
     name = "random_normal"
     kind = "truncated_normal"

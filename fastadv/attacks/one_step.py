@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.engine.step_sizes import Size
-from fastadv.attacks.engine.zero_gradients import without_gradient
+from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.gradient import GradientAttack
 
 
@@ -27,7 +27,7 @@ class Draw(NamedTuple):
 
 
 class OneStepAttack(GradientAttack):
-    """X_adv = X + eps * sign(gradient of the cost), or - towards a target: the one-step methods of appendix A."""
+    """X_adv = X + eps * sign(gradient of the cost), or minus towards a target: the one-step methods of appendix A."""
 
     one_gradient = True
 
@@ -60,7 +60,7 @@ class OneStepAttack(GradientAttack):
         """
         if self.validate != "never" and not self._first_batch.passed:
             # Zeros alone: a GradScaler finds its scale by gradients that are not finite at first.
-            self._first_batch.look_at_gradient(self.name, torch.nan_to_num(grad, nan=1.0, posinf=1.0, neginf=1.0))
+            self._first_batch.check_gradient(self.name, torch.nan_to_num(grad, nan=1.0, posinf=1.0, neginf=1.0))
             self._first_batch.passed = True
         with torch.inference_mode(False), torch.no_grad():
             clean = images.clone() if self._checks_result() else None  # [N, C, ...]
@@ -75,12 +75,12 @@ class OneStepAttack(GradientAttack):
     def _run_each(
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
-        """One gradient for all sizes: eps only scales the step. Never captured, for no iteration is run twice."""
-        if self.starts_elsewhere:  # and so has another gradient for another size
+        """Compute one gradient for all sizes, since eps only scales the step. Not captured: no iteration runs twice."""
+        if self.starts_elsewhere:  # the gradient then depends on the size
             yield from super()._run_each(clean, labels, sizes, seed, offset)
             return
         if self._captures(clean):
-            self._leave_out_capture("one gradient serves all sizes of at_each, and is not replayed")
+            self._log_no_capture("at_each computes one gradient for all sizes, so there is nothing to replay")
         gradient = self._input_gradient()
 
         def first() -> Tensor:  # [N, C, ...]
@@ -89,7 +89,7 @@ class OneStepAttack(GradientAttack):
 
         with torch.inference_mode(False), torch.no_grad():
             grad = gradient.run(clean, first)
-            self.without_gradient = without_gradient(grad) if self.counting else None
+            self.without_gradient = count_zero_gradients(grad) if self.counting else None
             direction = self.direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():

@@ -1,4 +1,4 @@
-"""The options of attacks as types, for checkers and editors; the classes' docstrings say what they mean."""
+"""Types of the attacks' options, for type checkers and editors; the classes' docstrings describe them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastadv.pixels import PixelSpace
 
 
 class AttackOptions(TypedDict, total=False):
-    """Of every attack, see :class:`fastadv.attacks.Attack`."""
+    """Options of every attack, see :class:`fastadv.attacks.Attack`."""
 
     eps: Eps
     space: PixelSpace | None
@@ -24,7 +24,7 @@ class AttackOptions(TypedDict, total=False):
 
 
 class GradientAttackOptions(AttackOptions, total=False):
-    """Of attacks that follow a gradient, see :class:`fastadv.attacks.GradientAttack`."""
+    """Options of attacks that follow a gradient, see :class:`fastadv.attacks.GradientAttack`."""
 
     aux_weight: float
     fold_bn: bool
@@ -33,7 +33,7 @@ class GradientAttackOptions(AttackOptions, total=False):
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):
-    """Of attacks of many steps, see :class:`fastadv.attacks.IterativeAttack`."""
+    """Options of attacks with several steps, see :class:`fastadv.attacks.IterativeAttack`."""
 
     alpha: float | None
     steps: int | None

@@ -1,4 +1,4 @@
-"""Names that users of other packages look for, and what to write here instead."""
+"""Names from other packages, and their equivalents here, for error messages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CLASSES = {
 }
 
 METHODS = {
-    "set_normalization_used": "pass space=fastadv.PixelSpace.normalized(mean, std), and images stay normalised",
-    "set_mode_default": "an attack's class says which class it is about",
+    "set_normalization_used": "pass space=fastadv.PixelSpace.normalized(mean, std) and normalised images",
+    "set_mode_default": "the attack's class determines the target",
     "set_mode_targeted_by_label": "derive a class with ascend = False and needs_labels = True",
     "set_mode_targeted_by_function": "derive a class with ascend = False and needs_labels = True",
     "set_mode_targeted_least_likely": "use StepLL or IterLL, which are called without labels",
@@ -30,5 +30,5 @@ METHODS = {
 
 
 def instead_of(name: str) -> str:
-    """The hint for an attribute that an attack of another package has; empty for any other name."""
-    return f". Here: {METHODS[name]}" if name in METHODS else ""
+    """Return a hint for an attribute that attacks of another package have; "" for other names."""
+    return f"; here, {METHODS[name]}" if name in METHODS else ""

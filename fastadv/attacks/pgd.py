@@ -16,12 +16,12 @@ from fastadv.utils.validation import check_switches
 
 
 class PGD(IterativeAttack):
-    """Steps away from the true class, from a uniform random point of the eps ball.
+    """Takes steps away from the true class, starting at a uniform random point of the eps ball.
 
     Args:
         alpha: length of a step in pixel values; None takes 2.5 eps / steps.
         steps: number of iterations; None takes 10.
-        random_start: False starts from the clean image.
+        random_start: start at a random point; False starts from the clean image.
     """
 
     name = "pgd"

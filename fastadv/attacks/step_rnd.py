@@ -1,4 +1,4 @@
-"""Step rnd., as good to train with as step l.l. in the paper."""
+"""Step rnd., which trains as well as step l.l. in the paper."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastadv.attacks.one_step import OneStepAttack
 
 
 class StepRnd(OneStepAttack):
-    """X - eps * sign(dJ(X, y_random) / dX), a random class other than the predicted one (section 2.2)."""
+    """X - eps * sign(dJ(X, y_random) / dX), y_random any class but the predicted one (section 2.2)."""
 
     name = "step_rnd"
     rule = "random"

@@ -1,4 +1,4 @@
-"""Which images a command reads, and how they become a network's input."""
+"""Configuration of the images that a command reads, and of their preprocessing."""
 
 from __future__ import annotations
 
@@ -27,54 +27,53 @@ class DataConfig:
     """Folder that holds the data set's files; short form: --data DIR."""
 
     download: bool = False
-    """Fetch the files that are missing from root; short form: --download."""
+    """Download the files that are missing in root; short form: --download."""
 
     space: SpaceName = "unit"
     """How pixel values become the network's input: raw [0, 255], unit [0, 1], symmetric [-1, 1], or imagenet (the
     usual mean and standard deviation)."""
 
     crop_padding: int = 0
-    """Augment by random crops after padding by so many pixels on each side; 0 switches it off."""
+    """Augment by random crops after padding by this many pixels on each side; 0 switches it off."""
 
     flip: bool = Preprocessing.flip
-    """Augment by mirroring half of the images; for data whose classes survive it, unlike digits."""
+    """Augment by mirroring half of the images; not for data such as digits, whose class it changes."""
 
     size: int = Preprocessing.size
-    """imagenet: side of the network's input in pixels."""
+    """imagenet: height and width of the network's input in pixels."""
 
     least_area: float = Preprocessing.least_area
-    """imagenet: the smallest share of an image's area that a training crop covers."""
+    """imagenet: smallest share of an image's area that a training crop covers."""
 
     widest_aspect: float = Preprocessing.widest_aspect
-    """imagenet: the largest aspect ratio of a training crop; the smallest is its inverse."""
+    """imagenet: largest aspect ratio of a training crop; the smallest is its inverse."""
 
     colour: bool = Preprocessing.colour
     """imagenet: augment by random brightness, contrast, saturation and hue."""
 
     central: float = Preprocessing.central
-    """imagenet: the share of an image's sides that evaluation keeps, around the centre."""
+    """imagenet: share of an image's height and width that evaluation keeps, around the centre."""
 
     keep_aspect: bool = Preprocessing.keep_aspect
-    """imagenet: evaluation keeps a square, of that share of the shorter side, rather than of both sides whatever their
-    aspect."""
+    """imagenet: evaluation keeps a square, of that share of the shorter side, instead of that share of both sides."""
 
     interpolation: InterpolationName = Preprocessing.interpolation
-    """imagenet: how images are resized, in training and evaluation: bilinear or bicubic, with antialiasing."""
+    """imagenet: interpolation in training and evaluation: bilinear or bicubic, with antialiasing."""
 
     loader: LoaderName = "auto"
-    """imagenet: what decodes images: dali, torchvision, or auto for dali where it is installed. What the main process
-    finds when the run begins is every process's, to the end of the run."""
+    """imagenet: library that decodes images: dali, torchvision, or auto for dali if it is installed. The main process
+    chooses when the run starts, for all processes and until the end of the run."""
 
     workers: int | None = None
-    """imagenet: threads (dali) or processes (torchvision) that decode, for each training process; null is the cores of
-    this machine, shared by the processes on it."""
+    """imagenet: decoding threads (dali) or processes (torchvision) per training process; null divides the machine's
+    cores among the processes on it."""
 
     prefetch: int = 2
-    """imagenet: batches made ahead (torchvision: by each worker)."""
+    """imagenet: batches prepared ahead (torchvision: by each worker)."""
 
     on_bad_image: BadImageChoice = "skip"
-    """imagenet: what follows when a file cannot be read or decoded. Either way it is named, and in training the next
-    image takes its place; stop then ends the run with a checkpoint."""
+    """imagenet: what to do if a file cannot be read or decoded. Both name it, and in training use the next image in its
+    place; stop then ends the run with a checkpoint."""
 
     def __post_init__(self) -> None:
         check_one_of("data.space", self.space, get_args(SpaceName))
@@ -97,7 +96,7 @@ class DataConfig:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What is done to images that lie in files."""
+        """Preprocessing of images in files."""
         return Preprocessing(
             size=self.size,
             least_area=self.least_area,

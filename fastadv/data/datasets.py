@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Load data sets by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastadv.utils.suggestions import did_you_mean, nearest
 
 
 def _load_files(root: Path, download: bool) -> ImageData:
-    """The images below ``root``, without those that its manifest leaves out; see :func:`load_splits`."""
+    """Load images in files, without those that the manifest leaves out; see :func:`load_splits`."""
     found = load_splits(root, SPLITS, download)
     return ImageData(found["train"], found["val"])
 
@@ -35,12 +35,12 @@ _FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
 
 
 def names() -> list[str]:
-    """The data sets that :func:`load` knows."""
+    """Names of the data sets that :func:`load` accepts."""
     return [*_EMBEDDED, *_FROM_FOLDER]
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, download: bool = False) -> ImageData:
-    """Load a data set into memory; of ``imagenet``, the names of its files.
+    """Load a data set into memory; for ``imagenet``, list its files.
 
     Args:
         name: one of :func:`names`.
@@ -48,18 +48,19 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             ``download``. ``mnist`` and ``fashion_mnist`` are found in torchvision's layout (``MNIST/raw``,
             ``FashionMNIST/raw``) or as the four IDX files directly in the folder, plain or ``.gz``; ``cifar10`` in
             ``cifar-10-batches-py``. ``imagenet`` is any set of image files in ``train/CLASS/IMAGE`` and
-            ``val/CLASS/IMAGE``, or of shards, as :func:`fastadv.data.scan` describes them.
-        download: fetch the files into ``root`` if they are not there.
+            ``val/CLASS/IMAGE``, or in shards; see :func:`fastadv.data.scan`.
+        download: download the files into ``root`` if they are not there.
 
     Raises:
-        ValueError: an unknown name, no folder for a data set that needs one, or a file that is corrupt or belongs to
-            another data set; folders of images that are not as they should be, or ``download`` of ``imagenet``.
-        FileNotFoundError: the folder lacks files and ``download`` is False.
-        OSError: the download failed.
-        ModuleNotFoundError: scikit-learn or torchvision is not installed.
+        ValueError: if the name is unknown, the data set needs a folder, a file is corrupt or belongs to another data
+            set, folders of images are not laid out correctly, or ``download`` is set for ``imagenet``.
+        FileNotFoundError: if the folder lacks files and ``download`` is False.
+        OSError: if the download failed.
+        ModuleNotFoundError: if scikit-learn or torchvision is not installed.
 
     Warns:
-        UserWarning: ``root`` or ``download`` for a data set that uses neither; images that a manifest leaves out.
+        UserWarning: if ``root`` or ``download`` is given for a data set that uses neither, or a manifest leaves out
+            images.
     """
     if name in _EMBEDDED:
         if root is not None or download:
@@ -71,21 +72,21 @@ def load(name: str, root: str | os.PathLike[str] | None = None, download: bool =
             f"imagenet with --data DIR (root) is any set of image files: {expected()}"
         )
     if root is None:
-        remedies = f"Name it with --data DIR (root); it must hold {expected()}" if name == "imagenet" else REMEDIES
+        remedies = f"Pass it with --data DIR (root); it must hold {expected()}" if name == "imagenet" else REMEDIES
         raise ValueError(f"{name} is read from a folder. {remedies}")
     return _FROM_FOLDER[name](Path(root).expanduser(), download)
 
 
 def load_test(name: str, root: str | os.PathLike[str] | None = None, download: bool = False) -> ImageSet | ImageSource:
-    """The test images of a data set: of ``imagenet``, those in ``val/`` alone, which suffice for an evaluation.
+    """Load the test images of a data set; for ``imagenet``, read only ``val/``.
 
     Args:
-        name: as for :func:`load`, like the others.
-        root: as for :func:`load`.
-        download: as for :func:`load`.
+        name: see :func:`load`.
+        root: see :func:`load`.
+        download: see :func:`load`.
 
     Raises:
-        ValueError: as for :func:`load`, like the other errors and warnings.
+        ValueError: see :func:`load`, also for other errors and for warnings.
     """
     if name == "imagenet" and root is not None:
         return load_splits(Path(root).expanduser(), ("val",), download)["val"]

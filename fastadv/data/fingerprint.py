@@ -1,4 +1,4 @@
-"""What tells data sets apart: a run goes on with its own training set, and is evaluated on its own classes."""
+"""Identify data sets: a run resumes only with its own training set, and is evaluated only on its own classes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fastadv.utils.text import few
 
 
 def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
-    """The number of images, the shape of those in memory, and sha256 of the names of those in files and of the labels.
+    """Identify a data set: number of images, shape of those in memory, sha256 of file names and of labels.
 
-    Names are relative to the data set's folder, which may move, and of all files, whether or not a manifest leaves some
-    out. The images themselves are not read.
+    Names are relative to the data set's folder, which may move, and include files that a manifest leaves out. The
+    images themselves are not read.
     """
     identity: dict[str, Any] = {
         "images": len(images),
@@ -29,20 +29,20 @@ def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """In which way two identities differ, in words; None if they do not."""
+    """Describe how two identities differ; None if they do not."""
     if before["images"] != now["images"]:
         return f"it had {before['images']} images and now has {now['images']}"
     if before["shape"] != now["shape"]:
         return f"its images were {before['shape'] or 'files'} and now are {now['shape'] or 'files'}"
     if before["names"] != now["names"]:
-        return f"it has as many files, {now['images']}, but of other names below its folder"
+        return f"it still has {now['images']} files, but with other names in its folder"
     if before["labels"] != now["labels"]:
         return f"its {now['images']} images have other labels"
     return None
 
 
 def other_classes(before: Sequence[str], now: Sequence[str]) -> str | None:
-    """In which way classes differ by their names or their order, in words; None if they do not."""
+    """Describe how classes differ in names or order; None if they do not."""
     if len(before) != len(now):
         return f"there were {len(before)} classes and now are {len(now)}"
     changed = [number for number, (one, other) in enumerate(zip(before, now, strict=True)) if one != other]

@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Creates models by name: this package's own, timm's and torchvision's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ReluDecay", "SmallCNN", "create", "create_activation", "library_of",
 _OWN = ("small_cnn", "inception_v3")
 _ELSEWHERE = {"inception_v4": "timm/inception_v4"}
 _LIBRARIES: dict[str, Callable[..., nn.Module]] = {"timm": timm_model, "torchvision": torchvision_model}
-# Options of the libraries by which a model fetches or reads weights.
+# Options of the libraries that make a model download or read weights.
 _FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "weights", "weights_backbone"}
 
 
@@ -29,43 +29,43 @@ def __dir__() -> list[str]:
 
 
 def names() -> list[str]:
-    """The models that :func:`create` knows; ``<name>`` stands for the library's own names."""
+    """List the names that :func:`create` accepts; ``<name>`` stands for a library's own names."""
     return [*_OWN, *_ELSEWHERE, *(f"{library}/<name>" for library in _LIBRARIES)]
 
 
 def library_of(name: str) -> tuple[str, str]:
-    """The library that a network comes from, "timm" or "torchvision", and its name there; ("", its name) of others."""
+    """Return (library, name there) for a network of "timm" or "torchvision", and ("", name) for any other."""
     library, slash, model = _ELSEWHERE.get(name, name).partition("/")
     return (library, model) if slash and library in _LIBRARIES else ("", name)
 
 
 def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any) -> nn.Module:
-    """A freshly initialised model, in training mode, with logits [N, num_classes] for images [N, in_channels, H, W].
+    """Create an initialised model in training mode that maps images [N, in_channels, H, W] to logits [N, num_classes].
 
     ``create("inception_v3", num_classes=1000, width=1.0, activation="relu", deeper=False, aux=True, dropout=0.5)``.
-    No weights are ever downloaded; those that you have go in by the model's ``load_state_dict``.
+    No weights are ever downloaded; load your own with the model's ``load_state_dict``.
 
     Args:
         name: one of :func:`names`, e.g. ``"small_cnn"`` or ``"timm/resnet50"``.
         num_classes: number of classes, two or more.
         in_channels: channels of the images.
-        **options: the model's own, see its class. Those of inception_v4 and of ``timm/<name>`` are timm's
-            (``drop_rate`` is its dropout), those of ``torchvision/<name>`` torchvision's.
+        **options: options of the model's class. ``inception_v4`` and ``timm/<name>`` take timm's options (its dropout
+            is ``drop_rate``), ``torchvision/<name>`` torchvision's.
 
     Raises:
-        ValueError: an unknown name, an option that the model does not have, or a value out of range.
-        TypeError: a name that is no string.
-        ModuleNotFoundError: the model needs a library that is not installed.
+        ValueError: if the name is unknown, the model has no such option, or a value is out of range.
+        TypeError: if the name is not a string.
+        ModuleNotFoundError: if the model needs a library that is not installed.
     """
     for field, value, least in (("num_classes", num_classes, 2), ("in_channels", in_channels, 1)):
         check_integer(field, value, least=least)
     if fetching := sorted(_FETCHING & options.keys()):
         raise ValueError(
-            f"{', '.join(fetching)}: no weights are downloaded, models start from random ones; load a checkpoint that "
-            "you have with model.load_state_dict"
+            f"{', '.join(fetching)}: no weights are downloaded, and models start with random ones; load your own "
+            "checkpoint with model.load_state_dict"
         )
     if not isinstance(name, str):
-        raise TypeError(f"a model is created by its name, such as 'small_cnn', got {type(name).__name__}")
+        raise TypeError(f"name must be a model's name, such as 'small_cnn', got {type(name).__name__}")
     if name in _OWN:
         return _create_own(name, num_classes=num_classes, in_channels=in_channels, **options)
     library, _, model = _ELSEWHERE.get(name, name).partition("/")
@@ -87,7 +87,7 @@ def _create_own(name: str, **options: Any) -> nn.Module:
 def _class_of(name: str) -> Callable[..., nn.Module]:
     if name == "small_cnn":
         return SmallCNN
-    require("torchvision", extra="train")  # whose blocks Inception is made of: the rest of the package does without
+    require("torchvision", extra="train")  # only Inception needs torchvision, for its blocks
     from fastadv.models.inception_v3 import InceptionV3
 
     return InceptionV3

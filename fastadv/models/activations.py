@@ -1,4 +1,4 @@
-"""Activation functions by name: the ones of the paper's appendix D, and the ELU of its model C (section 4.4)."""
+"""Activation functions by name: those of the paper's appendix D, and the ELU of its model C (section 4.4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReluDecay(nn.Module):
         beta: positive; the paper tried 0.1, 0.01 and 0.001.
 
     Raises:
-        ValueError: beta that is not positive and finite.
+        ValueError: if beta is not positive and finite.
     """
 
     def __init__(self, *, beta: float) -> None:
@@ -28,7 +28,7 @@ class ReluDecay(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         positive = torch.relu(x)
-        # beta first: positive^2 alone would overflow float16 from 256 on.
+        # Multiply by beta first: positive^2 alone would overflow float16 from 256 on.
         return positive / (1 + self.beta * positive * positive)
 
     def extra_repr(self) -> str:
@@ -36,10 +36,10 @@ class ReluDecay(nn.Module):
 
 
 def create_activation(name: str) -> nn.Module:
-    """The activation called ``name``: relu, relu6, tanh, elu, or ``relu_decay:<beta>``, e.g. ``relu_decay:0.1``.
+    """Create the activation ``name``: relu, relu6, tanh, elu, or ``relu_decay:<beta>``, e.g. ``relu_decay:0.1``.
 
     Raises:
-        ValueError: any other name, or a beta that is not a positive number.
+        ValueError: if the name is unknown, or beta is not a positive number.
     """
     if name in _PLAIN:
         return _PLAIN[name]()

@@ -1,6 +1,6 @@
-"""What training scripts put beside weights and ``torch.load`` alone refuses: options of argparse, and NumPy's values.
+"""Safe stand-ins for what training scripts save next to weights and ``torch.load`` refuses: argparse and NumPy objects.
 
-NumPy's own functions would trust what a pickle says of an array's memory. These stand in for them and check it.
+NumPy's own functions would trust a pickle's description of an array's memory. The stand-ins check it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _DType:
 
 
 class _Unread:
-    """Stands in for ``numpy.ndarray``: nobody needs the arrays beside weights."""
+    """Stands in for ``numpy.ndarray``: arrays next to the weights are not needed."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -35,7 +35,7 @@ class _Unread:
 
 
 def _scalar(dtype: object, data: object = b"") -> Any:
-    """Stands in for the function that makes NumPy's scalars; None for what is neither a number nor text."""
+    """Stands in for NumPy's scalar constructor; returns None for anything but numbers and text."""
     if not isinstance(dtype, _DType) or dtype.code is None or not isinstance(data, bytes):
         return None
     kind = np.dtype(dtype.order + dtype.code)
@@ -43,7 +43,7 @@ def _scalar(dtype: object, data: object = b"") -> Any:
 
 
 def safe_globals() -> list[Any]:
-    """For ``torch.serialization.safe_globals``."""
+    """Return the classes and functions to pass to ``torch.serialization.safe_globals``."""
     by_name: dict[str, Any] = {"numpy.dtype": _DType, "numpy.ndarray": _Unread}
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before NumPy 2, and since
         by_name |= {f"{core}.scalar": _scalar, f"{core}._reconstruct": _Unread}

@@ -1,4 +1,4 @@
-"""Whether a network takes images of some size: found out on two of them, before there is anything to lose."""
+"""Tries a network on two images of a given size, before training starts."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-# What networks raise, and the libraries below them.
-_REFUSALS = (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
+# What networks, and the libraries below them, raise for input of the wrong size.
+_SIZE_ERRORS = (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 
 
 def check_accepts(model: nn.Module, shape: Sequence[int], *, count: int = 2) -> None:
-    """Run a model once, in the mode that it is in, on black images; buffers and generators stay as they were.
+    """Run a model once on black images, in its current mode; buffers and random generators are left unchanged.
 
     Args:
-        model: from images [N, C, H, W].
+        model: takes images [N, C, H, W].
         shape: [C, H, W] of an image.
-        count: N; BatchNorm may need more than one in training mode.
+        count: N; in training mode BatchNorm may need more than one.
 
     Raises:
-        ValueError: the model raised; the message has the size, and the first line of the reason.
+        ValueError: if the model raises; the message has the size and the first line of the error.
     """
     device = next(model.parameters()).device
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -31,7 +31,7 @@ def check_accepts(model: nn.Module, shape: Sequence[int], *, count: int = 2) -> 
         with torch.no_grad(), torch.random.fork_rng(gpus):
             functional_call(model, buffers, (images,))
     except (torch.OutOfMemoryError, torch.AcceleratorError):
-        raise  # the device's trouble, whatever the size of the images
-    except _REFUSALS as error:
+        raise  # not about the size of the images
+    except _SIZE_ERRORS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"images [C, H, W] = {list(shape)} do not fit: {reason}") from error

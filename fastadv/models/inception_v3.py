@@ -1,4 +1,4 @@
-"""Inception v3 (Szegedy et al., 2015) on torchvision's blocks, with what the paper varies: size and activation."""
+"""Inception v3 (Szegedy et al., 2015) on torchvision's blocks, with the paper's variations of size and activation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastadv.models.activations import create_activation
 from fastadv.utils.validation import check_dropout, check_switches, is_number
 
 SMALLEST_IMAGE = 75  # pixels a side; from there on every grid has at least one cell
-_STEPS = 16  # every number of filters is a multiple of it, so that one in width is a whole number of filters
+_STEPS = 16  # divides every number of filters, so that multiples of 1/16 as width give whole numbers
 
-# Names are torchvision's, grids those of images of 299 x 299.
+# torchvision's names, and the grids of 299 x 299 images.
 _TO_GRID_35 = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
     *("Mixed_5b", "Mixed_5c", "Mixed_5d"),
@@ -28,27 +28,26 @@ _GRID_8 = ("Mixed_7a", "Mixed_7b", "Mixed_7c")
 class InceptionV3(inception.Inception3):
     """Inception v3 for images of at least 75 x 75 pixels, 299 x 299 in the paper, normalised by PixelSpace.symmetric().
 
-    With the options' defaults it has the parameters' names, shapes and outputs of torchvision's ``inception_v3``, whose
-    state dictionary it loads. In training mode it returns torchvision's ``InceptionOutputs(logits, aux_logits)`` if it
-    has the auxiliary head, and otherwise, as always in evaluation mode, the logits.
+    With default options its parameter names, shapes and outputs are those of torchvision's ``inception_v3``, and it can
+    load that network's state dictionary. In training mode it returns torchvision's ``InceptionOutputs(logits,
+    aux_logits)`` if it has the auxiliary head; otherwise, and always in evaluation mode, the logits.
 
-    On images below 299 x 299, which torchvision's auxiliary head does not take, its 5 x 5 convolution is cut to what
-    there is of the grid, as in TF-slim, and below 107 x 107 so is its 5 x 5 pooling.
+    Torchvision's auxiliary head does not accept images below 299 x 299. Here its 5 x 5 convolution is cropped to the
+    grid, as in TF-slim, and below 107 x 107 its 5 x 5 pooling as well.
 
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
-        width: the paper's rho (section 4.3), which multiplies the number of filters of every convolution; a multiple of
-            1/16, for the numbers of filters are whole then, and those of concatenated branches add up.
+        width: the paper's rho (section 4.3), which multiplies the number of filters of every convolution. A multiple of
+            1/16, so that these numbers are whole and concatenated branches add up.
         activation: see :func:`fastadv.models.create_activation`.
-        deeper: two additional Inception blocks (Table 1). The paper does not say which: these two repeat the last one
-            of the 17 x 17 grid, below the auxiliary head, which stays on top of that grid, and add 4.3 million
-            parameters.
-        aux: whether there is an auxiliary head.
+        deeper: add two Inception blocks (Table 1). The paper does not say which; these repeat the last block of the
+            17 x 17 grid, below the auxiliary head, which stays on top of that grid, and add 4.3 million parameters.
+        aux: add the auxiliary head.
         dropout: probability of dropping a feature before the last layer.
 
     Raises:
-        ValueError: an unknown activation, or another option out of range.
+        ValueError: if the activation is unknown or another option is out of range.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class InceptionV3(inception.Inception3):
         check_switches(deeper=deeper, aux=aux)
 
         def conv_block(inputs: int, filters: int, **options: Any) -> nn.Module:
-            # The numbers are those of width 1; 3 is the images' alone.
+            # These are the numbers for width 1; only the images have 3 channels.
             inputs = in_channels if inputs == 3 else round(width * inputs)
             return _ConvBlock(inputs, round(width * filters), activation=activation, **options)
 
@@ -93,10 +92,10 @@ class InceptionV3(inception.Inception3):
         return self._logits(self._features(images))
 
     def forward_with_aux(self, images: Tensor) -> inception.InceptionOutputs:
-        """Logits and auxiliary logits, each [N, K], in evaluation mode as well as in training mode.
+        """Return logits and auxiliary logits, each [N, K], in training mode and in evaluation mode.
 
         Raises:
-            ValueError: a network without the auxiliary head, or images that are too small.
+            ValueError: if the network has no auxiliary head or the images are too small.
         """
         if self.AuxLogits is None:
             raise ValueError("this inception_v3 has no auxiliary head: create it with aux=True")
@@ -123,7 +122,7 @@ class InceptionV3(inception.Inception3):
 
 
 class _ConvBlock(inception.BasicConv2d):
-    """torchvision's convolution and BatchNorm, and any activation."""
+    """torchvision's convolution and BatchNorm with any activation."""
 
     def __init__(self, in_channels: int, out_channels: int, *, activation: str, **options: Any) -> None:
         super().__init__(in_channels, out_channels, **options)
@@ -145,7 +144,7 @@ class _AuxHead(inception.InceptionAux):
     def forward(self, x: Tensor) -> Tensor:  # [N, 768 rho, H, W] -> [N, K]
         x = functional.avg_pool2d(x, kernel_size=[min(5, side) for side in x.shape[2:]], stride=3)
         x = self.conv0(x)  # [N, 128 rho, 5, 5] on the 17 x 17 grid
-        # Zeros around a grid that is smaller than conv1's kernel do what a kernel cut to the grid does.
+        # Padding a grid that is smaller than conv1's kernel with zeros equals cropping the kernel to the grid.
         rows, columns = (max(0, 5 - side) for side in x.shape[2:])
         x = functional.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         x = functional.adaptive_avg_pool2d(self.conv1(x), 1).flatten(1)  # [N, 768 rho]
@@ -153,7 +152,7 @@ class _AuxHead(inception.InceptionAux):
         return logits
 
 
-# What torchvision makes the network of, in the order in which it takes replacements.
+# Replacements for torchvision's blocks, in the order of its ``inception_blocks``.
 _BLOCKS = (
     *(inception.InceptionA, inception.InceptionB, inception.InceptionC, inception.InceptionD, inception.InceptionE),
     _AuxHead,
@@ -161,6 +160,6 @@ _BLOCKS = (
 
 
 def _initialise(module: nn.Module) -> None:
-    """torchvision's initial weights: a standard deviation of 0.1, or the layer's own ``stddev``."""
+    """Initialise as torchvision does: with a standard deviation of 0.1, or the layer's ``stddev``."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.trunc_normal_(module.weight, std=getattr(module, "stddev", 0.1), a=-2, b=2)

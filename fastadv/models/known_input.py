@@ -1,4 +1,4 @@
-"""What is known of the input of a network whose weights come from a file, by its library or by the file."""
+"""Finds how images were preprocessed for a network whose weights come from a file."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from fastadv.utils.optional_deps import require
 from fastadv.utils.regular_files import read_regular
 
 DATA_OPTIONS = ("size", "central", "keep_aspect", "interpolation")  # fields of DataConfig, and options of commands
-_OF_NETWORKS = ("gp", "bn_eps", "model_kwargs")  # options of timm's script that change a network, but no weight's shape
-_LARGEST = 2**12  # side in pixels: a number in a file is no reason to ask for any memory
-# torchvision has these turn ImageNet's normalisation into their own themselves, but only with weights that it fetches.
+_OF_NETWORKS = ("gp", "bn_eps", "model_kwargs")  # options of timm's script that change a network but no weight's shape
+_LARGEST = 2**12  # side in pixels: limits the memory that a number in a file can ask for
+# These networks convert ImageNet's normalisation themselves, but only with weights that torchvision downloads.
 SYMMETRIC = ("inception_v3", "googlenet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownInput:
-    """How a network's images became its input; None is not known.
+    """How a network's images were preprocessed; None where it is not known.
 
     Args:
         source: where this is written, for messages.
         size: side in pixels.
-        central: share of the sides that is shown.
-        keep_aspect: of the shorter side alone.
+        central: share of the sides that the central crop keeps.
+        keep_aspect: true if the aspect ratio is kept: the shorter side is resized.
         interpolation: how images are resized.
         space: the PixelSpace of the input.
-        unsupported: what was done to them that no loader here does.
+        unsupported: preprocessing that no loader here can do.
     """
 
     source: str = ""
@@ -48,25 +48,25 @@ class KnownInput:
     unsupported: str = ""
 
     def data_options(self) -> dict[str, Any]:
-        """What is known besides the space, by the names of the fields of DataConfig."""
+        """Return what is known besides the space, by DataConfig's field names."""
         return {name: value for name in DATA_OPTIONS if (value := getattr(self, name)) is not None}
 
 
 def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
-    """What is known of the input of a network whose weights are in a file.
+    """Return what is known of the input of a network whose weights are in a file.
 
-    First the options of timm's or torchvision's training script, which it saves beside the weights; then timm's
-    ``config.json`` beside the file; then the name of the library's own weights, as in ``timm/resnet18.a1_in1k``. A name
-    without these, ``timm/resnet18``, tells nothing: the weights may have been trained on images of any size.
+    Looked up first are the options of timm's or torchvision's training script, which it saves in the file; then timm's
+    ``config.json`` next to the file; then the name of the library's own weights, as in ``timm/resnet18.a1_in1k``. A
+    name without a tag, ``timm/resnet18``, says nothing: the weights may have been trained on images of any size.
 
     Raises:
-        OSError: a file beside it cannot be read.
-        ValueError: the library has no weights of that name, what the file says cannot be, or it says that the network
-            is another.
+        OSError: if a file next to it cannot be read.
+        ValueError: if the library has no weights of that name, or the file's values are invalid or describe another
+            network.
     """
     if all((path.parent / name).is_file() for name in ("meta.json", "SHA256SUMS")):
         raise ValueError(
-            f"{path} is part of a checkpoint, which knows its network's options and input: name {path.parent}"
+            f"{path} is part of a checkpoint, which has its network's options and input: pass {path.parent} instead"
         )
     library, name = models.library_of(network)
     args = file.beside.get("args")
@@ -79,13 +79,13 @@ def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
 
 
 def size_hint(network: str) -> str:
-    """Of which size the images of the library's own weights are, for who has these; "" if it has none."""
+    """Return a hint with the image size of the library's own weights, in case the file has these; "" without any."""
     library, name = models.library_of(network)
     if library == "timm" and (config := _timm_config(name)).get("tag"):
         own = f"timm/{name}.{config['tag']}"
-        return f" If they are timm's own, say {own}@FILE, which is shown {config['input_size'][-1]}"
+        return f" For timm's own weights, pass {own}@FILE: their images have {config['input_size'][-1]} pixels a side"
     if library == "torchvision" and (tags := _torchvision_weights(name)):
-        return f" If they are torchvision's own, say torchvision/{name}.{min(tags)}@FILE; there are {', '.join(tags)}"
+        return f" For torchvision's own weights, pass torchvision/{name}.{min(tags)}@FILE; tags are {', '.join(tags)}"
     return ""
 
 
@@ -97,7 +97,7 @@ def _by_timm(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
     if str(options.get("model")).partition(".")[0] == architecture:
         source = f"the training options in {path}"
         if others := [f"{option} {options[option]}" for option in _OF_NETWORKS if options.get(option)]:
-            raise ValueError(f"{source} are of another network, for which there is no option here: {', '.join(others)}")
+            raise ValueError(f"{source} describe a network that cannot be created here: {', '.join(others)}")
         return _of_timm_config(_timm_config(str(options["model"])), options, source)
     beside = path.with_name("config.json")
     config = _json_of(beside)
@@ -120,10 +120,10 @@ def _timm_config(name: str) -> dict[str, Any]:
 
 
 def _json_of(path: Path) -> dict[str, Any]:
-    """An object in a file; empty if there is none.
+    """Return the JSON object in a file; empty without a file or a valid object.
 
     Raises:
-        OSError: the file cannot be read, as a link that leads nowhere.
+        OSError: if the file cannot be read, for instance a broken link.
     """
     try:
         content = json.loads(read_regular(path)) if os.path.lexists(path) else {}
@@ -133,7 +133,7 @@ def _json_of(path: Path) -> dict[str, Any]:
 
 
 def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], source: str) -> KnownInput:
-    """What timm itself makes of a configuration, and of options that win over it."""
+    """Resolve a configuration as timm does; options override it."""
     resolve = require("timm.data", extra="train").resolve_data_config
     try:
         found = resolve(args=dict(options), pretrained_cfg=dict(config))
@@ -141,15 +141,19 @@ def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], sourc
         size, share, mode = int(height), float(found["crop_pct"]), found["crop_mode"]
         space = _space(found["mean"], found["std"])
     except (AssertionError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{source}: this is no configuration of timm's ({error})") from error
+        raise ValueError(f"{source}: not a valid timm configuration ({error})") from error
     if height != width or not 0 < share <= 1 or not 1 <= size <= _LARGEST:
-        raise ValueError(f"{source}: images of {height} x {width} pixels, {share:g} of them, cannot be shown here")
+        raise ValueError(
+            f"{source}: images of {height} x {width} pixels with a central share of {share:g} are not supported"
+        )
     return KnownInput(
         source=source,
         size=size,
-        central=size / math.floor(size / share),  # timm resizes to whole pixels first
+        central=size / math.floor(size / share),  # timm first resizes to whole pixels
         keep_aspect={"center": True, "squash": False}.get(mode),
-        **_resized(found["interpolation"], unsupported="" if mode in ("center", "squash") else f"crop mode {mode}"),
+        **_interpolation(
+            found["interpolation"], unsupported="" if mode in ("center", "squash") else f"crop mode {mode}"
+        ),
         space=space,
     )
 
@@ -161,34 +165,34 @@ def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownI
     architecture, _, tag = name.partition(".")
     crop: Any = options.get("val_crop_size")
     resize: Any = options.get("val_resize_size")
-    whole = isinstance(crop, int) and isinstance(resize, int)
-    if options.get("model") == architecture and whole and 0 < crop <= min(resize, _LARGEST):
+    both_sizes = isinstance(crop, int) and isinstance(resize, int)
+    if options.get("model") == architecture and both_sizes and 0 < crop <= min(resize, _LARGEST):
         return KnownInput(
             source=f"the training options in {path}",
             size=crop,
             central=crop / resize,
             keep_aspect=True,
-            **_resized(options.get("interpolation")),
+            **_interpolation(options.get("interpolation")),
             space=PixelSpace.imagenet(),  # constants of the script
         )
     if not tag:
         return KnownInput()
     known = _torchvision_weights(architecture)
     if tag not in known:
-        raise ValueError(f"torchvision/{architecture} has no weights {tag!r}, but {', '.join(known) or 'none'}")
+        raise ValueError(f"torchvision/{architecture} has no weights {tag!r}; it has {', '.join(known) or 'none'}")
     preset = known[tag].transforms()
     return KnownInput(
         source=f"torchvision's transforms of {name}",
         size=preset.crop_size[0],
         central=preset.crop_size[0] / preset.resize_size[0],
         keep_aspect=True,
-        **_resized(preset.interpolation.value),
+        **_interpolation(preset.interpolation.value),
         space=PixelSpace.symmetric() if architecture in SYMMETRIC else _space(preset.mean, preset.std),
     )
 
 
 def _torchvision_weights(architecture: str) -> dict[str, Any]:
-    """torchvision's own by their names; none of a network that it does not have."""
+    """Return torchvision's weights by name; empty for a network that it does not have."""
     library = require("torchvision.models", extra="train")
     known = architecture in library.list_models(module=library)
     return {weights.name: weights for weights in library.get_model_weights(architecture)} if known else {}
@@ -198,14 +202,14 @@ def _torchvision_weights(architecture: str) -> dict[str, Any]:
 
 
 def _space(mean: Sequence[float], std: Sequence[float]) -> PixelSpace:
-    """Of constants on a [0, 1] scale; one for all channels where they are equal."""
+    """Create a PixelSpace from constants on a [0, 1] scale; one for all channels if they are equal."""
     if len({*mean}) == len({*std}) == 1:
         return PixelSpace.normalized(mean[0], std[0])
     return PixelSpace.normalized(tuple(mean), tuple(std))
 
 
-def _resized(name: Any, unsupported: str = "") -> dict[str, Any]:
-    """How images are resized, and what else is not done here."""
+def _interpolation(name: Any, unsupported: str = "") -> dict[str, Any]:
+    """Return KnownInput's field ``interpolation``, if the loaders have it, and ``unsupported``."""
     if name in get_args(InterpolationName):
         return {"interpolation": name, "unsupported": unsupported}
     return {"unsupported": ", ".join(filter(None, (unsupported, f"interpolation {name!r}")))}

@@ -1,4 +1,4 @@
-"""The classification networks of timm and torchvision, by their names there. Nothing is ever downloaded."""
+"""Creates classification networks of timm and torchvision by name. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import nn
 from fastadv.utils.optional_deps import require
 from fastadv.utils.suggestions import did_you_mean, nearest
 
-# They warn that the default is about to change.
-_OF_TORCHVISION = {name: {"init_weights": True} for name in ("googlenet", "inception_v3")}
+# Without it these two warn that its default is about to change.
+_TORCHVISION_OPTIONS = {name: {"init_weights": True} for name in ("googlenet", "inception_v3")}
 
 
 def timm_model(name: str, *, num_classes: int, in_channels: int, **options: Any) -> nn.Module:
-    """A network of timm with its own options, such as ``drop_rate``.
+    """Create a network of timm with timm's options, such as ``drop_rate``.
 
     Raises:
-        ValueError: an unknown name, or options that timm refuses.
-        ModuleNotFoundError: timm is not installed.
+        ValueError: if the name is unknown or timm rejects the options.
+        ModuleNotFoundError: if timm is not installed.
     """
     timm = require("timm", extra="train")
-    if not timm.is_model(name):  # nor is anything that timm would fetch, such as hf-hub:<name>
+    if not timm.is_model(name):  # false also for what timm would download, such as hf-hub:<name>
         raise _unknown("timm", name, _timm_names())
     make = partial(timm.create_model, name, num_classes=num_classes, in_chans=in_channels)
-    return _made(f"timm/{name}", make, options)
+    return _create(f"timm/{name}", make, options)
 
 
 def torchvision_model(name: str, *, num_classes: int, in_channels: int, **options: Any) -> nn.Module:
-    """A classification network of torchvision with its own options, such as ``dropout`` where it has it.
+    """Create a classification network of torchvision with its options, such as ``dropout`` for those that have it.
 
     Raises:
-        ValueError: an unknown name, images of other than three channels, or options that torchvision refuses.
-        ModuleNotFoundError: torchvision is not installed.
+        ValueError: if the name is unknown, images do not have three channels, or torchvision rejects the options.
+        ModuleNotFoundError: if torchvision is not installed.
     """
     models = require("torchvision.models", extra="train")
     known = _torchvision_names()
@@ -46,11 +46,11 @@ def torchvision_model(name: str, *, num_classes: int, in_channels: int, **option
             f"torchvision/{name} takes images of 3 channels, got in_channels={in_channels}; timm/<name> takes any"
         )
     make = partial(models.get_model, name, num_classes=num_classes)
-    return _made(f"torchvision/{name}", make, {**_OF_TORCHVISION.get(name, {}), **options})
+    return _create(f"torchvision/{name}", make, {**_TORCHVISION_OPTIONS.get(name, {}), **options})
 
 
 def names_in_libraries(name: str) -> list[str]:
-    """The full names of the networks that are called ``name`` in a library that is installed."""
+    """Return the full names, such as timm/resnet50, of networks called ``name`` in the installed libraries."""
     known = {"torchvision": _torchvision_names, "timm": _timm_names}
     full = []
     for library, names in known.items():
@@ -70,8 +70,8 @@ def _torchvision_names() -> list[str]:
     return names
 
 
-def _made(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
-    """The libraries say in many ways what they refuse."""
+def _create(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
+    """Call ``make``; turn the many errors that libraries raise for wrong options into ValueError."""
     try:
         return make(**options)
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:

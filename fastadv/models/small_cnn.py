@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fastadv.models.activations import create_activation
 from fastadv.utils.validation import check_dropout, check_switches, is_number
 
-# Filters and stride of each block, and of the two that a deeper network has besides.
+# Filters and stride of each block, and of the two more in a deeper network.
 _DEEPER = ((64, 1), (64, 1))
 _STAGES = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1))
 
@@ -15,20 +15,18 @@ _STAGES = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1))
 class SmallCNN(nn.Module):
     """Five blocks of convolution, batch normalisation and activation, global average pooling, and one linear layer.
 
-    Two of the convolutions halve the image and nothing else depends on its size: 8x8 ends as 2x2, 28x28 as 7x7, 32x32
-    as 8x8.
+    Takes images of any size: two of the convolutions halve it, so that 8x8 ends as 2x2, 28x28 as 7x7 and 32x32 as 8x8.
 
     Args:
         num_classes: number of classes.
         in_channels: channels of the images.
-        width: a multiplier, not a number of filters: 2 doubles the filters of every convolution, which are 16 to 64 at
-            1 (the paper's rho, section 4.3).
+        width: a multiplier (the paper's rho, section 4.3): at 1, convolutions have 16 to 64 filters; 2 doubles them.
         activation: see :func:`fastadv.models.create_activation`.
         dropout: probability of dropping a feature before the linear layer.
-        deeper: two more blocks before the pooling, in the place of Table 1's two additional Inception blocks.
+        deeper: add two blocks before the pooling, in analogy to Table 1's two additional Inception blocks.
 
     Raises:
-        ValueError: an unknown activation, or another option out of range.
+        ValueError: if the activation is unknown or another option is out of range.
     """
 
     def __init__(

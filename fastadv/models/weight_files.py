@@ -1,4 +1,4 @@
-"""The state dictionary in a file of weights, and what lies beside it. Nothing in a file is executed."""
+"""Reads the state dictionary in a weights file, and the metadata next to it. Nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fastadv.utils.optional_deps import require
 from fastadv.utils.text import few
 
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
-# What training scripts call the weights among other things, and their averages; of several the first is taken.
+# Names that training scripts give to weights, and to their averages; the first one found is taken.
 _TRAINED = ("state_dict", "model_state_dict", "model", "net")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_DEPTH = 4  # of mappings in mappings that are searched
+_DEPTH = 4  # levels of nested mappings that are searched
 _SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
 class WeightFile:
-    """What a file of weights holds.
+    """The content of a weights file.
 
     Args:
         weights: by name, as they are in the file.
-        taken: what the file calls them; "" if it holds nothing else.
-        passed_over: what it calls its other state dictionaries.
-        beside: what else the file says, by name, such as the ``args`` of the script that trained the network.
+        taken: the name of this state dictionary in the file; "" if the file holds nothing else.
+        passed_over: the names of its other state dictionaries.
+        beside: the file's other content by name, such as the ``args`` of the training script.
     """
 
     weights: dict[str, Tensor]
@@ -40,16 +40,16 @@ class WeightFile:
 
 
 def read_weights(path: Path, *, averaged: bool = False) -> WeightFile:
-    """Read a file of weights.
+    """Read a weights file.
 
     Args:
-        path: ``.safetensors``, or a ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.pth.tar`` file that ``torch.save``
-            wrote: tensors, with plain values, NumPy scalars and ``argparse.Namespace`` beside them.
-        averaged: of several state dictionaries take the averaged weights, if there are any.
+        path: a ``.safetensors`` file, or a ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.pth.tar`` file written by
+            ``torch.save``, with tensors and also plain values, NumPy scalars and ``argparse.Namespace``.
+        averaged: prefer averaged weights if the file holds several state dictionaries.
 
     Raises:
-        ValueError: a file that is none of these, or of several state dictionaries none has a name that is known.
-        OSError: the file cannot be read.
+        ValueError: if the file has another format, or several state dictionaries under unknown names.
+        OSError: if the file cannot be read.
     """
     content = _read(path)
     found = _state_dictionaries(content)
@@ -60,8 +60,8 @@ def read_weights(path: Path, *, averaged: bool = False) -> WeightFile:
     if taken is None:
         or_averaged = ", or give --averaged" if any(map(is_averaged, found)) else ""
         raise ValueError(
-            f"{path} holds several state dictionaries, {few(list(found), _SHOWN)}, and none is called "
-            f"{', '.join(_TRAINED)}: save the one that is meant to a file of its own{or_averaged}"
+            f"{path} holds several state dictionaries, {few(list(found), _SHOWN)}, but none under a known name "
+            f"({', '.join(_TRAINED)}): save the right one to a separate file{or_averaged}"
         )
     weights = {str(name): tensor for name, tensor in found[taken].items() if isinstance(tensor, Tensor)}
     beside = content if taken else {}
@@ -69,15 +69,15 @@ def read_weights(path: Path, *, averaged: bool = False) -> WeightFile:
 
 
 def is_averaged(name: str) -> bool:
-    """Whether a state dictionary of this name in a file holds averaged weights."""
+    """True if a state dictionary of this name holds averaged weights."""
     return name.rpartition(".")[2] in _AVERAGED
 
 
 def _read(path: Path) -> Any:
     if not path.name.endswith((".safetensors", *_PICKLED)):
-        raise ValueError(f"weights are read from .safetensors, {', '.join(_PICKLED)} files, got {path.name}")
+        raise ValueError(f"weights files must be .safetensors, {', '.join(_PICKLED)}, got {path.name}")
     if not path.is_file():
-        raise FileNotFoundError(f"no file of weights at {path}")
+        raise FileNotFoundError(f"there is no weights file {path}")
     if path.suffix == ".safetensors":
         safetensors = require("safetensors", extra="train")
         try:
@@ -89,19 +89,19 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # of any kind: what a damaged file is taken for is chance
+    except Exception as error:  # a damaged file can cause errors of any kind
         raise ValueError(
-            f"{path} does not hold plain tensors: it is damaged, no file of torch.save, or needs code of its own to be "
-            f"read, as a whole model does, of which save the state_dict()"
+            f"{path} does not hold plain tensors: it is damaged, was not written by torch.save, or needs other code to "
+            f"be loaded, as a whole pickled model does; save the model's state_dict() instead"
         ) from error
 
 
 def _state_dictionaries(content: Any) -> dict[str, Mapping[Any, Any]]:
-    """The mappings that hold tensors, by their dotted names; one that holds such mappings is none itself."""
-    seen: set[int] = set()  # a mapping may lie in many places, or in itself
+    """Find the innermost mappings that hold tensors, by their dotted names."""
+    seen: set[int] = set()  # a mapping may occur in several places, or inside itself
 
     def search(value: Any, name: str, depth: int) -> dict[str, Mapping[Any, Any]]:
-        # An optimiser has tensors, too.
+        # An optimiser's state holds tensors too.
         if not isinstance(value, Mapping) or id(value) in seen or "param_groups" in value or depth == 0:
             return {}
         seen.add(id(value))
@@ -114,8 +114,8 @@ def _state_dictionaries(content: Any) -> dict[str, Mapping[Any, Any]]:
 
 
 def _chosen(found: dict[str, Any], averaged: bool) -> str | None:
-    """The name of what is taken; None where no rule tells."""
-    last = {name.rpartition(".")[2]: name for name in reversed(found)}  # the first of equal ones
-    order = (*_AVERAGED, *_TRAINED) if averaged else _TRAINED  # averages beside others only if they are asked for
+    """Return the name of the state dictionary to take; None if that is unclear."""
+    last = {name.rpartition(".")[2]: name for name in reversed(found)}  # the first of several with the same last part
+    order = (*_AVERAGED, *_TRAINED) if averaged else _TRAINED  # averages only on request
     known = [last[name] for name in order if name in last]
     return known[0] if known else next(iter(found)) if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""How pixel values become a model's input: PixelSpace, and the check that images lie in it."""
+"""PixelSpace, which maps pixel values to a model's input, and the check that images lie in it."""
 
 from fastadv.pixels.space import DTYPES, IMAGENET_MEAN, IMAGENET_STD, MOST_CHANNELS, PixelSpace, check_space
 

@@ -1,4 +1,4 @@
-"""Whether images lie in the pixel range of their space."""
+"""Checks that images lie in the pixel range of their space."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from fastadv.utils.stacklevel import user_stacklevel
 
-# Of the range. Bicubic and Lanczos interpolation leave it by less, images of another normalisation mostly by more.
+# Share of the range. Bicubic and Lanczos interpolation overshoot by less, a wrong normalisation mostly by more.
 OVERSHOOT = 0.25
-_DARK = 0.25  # of the range: images whose brightest pixel is below were normalised, or are on another scale
-_ROUNDING = 0.01 / 255  # of the range, for the arithmetic that made the images
+_DARK = 0.25  # share of the range: images without a brighter pixel are probably normalised differently
+_ROUNDING = 0.01 / 255  # share of the range, for the arithmetic that produced the images
 
 
 class Space(Protocol):
-    """What the check needs of a :class:`fastadv.PixelSpace`, which itself needs the check."""
+    """The part of :class:`fastadv.PixelSpace` that the check uses; PixelSpace itself imports this module."""
 
     @property
     def mean(self) -> tuple[float, ...]: ...
@@ -34,12 +34,12 @@ class Space(Protocol):
 
 
 def channel_extremes(images: Tensor, space: Space) -> Tensor:
-    """The smallest and the largest input of each channel, [2, C]; [2, 1] where all have the same constants.
+    """Return the smallest and the largest input of each channel, [2, C]; [2, 1] if all have the same constants.
 
-    One pass over images [N, C, ...], N > 0, without a wait for their device.
+    One pass over images [N, C, ...], N > 0, without waiting for their device.
     """
     if space.uniform:
-        # In the order of memory: of channels_last images aminmax would make a copy first.
+        # In memory order: aminmax would copy channels_last images first.
         dense = images if images.is_contiguous() else images.movedim(1, -1)  # [N, C, ...] or [N, ..., C]
         return torch.stack(dense.aminmax())[:, None]
     if images.is_contiguous():
@@ -49,16 +49,16 @@ def channel_extremes(images: Tensor, space: Space) -> Tensor:
 
 
 def check_extremes(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = "images") -> None:
-    """Refuse images by their :func:`channel_extremes`, which lie on the CPU.
+    """Refuse images outside the pixel range, given their smallest and largest inputs.
 
     Args:
-        ends: [2, C or 1].
+        ends: the images' :func:`channel_extremes` [2, C or 1], on the CPU.
         dtype: of the images.
-        space: in which they should lie.
-        whose: the ends are, for messages.
+        space: the space that they should lie in.
+        whose: what to call the images in messages.
 
     Raises:
-        ValueError: they are not finite, or lie outside the pixel range by more than rounding.
+        ValueError: if they are not finite, or lie outside the range by more than rounding.
     """
     low, high = pixel_extremes(ends, space)
     if not math.isfinite(high - low):
@@ -72,7 +72,7 @@ def check_extremes(ends: Tensor, dtype: torch.dtype, space: Space, whose: str = 
 
 
 def pixel_extremes(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C or 1]
-    """The smallest and the largest pixel value of all channels; NaN if one is."""
+    """Return the smallest and the largest pixel value of all channels; NaN if there is one."""
     constants = [values[: ends.shape[1]] for values in (space.mean, space.std)]
     mean, std = torch.tensor(constants, dtype=torch.float64, device="cpu")  # [C or 1] each
     low, high = ends.to(torch.float64) * std + mean  # [C or 1] each
@@ -80,14 +80,14 @@ def pixel_extremes(ends: Tensor, space: Space) -> tuple[float, float]:  # [2, C 
 
 
 def rounding_slack(space: Space, dtype: torch.dtype) -> float:
-    """How far beyond the range, in pixel values, rounding may lead."""
+    """Return how far beyond the range rounding can lead, in pixel values."""
     bounds = space.bounds(dtype)
     largest = max(abs(bound) * std for side in bounds for bound, std in zip(side, space.std, strict=True))
     return _ROUNDING * (space.upper - space.lower) + torch.finfo(dtype).eps * largest
 
 
 def _advice(excess: float, high: float, space: Space, dtype: torch.dtype) -> str:
-    normalised = (
+    normalised = (  # without its first letter, which may be a capital
         "ass the PixelSpace that matches how they were normalised: raw, unit, symmetric, imagenet, or "
         "normalized(mean, std) with the constants of your transform"
     )
@@ -97,7 +97,7 @@ def _advice(excess: float, high: float, space: Space, dtype: torch.dtype) -> str
 
 
 def _clamp(space: Space, dtype: torch.dtype) -> str:
-    """How to bring images into the range."""
+    """Return advice on bringing images into the range."""
     if space.uniform:
         (lower, *_), (upper, *_) = space.bounds(dtype)
         return f"clamp the images by images.clamp_({lower:.9g}, {upper:.9g})"
@@ -108,7 +108,7 @@ def _clamp(space: Space, dtype: torch.dtype) -> str:
 
 
 def warn_of_unit_scale(ends: Tensor, dtype: torch.dtype, space: Space) -> None:  # [2, C or 1], on the CPU
-    """Warn of images that all lie in [0, 1] where the space is wider: they were probably not normalised yet."""
+    """Warn if all images lie in [0, 1] and the space is wider: they were probably not normalised yet."""
     least, most = ends[0].min().item(), ends[1].max().item()
     lower, upper = space.bounds(dtype)
     if 0 <= least < most <= 1 and (min(lower) < 0 or max(upper) > 1):

@@ -1,4 +1,4 @@
-"""Refuses images outside the pixel range, whichever batch they come in."""
+"""Checks batch after batch that images lie in the pixel range, without making a GPU wait."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fastadv.pixels.space import PixelSpace
 from fastadv.utils import devices
 from fastadv.utils.stacklevel import user_stacklevel
 
-VALIDATE = ("first", "always", "never")  # which batches are looked at
+VALIDATE = ("first", "always", "never")  # which batches are checked
 
 
 class RangeWatch:
-    """Refuses a batch of images outside the space, whether it is the first or a later one.
+    """Refuses batches of images outside the space.
 
-    To look at images on a GPU is to wait for it. With ``waits=False`` only batches up to the first that passes are
-    waited for; what a later one holds is copied meanwhile and judged when the next batch comes. The last batch is
-    judged when the watch itself is no longer used, and then gives a warning. A batch within a CUDA graph that the
-    caller captures is not looked at, and does not count; the one before is judged after it.
+    Reading values from a GPU waits for it. With ``waits=False`` this happens only for batches up to the first that
+    passes; the extremes of later ones are copied asynchronously and checked when the next batch comes. The last batch
+    is checked when the watch is deleted, and then causes a warning. A batch inside a CUDA graph that the caller
+    captures is neither checked nor counted, and the batch before it is checked afterwards.
 
     Args:
-        space: in which the images should lie.
-        one: what a batch is called in messages, which count them.
-        waits: look at each batch at once, on a GPU too.
+        space: the space that the images should lie in.
+        one: what to call a batch in messages, which count them.
+        waits: check each batch immediately, also on a GPU.
     """
 
     def __init__(self, space: PixelSpace, *, one: str = "batch", waits: bool = True) -> None:
@@ -38,23 +38,23 @@ class RangeWatch:
         self._waits = waits
         self._number = 0
         self.passed = False
-        # The ends of the batch before, where they were found, and the check of them, if that has yet to come.
-        self._late: list[tuple[Tensor, Callable[[], None]]] = []
-        weakref.finalize(self, _warn_of, self._late)
+        # The extremes of the previous batch, on its device, and their check, if that is still to come.
+        self._pending: list[tuple[Tensor, Callable[[], None]]] = []
+        weakref.finalize(self, _warn_of_last_batch, self._pending)
 
     def look(self, images: Tensor, validate: str = "always") -> None:
-        """Judge the batch before, and this one.
+        """Check the previous batch, if it was not yet, and this one.
 
         Args:
             images: [N, C, ...].
-            validate: one of :data:`VALIDATE`; ``"first"`` looks until a batch has passed.
+            validate: one of :data:`VALIDATE`; ``"first"`` checks until a batch has passed.
 
         Raises:
-            ValueError: values that are not finite or outside the space, or channels that it does not describe.
-            TypeError: images that are no floating tensor.
+            ValueError: if values are not finite or outside the space, or the space does not describe the channels.
+            TypeError: if the images are not a floating tensor.
         """
-        # The graph of a caller's torch.compile ends here anyway, where a value is read. Within it numbers are symbolic,
-        # and no message can hold them. Not a decorator: that would load the compiler with this package.
+        # Reading a value ends the graph of a caller's torch.compile in any case, and inside it numbers are symbolic,
+        # which messages cannot show. Not a decorator, which would load the compiler together with this package.
         look = self._look
         if torch.compiler.is_compiling():
             look = torch.compiler.disable(look)  # type: ignore[no-untyped-call]
@@ -64,8 +64,8 @@ class RangeWatch:
         if devices.is_captured(images):
             return
         self._number += 1
-        while self._late:
-            _, check = self._late.pop()
+        while self._pending:
+            _, check = self._pending.pop()
             check()
         if validate == "never" or (validate == "first" and self.passed) or images.numel() == 0:
             return
@@ -73,7 +73,7 @@ class RangeWatch:
         ends = channel_extremes(images.detach(), self._space)  # [2, C or 1]
         whose = f"the images of {self._one} {self._number:,}"
         if self.passed and not self._waits and _is_waited_for(images):
-            self._late.append((ends, _later(ends, self._space, whose)))
+            self._pending.append((ends, _deferred_check(ends, self._space, whose)))
             return
         ends = ends.cpu()
         check_extremes(ends, images.dtype, self._space, whose)
@@ -82,7 +82,7 @@ class RangeWatch:
         self.passed = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _watch, (self._space, self._one, self._waits)  # a copy begins anew: events cannot be copied
+        return _watch, (self._space, self._one, self._waits)  # a copy starts over: events cannot be copied
 
 
 def _watch(space: PixelSpace, one: str, waits: bool) -> RangeWatch:
@@ -93,8 +93,8 @@ def _is_waited_for(images: Tensor) -> bool:
     return images.is_cuda
 
 
-def _later(ends: Tensor, space: PixelSpace, whose: str) -> Callable[[], None]:  # [2, C or 1]
-    """What checks a batch once its ends have arrived on the CPU, on their way from now on."""
+def _deferred_check(ends: Tensor, space: PixelSpace, whose: str) -> Callable[[], None]:  # [2, C or 1]
+    """Start copying the extremes to the CPU; return a function that waits for them and checks them."""
     arriving = ends.to("cpu", non_blocking=True)  # into pinned memory
     arrived = torch.cuda.Event() if ends.is_cuda else None  # type: ignore[no-untyped-call]
     if arrived is not None:
@@ -108,13 +108,13 @@ def _later(ends: Tensor, space: PixelSpace, whose: str) -> Callable[[], None]:  
     return check
 
 
-def _warn_of(late: list[tuple[Tensor, Callable[[], None]]]) -> None:
-    """Say of the last batch, after which no other came, what its check would have raised."""
-    for ends, check in late:
+def _warn_of_last_batch(pending: list[tuple[Tensor, Callable[[], None]]]) -> None:
+    """Warn with the error of the last batch's check, since no further call can raise it."""
+    for ends, check in pending:
         try:
-            if not devices.is_captured(ends):  # to wait would spoil the caller's graph
+            if not devices.is_captured(ends):  # waiting would break the caller's graph
                 check()
         except ValueError as error:
             warnings.warn(str(error), stacklevel=user_stacklevel() + 1)  # past weakref
         except RuntimeError:
-            pass  # CUDA repeats the error of an earlier kernel, which the caller has seen
+            pass  # CUDA repeats an earlier kernel's error, which the caller has seen

@@ -1,4 +1,4 @@
-"""PixelSpace: how pixel values of [0, 255] become a model's input, and the exact bounds of that input."""
+"""PixelSpace: how pixel values in [0, 255] map to a model's input, and the exact bounds of that input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastadv.utils.input_hints import batch_dim_hint
 from fastadv.utils.validation import is_number
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-MOST_CHANNELS = 32  # with constants of their own, in the operators
+MOST_CHANNELS = 32  # with different constants, in the operators
 _Bounds = tuple[tuple[float, ...], tuple[float, ...]]  # lower and upper, per channel
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -27,23 +27,23 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 class PixelSpace:
     """The model's input is ``(pixel - mean) / std`` per channel, with pixels in [lower, upper].
 
-    Every ``eps`` and ``alpha`` in this package is in pixel values; a PixelSpace is what turns them into steps of
-    the model's own input, so that no attack needs to denormalise and renormalise images.
+    Every ``eps`` and ``alpha`` in this package is in pixel values. A PixelSpace converts them to the scale of the
+    model's input, so that no attack needs to denormalise and renormalise images.
 
     Args:
-        mean: a number, or one per channel, in pixel values. For constants of a [0, 1] scale, such as those of
-            ``torchvision.transforms.Normalize``, there is :meth:`normalized`.
+        mean: a number, or one per channel, in pixel values. For constants on a [0, 1] scale, such as those of
+            ``torchvision.transforms.Normalize``, use :meth:`normalized`.
         std: a positive number, or one per channel, in pixel values.
         lower: the smallest pixel value.
         upper: the largest pixel value.
 
     Attributes:
-        uniform: whether all channels have the same constants, so that one number does for each.
+        uniform: true if all channels have the same constants.
 
     Raises:
-        ValueError: a std that is not positive, bounds out of order, mean and std of different lengths, or mean and std
-            that are plainly on a [0, 1] scale.
-        TypeError: a mean or std that is neither a number nor numbers.
+        ValueError: if std is not positive, bounds are out of order, mean and std differ in length, or both are clearly
+            on a [0, 1] scale.
+        TypeError: if mean or std is neither a number nor a sequence of numbers.
     """
 
     mean: tuple[float, ...]
@@ -72,33 +72,35 @@ class PixelSpace:
         identity = set(mean) == {0.0} and set(std) == {1.0}
         if not identity and upper - lower > 1 and max(*map(abs, mean), *std) <= 1:
             raise ValueError(
-                f"mean={mean} and std={std} look like constants of a [0, 1] scale, but here they are in pixel values "
+                f"mean={mean} and std={std} look like constants on a [0, 1] scale, but here they are in pixel values "
                 f"of [{lower:g}, {upper:g}]: use PixelSpace.normalized(mean, std)"
             )
         object.__setattr__(self, "mean", mean * (channels // len(mean)))
         object.__setattr__(self, "std", std * (channels // len(std)))
         object.__setattr__(self, "lower", float(lower))
         object.__setattr__(self, "upper", float(upper))
-        # Made here rather than when asked for: a compiled function can then read them, but not trace their making.
+        # Computed here rather than on demand: a compiled function can read them, but not trace how they are computed.
         object.__setattr__(self, "uniform", len(set(zip(self.mean, self.std, strict=True))) == 1)
         bounds = {dtype: _bounds(self, dtype) for dtype in DTYPES}
         object.__setattr__(self, "_bounds", bounds)
         if bounds[torch.float64] is None:
-            raise ValueError(f"no dtype holds the inputs that mean={mean}, std={std} make of [{lower:g}, {upper:g}]")
+            raise ValueError(
+                f"no dtype can represent the inputs that mean={mean}, std={std} give for [{lower:g}, {upper:g}]"
+            )
 
     @classmethod
     def raw(cls) -> PixelSpace:
-        """Input is the pixel value itself, in [0, 255]."""
+        """Input is the pixel value, in [0, 255]."""
         return _RAW
 
     @classmethod
     def unit(cls) -> PixelSpace:
-        """Input in [0, 1]: what ``torchvision.transforms.ToTensor`` gives."""
+        """Input in [0, 1], as from ``torchvision.transforms.ToTensor``."""
         return _UNIT
 
     @classmethod
     def symmetric(cls) -> PixelSpace:
-        """Input in [-1, 1]: the Inception networks."""
+        """Input in [-1, 1], as the Inception networks take it."""
         return _SYMMETRIC
 
     @classmethod
@@ -108,34 +110,34 @@ class PixelSpace:
 
     @classmethod
     def normalized(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> PixelSpace:
-        """Input is ``(pixel / 255 - mean) / std``: the constants that ``torchvision.transforms.Normalize`` takes.
+        """Input is ``(pixel / 255 - mean) / std``, with the constants of ``torchvision.transforms.Normalize``.
 
         Args:
             mean: a number, or one per channel, on a scale of [0, 1].
             std: a positive number, or one per channel, on a scale of [0, 1].
 
         Raises:
-            ValueError: as for the constructor, or a mean that is not on a scale of [0, 1].
+            ValueError: as for the constructor, or if mean is not on a scale of [0, 1].
         """
         if max(map(abs, _per_channel("mean", mean))) > 1:
             raise ValueError(
-                f"mean={mean} is not on a [0, 1] scale: for constants in pixel values, PixelSpace(mean, std)"
+                f"mean={mean} is not on a [0, 1] scale: for constants in pixel values, use PixelSpace(mean, std)"
             )
         return cls(_times_255("mean", mean), _times_255("std", std))
 
     @property
     def channels(self) -> int:
-        """Number of channels that have constants of their own; 1 fits images with any number of channels."""
+        """Number of channels that mean and std are given for; 1 fits images with any number of channels."""
         return len(self.std)
 
     def bounds(self, dtype: torch.dtype) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Smallest and largest inputs per channel that ``dtype`` stores and that lie inside the pixel range.
+        """Return the smallest and largest ``dtype`` values per channel that lie inside the pixel range.
 
         The exact bounds ``(lower - mean) / std`` and ``(upper - mean) / std`` are rational numbers; they are
-        rounded inwards to ``dtype``, so that a value within them is inside the range without a rounding allowance.
+        rounded inwards to ``dtype``, so that a value within them is exactly inside the range.
 
         Raises:
-            TypeError: no floating dtype, or one that does not hold the inputs of this space.
+            TypeError: if the dtype is not floating, or cannot represent the inputs of this space.
         """
         bounds: dict[torch.dtype, _Bounds | None] = self._bounds  # type: ignore[attr-defined]
         if dtype not in bounds:
@@ -143,16 +145,17 @@ class PixelSpace:
         found = bounds[dtype]
         if found is None:
             raise TypeError(
-                f"{dtype} does not hold the inputs of {self}: its largest number is {torch.finfo(dtype).max:g} and "
+                f"{dtype} cannot represent the inputs of {self}: its largest number is {torch.finfo(dtype).max:g} and "
                 f"its smallest positive one {torch.finfo(dtype).smallest_normal:g}; use a wider dtype"
             )
         return found
 
     def from_pixels(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Model input for pixel values, e.g. decoded uint8 images.
+        """Convert pixel values, such as decoded uint8 images, to the model's input.
 
-        Each value is computed in float64 and rounded once. For uint8, on a CPU or a CUDA device, it is looked up among
-        a channel's 256 by :func:`fastadv.ops.from_pixels`, which can mirror images in the same pass.
+        Each value is computed in float64 and rounded once. For uint8 on a CPU or CUDA device,
+        :func:`fastadv.ops.from_pixels` computes the 256 values of a channel once and looks them up; it can also mirror
+        images in the same pass.
 
         Args:
             pixels: [N, C, H, W], any dtype, values in [lower, upper].
@@ -160,9 +163,9 @@ class PixelSpace:
         """
         _check_tensor("pixels", pixels)
         has_operator = pixels.device.type in ("cpu", "cuda") and (self.uniform or self.channels <= MOST_CHANNELS)
-        # A compiler fuses the formula with what is around it, and what it exports needs no operators of ours.
+        # torch.compile fuses the formula with its surroundings, and an exported graph then needs none of our operators.
         if pixels.dtype == torch.uint8 and has_operator and not torch.compiler.is_compiling():
-            from fastadv import ops  # which needs this module
+            from fastadv import ops  # imports this module
 
             return ops.from_pixels(pixels, dtype=dtype, space=self)
         mean, std = self._constants(pixels, torch.float64)
@@ -170,16 +173,16 @@ class PixelSpace:
         return ((pixels.to(torch.float64) - mean) / std).to(dtype).clamp_(lower, upper)
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Pixel values (float, not rounded) of model inputs [N, C, H, W]."""
+        """Convert model inputs [N, C, H, W] to pixel values (float, not rounded)."""
         _check_tensor("images", images)
         mean, std = self._constants(images, torch.float64)
         return (images.to(torch.float64) * std + mean).to(torch.promote_types(images.dtype, torch.float32))
 
     def to_uint8(self, images: Tensor) -> Tensor:
-        """Pixel values rounded to the nearest of 0..255: truncation would cost up to one grey level.
+        """Convert model inputs to uint8 pixels, rounded to nearest: truncation would cost up to one grey level.
 
         Raises:
-            ValueError: a space with other pixel values than these.
+            ValueError: if the space's pixel values exceed 0..255.
         """
         if self.lower < 0 or self.upper > 255:
             raise ValueError(
@@ -189,14 +192,14 @@ class PixelSpace:
         return self.to_pixels(images).round_().clamp_(0, 255).to(torch.uint8)
 
     def check(self, images: Tensor) -> None:
-        """Raise if images [N, C, H, W] do not lie in this space: the mistake of a wrong normalisation.
+        """Raise if images [N, C, H, W] do not lie in this space, as after a wrong normalisation.
 
-        Allows for the rounding of the arithmetic and of the dtype that made them. Warns of images that all lie in
-        [0, 1] where the space is wider: they were probably not normalised yet.
+        Allows for rounding, in their arithmetic and dtype. Warns if all images lie in [0, 1] and the space is wider:
+        they were probably not normalised yet.
 
         Raises:
-            ValueError: a value that is not finite or outside the space, or channels that it does not describe.
-            TypeError: images that are no floating tensor.
+            ValueError: if a value is not finite or outside the space, or the space does not describe the channels.
+            TypeError: if the images are not a floating tensor.
         """
         self.check_form(images)
         if images.numel() == 0:
@@ -206,15 +209,15 @@ class PixelSpace:
         warn_of_unit_scale(ends, images.dtype, self)
 
     def check_form(self, images: Tensor) -> None:
-        """Raise for what cannot be images [N, C, ...] in this space, whatever their values.
+        """Raise if a tensor cannot be images [N, C, ...] in this space, whatever its values.
 
         Raises:
-            ValueError: channels that it does not describe.
-            TypeError: no floating tensor, or of a dtype that does not hold its inputs.
+            ValueError: if the space does not describe its channels.
+            TypeError: if it is not a floating tensor, or its dtype cannot represent the space's inputs.
         """
         _check_tensor("images", images)
         if images.dtype == torch.uint8:
-            raise TypeError("images must be model inputs, got torch.uint8: PixelSpace.from_pixels makes them of pixels")
+            raise TypeError("images must be model inputs, got torch.uint8: convert pixels with PixelSpace.from_pixels")
         self.bounds(images.dtype)
         _check_channels(self.channels, images)
 
@@ -232,10 +235,10 @@ class PixelSpace:
 
 
 def check_space(space: object) -> None:
-    """Refuse what is no PixelSpace, such as the name of one.
+    """Raise unless ``space`` is a PixelSpace; a name is not.
 
     Raises:
-        TypeError: that.
+        TypeError: if it is something else.
     """
     if not isinstance(space, PixelSpace):
         raise TypeError(f"space must be a PixelSpace, e.g. PixelSpace.unit(), got {type(space).__name__}")
@@ -243,7 +246,7 @@ def check_space(space: object) -> None:
 
 def _check_tensor(name: str, values: object) -> None:
     if not isinstance(values, Tensor):
-        hint = ": torch.from_numpy makes one" if type(values).__name__ == "ndarray" else ""
+        hint = ": convert it with torch.from_numpy" if type(values).__name__ == "ndarray" else ""
         raise TypeError(f"{name} must be a tensor [N, C, H, W], got {type(values).__name__}{hint}")
 
 
@@ -251,7 +254,7 @@ def _per_channel(name: str, values: float | Sequence[float]) -> tuple[float, ...
     if isinstance(values, (Tensor, np.ndarray)):
         values = values.flatten().tolist()
     listed = values if isinstance(values, Sequence) else [values]
-    if not all(isinstance(value, Real) for value in listed):  # float would read the text "0.5" as a number
+    if not all(isinstance(value, Real) for value in listed):  # float() would accept the text "0.5"
         raise TypeError(f"{name} must be a number, or a number per channel, got {values!r}")
     if not listed:
         raise ValueError("mean and std need at least one channel")
@@ -259,12 +262,12 @@ def _per_channel(name: str, values: float | Sequence[float]) -> tuple[float, ...
 
 
 def _times_255(name: str, values: float | Sequence[float]) -> list[float]:
-    """In decimal, so that 0.224 becomes 57.12 and the ImageNet constants become ``PixelSpace.imagenet()``."""
+    """Multiply by 255 in decimal, so that 0.224 gives 57.12, and ImageNet's constants ``PixelSpace.imagenet()``."""
     return [float(Fraction(str(v)) * 255) if math.isfinite(v) else v for v in _per_channel(name, values)]
 
 
 def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
-    """Values per channel, shaped to broadcast over ``like`` [N, C, ...]."""
+    """Return values per channel, shaped to broadcast over ``like`` [N, C, ...]."""
     constants = torch.tensor(values, dtype=torch.float64, device=like.device)  # [C] or [1]
     if len(values) == 1:
         return constants
@@ -281,12 +284,12 @@ def _check_channels(channels: int, like: Tensor) -> None:
 
 
 def _exact(value: float) -> str:
-    """The number as it is, where ``:g`` would round it: records tell spaces apart by this text."""
+    """Format a number without rounding, as ``:g`` would: records identify spaces by this text."""
     return str(int(value)) if value.is_integer() else repr(value)
 
 
 def _bounds(space: PixelSpace, dtype: torch.dtype) -> _Bounds | None:
-    """See :meth:`PixelSpace.bounds`; None if the dtype does not reach so far, or has no two numbers so near to 0."""
+    """Compute :meth:`PixelSpace.bounds`; None if the dtype's range or its resolution near 0 does not suffice."""
 
     def exact(pixel: float, channel: int) -> Fraction:
         return (Fraction(pixel) - Fraction(space.mean[channel])) / Fraction(space.std[channel])
@@ -299,7 +302,7 @@ def _bounds(space: PixelSpace, dtype: torch.dtype) -> _Bounds | None:
 
 
 def _round_up(exact: Fraction, dtype: torch.dtype) -> float:
-    """The smallest value of ``dtype`` that is not below ``exact``, or an infinity if that is nearer."""
+    """Return the smallest value of ``dtype`` that is not below ``exact``, or an infinity if that is nearer."""
     try:
         wide = float(exact)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Adversarial training: Algorithm 1 for any loop, and a trainer around it."""
+"""Adversarial training: tasks for any training loop, and a trainer."""
 
 from fastadv.data.config import DataConfig
 from fastadv.train.build import create_trainer

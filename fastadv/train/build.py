@@ -1,4 +1,4 @@
-"""From a TrainConfig to a Trainer."""
+"""Create a Trainer from a TrainConfig."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fastadv.train.trainer import Trainer
 from fastadv.train.validation import chance
 from fastadv.utils.optional_deps import require
 
-# The loaders clip what they make into the space: a look at each minibatch would find nothing.
+# Loaders clip images to the pixel range: checking every minibatch would find nothing.
 _VALIDATE = {"validate": "first"}
 
 
@@ -42,47 +42,47 @@ def create_trainer(
     resume: bool | Literal["auto"] = False,
     processes: Processes = ALONE,
 ) -> Trainer:
-    """A Trainer that is about to begin the run ``config`` in the folder ``run_dir``, or to continue it.
+    """Create a Trainer that starts the run ``config`` in the folder ``run_dir``, or continues it.
 
-    Sets the seed of PyTorch's default generator, which initial weights and dropout draw from, and the number of CPU
+    Seeds PyTorch's default generator, from which initial weights and dropout are drawn, and sets the number of CPU
     threads if the configuration has one.
 
     Args:
-        config: the run's.
-        run_dir: its folder; of several processes, only the main one uses it.
-        resume: continue from the last good checkpoint; "auto" begins the run if there is none.
-        processes: that train together; each calls this function.
+        config: the run's configuration.
+        run_dir: the run's folder; with several processes, only the main one uses it.
+        resume: continue from the last good checkpoint; "auto" starts the run if there is none.
+        processes: the processes that train together; each calls this function.
 
     Raises:
-        ValueError: a configuration that cannot be built, or that is not the one of the run to be resumed.
-        FileExistsError: the folder holds a run, and ``resume`` is False.
-        FileNotFoundError: there is nothing to resume, or no data.
-        CheckpointError: no checkpoint is usable.
-        FailedElsewhere: one of these, on another process.
+        ValueError: if the configuration cannot be built, or differs from that of the run to be resumed.
+        FileExistsError: if the folder holds a run and ``resume`` is False.
+        FileNotFoundError: if there is nothing to resume, or no data.
+        CheckpointError: if no checkpoint is usable.
+        FailedElsewhere: if another process raised one of these.
 
     Warns:
-        UserWarning: a run that goes on with another number of processes than it had, or a space that the network is not
-            made for.
+        UserWarning: if a run continues with another number of processes than it had, or if the network was not designed
+            for the pixel space.
     """
     run_dir = Path(run_dir)
-    config, start, remark = on_main(processes, lambda: starting_point(config, run_dir, resume, processes))
+    config, start, warning = on_main(processes, lambda: starting_point(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     on_main(processes, lambda: download(config))
     parts = on_all(processes, lambda: create_parts(config, processes))
     check_same_images(parts, processes)
-    config = _with_whole_path(config)
-    wrapped, parallel = _wrapped(parts.model, config, parts.device, processes)
+    config = _with_absolute_root(config)
+    wrapped, parallel = _wrap(parts.model, config, parts.device, processes)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, parts, wrapped, parallel, processes))
     seed_draws(config.seed, processes)
     if start is not None:
         trainer.load(start)
-    # Warned of last: an error leaves nothing to warn of.
+    # Last: after an error there is nothing to warn of.
     if config.model.name == "inception_v3" and config.data.space != "symmetric" and processes.main:
-        warnings.warn(f"inception_v3 is made for data.space symmetric, got {config.data.space}", stacklevel=2)
-    if remark is not None and processes.main:
-        warnings.warn(remark, stacklevel=2)
+        warnings.warn(f"inception_v3 is designed for data.space symmetric, got {config.data.space}", stacklevel=2)
+    if warning is not None and processes.main:
+        warnings.warn(warning, stacklevel=2)
     return trainer
 
 
@@ -126,8 +126,8 @@ def _assemble(
     return trainer
 
 
-def _with_whole_path(config: TrainConfig) -> TrainConfig:
-    """As it is stored with the run, which is looked at from other folders than this process's own."""
+def _with_absolute_root(config: TrainConfig) -> TrainConfig:
+    """The configuration to store with the run, which may be read from another working directory."""
     root = config.data.root
     if root is None:
         return config
@@ -150,22 +150,22 @@ def _stop_at_bad_images(trainer: Trainer) -> None:
             loader.on_bad_image = stop
 
 
-def _wrapped(
+def _wrap(
     model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes
 ) -> tuple[nn.Module, DistributedDataParallel | None]:
-    """The model as the training pass goes through it, and the part of that which averages gradients, if any does."""
+    """Wrap the model for the training pass; returns it, and the DistributedDataParallel within it if there is one."""
     wrapped, parallel = model, None
     if not processes.alone:
         one_pass = config.accumulate == 1 and config.attack.training != "paired"  # for each exchange of gradients
         parallel = wrapped = data_parallel(model, device, static_graph=one_pass and not config.compile)
-    # Outside of DistributedDataParallel, torch.compile cuts its graph where a bucket of gradients is full.
+    # torch.compile goes outside of DistributedDataParallel, where it splits the graph at full gradient buckets.
     return CompiledOrEager(wrapped) if config.compile else wrapped, parallel
 
 
 def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
     if config.ema_decay is None:
         return None
-    # TensorFlow's (1 + n) / (10 + n), n from 0, from the second iteration on; the first one's weights are taken whole.
+    # TensorFlow's (1 + n) / (10 + n), n from 0, starting at the second iteration; the first copies the weights.
     averages: Averages = require("timm.utils", extra="train").ModelEmaV3(
         model, decay=config.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1
     )
@@ -202,11 +202,11 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
 
 
 def attack_options(config: TrainConfig) -> dict[str, Any]:
-    """What the attack of Algorithm 1 or of fast training is created with, besides what the task gives it."""
+    """Options for the attack of Algorithm 1 or of fast training, in addition to those that the task sets."""
     attack = config.attack
     options = {**_VALIDATE, "bn": attack.bn, "fast": config.fast, **attack.options}
     if config.capture and options.pop("fast"):
-        # The rest of it, capture of the generation alone, would hold the memory of a second recording.
+        # `fast` is fold_bn and capture. Capturing generation separately would hold the memory of a second recording.
         kind = attacks.PGD if attack.training == "fast" else attacks.get(attack.name)
         if attack.bn == "eval" and issubclass(kind, attacks.GradientAttack):
             options.setdefault("fold_bn", True)

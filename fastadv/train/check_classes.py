@@ -1,4 +1,4 @@
-"""A trained network is only measured on the classes that it was trained on."""
+"""Check that a network is measured on the classes that it was trained on."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from fastadv.train.checkpoint import LoadedModel
 
 CLASSES_OF_FILES = (
     "; the classes of images in files are the folders in val/, or the labels of shards, unless classes.txt beside val/ "
-    "names them all, a line each"
+    "names them all, one per line"
 )
 
 
 def check_classes(name: str, run: LoadedModel, images: data.ImageSet | data.ImageSource, where: str) -> None:
-    """Refuse images of other classes than a run was trained on, or of the same in another order.
+    """Check that images have the classes that a network was trained on, in the same order.
 
     Args:
-        name: of its row, for messages.
+        name: the network's row in the results, for messages.
         run: the network.
-        images: what it is to be measured on.
-        where: they are, for messages.
+        images: the images to measure it on.
+        where: where the images are, for messages.
 
     Raises:
-        ValueError: that, with the first classes that differ.
+        ValueError: if they have other classes; names the first ones that differ.
     """
     if len(run.classes) != len(images.classes):
-        whence = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
+        hint = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
         raise ValueError(
-            f"{name} tells {len(run.classes)} classes apart, and {where} has {len(images.classes)}: --data must hold "
-            f"the classes that it was trained on{whence}"
+            f"{name} has {len(run.classes)} classes, and {where} has {len(images.classes)}: --data must hold "
+            f"the classes that it was trained on{hint}"
         )
     if (differ := data.other_classes(run.classes, images.classes)) is not None:
         raise ValueError(

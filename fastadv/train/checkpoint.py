@@ -1,11 +1,11 @@
-"""Checkpoints: folders that are whole or not there, and that are verified before anything in them is used.
+"""Checkpoints: folders that are written atomically and verified before they are used.
 
-``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), their averages if the run
-keeps any (``averaged.safetensors``), the run's configuration (``config.yaml``), the names of the classes in the order
-of the logits (``classes.json``; a file of its own, for there may be tens of thousands), what training needs besides
-(``state.pt``), and where the run stood (``meta.json``). ``SHA256SUMS`` has the hash of each, in the form of
-``sha256sum --check``. It needs no hash of its own: whatever is changed in it, a name or a hash no longer fits. A
-checkpoint of format 1, which had the hashes in ``meta.json`` and none of that file itself, is refused.
+``RUN/checkpoints/step-00001200/`` holds the weights and buffers (``model.safetensors``), their averages if the run has
+any (``averaged.safetensors``), the run's configuration (``config.yaml``), the class names in the order of the logits
+(``classes.json``; a separate file, because there may be tens of thousands), the rest of the training state
+(``state.pt``), and the position in the run (``meta.json``). ``SHA256SUMS`` has their hashes, in the format of
+``sha256sum --check``. It needs no hash itself: any change to it makes a name or a hash mismatch. Checkpoints of format
+1, which had the hashes in ``meta.json`` and no hash of that file, are refused.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class LoadedModel:
     """A trained network.
 
     Args:
-        model: in eval mode, on the CPU.
-        config: of the run that trained it.
+        model: the network in eval mode, on the CPU.
+        config: configuration of its run.
         step: iterations it was trained for.
-        name: of the run.
-        classes: the names of those that it tells apart, in the order of its logits.
+        name: name of its run.
+        classes: class names, in the order of the logits.
     """
 
     model: nn.Module
@@ -105,47 +105,49 @@ def save(
     meta: Meta,
     keep: int = 3,
 ) -> Path:
-    """Write a checkpoint of ``run_dir`` and delete all but the last ``keep``.
+    """Write a checkpoint and delete all but the last ``keep`` of the run.
 
     Args:
         run_dir: the run's folder.
         model: the raw module, not a wrapper.
-        averaged: the same module with averaged weights, if the run keeps them.
-        config: the run's.
-        classes: the names of the classes, in the order of the logits.
-        state: what :func:`load_state` shall return; tensors, numbers, strings and containers of them.
-        meta: where the run stands.
-        keep: at least 1.
+        averaged: a copy of the module with averaged weights, if the run has one.
+        config: the run's configuration.
+        classes: class names, in the order of the logits.
+        state: what :func:`load_state` returns: tensors, numbers, strings and containers of these.
+        meta: the position in the run.
+        keep: checkpoints to keep, at least 1.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: it could not be written; earlier checkpoints are as they were.
+        CheckpointError: if it could not be written; earlier checkpoints are unchanged.
     """
     target = run_dir / "checkpoints" / f"step-{meta.step:08d}"
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(".*.partial"):  # by a run that was killed while it wrote
+        for left in target.parent.glob(".*.partial"):  # by a run that was killed while writing
             shutil.rmtree(left)
         _write_files(partial, model, averaged, config, classes, state, meta)
-        if target.exists():  # refused by latest(), or the run would have continued from it
+        if target.exists():  # it was refused by latest(): otherwise the run would have continued from it
             _delete(target)
         partial.rename(target)
-        for folder in (target.parent, run_dir):  # the name of the folder, and that of checkpoints itself
+        for folder in (target.parent, run_dir):  # for the names of the checkpoint and of checkpoints/
             _flush(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"could not write checkpoint {target}: {error}; earlier checkpoints are whole") from error
-    usable = [path for path in _folders(run_dir) if step_of(path) <= meta.step]  # later ones were refused by latest()
+        raise CheckpointError(
+            f"could not write checkpoint {target}: {error}; earlier checkpoints are intact"
+        ) from error
+    usable = [path for path in _folders(run_dir) if step_of(path) <= meta.step]  # latest() refused later ones
     for old in usable[:-keep]:
         _delete(old)
     return target
 
 
 def _delete(folder: Path) -> None:
-    """Delete a checkpoint that is there whole until it is gone: another process may be reading it."""
+    """Delete a checkpoint atomically: another process may be reading it."""
     hidden = folder.with_name(f".{folder.name}.deleted.partial")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.rename(hidden)
@@ -169,7 +171,7 @@ def _write_files(
         WEIGHTS: serialized(_plain_tensors(model)),
         **({AVERAGED: serialized(_plain_tensors(averaged))} if averaged is not None else {}),
         CONFIG: dump_config(config).encode(),
-        # In ASCII: a folder's name may hold bytes that are no UTF-8.
+        # In ASCII: a folder's name may hold bytes that are not UTF-8.
         CLASSES: json.dumps(list(classes)).encode("ascii"),
         STATE: pickled.getvalue(),
         META: json.dumps(about, indent=2).encode(),
@@ -207,23 +209,23 @@ def _flush(folder: Path) -> None:
 
 
 def latest(run_dir: Path) -> Path | None:
-    """The last good checkpoint of a run; None if it has no checkpoint. Warns if a later one is not usable.
+    """The last good checkpoint of a run; None if it has no checkpoints. Warns if a later one is not usable.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is usable.
+        CheckpointError: if there are checkpoints but no usable one.
     """
     found = newest(run_dir)
     return None if found is None else found[0]
 
 
 def newest(run_dir: Path, *, before: int | None = None) -> tuple[Path, Saved] | None:
-    """The last good checkpoint of a run with what it holds: see :func:`latest`.
+    """The last good checkpoint of a run and its content; see :func:`latest`.
 
-    The run may be training meanwhile, and delete each of its checkpoints once it has written others.
+    The run may be training at the same time, and delete checkpoints after writing others.
 
     Args:
         run_dir: the run's folder.
-        before: only checkpoints of fewer iterations.
+        before: consider only checkpoints with fewer iterations.
     """
     while True:
         refused: list[str] = []
@@ -233,7 +235,7 @@ def newest(run_dir: Path, *, before: int | None = None) -> tuple[Path, Saved] | 
                 saved = read(path)
             except CheckpointError as error:
                 if not path.exists():
-                    break  # there is a later one by now
+                    break  # the run has deleted it, so there is a later one
                 refused.append(str(error))
                 continue
             if refused:
@@ -246,17 +248,17 @@ def newest(run_dir: Path, *, before: int | None = None) -> tuple[Path, Saved] | 
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint that ``path`` means: itself, or the last good one of a run's folder.
+    """The checkpoint at ``path``, or the last good one if ``path`` is a run's folder.
 
     Raises:
-        FileNotFoundError: neither.
-        CheckpointError: a checkpoint that is not usable.
+        FileNotFoundError: if ``path`` is neither.
+        CheckpointError: if the checkpoint is not usable.
     """
     return _resolved(Path(path))[0]
 
 
 def _resolved(path: Path) -> tuple[Path, Saved]:
-    """The same, with what it holds."""
+    """The same, with its content."""
     if NAME.fullmatch(path.resolve().name) or (path / META).exists():
         if not path.exists():
             raise FileNotFoundError(f"there is no checkpoint at {path}; a run deletes all but the last (--keep)")
@@ -268,16 +270,16 @@ def _resolved(path: Path) -> tuple[Path, Saved]:
 
 
 def read_meta(path: Path) -> Meta:
-    """The :class:`Meta` of a checkpoint whose files are all there and as they were written.
+    """The :class:`Meta` of a checkpoint, all of whose files are verified.
 
     Raises:
-        CheckpointError: anything else; the message has the path and the reason.
+        CheckpointError: if a file is missing or damaged; the message has the path and the reason.
     """
     return meta_of(path, verified(path))
 
 
 def _folders(run_dir: Path) -> list[Path]:
-    """A run's checkpoints, by step."""
+    """A run's checkpoints, sorted by step."""
     folder = run_dir / "checkpoints"
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(found, key=step_of)
@@ -290,7 +292,7 @@ def load_config(path: Path) -> TrainConfig:
     """The configuration of the run that wrote the checkpoint ``path``.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: if it cannot be read.
     """
     return config_of(path, {CONFIG: (path / CONFIG).read_bytes()})
 
@@ -299,7 +301,7 @@ def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tenso
     """The weights and buffers of the checkpoint ``path``, or their averages.
 
     Raises:
-        CheckpointError: there are no averages, or they cannot be read.
+        CheckpointError: if there are no averages, or they cannot be read.
     """
     name = AVERAGED if averaged else WEIGHTS
     if not (path / name).exists():
@@ -308,19 +310,19 @@ def load_weights(path: Path, *, averaged: bool = False) -> dict[str, torch.Tenso
 
 
 def load_classes(path: Path) -> tuple[str, ...]:
-    """The names of the classes of the checkpoint ``path``, in the order of the logits.
+    """The class names in the checkpoint ``path``, in the order of the logits.
 
     Raises:
-        CheckpointError: they cannot be read.
+        CheckpointError: if they cannot be read.
     """
     return classes_of(path, {CLASSES: (path / CLASSES).read_bytes()})
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The ``state`` given to :func:`save`.
+    """The ``state`` that was given to :func:`save`.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: if it cannot be read.
     """
     return state_of(path, {STATE: (path / STATE).read_bytes()})
 
@@ -329,12 +331,12 @@ def load_model(path: str | os.PathLike[str], *, averaged: bool = False) -> Loade
     """The network of a checkpoint, or of a run's last good one.
 
     Args:
-        path: a checkpoint's folder, or a run's.
-        averaged: with the averaged weights of a run that had ``ema_decay``.
+        path: folder of a checkpoint or of a run.
+        averaged: load the averaged weights, of a run with ``ema_decay``.
 
     Raises:
-        FileNotFoundError: neither.
-        CheckpointError: not usable, or without averages.
+        FileNotFoundError: if ``path`` is neither.
+        CheckpointError: if the checkpoint is not usable or has no averages.
     """
     found, saved = _resolved(Path(path))
     weights = saved.averaged if averaged else saved.weights

@@ -1,7 +1,7 @@
-"""What the files of a checkpoint hold: verified, and checked before any of it is used.
+"""Read a checkpoint's files, and check their content before it is used.
 
-The hashes say that it is what was written. Whether it can be used is another matter: it may be another program's, or
-made up, and its numbers are no reason to ask for memory.
+The hashes prove only that the files are what was written. They may come from another program, or be made up, so no
+number in them decides how much memory to allocate.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from fastadv.utils.regular_files import read_regular
 FORMAT = 2
 WEIGHTS, CONFIG, STATE, META = "model.safetensors", "config.yaml", "state.pt", "meta.json"
 AVERAGED, CLASSES, SUMS = "averaged.safetensors", "classes.json", "SHA256SUMS"
-# Of the numbers in meta.json, for memory is asked for and time taken by them.
+# Bounds on the numbers in meta.json, which determine memory and time.
 _RANGES = (("step", 0, 2**48), ("epoch", 0, 2**48), ("in_channels", 1, 1024), ("processes", 1, 2**16))
 NAME = re.compile(r"step-(\d{8,})")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that could not be written, or that is not what was written. The message names its path."""
+    """A checkpoint could not be written, or is not what was written; the message has its path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meta:
-    """What a checkpoint says of itself.
+    """A checkpoint's position in its run.
 
     Args:
         step: iterations done.
-        epoch: epochs done, whole ones.
-        in_channels: of the network's input.
-        processes: that trained it together.
+        epoch: whole epochs done.
+        in_channels: channels of the network's input.
+        processes: number of processes that trained together.
     """
 
     step: int
@@ -63,14 +63,14 @@ class Meta:
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What a checkpoint holds for the run to continue.
+    """Content of a checkpoint.
 
     Args:
-        meta: where the run stood.
-        config: the run's.
+        meta: the position in the run.
+        config: the run's configuration.
         weights: parameters and buffers by name, on the CPU.
-        averaged: the same, averaged over the iterations; None if the run averages nothing.
-        classes: their names, in the order of the logits.
+        averaged: the same, averaged over the iterations; None if the run has no averages.
+        classes: class names, in the order of the logits.
         state: as given to :func:`fastadv.train.checkpoint.save`.
     """
 
@@ -83,12 +83,10 @@ class Saved:
 
 
 def read(path: Path) -> Saved:
-    """Everything in the checkpoint ``path``.
-
-    Its hashes say that it is what was written. That this can be used is checked besides, before any of it is.
+    """Read the checkpoint ``path``, verify its hashes, and check that its content can be used.
 
     Raises:
-        CheckpointError: it is not usable.
+        CheckpointError: if it is not usable.
     """
     files = verified(path)
     saved = Saved(
@@ -104,9 +102,9 @@ def read(path: Path) -> Saved:
 
 
 def verified(path: Path) -> dict[str, bytes]:
-    """The files of a checkpoint, if all are there and have the hashes that were written with them."""
+    """Read the files of a checkpoint and verify their hashes."""
     if not (path / SUMS).is_file():
-        raise CheckpointError(f"{path} is not a whole checkpoint, or one of an earlier version: no {SUMS}")
+        raise CheckpointError(f"{path} is incomplete, or was written by an earlier version: no {SUMS}")
     files: dict[str, bytes] = {}
     try:
         lines = read_regular(path / SUMS).decode("ascii").removesuffix("\n").split("\n")
@@ -117,29 +115,29 @@ def verified(path: Path) -> dict[str, bytes]:
             if hashlib.sha256(files[name]).hexdigest() != sums[name]:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (sha256 differs)")
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: no {Path(error.filename).name}") from error
+        raise CheckpointError(f"{path} is incomplete: no {Path(error.filename).name}") from error
     except OSError as error:
-        raise CheckpointError(f"{path} is damaged: a file of it cannot be read ({error})") from error
+        raise CheckpointError(f"{path} is damaged: one of its files cannot be read ({error})") from error
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {SUMS} cannot be read ({error})") from error
     return files
 
 
 def step_of(folder: Path) -> int:
-    """The iterations that a checkpoint's name tells."""
+    """The iterations in a checkpoint's name."""
     return int(folder.name.removeprefix("step-"))
 
 
 @contextmanager
 def _reading(path: Path, name: str) -> Iterator[None]:
-    """Say which file of a checkpoint cannot be read, and why, in one line."""
+    """Turn errors in the block into one line that names the file and the reason."""
     try:
         yield
-    except (CheckpointError, ImportError, MemoryError):  # a library that is missing says nothing of the file
+    except (CheckpointError, ImportError, MemoryError):  # a missing library is not the file's fault
         raise
-    except UnpicklingError as error:  # PyTorch's reason is advice to run what is in it
+    except UnpicklingError as error:  # PyTorch's message advises to run the code in it
         raise CheckpointError(f"{path} is damaged: {name} does not hold plain values and tensors") from error
-    except Exception as error:  # of any kind: what such content is taken for is chance
+    except Exception as error:  # of any kind: readers fail in many ways on such content
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CheckpointError(f"{path} is damaged: {name} cannot be read ({reason})") from error
 
@@ -160,9 +158,9 @@ def config_of(path: Path, files: Mapping[str, bytes]) -> TrainConfig:
         return _parsed_config(files[CONFIG])
 
 
-@lru_cache(maxsize=64)  # a study looks at each of its runs many times
+@lru_cache(maxsize=64)  # a study reads each run's configuration many times
 def _parsed_config(text: bytes) -> TrainConfig:
-    """Without the parser of the command line: training in Python needs no jsonargparse, nor does resuming it."""
+    """Does not use the command line's parser: training and resuming from Python need no jsonargparse."""
     values = read_yaml(text.decode())
     if not isinstance(values, dict) or not values:
         raise ValueError(f"it must map fields to values, got {type(values).__name__}")
@@ -204,16 +202,16 @@ def network_of(saved: Saved) -> nn.Module:
 
 
 def _check_fits_network(path: Path, saved: Saved) -> None:
-    """Refuse weights that are not those of the network that the other files describe.
+    """Check that the weights are those of the network that the other files describe.
 
-    It is made without memory for its weights: until then the numbers in these files are anybody's.
+    The network is created without memory for its weights, because the files' numbers are not trusted yet.
     """
     with _reading(path, CONFIG):
         try:
             with torch.device("meta"):
                 network = network_of(saved)
         except ValueError as error:
-            if isinstance(error.__cause__, NotImplementedError):  # made with values that it looks at, as RegNet is
+            if isinstance(error.__cause__, NotImplementedError):  # its constructor reads values, as RegNet's does
                 network = network_of(saved)
             else:
                 raise

@@ -1,4 +1,4 @@
-"""torch.compile, where it can; the network as it is, where it cannot."""
+"""torch.compile with a fallback to eager mode."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fastadv.utils.compile_errors import compile_error_reason, is_compile_error
 
 
 class CompiledOrEager(nn.Module):
-    """``model`` by torch.compile, which compiles at the first call; if that fails, ``model`` itself from then on.
+    """Runs ``model`` by torch.compile, or eagerly if compilation fails in the first call.
 
-    Both passes are compiled then. Left to itself, torch.compile makes the backward pass when that first runs, and a
-    failure there would end the run: it would be too late to go without.
+    Compiles both passes in that call. By default torch.compile leaves the backward pass to its first run, where it
+    would be too late to fall back.
 
     Args:
         model: wrapped by DistributedDataParallel or not.
 
     Warns:
-        UserWarning: compilation failed, and why, in a line.
+        UserWarning: if compilation fails; says why in one line.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._orig_mod = model  # the name by which raw_module() finds what torch.compile wraps
+        self._orig_mod = model  # raw_module() looks for a compiled module under this name
         self._call: Any = torch.compile(model)
 
     def forward(self, *inputs: Any) -> Any:
@@ -38,6 +38,6 @@ class CompiledOrEager(nn.Module):
             if not is_compile_error(error):
                 raise
             reason = compile_error_reason(error)
-            warnings.warn(f"compile: torch.compile failed and training goes on without it: {reason}", stacklevel=2)
+            warnings.warn(f"compile: torch.compile failed and training continues without it: {reason}", stacklevel=2)
             self._call = self._orig_mod
             return self._call(*inputs)

@@ -1,4 +1,4 @@
-"""What a training run is: dataclasses whose fields are the recipes' keys and the command line's options."""
+"""Configuration of a training run: dataclasses whose fields are recipe keys and command-line options."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
 PrecisionName = Literal["float32", "bfloat16"]
 ScheduleName = Literal["constant", "cosine", "exponential"]
 
-_NOT_OF_TRAINING = {
+_UNUSED_BY_TRAINING = {
     "algorithm1": ("replays", "running_statistics"),
     "paired": ("replays", "k", "bn"),
     "free": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
     "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics"),
 }
-_OPTIONS_THAT_MAKE_FAST = ("steps", "random_start")
+_FIXED_BY_TRAINING = ("steps", "random_start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +50,16 @@ class AttackConfig:
     """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
 
     training: TrainingName = "algorithm1"
-    """algorithm1 is the paper's. paired trains on m / 2 clean images and on adversarial versions of the same, by a
-    one-step attack: fgsm then costs nothing, any other method a sixth of the iteration. Two others make all examples
-    adversarial, at one fixed eps, for the true label: free (Shafahi et al., 2019) replays each minibatch, and one
-    backward pass gives the gradients of the weights and of the images, for little more than an ordinary iteration; fast
-    (Wong et al., 2020) takes one step from a random start, and costs what algorithm1 does with k = m. It is not the
-    option --fast, which computes any of them faster. Their step is attack.options.alpha: eps unless given, and 1.25 eps
-    for fast. What only another training uses is refused."""
+    """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of the same images,
+    by a one-step attack: fgsm adds nothing to the cost of standard training, other methods a sixth. Two others make all
+    examples adversarial, at one fixed eps, using the true label: free (Shafahi et al., 2019) replays each minibatch,
+    and one backward pass gives the gradients of weights and images, for little more than the cost of standard training;
+    fast (Wong et al., 2020) takes one step from a random start, and costs as much as algorithm1 with k = m. It is
+    unrelated to --fast, which speeds up all of them. The step length of both is attack.options.alpha, by default eps
+    for free and 1.25 eps for fast. Options that the chosen method does not use are refused."""
 
     replays: int = 1
-    """free: how often each minibatch comes in turn, each time an iteration; the authors take 8 for CIFAR-10 and 4 for
+    """free: how often each minibatch is repeated, one iteration each time; the authors use 8 for CIFAR-10 and 4 for
     ImageNet. An epoch is a pass over the data and costs as many ordinary ones: divide epochs by it to compare."""
 
     name: str = "step_ll"
@@ -73,22 +73,22 @@ class AttackConfig:
     """Weight of an adversarial example in the loss; a clean one weighs 1."""
 
     eps: float | None = None
-    """One fixed size for every example. null, the paper's way: each example draws its own from |N(0, eps_sigma)|
+    """One fixed size for every example. null, as in the paper, draws one for each example from |N(0, eps_sigma)|
     truncated to [0, eps_upper]; a fixed size gives robustness to that size only (section 3)."""
 
     eps_sigma: float = 8.0
     """Standard deviation of the normal distribution behind the drawn sizes; not used with a fixed eps."""
 
     eps_upper: float = 16.0
-    """The largest size drawn; not used with a fixed eps."""
+    """Largest size that is drawn; not used with a fixed eps."""
 
     start_after: int = 0
     """Iterations on clean examples only before adversarial training starts."""
 
     bn: BatchNormMode = "eval"
-    """BatchNorm while examples are generated: eval uses the running statistics, batch those of the k examples. eval is
-    the default because it attacks the network as it will be deployed, makes an example independent of the others in
-    its minibatch, and works for k = 1. The running statistics lag in the first iterations: start_after skips them."""
+    """BatchNorm during generation: eval uses the running statistics, batch those of the k examples. eval is the default
+    because it attacks the network as it will be deployed, makes an example independent of the others in its minibatch,
+    and works for k = 1. The running statistics lag behind in the first iterations, which start_after skips."""
 
     running_statistics: RunningStatistics = "shared"
     """paired: which images move BatchNorm's running statistics: clean and adversarial ones (shared), or clean ones
@@ -118,9 +118,9 @@ class AttackConfig:
         self._check_training()
 
     def _check_training(self) -> None:
-        """Refuse what the training would ignore, and what it lacks."""
+        """Check that no option is set that this kind of training ignores, and none is missing that it needs."""
         defaults = {option.name: option.default for option in fields(self)}
-        unused = [name for name in _NOT_OF_TRAINING[self.training] if getattr(self, name) != defaults[name]]
+        unused = [name for name in _UNUSED_BY_TRAINING[self.training] if getattr(self, name) != defaults[name]]
         if unused:
             has, it = ("has", "it") if len(unused) == 1 else ("have", "them")
             given = ", ".join(f"attack.{name}" for name in unused)
@@ -131,18 +131,18 @@ class AttackConfig:
             )
         if self.training in ("algorithm1", "paired"):
             return
-        with_it = f"with attack.training {self.training},"
-        needs = [partial(check_real, f"attack.eps, {with_it}", self.eps, above=0)]
+        suffix = f"with attack.training {self.training},"
+        needs = [partial(check_real, f"attack.eps, {suffix}", self.eps, above=0)]
         if self.training == "free":
-            needs.append(partial(check_integer, f"attack.replays, {with_it}", self.replays, least=2))
+            needs.append(partial(check_integer, f"attack.replays, {suffix}", self.replays, least=2))
         _all(needs)
         for name in self.options:
-            if name in _OPTIONS_THAT_MAKE_FAST or (self.training == "free" and name != "alpha"):
+            if name in _FIXED_BY_TRAINING or (self.training == "free" and name != "alpha"):
                 raise ValueError(f"attack.options must not set {name} with attack.training {self.training}")
 
     @property
     def size(self) -> float | TruncatedNormalEps:
-        """The eps that an attack takes: the fixed number, or the distribution."""
+        """The attack's ``eps``: the fixed number, or the distribution."""
         return TruncatedNormalEps(sigma=self.eps_sigma, upper=self.eps_upper) if self.eps is None else self.eps
 
 
@@ -155,8 +155,8 @@ class OptimizerConfig:
     momentum), sgd or adamw."""
 
     lr: float = 0.045
-    """Learning rate, before the schedule; 0.045 is the paper's for RMSProp. It belongs to the whole iteration, that is,
-    m x accumulate x processes examples, 1,600 in the paper, and is used as it stands for any number of them."""
+    """Learning rate, before the schedule; 0.045 is the paper's for RMSProp. It is for a whole iteration, that is,
+    m x accumulate x processes examples, 1,600 in the paper, and is never scaled to their number."""
 
     weight_decay: float = 0.0
     """Weight decay; 0 switches it off."""
@@ -179,7 +179,7 @@ class ScheduleConfig:
     """The learning rate over time."""
 
     name: ScheduleName = "constant"
-    """constant; cosine, down to 0 at the end of the run; exponential, in steps."""
+    """constant; cosine: down to 0 at the end of the run; exponential: in steps."""
 
     warmup: int = 0
     """Iterations of linear warm-up from 0."""
@@ -199,7 +199,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training run, whole: the same configuration, seed and number of CPU threads give the same weights."""
+    """A training run: the same configuration, seed and number of CPU threads give the same weights."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """The images."""
@@ -220,86 +220,86 @@ class TrainConfig:
     """Passes over the training set."""
 
     m: int = 32
-    """Minibatch size, adversarial examples included, so that an epoch of paired training has twice the iterations; of
-    each process, if torchrun starts several. Also --minibatch: torchrun takes --m for an option of its own."""
+    """Minibatch size, adversarial examples included (so an epoch of paired training has twice the iterations); per
+    process, if torchrun starts several. Also --minibatch, because torchrun takes --m for one of its own options."""
 
     accumulate: int = 1
-    """Minibatches of each process per iteration: their gradients are averaged before the weights change. 50 processes
-    with 1 and 25 with 2 take the same examples, as each minibatch has its own m, k and batch statistics. An iteration
-    is one change of the weights, here and wherever iterations are counted. A resumed run keeps to as many minibatches
-    an iteration as it had: what divides them is adapted to the processes, and a warning says so."""
+    """Minibatches of each process per iteration: their gradients are averaged before the weights are updated. 50
+    processes with 1 and 25 with 2 train on the same examples, as each minibatch has its own m, k and batch statistics.
+    An iteration is one update of the weights, wherever iterations are counted. A resumed run keeps the number of
+    minibatches per iteration: accumulate is adapted to the number of processes, with a warning."""
 
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes; 0 switches label smoothing off. It is also in the cost that
-    the attack follows: attacks that lead away from the true class move an example towards it of which the network is
-    surer than that target."""
+    """Share of the target spread evenly over all classes; 0 switches label smoothing off. It also applies to the cost
+    that the attack follows: an attack that leads away from the true class moves an example towards it if the network
+    is more confident than that target."""
 
     aux_weight: float = 0.4
-    """Weight of the loss at the network's auxiliary logits, where it has any, as inception_v3 has; 0.4 is Inception's.
-    The attack follows the logits alone: attack.options.aux_weight 0.4 adds the auxiliary ones to its cost."""
+    """Weight of the loss at the network's auxiliary logits, if it has any, as inception_v3 has; 0.4 is Inception's.
+    The attack follows the main logits alone: attack.options.aux_weight 0.4 adds the auxiliary ones to its cost."""
 
     clip_grad_norm: float | None = None
-    """Largest L2 norm of the whole gradient of an iteration: a longer one is shortened to it. null is no limit."""
+    """Clip the gradient of an iteration to this L2 norm, over all parameters. null is no limit."""
 
     ema_decay: float | None = None
     """Average the weights over the iterations with this decay, such as 0.9999, and test and save the averages beside
-    the weights. After the first iteration the decay is TensorFlow's (1 + n) / (10 + n), n from 0, until that reaches
-    this: the first iterations leave no trace. null is no averaging."""
+    the weights. After the first iteration the decay is TensorFlow's (1 + n) / (10 + n), n from 0, up to this value, so
+    that the first iterations are soon forgotten. null is no averaging."""
 
     precision: PrecisionName = "float32"
-    """bfloat16 computes the network's passes in autocast, in training, generation and the test after each epoch. The
-    weights and what is added up stay in float32."""
+    """bfloat16 runs the network in autocast: in training, in generation and in the test after each epoch. Weights and
+    accumulated values stay in float32."""
 
     fast: bool = False
-    """All that makes training faster at once and changes results by no more than rounding: channels_last and
-    attack.options.fast. What does change results, precision bfloat16, is not among it, nor is compile, which takes
-    minutes first. The way of training that is called fast is attack.training fast, and goes with or without this."""
+    """Switch on everything that speeds up training and changes results by no more than rounding: channels_last and
+    attack.options.fast. It does not include precision bfloat16, which changes results, or compile, which takes minutes
+    first. The training method called fast is attack.training fast, and works with or without this option."""
 
     channels_last: bool = False
-    """Keep weights and images in the memory layout NHWC: what convolutions on GPUs in bfloat16 like best."""
+    """Keep weights and images in the memory layout NHWC, the fastest for convolutions on GPUs in bfloat16."""
 
     cudnn_benchmark: bool = False
-    """On a GPU, have cuDNN try its algorithms for each new shape of a convolution and keep the fastest. Which that is
+    """On a GPU, have cuDNN try its algorithms for each new shape of a convolution and keep the fastest. The choice
     depends on the machine and the moment: two runs, or a run and its continuation, may then differ by rounding. Set for
-    the time of the run."""
+    the duration of the run."""
 
     tf32: bool = False
-    """On a GPU, let matrix products in float32 round their factors to TensorFloat-32, with 10 bits of mantissa in place
-    of 23, which tensor cores compute faster: each product may be off by some 1e-3 of itself, and a run no longer
-    repeats one without it, or on a CPU. Convolutions do so in PyTorch unless it is told otherwise. Set for the time of
-    the run."""
+    """On a GPU, let float32 matrix products round their factors to TensorFloat-32, with 10 instead of 23 bits of
+    mantissa, which tensor cores compute faster: each product has a relative error of up to about 1e-3, and the run no
+    longer reproduces one without this option or on a CPU. PyTorch's convolutions use TensorFloat-32 by default. Set for
+    the duration of the run."""
 
     compile: bool = False
-    """Compile the training pass by torch.compile. If that fails, a line says so and training goes on without it.
+    """Compile the training pass by torch.compile. If that fails, a warning says so and training continues without it.
     attack.options.compile compiles generation."""
 
     capture: bool = False
-    """Record the whole iteration as CUDA graphs, its examples' generation, both passes and the optimiser's step, and
-    replay them: an iteration is then some ten launches, and no longer hundreds. For networks whose kernels are shorter
-    than their launches. One process, accumulate 1, without compile; not for attack.training free or paired. What cannot
-    be recorded runs without, and a line says why. attack.options.capture records generation alone."""
+    """Record the whole iteration (generation, both passes and the optimiser's step) as CUDA graphs, and replay them: an
+    iteration then takes about ten launches instead of hundreds. For networks whose kernels take less time than their
+    launches. Needs one process and accumulate 1; not with compile or attack.training free or paired. If recording
+    fails, a warning says why and training continues without it. attack.options.capture records generation alone."""
 
     sync_bn: bool = False
-    """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives for each
-    layer in each iteration. Unless m is small there is no need to: the paper's are of each machine's 32. GPUs only, and
-    with attack.bn eval: generation must wait for nobody."""
+    """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives per layer
+    and iteration. Useful only if m is small: the paper's statistics are of each machine's 32 images. GPUs only, and
+    only with attack.bn eval, as generation must not wait for other processes."""
 
     seed: int = 0
     """Fixes the initial weights, dropout, the order of the examples, and the attack's random draws."""
 
     device: str = "auto"
-    """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
+    """Where to train: cpu, cuda, cuda:1, ...; auto is cuda if there is a GPU."""
 
     threads: int | None = None
-    """CPU threads; null is PyTorch's own choice. Sums depend on it in their last bits: fix it to repeat a run exactly
-    on another machine."""
+    """CPU threads; null leaves the choice to PyTorch. The last bits of sums depend on it: fix it to repeat a run
+    exactly on another machine."""
 
     checkpoint_every: int = 0
-    """Iterations between checkpoints, besides the one at the end of each epoch; 0 is none. A run whose processes die
-    loses what came after the last one."""
+    """Iterations between checkpoints, in addition to the one at the end of each epoch; 0 is none. If a process dies,
+    the iterations since the last checkpoint are lost."""
 
     keep: int = 3
-    """Checkpoints kept; older ones are deleted."""
+    """Number of checkpoints to keep; older ones are deleted."""
 
     log_every: int = 10
     """Iterations between two lines of log.jsonl."""
@@ -326,7 +326,7 @@ class TrainConfig:
             self._check_capture()
 
     def _check_capture(self) -> None:
-        """Refuse by name what a recorded iteration does not hold."""
+        """Check that nothing is set that a recorded iteration does not support."""
         from fastadv import attacks
         from fastadv.attacks.iterative import PaperIterativeAttack
 
@@ -338,7 +338,7 @@ class TrainConfig:
             f"attack.training {self.attack.training}": self.attack.training in ("free", "paired"),
             "attack.options.compile": options.get("compile"),
             "attack.options.capture, which is a part of it": options.get("capture"),
-            "attack.options.validate always: images within a recording are not looked at": (
+            "attack.options.validate always: images within a recording are not checked": (
                 options.get("validate") == "always"
             ),
             f"attack.name {self.attack.name} with sizes that are drawn, which change its number of steps: set "
@@ -349,7 +349,7 @@ class TrainConfig:
             raise ValueError(f"capture does not go with {'; nor with '.join(refused)}")
 
     def _check_mixture(self) -> None:
-        """Refuse a minibatch whose clean and adversarial examples do not add up."""
+        """Check that k fits into a minibatch and leaves an example with weight."""
         if self.attack.k > self.m:
             raise ValueError(f"attack.k must be at most the minibatch size m = {self.m}, got {self.attack.k}")
         if self.attack.k == self.m and self.attack.lambda_ == 0:
@@ -362,17 +362,17 @@ class TrainConfig:
 
     @property
     def in_channels_last(self) -> bool:
-        """Whether weights and images are in channels_last, by either option."""
+        """Whether weights and images are in channels_last: set by either of two options."""
         return self.channels_last or self.fast
 
 
 def _all(checks: Sequence[Callable[[], None]]) -> None:
-    """Make all checks, and refuse together what they refuse: a command is then mended at once."""
-    said = []
+    """Run all checks and raise one error for all that fail, so that a command can be fixed in one go."""
+    messages = []
     for check in checks:
         try:
             check()
         except ValueError as error:
-            said.append(str(error))
-    if said:
-        raise ValueError("; ".join(said))
+            messages.append(str(error))
+    if messages:
+        raise ValueError("; ".join(messages))

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration: messages that name the field and what was probably meant."""
+"""Error messages for configurations: they name the field and suggest what was probably meant."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from fastadv.data.config import DataConfig
 from fastadv.train.config import TrainConfig
 from fastadv.utils.suggestions import did_you_mean, nearest, unit_scale_hint
 
-_WORDS_OF_OTHERS = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
+_USUAL_NAMES = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
 _WORDS_OF_TYPES = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
 
-# Fields of DataConfig: of images in files alone; for each data set what it does not use, and what was probably meant.
-_OF_FILES = (
+# Fields of DataConfig: for images in files only; those that a data set does not use, and what to use instead.
+_FOR_FILES = (
     *("size", "least_area", "widest_aspect", "colour", "central", "keep_aspect", "interpolation"),
     *("loader", "workers", "prefetch", "on_bad_image"),
 )
-_UNUSED = {"digits": ("root", "download", *_OF_FILES), "imagenet": ("crop_padding",)}
-_MEANT = {
+_UNUSED = {"digits": ("root", "download", *_FOR_FILES), "imagenet": ("crop_padding",)}
+_INSTEAD = {
     "digits": "images in files are --data.name imagenet; other sets in folders are mnist, fashion_mnist, cifar10",
     "imagenet": "data.least_area and data.widest_aspect say how its images are cut",
 }
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the field and what it accepts."""
+    """A configuration is invalid; the message names the field and what it accepts."""
 
 
 def fields_of(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted name and the type of each field of a dataclass and of those in it."""
+    """Dotted name and type of each field of a dataclass and of the dataclasses in it."""
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             yield from fields_of(hint, f"{path}{name}.")
@@ -40,10 +40,12 @@ def fields_of(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_fields(values: Mapping[str, Any], kind: Any = TrainConfig, path: str = "") -> None:
-    """Refuse unknown fields, and null where it is no value: jsonargparse names no alternative, and lets null through.
+    """Check for unknown fields, and for null where it is not accepted.
+
+    jsonargparse suggests no alternatives, and accepts null everywhere.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: if there are any; names the field.
     """
     hints = get_type_hints(kind)
     for name, value in values.items():
@@ -59,25 +61,25 @@ def check_fields(values: Mapping[str, Any], kind: Any = TrainConfig, path: str =
 
 
 def check_used(data: DataConfig) -> None:
-    """Refuse values, other than the defaults, that the data set has no use for: they were meant for another one.
+    """Check that no option is set that the data set does not use: it was meant for another one.
 
     Raises:
-        ConfigError: naming the fields and what to change.
+        ConfigError: if there are any; names the fields and what to change.
     """
     default = DataConfig()
-    candidates = _UNUSED.get(data.name, _OF_FILES)
+    candidates = _UNUSED.get(data.name, _FOR_FILES)
     unused = [f"data.{name}" for name in candidates if getattr(data, name) != getattr(default, name)]
     if unused:
-        meant = _MEANT.get(data.name, "images in files are --data.name imagenet")
+        meant = _INSTEAD.get(data.name, "images in files are --data.name imagenet")
         raise ConfigError(f"data.name {data.name} does not use {', '.join(unused)}: {meant}")
 
 
 def explained(error: Exception, known: Collection[str]) -> ConfigError:
-    """An error of the parser in one line, with the option that was meant, or with the type that the field has.
+    """Turn an error of jsonargparse into one line that suggests an option, or says what the field accepts.
 
     Args:
-        error: jsonargparse's.
-        known: the parser's options, without their ``--``.
+        error: the parser's error.
+        known: the parser's options, without ``--``.
     """
     text = " ".join(str(error).split())
     unknown = re.match(r"unrecognized arguments: --([\w.]+)", text)
@@ -94,7 +96,7 @@ def explained(error: Exception, known: Collection[str]) -> ConfigError:
 
 
 def _accepting(kind: Any, field: str) -> str:
-    """What a field of a type must be, in the configuration's own words."""
+    """What a field of this type must be, in words."""
     if get_origin(kind) is Literal:
         return f"be one of {', '.join(get_args(kind))}"
     if get_origin(kind) is dict:
@@ -115,7 +117,7 @@ def _nearest_field(name: str, known: Collection[str]) -> list[str]:
     for near in nearest(section, sections):
         if found := nearest(last, [field.rpartition(".")[2] for field in known if field.startswith(f"{near}.")]):
             return [f"{near}.{found[0]}"]
-    by_last_part: dict[str, list[str]] = {word: [field] for word, field in _WORDS_OF_OTHERS.items()}
+    by_last_part: dict[str, list[str]] = {word: [field] for word, field in _USUAL_NAMES.items()}
     for field in known:
         by_last_part.setdefault(field.rpartition(".")[2], []).append(field)
     return [field for close in nearest(last, by_last_part) for field in by_last_part[close]]

@@ -1,4 +1,4 @@
-"""TrainConfig from YAML and the command line, and back: jsonargparse reads it all from the dataclasses."""
+"""Convert YAML and command-line options to a TrainConfig, and back, by jsonargparse."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from fastadv.train.yaml_text import MOST_CHARACTERS, read_yaml
 from fastadv.utils.optional_deps import require
 from fastadv.utils.suggestions import did_you_mean, nearest
 
-# --minibatch is the longer one: torchrun reads a script's options, too, and takes --m for an abbreviation of its own.
+# --minibatch is longer than --m: torchrun reads the script's options too, and takes --m for an abbreviation of its own.
 _SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m"}
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
 
 def recipes() -> list[str]:
-    """The recipes that come with the package."""
+    """Names of the recipes in the package."""
     folder = resources.files("fastadv.train") / "recipes"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """What a recipe sets.
+    """Read a recipe.
 
     Args:
         name: one of :func:`recipes`, or the path of a YAML file.
 
     Raises:
-        ConfigError: neither, or not YAML.
+        ConfigError: if there is no such recipe, or it is not YAML.
     """
     file = resources.files("fastadv.train") / "recipes" / f"{name}.yaml" if name in recipes() else Path(name)
     try:
         with file.open(encoding="utf-8") as opened:
-            values = read_yaml(opened.read(MOST_CHARACTERS + 1))  # no more of what may have no end
+            values = read_yaml(opened.read(MOST_CHARACTERS + 1))  # bounded: the file may be endless
     except OSError as error:
         meant = nearest(Path(name).stem, recipes())
         shipped = ", ".join(recipes())
         raise ConfigError(
-            f"recipe {name!r} is neither a file that can be read nor one of {shipped}{did_you_mean(meant)}"
+            f"recipe {name!r} is neither a readable file nor one of {shipped}{did_you_mean(meant)}"
         ) from error
     except ValueError as error:
         raise ConfigError(f"recipe {name!r} is not YAML of a configuration: {error}") from error
@@ -60,7 +60,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def create_parser(**options: Any) -> Any:
-    """A jsonargparse parser with every field of TrainConfig as an option, its docstring as the help."""
+    """Create a jsonargparse parser with an option for every field of TrainConfig, and its docstring as help."""
     jsonargparse = require("jsonargparse", extra="train")
     require("docstring_parser", extra="train")
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -75,37 +75,37 @@ def create_parser(**options: Any) -> Any:
 
 
 def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainConfig:
-    """A TrainConfig with these values, and defaults for the others.
+    """Create a TrainConfig from values, with defaults for the others.
 
     Args:
-        values: nested mapping of fields to values, as a YAML file holds it.
-        overrides: command-line options such as ``["--optimizer.lr", "0.1"]``; these win.
+        values: nested mapping of fields to values, as in a YAML file.
+        overrides: command-line options such as ``["--optimizer.lr", "0.1"]``, which override ``values``.
 
     Raises:
-        ConfigError: an unknown field or a wrong value.
+        ConfigError: if a field is unknown or a value is invalid.
     """
     return build_config(parse_options(create_parser(), values, overrides))
 
 
 def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """What ``arguments`` on top of ``values`` set, as a nested dict; ``parser`` may have options of its own.
+    """Parse ``arguments`` on top of ``values`` into a nested dict; ``parser`` may have further options.
 
-    Its ``--help`` shows ``values`` as the defaults.
+    ``--help`` shows ``values`` as the defaults.
 
     Raises:
-        ConfigError: an unknown field or option, or a value of the wrong type.
+        ConfigError: if a field or option is unknown, or a value has the wrong type.
     """
     check_fields(values)
     try:
         parser.set_defaults(dict(parser.parse_object(dict(values)).items()))
-        options: dict[str, Any] = parser.parse_args(_written_out(arguments)).as_dict()
+        options: dict[str, Any] = parser.parse_args(_expanded(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise explained(error, list(parser.get_defaults().keys())) from error
     return options
 
 
-def _written_out(arguments: Sequence[str]) -> list[str]:
-    """Arguments with short forms, hyphens and the value of a true/false option that stands alone written out."""
+def _expanded(arguments: Sequence[str]) -> list[str]:
+    """Expand short forms and hyphens, and add the value to a true/false option that has none."""
     written = [_full_option(argument) for argument in arguments]
     switches = {f"--{name}" for name, hint in fields_of(TrainConfig) if hint is bool}
     return [
@@ -115,7 +115,7 @@ def _written_out(arguments: Sequence[str]) -> list[str]:
 
 
 def _full_option(argument: str) -> str:
-    """An option with short forms and hyphens written out: --data and --checkpoint-every are easier to type."""
+    """Expand an option's short form or hyphens: --data and --checkpoint-every are easier to type."""
     if not argument.startswith("--"):
         return argument
     option, equals, value = argument[2:].partition("=")
@@ -123,10 +123,10 @@ def _full_option(argument: str) -> str:
 
 
 def build_config(values: Mapping[str, Any]) -> TrainConfig:
-    """A TrainConfig of checked values, others than fields left aside.
+    """Build a TrainConfig from parsed values; unknown keys are ignored.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: if a value is out of range.
     """
     try:
         config: TrainConfig = _build(TrainConfig, values)
@@ -136,13 +136,13 @@ def build_config(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def dump_config(config: TrainConfig) -> str:
-    """YAML that :func:`parse_config` turns into the same TrainConfig."""
+    """Write a TrainConfig as YAML that :func:`parse_config` turns into the same TrainConfig."""
     text: str = require("yaml", extra="train").safe_dump(asdict(config), sort_keys=False)
     return text
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Dotted names of all values of nested mappings, such as a configuration's."""
+    """Flatten nested mappings, such as a configuration, to dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found.update(flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value})

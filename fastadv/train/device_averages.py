@@ -1,4 +1,4 @@
-"""Averaged weights whose decay is read on the device: recorded work would repeat a number as it was."""
+"""Average weights with a decay that is read on the device, because a CUDA graph would repeat a Python number."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastadv.utils.recorded_number import RecordedNumber
 
 
 class DeviceAverages:
-    """Updates averages as they do themselves, up to rounding.
+    """Updates averages like their own ``update``, up to rounding.
 
     Args:
-        averages: of the model's weights.
-        model: whose they are.
-        device: of both.
+        averages: averages of the model's weights.
+        model: the model.
+        device: device of both.
     """
 
     def __init__(self, averages: Averages, model: nn.Module, device: torch.device) -> None:
@@ -24,12 +24,12 @@ class DeviceAverages:
         self._share = RecordedNumber(torch.zeros((), device=device))
 
     def load(self, iteration: int) -> None:
-        """Bring to the device how much of an iteration's weights the averages take."""
+        """Copy the iteration's share of the averages, 1 - decay, to the device."""
         self._share.set(1.0 - self._averages.get_decay(iteration))
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Move the averages towards the weights by the share that was loaded last; counters are copied."""
+        """Move the averages towards the weights by the loaded share; copy counters."""
         pairs = list(zip(self._averages.module.state_dict().values(), self._model.state_dict().values(), strict=True))
         averaged = [average for average, _ in pairs if average.is_floating_point()]
         weights = [weight for average, weight in pairs if average.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Learning rates that an optimiser reads on the device: a recorded step would repeat a number as it was."""
+"""Learning rates that an optimiser reads on the device, because a CUDA graph would repeat a Python number."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, optim
 
 from fastadv.utils.recorded_number import RecordedNumber
 
-# What has each optimiser of fastadv.train.optim take its learning rate from a tensor without waiting for the device.
-_FORMS: dict[str, dict[str, Any]] = {
+# Options with which the optimisers of fastadv.train.optim read the learning rate from a tensor without a wait.
+_CAPTURABLE_OPTIONS: dict[str, dict[str, Any]] = {
     "RMSprop": {"capturable": True, "foreach": True},
     "RMSpropTF": {"foreach": True},
     "SGD": {"fused": True, "foreach": False},
@@ -21,48 +21,48 @@ _FORMS: dict[str, dict[str, Any]] = {
 
 
 class DeviceRates:
-    """The learning rates of an optimiser's groups, on the device while it steps.
+    """Keeps the learning rates of an optimiser's groups on the device while it steps.
 
-    Between steps a group holds numbers and its own options, as without this: schedules, logs and checkpoints are the
-    same. Steps in a block of :meth:`in_place` differ from those outside in roundings alone.
+    Between steps, the groups hold Python numbers and their own options, so schedules, logs and checkpoints are
+    unaffected. Steps within :meth:`in_place` differ from others by rounding alone.
 
     Args:
-        optimizer: one of ``fastadv.train.optim``.
-        device: of its parameters.
+        optimizer: an optimiser of ``fastadv.train.optim``.
+        device: device of its parameters.
 
     Raises:
-        ValueError: another optimiser.
+        ValueError: if it is another optimiser.
     """
 
     def __init__(self, optimizer: optim.Optimizer, device: torch.device) -> None:
         name = type(optimizer).__name__
-        if name not in _FORMS:
-            raise ValueError(f"capture goes with the optimisers {', '.join(_FORMS)}, got {name}")
+        if name not in _CAPTURABLE_OPTIONS:
+            raise ValueError(f"capture goes with the optimisers {', '.join(_CAPTURABLE_OPTIONS)}, got {name}")
         self._optimizer = optimizer
-        self._form = _FORMS[name]
+        self._options = _CAPTURABLE_OPTIONS[name]
         places = torch.zeros(len(optimizer.param_groups), device=device)  # [groups]
         self._rates = [RecordedNumber(place) for place in places]
 
     def load(self) -> None:
-        """Bring the rates to the device, if the schedule has changed them."""
+        """Copy the rates to the device if the schedule has changed them."""
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             rate.set(group["lr"])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the optimiser steps by what was loaded last; before the first, :meth:`move_counts`."""
+        """In the block, the optimiser uses the loaded rates; call :meth:`move_counts` before the first step."""
         groups = self._optimizer.param_groups
-        before = [{name: group[name] for name in ("lr", *self._form)} for group in groups]
+        before = [{name: group[name] for name in ("lr", *self._options)} for group in groups]
         try:
             for group, rate in zip(groups, self._rates, strict=True):
-                group.update(self._form, lr=rate.place)
+                group.update(self._options, lr=rate.place)
             yield
         finally:
             for group, kept in zip(groups, before, strict=True):
                 group.update(kept)
 
     def move_counts(self) -> None:
-        """Bring the counts of steps to the device: on the host, where PyTorch may keep them, no replay would count."""
+        """Move step counts to the device: PyTorch may keep them on the host, where replays would not update them."""
         for weight, state in self._optimizer.state.items():
             count = state.get("step")
             if isinstance(count, Tensor) and count.device != weight.device:

@@ -1,4 +1,4 @@
-"""The update that an iteration ends with, in a form that can be recorded."""
+"""The update at the end of an iteration, in a form that a CUDA graph can record."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fastadv.train.device_rates import DeviceRates
 
 
 class DeviceUpdate:
-    """Steps the weights and moves their averages, by numbers that lie on the device. Call it to do both.
+    """Call it to update the weights and their averages, with numbers that are read on the device.
 
     Args:
         step: clips the gradient and steps the optimiser.
-        rates: of that optimiser.
-        averages: of the weights; None for none.
+        rates: learning rates of the optimiser.
+        averages: averages of the weights; None for no averaging.
     """
 
     def __init__(self, step: Callable[[], None], rates: DeviceRates, averages: DeviceAverages | None) -> None:
@@ -29,12 +29,12 @@ class DeviceUpdate:
             self._averages.apply()
 
     def load(self, iteration: int) -> None:
-        """Bring the numbers of an iteration to the device, as far as they have changed; needed before each update."""
+        """Copy the numbers of an iteration to the device if they have changed; needed before each update."""
         self._rates.load()
         if self._averages is not None:
             self._averages.load(iteration)
 
     def prepare(self, iteration: int) -> None:
-        """The same before an update that is not replayed."""
+        """The same, before an update that is not a replay."""
         self._rates.move_counts()
         self.load(iteration)

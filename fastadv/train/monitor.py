@@ -1,4 +1,4 @@
-"""What a run tells while it trains: log.jsonl, TensorBoard scalars, and a progress bar."""
+"""Records of a training run, and where they go: log.jsonl, TensorBoard and a progress bar."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One logged iteration: learning rate, loss and accuracies (None where no such example) over all its minibatches.
+    """A logged iteration: learning rate, and loss and accuracies (None without such examples) of all its minibatches.
 
-    ``images_per_s`` and ``data_wait``, the share of the time that went into waiting for the loader (see :class:`Pace`),
-    are since the record before, or since a checkpoint after it. Of several processes ``data_wait`` is the main one's,
-    the rest is of all.
+    ``images_per_s`` and ``data_wait``, the share of the time spent waiting for the loader (see :class:`Pace`), are
+    since the previous record, or since a checkpoint after it. With several processes, ``data_wait`` is that of the main
+    one; everything else is over all.
     """
 
     step: int
@@ -41,9 +41,9 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """The end of an epoch: means over its minibatches as they were trained on, and accuracy on the clean test set.
+    """The end of an epoch: means over its minibatches during training, and accuracy on the clean test set.
 
-    ``test_accuracy_averaged`` is that of the averaged weights; None where there are none.
+    ``test_accuracy_averaged`` is that of the averaged weights; None without averages.
     """
 
     step: int
@@ -59,13 +59,13 @@ Record = StepRecord | EpochRecord
 
 
 class Monitor(Protocol):
-    """Where records go."""
+    """Receives records."""
 
     def write(self, record: Record) -> None:
-        """Take one record."""
+        """Write one record."""
 
     def close(self) -> None:
-        """No record follows."""
+        """Close it; no records follow."""
 
 
 class JsonLog:
@@ -73,14 +73,14 @@ class JsonLog:
 
     Args:
         path: the file.
-        step: where the run stands; lines of later steps, from a run that went on after its last checkpoint, are
-            removed, so that none is there twice.
+        step: the run's current iteration. Lines of later iterations, which the run wrote after its last checkpoint, are
+            removed so that none is there twice.
 
     Raises:
-        OSError: it is a device or a pipe, or cannot be written to.
+        OSError: if it is a device or a pipe, or cannot be written to.
 
     Warns:
-        UserWarning: lines that are no records of a run. They are removed; the file as it was is kept beside it.
+        UserWarning: if lines are not records of a run. They are removed, and a copy of the file is kept.
     """
 
     def __init__(self, path: Path, *, step: int) -> None:
@@ -89,7 +89,7 @@ class JsonLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Record) -> None:
-        """Append the record, and hand it to the operating system at once."""
+        """Append the record and flush it to the operating system."""
         self._file.write(json.dumps(asdict(record)) + "\n")
         self._file.flush()
 
@@ -107,8 +107,8 @@ def _keep_until(path: Path, step: int) -> None:
         damaged = path.with_name(path.name + ".damaged")
         damaged.write_bytes(content)
         warnings.warn(
-            f"{counted(strange, 'line')} of {path} are no records of a run: it goes on without them, and {damaged} has "
-            f"them all",
+            f"{counted(strange, 'line')} of {path} are not records of a run and were removed; {damaged} is a copy of "
+            f"the file",
             stacklevel=2,
         )
     shorter = path.with_name(path.name + ".partial")
@@ -117,7 +117,7 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def _step_of(line: bytes) -> int | None:
-    """The step of a line of the log; None for what is no record."""
+    """The step in a line of the log; None if it is not a record."""
     try:
         step = parse_json(line)["step"]
     except (ValueError, TypeError, LookupError):
@@ -130,10 +130,10 @@ class TensorBoard:
 
     Args:
         folder: where its event files go.
-        step: where the run stands; what an earlier run wrote for later steps is hidden.
+        step: the run's current iteration; scalars that were written for later ones are hidden.
 
     Raises:
-        OSError: the folder cannot be written to, or its name is not UTF-8.
+        OSError: if the folder cannot be written to, or its name is not UTF-8.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
@@ -155,18 +155,18 @@ class TensorBoard:
                 self._writer.add_scalar(tag, value, step)
 
     def close(self) -> None:
-        """Write out what is still in memory."""
+        """Write what is still in memory."""
         self._writer.close()
 
 
 class Progress:
-    """A progress bar on a terminal; elsewhere one line per epoch.
+    """A progress bar on a terminal; elsewhere, one line per epoch.
 
     Args:
-        step: where the run stands.
-        total_steps: where it ends.
-        epochs: in the whole run.
-        console: a rich Console; standard error if None.
+        step: the run's current iteration.
+        total_steps: iterations of the whole run.
+        epochs: epochs of the whole run.
+        console: a rich Console; None for standard error.
     """
 
     def __init__(self, *, step: int, total_steps: int, epochs: int, console: Any = None) -> None:
@@ -201,7 +201,7 @@ class Progress:
         self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar."""
         self._bar.stop()
 
 
@@ -212,28 +212,28 @@ def _figures(loss: float, clean: float | None, adversarial: float | None) -> str
 
 
 class Pace:
-    """Images per second since the last restart, and the share of that time in which the host waited for them.
+    """Measures images per second since the last restart, and the share of that time spent waiting for the loader.
 
-    Waiting is the time that the loader takes to hand over a minibatch: to make it, where no other thread or process
-    does, and at the beginning of an epoch to start those. The clock is the host's and waits for no device: a GPU may be
-    busy meanwhile, and stands still for want of data for no longer than this.
+    Waiting is the time until the loader yields a minibatch. It includes loading, unless other threads or processes do
+    that, and starting those at the beginning of an epoch. The clock is the host's and waits for no device: a GPU may be
+    busy meanwhile, so this is an upper bound on how long it was idle for lack of data.
     """
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew: what took time until now does not count."""
+        """Restart the clock and the count."""
         self._images = 0
         self._waited = 0.0
         self._since = time.perf_counter()
 
     def count(self, images: int) -> None:
-        """So many more were trained on."""
+        """Count images that were trained on."""
         self._images += images
 
-    def awaited(self, minibatches: Iterable[T]) -> Iterator[T]:
-        """The minibatches; the time until each comes counts as waiting."""
+    def timed(self, minibatches: Iterable[T]) -> Iterator[T]:
+        """Yield the minibatches; the time until each arrives counts as waiting."""
         since = time.perf_counter()
         for minibatch in minibatches:
             self._waited += time.perf_counter() - since
@@ -241,14 +241,14 @@ class Pace:
             since = time.perf_counter()
 
     def read(self) -> tuple[float, float]:
-        """Images per second, and the share of the time that was waiting."""
+        """Images per second, and the share of the time spent waiting."""
         seconds = time.perf_counter() - self._since
         return self._images / seconds, self._waited / seconds
 
 
 @contextmanager
 def monitoring(run_dir: Path, *, step: int, total_steps: int, epochs: int) -> Iterator[list[Monitor]]:
-    """The log, TensorBoard and progress bar of a run's folder, continuing at ``step``."""
+    """Open the log, TensorBoard and progress bar of a run's folder at iteration ``step``."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         opened: list[Monitor] = []

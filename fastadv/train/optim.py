@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name."""
+"""Create optimisers and learning-rate schedules from their configuration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn, optim
 from fastadv.train.config import OptimizerConfig, ScheduleConfig
 from fastadv.utils.optional_deps import require
 
-# The constants the Inception networks were published with. Epsilon 1 keeps a rare gradient from a giant step; PyTorch
-# adds it to the root, TensorFlow under it.
+# Inception's published constants. Epsilon 1 keeps a rare gradient from causing a giant step; PyTorch adds it to the
+# root, TensorFlow inside it.
 _INCEPTION = {"alpha": 0.9, "momentum": 0.9, "eps": 1.0}
 _OPTIMIZERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rmsprop": ("torch.optim", "RMSprop", _INCEPTION),
@@ -24,11 +24,11 @@ _OPTIMIZERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer:
-    """The optimiser of ``config`` over the parameters of ``model`` that require a gradient.
+    """Create an optimiser of the parameters that require a gradient.
 
     Raises:
-        ValueError: an option that the optimiser does not have, or a value that it refuses.
-        ModuleNotFoundError: rmsprop_tf without timm.
+        ValueError: if the optimiser has no such option, or refuses a value.
+        ModuleNotFoundError: if rmsprop_tf is used without timm.
     """
     module, name, defaults = _OPTIMIZERS[config.name]
     kind: Callable[..., optim.Optimizer] = getattr(require(module, extra="train"), name)
@@ -41,7 +41,7 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimiz
 
 
 def _groups(parameters: Iterable[Tensor], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameter groups with and without weight decay. Biases and the parameters of normalisation are the vectors."""
+    """Parameter groups with and without weight decay; vectors, that is, biases and normalisation, have none."""
     decayed: list[Tensor] = []
     spared: list[Tensor] = []
     for parameter in parameters:
@@ -53,7 +53,7 @@ def _groups(parameters: Iterable[Tensor], config: OptimizerConfig) -> list[dict[
 def create_schedule(
     optimizer: optim.Optimizer, config: ScheduleConfig, *, steps_per_epoch: int, total_steps: int
 ) -> optim.lr_scheduler.LambdaLR:
-    """A schedule to be stepped once after each iteration."""
+    """Create a schedule; step it after each iteration."""
 
     def factor(step: int) -> float:
         return lr_factor(config, step, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
@@ -62,12 +62,12 @@ def create_schedule(
 
 
 def depends_on_length(config: ScheduleConfig) -> bool:
-    """Whether the learning rate of an iteration depends on how many follow: such a run cannot be made longer."""
+    """Whether learning rates depend on the length of the run, which then cannot be extended."""
     return config.name == "cosine"
 
 
 def lr_factor(config: ScheduleConfig, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
-    """What the learning rate is multiplied by at iteration ``step``, counted from 0."""
+    """Factor of the learning rate at iteration ``step``, counted from 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.name == "cosine":

@@ -1,6 +1,6 @@
-"""What a process makes by itself before it joins the others: its images, loaders and network.
+"""What each process creates for itself before it joins the others: images, loaders and network.
 
-Nothing in :func:`create_parts` waits for another process, so that one that fails can tell the others.
+:func:`create_parts` waits for no other process, so that one that fails can tell the others.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from fastadv.models.check_input import check_accepts
 from fastadv.train.config import TrainConfig
 from fastadv.utils import devices
 
-_TEST_BATCH = 256  # of images in memory, which are small
+_TEST_BATCH = 256  # for images in memory, which are small
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """One process's.
+    """The parts of one process.
 
     Args:
-        device: where it trains.
-        images: all of them; each process reads its share.
-        train_loader: of its share of the training images.
-        test_loader: of its share of the test images.
+        device: device to train on.
+        images: the whole data set; each process reads its share.
+        train_loader: loads this process's share of the training images.
+        test_loader: loads this process's share of the test images.
         shape: [C, H, W] of an image.
-        model: on ``device``, with the weights that all processes draw alike.
-        training_set: what tells it from others.
+        model: the network on ``device``; all processes draw the same weights.
+        training_set: identifies the training set; see :func:`fastadv.data.identity_of`.
     """
 
     device: torch.device
@@ -47,18 +47,18 @@ class Parts:
 
 
 def download(config: TrainConfig) -> None:
-    """Fetch the images that are missing, if the configuration says so: a task for one process."""
+    """Download missing images if the configuration asks for it; call it on one process."""
     if config.data.download:
         with naming("data"):
             data.load(config.data.name, config.data.root, True)
 
 
 def create_parts(config: TrainConfig, processes: Processes) -> Parts:
-    """This process's parts.
+    """Create this process's parts.
 
     Raises:
-        ValueError: a configuration that cannot be built; the message begins with the section.
-        OSError: no data.
+        ValueError: if the configuration cannot be built; the message begins with its section.
+        OSError: if the data cannot be read.
     """
     device = devices.resolve(device_name(config.device, processes))
     if device.type == "cuda":
@@ -66,7 +66,7 @@ def create_parts(config: TrainConfig, processes: Processes) -> Parts:
     with naming("data"):
         images = data.load(config.data.name, config.data.root, False)
         if len(images.train.classes) == 1:
-            raise ValueError(f"{config.data.name} has one class, {images.train.classes[0]}: nothing to tell apart")
+            raise ValueError(f"{config.data.name} has one class, {images.train.classes[0]}: classification needs two")
         train_loader, test_loader = _loaders(images, config, device, processes)
         shape = data.shape_of(images.train, config.data)
         if len(train_loader) < config.accumulate:
@@ -75,7 +75,7 @@ def create_parts(config: TrainConfig, processes: Processes) -> Parts:
         model = models.create(
             config.model.name, num_classes=len(images.train.classes), in_channels=shape[0], **config.model.options
         )
-        model = _placed(model, config, shape, device, processes)
+        model = _place(model, config, shape, device, processes)
     return Parts(
         device=device,
         images=images,
@@ -88,11 +88,11 @@ def create_parts(config: TrainConfig, processes: Processes) -> Parts:
 
 
 def check_same_images(parts: Parts, processes: Processes) -> None:
-    """Refuse processes that read different data sets: each would train on its share of something else.
+    """Check that all processes read the same data set: otherwise their shares would not be parts of one.
 
     Raises:
-        ValueError: on the main process.
-        FailedElsewhere: on the others.
+        ValueError: if they do not; on the main process.
+        FailedElsewhere: the same on the others.
     """
     if processes.alone:
         return
@@ -109,8 +109,8 @@ def check_same_images(parts: Parts, processes: Processes) -> None:
                 if found != all_sets[0][name]:
                     counts = f"{found[0]['images']} images and {all_sets[0][name][0]['images']}"
                     raise ValueError(
-                        f"data: process {rank} reads another {name} set than process 0, of {counts}: all need the "
-                        f"same files, of the same names and labels, and the same manifest if there is one"
+                        f"data: the {name} set of process {rank} differs from that of process 0 ({counts}): all need "
+                        f"the same files, names and labels, and the same manifest if there is one"
                     )
 
     on_main(processes, check)
@@ -123,7 +123,7 @@ def _left_out(images: data.ImageSet | data.ImageSource) -> list[int]:
 def _loaders(
     images: data.ImageData, config: TrainConfig, device: torch.device, processes: Processes
 ) -> tuple[Loader, Loader]:
-    """Loaders of this process's share of the training and of the test images."""
+    """Create loaders of this process's share of the training and test images."""
     options: dict[str, Any] = {
         **{"space": config.data.pixel_space, "seed": config.seed, "device": device},
         **{"rank": processes.rank, "world_size": processes.world_size},
@@ -134,10 +134,10 @@ def _loaders(
     return train_loader, test_loader
 
 
-def _placed(
+def _place(
     model: nn.Module, config: TrainConfig, shape: tuple[int, int, int], device: torch.device, processes: Processes
 ) -> nn.Module:
-    """The model where, and as, it is trained."""
+    """Move the model to the device, in the memory format and with the BatchNorm that it is trained with."""
     layout = torch.channels_last if config.in_channels_last else torch.preserve_format
     placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     _check_fits(placed, config, shape)
@@ -149,7 +149,7 @@ def _placed(
 
 
 def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> None:
-    """Refuse what would end in the first iteration, images [C, H, W] that are too small for the network, say."""
+    """Fail before the first iteration does, for instance because images [C, H, W] are too small for the network."""
     try:
         check_accepts(model, shape, count=min(2, config.m))
     except ValueError as error:
@@ -166,7 +166,7 @@ def _check_sync_bn(config: TrainConfig, device: torch.device) -> None:
 
 @contextmanager
 def naming(section: str) -> Iterator[None]:
-    """Say which section of the configuration a value was that a builder refused."""
+    """Prefix errors in the block with the section of the configuration that they are about."""
     try:
         yield
     except (TypeError, ValueError) as error:

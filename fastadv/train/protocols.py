@@ -1,4 +1,4 @@
-"""What the trainer asks of a task and of averaged weights."""
+"""Interfaces between the trainer and tasks, and between the trainer and averaged weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastadv.utils.rng import RecordedDraws
 
 
 class StatefulTask(Protocol):
-    """What all tasks have in common: counts of correct answers, and a state for checkpoints."""
+    """Counts correct answers, and has a state for checkpoints."""
 
     def hits(self) -> CorrectCounts: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -21,14 +21,14 @@ class StatefulTask(Protocol):
 
 
 class LossTask(StatefulTask, Protocol):
-    """Forward pass and loss of a minibatch."""
+    """Computes the loss of a minibatch."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class BackwardTask(StatefulTask, Protocol):
-    """Forward and backward passes of a minibatch."""
+    """Runs the forward and backward passes of a minibatch."""
 
     def backward(self, images: Tensor, labels: Tensor, backward_fn: Callable[[Tensor], None]) -> Tensor: ...
 
@@ -38,7 +38,7 @@ Task: TypeAlias = LossTask | BackwardTask
 
 @runtime_checkable
 class RecordableTask(LossTask, Protocol):
-    """A task whose call can be recorded as a CUDA graph, and the replays counted as calls."""
+    """A task whose calls can be recorded as a CUDA graph; replays count as calls."""
 
     def adversarial_of(self, m: int) -> int: ...
     def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]: ...
@@ -46,7 +46,7 @@ class RecordableTask(LossTask, Protocol):
 
 
 class Averages(Protocol):
-    """Weights averaged over the iterations, in a module like the model."""
+    """Averages weights over the iterations, in a copy of the model."""
 
     module: nn.Module
 

@@ -1,4 +1,4 @@
-"""Replayed: a loader whose minibatches come several times in turn."""
+"""Replayed: a loader that repeats each minibatch, for free training."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fastadv.utils.validation import check_count
 
 
 class Replayed:
-    """The minibatches of another loader, each several times in turn: what :class:`FreeTask` is trained with.
+    """Repeats each minibatch of another loader, for training with :class:`FreeTask`.
 
-    An epoch is one pass over the data, and has as many times the minibatches. Nothing is loaded twice: the same tensors
-    are yielded again, and must be left as they are.
+    An epoch is one pass over the data, with ``replays`` times as many minibatches. Nothing is loaded twice: the same
+    tensors are yielded again, and must not be modified.
 
     Args:
-        loader: of minibatches (images [m, C, H, W], labels [m]).
-        replays: how often each comes.
-        together: minibatches that make up an iteration, and come again in the same order: 1, 2, 1, 2, 3, 4, ... for
-            two. Those that do not fill a last iteration are left out.
+        loader: yields minibatches (images [m, C, H, W], labels [m]).
+        replays: how often each minibatch is yielded.
+        together: minibatches per iteration, which are repeated as a group: 1, 2, 1, 2, 3, 4, ... for two. Minibatches
+            that do not fill a last group are left out.
 
     Attributes:
-        loader: the other one.
-        indices: [m] int64, the data-set indices of the minibatch last yielded.
+        loader: the loader whose minibatches are repeated.
+        indices: [m] int64, data-set indices of the last minibatch.
 
     Raises:
-        ValueError: replays or together below 1.
+        ValueError: if replays or together is below 1.
     """
 
     def __init__(self, loader: Loader, replays: int, *, together: int = 1) -> None:
@@ -40,7 +40,7 @@ class Replayed:
         self.indices = loader.indices
 
     def __len__(self) -> int:
-        """Minibatches in an epoch, replays among them."""
+        """Minibatches per epoch, replays included."""
         return len(self.loader) // self.together * self.together * self.replays
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -48,10 +48,10 @@ class Replayed:
 
         Args:
             epoch: counts from 0.
-            start: the first minibatch to yield, in 0..len(self), between two replays, too.
+            start: the first minibatch to yield, in 0..len(self); may be between two replays.
 
         Raises:
-            ValueError: epoch or start out of range.
+            ValueError: if epoch or start is out of range.
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start must be a minibatch of the epoch, 0..{len(self)}, got {start}")

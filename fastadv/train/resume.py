@@ -1,4 +1,4 @@
-"""Whether a run begins or goes on, from where, and with which configuration."""
+"""Decide whether a run starts or continues, from which checkpoint, and with which configuration."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from fastadv.utils.text import counted
 _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
-    # What computes the same up to rounding.
+    # These change results by rounding alone.
     *("fast", "channels_last", "compile", "capture", "cudnn_benchmark"),
     *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
 }
 _ABSENT = object()
-_MOST = 2**16  # processes that are thought of
+_MOST_PROCESSES = 2**16  # suggested in messages
 
 
 def starting_point(
     config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes
 ) -> tuple[TrainConfig, Path | None, str | None]:
-    """The run's configuration, the checkpoint that it goes on from, and what to warn of once it does.
+    """The run's configuration, the checkpoint to continue from, and a warning for when it has been loaded.
 
     Raises:
-        ValueError: the configuration is not that of the run to be resumed.
-        FileExistsError: the folder holds a run, and ``resume`` is False.
-        FileNotFoundError: there is nothing to resume.
-        CheckpointError: no checkpoint is usable.
+        ValueError: if the configuration differs from that of the run to be resumed.
+        FileExistsError: if the folder holds a run and ``resume`` is False.
+        FileNotFoundError: if there is nothing to resume.
+        CheckpointError: if no checkpoint is usable.
     """
     if not resume:
         _check_new(run_dir)
@@ -45,7 +45,7 @@ def starting_point(
         check_used(config.data)
         return _with_loader(config), None, None
     if found is None:
-        raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to begin a run there")
+        raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to start a run there")
     start, saved = found
     stored, before = saved.config, saved.meta.processes
     if config.data.loader == "auto":
@@ -56,22 +56,22 @@ def starting_point(
     if config.data != stored.data:
         check_used(config.data)
     if processes.world_size == before:
-        other = f"this run goes on with accumulate {config.accumulate}, not {asked}, as its iterations have been"
-        return config, start, None if asked == config.accumulate else other
-    remark = (
-        f"this run goes on with {counted(processes.world_size, 'process')} instead of {before}, and accumulate "
+        kept = f"this run continues with accumulate {config.accumulate}, as before, not {asked}"
+        return config, start, None if asked == config.accumulate else kept
+    warning = (
+        f"this run continues with {counted(processes.world_size, 'process')} instead of {before}, and accumulate "
         f"{config.accumulate} instead of {stored.accumulate}: the examples of each iteration stay the same, but "
-        f"dropout draws anew, each process goes on from the main one's running statistics (in free training also "
+        f"dropout is drawn anew, each process continues from the main one's running statistics (in free training also "
         f"from its perturbations), and sums differ in their last bits"
     )
-    return config, start, remark
+    return config, start, warning
 
 
 def _with_loader(config: TrainConfig, name: LoaderName | None = None) -> TrainConfig:
-    """The configuration with a loader of images in files that is the same for all processes and after each restart.
+    """Fix the loader of images in files, so that it is the same for all processes and after each restart.
 
-    Where DALI is missing on one of several machines, or gone after a restart, ``auto`` would let the run go on, with
-    other roundings and at another speed.
+    If DALI is missing on one of several machines, or after a restart, ``auto`` would silently change rounding and
+    speed.
     """
     if config.data.name != "imagenet":
         return config
@@ -86,21 +86,23 @@ def _check_new(run_dir: Path) -> None:
 
 
 def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int, now: int) -> TrainConfig:
-    """The configuration with as many minibatches in an iteration as ``stored`` had, for ``now`` processes.
+    """Adapt ``accumulate`` to ``now`` processes, so that an iteration has as many minibatches as in ``stored``.
 
-    The command that began the run has the ``accumulate`` of the processes that there were then, and may be given again.
+    ``config`` may be from the command that started the run, with the ``accumulate`` for the number of processes then.
 
     Raises:
-        ValueError: that is not possible, or ``config`` is of no number of processes that fits.
+        ValueError: if the number of processes, or ``config.accumulate``, does not divide the number of minibatches.
     """
     wanted = before * stored.accumulate
     if wanted % config.accumulate or wanted % now:
-        fitting = ", ".join(f"{n} with {wanted // n}" for n in range(1, min(wanted, _MOST) + 1) if wanted % n == 0)
+        fitting = ", ".join(
+            f"{n} with {wanted // n}" for n in range(1, min(wanted, _MOST_PROCESSES) + 1) if wanted % n == 0
+        )
         raise ValueError(
             f"an iteration of this run takes {wanted} minibatches, {stored.accumulate} (accumulate) on each of "
             f"{counted(before, 'process')}; with {counted(now, 'process')} and accumulate {config.accumulate} it would "
-            f"be {now * config.accumulate}, and a run keeps to what its learning rate was chosen for. Numbers of "
-            f"processes that fit, with their accumulate: {fitting}"
+            f"be {now * config.accumulate}, for which its learning rate was not chosen. Possible numbers of processes, "
+            f"with their accumulate: {fitting}"
         )
     return replace(config, accumulate=wanted // now)
 

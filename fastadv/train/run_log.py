@@ -14,13 +14,13 @@ from fastadv.train.step_metrics import StepTotals
 
 
 class RunLog:
-    """Collects what the records say, and writes them to the monitors that are open: on the main process.
+    """Collects metrics and timing, and writes records to the monitors, which are open on the main process.
 
     Args:
         run: the run, on this process.
 
     Attributes:
-        metrics: of the epoch under way; part of a checkpoint.
+        metrics: metrics of the current epoch; part of a checkpoint.
     """
 
     def __init__(self, run: Run) -> None:
@@ -37,15 +37,15 @@ class RunLog:
         )
 
     def timed(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The minibatches; the time until each arrives counts as waiting for data."""
-        return self._pace.awaited(minibatches)
+        """Yield the minibatches; the time until each arrives counts as waiting for data."""
+        return self._pace.timed(minibatches)
 
     def restart_clock(self) -> None:
-        """Leave out the time until now, such as that of writing a checkpoint."""
+        """Exclude the time until now, such as that of writing a checkpoint."""
         self._pace.restart()
 
     def count(self, totals: StepTotals, images: int) -> None:
-        """Count an iteration, in which this process trained on so many images."""
+        """Add an iteration in which this process trained on ``images`` images."""
         self._pace.count(images * self._run.processes.world_size)
         self.metrics.add(totals)
 
@@ -71,7 +71,7 @@ class RunLog:
 
         Args:
             step: iterations done.
-            test_accuracies: of the weights, and of their averages if there are any.
+            test_accuracies: that of the weights, then that of their averages if there are any.
         """
         means = self.metrics.means()
         record = EpochRecord(

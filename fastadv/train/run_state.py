@@ -158,7 +158,6 @@ def _check_training_set(run: Run, saved: checkpoint.Saved, path: Path) -> None:
         differs = other_classes(saved.classes, run.classes)
     if differs is not None:
         raise ValueError(
-            f"{path} is of another training set than {run.config.data.root or run.config.data.name}: {differs}. "
-            f"Resume with the data that the run was begun with, wherever they lie now (--data DIR), or begin a "
-            f"new run in another --out"
+            f"{path} is from another training set than {run.config.data.root or run.config.data.name}: {differs}. "
+            f"Resume with the run's own data (--data DIR if it has moved), or start a new run in another --out"
         )

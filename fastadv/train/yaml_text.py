@@ -1,4 +1,4 @@
-"""YAML that others wrote: nothing in it is executed, and a short text stays short."""
+"""Read untrusted YAML: nothing is executed, and aliases cannot blow up a short text."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 from fastadv.utils.optional_deps import require
 
 MOST_CHARACTERS = 2**16
-_MOST_NODES = 10_000  # with each alias written out: nine lines of aliases can stand for 10^9
+_MOST_NODES = 10_000  # with all aliases expanded: nine lines of aliases can stand for 10^9 values
 
 
 def read_yaml(text: str) -> Any:
-    """The plain values in a YAML text.
+    """Parse YAML into plain values.
 
     Raises:
-        ValueError: no YAML, tags that ask for objects, a node that holds itself, or more than a configuration needs.
-            The message is one line.
+        ValueError: if it is not YAML, has tags that create objects or a node that contains itself, or is larger than
+            any configuration. The message is one line.
     """
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"it has more than {MOST_CHARACTERS:,} characters")
@@ -26,7 +26,7 @@ def read_yaml(text: str) -> Any:
         if node is None:
             return None
         if _expanded(node, {}) > _MOST_NODES:
-            raise ValueError(f"with its aliases written out it has more than {_MOST_NODES:,} values")
+            raise ValueError(f"with its aliases expanded it has more than {_MOST_NODES:,} values")
         return composed.construct_document(node)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -35,11 +35,11 @@ def read_yaml(text: str) -> Any:
 
 
 def _expanded(node: Any, sizes: dict[int, int | None]) -> int:
-    """How many nodes a node is with each alias written out; ``sizes`` has those already counted, None within them."""
+    """Number of nodes with all aliases expanded; ``sizes`` caches the numbers, None while they are counted."""
     if id(node) in sizes:
         size = sizes[id(node)]
         if size is None:
-            raise ValueError("a node holds itself")
+            raise ValueError("a node contains itself")
         return size
     sizes[id(node)] = None
     inner = node.value if isinstance(node.value, list) else []  # nodes, or pairs of them

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of attacks, data or training."""
+"""Helpers that do not depend on the rest of the package."""

@@ -1,4 +1,4 @@
-"""What torch.compile raises where it cannot compile, told apart from a model's own errors."""
+"""Distinguishes torch.compile's own errors from those of a model, and summarises them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _FRAME = re.compile(r'^[ \t]*File "(.+)", line (\d+), in .+(?:\n[ \t]+(?!File ")
 
 
 def is_compile_error(error: BaseException) -> bool:
-    """Whether torch.compile raised it. The compiler's classes are loaded only now: it takes seconds."""
+    """True if torch.compile itself raised the error. Loads the compiler's classes, which takes seconds."""
     raised = torch._dynamo.exc
     return isinstance(error, (raised.TorchDynamoException, raised.FailOnRecompileLimitHit))
 
 
 def compile_error_reason(error: BaseException) -> str:
-    """The line of code that could not be compiled, if the compiler names it, and what it found there; on one line."""
+    """Summarise in one line why compilation failed, with the line of code if the compiler names it."""
     text = str(error).strip()
     frames, context = _FRAME.findall(text), _CONTEXT.search(text)
     finding = f"{text.partition(chr(10))[0]}, {context[1]}" if context else " ".join(text.partition("\n\n")[0].split())
     if not frames:
         return finding
-    file, line, code = frames[-1]  # the innermost
+    file, line, code = frames[-1]  # innermost frame
     return f"at {file}:{line}{code and f', `{code}`'}: {finding}"

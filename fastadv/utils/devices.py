@@ -1,20 +1,20 @@
-"""Names of devices, as configurations and command lines give them."""
+"""Resolves device names from configurations and command lines."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-MOST_THREADS = 1024  # many more and the thread pool fails by a signal, not an error
+MOST_THREADS = 1024  # with many more, the thread pool crashes instead of raising an error
 
 
 def resolve(name: str) -> torch.device:
-    """The device that ``name`` stands for; ``"auto"`` is CUDA where there is a GPU, else the CPU.
+    """Return the device called ``name``; ``"auto"`` is CUDA if there is a GPU, otherwise the CPU.
 
-    A GPU has its number: ``cuda`` is the current one, as PyTorch's own tensors say.
+    The result has an index: ``cuda`` becomes the current GPU, as for PyTorch's own tensors.
 
     Raises:
-        ValueError: not the name of a device, or of one that is not here.
+        ValueError: if it is not a device name, or this machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,7 +32,7 @@ def resolve(name: str) -> torch.device:
 
 
 def is_captured(images: Tensor) -> bool:
-    """Whether a CUDA graph is being captured where these images are worked on: nothing can be read then."""
+    """True while a CUDA graph is captured on the images' current stream: values cannot be read then."""
     if not images.is_cuda:
         return False
     with torch.cuda.device(images.device):

@@ -1,4 +1,4 @@
-"""Versions, compiled kernels, GPUs, and what is missing with the command that would add it, as text."""
+"""Reports versions, compiled kernels, GPUs and missing extras, with the commands that install them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REBUILD = "pip install --no-build-isolation ."
 
 
 def report() -> str:
-    """Everything as text, a line each."""
+    """Return the report as text, one line per item."""
     return "\n".join(f"{name + ':':22} {value}" for name, value in [*_versions(), *_kernels(), *_gpus(), *_extras()])
 
 
@@ -74,10 +74,10 @@ def _gpu(index: int) -> str:
 
 
 def runs_on(arch: int, compiled: str) -> bool:
-    """Whether kernels compiled for these CMake architectures ("80-real 90-real 100") run on an sm_``arch`` GPU.
+    """True if kernels compiled for these CMake architectures ("80-real 90-real 100") run on an sm_``arch`` GPU.
 
-    Machine code runs on GPUs of the same major architecture from its own minor one on; an architecture without
-    ``-real`` carries PTX, which runs on every later GPU.
+    Machine code runs on GPUs with the same major and at least the same minor version. An entry without ``-real`` also
+    contains PTX, which runs on every later GPU.
     """
     for entry in compiled.split():
         number, _, kind = entry.partition("-")
@@ -104,7 +104,7 @@ def _extra(extra: str) -> str:
 
 
 def _packages(extra: str) -> list[str]:
-    """What the extra adds to the package, as its installed metadata say; not other extras of its own."""
+    """List the packages that an extra requires, from the installed metadata, without nested extras."""
     lines = importlib.metadata.requires("fastadv") or []
     names = (re.match(r"[\w.-]+", line) for line in lines if re.search(rf"extra == .{extra}\b", line))
     return [name[0] for name in names if name and name[0] != "fastadv"]

@@ -1,4 +1,4 @@
-"""Folders that results go to."""
+"""Creates and locks output folders."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 
 def check_not_a_file(folder: Path) -> None:
-    """Raise if a folder's name is taken.
+    """Raise if there is a file in the folder's place.
 
     Raises:
-        OSError: it is a file.
+        OSError: if there is.
     """
     if folder.exists() and not folder.is_dir():
         raise OSError(f"cannot write to the folder {folder}: it is a file")
 
 
 def make_folder(folder: Path) -> None:
-    """Make ``folder`` and those above it, and see that files can be written there.
+    """Create ``folder`` and its parents, and check that files can be written there.
 
-    Written to for a trial: permissions alone do not tell of a read-only file system, nor of what root may do.
+    Writes a temporary file: permissions do not show a read-only file system or root's rights.
 
     Raises:
-        OSError: it cannot be made or written to; the message names it and the reason.
+        OSError: if it cannot be created or written to; the message has the folder and the reason.
     """
     check_not_a_file(folder)
     try:
@@ -38,10 +38,10 @@ def make_folder(folder: Path) -> None:
 
 
 def check_not_locked(folder: Path) -> None:
-    """Refuse a folder that another process writes to, before anything in it is read: it is about to change.
+    """Raise if another process is writing to the folder. Call it before reading files that may change.
 
     Raises:
-        OSError: that; the message names the folder.
+        OSError: if one is; the message has the folder.
     """
     if (folder / ".lock").is_file():
         with locked_folder(folder):
@@ -50,19 +50,21 @@ def check_not_locked(folder: Path) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Within the block, another process that asks for the same folder is refused.
+    """Lock the folder against other processes within the block.
 
-    The lock is this process's own and ends with it, whatever it has forked: a loader's workers may outlive it for some
-    seconds. The same process is not refused, and must not ask twice: whatever first closes the file gives the lock up.
+    The lock belongs to this process and ends with it, even if forked children, such as a loader's workers, live some
+    seconds longer. Do not nest locks of one folder in one process: closing the file once releases them all.
 
     Raises:
-        OSError: another process has it; the message names the folder.
+        OSError: if another process holds the lock; the message has the folder.
     """
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's would be shared with what is forked
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's lock would be shared with forked processes
         except (BlockingIOError, PermissionError):  # POSIX allows either
-            raise OSError(f"another process writes to the folder {folder}: wait for it, or take another") from None
+            raise OSError(
+                f"another process is writing to the folder {folder}: wait for it, or use another folder"
+            ) from None
         except OSError as error:  # some network file systems
             warnings.warn(f"{folder} cannot be locked against other processes ({error.strerror})", stacklevel=2)
         yield

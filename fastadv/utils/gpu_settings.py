@@ -1,4 +1,4 @@
-"""Settings of a GPU that PyTorch keeps for the whole process: set for the time of a run, and put back after it."""
+"""GPU settings that PyTorch keeps per process: set for a run and restored after it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fastadv.utils.log import logger
 
 @contextmanager
 def gpu_settings(device: torch.device, *, cudnn_benchmark: bool, tf32: bool) -> Iterator[None]:
-    """Within the block these settings hold; what is false stays as the caller has it. A remark says what was set.
+    """Turn settings on within the block; those that are false stay as they are. Log what was set.
 
     Args:
-        device: that computes; settings are left alone where it is a CPU.
-        cudnn_benchmark: cuDNN tries its algorithms for each new shape of a convolution, and keeps the fastest.
-        tf32: matrix products and convolutions of float32 may round their factors to TensorFloat-32, 10 bits of mantissa
-            in place of 23.
+        device: the device of the run; a CPU's settings are left alone.
+        cudnn_benchmark: let cuDNN try its algorithms for each new shape of a convolution and keep the fastest.
+        tf32: let float32 matrix products and convolutions round their factors to TensorFloat-32, with 10 instead of 23
+            bits of mantissa.
     """
     asked = [name for name, on in (("cudnn_benchmark", cudnn_benchmark), ("tf32", tf32)) if on]
     if not asked or device.type != "cuda":
         if asked:
-            _say("%s: for GPUs, without effect on %s", asked, device)
+            _log("%s: for GPUs, without effect on %s", asked, device)
         yield
         return
-    _say("%s: on for this run on %s", asked, device)
+    _log("%s: on for this run on %s", asked, device)
     cudnn = torch.backends.cudnn
     with ExitStack() as stack:
         if cudnn_benchmark:
@@ -40,7 +40,7 @@ def gpu_settings(device: torch.device, *, cudnn_benchmark: bool, tf32: bool) -> 
 
 
 def current_gpu_settings(device: torch.device) -> dict[str, str]:
-    """The settings that hold now and change what a GPU computes, for records: none on a CPU."""
+    """Return the current settings that change what a GPU computes, for records; empty on a CPU."""
     if device.type != "cuda":
         return {}
     held = {
@@ -50,8 +50,8 @@ def current_gpu_settings(device: torch.device) -> dict[str, str]:
     return {name: "on" for name, on in held.items() if on}
 
 
-def _say(text: str, asked: list[str], device: torch.device) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of processes that torchrun started, one for all
+def _log(text: str, asked: list[str], device: torch.device) -> None:
+    if os.environ.get("RANK", "0") == "0":  # only the first of torchrun's processes
         logger.info(text, " and ".join(asked), device)
 
 
@@ -68,7 +68,7 @@ def _changed(settings: Any, name: str, value: bool) -> Iterator[None]:
 @contextmanager
 def _tf32_in_matrix_products() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    if before == "highest":  # the others allow TF32 already
+    if before == "highest":  # other precisions already allow TF32
         torch.set_float32_matmul_precision("high")
     try:
         yield

@@ -1,4 +1,4 @@
-"""Images that a model does not take, or labels that do not fit them: what was probably meant, where it shows."""
+"""Hints for errors that wrong images or labels cause: what is probably wrong, and what to pass instead."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 _MOST_CHANNELS = 4
 _BATCH_OF_ONE = "make a batch of a single image by images[None]"
-# Why there is no gradient, by PyTorch's words for it.
-_NO_WAY_BACK = {
+# Reasons for a missing gradient, by the words in PyTorch's error.
+_GRADIENT_ERRORS = {
     "use_reentrant=True": (
         "the model calls torch.utils.checkpoint with use_reentrant=True, which gives the images no gradient apart from "
-        "the weights: pass use_reentrant=False, or switch checkpointing off"
+        "the weights: pass use_reentrant=False, or turn checkpointing off"
     ),
     "modified by an inplace operation": (
         "the model overwrites a tensor that its gradient needs: replace the in-place operation (such as clamp_, or a "
@@ -28,22 +28,22 @@ _NO_WAY_BACK = {
 
 @contextmanager
 def explain_model_errors(model: Callable[..., Any], images: Tensor, *, user: str = "") -> Iterator[None]:
-    """Run a model on images [N, C, ...]; if it raises, say what is probably wrong with them.
+    """Within the block a model runs on images [N, C, ...]; if it raises, add what is probably wrong with them.
 
     Args:
-        model: runs within the block.
-        images: what it is given.
-        user: who gives them, for messages.
+        model: the model.
+        images: its input.
+        user: the caller's name, for messages.
 
     Raises:
-        ValueError: in the place of a RuntimeError, whose first line it ends with, if something is.
+        ValueError: instead of a RuntimeError with a known cause; it ends with the first line of that error.
     """
     try:
         yield
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except RuntimeError as error:
-        reason = _misfit(model, images, str(error))
+        reason = _cause(model, images, str(error))
         if reason is None:
             raise
         first = str(error).split("\n", 1)[0]
@@ -52,20 +52,20 @@ def explain_model_errors(model: Callable[..., Any], images: Tensor, *, user: str
 
 @contextmanager
 def explain_gradient_errors(user: str) -> Iterator[None]:
-    """Go back through a model to its images; if that raises, say what about the model is in the way.
+    """Within the block a gradient is computed through a model; if that raises, say what in the model prevents it.
 
     Args:
-        user: who asks for the gradient, for messages.
+        user: the caller's name, for messages.
 
     Raises:
-        ValueError: in the place of a RuntimeError, if something about the model is known to cause it.
+        ValueError: instead of a RuntimeError with a known cause.
     """
     try:
         yield
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except RuntimeError as error:
-        reason = next((reason for words, reason in _NO_WAY_BACK.items() if words in str(error)), None)
+        reason = next((reason for words, reason in _GRADIENT_ERRORS.items() if words in str(error)), None)
         if reason is None:
             raise
         raise ValueError(f"{user}: there is no gradient to the images: {reason}") from error
@@ -78,17 +78,17 @@ def _takes_images(model: Callable[..., Any]) -> bool:
 
 
 def _has_policy(module: Any) -> bool:
-    """Whether FSDP, of either version, runs a module with weights of another dtype than they are kept in."""
+    """True if FSDP, of either version, runs a module with weights in another dtype than it keeps them in."""
     state = module._get_fsdp_state() if hasattr(module, "_get_fsdp_state") else module
     policy = getattr(state, "_mp_policy", getattr(state, "mixed_precision", None))
     return getattr(policy, "param_dtype", None) is not None
 
 
-def _misfit(model: Callable[..., Any], images: Tensor, said: str) -> str | None:  # [N, C, ...]
-    if "a leaf Variable that requires grad" in said:
+def _cause(model: Callable[..., Any], images: Tensor, message: str) -> str | None:  # [N, C, ...]
+    if "a leaf Variable that requires grad" in message:
         return (
-            "it overwrites them, and they need a gradient: let its forward begin with x = x.clone(), or give its first "
-            "layer inplace=False"
+            "it overwrites them, and they need a gradient: begin its forward with x = x.clone(), or pass inplace=False "
+            "to its first layer"
         )
     if images.dim() == 3 and _takes_images(model):
         return _BATCH_OF_ONE
@@ -97,21 +97,21 @@ def _misfit(model: Callable[..., Any], images: Tensor, said: str) -> str | None:
     weights = next(model.parameters(), images) if isinstance(model, nn.Module) else images
     if weights.device != images.device:
         return f"they are on {images.device} and its weights on {weights.device}: move one by .to(device)"
-    if "type" in said and isinstance(model, nn.Module) and any(map(_has_policy, model.modules())):
+    if "type" in message and isinstance(model, nn.Module) and any(map(_has_policy, model.modules())):
         return (
             "FSDP's mixed-precision policy converts its weights, but not its buffers, such as BatchNorm's running "
             "statistics, nor the images if cast_forward_inputs is false: shard it without a policy, and use autocast"
         )
     if weights.dtype == images.dtype or torch.is_autocast_enabled(images.device.type):
         return None
-    return f"they are {images.dtype} and its weights {weights.dtype}, so convert one by .to(dtype), or use autocast"
+    return f"they are {images.dtype} and its weights {weights.dtype}: convert one by .to(dtype), or use autocast"
 
 
 def refuse_func_transforms(user: str) -> None:
-    """Refuse to take a gradient inside a transform of torch.func, in which torch.autograd.grad does not work.
+    """Raise inside a transform of torch.func, where torch.autograd.grad does not work.
 
     Raises:
-        RuntimeError: there is one.
+        RuntimeError: if there is one.
     """
     if not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None:
         raise RuntimeError(
@@ -121,15 +121,15 @@ def refuse_func_transforms(user: str) -> None:
 
 
 def images_hint(images: object) -> str:
-    """What was given in the place of floating images, and what makes such a tensor of it."""
+    """Return what was given in place of floating images, and how to convert it."""
     if isinstance(images, Tensor):
-        return f"got {images.dtype}; PixelSpace.from_pixels makes one from uint8 pixels"
-    hint = "; torch.from_numpy makes a tensor of it" if isinstance(images, np.ndarray) else ""
+        return f"got {images.dtype}; convert uint8 pixels with PixelSpace.from_pixels"
+    hint = "; convert it with torch.from_numpy" if isinstance(images, np.ndarray) else ""
     return f"got {type(images).__name__}{hint}"
 
 
 def batch_dim_hint(images: Tensor) -> str:
-    """What was probably meant by images that have no batch dimension; nothing of images [N, C, H, W]."""
+    """Return a hint for images without a batch dimension; "" for other images."""
     return f"; {_BATCH_OF_ONE}" if images.dim() == 3 else ""
 
 
@@ -179,10 +179,10 @@ def class_indices_hint(labels: object) -> str:
 
 @contextmanager
 def explain_label_errors(user: str) -> Iterator[None]:
-    """Within the block, an operator's error about a label out of range names the user rather than the operator.
+    """Within the block, an operator's error about a label out of range names the caller instead of the operator.
 
     Raises:
-        ValueError: in place of the operator's error.
+        ValueError: instead of the operator's error.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Read from torchrun's environment which process this is, without importing PyTorch."""
+"""The processes that torchrun started, as its environment variables describe them. Does not import PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ProcessLost(FailedElsewhere):
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """This process among those that work together; by default a single one.
+    """This process among those that train together; by default a single one.
 
     Args:
         rank: index of this process, from 0.

@@ -1,4 +1,4 @@
-"""Remarks: what the library does meanwhile, as lines of the logger "fastadv", which a program may show or not."""
+"""The logger "fastadv", to which the library reports what it does; commands show it on standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("fastadv")
 
 
 class _Printable(logging.Formatter):
-    """Remarks name files."""
+    """Escapes control characters: messages contain file names."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
@@ -20,12 +20,12 @@ class _Printable(logging.Formatter):
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Within the block, each remark is a line on standard error, as commands show them."""
+    """Within the block, print log messages on standard error, as commands do."""
     handler, before = logging.StreamHandler(), (logger.level, logger.propagate)
     handler.setFormatter(_Printable())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # a package that gives the root logger a handler would have them come twice
+    logger.propagate = False  # or they appear twice if a package gave the root logger a handler
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What networks return: logits, auxiliary ones beside them as in Inception v3 and GoogLeNet, or logits in something."""
+"""Reads networks' outputs: logits, with auxiliary logits as in Inception v3 and GoogLeNet, or something else."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor
 
 
 def split_logits(output: Any) -> tuple[Tensor, list[Tensor]]:
-    """The logits [N, K] of a network's output, and the auxiliary logits, each [N, K]; none for most networks.
+    """Split a network's output into logits [N, K] and auxiliary logits, each [N, K], which most networks lack.
 
     Args:
         output: logits, or a named tuple whose field ``logits`` comes first and whose other fields are called
-            ``aux...``, such as torchvision's ``InceptionOutputs`` and ``GoogLeNetOutputs``; None where a head is off.
+            ``aux...``, such as torchvision's ``InceptionOutputs`` and ``GoogLeNetOutputs``; None for a head that is
+            off.
 
     Raises:
-        TypeError: anything else.
-        ValueError: logits of one class.
+        TypeError: if the output is anything else.
+        ValueError: if the logits have one class.
     """
     if isinstance(output, Tensor):
         check_classes(output)
@@ -36,9 +37,9 @@ def split_logits(output: Any) -> tuple[Tensor, list[Tensor]]:
 
 
 def logits_hint(output: object) -> str:
-    """What to pass in the place of a model whose output is not logits [N, K] but has some in it, for messages.
+    """Return a hint on what to pass instead of a model whose output contains logits [N, K]; "" if it has none.
 
-    They are the first tensor of two dimensions in an object, a dictionary or a tuple, or what is called ``logits``.
+    The logits are an attribute or key with "logits" in its name, or else the first two-dimensional tensor.
     """
     found = [place for place, value in _parts(output) if isinstance(value, Tensor) and value.dim() == 2]
     if not found:
@@ -48,7 +49,7 @@ def logits_hint(output: object) -> str:
 
 
 def _parts(output: object) -> Iterator[tuple[str, object]]:
-    """What an output holds, and how it is written that one wants it."""
+    """Yield the parts of an output, each with the expression that selects it."""
     if isinstance(output, Tensor):
         return
     if hasattr(output, "logits"):
@@ -62,10 +63,10 @@ def _parts(output: object) -> Iterator[tuple[str, object]]:
 
 
 def check_classes(logits: object, *, user: str = "") -> None:
-    """Refuse logits [N, 1]: with one class every prediction is right, and there is no gradient to follow.
+    """Refuse logits [N, 1]: with one class every prediction is right, and the gradient is zero.
 
     Raises:
-        ValueError: those.
+        ValueError: if there is only one class.
     """
     if isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] == 1:
         raise ValueError(

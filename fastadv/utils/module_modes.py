@@ -1,4 +1,4 @@
-"""Running somebody else's model without leaving a trace: no mode, no buffer, no gradient is different afterwards."""
+"""Runs a model without side effects: modes, buffers and gradients are the same afterwards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BN_MODES = ("eval", "batch")
 
 
 def raw_module(model: Callable[..., Any]) -> Callable[..., Any]:
-    """The module below DistributedDataParallel, DataParallel and torch.compile.
+    """Return the module inside DistributedDataParallel, DataParallel and torch.compile.
 
-    Generation needs no gradient of a weight: through a data-parallel wrapper it would broadcast buffers and reduce
-    gradients that nobody reads.
+    Generation needs no gradients of weights: through a data-parallel wrapper it would broadcast buffers and reduce
+    gradients for nothing.
     """
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
@@ -32,16 +32,16 @@ def raw_module(model: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
-    """Evaluation mode for the time of the block; every module's own mode afterwards, even if the block raises.
+    """Put modules in evaluation mode within the block, and restore every module's mode, even if the block raises.
 
     Args:
-        model: a module, or another callable, for the modules that :func:`modules_behind` finds.
-        bn: ``"eval"``: BatchNorm with its running statistics. ``"batch"``: with those of the batch, except for layers
-            that were frozen, that is, in evaluation mode inside a model in training mode. Running statistics and
-            counters are not updated in either.
+        model: a module, or another callable, whose modules :func:`modules_behind` finds.
+        bn: ``"eval"``: BatchNorm uses its running statistics. ``"batch"``: it uses the batch's, except in frozen layers
+            (those in evaluation mode inside a model in training mode). Neither updates running statistics or counters.
 
     Raises:
-        ValueError: ``bn="batch"`` and a SyncBatchNorm over several processes, which would wait for one another.
+        ValueError: if ``bn="batch"`` and there is a SyncBatchNorm over several processes, which would have to wait for
+            each other.
     """
     with ExitStack() as stack:
         for whole in _outermost(modules_behind(model)):
@@ -50,7 +50,7 @@ def isolated(model: Callable[..., Any], bn: str) -> Iterator[None]:
 
 
 def _outermost(found: list[nn.Module]) -> list[nn.Module]:
-    """Those that are no part of another."""
+    """Return the modules that are not inside another one."""
     parts = {part for whole in found for part in whole.modules() if part is not whole}
     return [whole for whole in found if whole not in parts]
 
@@ -59,7 +59,7 @@ def _outermost(found: list[nn.Module]) -> list[nn.Module]:
 def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
     if bn == "batch" and _world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in whole.modules()):
         raise ValueError("bn='batch' would reduce SyncBatchNorm's statistics over all processes: use bn='eval'")
-    # A frozen module of TorchScript has no mode.
+    # A frozen TorchScript module has no mode.
     modes = [(module, module.training) for module in whole.modules() if hasattr(module, "training")]
     tracking: list[_BatchNorm] = []
     whole_trains = getattr(whole, "training", False)
@@ -71,7 +71,7 @@ def _isolated(whole: nn.Module, bn: str) -> Iterator[None]:
             if training != use_batch:
                 module.training = use_batch
             if use_batch and batch_norm is not None and batch_norm.track_running_stats:
-                # A training BatchNorm that tracks nothing reads and writes no buffer.
+                # In training mode, a BatchNorm that does not track statistics neither reads nor writes buffers.
                 tracking.append(batch_norm)
                 batch_norm.track_running_stats = False
         yield
@@ -98,9 +98,9 @@ def without_tracking(model: Callable[..., Any]) -> Iterator[None]:
 
 
 def mixes_examples(model: Callable[..., Any], bn: str) -> bool:
-    """Whether an example's logits depend on the rest of its batch, in a block of :func:`isolated`.
+    """True if an example's logits depend on the rest of its batch, within :func:`isolated`.
 
-    That is so where BatchNorm uses the batch's statistics; a layer that keeps none of its own does in either mode.
+    They do if BatchNorm uses the batch's statistics; a layer without running statistics does so in either mode.
     """
     parts = (part for whole in modules_behind(model) for part in whole.modules())
     return any(isinstance(part, _BatchNorm) and (bn == "batch" or part.running_mean is None) for part in parts)

@@ -162,7 +162,7 @@ class _Search:
             self._add((of_class,), names, depth + 1)
 
     def _attributes_of(self, kind: type, names: frozenset[str]) -> dict[str, Any]:
-        """What a class and its bases have under these names; cached, for a list of data has many objects of a class."""
+        """Return what a class and its bases have under these names; cached for lists of many objects of one class."""
         if (kind, names) not in self._of_classes:
             found = {name: getattr_static(kind, name, None) for name in sorted(names | _IMPLICIT)}  # runs no descriptor
             self._of_classes[kind, names] = {name: value for name, value in found.items() if value is not None}

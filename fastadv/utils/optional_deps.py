@@ -1,4 +1,4 @@
-"""Optional dependencies: imported where they are used, with an error that names the extra to install."""
+"""Imports optional dependencies on use, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def require(module: str, *, extra: str) -> ModuleType:
     """Import ``module``.
 
     Raises:
-        ModuleNotFoundError: it is not installed; the message names the extra of fastadv that brings it.
+        ModuleNotFoundError: if it is not installed; the message names the extra of fastadv that includes it.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Values of files that anybody may have changed: read into dataclasses, each field of the type that it has."""
+"""Reads untrusted JSON into dataclasses, and checks the type of every field."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is none, or nested too deeply.
+        ValueError: if the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -25,15 +25,15 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def build_dataclass(kind: type[T], values: Any, path: str = "") -> T:
-    """The dataclass with these fields, and the dataclasses in it; those that have a default may be missing.
+    """Create a dataclass, and those nested in it, from mappings; fields with a default may be missing.
 
     Args:
         kind: the dataclass.
         values: its fields.
-        path: what the names of its fields begin with in messages.
+        path: prefix of field names in messages.
 
     Raises:
-        ValueError: no mapping, a field that is missing or too many, or a value of another type than the field's.
+        ValueError: if ``values`` is not a mapping, or a field is missing, unknown or of the wrong type.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{path.rstrip('.') or 'the whole'} must map fields to values, got {type(values).__name__}")
@@ -44,7 +44,7 @@ def build_dataclass(kind: type[T], values: Any, path: str = "") -> T:
     given = {name: _field(value, hints[name], f"{path}{name}") for name, value in values.items()}
     try:
         return kind(**given)
-    except TypeError as error:  # of a field that is missing
+    except TypeError as error:  # a field is missing
         raise ValueError(str(error)) from error
 
 
@@ -57,7 +57,7 @@ def _field(value: Any, hint: Any, name: str) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type that a field of a record may have."""
+    """True if a value has the type of a field."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return value in arguments

@@ -23,18 +23,20 @@ def progress_bar(*, shown: bool = True, counts: bool = True, notebook: bool = Fa
     Args:
         shown: false in processes that do not show the bar.
         counts: show "done/total" instead of a percentage.
-        notebook: show the bar in a notebook, too.
+        notebook: show it in a notebook, too.
 
     Raises:
         ModuleNotFoundError: if rich is not installed.
     """
     rich = require("rich.progress", extra="train")
     console = require("rich.console", extra="train").Console(stderr=True)
-    visible = console.is_terminal or (notebook and console.is_jupyter)
     done = rich.MofNCompleteColumn() if counts else rich.TaskProgressColumn()
     columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), done)
     bar: Progress = rich.Progress(
-        *columns, rich.TimeRemainingColumn(), console=console, disable=not (shown and visible)
+        *columns,
+        rich.TimeRemainingColumn(),
+        console=console,
+        disable=not (shown and (console.is_terminal or (notebook and console.is_jupyter))),
     )
     return bar
 

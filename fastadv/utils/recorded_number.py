@@ -1,4 +1,4 @@
-"""RecordedNumber: what changes between two replays of recorded work."""
+"""RecordedNumber: a number that changes between replays of recorded work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class RecordedNumber:
-    """Where recorded work reads a number, or one per example; a number that is there already is not written again.
+    """A place from which recorded work reads a number, or one per example; unchanged numbers are not written again.
 
     Args:
         place: [N] or scalar.

@@ -1,4 +1,4 @@
-"""Reading files that others made: a pipe or a device in a file's place would hold a program up, or never end."""
+"""Reads files from others safely: a pipe or a device in place of a file could block a program or never end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _KINDS = {
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """The content of a regular file, or of one that a link leads to.
+    """Read a regular file, or the one that a link points to.
 
     Args:
         path: the file.
-        most: the number of bytes above which nothing is read; None for no limit.
+        most: size limit in bytes; None for no limit.
 
     Raises:
-        OSError: it cannot be read, is too large, or something else than a regular file, which is not opened: that
-            alone can have effects.
+        OSError: if it cannot be read, is too large, or is not a regular file. Such files are not even opened, which can
+            have side effects.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -34,7 +34,7 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     if most is not None and found.st_size > most:
         size = f"its {found.st_size:,} bytes are more than the limit of {most:,}"
         raise OSError(errno.EFBIG, size, str(path))
-    # Some files of the system wait for content all the same, or have no end.
+    # Some system files still block, or have no end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         return file.read(found.st_size)

@@ -1,4 +1,4 @@
-"""RandomStream: where an attack's random numbers come from, apart from every other generator in the process."""
+"""RandomStream: an attack's random numbers, independent of all other generators in the process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SEED_LIMIT = 2**63 - 1
 
 
 class RecordedDraws:
-    """Where recorded work reads its place in a stream of random numbers.
+    """A place from which recorded work reads its position in a stream of random numbers.
 
     Args:
-        device: of the work.
+        device: the device of the work.
 
     Attributes:
         pair: [2] int64, the seed and the offset of the first example.
-        examples: that the work draws for.
+        examples: number of examples that the work draws for.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -39,19 +39,19 @@ class RandomStream:
     """Hands out (seed, offset) pairs; row i of a call draws from example index ``offset + i`` of stream ``seed``.
 
     With a ``seed`` the stream advances by the number of examples taken, so that two batches of 16 draw what one
-    batch of 32 would. Without one, each call takes a fresh seed from ``generator`` (torch's default generator if
-    None), which makes ``torch.manual_seed`` reproduce a run. Neither reseeds a generator that belongs to others.
+    batch of 32 would. Without one, each call takes a new seed from ``generator`` (torch's default generator if
+    None), so that ``torch.manual_seed`` makes a run reproducible. Neither reseeds anyone else's generator.
 
-    Several processes that each take as many examples of a minibatch share one stream after :meth:`split`: together they
-    draw what one process would that takes them all, in the order of the ranks.
+    After :meth:`split`, several processes that take equal parts of a minibatch share one stream: together they draw
+    what one process would draw for the whole minibatch, in the order of the ranks.
 
     Args:
         seed: an integer that fixes the stream.
         generator: a CPU ``torch.Generator`` to take seeds from; not together with ``seed``.
 
     Raises:
-        ValueError: both, or a generator on a GPU.
-        TypeError: a seed or generator of another kind.
+        ValueError: if both are given, or the generator is on a GPU.
+        TypeError: if seed or generator has the wrong type.
     """
 
     def __init__(self, *, seed: int | None = None, generator: torch.Generator | None = None) -> None:
@@ -70,13 +70,13 @@ class RandomStream:
         self._recorded: RecordedDraws | None = None
 
     def split(self, rank: int, world_size: int) -> None:
-        """Let this be the stream of process ``rank`` of ``world_size``."""
+        """Make this the stream of process ``rank`` of ``world_size``."""
         self._rank, self._world_size = rank, world_size
 
     def take(self, examples: int) -> tuple[int | Tensor, int]:
-        """The (seed, offset) for the next ``examples`` examples of this process.
+        """Return (seed, offset) for the next ``examples`` examples of this process.
 
-        While work is recorded the seed is a tensor [2] that holds both: see :meth:`recorded`.
+        While work is recorded, the seed is a tensor [2] with both: see :meth:`recorded`.
         """
         if self._recorded is not None:
             self._recorded.examples += examples
@@ -84,7 +84,7 @@ class RandomStream:
         return self._next(examples)
 
     def _next(self, examples: int) -> tuple[int, int]:
-        before = self._rank * examples  # those of lower ranks
+        before = self._rank * examples  # of lower ranks
         if self.seed is None:
             fresh = torch.randint(_SEED_LIMIT, (), generator=self._generator, device="cpu")
             return int(fresh), before
@@ -93,8 +93,8 @@ class RandomStream:
 
     @contextmanager
     def recorded(self, draws: RecordedDraws) -> Iterator[None]:
-        """Within the block :meth:`take` leaves the stream as it is: what a CUDA graph records there draws from
-        ``draws.pair``, and :meth:`replay` moves on before each replay."""
+        """Within the block :meth:`take` does not advance the stream: a CUDA graph that is recorded there draws from
+        ``draws.pair``, which :meth:`replay` sets before each replay."""
         self._recorded, draws.examples = draws, 0
         try:
             yield
@@ -102,16 +102,16 @@ class RandomStream:
             self._recorded = None
 
     def replay(self, draws: RecordedDraws) -> None:
-        """Take for the examples that were recorded, and write where they begin to ``draws.pair``."""
+        """Take numbers for the recorded examples, and write their seed and offset to ``draws.pair``."""
         if draws.examples:
             draws.set(*self._next(draws.examples))
 
     def state_dict(self) -> dict[str, int | None]:
-        """What a checkpoint needs to continue the stream where it stands."""
+        """Return what a checkpoint needs to continue the stream."""
         return {"seed": self.seed, "offset": self.offset}
 
     def load_state_dict(self, state: dict[str, int | None]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from the result of :meth:`state_dict`."""
         self.seed, self.offset = state["seed"], int(state["offset"] or 0)
 
     def __repr__(self) -> str:

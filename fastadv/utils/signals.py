@@ -1,4 +1,4 @@
-"""Signals that end a command early: SIGINT, from Ctrl-C, and SIGTERM, from a cluster that wants its machine back."""
+"""Handles signals that end a command early: SIGINT from Ctrl-C, and SIGTERM from a cluster's scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def on_first_signal(then: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Within the block, call ``then`` at the first SIGINT or SIGTERM; a second one acts as outside of it."""
+    """Within the block, call ``then`` on the first SIGINT or SIGTERM; a second one has its usual effect."""
     before = {number: signal.getsignal(number) for number in _ENDING}
 
     def restore() -> None:
@@ -42,20 +42,20 @@ def interrupt(number: signal.Signals) -> None:
 
 
 def exit_code(number: signal.Signals = signal.SIGINT) -> int:
-    """What a shell reports for a program that this signal ended: 130 for SIGINT, 143 for SIGTERM."""
+    """Return the exit code of a program that this signal ended: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + number
 
 
-# --- in the processes that a command starts --------------------------------------------------------------------------
+# --- in a command's child processes ----------------------------------------------------------------------------------
 
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Within the block, this thread gets no SIGINT or SIGTERM, nor do, ever, threads and processes that begin in it.
+    """Block SIGINT and SIGTERM in this thread within the block, and for good in threads and processes started there.
 
-    What is sent to this thread meanwhile comes after the block.
+    Signals that are sent to this thread meanwhile arrive after the block.
     """
-    resource_tracker.ensure_running()  # which multiprocessing starts when it needs it, and then lets both signals in
+    resource_tracker.ensure_running()  # multiprocessing starts it on demand, and unblocks both signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -64,11 +64,11 @@ def block_signals() -> Iterator[None]:
 
 
 def obey_parent_only() -> None:
-    """Let this process, one of :mod:`multiprocessing`'s, end by a SIGTERM or SIGINT of its parent, or with it.
+    """End this :mod:`multiprocessing` child only on a SIGTERM or SIGINT from its parent, or when the parent ends.
 
-    torchrun and terminals send their signals to all processes of a command at once. The parent decides what follows: it
-    may need this one for an iteration more, and ends it. A parent that is killed ends nothing, and who waits for its
-    next order would wait for ever: DataLoader's workers do, where a server forks them, which stays as long as they do.
+    torchrun and terminals send signals to all processes of a command at once, but the parent may need this one for
+    another iteration, and ends it itself. A parent that is killed cannot do that: DataLoader workers that a fork server
+    started would wait for its next order forever.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -78,7 +78,7 @@ def obey_parent_only() -> None:
 
 
 def _end_when_told(by: int | None) -> None:
-    # Handlers do not learn who has sent a signal; who waits for it does.
+    # Unlike a handler, sigwaitinfo tells who sent the signal.
     while signal.sigwaitinfo(_ENDING).si_pid != by:
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A remark on work that may take long and shows nothing."""
+"""Logs work that takes long without showing progress."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SLOW = 2.0  # seconds
 
 @contextmanager
 def log_if_slow(what: str) -> Iterator[None]:
-    """Within the block, a remark says what is being done once that has taken :data:`SLOW` seconds.
+    """Log ``what`` if the block takes over :data:`SLOW` seconds.
 
-    Of processes that torchrun started, the first says it for all.
+    Only the first of torchrun's processes logs it.
     """
     timer = threading.Timer(SLOW, lambda: logger.info("%s ...", what))
     timer.daemon = True

@@ -1,4 +1,4 @@
-"""Standard output and error that do not have every character, such as those of an ASCII terminal."""
+"""Output to terminals that cannot show every character, such as ASCII terminals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 
 @contextmanager
 def escape_unencodable() -> Iterator[None]:
-    """Within the block, what a stream's encoding does not have is written as an escape: ``\\u03b5`` for an epsilon.
+    """Within the block, escape characters that a stream cannot encode, such as an epsilon as ``\\u03b5``.
 
-    Otherwise a name or a sign would end a command when its work is done and is about to be shown.
+    Otherwise a single character could make a command fail when it is about to print its results.
     """
     with ExitStack() as stack:
         for stream in {sys.stdout, sys.stderr}:

@@ -1,4 +1,4 @@
-"""Checks of option values; each error names the option, what is accepted and what came."""
+"""Checks option values; each error has the option, what it accepts and what was given."""
 
 from __future__ import annotations
 

@@ -130,13 +130,17 @@ def test_weights_that_moved_are_captured_again_and_not_for_ever(recorders: list[
     for _ in range(3):
         assert torch.equal(captured(images), eager(images))
         model.head.weight = nn.Parameter(model.head.weight + 1)
-    with pytest.warns(UserWarning, match="step_ll runs without capture=True: the model's weights lie elsewhere"):
+    with pytest.warns(
+        UserWarning, match="step_ll runs without capture=True: the memory of the model's weights changes"
+    ):
         assert torch.equal(captured(images), eager(images))
     assert recordings(recorders) == 3
     assert torch.equal(captured(images), eager(images))
 
 
-MORE_SHAPES = "step_ll runs without capture=True: more than 4 shapes of images come, and those used last alone are kept"
+MORE_SHAPES = (
+    "step_ll runs without capture=True: there are more than 4 shapes of images, and only those used last are kept"
+)
 
 
 @pytest.mark.filterwarnings("ignore:step_ll runs without capture=True")
@@ -172,7 +176,9 @@ def test_more_shapes_than_are_kept_are_said_once(recorders: list[TapeRecorder], 
 def test_several_sizes_of_one_step_are_not_captured_and_that_is_said(recorders: list[TapeRecorder]) -> None:
     captured, eager = both("step_ll", ConvNet(), eps=4)
     images, _ = batch()
-    why = "step_ll runs without capture=True: one gradient serves all sizes of at_each, and is not replayed"
+    why = (
+        "step_ll runs without capture=True: at_each computes one gradient for all sizes, so there is nothing to replay"
+    )
     with pytest.warns(UserWarning, match=why) as caught:
         for _ in range(2):
             assert all(map(torch.equal, captured.at_each(images, eps=[2, 8]), eager.at_each(images, eps=[2, 8])))
@@ -190,7 +196,7 @@ def test_what_fast_leaves_out_is_remarked_once(caplog: pytest.LogCaptureFixture)
     compiled: Any = attacks.create("step_ll", ConvNet(), fast=True, compile=True)
     alone: Any = attacks.create("step_ll", ConvNet(), fast=True)
     assert [attack._captures(OnAGpu()) for attack in (compiled, compiled, alone)] == [False, False, True]
-    assert caplog.messages == ["step_ll: fast=True leaves capture out: compile=True is another way of the same"]
+    assert caplog.messages == ["step_ll: fast=True skips capture: it cannot be combined with compile=True"]
 
 
 def test_fast_sizes_of_one_step_are_remarked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +205,8 @@ def test_fast_sizes_of_one_step_are_remarked(caplog: pytest.LogCaptureFixture, m
     monkeypatch.setattr(attack, "_captures", lambda images: True)  # as on a GPU
     for _ in range(2):
         list(attack.at_each(batch()[0], eps=[2, 8]))
-    why = "one gradient serves all sizes of at_each, and is not replayed"
-    assert caplog.messages == [f"step_ll: fast=True leaves capture out: {why}"]
+    why = "at_each computes one gradient for all sizes, so there is nothing to replay"
+    assert caplog.messages == [f"step_ll: fast=True skips capture: {why}"]
 
 
 def test_no_trace_on_the_model(recorders: list[TapeRecorder]) -> None:
@@ -383,7 +389,7 @@ def test_a_function_runs_without(recorders: list[TapeRecorder]) -> None:
     captured, eager = both("fgsm", lambda x: model(x), eps=4)
     images, labels = batch()
     with pytest.warns(
-        UserWarning, match="fgsm runs without capture=True: a function is no nn.Module: pass the module itself"
+        UserWarning, match="fgsm runs without capture=True: a function is not an nn.Module: pass the module itself"
     ):
         result = captured(images, labels)
     assert torch.equal(result, eager(images, labels))

@@ -210,5 +210,5 @@ def test_it_is_compiled_when_first_needed(calls: list[str]) -> None:
 
 
 def test_not_with_capture() -> None:
-    with pytest.raises(ValueError, match="compile=True and capture=True are two ways of the same"):
+    with pytest.raises(ValueError, match="compile=True and capture=True cannot be combined"):
         attacks.create("step_ll", ConvNet(), compile=True, capture=True)

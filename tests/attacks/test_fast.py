@@ -79,4 +79,4 @@ def test_statistics_of_the_batch_cannot_be_folded_and_a_remark_says_so_once(capl
     images, _ = batch(6)
     for _ in range(2):
         attack(images)
-    assert caplog.messages == ["step_ll: fast=True leaves fold_bn out: bn='batch' takes the statistics from the images"]
+    assert caplog.messages == ["step_ll: fast=True skips fold_bn: bn='batch' uses the batch's statistics"]

@@ -340,7 +340,7 @@ def test_a_policy_of_fsdp_is_not_taken_for_a_mistake_of_the_images(casts: bool) 
     with pytest.raises(ValueError, match=r"step_ll: .* FSDP's mixed-precision policy .*: shard it without a policy"):
         attacks.create("step_ll", model, eps=4)(batch()[0])
     sharded = fsdp.fully_shard(ConvNet())
-    with pytest.raises(ValueError, match=r"they are torch.float64 and its weights torch.float32, so convert one"):
+    with pytest.raises(ValueError, match=r"they are torch.float64 and its weights torch.float32: convert one"):
         attacks.create("step_ll", sharded, eps=4)(batch(dtype=torch.float64)[0])
 
 

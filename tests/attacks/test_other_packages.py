@@ -20,7 +20,7 @@ def test_a_class(name: str) -> None:
 @pytest.mark.parametrize("name", other_packages.METHODS)
 def test_a_method(name: str) -> None:
     attack = attacks.FGSM(nn.Identity())
-    with pytest.raises(AttributeError, match=f"FGSM has no attribute '{name}'. Here: "):
+    with pytest.raises(AttributeError, match=f"FGSM has no attribute '{name}'; here, "):
         getattr(attack, name)
 
 

@@ -51,7 +51,7 @@ def test_it_runs(kind: type[attacks.Attack]) -> None:
 
 
 def test_a_forward_that_nothing_would_call_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"Ported has a forward, .* nothing calls it: write run_"):
+    with pytest.raises(TypeError, match=r"Ported defines forward, .* nothing calls it: override"):
 
         class Ported(attacks.PGD):
             def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -60,5 +60,5 @@ def test_a_forward_that_nothing_would_call_is_refused() -> None:
 
 def test_its_option_is_given_by_name() -> None:
     assert Defaults(NETWORK, kappa=2.0).kappa == 2.0
-    with pytest.raises(TypeError, match="options by their names"):
+    with pytest.raises(TypeError, match="its options as keywords"):
         Defaults(NETWORK, 2.0)

@@ -111,7 +111,7 @@ def test_steps_of_no_length_stand_still(name: str) -> None:
     ("images", "labels", "options", "error", "message"),
     [
         (IMAGES.tolist(), LABELS, {}, TypeError, "images must be a float32.*got list"),
-        ((255 * IMAGES).to(torch.uint8), LABELS, {}, TypeError, "got torch.uint8; PixelSpace.from_pixels"),
+        ((255 * IMAGES).to(torch.uint8), LABELS, {}, TypeError, "got torch.uint8; convert uint8 pixels with"),
         (IMAGES.to(torch.complex64), LABELS, {}, TypeError, "got torch.complex64"),
         (IMAGES.to(torch.float8_e4m3fn), LABELS, {}, TypeError, "got torch.float8_e4m3fn"),
         (IMAGES.flatten(), LABELS, {}, ValueError, r"images must have shape \[N, C, ...\], got \[1152\]"),
@@ -135,7 +135,7 @@ def test_steps_of_no_length_stand_still(name: str) -> None:
         (IMAGES, LABELS[:-1], {}, ValueError, r"labels must have shape \[6\], got \[5\]"),
         (IMAGES, LABELS[:, None], {}, ValueError, r"must have shape \[6\], got \[6, 1\]; pass labels.squeeze\(1\)"),
         (IMAGES, torch.eye(6).long(), {}, ValueError, r"got \[6, 6\]; pass labels.argmax\(dim=1\), of one-hot rows"),
-        (IMAGES.double(), LABELS, {}, ValueError, r"fgsm: .* are torch.float64 and its weights torch.float32, .*\(\S"),
+        (IMAGES.double(), LABELS, {}, ValueError, r"fgsm: .* are torch.float64 and its weights torch.float32: .*\(\S"),
         (
             IMAGES,
             LABELS + CLASSES,

@@ -105,7 +105,7 @@ def test_a_docstring_describes_every_option_once_with_its_default(name: str, kin
     shown = inspect.signature(kind).parameters.values()
     defaults = ["" if option.default is option.empty else repr(option.default) for option in shown]
     assert described == list(zip((option.name for option in shown), defaults, strict=True))
-    assert text.count("labels are ignored if they are given") == (not kind.needs_labels)
+    assert text.count("labels are ignored if given") == (not kind.needs_labels)
     assert text.count("with images and their true labels") == kind.needs_labels
     assert max(map(len, text.splitlines())) <= 116
     assert "size of the perturbation in pixel values of [0, 255]: a number" in pydoc.render_doc(
@@ -143,10 +143,10 @@ def test_attacks_of_ones_own_are_described_too() -> None:
         pass
 
     text = Mine.__doc__ or ""
-    assert text.startswith("Own words.\n\nCalled with images alone; labels are ignored if they are given.\n\nArgs:\n")
+    assert text.startswith("Own words.\n\nCall it with images alone; labels are ignored if given.\n\nArgs:\n")
     assert "\n    eps (default: 16): as I like it, on two lines.\n    space (default: None): how pixel" in text
     assert text.endswith("\n    times (default: 3): how often.\n\nRaises:\n    ValueError: never.")
-    assert (Silent.__doc__ or "").startswith("Called with images alone") and "times (default: 3)" in Silent.__doc__
+    assert (Silent.__doc__ or "").startswith("Call it with images alone") and "times (default: 3)" in Silent.__doc__
 
 
 @pytest.mark.parametrize(

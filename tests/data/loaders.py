@@ -1,4 +1,4 @@
-"""The loaders that tests are run with: DALI's are skipped where it is not installed."""
+"""The loaders to test with; DALI's is skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_dali = pytest.mark.skipif(not _installed("nvidia.dali"), reason="needs DAL
 
 
 def each(argument: str, kinds: Mapping[str, Any] = LOADERS) -> pytest.MarkDecorator:
-    """The test once for each kind of loader, by their names."""
+    """Run the test once for each kind of loader."""
     marks = {name: [needs_dali] if name.startswith("dali") else [] for name in kinds}
     return pytest.mark.parametrize(
         argument, [pytest.param(kind, id=name, marks=marks[name]) for name, kind in kinds.items()]

@@ -1,4 +1,4 @@
-"""Encoded images and folders of them, made by the tests."""
+"""Create encoded images, and folders of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 from PIL import Image
 
 ORIENTATION = 0x112  # the EXIF tag
-TURNED = 6  # its value for an image that a viewer turns a quarter clockwise
+TURNED = 6  # its value for an image that viewers rotate by 90 degrees clockwise
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth colours, as of a photograph."""
+    """Smooth colours, like those of a photograph."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    """As the content of a file; JPEGs in good quality."""
+    """Encode an image as a file; JPEGs in good quality."""
     file = io.BytesIO()
     image.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}), **options)
     return file.getvalue()
 
 
 def png_of_16_bits(image: Image.Image) -> bytes:
-    """An RGB image as a PNG with 16 bits a channel, which Pillow reads and does not write."""
+    """Encode an RGB image as a PNG with 16 bits per channel, which Pillow can read but not write."""
     levels = (np.asarray(image, np.uint16) * 257).astype(">u2")  # [H, W, 3]
     header = struct.pack(">IIBBBBB", image.width, image.height, 16, 2, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in levels)
@@ -51,7 +51,7 @@ def with_orientation(value: int) -> Image.Exif:
 
 
 def real_world() -> dict[str, bytes]:
-    """What ImageNet and other collections hold besides RGB JPEGs of a usual size."""
+    """What ImageNet and other collections contain besides RGB JPEGs of a usual size."""
     usual = picture(120, 160)
     grey = np.asarray(usual.convert("L"), np.uint16)  # [120, 160]
     return {
@@ -80,7 +80,7 @@ def real_world() -> dict[str, bytes]:
 
 
 def damaged() -> dict[str, bytes]:
-    """What is no image, or only a part of one."""
+    """Files that are not images, or only parts of one."""
     whole, png = jpeg(120, 160), encoded(picture(120, 160), "PNG")
     return {
         "empty": b"",
@@ -93,7 +93,7 @@ def damaged() -> dict[str, bytes]:
 
 
 def write_folder(root: Path, classes: dict[str, list[bytes]]) -> None:
-    """``root/CLASS/NUMBER.JPEG``, whatever the images' format is."""
+    """Write ``root/CLASS/NUMBER.JPEG``, whatever the images' format is."""
     for name, images in classes.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number, content in enumerate(images):
@@ -101,7 +101,7 @@ def write_folder(root: Path, classes: dict[str, list[bytes]]) -> None:
 
 
 def write_data_set(root: Path, per_class: int = 6, classes: int = 3) -> None:
-    """train/ and val/ of JPEGs of various sizes, none of them alike."""
+    """Write train/ and val/ with JPEGs of various sizes, all different."""
     for split, offset in (("train", 0), ("val", 10_000)):
         for number in range(classes):
             seeds = [offset + 100 * number + image for image in range(per_class)]

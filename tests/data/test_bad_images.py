@@ -1,4 +1,4 @@
-"""Images that cannot be used: named, and their places taken by a rule; never a hang, never a silent drop."""
+"""Images that cannot be used are named and replaced by a fixed rule: no hangs, and none dropped silently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from fastadv import data
 from fastadv.data import BadImageWarning, DaliLoader, ImageLoader, Preprocessing, TorchvisionLoader
-from fastadv.data.loaders.bad_images import TooManyBadImages, replaced
+from fastadv.data.loaders.bad_images import TooManyBadImages, find_replacement
 from fastadv.pixels import PixelSpace
 from tests.data.loaders import each, needs_dali
 from tests.data.pictures import damaged, jpeg, write_data_set, write_folder
@@ -24,7 +24,7 @@ PER_CLASS = 6
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Twelve images a split: 000 to 005 of class0 have the indices 0 to 5."""
+    """Twelve images per split: 000 to 005 of class0 have the indices 0 to 5."""
     write_data_set(tmp_path, per_class=PER_CLASS, classes=2)
     return tmp_path
 
@@ -42,7 +42,7 @@ def create(kind: type[ImageLoader], root: Path, batch_size: int = 4, train: bool
 
 
 def run(loader: ImageLoader, epoch: int = 0, start: int = 0) -> tuple[list[list[int]], list[str]]:
-    """The indices of each batch, and the warnings."""
+    """Indices of each batch, and the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", BadImageWarning)
         indices = []
@@ -83,7 +83,7 @@ def test_the_replacement_comes_with_its_own_label_and_window(kind: type[ImageLoa
 
 
 @each_loader
-def test_several_bad_files_and_the_last_goes_on_at_the_first(kind: type[ImageLoader], root: Path) -> None:
+def test_several_bad_files_wrap_around_to_the_first(kind: type[ImageLoader], root: Path) -> None:
     asked, _ = run(create(kind, root), epoch=1)
     half = jpeg(64, 64)[:600]
     spoil(root, {2: b"", 3: half, 11: half})
@@ -147,7 +147,7 @@ def test_a_data_set_without_one_usable_image_is_an_error(kind: type[ImageLoader]
 def test_a_folder_that_vanishes_is_not_searched_to_its_end(
     kind: type[ImageLoader], split: str, workers: int, tmp_path: Path
 ) -> None:
-    """Unmounted, say: a million files would be tried for each that is wanted."""
+    """It may be unmounted: otherwise a million files would be tried for each image."""
     for name in ("train", "val"):
         write_folder(tmp_path / name, {"all": [b"x"] * (300 if name == split else 1)})
     loader = create(kind, tmp_path, 64, train=split == "train", workers=workers - (kind is TorchvisionLoader))
@@ -212,7 +212,7 @@ def test_a_failure_that_is_of_no_image_is_not_hidden(root: Path, monkeypatch: py
 
 def test_a_worker_that_is_killed_ends_the_run(root: Path) -> None:
     class Deadly:
-        """A source whose reader dies as if it were out of memory."""
+        """A source whose reader process dies as if memory had run out."""
 
         def __init__(self, source: data.ImageSource) -> None:
             self.source = source
@@ -248,28 +248,28 @@ def test_candidates_are_tried_256_at_most() -> None:
 
     said = r"^256 images in a row cannot be used, from 999900 \(gone\) to 165 \(gone\): "
     with pytest.raises(TooManyBadImages, match=said):
-        replaced(Million(), 999_900, True, gone)
+        find_replacement(Million(), 999_900, True, gone)
     assert tried == [*range(999_900, 1_000_000), *range(10, 166)]
     tried.clear()
-    index, bad = replaced(Million(), 500, True, lambda index: gone(index) if index < 755 else None)
+    index, bad = find_replacement(Million(), 500, True, lambda index: gone(index) if index < 755 else None)
     assert index == 755 and len(bad) == len(tried) == 255
 
 
 def test_the_rule_by_hand(root: Path) -> None:
     source = data.scan(root)["train"]
     against = {3: "cut off", 4: "no image", 11: "empty"}.get
-    assert replaced(source, 0, True, against) == (0, [])
-    index, bad = replaced(source, 3, True, against)
+    assert find_replacement(source, 0, True, against) == (0, [])
+    index, bad = find_replacement(source, 3, True, against)
     assert index == 5
     assert [(one.name, one.reason, one.replacement) for one in bad] == [
         (source.name(3), "cut off", source.name(5)),
         (source.name(4), "no image", source.name(5)),
     ]
-    assert replaced(source, 11, True, against)[0] == 0
-    assert replaced(replace(source, left_out=frozenset({2, 5})), 2, True, against) == (
+    assert find_replacement(source, 11, True, against)[0] == 0
+    assert find_replacement(replace(source, left_out=frozenset({2, 5})), 2, True, against) == (
         6,
-        [replace(one, replacement=source.name(6)) for one in replaced(source, 3, True, against)[1]],
+        [replace(one, replacement=source.name(6)) for one in find_replacement(source, 3, True, against)[1]],
     )
-    assert replaced(replace(source, left_out=frozenset({2})), 2, False, against) == (None, [])
-    index, bad = replaced(source, 3, False, against)
+    assert find_replacement(replace(source, left_out=frozenset({2})), 2, False, against) == (None, [])
+    index, bad = find_replacement(source, 3, False, against)
     assert index is None and [(one.name, one.replacement) for one in bad] == [(source.name(3), None)]

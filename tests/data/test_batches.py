@@ -1,4 +1,4 @@
-"""Batches: which example comes when, and on which process."""
+"""Batches: the order of examples, and their processes."""
 
 from __future__ import annotations
 

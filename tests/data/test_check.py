@@ -1,4 +1,4 @@
-"""fastadv data check, and the manifest that training honours."""
+"""fastadv data check, and the manifest that training uses."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_bad_files_are_listed_and_left_out(root: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("removed", ["train", "val"])
 def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """val/ is enough for an evaluation, and training asks for both."""
+    """val/ suffices for evaluation; training needs both."""
     (root / removed).rename(root / "elsewhere")
     there = {"train": "val", "val": "train"}[removed]
     assert check(root) == 1
@@ -86,11 +86,11 @@ def test_a_split_alone(root: Path, removed: str, capsys: pytest.CaptureFixture[s
     with pytest.warns(UserWarning, match=r"leaves out 1 of 6 val images \(class1/000\.JPEG\)$"):
         assert len(data.load_test("imagenet", root)) == 5
     (root / "elsewhere").rename(root / removed)
-    with pytest.raises(ValueError, match=f"{FILE} is stale: it is not of train: run fastadv data check"):
+    with pytest.raises(ValueError, match=f"{FILE} is stale: it does not cover train: run fastadv data check"):
         data.load("imagenet", root)
 
 
-def test_an_evaluation_is_not_told_of_training_images(root: Path) -> None:
+def test_an_evaluation_does_not_warn_of_training_images(root: Path) -> None:
     check(root)
     with pytest.warns(UserWarning) as said:
         images = data.load_test("imagenet", root)
@@ -120,14 +120,14 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As in a collection whose animations and notes nobody missed."""
+    """For instance, animations and notes in a collection."""
     for name in ("a.gif", "b.GIF", "notes.txt", "below/c.gif", "README", ".DS_Store"):
         (root / "train" / "class0" / name).parent.mkdir(exist_ok=True)
         (root / "train" / "class0" / name).write_bytes(b"GIF89a")
     check(root)
     counted = [line for line in capsys.readouterr().out.splitlines() if "by their names" in line]
     assert counted == [
-        f"{root / 'train'}: 5 files left out that are no images by their names: 1 without an ending, 3 .gif, 1 .txt"
+        f"{root / 'train'}: 5 files left out that are not images by their names: 1 without an ending, 3 .gif, 1 .txt"
     ]
 
 
@@ -158,7 +158,7 @@ def test_a_scan_that_takes_long_says_what_it_does(
 
 
 def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are told of the files once each, not with each task: there may be a million names."""
+    """Each receives the file names once, not with each task: there may be a million."""
     sent: list[ImageFolder] = []
     reduced = ImageFolder.__reduce_ex__
 
@@ -177,7 +177,7 @@ def test_several_workers_find_the_same(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 class Deadly:
-    """A source whose reader dies as if it were out of memory."""
+    """A source whose reader process dies as if memory had run out."""
 
     labels = torch.zeros(2, dtype=torch.int64)
 
@@ -188,7 +188,7 @@ class Deadly:
         os._exit(1)
 
 
-def test_a_worker_that_is_killed_is_told_in_a_line(
+def test_a_killed_worker_gives_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fastadv.data.sources.check._FEW", 0)
@@ -281,15 +281,15 @@ def test_what_is_no_manifest_is_refused(root: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"index": 10**9}, "of 6 images it leaves out number 1000000000"),
-        ({"index": -1}, "of 6 images it leaves out number -1"),
-        ({"index": "0"}, "it leaves out number 0"),
+        ({"index": 10**9}, "it leaves out image 1000000000 of 6"),
+        ({"index": -1}, "it leaves out image -1 of 6"),
+        ({"index": "0"}, "it leaves out image 0"),
         ({"key": "class0/000.JPEG"}, r"is stale: class0/000\.JPEG changed"),
         ({"index": 0}, r"is stale: class0/001\.JPEG changed"),
     ],
 )
 def test_a_manifest_leaves_out_what_it_names(root: Path, change: dict[str, Any], said: str) -> None:
-    """Whoever edits it by hand takes a wrong image out, or none that there is."""
+    """As after editing it by hand: a wrong index, or one that does not exist."""
     check(root)
     content = json.loads((root / FILE).read_text())
     content["splits"]["train"]["left_out"][0].update(change)
@@ -300,7 +300,7 @@ def test_a_manifest_leaves_out_what_it_names(root: Path, change: dict[str, Any],
 
 def test_a_manifest_of_other_splits_is_refused(root: Path) -> None:
     (root / FILE).write_text('{"format": 1, "splits": {}}')
-    with pytest.raises(ValueError, match="is stale: it is not of train and val"):
+    with pytest.raises(ValueError, match="is stale: it does not cover train and val"):
         data.load("imagenet", root)
 
 
@@ -330,7 +330,7 @@ def test_mistakes_in_the_command(
     assert left.value.code == 2 and shown.startswith(f"{command}: ") and said in shown
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
+def test_a_read_only_folder_is_refused_before_decoding(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def read_only(**_: object) -> None:
@@ -344,7 +344,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_all_images_are_decoded(
     assert check(root) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fastadv data check: cannot write to the folder {root}: Read-only file system. ")
-    assert line.endswith("name a folder of links to all that lies in it instead, here and in training")
+    assert line.endswith("create a writable directory of symlinks to its contents and pass that, here and in training")
 
 
 def test_a_folder_of_links_is_checked_and_used(root: Path, tmp_path: Path) -> None:

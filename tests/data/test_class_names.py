@@ -1,4 +1,4 @@
-"""Names of classes: which number each has, however classes.txt was written, and what may be taken for another."""
+"""Class names: their numbers, encodings of classes.txt, and names that are easily confused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastadv import data
-from fastadv.data.sources.class_names import alike, named_classes
+from fastadv.data.sources.class_names import named_classes, similar_names
 from tests.data.pictures import jpeg, write_folder
 
 ACCENTED, COMBINED = "caf\u00e9", "cafe\u0301"
@@ -25,7 +25,7 @@ def write(root: Path, *names: str, splits: tuple[str, ...] = ("train", "val")) -
 
 
 def scanned(root: Path) -> tuple[tuple[str, ...], list[str]]:
-    """The classes, and the warnings."""
+    """Class names, and the warnings."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         classes = data.scan(root)["train"].classes
@@ -59,7 +59,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(("content", "line"), [("cat\n\ndog\n", 2), ("\ncat\n", 1), ("cat\ndog\n \t\r\nemu", 3)])
 def test_a_blank_line_between_names_is_refused(tmp_path: Path, content: str, line: int) -> None:
-    """Labels of shards are numbers of lines: the classes after it would have other ones."""
+    """Labels of shards are line numbers: skipping the line would change the classes after it."""
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(ValueError, match=rf"classes\.txt: line {line} is blank"):
         named_classes(tmp_path)
@@ -67,7 +67,7 @@ def test_a_blank_line_between_names_is_refused(tmp_path: Path, content: str, lin
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n\n", b"\xef\xbb\xbf", "\ufeff\n".encode("utf-16-le")])
 def test_a_file_that_names_no_class_is_refused(tmp_path: Path, content: bytes) -> None:
-    """As if it were not there, other numbers could stand for the classes: the file may have been cut short."""
+    """Ignoring it could change the numbers of the classes: the file may have been truncated."""
     (tmp_path / "classes.txt").write_bytes(content)
     with pytest.raises(ValueError, match=rf"^{tmp_path}/classes\.txt names no class: .*"):
         named_classes(tmp_path)
@@ -86,7 +86,7 @@ def test_any_bytes_are_names_or_an_error_of_one_kind(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["classes.txt", "fastadv-manifest.json"])
 def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name: str) -> None:
-    """Else other numbers would stand for the classes, or bad images be used, without a word."""
+    """Otherwise classes would silently have other numbers, or bad images would be used."""
     write(tmp_path, "cat")
     (tmp_path / name).symlink_to(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match=name):
@@ -96,14 +96,14 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        (None, r"so that classes may be missing: bat\. Remove or mend them, or name all classes in .*/classes\.txt"),
-        ("ape\nbat\ncat\n", r"so that images of classes are missing: bat\. Remove or mend them$"),
+        (None, r"so that classes may be missing: bat\. Remove or fix them, or name all classes in .*/classes\.txt"),
+        ("ape\nbat\ncat\n", r"so that images of classes are missing: bat\. Remove or fix them$"),
         ("ape\ncat\n", None),  # it is a class by no means
     ],
     ids=["no classes.txt", "named", "not named"],
 )
 def test_a_class_on_a_disk_that_is_gone_is_an_error(tmp_path: Path, named: str | None, says: str | None) -> None:
-    """The classes after it would have other numbers, or the accuracy be that of fewer of them."""
+    """The classes after it would have other numbers, or accuracy would be over fewer classes."""
     write(tmp_path, "ape", "cat")
     for split in ("train", "val"):
         (tmp_path / split / "bat").symlink_to(tmp_path / "gone")
@@ -117,7 +117,7 @@ def test_a_class_on_a_disk_that_is_gone_is_an_error(tmp_path: Path, named: str |
 
 
 def test_a_folder_whose_name_is_not_utf_8_can_be_named(tmp_path: Path) -> None:
-    """As ``ls train > classes.txt`` does."""
+    """As written by ``ls train > classes.txt``."""
     write(tmp_path, os.fsdecode(b"caf\xe9"), "tea")
     (tmp_path / "classes.txt").write_bytes(b"tea\ncaf\xe9\n")
     assert scanned(tmp_path) == (("tea", "caf\udce9"), [])
@@ -133,9 +133,7 @@ def test_a_folder_whose_name_is_not_utf_8_can_be_named(tmp_path: Path) -> None:
         (["1", "2", "10", "cat"], None),
     ],
 )
-def test_folders_that_are_numbers_are_counted_by_name_and_said_so(
-    tmp_path: Path, names: list[str], moved: str | None
-) -> None:
+def test_numeric_folders_are_sorted_by_name_with_a_warning(tmp_path: Path, names: list[str], moved: str | None) -> None:
     write(tmp_path, *names)
     classes, said = scanned(tmp_path)
     assert classes == tuple(sorted(names)) and len(said) == (moved is not None)
@@ -146,18 +144,18 @@ def test_folders_that_are_numbers_are_counted_by_name_and_said_so(
         assert scanned(tmp_path) == (tuple(sorted(names, key=int)), [])
 
 
-def test_classes_that_are_nearly_one_by_name_are_named(tmp_path: Path) -> None:
+def test_similar_class_names_warn(tmp_path: Path) -> None:
     write(tmp_path, "Cat", "cat", "dog", ACCENTED, COMBINED)
     classes, (said,) = scanned(tmp_path)
     assert len(classes) == 5
-    assert said.endswith(r"and are classes each: 'Cat' and 'cat', 'cafe\u0301' and 'caf\xe9'")
+    assert said.endswith(r"are separate classes: 'Cat' and 'cat', 'cafe\u0301' and 'caf\xe9'")
 
 
 def test_splits_that_differ_by_the_form_of_a_name_say_so(tmp_path: Path) -> None:
-    """As after a copy of one of them through macOS: the message would name one class twice."""
+    """As after copying one of them through macOS: without the hint, the message would name one class twice."""
     write(tmp_path, ACCENTED, "tea", splits=("train",))
     write(tmp_path, COMBINED, "tea", splits=("val",))
-    hint = r"; by case or by Unicode's form of accents alone differ 'cafe\\u0301' and 'caf\\xe9'$"
+    hint = r"; these differ only in case or in the Unicode form of accents: 'cafe\\u0301' and 'caf\\xe9'$"
     with pytest.raises(ValueError, match=f"must have the same class folders, .*{hint}"):
         data.scan(tmp_path)
     (tmp_path / "classes.txt").write_text(f"{ACCENTED}\ntea\n", encoding="utf-8")
@@ -166,5 +164,5 @@ def test_splits_that_differ_by_the_form_of_a_name_say_so(tmp_path: Path) -> None
 
 
 def test_alike_by_hand() -> None:
-    assert alike(["a", "b", "A", "c", "\u00e4", "a\u0308"]) == [["a", "A"], ["\u00e4", "a\u0308"]]
-    assert alike(["a", "b"]) == []
+    assert similar_names(["a", "b", "A", "c", "\u00e4", "a\u0308"]) == [["a", "A"], ["\u00e4", "a\u0308"]]
+    assert similar_names(["a", "b"]) == []

@@ -1,4 +1,4 @@
-"""Processes forked from one that has DALI's pipelines end."""
+"""Processes forked from one with DALI pipelines can end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.data.pictures import write_data_set
 
 
 def ends(work: Callable[[], None], patience: float) -> bool:
-    """Whether a forked process that does this work, next to none, ends in so many seconds."""
+    """Whether a forked process that does hardly any work ends within some seconds."""
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     process.join(patience)
@@ -30,7 +30,7 @@ def ends(work: Callable[[], None], patience: float) -> bool:
 @needs_dali
 @pytest.mark.parametrize("generations", [1, 2])
 def test_a_forked_process_may_collect_pipelines_as_garbage(generations: int, tmp_path: Path) -> None:
-    """As workers of a DataLoader do at some moment, of an epoch that was not iterated to its end."""
+    """As workers of a DataLoader do at some point, for an epoch that was not iterated to its end."""
     write_data_set(tmp_path, per_class=8, classes=2)
     source = data.scan(tmp_path)["train"]
     options = {"space": PixelSpace.unit(), "train": True, "preprocessing": data.Preprocessing(size=8), "workers": 1}

@@ -1,4 +1,4 @@
-"""Data sets: the embedded digits, and files in the real formats, written small by the tests."""
+"""Data sets: the bundled digits, and small files in the real formats."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def mnist_arrays() -> list[np.ndarray]:
-    """In the order of IDX_FILES; pixel (row, column) of image n is n + 10 * row + column."""
+    """Contents in the order of IDX_FILES; pixel (row, column) of image n is n + 10 * row + column."""
     grid = 10 * np.arange(4)[:, None] + np.arange(3)  # [H, W]
     images = [np.arange(count)[:, None, None] + grid for count in (TRAIN, TEST)]  # [N, H, W]
     labels = [np.arange(count) % 10 for count in (TRAIN, TEST)]  # [N]
@@ -55,7 +55,7 @@ def cifar_batch(seed: int) -> dict[str, object]:
 
 @pytest.fixture
 def cifar_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """CIFAR-10 with two images a batch; torchvision's table of checksums is replaced by that of these files."""
+    """CIFAR-10 with two images per batch; torchvision's checksums are replaced by those of these files."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     contents: dict[str, object] = {batch: cifar_batch(seed) for seed, batch in enumerate(CIFAR_BATCHES)}
@@ -109,7 +109,7 @@ def test_digits() -> None:
     for part in (digits.train, digits.test):
         assert part.images.shape[1:] == (1, 8, 8)
         assert part.classes == tuple("0123456789")
-        # 0..16 on 0..255: half-way between two levels goes to the even one.
+        # 0..16 scaled to 0..255: ties round to even.
         assert part.images.unique().tolist() == [
             *(0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255),
         ]
@@ -122,7 +122,7 @@ def test_digits_split_is_fixed_and_covers_all() -> None:
 
     digits, again = data.load("digits"), data.load("digits")
     assert torch.equal(digits.test.images, again.test.images)
-    # The split itself, so that results of different versions stay comparable.
+    # The split is fixed, so that results of different versions stay comparable.
     assert digits.test.labels[:12].tolist() == [4, 8, 8, 3, 9, 0, 6, 3, 9, 8, 4, 5]
     together = torch.cat([digits.train.images, digits.test.images]).flatten(1)  # [N, 64]
     whole = torch.from_numpy(np.rint(load_digits().data * 255 / 16)).to(torch.uint8)  # [N, 64]
@@ -160,7 +160,7 @@ def test_mnist_layout_of_torchvision_comes_first(tmp_path: Path) -> None:
 
 
 IMAGE_BYTES, LABEL_BYTES = map(idx_bytes, mnist_arrays()[:2])
-IMAGES_GZ = gzip.compress(IMAGE_BYTES, mtime=0)  # the same in each process, as names of tests must be
+IMAGES_GZ = gzip.compress(IMAGE_BYTES, mtime=0)  # the same in each process: it is part of a test's name
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_only_the_missing_file_is_named(tmp_path: Path) -> None:
     assert f"Looked in: {raw} (no such folder); {tmp_path} (lacks {IDX_FILES[2]}[.gz])." in str(caught.value)
 
 
-def test_a_folder_with_other_things_is_said_to_have_none(tmp_path: Path) -> None:
+def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path} (none of them)")):
         data.load("mnist", tmp_path)

@@ -1,4 +1,4 @@
-"""What is found in class folders: links without end, hidden folders, and what is no file."""
+"""Class folders with cyclic links, hidden folders, and things that are not files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(60)  # what waits for a pipe waits for ever
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two images of each of two classes a split, and other files beside the data set."""
+    """Two classes with two images each per split, and other files beside the data set."""
     root = tmp_path / "above" / "set"
     write_data_set(root, per_class=2, classes=2)
     (root.parent / "other.jpg").write_bytes(jpeg(8, 8))
@@ -62,12 +62,12 @@ def test_links_that_lead_back_are_passed_over(root: Path, links: dict[str, str])
         assert keys(data.scan(root)["train"]) == ALL
     if any((root / "train" / link).is_dir() for link in links if not link.endswith("itself")):
         (warning,) = said
-        assert str(warning.message).startswith(f"{root / 'train'}: passed over, as links to a folder that they lie in")
+        assert str(warning.message).startswith(f"{root / 'train'}: skipped links to folders that contain them")
         assert all(link in str(warning.message) for link in links)
 
 
-def test_each_folder_is_read_once_whatever_links_to_it(root: Path, tmp_path: Path) -> None:
-    """Through two links in each of 30 folders lead 2^30 ways."""
+def test_each_folder_is_read_once_despite_links(root: Path, tmp_path: Path) -> None:
+    """Two links in each of 30 folders give 2^30 paths."""
     levels = [tmp_path / f"level{number}" for number in range(30)]
     for level, below in zip(levels, [*levels[1:], None], strict=True):
         level.mkdir()
@@ -75,28 +75,28 @@ def test_each_folder_is_read_once_whatever_links_to_it(root: Path, tmp_path: Pat
         for name in ("left", "right") if below else ():
             (level / name).symlink_to(below)
     (root / "train" / "class0" / "far").symlink_to(levels[0])
-    with pytest.warns(UserWarning, match=r"passed over, .*/right"):
+    with pytest.warns(UserWarning, match=r"skipped links .*/right"):
         assert len(data.scan(root)["train"]) == 4 + 30
 
 
 def test_folders_come_before_links_to_them(root: Path) -> None:
     write_folder(root / "train" / "class0", {"z": [jpeg(8, 8)]})
     (root / "train" / "class0" / "a").symlink_to("z")
-    with pytest.warns(UserWarning, match=r"passed over, .* already: class0/a$"):
+    with pytest.warns(UserWarning, match=r"skipped links .* already: class0/a$"):
         assert keys(data.scan(root)["train"]) == [*ALL[:2], "class0/z/000.JPEG", *ALL[2:]]
 
 
 def test_a_link_to_another_class_is_followed_and_named(root: Path) -> None:
-    """Its images have two labels, which nobody would see in the numbers."""
+    """Its images have two labels, which no metric would show."""
     (root / "train" / "class1" / "more").symlink_to("../class0")
-    said = rf"images count for more than one class, .*: {root / 'train' / 'class0'} \(class0 and class1\)$"
+    said = rf"images belong to more than one class, .*: {root / 'train' / 'class0'} \(class0 and class1\)$"
     with pytest.warns(UserWarning, match=said):
         assert len(data.scan(root)["train"]) == 6
 
 
 def test_a_class_that_is_the_split_itself_has_no_images(root: Path) -> None:
     (root / "train" / "class2").symlink_to(".")
-    with pytest.warns(UserWarning, match="passed over"), pytest.raises(ValueError, match="class folders class2: put"):
+    with pytest.warns(UserWarning, match="skipped links"), pytest.raises(ValueError, match="class folders class2: put"):
         data.scan(root)
 
 
@@ -114,7 +114,7 @@ def test_hidden_folders_and_those_of_systems_are_not_read(
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less training data is no number that anybody would miss."""
+    """Nobody would notice the missing training data."""
     (root / "train" / "class0" / "locked").mkdir()
     scandir = os.scandir
 
@@ -134,7 +134,7 @@ PLACES = ("", "set", "set/a", "set/a/x", "set/a/x/y", "set/b", "far", "far/near"
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(PLACES)), max_size=6))
 def test_links_of_any_kind(links: list[tuple[str, str]]) -> None:
-    """Each file comes once, those of the class's own folders always, and none through a folder that holds the class."""
+    """Each file is listed once: always those of the class itself, never through a folder that contains the class."""
     with tempfile.TemporaryDirectory() as name:
         top = Path(name).resolve()
         for place in PLACES:
@@ -149,11 +149,11 @@ def test_links_of_any_kind(links: list[tuple[str, str]]) -> None:
         assert not real & {".", "set"}
 
 
-# --- what is no file -------------------------------------------------------------------------------------------------
+# --- not regular files -----------------------------------------------------------------------------------------------
 
 
 def spoil(folder: Path) -> dict[str, str]:
-    """Things that are called images, and what is said of them."""
+    """Things with the name of an image, and the message about each."""
     os.mkfifo(folder / "pipe.jpg")
     for name, target in (("zero.jpg", "/dev/zero"), ("tty.jpg", "/dev/ptmx"), ("pipe-link.jpg", "pipe.jpg")):
         (folder / name).symlink_to(target)

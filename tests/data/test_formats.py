@@ -1,4 +1,4 @@
-"""Formats of images: those that are read, the same for every loader; no program is started for others."""
+"""Image formats: all loaders read the same ones, and no program is started for others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n(%
 
 
 def kinds() -> dict[str, bytes]:
-    """An image in each of many formats and kinds of pixels."""
+    """Images in many formats and pixel types."""
     usual, grey = picture(60, 50), picture(60, 50).convert("L")
     modes = {
         "PNG": "1 L LA P RGBA I;16",
@@ -45,7 +45,7 @@ def kinds() -> dict[str, bytes]:
 
 
 def used(kind: type[ImageLoader], root: Path, **options: Any) -> tuple[list[int], torch.Tensor, list[str]]:
-    """The images that an evaluation uses, what it makes of them [n, 3, 16, 16], and what it says of others."""
+    """Indices that an evaluation uses, its images [n, 3, 16, 16], and its warnings about others."""
     source, said = data.scan(root, ["val"])["val"], []
     options = {"space": PixelSpace.raw(), "preprocessing": Preprocessing(size=16), "workers": kind is DaliLoader}
     loader = kind(source, 16, train=False, **options)
@@ -59,7 +59,7 @@ def used(kind: type[ImageLoader], root: Path, **options: Any) -> tuple[list[int]
 
 @needs_dali
 def test_both_loaders_use_the_same_images(tmp_path: Path) -> None:
-    """Those that data check passes, whatever DALI knows: nobody's network is trained on less for it."""
+    """Those that data check accepts, whatever DALI supports: training with DALI must not lose images."""
     files = kinds()
     write_folder(tmp_path / "val", {"all": list(files.values())})
     good = [index for index, file in enumerate(files.values()) if reason_against(file) is None]
@@ -74,7 +74,7 @@ def test_both_loaders_use_the_same_images(tmp_path: Path) -> None:
 
 @needs_dali
 def test_what_dali_refuses_and_pillow_decodes_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its format."""
+    """For every format."""
     monkeypatch.setattr("fastadv.data.loaders.dali_loader.decoded_alike", lambda file: not file.startswith(b"P6"))
     write_folder(tmp_path / "val", {"all": [encoded(picture(20, 20), kind) for kind in ("JPEG", "GIF", "PNG")]})
     with warnings.catch_warnings():
@@ -105,11 +105,11 @@ def test_a_file_that_is_a_program_is_not_run(kind: type[ImageLoader], tmp_path: 
 def test_nor_by_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "val", {"all": [PROGRAM]})
     assert main(["data", "check", str(tmp_path), "--workers", "1"]) == 1
-    assert "not an image in a format that is read" in capsys.readouterr().out
+    assert "not an image in a supported format" in capsys.readouterr().out
 
 
 def test_images_are_opened_in_one_place() -> None:
-    """By the list of formats; torchvision's own folders would open them by all that Pillow has."""
+    """With the list of formats; torchvision's own folders would try every format of Pillow."""
     package = Path(fastadv.__file__).parent
     sources = [*package.rglob("*.py"), *(package.parent / "benchmarks").rglob("*.py")]
     opening = re.compile(

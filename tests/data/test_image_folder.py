@@ -1,4 +1,4 @@
-"""Folders of images: what is found, and what is wrong before the first step."""
+"""Folders of images: their content, and errors before the first step."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def no_classes(root: Path) -> None:
 
 
 def flat(root: Path) -> None:
-    """As ImageNet's validation images come."""
+    """As ImageNet's validation images are distributed."""
     shutil.rmtree(root / "val")
     (root / "val").mkdir()
     for number in range(4):
@@ -111,7 +111,9 @@ def shards_on_one_side(root: Path) -> None:
         (shards_on_one_side, ValueError, r"val/ holds shards \(\*\.tar\) and train/ does not: both must"),
     ],
 )
-def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error: type[Exception], message: str) -> None:
+def test_errors_name_the_problem(
+    root: Path, spoil: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
     spoil(root)
     with pytest.raises(error, match=message):
         data.load("imagenet", root)
@@ -127,7 +129,7 @@ def test_what_is_wrong_is_said(root: Path, spoil: Callable[[Path], None], error:
     ],
 )
 def test_classes_by_name(root: Path, named: str | None, labels: list[int]) -> None:
-    """A part of the validation images keeps the numbers that its classes have among all."""
+    """Classes keep their numbers if validation images are of some classes only."""
     shutil.rmtree(root / "val" / "class0")
     if named is not None:
         (root / "classes.txt").write_bytes(named.encode())
@@ -147,7 +149,7 @@ def test_classes_by_name(root: Path, named: str | None, labels: list[int]) -> No
     ("named", "message"),
     [
         ("class1\ncat\n", r"val: the class folders class0 are not among the 2 classes that .*/classes\.txt names: it"),
-        ("class0\nclass1\nclass0\n", r"classes\.txt names class0 twice: a folder can be of one class only"),
+        ("class0\nclass1\nclass0\n", r"classes\.txt names class0 twice: a folder can be only one class"),
     ],
 )
 def test_classes_by_name_that_do_not_fit(root: Path, named: str, message: str) -> None:
@@ -162,7 +164,7 @@ def test_no_folder(tmp_path: Path) -> None:
     ):
         data.load("imagenet", tmp_path / "absent")
     with pytest.raises(
-        ValueError, match=r"read from a folder. Name it with --data DIR \(root\); it must hold train"
+        ValueError, match=r"read from a folder. Pass it with --data DIR \(root\); it must hold train"
     ) as no:
         data.load("imagenet")
     assert "download" not in str(no.value)

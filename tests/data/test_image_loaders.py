@@ -1,4 +1,4 @@
-"""DaliLoader and TorchvisionLoader: the same examples, windows and labels, whatever the files are."""
+"""DaliLoader and TorchvisionLoader: the same examples, crops and labels for all kinds of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.data.pictures import real_world, write_data_set, write_folder
 
 
 class DaliAsOnAGpu(DaliLoader):
-    """What a GPU is asked for, on the CPU: DALI resizes and colours, too."""
+    """The GPU's pipeline on the CPU: DALI also resizes and colours."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -116,7 +116,7 @@ def test_images_are_in_the_space(kind: type[ImageLoader], space: PixelSpace, odd
 
 @each("kind")
 def test_a_batch_above_32_megabytes(kind: type[ImageLoader], train: data.ImageSource) -> None:
-    """Its memory is taken otherwise; it holds what small ones do, and outlives the loader."""
+    """Its memory is allocated differently; it has the same content as small ones, and outlives the loader."""
     large = Preprocessing(size=384)
     (images, _), *_ = create(kind, train, 24, preprocessing=large).epoch(0)
     assert images.nbytes > 32 << 20 and images.is_contiguous(memory_format=torch.channels_last)
@@ -136,7 +136,7 @@ def test_a_batch_belongs_to_who_asked_for_it(kind: type[ImageLoader], train: dat
         assert torch.equal(images[2:], before[2:])
 
 
-# --- the same for any order of asking --------------------------------------------------------------------------------
+# --- independent of the order of requests ----------------------------------------------------------------------------
 
 
 def same(left: dict[int, tuple[Tensor, int]], right: dict[int, tuple[Tensor, int]]) -> bool:
@@ -173,7 +173,7 @@ def test_an_epoch_resumes_in_the_middle(kind: type[ImageLoader], train: data.Ima
 @each_loader
 @pytest.mark.parametrize("workers", [1, 2])
 def test_global_generators_are_not_moved(kind: type[ImageLoader], workers: int, train: data.ImageSource) -> None:
-    """Dropout draws from torch's: a resumption begins an epoch once more."""
+    """Dropout draws from torch's generator: resuming starts an epoch again."""
     workers -= kind is TorchvisionLoader  # 0 is this process itself
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     list(create(kind, train, workers=workers).epoch(0))
@@ -204,7 +204,7 @@ def test_evaluation_counts_every_image_once_over_all_processes(kind: type[ImageL
     assert [[len(batch) for batch in batches] for batches in counted] == [[4, 1], [4, 1], [4, 1], [4, 2]]
 
 
-# --- what is seen ----------------------------------------------------------------------------------------------------
+# --- image content ---------------------------------------------------------------------------------------------------
 
 
 def opened(source: data.ImageSource, index: int) -> Image.Image:
@@ -219,7 +219,7 @@ def opened(source: data.ImageSource, index: int) -> Image.Image:
 def test_real_world_files_are_decoded_as_they_should_be(
     kind: type[ImageLoader], index: int, odd: data.ImageSource
 ) -> None:
-    """Against Pillow alone: its decoder, orientation, crop and resize."""
+    """Compared with Pillow alone: its decoder, orientation, crop and resize."""
     alone = Selection(odd, torch.tensor([index]))
     ((images, _),) = create(kind, alone, 1, train=False).epoch(0)
     image = opened(odd, index)
@@ -234,7 +234,7 @@ def test_real_world_files_are_decoded_as_they_should_be(
 
 @each_loader
 def test_as_most_networks_are_shown_images(kind: type[ImageLoader], odd: data.ImageSource) -> None:
-    """A square, bicubic; against Pillow alone."""
+    """A square crop, bicubic; compared with Pillow alone."""
     preprocessing = Preprocessing(size=SIZE, interpolation="bicubic", keep_aspect=True, central=0.9)
     alone = Selection(odd, torch.tensor([0]))
     ((images, _),) = create(kind, alone, 1, train=False, preprocessing=preprocessing).epoch(0)
@@ -249,7 +249,7 @@ def test_as_most_networks_are_shown_images(kind: type[ImageLoader], odd: data.Im
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 @each_dali
 def test_dali_and_torchvision_agree(kind: type[ImageLoader], train: bool, odd: data.ImageSource) -> None:
-    """Where DALI resizes: 0.17 grey levels on real photographs, measured; here it resizes smooth ones."""
+    """If DALI resizes: 0.17 grey levels were measured on real photographs; these are smooth ones."""
     dali, torchvision = (examples(create(one, odd, len(odd), train=train)) for one in (kind, TorchvisionLoader))
     assert dali.keys() == torchvision.keys() and len(dali) == len(odd)
     differences = [(dali[index][0] - torchvision[index][0]).abs() for index in dali]
@@ -270,7 +270,7 @@ def test_colours_are_the_same_in_both_and_change_the_images(kind: type[ImageLoad
 
 @pytest.fixture(scope="module")
 def coordinates(tmp_path_factory: pytest.TempPathFactory) -> data.ImageSource:
-    """PNGs in which red is the row and green the column, of various sizes, with extreme ones among them."""
+    """PNGs in which red is the row and green the column, of various sizes, including extreme ones."""
     sizes = [(200, 150), (37, 250), (250, 37), (1, 1), (1, 256), (256, 1), (2, 3), (256, 256), (99, 101), (5, 250)] * 4
     contents = []
     for height, width in sizes:
@@ -298,7 +298,7 @@ def windows_of_numpy(source: data.ImageSource, preprocessing: Preprocessing, epo
 @needs_dali
 @pytest.mark.parametrize("options", [{}, {"least_area": 0.9}, {"widest_aspect": 1.0}, {"widest_aspect": 1.3}], ids=str)
 def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], coordinates: data.ImageSource) -> None:
-    """The graph's own numbers; the fallback is met by the extreme shapes.
+    """Numbers of the graph itself; extreme shapes exercise the fallback.
 
     In float32, 1.3 times 5 is below 6.5, and the window of 5 x 250 a pixel narrower.
     """
@@ -312,7 +312,7 @@ def test_dali_computes_the_windows_that_numpy_does(options: dict[str, float], co
 @needs_dali
 @pytest.mark.parametrize("central", [0.875, 0.9, 0.7, 1 / 3])
 def test_dali_computes_the_central_windows_that_numpy_does(central: float, coordinates: data.ImageSource) -> None:
-    """In float32, 1 - 0.9 is above a tenth, and what is cut off of 200 pixels ten of them instead of nine."""
+    """In float32, 1 - 0.9 is above a tenth, so that ten instead of nine of 200 pixels would be cut off."""
     images = [opened(coordinates, index) for index in range(len(coordinates))]
     sides = [(np.float64(image.height), np.float64(image.width)) for image in images]
     for square in (False, True):
@@ -329,7 +329,7 @@ def test_dali_computes_the_central_windows_that_numpy_does(central: float, coord
     ],
 )
 def test_dali_computes_with_every_digit(value: float) -> None:
-    """Its constants are float32 whatever their type."""
+    """DALI's constants are float32 whatever their type."""
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
 
@@ -344,7 +344,7 @@ def test_dali_computes_with_every_digit(value: float) -> None:
 
 
 def windows_of_dali(source: data.ImageSource, preprocessing: Preprocessing, drawn: list[Any]) -> list[list[int]]:
-    """Of one batch of all images, for training if windows were drawn."""
+    """Crops of one batch of all images, for training if windows are given."""
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
 
@@ -363,7 +363,7 @@ def windows_of_dali(source: data.ImageSource, preprocessing: Preprocessing, draw
 
 @each_loader
 def test_a_window_is_cut_where_it_should_be(kind: type[ImageLoader], coordinates: data.ImageSource) -> None:
-    """Colours are coordinates: a window's mean is its centre, to half a level of rounding."""
+    """Colours are coordinates, so a crop's mean is its centre, up to half a level of rounding."""
     loader = create(kind, coordinates, 40, preprocessing=Preprocessing(size=SIZE, flip=False))
     found = examples(loader)
     for index, window in enumerate(windows_of_numpy(coordinates, loader.preprocessing, 0)):
@@ -421,7 +421,7 @@ def test_repr_shows_the_settings(kind: type[ImageLoader], train: data.ImageSourc
 @needs_dali
 @pytest.mark.gpu
 def test_dali_waits_for_a_stream_that_is_late(train: data.ImageSource) -> None:
-    """The pixels are let go of when the batch is asked for, and read long after it."""
+    """The pixels are released when the batch is requested, and read long after."""
     loader = create(DaliLoader, train, 4, device="cuda", prefetch=1)
     expected, late = [images.cpu() for images, _ in loader.epoch(0)], []
     batches = loader.epoch(0)

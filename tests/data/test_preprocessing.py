@@ -1,4 +1,4 @@
-"""Preprocessing: where images are cut, by hand, and what is drawn for them."""
+"""Preprocessing: crops computed by hand, and random draws."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draws(*tries: tuple[float, float, float, float]) -> list[np.ndarray]:
         (100, 400, [(0.5, 0.3, 0.7, 0.0)], [0, 0, 100, 60]),  # as high as the image: one place
         (100, 400, [(0.6, 0.3, 0.0, 0.0), (0.4, 0.2, 0.0, 0.0)], [0, 0, 80, 40]),  # too high; the second fits
         (100, 400, [(0.4, 0.3, 0.0, 0.0), (0.4, 0.2, 0.0, 0.0)], [0, 0, 80, 60]),  # the first is taken
-        # None fits: the largest centred window of an aspect up to 4/3, that is 100 x 133 of 100 x 400.
+        # None fits: the largest centred crop with an aspect of up to 4/3, that is, 100 x 133 of 100 x 400.
         (100, 400, [(0.6, 0.3, 0.0, 0.0), (0.7, 0.3, 0.0, 0.0)], [0, 134, 100, 133]),
         (400, 100, [(0.6, 1.3, 0.0, 0.0)], [134, 0, 133, 100]),
         (100, 120, [(5.0, 5.0, 0.0, 0.0)], [0, 0, 100, 120]),  # of an allowed aspect: whole
@@ -117,13 +117,13 @@ def test_options_do_not_change_what_else_is_drawn() -> None:
 def test_colours() -> None:
     colours = Preprocessing(colour=True).draw(0, 0, range(500)).colours
     assert colours is not None and colours.shape == (500, 3, 4) and colours.dtype == np.float32
-    # Grey has no saturation and no hue: what is left is contrast around 128 and brightness, the same in each channel.
+    # Grey has no saturation or hue: only contrast around 128 and brightness remain, the same in each channel.
     contrast = colours[:, 0, :3].sum(axis=1)  # [500]
     assert 0.5 <= contrast.min() < 0.6 and 1.4 < contrast.max() <= 1.5
     np.testing.assert_allclose(colours[..., :3].sum(axis=2), np.broadcast_to(contrast[:, None], (500, 3)), atol=1e-3)
     brightness = colours[:, :, 3] - (1 - contrast[:, None]) * 128  # [500, 3]
     assert np.abs(brightness).max() <= 32.01 and np.abs(brightness).max() > 30
-    # Red turns by at most 72 degrees, which is towards yellow-green on one side and magenta on the other.
+    # Red turns by at most 72 degrees: towards yellow-green on one side and magenta on the other.
     hues = [colorsys.rgb_to_hsv(*np.clip(matrix[:, :3] @ [255, 0, 0] / 255 + 0.2, 0, 1))[0] for matrix in colours]
     turned = np.minimum(hues, 1 - np.array(hues))
     assert 0.15 < turned.max() < 0.3
@@ -145,7 +145,7 @@ def test_colours() -> None:
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
-    """Of the loaders' options and, by the name that they have there, of a run's."""
+    """In the loaders' options, and under the option's name in a run's configuration."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         Preprocessing(**options)
     with pytest.raises(ValueError, match=rf"^data\.{re.escape(message)}"):

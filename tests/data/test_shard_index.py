@@ -1,4 +1,4 @@
-"""The index beside a shard never stands against the shard; labels are bounded before classes are made of them."""
+"""The index beside a shard never contradicts the shard; labels are bounded before classes are created from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INDEX = TAR + shard_index.SUFFIX
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two images in a tar file, whose index is there already."""
+    """Two images in a tar file with an index."""
     monkeypatch.setattr(shard_index, "_TICK", -1)
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
@@ -51,7 +51,7 @@ def index_of(root: Path) -> Path:
 
 
 def with_others(**arrays: Any) -> Callable[[bytes], bytes]:
-    """An index with other arrays in place of its own; None for none."""
+    """Replace arrays of an index; None removes one."""
 
     def change(content: bytes) -> bytes:
         with np.load(io.BytesIO(content)) as stored:
@@ -64,7 +64,7 @@ def with_others(**arrays: Any) -> Callable[[bytes], bytes]:
 
 
 def compressed(content: bytes) -> bytes:
-    """As small as it may be, it could become of any size."""
+    """A small compressed file could expand to any size."""
     file = io.BytesIO()
     with np.load(io.BytesIO(content)) as stored:
         np.savez_compressed(file, **stored)
@@ -72,7 +72,7 @@ def compressed(content: bytes) -> bytes:
 
 
 def of_any_length(content: bytes) -> bytes:
-    """Labels that say they are 2^40, of which none follow."""
+    """A header that announces 2^40 labels, without any data."""
     array, file = io.BytesIO(), io.BytesIO()
     np.lib.format.write_array_header_1_0(array, {"descr": "<i8", "fortran_order": False, "shape": (2**40,)})
     with np.load(io.BytesIO(with_others(labels=None)(content))) as stored:
@@ -115,7 +115,7 @@ ODD: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("change", ODD.values(), ids=ODD)
-def test_an_index_that_cannot_be_true_is_made_anew(root: Path, change: Callable[[bytes], bytes]) -> None:
+def test_an_implausible_index_is_made_again(root: Path, change: Callable[[bytes], bytes]) -> None:
     sound = index_of(root).read_bytes()
     index_of(root).write_bytes(change(sound))
     assert labels(root) == [1, 0]
@@ -130,7 +130,7 @@ def test_a_pipe_is_no_index(root: Path) -> None:
 
 
 def test_a_shard_with_the_same_size_and_time_is_another(root: Path) -> None:
-    """As a corrected one is whose times were set, by rsync or when it was unpacked."""
+    """Like a corrected shard whose times were set by rsync or by unpacking."""
     shard = root / "train" / TAR
     before = shard.stat()
     time.sleep(0.02)
@@ -148,7 +148,7 @@ def test_a_shard_with_the_same_size_and_time_is_another(root: Path) -> None:
 def test_an_index_that_came_with_a_shard_to_a_read_only_file_system_is_used(
     root: Path, read_only: tuple[str, ...], seconds: int, used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container's image: else a thousand shards would be read whole at each start."""
+    """As in a container image: otherwise a thousand shards would be read completely at each start."""
     shard, read = shutil.copytree(root / "train", root / "copy") / TAR, []
     written = shard.stat().st_mtime_ns + seconds * 10**9
     os.utime(shard, ns=(written, written))
@@ -158,17 +158,17 @@ def test_an_index_that_came_with_a_shard_to_a_read_only_file_system_is_used(
     assert bool(read) is not used
 
 
-def test_a_file_system_that_is_ahead_of_the_clock_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or one that dates files by when they are looked at: no index would ever be kept."""
+def test_a_file_system_ahead_of_the_clock_warns(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one that updates times when a file is looked at: no index could ever be stored."""
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     index_of(root).unlink()
-    with pytest.warns(UserWarning, match=rf"^{root}/train: the index of {TAR} cannot be kept .* later than now\)$"):
+    with pytest.warns(UserWarning, match=rf"^{root}/train: the index of {TAR} cannot be stored .* in the future\)$"):
         assert labels(root) == [1, 0]
     assert not index_of(root).exists()
 
 
 def test_the_index_of_a_shard_that_was_just_written_is_not_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written again at once, it would look the same."""
+    """If it were written again at once, it would look the same."""
     monkeypatch.setattr(shard_index, "_TICK", 10**12)
     index_of(root).unlink()
     assert labels(root) == [1, 0] and not index_of(root).exists()
@@ -218,7 +218,7 @@ def test_as_many_classes_as_images(root: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.warns(UserWarning, match="val/ lacks 3"):
         assert data.scan(root)["train"].classes == ("0", "1", "2", "3")
     write_tar(root / "train" / TAR, [(f"{label}", b"image", label) for label in (0, 1, 4)])
-    with pytest.raises(ValueError, match=r"labels must be less than 3 where no classes\.txt .*; got 4 for .*/4\.jpg$"):
+    with pytest.raises(ValueError, match=r"labels must be less than 3 if no classes\.txt .*; got 4 for .*/4\.jpg$"):
         data.scan(root)
     (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
     with pytest.warns(UserWarning, match="val/ lacks e"):
@@ -226,7 +226,7 @@ def test_as_many_classes_as_images(root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_too_long_a_name_is_refused(root: Path) -> None:
-    """One of them would make each as long, in memory."""
+    """A single long one would make all of them as long in memory."""
     write_tar(root / "train" / TAR, [("a" * 1021, b"image", 0), ("b", b"image", 1)])
     with pytest.raises(ValueError, match=r"000000\.tar: a name of 1025 bytes, b'aaa.*, is longer than 1024"):
         data.scan(root)
@@ -274,5 +274,5 @@ def test_a_shard_that_is_no_file_is_named(root: Path, make: Callable[[Path], Non
 
 def test_what_an_index_says_is_what_was_read(root: Path) -> None:
     before = data.scan(root)["train"]
-    index, not_kept = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
-    assert not_kept == "" and isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}
+    index, not_stored = shard_index.index_of(root / "train" / TAR, lambda file: pytest.fail("it is kept"))
+    assert not_stored == "" and isinstance(index, ShardIndex) and index.others == before.others == {".json": 2}

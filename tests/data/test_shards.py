@@ -1,4 +1,4 @@
-"""WebDataset and TFRecord shards: the images of a folder, found in shards."""
+"""WebDataset and TFRecord shards with the images of a folder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def examples_of(source: data.ImageSource) -> list[Example]:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index of a shard is kept at once, where a shard that was just written would be indexed anew."""
+    """Store the index of a shard at once; normally that of a shard that was just written is not stored."""
     monkeypatch.setattr(shard_index, "_TICK", -1)
 
 
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_shards(folder: Path, kind: str) -> Path:
-    """The images of a folder, in the same order, seven of twelve in a first shard."""
+    """The images of a folder in the same order, seven of twelve in a first shard."""
     root = folder.with_name("shards")
     pattern, write = WRITERS[kind]
     for split, source in data.scan(folder).items():
@@ -104,7 +104,7 @@ def test_training_sees_the_same_from_shards(folder: Path, kind: str, loader: typ
 
 @needs_dali
 def test_dali_reads_these_tfrecords_too(folder: Path) -> None:
-    """The records that the tests write are what another reader takes them for."""
+    """Another reader reads the same from the records that the tests write."""
     from nvidia.dali import fn, tfrecord
     from nvidia.dali.pipeline import Pipeline
 
@@ -152,7 +152,7 @@ def test_classes_by_name(folder: Path, kind: str) -> None:
 
 @each_kind
 def test_validation_images_alone(folder: Path, kind: str) -> None:
-    """Without names, classes are numbered up to the largest label that is seen: of the training images, if there."""
+    """Without names, classes are numbers up to the largest label, that of the training images if there are any."""
     root = write_shards(folder, kind)
     pattern, write = WRITERS[kind]
     for number in range(2):  # of the third class there is no validation image
@@ -177,7 +177,7 @@ def test_validation_images_alone(folder: Path, kind: str) -> None:
         (tuple(range(9)), (0,), "val/ lacks 1, 2, 3, 4, 5 and 3 more"),
     ],
 )
-def test_classes_of_one_split_alone_are_said(
+def test_classes_of_only_one_split_warn(
     kind: str, train: tuple[int, ...], val: tuple[int, ...], said: str | None, tmp_path: Path
 ) -> None:
     pattern, write = WRITERS[kind]
@@ -208,14 +208,14 @@ def test_an_index_that_is_damaged_is_made_again(folder: Path, kind: str) -> None
     assert examples_of(data.scan(root)["train"]) == before
 
 
-def test_an_index_that_cannot_be_kept_is_said(folder: Path) -> None:
+def test_an_index_that_cannot_be_stored_warns(folder: Path) -> None:
     root = write_shards(folder, "tar")
     for number in range(2):
         (root / "train" / f"{number:06}.tar.fastadv-index.npz").mkdir()
     with pytest.warns(UserWarning) as said:
         assert len(data.scan(root)["train"]) == 12
     assert [str(one.message) for one in said] == [
-        f"{root}/train: the index of 000000.tar, 000001.tar cannot be kept and is made again at the next start (Is a "
+        f"{root}/train: the index of 000000.tar, 000001.tar cannot be stored and is made again at the next start (Is a "
         f"directory)"
     ]
     assert len(list((root / "train").iterdir())) == 4  # and nothing is left of the trial
@@ -233,7 +233,7 @@ def test_shards_on_a_read_only_file_system(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In two containers with one storage: what one moves to its place, the other must not miss."""
+    """Two containers share storage: when one renames its temporary file, the other must not fail."""
     root = write_shards(folder, "tar")
     (root / "train" / "000001.tar").unlink()
     replace, written = Path.replace, []
@@ -254,12 +254,12 @@ def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("tar", b"not a tar file" * 100, r"000000\.tar is not a whole, uncompressed tar shard"),
+        ("tar", b"not a tar file" * 100, r"000000\.tar is not a complete, uncompressed tar shard"),
         ("tar", b"", r"000000\.tar"),
         (
             "tfrecord",
             b"not a record" * 100,
-            "part-0.tfrecord is not a whole, uncompressed TFRecord file of images: the record at byte 0",
+            "part-0.tfrecord is not a complete, uncompressed TFRecord file of images: the record at byte 0",
         ),
         ("tfrecord", b"", "part-0.tfrecord holds no images"),
         (
@@ -268,10 +268,10 @@ def test_two_processes_of_one_number_may_index_at_once(folder: Path, monkeypatch
             "part-0.tfrecord, example 0: no image/encoded and no image/class/label",
         ),
         ("tfrecord", record(field(1, feature("image/encoded", b"b"))), "example 0: no image/class/label"),
-        ("tfrecord", record(b"\xff\xff\xff"), "example 0: a number reaches beyond its message"),
-        ("tfrecord", record(b"\x08\x01"), "field 1 of a message is a number, and may not be"),
-        ("tfrecord", record(field(1, b"ab")[:-1]), "reaches beyond its message"),
-        ("tfrecord", record(example_message("a", b"image", 0))[:-5], "the record at byte 0 reaches beyond the end"),
+        ("tfrecord", record(b"\xff\xff\xff"), "example 0: a number extends beyond its message"),
+        ("tfrecord", record(b"\x08\x01"), "field 1 of a message must not be a number"),
+        ("tfrecord", record(field(1, b"ab")[:-1]), "extends beyond its message"),
+        ("tfrecord", record(example_message("a", b"image", 0))[:-5], "the record at byte 0 extends beyond the end"),
     ],
 )
 def test_damaged_shards_are_named(folder: Path, kind: str, content: bytes, message: str) -> None:
@@ -293,7 +293,7 @@ def test_damaged_shards_are_named(folder: Path, kind: str, content: bytes, messa
         ("other.cls", b"cat", r"000000\.tar: 'other\.cls' must hold the number of a class, from 0, got b'cat'"),
     ],
 )
-def test_a_class_that_is_not_told_is_named(folder: Path, name: str, content: bytes, message: str) -> None:
+def test_an_image_without_a_class_is_named(folder: Path, name: str, content: bytes, message: str) -> None:
     root = write_shards(folder, "tar")
     with tarfile.open(root / "train" / "000000.tar", "a") as tar:
         member = tarfile.TarInfo(name)
@@ -308,7 +308,7 @@ def test_a_second_image_of_an_example_is_named(folder: Path, name: str) -> None:
     root = write_shards(folder, "tar")
     with tarfile.open(root / "train" / "000000.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(ValueError, match=rf"an example is one image and one \.cls file, and {name} come second"):
+    with pytest.raises(ValueError, match=rf"an example has one image and one \.cls file, but {name} is a second"):
         data.scan(root)
 
 

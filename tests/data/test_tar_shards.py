@@ -1,4 +1,4 @@
-"""Tar shards: every image and class of a tar file is used, refused or named, whatever kind of member it is."""
+"""Tar shards: every image and class in a tar file is used, refused or named, whatever kind of member it is."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_what_is_not_used_is_counted(
     ("members", "said"),
     [
         ([("b.jpg", b"x")], r"no \.cls file with the class of b\. If"),
-        ([("a.cls", b"2")], r"an example is one image and one \.cls file, and a\.cls come second in theirs"),
-        ([("a.CLS", b"1")], r"a\.CLS come second"),
-        ([("a.PNG", b"x")], r"a\.PNG come second"),
+        ([("a.cls", b"2")], r"an example has one image and one \.cls file, but a\.cls is a second one"),
+        ([("a.CLS", b"1")], r"a\.CLS is a second"),
+        ([("a.PNG", b"x")], r"a\.PNG is a second"),
         ([("b.jpg", "/a.jpg"), ("b.cls", b"1")], r"images and classes must be files, or links to files in it: b\.jpg$"),
         ([("b.jpg", "b.jpg"), ("b.cls", HARD + "c.cls"), ("c.cls", b"1")], r"or links to files in it: b\.jpg, b\.cls$"),
         ([("d", None), ("b.jpg", "d"), ("b.cls", b"1")], r"or links to files in it: b\.jpg$"),
@@ -136,7 +136,7 @@ def test_what_is_refused(members: list[Member], said: str, tmp_path: Path) -> No
 
 
 def changed(header: int, place: int, value: bytes) -> Callable[[bytes], bytes]:
-    """A tar file with something else in one of its headers, and the checksum that this has."""
+    """Change a header of a tar file, and update its checksum."""
 
     def change(packed: bytes) -> bytes:
         content, start = bytearray(packed), header * BLOCK
@@ -149,12 +149,12 @@ def changed(header: int, place: int, value: bytes) -> Callable[[bytes], bytes]:
 
 
 def binary(number: int) -> bytes:
-    """As a header has numbers of more than eight gigabytes, and negative ones."""
+    """Encode a number like those above eight gigabytes, and negative ones, in a header."""
     return (b"\xff" if number < 0 else b"\x80") + (number % 2**88).to_bytes(11, "big")
 
 
 def of_pax(size: str) -> Callable[[bytes], bytes]:
-    """The second member with a size in a header of its own before it."""
+    """Give the second member a size in an extra header before it."""
     member = tarfile.TarInfo("a.cls")
     member.size, member.pax_headers = 1, {"size": size}
     return lambda packed: packed[: 2 * BLOCK] + member.tobuf(tarfile.PAX_FORMAT) + packed[3 * BLOCK :]
@@ -166,15 +166,15 @@ def of_pax(size: str) -> Callable[[bytes], bytes]:
         (changed(0, SIZE, binary(-2 * BLOCK)), "the size of 'a.jpg' is negative"),
         (changed(2, SIZE, binary(-3 * BLOCK)), "the size of 'a.cls' is negative"),
         (of_pax(str(-6 * BLOCK)), "the size of 'a.cls' is negative"),
-        (of_pax(str(10**6)), "'a.cls' reaches beyond the end"),
-        (changed(0, SIZE, b"00000777777"), "'a.jpg' reaches beyond the end"),
-        (changed(2, SIZE, binary(2**62)), "'a.cls' reaches beyond the end"),
-        (changed(2, SIZE, binary(2**80)), "'a.cls' reaches beyond the end"),
+        (of_pax(str(10**6)), "'a.cls' extends beyond the end"),
+        (changed(0, SIZE, b"00000777777"), "'a.jpg' extends beyond the end"),
+        (changed(2, SIZE, binary(2**62)), "'a.cls' extends beyond the end"),
+        (changed(2, SIZE, binary(2**80)), "'a.cls' extends beyond the end"),
         (
             lambda packed: changed(2, TYPE, b"Z")(changed(2, SIZE, binary(2**62))(packed)),
-            "'a.cls' reaches beyond the end",
+            "'a.cls' extends beyond the end",
         ),
-        (changed(2, TYPE, tarfile.GNUTYPE_SPARSE), "'a.cls' is stored in pieces"),
+        (changed(2, TYPE, tarfile.GNUTYPE_SPARSE), "'a.cls' is stored sparsely"),
         (
             lambda packed: changed(0, TYPE, b"L")(changed(0, SIZE, binary(2**40))(packed)),
             "a header of .* is longer than",
@@ -185,7 +185,7 @@ def of_pax(size: str) -> Callable[[bytes], bytes]:
         (lambda packed: packed[: 2 * BLOCK] + b"?" + packed[2 * BLOCK + 1 :], "the header at byte 1024 is damaged"),
         (
             lambda packed: packed + tar_of([("b.jpg", b"x"), ("b.cls", b"0")]),
-            "there is something after its end at byte 2048",
+            "data follows its end at byte 2048",
         ),
         (gzip.compress, r"it is compressed \(gzip\)"),
         (bz2.compress, r"it is compressed \(bzip2\)"),
@@ -193,7 +193,7 @@ def of_pax(size: str) -> Callable[[bytes], bytes]:
     ],
 )
 def test_a_damaged_tar_is_named(damage: Callable[[bytes], bytes], said: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"some\.tar is not a whole, uncompressed tar shard: {said}") as error:
+    with pytest.raises(ValueError, match=rf"some\.tar is not a complete, uncompressed tar shard: {said}") as error:
         contents(tmp_path, damage(tar_of(A)))
     assert "\n" not in str(error.value)
 
@@ -203,7 +203,7 @@ def test_a_damaged_tar_is_named(damage: Callable[[bytes], bytes], said: str, tmp
 def test_a_tar_with_other_bytes_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, draw: st.DataObject
 ) -> None:
-    """What is read lies in the file, where tarfile too has the member's content."""
+    """What is read is in the file, at the position that tarfile has for the member."""
     packed = tar_of(
         [*A, ("long" * 30 + ".jpg", HARD + "a.jpg"), ("long" * 30 + ".cls", b"0")],
         draw.draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])),
@@ -226,7 +226,7 @@ def test_a_tar_with_other_bytes_is_read_or_refused(
 
 @pytest.fixture
 def roots(tmp_path: Path) -> dict[str, Path]:
-    """The same three images, one of them twice, plainly and by links."""
+    """The same three images, one of them twice, stored directly and by links."""
     images = [jpeg(40, 50, seed) for seed in range(3)]
     plain: list[Member] = [
         member

@@ -1,4 +1,4 @@
-"""TFRecord files: what is read of an example is what it says, and what an example lacks is said by its place."""
+"""TFRecord files: examples are read correctly, and errors name the example."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ UNKNOWN = varint(9 << 3 | EIGHT_BYTES) + bytes(8) + varint(9 << 3 | FOUR_BYTES) 
 
 
 def named(name: str, *contents: bytes) -> bytes:
-    """An entry of the map in Features, with these as its Feature, one after another."""
+    """An entry of the map in Features, with these parts of its Feature."""
     return field(1, field(1, name.encode()) + b"".join(field(2, content) for content in contents))
 
 
 def label(*integers: bytes) -> bytes:
-    """Of lists of integers, each as it is written."""
+    """A label feature of encoded integer lists."""
     return named(LABEL, b"".join(field(INTEGERS, integer) for integer in integers))
 
 
@@ -85,42 +85,45 @@ def test_every_way_to_write_an_example(message: bytes) -> None:
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ([IMAGE_FEATURE, label(b"")], f"{LABEL} has no value, and must have one"),
-        ([IMAGE_FEATURE, label(field(1, b""))], f"{LABEL} has no value"),
-        ([label(b""), IMAGE_FEATURE], f"{LABEL} has no value"),
-        ([IMAGE_FEATURE, named(LABEL, b"")], f"{LABEL} holds nothing, and must hold integers"),
-        ([IMAGE_FEATURE, named(LABEL)], f"{LABEL} holds nothing"),
-        ([IMAGE_FEATURE, label(packed(3, 4))], f"{LABEL} has more than one value, and must have one"),
-        ([IMAGE_FEATURE, label(unpacked(3) + unpacked(3))], f"{LABEL} has more than one value"),
-        ([IMAGE_FEATURE, feature(LABEL, -1)], f"{LABEL} is -1, and must be the number of a class, from 0"),
-        ([IMAGE_FEATURE, feature(LABEL, 2**63 + 5)], f"{LABEL} is -{2**63 - 5}, and must be"),
+        ([IMAGE_FEATURE, label(b"")], f"{LABEL} must have one value, got none"),
+        ([IMAGE_FEATURE, label(field(1, b""))], f"{LABEL} must have one value, got none"),
+        ([label(b""), IMAGE_FEATURE], f"{LABEL} must have one value, got none"),
+        ([IMAGE_FEATURE, named(LABEL, b"")], f"{LABEL} must hold integers, got nothing"),
+        ([IMAGE_FEATURE, named(LABEL)], f"{LABEL} must hold integers, got nothing"),
+        ([IMAGE_FEATURE, label(packed(3, 4))], f"{LABEL} must have one value, got several"),
+        ([IMAGE_FEATURE, label(unpacked(3) + unpacked(3))], f"{LABEL} must have one value, got several"),
+        ([IMAGE_FEATURE, feature(LABEL, -1)], f"{LABEL} must be the number of a class, from 0, got -1"),
+        (
+            [IMAGE_FEATURE, feature(LABEL, 2**63 + 5)],
+            f"{LABEL} must be the number of a class, from 0, got -{2**63 - 5}",
+        ),
         ([IMAGE_FEATURE, label(field(1, b"\xff" * 9 + b"\x02"))], "a number .* has more than 64 bits"),
         ([IMAGE_FEATURE, label(field(1, b"\xff" * 2**21 + b"\x01"))], "has more than 64 bits"),
-        ([IMAGE_FEATURE, label(field(1, b"\xff"))], "a number reaches beyond its message"),
-        ([IMAGE_FEATURE, label(varint(1 << 3 | FOUR_BYTES) + bytes(4))], "field 1 .* is no integer, and must be"),
-        ([IMAGE_FEATURE, feature(LABEL, b"cat")], f"{LABEL} holds bytes, and must hold integers"),
-        ([IMAGE_FEATURE, feature(LABEL, 2.0)], f"{LABEL} holds floating-point numbers, and must hold integers"),
+        ([IMAGE_FEATURE, label(field(1, b"\xff"))], "a number extends beyond its message"),
+        ([IMAGE_FEATURE, label(varint(1 << 3 | FOUR_BYTES) + bytes(4))], "field 1 .* must be an integer"),
+        ([IMAGE_FEATURE, feature(LABEL, b"cat")], f"{LABEL} must hold integers, got bytes"),
+        ([IMAGE_FEATURE, feature(LABEL, 2.0)], f"{LABEL} must hold integers, got floating-point numbers"),
         (
             [IMAGE_FEATURE, named(LABEL, varint(INTEGERS << 3) + b"\x05")],
-            "field 3 of a message is a number, and may not be",
+            "field 3 of a message must not be a number",
         ),
-        ([feature(LABEL, 5), named(IMAGE, field(BYTES, b""))], f"{IMAGE} has no value"),
+        ([feature(LABEL, 5), named(IMAGE, field(BYTES, b""))], f"{IMAGE} must have one value, got none"),
         (
             [feature(LABEL, 5), named(IMAGE, field(BYTES, field(1, b"1") + field(1, b"2")))],
-            f"{IMAGE} has more than one",
+            f"{IMAGE} must have one value, got several",
         ),
-        ([feature(LABEL, 5), feature(IMAGE, 5)], f"{IMAGE} holds integers, and must hold bytes"),
+        ([feature(LABEL, 5), feature(IMAGE, 5)], f"{IMAGE} must hold bytes, got integers"),
         ([feature(LABEL, 5), feature("Image/encoded", b"")], f"no {IMAGE}"),
         (
             [IMAGE_FEATURE, field(1, field(1, LABEL.encode()) + field(9, b"") + field(2, b""))],
             "field 9 of a feature.s entry is neither",
         ),
-        ([varint(1 << 3 | 3)], "a field has the wire type 3, which no example has"),
-        ([varint(1 << 3 | 2) + varint(2**63)], "a field reaches beyond its message"),
+        ([varint(1 << 3 | 3)], "a field has the unsupported wire type 3"),
+        ([varint(1 << 3 | 2) + varint(2**63)], "a field extends beyond its message"),
     ],
 )
 def test_a_wrong_example_is_named(features: list[bytes], said: str, tmp_path: Path) -> None:
-    """A label is never made of what lies behind it."""
+    """A label is never read from the bytes after it."""
     file = tmp_path / "some.tfrecord"
     file.write_bytes(record(example(IMAGE_FEATURE, label(packed(0)))) + record(example(*features)))
     with pytest.raises(ValueError, match=f"^{file}, example 1: .*{said}") as error:
@@ -147,7 +150,9 @@ def test_a_file_name_is_no_reason_to_refuse(name: bytes, key: str) -> None:
 def test_a_compressed_file_is_named_as_one(how: str, pack: Any, tmp_path: Path) -> None:
     file = tmp_path / "some.tfrecord"
     file.write_bytes(pack(record(example(IMAGE_FEATURE, label(packed(5))))))
-    with pytest.raises(ValueError, match=rf"some.tfrecord is not a whole, uncompressed .*: it is compressed \({how}\)"):
+    with pytest.raises(
+        ValueError, match=rf"some.tfrecord is not a complete, uncompressed .*: it is compressed \({how}\)"
+    ):
         tfrecord_entries(file)
 
 
@@ -166,7 +171,7 @@ def test_a_length_that_looks_compressed_is_a_length(length: int, tmp_path: Path)
 
 
 def _example_class() -> Any:
-    """tf.train.Example, from a description of it."""
+    """tf.train.Example, created from a description."""
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
     kinds = descriptor_pb2.FieldDescriptorProto
 
@@ -200,7 +205,7 @@ EXAMPLE = _example_class()
 
 
 def of_protobuf(message: bytes) -> tuple[bytes, int] | None:
-    """Image and label; None if the example has not one of each."""
+    """Image and label; None unless the example has one of each."""
     features = EXAMPLE.FromString(message).features.feature
     if IMAGE not in features or LABEL not in features:
         return None
@@ -227,7 +232,7 @@ messages = st.lists(st.lists(pairs, max_size=5).map(lambda some: example(*some))
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A message with some bytes changed, lost or added."""
+    """Change, remove or add some bytes of a message."""
     message = bytearray(draw(messages))
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(message)))
@@ -250,7 +255,7 @@ def test_messages_mean_what_protobuf_reads(message: bytes) -> None:
 @settings(deadline=None)
 @given(mutated(), st.binary(max_size=20), st.binary(max_size=20))
 def test_damaged_messages_mean_nothing_else(message: bytes, before: bytes, after: bytes) -> None:
-    """Whatever lies around a message, it has its own meaning or none."""
+    """A message has the same meaning, or none, whatever surrounds it."""
     try:
         entry = read(message, before, after)
     except ValueError:

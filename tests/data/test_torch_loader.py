@@ -1,4 +1,4 @@
-"""TensorLoader: what a batch holds, and an order that depends on (seed, epoch) alone."""
+"""TensorLoader: the content of batches, and an order that depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastadv.data import ImageSet, TensorLoader
-from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, shifted
+from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, pad_and_crop
 from fastadv.pixels import PixelSpace
 
 Batch = tuple[Tensor, Tensor]
@@ -173,7 +173,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(
 
 
 def test_augmentation_belongs_to_the_image() -> None:
-    """Two minibatches of accumulated gradients see what one of twice the size would."""
+    """Two accumulated minibatches have the examples of one of twice the size."""
     augment = {"crop_padding": 2, "flip": True}
     ((whole, _),) = list(ranks(noise_set(8), 1, 8, **augment)[0].epoch(0))
     halves = [images for images, _ in ranks(noise_set(8), 1, 4, **augment)[0].epoch(0)]
@@ -203,7 +203,7 @@ def test_evaluation_reads_each_image_once(count: int, sizes: list[list[int]]) ->
 
 def test_shifts_cut_windows_of_the_padded_image() -> None:
     images = noise_set(64).images  # [64, 3, 6, 6]
-    cropped = shifted(images, 2, draw_shifts(64, 2, torch.Generator().manual_seed(0)))
+    cropped = pad_and_crop(images, 2, draw_shifts(64, 2, torch.Generator().manual_seed(0)))
     assert cropped.shape == images.shape and cropped.dtype == torch.uint8
     padded = torch.zeros(64, 3, 10, 10, dtype=torch.uint8)
     padded[:, :, 2:8, 2:8] = images

@@ -1,4 +1,4 @@
-"""The processes of TorchvisionLoader: their parent alone ends them."""
+"""The processes of TorchvisionLoader: only their parent ends them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.data.pictures import write_data_set
 
 @dataclass(frozen=True, eq=False)
 class Hanging(ImageFolder):
-    """Files of which all but the first two are on a disk that does not answer."""
+    """Files on a disk that stops responding after the first two."""
 
     def read(self, index: int) -> bytes:
         if index > 1:
@@ -42,7 +42,7 @@ def create(source: data.ImageSource, workers: int) -> TorchvisionLoader:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_from_elsewhere_changes_nothing(number: signal.Signals, folder: Path) -> None:
-    """torchrun and a terminal send theirs to every process of a run, which still has an iteration to do."""
+    """torchrun and terminals send signals to every process of a run, which still has to finish an iteration."""
     source = scan_class_folders(folder)
     expected = [images for images, _ in create(source, 0).epoch(0)]
     batches = create(source, 2).epoch(0)
@@ -56,7 +56,7 @@ def test_a_signal_from_elsewhere_changes_nothing(number: signal.Signals, folder:
 
 
 def test_the_parent_ends_one_that_hangs(folder: Path) -> None:
-    """As DataLoader does with workers that do not end by themselves."""
+    """As DataLoader does with workers that do not end."""
     source = scan_class_folders(folder)
     batches = create(Hanging(source.root, source.paths, source.labels, source.classes), 1).epoch(0)
     next(batches)

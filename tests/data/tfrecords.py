@@ -1,4 +1,4 @@
-"""TFRecord files, by the words of their formats."""
+"""Write TFRecord files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def feature(name: str, value: bytes | int | float, packed: bool = True) -> bytes
 
 
 def record(message: bytes) -> bytes:
-    """With checksums of zero, which readers may leave unread."""
+    """A record with checksums of zero, which readers may ignore."""
     return struct.pack("<QI", len(message), 0) + message + struct.pack("<I", 0)
 
 

@@ -75,11 +75,11 @@ def test_what_is_known(network: str, args: Any, expected: tuple[Any, ...]) -> No
     ("network", "args", "message"),
     [
         ("timm/resnet18.a0", None, r"timm/resnet18\.a0: Invalid pretrained tag \(a0\)"),
-        ("torchvision/resnet18.V1", None, "torchvision/resnet18 has no weights 'V1', but IMAGENET1K_V1"),
+        ("torchvision/resnet18.V1", None, "torchvision/resnet18 has no weights 'V1'; it has IMAGENET1K_V1"),
         ("timm/resnet18", SMALL_18 | {"img_size": 10**9}, "of 1000000000 x 1000000000 pixels"),
-        ("timm/resnet18", SMALL_18 | {"img_size": "64"}, "is no configuration of timm's"),
-        ("timm/resnet18", SMALL_18 | {"gp": "max"}, "are of another network, .*: gp max"),
-        ("timm/resnet18", SMALL_18 | {"mean": ["x"]}, "is no configuration of timm's"),
+        ("timm/resnet18", SMALL_18 | {"img_size": "64"}, "not a valid timm configuration"),
+        ("timm/resnet18", SMALL_18 | {"gp": "max"}, "describe a network that cannot be created here: gp max"),
+        ("timm/resnet18", SMALL_18 | {"mean": ["x"]}, "not a valid timm configuration"),
     ],
 )
 def test_what_cannot_be(network: str, args: Any, message: str) -> None:
@@ -107,10 +107,10 @@ def test_a_file_beside_the_weights_that_cannot_be_read_is_an_error(
 
 
 def test_weights_of_a_checkpoint_know_more(tmp_path: Path) -> None:
-    """Their network may have another activation, which no weight tells."""
+    """Their network may have another activation, which weights do not show."""
     run = save_run(tmp_path / "run")
     (weights,) = run.glob("checkpoints/*/model.safetensors")
-    with pytest.raises(ValueError, match=rf"is part of a checkpoint, .* name {weights.parent}$"):
+    with pytest.raises(ValueError, match=rf"is part of a checkpoint, .* pass {weights.parent} instead$"):
         load_subjects([f"small_cnn@{weights}"], options("--dataset", "digits", "--space", "unit"))
 
 

@@ -62,7 +62,7 @@ def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path)
         (
             DIGITS,
             (*DIGITS, "another"),
-            "standard tells 10 classes apart, and digits in DIR has 11: --data must hold the classes that",
+            "standard has 10 classes, and digits in DIR has 11: --data must hold the classes that",
         ),
         (
             DIGITS,
@@ -100,7 +100,7 @@ def test_shards_that_lack_the_last_class(tmp_path: Path, monkeypatch: pytest.Mon
     run = save_run(tmp_path / "standard", classes=DIGITS)
     monkeypatch.setattr(data, "load_test", lambda *_: SimpleNamespace(classes=DIGITS[:9]))
     whence = (
-        r"the folders in val/, or the labels of shards, unless classes\.txt beside val/ names them all, a line each$"
+        r"the folders in val/, or the labels of shards, unless classes\.txt beside val/ names them all, one per line$"
     )
     with pytest.raises(ValueError, match=rf"has 9: .* trained on; the classes of images in files are {whence}"):
         load_subjects([str(run)], options("--data", "DIR"))
@@ -169,7 +169,7 @@ def test_spaces_that_are_none(text: str) -> None:
             ["--dataset", "digits", "--space", "unit"],
             r"timm/test_vit: images .* do not fit: Input height \(8\) .*; choose another --size or --dataset",
         ),
-        (["timm/test_resnet@{none}"], ["--dataset", "digits", "--space", "unit"], "no file of weights at"),
+        (["timm/test_resnet@{none}"], ["--dataset", "digits", "--space", "unit"], "there is no weights file"),
         (["nowhere"], [], "nowhere"),
     ],
 )

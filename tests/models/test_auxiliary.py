@@ -328,7 +328,7 @@ class Headless(nn.Module):
         (OpposedHeads(), -0.1, "aux_weight must be a number at least 0, got -0.1"),
         (OpposedHeads(), math.nan, "aux_weight must be a number at least 0, got nan"),
         (OpposedHeads(), math.inf, "aux_weight must be a number at least 0, got inf"),
-        (Headless(), 0.4, "step_ll: aux_weight is positive, but forward_with_aux gave no auxiliary logits"),
+        (Headless(), 0.4, "step_ll: aux_weight is positive, but forward_with_aux returned no auxiliary logits"),
     ],
 )
 def test_models_and_weights_that_an_attack_refuses(model: Any, aux_weight: float, said: str) -> None:

@@ -93,9 +93,9 @@ def test_unknown_activation(name: str, message: str) -> None:
         ("inception_v3", {"aux": 0.4}, "aux must be true or false, got 0.4"),
         ("small_cnn", {"activation": "gelu"}, "unknown activation 'gelu'"),
         ("small_cnn", {"dropout": 1.5}, "dropout must be a number at least 0 and at most 1, got 1.5"),
-        ("small_cnn", {"pretrained": True}, "pretrained: no weights are downloaded.*load a checkpoint"),
+        ("small_cnn", {"pretrained": True}, "pretrained: no weights are downloaded.*load your own checkpoint"),
         ("inception_v3", {"widht": 2.0}, "no option widht; accepted: width, activation, deeper, aux, dropout"),
-        ("inception_v3", {"weights": "DEFAULT"}, "weights: no weights are downloaded.*load a checkpoint"),
+        ("inception_v3", {"weights": "DEFAULT"}, "weights: no weights are downloaded.*load your own checkpoint"),
         ("inception_v3", {"width": 0.3}, "width must be a positive multiple of 1/16, such as 0.25 or 1.5, got 0.3"),
         ("inception_v3", {"width": 0}, "width must be a positive multiple of 1/16, .* got 0"),
         ("inception_v3", {"width": -0.5}, "width must be a positive multiple of 1/16, .* got -0.5"),
@@ -115,7 +115,7 @@ def test_create_refuses(name: str, options: dict[str, object], message: str) -> 
 
 
 def test_a_model_is_created_by_its_name() -> None:
-    with pytest.raises(TypeError, match="by its name, such as 'small_cnn', got type"):
+    with pytest.raises(TypeError, match="name must be a model's name, such as 'small_cnn', got type"):
         models.create(models.SmallCNN, num_classes=10)  # type: ignore[arg-type]
 
 

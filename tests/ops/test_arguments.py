@@ -94,7 +94,7 @@ OTHER_MISTAKES = {
     ),
     "noise seed": (lambda: ops.noise_step_(X, X, 8, "sign", 1.5), TypeError, "seed must be of type int, got 1.5"),
     "seed of 65 bits": (lambda: ops.noise_step_(X, X, 8, "sign", 2**63), ValueError, "seed must fit into 64 bits"),
-    "stream dtype": (lambda: ops.sample_eps(2, seed=torch.ones(2)), TypeError, "stream must be int64, got float32"),
+    "stream dtype": (lambda: ops.sample_eps(2, seed=torch.ones(2)), TypeError, "rng_state must be int64, got float32"),
     "stream shape": (
         lambda: ops.target_grad(LOGITS, "random", seed=torch.tensor(3)),
         ValueError,
@@ -103,7 +103,7 @@ OTHER_MISTAKES = {
     "stream device": (
         lambda: ops.noise_step_(X, X, 8, "sign", torch.ones(2, dtype=torch.int64, device="meta")),
         ValueError,
-        "stream must be on cpu",
+        "rng_state must be on cpu",
     ),
     "noise kind": (lambda: ops.noise_step_(X, X, 8, "gauss", 1), ValueError, "kind must be 'sign'"),
     "noise offset": (lambda: ops.noise_step_(X, X, 8, "sign", 1, -1), ValueError, "offset must be zero or more"),

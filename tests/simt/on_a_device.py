@@ -116,11 +116,13 @@ def test_no_step_along_a_norm_that_was_not_computed(monkeypatch: pytest.MonkeyPa
 
 # --- how many launches -----------------------------------------------------------------------------------------------
 
-STEP, NOISE, DRAW = "step_kernel.cuh: kernel", "noise.cu: kernel", "noise.cu: truncated_normal_kernel<T>"
-ROWS, ENTROPY, LOSS, TOTAL = (
-    f"logits.cu: {name}_kernel<{of}>"
-    for name, of in (("target_grad", "Row"), ("entropy_grad", "Row"), ("mixed", "Row"), ("total", "F"))
+STEP, NOISE, DRAW = (
+    "step_kernel.cuh: kernel",
+    "noise_step.cu: kernel",
+    "truncated_normal.cu: truncated_normal_kernel<T>",
 )
+ROWS, ENTROPY = "target_grad.cu: target_grad_kernel<Row>", "target_grad.cu: entropy_grad_kernel<Row>"
+LOSS, TOTAL = "mixed_cross_entropy.cu: mixed_kernel<Row>", "mixed_cross_entropy.cu: total_kernel<F>"
 PREPARE = "normalized_step.cu: prepare_kernel<F>"
 REDUCE = ["normalized_step.cu: kernel(term, join)", "normalized_step.cu: (finish_kernel<compute_t<T>, Join>)"]
 ADV, CLEAN, GRAD, WIDE = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.float64

@@ -1,15 +1,17 @@
-// Runs CUDA kernels on the CPU: the very .cu files, compiled as C++, with a real thread for each CUDA thread.
+// Runs CUDA kernels on the CPU: the .cu files themselves, compiled as C++, with a stack for each CUDA thread.
 //
-// A launch runs its blocks one after another. What a kernel must not do ends the process with a message that names the
-// kernel, block and thread: a __syncthreads that some thread of the block left out or reached elsewhere, a shuffle or
-// vote that a lane of its mask left out. Out-of-bounds accesses and undefined arithmetic are left to AddressSanitizer
-// and UndefinedBehaviorSanitizer, races to ThreadSanitizer: threads are ordered for it by __syncthreads and by the ends
-// of launches, but not by shuffles and votes, which on a GPU order nothing either.
+// A launch runs its blocks one after another, and a block's threads one at a time: each runs until it waits for others.
+// A kernel that breaks the rules of its barriers ends the process with a message that names the kernel, block and
+// thread: a __syncthreads that a thread of the block skipped or reached elsewhere, a shuffle or vote that a lane of its
+// mask skipped. AddressSanitizer and UndefinedBehaviorSanitizer find accesses out of bounds and undefined arithmetic.
+// ThreadSanitizer, for which every CUDA thread is a thread of its own, finds races: __syncthreads and the ends of
+// launches order threads for it; shuffles and votes, which order nothing on a GPU either, do not.
 //
-// What is not modelled, and so not checked:
-//   - blocks that run at the same time, and any order of memory weaker than this machine's. Races between blocks are
-//     seen only in kernels that never call __syncthreads, and not between threads of the same index;
-//   - warps in lockstep: between collectives, lanes run in whatever order the machine likes;
+// Not modelled, and so not checked:
+//   - blocks that run at the same time, and memory weaker than this machine's. Races between blocks are found only in
+//     kernels that never call __syncthreads, and not between threads of the same index;
+//   - warps in lockstep: between collectives, threads run from the first to the last, or from the last to the first
+//     behind every second barrier;
 //   - uninitialised shared memory: it is static, begins as zero and keeps what the block before left. Shared arrays of
 //     templates have no red zones, so that only an index beyond one is caught, not a pointer;
 //   - streams (a launch is over when it returns), dynamic shared memory, more than one dimension of blocks or threads,
@@ -24,7 +26,8 @@
 //   FASTADV_SIMT_LOG     a file that gets a line for each launch: the source file that launches, and the kernel
 #pragma once
 
-#include <condition_variable>
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -32,9 +35,11 @@
 #include <functional>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <utility>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
 
 #include "../../csrc/cpu/element.h"
 
@@ -112,36 +117,38 @@ inline const char* cudaGetErrorName(cudaError_t error) {
 }
 inline const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
 
-// --- for ThreadSanitizer ---------------------------------------------------------------------------------------------
+// --- for the sanitizers ----------------------------------------------------------------------------------------------
 
-#if defined(__SANITIZE_THREAD__)
 extern "C" {
-void AnnotateIgnoreSyncBegin(const char*, int);
-void AnnotateIgnoreSyncEnd(const char*, int);
+#if defined(__SANITIZE_THREAD__)
 void AnnotateIgnoreReadsBegin(const char*, int);
 void AnnotateIgnoreReadsEnd(const char*, int);
 void AnnotateIgnoreWritesBegin(const char*, int);
 void AnnotateIgnoreWritesEnd(const char*, int);
 void __tsan_acquire(void*);
 void __tsan_release(void*);
-}
+void* __tsan_get_current_fiber();
+void* __tsan_create_fiber(unsigned flags);
+void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+void __sanitizer_start_switch_fiber(void** from, const void* bottom, size_t size);
+void __sanitizer_finish_switch_fiber(void* to, const void** bottom, size_t* size);
+#endif
+}
 
 namespace simt {
 
-// While one lives, the sanitizer sees neither the accesses nor the locks of this thread: the host's own bookkeeping
-// must not order the kernel's threads.
+// While one lives, ThreadSanitizer does not see this thread's accesses: the bookkeeping is shared by all threads.
 struct Unseen {
 #if defined(__SANITIZE_THREAD__)
   Unseen() {
-    AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
     AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
     AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
   }
   ~Unseen() {
     AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
     AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
-    AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
   }
 #else
   Unseen() {}
@@ -160,6 +167,96 @@ struct Edge {
   char address = 0;
 };
 
+// --- stacks ----------------------------------------------------------------------------------------------------------
+
+// A thread that waits leaves its frames on its stack while others run on theirs. To change stacks takes nanoseconds,
+// where a thread of the operating system would take microseconds to wake another.
+class Stack {
+ public:
+  // The next switch to this stack calls `function`, which must not return.
+  void prepare(void (*function)()) {
+    if (memory_ == nullptr) allocate();
+#if defined(__x86_64__)
+    void** const frame = reinterpret_cast<void**>(memory_ + kBytes) - 8;
+    for (int i = 0; i < 8; ++i) frame[i] = nullptr;  // six registers, where to go on, a return address
+    frame[6] = reinterpret_cast<void*>(function);
+    pointer_ = frame;
+#else
+    getcontext(&context_);
+    context_.uc_stack.ss_sp = memory_;
+    context_.uc_stack.ss_size = kBytes;
+    makecontext(&context_, function, 0);
+#endif
+  }
+
+  // The stack that runs now: the one that launches.
+  void adopt() {
+#if defined(__SANITIZE_THREAD__)
+    fiber_ = __tsan_get_current_fiber();
+#endif
+  }
+
+  // Goes on where `to` was left. Returns when something switches back to `from`, unless `from` has `ended`.
+  __attribute__((noinline, no_sanitize("thread"))) static void change(Stack& from, Stack& to, bool ended) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(ended ? nullptr : &from.fake_, to.memory_, to.bytes_);
+    came_from_ = &from;
+#endif
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(to.fiber_, 1);  // which orders nothing
+#endif
+#if defined(__x86_64__)
+    swap_pointers(&from.pointer_, to.pointer_);
+#else
+    swapcontext(&from.context_, &to.context_);
+#endif
+    (void)ended;
+    arrived(from.fake_);
+  }
+
+  // What a function that is new on its stack calls first.
+  static void arrived([[maybe_unused]] void* fake = nullptr) {
+#if defined(__SANITIZE_ADDRESS__)
+    const void* bottom = nullptr;
+    size_t size = 0;
+    __sanitizer_finish_switch_fiber(fake, &bottom, &size);
+    came_from_->memory_ = static_cast<char*>(const_cast<void*>(bottom));  // which the launching stack learns like this
+    came_from_->bytes_ = size;
+#endif
+  }
+
+ private:
+  static constexpr size_t kBytes = 256 << 10, kGuard = 64 << 10;
+
+  void allocate() {
+    void* const mapped = mmap(nullptr, kGuard + kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED || mprotect(mapped, kGuard, PROT_NONE) != 0) std::abort();
+    memory_ = static_cast<char*>(mapped) + kGuard;
+    bytes_ = kBytes;
+#if defined(__SANITIZE_THREAD__)
+    fiber_ = __tsan_create_fiber(0);
+#endif
+  }
+
+#if defined(__x86_64__)
+  // Saves what a call must keep of the registers, and takes what the other stack saved.
+  __attribute__((naked, noinline, no_sanitize("address", "thread", "undefined"))) static void swap_pointers(
+      void** /*from*/, void* /*to*/) {
+    __asm__(
+        "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
+        "movq %rsp, (%rdi)\n movq %rsi, %rsp\n"
+        "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n ret");
+  }
+  void* pointer_ = nullptr;
+#else
+  ucontext_t context_;
+#endif
+  char* memory_ = nullptr;
+  size_t bytes_ = 0;
+  void *fiber_ = nullptr, *fake_ = nullptr;  // of ThreadSanitizer, of AddressSanitizer
+  static inline Stack* came_from_ = nullptr;
+};
+
 // --- a block ---------------------------------------------------------------------------------------------------------
 
 constexpr unsigned kLanes = 32, kMostThreads = 1024;
@@ -168,7 +265,9 @@ constexpr unsigned kBallot = kLanes;  // the source of a vote: every lane
 struct Place {  // a line of a kernel
   const char* file;
   int line;
-  bool operator==(const Place& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
+  bool operator==(const Place& other) const {
+    return line == other.line && (file == other.file || std::strcmp(file, other.file) == 0);
+  }
 };
 
 enum class State { runs, at_barrier, at_collective, left };
@@ -179,38 +278,55 @@ struct Thread {
   unsigned mask = 0, source = 0;     // of the collective
   uint64_t value = 0, received = 0;  // given to it, and got from it
   unsigned barriers = 0;             // passed in this block
+  Stack* stack = nullptr;
 };
 
 class Block {
  public:
-  void begin(unsigned threads, std::string kernel) {
+  // Runs the kernel in every thread of the blocks, of which `ends` at either end.
+  void launch(const std::function<void()>& kernel, const std::string& name, unsigned blocks, unsigned threads,
+              int64_t ends) {
+    const std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    const Unseen unseen;
+    kernel_ = &kernel;
+    name_ = &name;
     size_ = threads;
-    kernel_ = std::move(kernel);
+    launching_.adopt();
+    before_.release();
+    for (int64_t b = 0; b < blocks; ++b) {
+      if (b == ends && b < blocks - ends) b = blocks - ends;
+      gridDim.x = blocks;
+      blockDim.x = threads;
+      blockIdx.x = static_cast<unsigned>(b);
+      started_ = arrived_ = stacks_in_use_ = 0;
+      Stack::change(launching_, next(), false);
+    }
+    after_.acquire();
   }
 
   void barrier(Place place) {
     Thread& me = self();
     // Two edges in turn: a thread that is already on its way to the next barrier must not order one that has yet to
     // return from this one.
-    Edge& edge = barrier_edges_[me.barriers++ % 2];
+    Edge& edge = barrier_edges_[next_barrier() % 2];
     edge.release();
-    meet(State::at_barrier, place);
+    {
+      const Unseen unseen;
+      arrive(me, State::at_barrier, place);
+      if (arrived_ < size_) {
+        wait(me);
+      } else {
+        arrived_ = 0;
+        backwards_ = !backwards_;
+        for (unsigned t = 0; t < size_; ++t) threads_[t].state = State::runs;
+      }
+    }
     edge.acquire();
-  }
-
-  // The end of the block. The next begins when all threads are here; behind the last one nobody waits.
-  void leave(bool last) {
-    const bool ordered = self().barriers > 0;
-    if (ordered) end_edge_.release();
-    meet(State::left, {"", 0}, !last);
-    if (ordered) end_edge_.acquire();
-    self().barriers = 0;
   }
 
   // Gives `value` and returns that of lane `source`, or a bit for each lane whose value is not zero.
   uint64_t collective(Place place, unsigned mask, unsigned source, uint64_t value) {
     const Unseen unseen;
-    std::unique_lock<std::mutex> lock(mutex_);
     Thread& me = self();
     me.state = State::at_collective;
     me.place = place;
@@ -218,7 +334,7 @@ class Block {
     me.source = source;
     me.value = value;
     if (all_arrived(me)) exchange(mask);
-    else warp_changed_[warp()].wait(lock, [&] { return me.state == State::runs; });
+    else wait(me);
     return me.received;
   }
 
@@ -226,32 +342,100 @@ class Block {
   Thread& self() { return threads_[threadIdx.x]; }
   static unsigned warp() { return threadIdx.x / kLanes; }
 
-  // Enters a state and waits until every thread of the block is in it.
-  void meet(State state, Place place, bool wait = true) {
+  unsigned next_barrier() {
     const Unseen unseen;
-    std::unique_lock<std::mutex> lock(mutex_);
-    Thread& me = self();
-    me.state = state;
-    me.place = place;
-    for (unsigned t = 0; t < size_; ++t) may_wait_with(threads_[t], t);
-    if (++arrived_ < size_) {
-      const uint64_t seen = met_;
-      if (wait) changed_.wait(lock, [&] { return met_ != seen; });
-      return;
-    }
-    arrived_ = 0;
-    ++met_;
-    for (unsigned t = 0; t < size_; ++t) threads_[t].state = State::runs;
-    changed_.notify_all();
+    return self().barriers++;
   }
 
-  void may_wait_with(const Thread& other, unsigned index) {
-    const Thread& me = self();
-    const bool awaits_me = other.state == State::at_collective && index / kLanes == warp() &&
-                           (other.mask >> threadIdx.x % kLanes & 1) != 0;
-    const bool elsewhere = (other.state == State::at_barrier || other.state == State::left) &&
-                           !(other.state == me.state && other.place == me.place);
-    if (awaits_me || elsewhere) disagree(other, index);
+  // --- whose turn it is ---
+
+#if defined(__SANITIZE_THREAD__)
+  static constexpr bool kOwnStacks = true;  // two threads that write to one stack would race
+#else
+  static constexpr bool kOwnStacks = false;
+#endif
+
+  // What runs on a new stack: a thread, and the next ones on the same stack as long as none of them waits.
+  __attribute__((no_sanitize("thread"))) static void start();
+  void run_threads() {
+    do run_thread();
+    while (!kOwnStacks && started_ < size_);
+  }
+  void run_thread() {
+    begin();
+    (*kernel_)();
+    end();
+  }
+  void begin() {
+    bool ordered = false;
+    {
+      const Unseen unseen;
+      threadIdx.x = started_++;
+      Thread& me = self();
+      ordered = me.barriers > 0;
+      me.barriers = 0;
+      me.state = State::runs;
+      me.stack = current_;
+    }
+    before_.acquire();
+    if (ordered) end_edge_.acquire();
+  }
+  void end() {
+    bool ordered = false;
+    {
+      const Unseen unseen;
+      ordered = self().barriers > 0;
+    }
+    if (ordered) end_edge_.release();
+    after_.release();
+    const Unseen unseen;
+    arrive(self(), State::left, {"", 0});
+  }
+
+  __attribute__((no_sanitize("thread"))) void leave_stack() {
+    Stack& ended = *current_;
+    Stack::change(ended, next_unseen(), true);
+  }
+  Stack& next_unseen() {
+    const Unseen unseen;
+    return next();
+  }
+
+  void wait(Thread& me) {
+    const unsigned index = threadIdx.x;
+    Stack::change(*me.stack, next(), false);
+    current_ = me.stack;
+    threadIdx.x = index;
+  }
+
+  // Where to go on: with a thread that has not begun, else with one that waits no more, else behind the launch.
+  Stack& next() {
+    if (started_ < size_) {
+      current_ = &stacks_[stacks_in_use_++];
+      current_->prepare(start);
+      return *current_;
+    }
+    for (unsigned i = 1; i <= size_; ++i) {
+      const Thread& other = threads_[(threadIdx.x + (backwards_ ? size_ - i : i)) % size_];
+      if (other.state == State::runs) return *other.stack;
+    }
+    if (arrived_ < size_) fail(", and so does every other thread");
+    return launching_;
+  }
+
+  // --- what may meet ---
+
+  void arrive(Thread& me, State state, Place place) {
+    me.state = state;
+    me.place = place;
+    const unsigned first = warp() * kLanes;
+    for (unsigned t = first; t < first + kLanes && t < size_; ++t)
+      if (threads_[t].state == State::at_collective && (threads_[t].mask >> threadIdx.x % kLanes & 1) != 0)
+        disagree(threads_[t], t);
+    // Those that arrived before agree with the first of them.
+    const Thread& other = threads_[first_arrived_];
+    if (arrived_++ == 0) first_arrived_ = threadIdx.x;
+    else if (!(other.state == me.state && other.place == me.place)) disagree(other, first_arrived_);
   }
 
   bool all_arrived(const Thread& me) {
@@ -262,6 +446,7 @@ class Block {
     for (unsigned lane = 0; lane < kLanes; ++lane) {
       if ((me.mask >> lane & 1) == 0) continue;
       if (first + lane >= size_) fail(" for a lane that its block lacks");
+      if (first + lane >= started_) return false;  // its state is that of the block before
       const Thread& other = threads_[first + lane];
       const bool here = other.state == State::at_collective && other.mask == me.mask && other.place == me.place;
       if (!here && other.state != State::runs) disagree(other, first + lane);
@@ -280,7 +465,6 @@ class Block {
       lanes[lane].received = lanes[lane].source == kBallot ? ballot : lanes[lanes[lane].source].value;
       lanes[lane].state = State::runs;
     }
-    warp_changed_[warp()].notify_all();
   }
 
   static std::string text(const Thread& thread) {
@@ -294,100 +478,40 @@ class Block {
   }
 
   [[noreturn]] void fail(const std::string& what) {
-    std::fprintf(stderr, "simt: kernel %s, block %u, thread %u %s%s\n", kernel_.c_str(), blockIdx.x, threadIdx.x,
+    std::fprintf(stderr, "simt: kernel %s, block %u, thread %u %s%s\n", name_->c_str(), blockIdx.x, threadIdx.x,
                  text(self()).c_str(), what.c_str());
     std::abort();
   }
 
-  std::string kernel_;
   std::mutex mutex_;
+  const std::function<void()>* kernel_ = nullptr;
+  const std::string* name_ = nullptr;
   Thread threads_[kMostThreads];
-  unsigned size_ = 0, arrived_ = 0;
-  uint64_t met_ = 0;
-  std::condition_variable changed_, warp_changed_[kMostThreads / kLanes];
-  Edge barrier_edges_[2], end_edge_;
+  Stack stacks_[kMostThreads], launching_, *current_ = nullptr;
+  // How many threads there are, have begun, and are at the barrier or have left; the first of the latter.
+  unsigned size_ = 0, started_ = 0, arrived_ = 0, first_arrived_ = 0, stacks_in_use_ = 0;
+  bool backwards_ = false;
+  Edge before_, after_, barrier_edges_[2], end_edge_;
 };
+
+// Never destroyed: whatever launches at the end of the process finds it.
+inline Block& block() {
+  static Block* const only = new Block;
+  return *only;
+}
+
+inline void Block::start() {
+  Stack::arrived();
+  Block& block = simt::block();
+  block.run_threads();
+  block.leave_stack();
+}
 
 // --- launches --------------------------------------------------------------------------------------------------------
 
 inline int64_t setting(const char* name, int64_t unset) {
   const char* text = std::getenv(name);
   return text == nullptr ? unset : std::strtoll(text, nullptr, 10);
-}
-
-struct Launch {
-  const std::function<void()>* kernel;
-  unsigned blocks, threads;
-};
-
-// The threads, kept from launch to launch; there are as many as the largest block had.
-class Pool {
- public:
-  void run(const Launch& launch, const std::string& kernel) {
-    const std::lock_guard<std::mutex> one_at_a_time(launching_);
-    for (; size_ < launch.threads; ++size_) std::thread(&Pool::work, this, size_, launches_).detach();
-    started_.release();
-    {
-      const Unseen unseen;
-      std::unique_lock<std::mutex> lock(mutex_);
-      block.begin(launch.threads, kernel);
-      launch_ = launch;
-      busy_ = size_;
-      ++launches_;
-      changed_.notify_all();
-      done_.wait(lock, [&] { return busy_ == 0; });
-    }
-    finished_.acquire();
-  }
-
-  Block block;
-
- private:
-  void work(unsigned index, uint64_t seen) {
-    threadIdx.x = index;
-    for (;;) {
-      const Launch launch = next(seen);
-      if (index < launch.threads) run_blocks(launch);
-      const Unseen unseen;
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (--busy_ == 0) done_.notify_one();
-    }
-  }
-
-  Launch next(uint64_t& seen) {
-    const Unseen unseen;
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [&] { return launches_ != seen; });
-    seen = launches_;
-    return launch_;
-  }
-
-  void run_blocks(const Launch& launch) {
-    started_.acquire();
-    gridDim.x = launch.blocks;
-    blockDim.x = launch.threads;
-    const int64_t ends = setting("FASTADV_SIMT_ENDS", launch.blocks);
-    for (int64_t b = 0; b < launch.blocks; ++b) {
-      if (b == ends && b < launch.blocks - ends) b = launch.blocks - ends;
-      blockIdx.x = static_cast<unsigned>(b);
-      (*launch.kernel)();
-      block.leave(b + 1 == launch.blocks);
-    }
-    finished_.release();
-  }
-
-  std::mutex launching_, mutex_;
-  std::condition_variable changed_, done_;
-  Launch launch_{nullptr, 0, 0};
-  uint64_t launches_ = 0;
-  unsigned size_ = 0, busy_ = 0;
-  Edge started_, finished_;
-};
-
-// Never destroyed: its threads outlive main.
-inline Pool& pool() {
-  static Pool* const only = new Pool;
-  return *only;
 }
 
 inline thread_local cudaError_t last_error = cudaSuccess;
@@ -418,7 +542,8 @@ void launch(const char* name, const char* file, int line, unsigned blocks, unsig
   log_launch(name, file);
   const std::tuple<Parameters...> parameters(arguments...);
   const std::function<void()> call = [&] { std::apply(kernel, parameters); };
-  pool().run({&call, blocks, threads}, std::string(name) + ", launched at " + file + ":" + std::to_string(line));
+  block().launch(call, std::string(name) + ", launched at " + file + ":" + std::to_string(line), blocks, threads,
+                 setting("FASTADV_SIMT_ENDS", blocks));
 }
 
 template <class V>
@@ -426,7 +551,7 @@ V collective(Place place, unsigned mask, unsigned source, V value) {
   static_assert(sizeof(V) <= sizeof(uint64_t), "lanes exchange up to 64 bits");
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(value));
-  bits = pool().block.collective(place, mask, source, bits);
+  bits = block().collective(place, mask, source, bits);
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
@@ -446,7 +571,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 
 #define SIMT_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-inline void __syncthreads(SIMT_CALLER) { simt::pool().block.barrier({file, line}); }
+inline void __syncthreads(SIMT_CALLER) { simt::block().barrier({file, line}); }
 
 template <class V>
 V __shfl_sync(unsigned mask, V value, int source, SIMT_CALLER) {

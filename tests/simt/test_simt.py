@@ -1,8 +1,8 @@
-"""The operator tests with the CUDA kernels on the host, and all kernels and bindings under the sanitizers.
+"""The operator tests with the CUDA kernels on the host, and all kernels under the sanitizers.
 
-Each run is a pytest of its own. They start together, as many at a time as there are processors, each on one of them:
-threads that only wait for each other gain nothing from a second. A step along a norm costs thousands of meetings of 256
-threads, so of its largest cases only some are run; plugin.py says how to run others.
+Each run is a pytest of its own. They start together, as many at a time as there are processors, each on one of them. A
+run imports torch and collects tests for some seconds, so few runs have many tests each. plugin.py says how to run
+others.
 """
 
 from __future__ import annotations
@@ -31,24 +31,53 @@ class Run:
     at_least: int = 1  # tests that pass
 
 
-SOME_NORMS = "(l2 or linf) and not ((299 or 33) and not float32) and not (spaces and (unit or symmetric or raw))"
-SMALL = "not 299 and not threads_do_not_show and not (spaces and (unit or symmetric))"
 STEPS, LOGITS, RANDOM = (f"tests/ops/test_{name}.py" for name in ("steps", "logits", "random"))
-ARGUMENTS, BOUNDARIES = "tests/ops/test_arguments.py", "tests/ops/test_boundaries.py"
-PIXELS, ROWS = "tests/ops/test_from_pixels.py", "tests/ops/test_logit_rows.py"
+ARGUMENTS, CONTRACT, PROPERTIES = (
+    f"tests/ops/test_{name}.py" for name in ("arguments", "torch_contract", "properties")
+)
+PIXELS, ROWS, BOUNDARIES = (f"tests/ops/test_{name}.py" for name in ("from_pixels", "logit_rows", "boundaries"))
+# -k takes a file's name like a test's.
+OF_PIXELS, OF_ROWS, OF_BOUNDARIES = "test_from_pixels", "test_logit_rows", "test_boundaries"
 
 RUNS = {
-    "norms": Run("simt_plain", STEPS, SOME_NORMS, at_least=140),
-    "steps": Run("simt_plain", STEPS, "not l2 and not linf", at_least=800),
-    "logits": Run("simt_plain", LOGITS, at_least=190),
-    "rows of logits": Run("simt_plain", ROWS, at_least=300),
-    "pixels": Run("simt_plain", PIXELS, at_least=460),
-    "contract": Run(
-        "simt_plain", f"{RANDOM} {ARGUMENTS} tests/ops/test_torch_contract.py", "not compile", at_least=100
+    "CPU kernels out of bounds": Run(
+        "cpu_address",
+        f"{STEPS} {LOGITS} {ROWS} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}",
+        "not 299 and not threads_do_not_show and not (spaces and (unit or symmetric))",
+        at_least=1200,
     ),
-    "properties": Run("simt_plain", "tests/ops/test_properties.py", "sign or noise", at_least=30),
-    "on a device": Run("simt_plain", "tests/simt/on_a_device.py", at_least=100),
-    "boundaries": Run("simt_plain", BOUNDARIES, "not (tiles and linf) or float32", at_least=100),
+    "out of bounds": Run(
+        "simt_address",
+        f"{STEPS} {LOGITS} {RANDOM} {ROWS}",
+        f"not {OF_ROWS} and (unaligned or (reference and random) or fills)"
+        f" or {OF_ROWS} and (1000 or 1001 or 1024 or (not 1025 and (float16 or float64)))",
+        at_least=380,
+    ),
+    "out of bounds, pixels and boundaries": Run(
+        "simt_address",
+        f"{PIXELS} {BOUNDARIES}",
+        f"{OF_PIXELS} and (unaligned or around or number_of_channels or (shapes and 64)"
+        " or (rows_in_tiles and (299 or 15 or 17)))"
+        f" or {OF_BOUNDARIES} and (not chunk and (packs or draws or classes or examples)"
+        " or (tiles and sign and not float64))",
+        at_least=230,
+    ),
+    "races": Run(
+        "simt_thread",
+        f"{STEPS} {LOGITS} {ROWS} {BOUNDARIES} {PIXELS}",
+        "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)"
+        " or (rule and bfloat16 and (33 or 1000 or 1001)) or (tiles and sign and bfloat16)",
+        at_least=45,
+    ),
+    "steps": Run("simt_plain", STEPS, at_least=1250),
+    "logits": Run("simt_plain", f"{LOGITS} {ROWS}", at_least=690),
+    "pixels and boundaries": Run("simt_plain", f"{PIXELS} {BOUNDARIES}", at_least=620),
+    "contract": Run(
+        "simt_plain",
+        f"{RANDOM} {ARGUMENTS} {CONTRACT} {PROPERTIES} tests/simt/on_a_device.py",
+        "not compile",
+        at_least=290,
+    ),
     "one item a thread": Run(
         "simt_plain",
         f"{STEPS} {LOGITS}",
@@ -61,34 +90,6 @@ RUNS = {
         "tests/simt/more_than_2_31.py",
         environment={"FASTADV_SIMT_BLOCKS": "2147483647", "FASTADV_SIMT_ENDS": "20"},
         at_least=15,
-    ),
-    "out of bounds": Run(
-        "simt_address", f"{STEPS} {LOGITS} {RANDOM}", "unaligned or (reference and random) or fills", at_least=80
-    ),
-    "out of bounds, pixels": Run(
-        "simt_address",
-        PIXELS,
-        "unaligned or around or number_of_channels or (shapes and 64) or (rows_in_tiles and (299 or 15 or 17))",
-        at_least=165,
-    ),
-    "out of bounds, rows of logits": Run(
-        "simt_address", ROWS, "1000 or 1001 or 1024 or (not 1025 and (float16 or float64))", at_least=100
-    ),
-    "out of bounds, boundaries": Run(
-        "simt_address",
-        BOUNDARIES,
-        "not chunk and (packs or draws or classes or examples) or (tiles and sign and not float64)",
-        at_least=50,
-    ),
-    "races": Run(
-        "simt_thread",
-        f"{STEPS} {LOGITS} {ROWS} {BOUNDARIES} {PIXELS}",
-        "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)"
-        " or (rule and bfloat16 and (33 or 1000 or 1001)) or (tiles and sign and bfloat16)",
-        at_least=20,
-    ),
-    "CPU kernels out of bounds": Run(
-        "cpu_address", f"{STEPS} {LOGITS} {ROWS} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}", SMALL, at_least=1200
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A run small enough to be repeated in every test: 160 digits, a narrow network, five iterations an epoch."""
+"""A run small enough to repeat in every test: 160 digits, a narrow network, five iterations per epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the data set ``digits`` be its first 160 train and 64 test images."""
+    """Reduce the data set ``digits`` to its first 160 train and 64 test images."""
     whole = data.load("digits")
 
     def first(images: data.ImageSet, n: int) -> data.ImageSet:
@@ -33,7 +33,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config() -> TrainConfig:
-    """Everything that has a state is on: dropout, momentum, schedule, delayed start, drawn eps."""
+    """Everything that has state is switched on: dropout, momentum, schedule, delayed start, drawn eps."""
     return TrainConfig(
         model=ModelConfig(options={"width": 0.25, "dropout": 0.5}),
         attack=AttackConfig(k=12, start_after=4, eps_sigma=32.0, eps_upper=64.0),

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that form a group, as torchrun would start them, or a command in one.
+"""Run a function in several processes that form a group, as torchrun would start them, or a command in one.
 
 They are forked from a server that has imported PyTorch already: a group is there in a fraction of a second.
 """
@@ -37,7 +37,7 @@ _context.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Raised:
-    """What a process raised."""
+    """An exception that a process raised."""
 
     kind: str
     text: str
@@ -45,7 +45,7 @@ class Raised:
 
 
 def together(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``function(processes, *arguments)`` returned in each process, by rank; :class:`Raised` where it raised."""
+    """Run ``function(processes, *arguments)`` in each process; results by rank, :class:`Raised` if it raised."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -67,7 +67,7 @@ def together(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
 
 
 def command(argv: list[str], said: Path) -> BaseProcess:
-    """``fastadv ARGV`` in a process that leads a session, as torchrun's do; what it prints is added to a file."""
+    """Run ``fastadv ARGV`` in a process that leads a session, like torchrun's; append its output to a file."""
     process = _context.Process(target=_command, args=(argv, said))
     process.start()
     return process
@@ -83,7 +83,7 @@ def _command(argv: list[str], said: Path) -> None:
 
 
 def succeeded(results: list[Any]) -> list[Any]:
-    """The results, if no process raised."""
+    """The results; fails if a process raised."""
     for rank, result in enumerate(results):
         if isinstance(result, Raised):
             raise AssertionError(f"process {rank} raised {result.kind}: {result.text}\n{result.trace}")

@@ -1,4 +1,4 @@
-"""What the processes of a group do in the tests: functions that a forked process can import."""
+"""Functions for the processes of a group, in a module that a forked process can import."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNIT = PixelSpace.unit()
 
 
 def use_few_digits() -> None:
-    """Let the data set ``digits`` be its first 160 train and 61 test images."""
+    """Reduce the data set ``digits`` to its first 160 train and 61 test images."""
     whole = data.load("digits")
 
     def first(images: data.ImageSet, n: int) -> data.ImageSet:
@@ -43,7 +43,7 @@ def use_few_digits() -> None:
 def trainer_of(
     processes: Processes, config: TrainConfig, run: Path, *, resume: bool = False
 ) -> tuple[Trainer, list[str]]:
-    """A trainer on few digits, and the warnings that came with it."""
+    """Create a trainer on few digits; also returns the warnings."""
     use_few_digits()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -61,9 +61,9 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def train(
     processes: Processes, config: TrainConfig, run: Path, resume: bool = False, stop_at: int = 0, stopper: int = 0
 ) -> dict[str, Any]:
-    """A run, or its beginning up to where process ``stopper`` is asked to stop in iteration ``stop_at``."""
+    """Train, or stop after iteration ``stop_at``, in which process ``stopper`` is asked to stop."""
     trainer, warned = trainer_of(processes, config, run, resume=resume)
-    begun_at = trainer.step
+    started_at = trainer.step
     train_step = trainer.train_step
 
     def and_then(minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -74,7 +74,7 @@ def train(
     trainer.train_step = and_then  # type: ignore[method-assign]
     trainer.fit()
     return {
-        "begun_at": begun_at,
+        "started_at": started_at,
         "step": trainer.step,
         "checkpoint": trainer.last_checkpoint,
         "weights": weights(trainer.model),
@@ -85,7 +85,7 @@ def train(
 
 
 def fail_at_the_start(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
-    """A run for which process ``rank`` finds no data; the others are there, with a network to share."""
+    """Start a run in which process ``rank`` finds no data, and the others wait to share the network."""
     use_few_digits()
     if processes.rank == rank:
 
@@ -97,7 +97,7 @@ def fail_at_the_start(processes: Processes, config: TrainConfig, run: Path, rank
 
 
 def fail_to_download(processes: Processes, config: TrainConfig, run: Path) -> None:
-    """A run whose images the main process cannot fetch."""
+    """Start a run whose images the main process cannot download."""
     use_few_digits()
     few = data.load
 
@@ -113,8 +113,8 @@ def fail_to_download(processes: Processes, config: TrainConfig, run: Path) -> No
 def read_other_images(
     processes: Processes, config: TrainConfig, run: Path, rank: int, which: str, resume: bool
 ) -> None:
-    """A run that begins or goes on while one process reads fewer test images, or other labels; no word of going on."""
-    warnings.filterwarnings("error", "this run goes on")
+    """Start or resume a run in which one process reads fewer test images or other labels; no warning of resuming."""
+    warnings.filterwarnings("error", "this run continues")
     use_few_digits()
     few = data.load("digits", None, False)
     if processes.rank == rank:
@@ -126,7 +126,7 @@ def read_other_images(
 
 
 def leave_one_out(processes: Processes, config: TrainConfig, run: Path) -> None:
-    """A run of images in files of which process 1 alone is told to leave one out."""
+    """Start a run on images in files in which only process 1 has a manifest that leaves one out."""
     read = data.load(config.data.name, config.data.root, False)
     if processes.rank == 1:
         sets = data.ImageData(replace(read.train, left_out=frozenset({3})), read.test)  # type: ignore[type-var]
@@ -135,7 +135,7 @@ def leave_one_out(processes: Processes, config: TrainConfig, run: Path) -> None:
 
 
 def loader_where_one_lacks_dali(processes: Processes, config: TrainConfig, run: Path, rank: int) -> str:
-    """The loader of a run whose process ``rank`` finds no DALI."""
+    """The loader of a run in which process ``rank`` finds no DALI."""
     if processes.rank == rank:
         found = factory.require
 
@@ -150,7 +150,7 @@ def loader_where_one_lacks_dali(processes: Processes, config: TrainConfig, run: 
 
 
 def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, faulty: int) -> Any:
-    """A run in which the loss of process ``faulty`` is not a number in iteration ``at``."""
+    """Train with a loss of NaN in process ``faulty`` at iteration ``at``."""
     trainer, _ = trainer_of(processes, config, run)
     task = trainer.task
     seen: list[list[int]] = []
@@ -172,7 +172,7 @@ def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, fault
 
 
 def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> None:
-    """A run whose second checkpoint finds the disk full."""
+    """Save a second checkpoint on a full disk."""
     trainer, _ = trainer_of(processes, config, run)
     trainer.save()
 
@@ -185,11 +185,11 @@ def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> N
     trainer.save()
 
 
-# --- what travels ----------------------------------------------------------------------------------------------------
+# --- communication ---------------------------------------------------------------------------------------------------
 
 
 def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
-    """What travels in a generation, in an iteration, in a test, at the end of an epoch, and for a checkpoint."""
+    """Count collectives in a generation, an iteration, a test, the end of an epoch, and a checkpoint."""
     trainer, _ = trainer_of(processes, config, run)
     settle(trainer)
     images, labels = next(trainer.train_loader.epoch(0))
@@ -216,19 +216,19 @@ def count_collectives(processes: Processes, config: TrainConfig, run: Path) -> d
 
 
 def count_of_iteration(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Any]:
-    """What travels in an iteration."""
+    """Count collectives in an iteration."""
     trainer, _ = trainer_of(processes, config, run)
     settle(trainer)
     return count_in_an_iteration(trainer)
 
 
 def of_each_kind(counts: Counter[tuple[str, int]]) -> Counter[str]:
-    """How many collectives of each name, whatever they carry."""
+    """Number of collectives by name, whatever their size."""
     return sum((Counter({name: n}) for (name, _), n in counts.items()), Counter())
 
 
 def settle(trainer: Trainer) -> None:
-    """DDP arranges its buckets anew after the first iteration, or, with a static graph, the second."""
+    """DDP rearranges its buckets after the first iteration, or with a static graph after the second."""
     for _ in range(3):
         trainer.train_step(islice(trainer.train_loader.epoch(0), trainer.config.accumulate))
 
@@ -241,7 +241,7 @@ def count_in_an_iteration(trainer: Trainer) -> dict[str, Any]:
 
 
 def count_of_unwrapped_generation(processes: Processes) -> Counter[tuple[str, int]]:
-    """The same count where generation does go through the wrapper: does it see anything at all?"""
+    """The same count if generation goes through the wrapper: shows that the count would notice."""
     model = DistributedDataParallel(small())
     images, labels = batch(0, 4)
     images = images.requires_grad_()
@@ -251,7 +251,7 @@ def count_of_unwrapped_generation(processes: Processes) -> Counter[tuple[str, in
 
 
 def count_of_sync_bn(processes: Processes) -> Counter[tuple[str, int]]:
-    """What SyncBatchNorm of three and of five channels sends in a forward and a backward pass.
+    """Collectives of SyncBatchNorm with three and with five channels in a forward and a backward pass.
 
     PyTorch has its arithmetic for GPUs alone. Here that is stood in for, and what is sent is by PyTorch's own code.
     """
@@ -260,7 +260,7 @@ def count_of_sync_bn(processes: Processes) -> Counter[tuple[str, int]]:
     torch.batch_norm_elemt = lambda x, *_: x.clone()
     torch.batch_norm_backward_reduce = lambda grad, x, mean, *_: (mean, mean, mean, mean)
     torch.batch_norm_backward_elemt = lambda grad, *_: grad
-    torch._C._get_privateuse1_backend_name = lambda: "cpu"  # the layer refuses other tensors than a GPU's
+    torch._C._get_privateuse1_backend_name = lambda: "cpu"  # the layer accepts only a GPU's tensors
     layers = [nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5)]
     model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(*layers))
     with Collectives() as passes:
@@ -319,7 +319,7 @@ def batch(start: int, end: int) -> tuple[Tensor, Tensor]:
 
 
 def gradients(processes: Processes, m: int, accumulate: int, options: dict[str, Any]) -> list[Tensor]:
-    """The averaged gradient of the first minibatches of m examples, dealt to the processes in turn."""
+    """Averaged gradient of the first minibatches of m examples, which the processes take in turn."""
     model = small()
     wrapped = model if processes.alone else DistributedDataParallel(model)
     task = AdversarialTask(wrapped, space=UNIT, seed=4, **options)
@@ -333,7 +333,7 @@ def gradients(processes: Processes, m: int, accumulate: int, options: dict[str, 
 
 
 def gradients_of_sync_bn(processes: Processes, m: int, k: int) -> list[Tensor]:
-    """On GPUs, in float64: the averaged gradient of m examples of each process, with BatchNorm over all of them."""
+    """On GPUs, in float64: averaged gradient of m examples per process, with BatchNorm over all of them."""
     device = torch.device("cuda", processes.rank)
     torch.cuda.set_device(device)
     torch.manual_seed(0)
@@ -352,7 +352,7 @@ def gradients_of_sync_bn(processes: Processes, m: int, k: int) -> list[Tensor]:
 
 
 def evaluated(processes: Processes, out: Path, n: int, given: dict[str, Any], fault: str = "") -> Any:
-    """The records of a sweep over the first n digits, without what differs from one run to the next."""
+    """Records of a sweep over the first n digits, without fields that differ between runs."""
     torch.manual_seed(processes.rank if fault == "other weights" else 0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     whole = data.load("digits", None, False).test
@@ -381,7 +381,7 @@ def failures(processes: Processes, failing: list[int]) -> Any:
 
 
 def die(processes: Processes, rank: int, how: str) -> Any:
-    """Process ``rank`` dies while the others wait for it, in one kind of collective."""
+    """Process ``rank`` dies while the others wait for it in one kind of collective."""
     gathered(processes, 0)  # all are there
     if processes.rank == rank:
         os._exit(9)

@@ -129,7 +129,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoint, "_write", full)
-    with pytest.raises(CheckpointError, match=r"step-00000002: .*No space left.*earlier checkpoints are whole"):
+    with pytest.raises(CheckpointError, match=r"step-00000002: .*No space left.*earlier checkpoints are intact"):
         save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-00000001"]
     assert checkpoint.latest(tmp_path) == good
@@ -152,15 +152,15 @@ except CheckpointError as error:
 
 
 def test_the_system_refuses_to_write(tmp_path: Path) -> None:
-    """Not a stand-in for the write: the file system itself, in the middle of the largest file."""
+    """The file system itself fails, in the middle of the largest file; the write is not replaced."""
     command = [sys.executable, "-c", WRITES_UNDER_A_LIMIT, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "could not write checkpoint" in said and "File too large; earlier checkpoints are whole" in said
+    assert "could not write checkpoint" in said and "File too large; earlier checkpoints are intact" in said
     assert names(tmp_path) == ["step-00000001"]
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000001"
 
 
-# --- checkpoints that are not what was written -----------------------------------------------------------------------
+# --- damaged checkpoints ---------------------------------------------------------------------------------------------
 
 
 def flip_a_bit(path: Path, at: float = 0.5) -> None:
@@ -170,20 +170,20 @@ def flip_a_bit(path: Path, at: float = 0.5) -> None:
 
 
 def sign(path: Path, *, without: str = "") -> None:
-    """Write the hashes of the files that are there."""
+    """Write the hashes of the current files."""
     names = [name for name in FILES[:-1] if name != without]
     lines = [f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (path / "SHA256SUMS").write_text("".join(lines))
 
 
 def say(path: Path, meta: str) -> None:
-    """Let meta.json be something else that has its right hash."""
+    """Replace meta.json by other content with a correct hash."""
     (path / "meta.json").write_text(meta)
     sign(path)
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """A change of meta.json that leaves it as good to read as it was."""
+    """Change meta.json so that it is still readable."""
     text = (path / "meta.json").read_text()
     assert old in text
     (path / "meta.json").write_text(text.replace(old, new))
@@ -203,7 +203,7 @@ DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     (lambda p: say(p, '{"format": 1}'), "not a checkpoint of this version"),
     (lambda p: say(p, "[]"), "not a checkpoint of this version"),
     (lambda p: say(p, "{"), "meta.json cannot be read"),
-    (lambda p: [file.unlink() for file in p.iterdir()], "or one of an earlier version: no SHA256SUMS"),
+    (lambda p: [file.unlink() for file in p.iterdir()], "or was written by an earlier version: no SHA256SUMS"),
 ]
 
 
@@ -231,7 +231,7 @@ def test_damaged_ones_do_not_count_as_kept_and_are_replaced(tmp_path: Path) -> N
         save(tmp_path, step)
     for step in (2, 3):
         (tmp_path / f"checkpoints/step-{step:08d}/meta.json").unlink()
-    save(tmp_path, 2, keep=1)  # the run that fell back to 1 comes by 2 again
+    save(tmp_path, 2, keep=1)  # a run that fell back to step 1 reaches step 2 again
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
     assert checkpoint.read_meta(tmp_path / "checkpoints/step-00000002").step == 2
 
@@ -251,7 +251,7 @@ def test_state_is_not_unpickled_blindly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", ["found", "read"])
 def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --keep 1: each checkpoint is gone some time after it was found."""
+    """With --keep 1, each checkpoint is deleted some time after it was found."""
     save(tmp_path, 1)
     read_regular, find = checkpoint_content.read_regular, checkpoint._folders
 
@@ -280,7 +280,7 @@ def test_a_run_that_is_read_while_it_trains(at: str, tmp_path: Path, monkeypatch
 
 def test_one_that_is_about_to_be_deleted_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # which takes its time
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if it took long
     save(tmp_path, 2, keep=1)
     assert [name for name in names(tmp_path) if not name.startswith(".")] == ["step-00000002"]
     monkeypatch.undo()

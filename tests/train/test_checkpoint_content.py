@@ -1,4 +1,4 @@
-"""Checkpoints whose hashes are right and whose content is not: one line, and the one before is used."""
+"""Checkpoints with correct hashes and wrong content: one line, and the previous checkpoint is used."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("config.yaml", b"[1]", "it must map fields to values, got list"),
         ("config.yaml", b"\xff", "config.yaml cannot be read ("),
         ("config.yaml", b"model: !!python/object/apply:os.mkdir [x]", "could not determine a constructor"),
-        ("config.yaml", LAUGHS.encode(), "with its aliases written out"),
-        ("config.yaml", b"model: &a\n  options: *a", "a node holds itself"),
+        ("config.yaml", LAUGHS.encode(), "with its aliases expanded"),
+        ("config.yaml", b"model: &a\n  options: *a", "a node contains itself"),
         ("config.yaml", b"model: {name: 3}", "model.name cannot be 3"),
         ("config.yaml", b"model: {nam: small_cnn}", "there is no field 'model.nam'"),
         ("config.yaml", b"model: small_cnn", "model must map fields to values, got str"),
@@ -156,7 +156,7 @@ def differs(trainer: Trainer, state: dict[str, Any]) -> str | None:
 
 
 def put(*keys: Any) -> Callable[[dict[str, Any], Any], None]:
-    """What puts a value at a place in nested containers."""
+    """Create a function that sets a value at a place in nested containers."""
 
     def change(state: Any, value: Any) -> None:
         for key in keys[:-1]:
@@ -190,7 +190,7 @@ WRONG: list[tuple[tuple[Any, ...], Any, str]] = [
     (("optimizer", "param_groups", 0, "alpha"), 0.5, "optimizer.param_groups have another alpha than the config"),
     (("processes",), [], "processes is list, not a list of 1"),
     (("processes", 0), 3, "processes has 3, not a mapping with rng"),
-    (("processes", 0, "rng"), torch.zeros(3, dtype=torch.uint8), "rng is no state of a generator"),
+    (("processes", 0, "rng"), torch.zeros(3, dtype=torch.uint8), "rng is not the state of a generator"),
     (("processes", 0, "buffers"), [torch.ones(1)], "buffers is list, not a list of"),
     (("processes", 0, "task"), {"iteration": 0}, "task is a mapping with iteration"),
 ]
@@ -205,13 +205,13 @@ def test_states_that_no_run_saves(run: Path, config: TrainConfig) -> None:
         put(*keys)(changed, value)
         found = differs(trainer, changed)
         assert found is not None and found.startswith(said.replace("\\", "")), (keys, found)
-    # Written out as they are used, tensors of more values than they have memory for would fill any.
+    # Tensors with more values than memory would fill any memory when they are used.
     moments = state["optimizer"]["state"][0]
     moments["square_avg"] = torch.zeros(1).expand(moments["square_avg"].shape)
     assert "optimizer.state.0.square_avg" in str(differs(trainer, state))
 
 
-def test_a_run_goes_on_from_the_checkpoint_before(run: Path, config: TrainConfig) -> None:
+def test_a_run_continues_from_the_previous_checkpoint(run: Path, config: TrainConfig) -> None:
     for step in (1, 0):
         path = run / f"checkpoints/step-{step:08d}"
         state = checkpoint.load_state(path)
@@ -237,7 +237,7 @@ VALUES = st.one_of(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Of everything in nested containers."""
+    """Paths of everything in nested containers."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, one in inner for place in places(one, (*path, key)))]
 
@@ -260,7 +260,7 @@ def test_what_passes_can_be_gone_on_from(run: Path, config: TrainConfig) -> None
             raise AssertionError((place, value)) from error
         if refused is None and place[0] != "training_set":  # whose values are compared
             trainer._restore(checkpoint.Saved(**{**vars(saved), "state": state}))
-            with suppress(NonFiniteLoss):  # of a learning rate without measure: a line, as in any run
+            with suppress(NonFiniteLoss):  # from a huge learning rate: one line, as in any run
                 trainer.train_step([batch])
         assert refused is None or "\n" not in refused
 

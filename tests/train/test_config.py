@@ -52,7 +52,7 @@ def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
 
 @pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5), ("paired", 3)])
 def test_recipes_to_compare(training: str, epochs: int) -> None:
-    """They differ from the recipe of Algorithm 1 in the attack alone, and free in the epochs that its replays take."""
+    """They differ from Algorithm 1's recipe only in the attack, and free also in the epochs, because of its replays."""
     usual, other = (parse_config(read_recipe(f"fashion_mnist_{name}")) for name in ("step_ll", training))
     assert other.attack.training == training and other.epochs == epochs
     assert replace(other, attack=usual.attack, epochs=usual.epochs) == usual
@@ -64,7 +64,7 @@ def test_shipped_recipes() -> None:
 
 
 def test_the_papers_recipe() -> None:
-    """Sections 3 and 4; for what it takes from Inception v3's own paper see the recipe's comments."""
+    """Sections 3 and 4; the recipe's comments say what is from Inception v3's own paper."""
     config = parse_config(read_recipe("inception_v3_step_ll"))
     attack, optimizer = config.attack, config.optimizer
     assert (config.m, attack.name, attack.k, attack.lambda_, attack.start_after) == (32, "step_ll", 16, 0.3, 10_000)
@@ -111,7 +111,7 @@ def test_the_papers_recipe() -> None:
         ),
         ({"threads": 2}, ["--threads", "null"], TrainConfig()),
         ({}, ["--attack.eps", "8"], TrainConfig(attack=AttackConfig(eps=8.0))),
-        # What looks like a class to instantiate stays a value.
+        # A value that looks like a class to instantiate is not instantiated.
         (
             {"attack": {"options": {"class_path": "subprocess.Popen"}}},
             [],
@@ -272,14 +272,14 @@ def test_wrong_values_from_python(make: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "neither a file"),
+        (None, "neither a readable file"),
         ("a: [", "is not YAML"),
         ("- 1", "must map fields"),
         ("# 1", "is empty"),
-        (LAUGHS, "with its aliases written out it has more than 10,000 values"),
-        (LAUGHS.replace("[", "[{<<: [").replace("]", "]}]"), "aliases written out it has more than 10,000 values"),
-        ("model: &a\n  options: *a", "a node holds itself"),
-        ("model: &a [*a]", "a node holds itself"),
+        (LAUGHS, "with its aliases expanded it has more than 10,000 values"),
+        (LAUGHS.replace("[", "[{<<: [").replace("]", "]}]"), "aliases expanded it has more than 10,000 values"),
+        ("model: &a\n  options: *a", "a node contains itself"),
+        ("model: &a [*a]", "a node contains itself"),
         ("epochs: " + "[" * 2_000, "nested too deeply"),
         ("epochs: 1\n" * 10_000, "more than 65,536 characters"),
         ("epochs: !!python/object/apply:os.mkdir [x]", "could not determine a constructor"),

@@ -1,4 +1,4 @@
-"""What an iteration of training runs besides the network's own passes, operator by operator."""
+"""Operators that an iteration of training runs in addition to the network's own passes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LOSS = {
     **dict.fromkeys(("_log_softmax", "nll_loss_forward", "nll_loss_backward", "_log_softmax_backward_data"), -1),
 }
 
-FIRST = {"validate": "first"}  # as the trainer, whose loaders make images that lie in the space
+FIRST = {"validate": "first"}  # like the trainer, whose loaders yield images within the space
 
 
 def second_step(task: Any, model: torch.nn.Module, shown: Tensor, images: Tensor, labels: Tensor) -> Operators:
-    """What a call and its backward pass run, once everything has been looked at; counted are tensors like ``shown``."""
+    """Count the operators of a second call and its backward pass on tensors like ``shown``; checks run in the first."""
     for _ in range(2):
         model.zero_grad()
         copy = images.clone()
@@ -36,7 +36,7 @@ def second_step(task: Any, model: torch.nn.Module, shown: Tensor, images: Tensor
 
 
 def test_one_training_step() -> None:
-    """Algorithm 1 costs the attack on k examples, one pass of the loss, and nothing else.
+    """Algorithm 1 costs the attack on k examples and one pass of the loss, and nothing else.
 
     The copy of the k examples is what the model is given for the attack, which it may write to.
     """
@@ -57,7 +57,7 @@ def test_one_training_step() -> None:
 
 
 def test_one_clean_step() -> None:
-    """With k = 0 an iteration is that of anybody's loop, but for the loss."""
+    """With k = 0 an iteration is that of an ordinary loop, except for the loss."""
     model, (images, labels) = ConvNet().train(), batch(6)
     loops = second_step(lambda x, y: nn.functional.cross_entropy(model(x), y), model, images, images, labels)
     clean = second_step(AdversarialTask(model, k=0, space=UNIT), model, images, images, labels)
@@ -93,7 +93,7 @@ def second_iteration(step: Callable[[Tensor, Tensor], object], images: Tensor, l
     return counted
 
 
-def test_a_clean_iteration_of_the_trainer_is_anybodys_loop() -> None:
+def test_a_clean_iteration_of_the_trainer_is_an_ordinary_one() -> None:
     trainer, images, labels = small_trainer(0, False)
 
     def by_hand(images: Tensor, labels: Tensor) -> None:
@@ -112,7 +112,7 @@ def test_a_clean_iteration_of_the_trainer_is_anybodys_loop() -> None:
 @pytest.mark.parametrize("fast", [False, True], ids=["as it is", "fast"])
 @pytest.mark.parametrize("k", [0, 3])
 def test_a_whole_iteration_of_the_trainer(k: int, fast: bool) -> None:
-    """With an attack two forwards and backwards, one of them for weights; one wait; no new tensor of the images' size.
+    """With an attack: two forward and backward passes, one for weights; one wait; no new tensor of the images' size.
 
     The wait is for the sums of what is logged, which are read while the backward pass is still to run on a GPU.
     """
@@ -125,13 +125,13 @@ def test_a_whole_iteration_of_the_trainer(k: int, fast: bool) -> None:
     own = {name: n for name, n in counted.names.items() if name.startswith("fastadv::")}
     assert own == {"fastadv::mixed_cross_entropy": 1, **(OF_AN_ATTACK if k else {})}
     assert +counted.waits == {"tolist": 1}
-    layout = {"clone": 1} if fast else {}  # of images that a loader did not make in channels_last
+    layout = {"clone": 1} if fast else {}  # of images that a loader did not yield in channels_last
     assert +counted.full_size == layout
     assert +counted.moving == {"convolution": 1, "convolution_backward": 1, **layout}
 
 
 def test_one_step_of_fast_training() -> None:
-    """One forward and one backward to the images alone; the clean images once more, and what the model is given."""
+    """One forward pass, one backward pass to the images alone; copies of clean images and of the model's input."""
     model, (images, labels) = ConvNet().train(), batch(6)
     plain = second_step(AdversarialTask(model, k=0, space=UNIT), model, images, images, labels)
     fast = second_step(fast_task(model, eps=4, space=UNIT, seed=1, attack_options=FIRST), model, images, images, labels)
@@ -145,7 +145,7 @@ def test_one_step_of_fast_training() -> None:
 
 
 def test_one_step_of_free_training() -> None:
-    """Not one pass more than training on clean images, whose backward pass now gives the images' gradient, too.
+    """Not one pass more than training on clean images; the backward pass also gives the images' gradient.
 
     Of the images' size there are what is shown and that gradient; the perturbation is there from the first call on.
     """

@@ -1,4 +1,4 @@
-"""Several processes that train one network: gradients, random draws, counts, what travels, and how they end."""
+"""Several processes train one network: gradients, random draws, counts, communication, and failures."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_split_stream_is_dealt_out_by_rank(world_size: int, examples: int) -> 
     for _ in range(3):
         seed, offset = whole.take(world_size * examples)
         assert [part.take(examples) for part in parts] == [(seed, offset + r * examples) for r in range(world_size)]
-    assert {part.offset for part in parts} == {whole.offset}  # what a checkpoint holds does not depend on the rank
+    assert {part.offset for part in parts} == {whole.offset}  # a checkpoint's content does not depend on the rank
 
 
 def test_processes_that_were_seeded_alike_draw_their_own_numbers() -> None:
@@ -104,7 +104,7 @@ def test_processes_that_were_seeded_alike_draw_their_own_numbers() -> None:
 
 @pytest.mark.parametrize("split_by", ["made before", "made after the task", "made after a call", "the user"])
 def test_each_process_draws_the_numbers_of_its_part(split_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever the process group is made: Lightning makes it after the module that holds the task."""
+    """Whenever the process group is created: Lightning creates it after the module that holds the task."""
 
     def group(rank: int | None) -> None:
         monkeypatch.setattr(dist, "is_initialized", lambda: rank is not None)
@@ -137,7 +137,7 @@ def test_each_process_draws_the_numbers_of_its_part(split_by: str, monkeypatch: 
     assert torch.equal(torch.cat(parts), drawn(alone, 4))
 
 
-# --- what one does and all know --------------------------------------------------------------------------------------
+# --- on_main and on_all ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ def test_two_processes_with_half_the_minibatch(k: int) -> None:
 
 @pytest.fixture
 def run_config(config: TrainConfig) -> TrainConfig:
-    """Two processes with m = 16 take the 160 digits in five iterations."""
+    """Two processes with m = 16 train on the 160 digits in five iterations."""
     attack = replace(config.attack, k=6, bn="batch")
     return replace(config, m=16, attack=attack, model=replace(config.model, options={"width": 0.25, "dropout": 0.0}))
 
 
 @pytest.mark.usefixtures("few_digits")
 def test_a_run_of_two_is_that_of_one_that_accumulates(run_config: TrainConfig, tmp_path: Path) -> None:
-    """With BatchNorm, too: the statistics are each minibatch's own, and generation is told to use these."""
+    """With BatchNorm, too: each minibatch uses its own statistics, and so does generation here."""
     config = replace(run_config, clip_grad_norm=0.5, optimizer=replace(run_config.optimizer, name="rmsprop_tf"))
     two = succeeded(together(2, runs.train, config, tmp_path / "two"))
     one = create_trainer(replace(config, accumulate=2), tmp_path / "one")
@@ -235,7 +235,7 @@ def test_a_run_of_two_is_that_of_one_that_accumulates(run_config: TrainConfig, t
         assert means[0] == pytest.approx(means[1], rel=1e-5), name
 
 
-# --- what travels ----------------------------------------------------------------------------------------------------
+# --- communication ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -245,11 +245,11 @@ def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path
     for seen in succeeded(together(2, runs.count_collectives, config, tmp_path)):
         assert seen["generation"] == Counter()
         assert seen["unchanged"]  # no gradient of a weight was touched
-        # The gradients, once, in DDP's one bucket; and the tally.
+        # The gradients once, in DDP's single bucket, and the metrics.
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
         assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
         assert seen["statistics"] == Counter({("gloo:all_reduce", seen["values"]): 1})
-        # Objects, each as its length and its content: whether weights are finite; generators and statistics; the path.
+        # Objects, each as length and content: whether weights are finite; generators and statistics; the path.
         assert seen["checkpoint"] == Counter({"gloo:all_gather": 3, "gloo:gather": 1, "gloo:broadcast": 2})
 
 
@@ -281,26 +281,26 @@ def test_each_test_image_is_counted_once(world_size: int, batch_size: int) -> No
     assert succeeded(together(world_size, runs.share_of_digits, model, batch_size)) == alone * world_size
 
 
-# --- how a run ends, and goes on -------------------------------------------------------------------------------------
+# --- stopping, failing, resuming -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stopper", [0, 1])
 def test_all_stop_after_the_same_iteration(stopper: int, config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, m=16)
     results = succeeded(together(2, runs.train, config, tmp_path, False, 6, stopper))
-    assert [result["step"] for result in results] == [7, 7]  # asked after the sixth had begun to be told
+    assert [result["step"] for result in results] == [7, 7]  # requested after the sixth had shared its metrics
     assert checkpoint.latest(tmp_path) == results[1]["checkpoint"] == tmp_path / "checkpoints/step-00000007"
 
 
 def test_resumed_run_is_the_uninterrupted_one(config: TrainConfig, tmp_path: Path) -> None:
-    """With dropout and BatchNorm's running statistics, which each process has of its own."""
+    """With dropout and BatchNorm's running statistics, which are each process's own."""
     config = replace(config, m=16, ema_decay=0.9)
     whole = succeeded(together(2, runs.train, config, tmp_path / "whole"))
     assert not torch.equal(whole[0]["rng"], whole[1]["rng"])
     succeeded(together(2, runs.train, config, tmp_path / "parts", False, 6, 1))
     parts = succeeded(together(2, runs.train, config, tmp_path / "parts", True))
     for result, expected in zip(parts, whole, strict=True):
-        assert (result["begun_at"], result["step"], result["warned"]) == (7, 15, [])
+        assert (result["started_at"], result["step"], result["warned"]) == (7, 15, [])
         assert same(result["weights"], expected["weights"]) and torch.equal(result["rng"], expected["rng"])
     states = [checkpoint.load_state(tmp_path / run / "checkpoints/step-00000015") for run in ("whole", "parts")]
     assert same(*states)
@@ -313,7 +313,7 @@ def test_all_take_the_checkpoint_before_a_damaged_one(config: TrainConfig, tmp_p
     damaged = tmp_path / "checkpoints/step-00000015/state.pt"
     damaged.write_bytes(damaged.read_bytes()[:-5])
     resumed = succeeded(together(2, runs.train, config, tmp_path, True))
-    assert [result["begun_at"] for result in resumed] == [12, 12]
+    assert [result["started_at"] for result in resumed] == [12, 12]
     (said,) = resumed[0]["warned"]
     assert "step-00000015" in said and "falling back to" in said and "step-00000012" in said
     assert resumed[1]["warned"] == []
@@ -321,27 +321,27 @@ def test_all_take_the_checkpoint_before_a_damaged_one(config: TrainConfig, tmp_p
 
 
 def test_resume_with_another_number_of_processes(run_config: TrainConfig, tmp_path: Path) -> None:
-    """Without dropout, the run that goes on with one process differs by rounding alone: the examples are the same."""
+    """Without dropout, continuing with one process differs by rounding alone: the examples are the same."""
     whole = succeeded(together(2, runs.train, run_config, tmp_path / "whole"))
     succeeded(together(2, runs.train, run_config, tmp_path / "parts", False, 6, 0))
     shutil.copytree(tmp_path / "parts", tmp_path / "refused")
     (alone,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
-    assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
+    assert (alone["started_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
     (said,) = alone["warned"]
     assert "1 process instead of 2, and accumulate 2 instead of 1: the examples of each iteration stay" in said
     for name, tensor in whole[0]["weights"].items():
         if "running" not in name and "tracked" not in name:
             torch.testing.assert_close(alone["weights"][name], tensor, rtol=1e-4, atol=1e-6)
-    # By the same command once more, which stored another accumulate meanwhile; and back again.
+    # The same command again, after it has stored another accumulate; then back to two processes.
     (again,) = succeeded(together(1, runs.train, run_config, tmp_path / "parts", True))
-    assert (again["begun_at"], again["accumulate"]) == (15, 2)
-    assert again["warned"] == ["this run goes on with accumulate 2, not 1, as its iterations have been"]
+    assert (again["started_at"], again["accumulate"]) == (15, 2)
+    assert again["warned"] == ["this run continues with accumulate 2, as before, not 1"]
     resumed = succeeded(together(2, runs.train, run_config, tmp_path / "parts", True))
     assert [result["accumulate"] for result in resumed] == [1, 1]
 
     first, *others = together(3, runs.train, run_config, tmp_path / "refused", True)
     assert "takes 2 minibatches, 1 (accumulate) on each of 2 processes" in first.text
-    assert first.text.endswith("Numbers of processes that fit, with their accumulate: 1 with 2, 2 with 1")
+    assert first.text.endswith("Possible numbers of processes, with their accumulate: 1 with 2, 2 with 1")
     assert [other.kind for other in others] == ["FailedElsewhere"] * 2
 
 
@@ -360,7 +360,7 @@ def test_images_that_cannot_be_fetched_end_all(config: TrainConfig, tmp_path: Pa
 
 @pytest.mark.parametrize("other", [0, 1])
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize(("which", "said"), [("training", "of 160 images and 160"), ("test", "of {1} images and {0}")])
+@pytest.mark.parametrize(("which", "said"), [("training", "160 images and 160"), ("test", "{1} images and {0}")])
 def test_all_processes_read_the_same_images(
     which: str, said: str, resume: bool, other: int, run_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -369,19 +369,22 @@ def test_all_processes_read_the_same_images(
     main, second = together(2, runs.read_other_images, run_config, tmp_path, other, which, resume)
     counts = [60, 61] if other == 0 else [61, 60]
     assert main.kind == "ValueError" and second.kind == "FailedElsewhere"
-    assert f"process 1 reads another {which} set than process 0, {said.format(*counts)}" in main.text
+    assert f"the {which} set of process 1 differs from that of process 0 ({said.format(*counts)})" in main.text
 
 
 def test_a_manifest_of_one_process_alone_is_refused(images_config: TrainConfig, tmp_path: Path) -> None:
     main, second = together(2, runs.leave_one_out, images_config, tmp_path / "run")
-    assert main.kind == "ValueError" and "reads another training set than process 0, of 24 images" in main.text
+    assert (
+        main.kind == "ValueError"
+        and "the training set of process 1 differs from that of process 0 (24 images" in main.text
+    )
     assert second.kind == "FailedElsewhere"
 
 
 @needs_dali
 @pytest.mark.parametrize("rank", [0, 1])
 def test_auto_is_the_same_loader_for_all(rank: int, images_config: TrainConfig, tmp_path: Path) -> None:
-    """What the main process finds: another one that lacks it ends all, rather than train at another speed."""
+    """The main process chooses; if another process lacks it, all end instead of training at different speeds."""
     results = together(2, runs.loader_where_one_lacks_dali, images_config, tmp_path / "run", rank)
     if rank == 0:
         assert results == ["torchvision"] * 2
@@ -415,7 +418,7 @@ def test_what_is_refused_is_not_warned_of(
 
 
 def test_an_error_leaves_nothing_to_warn_of(run_config: TrainConfig, tmp_path: Path) -> None:
-    """Neither that the run would go on with another number of processes."""
+    """Nor is there a warning that the run continues with another number of processes."""
     succeeded(together(2, runs.train, run_config, tmp_path, False, 1, 0))
     (alone,) = together(1, runs.read_other_images, run_config, tmp_path, 0, "training", True)
     assert alone.kind == "ValueError" and "its 160 images have other labels" in alone.text

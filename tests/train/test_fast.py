@@ -1,4 +1,4 @@
-"""fast_task: Algorithm 1 with one step from a random start, against the method written out."""
+"""fast_task: Algorithm 1 with one step from a random start, compared with the method written out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_agrees_with_the_method_written_out(alpha: float | None, step: float) ->
     for offset, n in ((0, 6), (6, 4)):  # every example of an uneven last minibatch, too
         images, labels = batch(n, space, torch.float64)
         start = images.clone()
-        ops.noise_step_(start, images, eps, "uniform", 3, offset, space)  # what is drawn is tests/ops's to test
+        ops.noise_step_(start, images, eps, "uniform", 3, offset, space)  # tests/ops checks the draws
         assert ((start - images).abs() <= eps / std * (1 + 1e-12)).all() and not torch.equal(start, images)
         x = start.requires_grad_()  # [n, 3, 8, 8]
         (grad,) = torch.autograd.grad(cross_entropy(model(x), labels), x)
@@ -50,7 +50,7 @@ def test_by_hand() -> None:
     images = torch.full((64, 1, 4, 4), 100.0)
     fast_task(Sum(), eps=8, space=RAW, seed=0)(images, torch.zeros(64, dtype=torch.int64))
     assert images.min() >= 102 and images.max() == 108
-    # 10 of the ball's 16 reach its end: of the others the mean is half way.
+    # 10 of the ball's 16 units reach its end; the mean of the others is half way.
     assert (images == 108).float().mean() == pytest.approx(10 / 16, abs=0.05)
     assert images[images < 108].mean() == pytest.approx(105, abs=0.3)
 

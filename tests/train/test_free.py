@@ -1,4 +1,4 @@
-"""FreeTask: its perturbations by hand, their bounds, and all that they must not depend on."""
+"""FreeTask: perturbations computed by hand, their bounds, and what they must not depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNIT = PixelSpace.unit()
 
 
 def shown_to(model: nn.Module) -> list[Tensor]:
-    """The images that the model is shown from now on, as they come."""
+    """Record the model's inputs from now on."""
     shown: list[Tensor] = []
     model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach().clone()))
     return shown
@@ -49,15 +49,15 @@ def test_perturbations_by_hand() -> None:
     train(task, first, torch.tensor([0, 1]))
     expected = [
         *([[100, 110], [7, 7]], [[99, 111], [8, 6]], [[98, 112], [9, 5]], [[97.5, 112.5], [9.5, 4.5]]),
-        *([[47.5, 62.5]], [[48.5, 61.5]]),  # carried on from the first image, and then the other way
-        [[99.5, 110.5], [9.5, 4.5]],  # the second image's was waiting
+        *([[47.5, 62.5]], [[48.5, 61.5]]),  # carried over from the first image, then reversed
+        [[99.5, 110.5], [9.5, 4.5]],  # carried over from the second image
     ]
     assert [images.flatten(1).tolist() for images in shown] == expected
     assert first.flatten().tolist() == [100, 110, 7, 7] and second.flatten().tolist() == [50, 60]
 
 
 def test_a_step_starts_inside_the_pixel_range() -> None:
-    """Not from -4, where Algorithm 1 has the perturbation of a black pixel: it would be seen to move a step later."""
+    """Not from -4, the perturbation of a black pixel in Algorithm 1: the pixel would move only a step later."""
     model = Pixels()
     task, shown = FreeTask(model, eps=4, space=RAW), shown_to(model)
     for label in (0, 0, 1, 1):
@@ -99,7 +99,7 @@ def test_spaces_of_a_small_std(space: PixelSpace, eps: float, expected: tuple[fl
 
 
 def test_agrees_with_the_algorithm_written_out() -> None:
-    """Several minibatches, an uneven one among them, with the weights' steps: both networks see and learn the same."""
+    """Several minibatches, including an uneven one, with weight updates: both networks see and learn the same."""
     space, eps = PixelSpace.imagenet(), 12
     minibatches = [batch(n, space, torch.float64, seed=n) for n in (6, 6, 4, 6)]
     networks = [ConvNet().double().eval(), ConvNet().double().eval()]
@@ -131,7 +131,7 @@ def test_agrees_with_the_algorithm_written_out() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", SPACES)
 def test_ball_and_pixel_range_hold_to_the_last_bit(name: str, dtype: torch.dtype, layout: torch.memory_format) -> None:
-    """Half precision, too: the images that a step of any length leads to are rounded as these are."""
+    """In half precision, too: images are rounded in the same way after a step of any length."""
     space, model = SPACES[name], ConvNet().to(dtype)
     images, labels = batch(6, space, dtype)
     images = images.contiguous(memory_format=layout)
@@ -155,7 +155,7 @@ def test_ball_and_pixel_range_hold_to_the_last_bit(name: str, dtype: torch.dtype
 
 
 def replayed(wrap: Callable[[nn.Module], nn.Module], factor: float = 1.0, **options: Any) -> list[Tensor]:
-    """What a network was shown in three replays and one minibatch more, and the weights' last gradients."""
+    """A network's inputs in three replays and one more minibatch, and the last gradients of its weights."""
     network = ConvNet().eval()
     shown = shown_to(network.features)
     task = FreeTask(wrap(network), eps=6, space=UNIT, **options)
@@ -187,7 +187,7 @@ def test_the_scale_of_the_loss_does_not_matter() -> None:
 
 
 def test_autocast() -> None:
-    """The passes are in bfloat16, perturbations and images stay in float32."""
+    """The passes run in bfloat16; perturbations and images stay in float32."""
     perturbations = []
     for enabled in (True, False):
         model = ConvNet().eval()
@@ -219,7 +219,7 @@ def test_a_call_leaves_no_trace_besides_the_weights_gradients() -> None:
 
 
 def test_the_images_gradient_is_not_kept() -> None:
-    """A loss keeps what it was computed from alive, in most loops until the next one is there."""
+    """A loss keeps its graph alive, in most loops until the next loss is computed."""
     model = ConvNet()
     inputs: list[Tensor] = []
     model.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
@@ -283,19 +283,19 @@ def test_state_continues_the_perturbations() -> None:
     task, other = (FreeTask(model, eps=6, alpha=2, accumulate=2, space=UNIT) for _ in range(2))
     train(task, images, labels, replays=3)
     state = task.state_dict()
-    train(task, images, labels, replays=3)  # a state does not change with its task
+    train(task, images, labels, replays=3)  # a state is a copy: it does not change with its task
     expected = shown[3:]
     shown.clear()
     train(other, *batch(seed=1))
     shown.clear()
-    for _ in range(2):  # nor with the task that it was loaded into
+    for _ in range(2):  # or with a task that it was loaded into
         other.load_state_dict(state)
         train(other, images, labels, replays=3)
     assert all(torch.equal(got, wanted) for got, wanted in zip(shown, expected * 2, strict=True))
 
 
 def test_state_of_another_accumulation() -> None:
-    """A run that goes on with another number of processes: what there is no perturbation for begins at 0."""
+    """When a run continues with another number of processes, missing perturbations start at 0."""
     images, labels = batch()
     task, more, fewer = (FreeTask(ConvNet(), eps=6, accumulate=n, space=UNIT) for n in (2, 3, 1))
     train(task, images, labels, replays=2)
@@ -348,7 +348,7 @@ def test_options_that_are_refused(options: dict[str, Any], kind: type[Exception]
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
         (lambda x, y: (x, y.int()), TypeError, "labels must be an int64 tensor"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[6\], got \[5\]"),
-        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 3, 8, 8\]"),
+        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have at least one image, got images \[0, 3, 8, 8\]"),
         (lambda x, y: (300 * x, y), ValueError, "outside the pixel range"),
     ],
 )
@@ -369,7 +369,7 @@ BACKWARDS: dict[str, tuple[int, Callable[[Tensor, nn.Module], object]]] = {
 
 
 @pytest.mark.parametrize(("warned", "backward"), BACKWARDS.values(), ids=BACKWARDS)
-def test_a_perturbation_that_stands_still_warns_once(warned: int, backward: Callable[[Tensor, nn.Module], Any]) -> None:
+def test_a_perturbation_without_updates_warns_once(warned: int, backward: Callable[[Tensor, nn.Module], Any]) -> None:
     task = FreeTask(ConvNet(), eps=8, space=UNIT, accumulate=2)
     images, labels = batch()
     with warnings.catch_warnings(record=True) as caught:
@@ -377,11 +377,11 @@ def test_a_perturbation_that_stands_still_warns_once(warned: int, backward: Call
         for _ in range(3):
             backward(task(images, labels) + task(images, labels), task.model)
     assert [warning.filename for warning in caught] == [__file__] * warned
-    assert all("Call backward() on what the task returns before" in str(warning.message) for warning in caught)
+    assert all("Call backward() on the returned loss before" in str(warning.message) for warning in caught)
     assert any(bool(delta.any()) for delta in task.state_dict()["perturbations"]) == (not warned)
 
 
-def test_a_loss_that_is_looked_at_or_skipped_now_and_then_does_not_warn() -> None:
+def test_an_occasional_loss_without_backward_does_not_warn() -> None:
     task = FreeTask(ConvNet(), eps=8, space=UNIT)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -391,8 +391,8 @@ def test_a_loss_that_is_looked_at_or_skipped_now_and_then_does_not_warn() -> Non
 
 
 @pytest.mark.parametrize(("of_the_rest", "said"), [(0.0, 6), (math.inf, 0), (1.0, 0)])
-def test_images_without_a_gradient_are_said_once(of_the_rest: float, said: int) -> None:
-    """But not what a GradScaler meets before it has found its scale."""
+def test_images_without_a_gradient_warn_once(of_the_rest: float, said: int) -> None:
+    """But not for the gradients that a GradScaler meets before it has found its scale."""
     model = ConvNet()
     factors = of_the_rest * torch.arange(1.0, 6)
     task = FreeTask(lambda x: model(x.round()) + factors * x.mean((1, 2, 3))[:, None], eps=8, space=UNIT)

@@ -77,7 +77,7 @@ def test_a_run_that_is_stopped_in_the_middle_of_an_epoch_ends_as_if_it_were_not(
 
 
 def test_a_run_keeps_the_whole_path_of_its_images(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is evaluated from elsewhere, and continued from there, whatever the path was relative to."""
+    """It can be evaluated and continued from another working directory, although the path was relative."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     config = run_config(Path("images"), loader="torchvision")
@@ -98,7 +98,7 @@ def test_a_run_keeps_the_whole_path_of_its_images(root: Path, tmp_path: Path, mo
 def test_an_older_run_that_knows_a_relative_path_says_so(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastadv.train.build._with_whole_path", lambda config: config)
+    monkeypatch.setattr("fastadv.train.build._with_absolute_root", lambda config: config)
     monkeypatch.chdir(tmp_path)
     create_trainer(run_config(Path("images"), loader="torchvision"), tmp_path / "run").save()
     monkeypatch.chdir("/")
@@ -123,7 +123,7 @@ def stop_at(trainer: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_data_set_may_be_checked_at_any_time(
     root: Path, tmp_path: Path, loader: str, checked: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest leaves out what was replaced as bad anyway: same order, same crops, same weights."""
+    """The manifest leaves out images that were replaced anyway: same order, same crops, same weights."""
     for bad in (BAD, BAD.with_name("004.JPEG"), Path("train", "class2", "007.JPEG")):
         (root / bad).write_bytes(b"not an image")
     config = run_config(root, loader=loader)
@@ -156,7 +156,7 @@ def one_more(root: Path) -> Path:
 
 
 def of_another_class(root: Path) -> Path:
-    """The names of the folders alone: what was class2 is class1 now."""
+    """Only the names of the folders: class2 is now class1."""
     for split in ("train", "val"):
         (root / split / "class1").rename(root / split / "class3")
     return root
@@ -166,12 +166,12 @@ def of_another_class(root: Path) -> Path:
     ("change", "said"),
     [
         (moved, None),
-        (renamed, "it has as many files, 24, but of other names below its folder"),
+        (renamed, "it still has 24 files, but with other names in its folder"),
         (one_more, "it had 24 images and now has 25"),
-        (of_another_class, "it has as many files, 24, but of other names"),
+        (of_another_class, "it still has 24 files, but with other names"),
     ],
 )
-def test_a_run_goes_on_with_its_own_files_alone(
+def test_a_run_resumes_only_with_its_own_files(
     root: Path, tmp_path: Path, change: Callable[[Path], Path], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = run_config(root, loader="torchvision")
@@ -183,12 +183,12 @@ def test_a_run_goes_on_with_its_own_files_alone(
     if said is None:
         assert create_trainer(config, tmp_path / "run", resume=True).step == 2
         return
-    with pytest.raises(ValueError, match=f"step-00000002 is of another training set than {root}: {said}"):
+    with pytest.raises(ValueError, match=f"step-00000002 is from another training set than {root}: {said}"):
         create_trainer(config, tmp_path / "run", resume=True)
 
 
 @each_loader
-def test_a_bad_file_is_named_and_training_goes_on(root: Path, tmp_path: Path, loader: str) -> None:
+def test_a_bad_file_is_named_and_training_continues(root: Path, tmp_path: Path, loader: str) -> None:
     (root / BAD).write_bytes(b"not an image")
     trainer = create_trainer(run_config(root, loader=loader), tmp_path / "run")
     with pytest.warns(data.BadImageWarning, match=rf"{BAD} cannot be used .*replaced by .*004\.JPEG"):
@@ -295,7 +295,7 @@ def test_a_data_set_that_fails_in_a_run_ends_it_by_a_line(
             ["--data", "DIR", "--data.name", "imagenet", "--m", "25"],
             "the training set has 24 images, fewer than a batch",
         ),
-        (["--data.name", "imagenet"], "imagenet is read from a folder. Name it with --data DIR (root); it must hold"),
+        (["--data.name", "imagenet"], "imagenet is read from a folder. Pass it with --data DIR (root); it must hold"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -356,7 +356,7 @@ def test_options_out_of_range_are_refused(given: dict[str, Any], message: str) -
 
 
 def measure(command: str, run: Path, out: Path, *options: str) -> int:
-    """Evaluate a run, or show its images to itself."""
+    """Evaluate a run, or transfer its images to itself."""
     named = [str(run)] if command == "evaluate" else [f"A={run}", f"B={run}"]
     usual = ["--attacks", "step_ll", "--eps", "8", "--device", "cpu", "--batch-size", "5"]
     return main([command, *named, *usual, "--out", str(out), *options])
@@ -406,7 +406,7 @@ def test_evaluation_chooses_its_own_loader_and_says_which(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A run says how its network was trained; what is installed where it is evaluated may be something else."""
+    """The loader of the run does not matter: another one may be installed where it is evaluated."""
     run = tmp_path / "run"
     assert main([*arguments(root, run), "--data.loader", trained_with]) == 0
     workers = []
@@ -433,7 +433,7 @@ def test_evaluation_chooses_its_own_loader_and_says_which(
     assert measured("second", "--loader", "torchvision", "--workers", "0") == ({"torchvision"}, [])
     assert workers[-1] == ("TorchvisionLoader", 0)
 
-    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as if it were not installed
     found, (line,) = measured("third")
     assert found == {"torchvision"} and line.startswith("--loader auto: torchvision, because the faster DALI is not")
     assert measure(command, run, tmp_path / "none", "--loader", "dali") == 2

@@ -26,7 +26,7 @@ STEPS = ScheduleConfig(name="exponential", decay=0.5, decay_every=2.0)
         (COSINE, 0, 1.0),
         (COSINE, 50, 0.5),
         (COSINE, 100, 0.0),
-        (COSINE, 120, 0.0),  # a run that was extended does not climb again
+        (COSINE, 120, 0.0),  # beyond the end it does not rise again
         (WARM_COSINE, 1, 0.5),
         (WARM_COSINE, 52, 0.5),
         (STEPS, 19, 1.0),

@@ -1,4 +1,4 @@
-"""What an iteration may be told besides: accumulation, clipping, averages, precision, layout, compilation."""
+"""Options of an iteration: accumulation, clipping, averages, precision, layout, compilation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fit(config: TrainConfig, run: Path) -> Trainer:
 def test_accumulation_counts_iterations(config: TrainConfig, tmp_path: Path) -> None:
     attack = replace(config.attack, start_after=3)
     trainer = fit(replace(config, accumulate=2, attack=attack, epochs=2, log_every=1), tmp_path)
-    assert (trainer.steps_per_epoch, trainer.step) == (2, 4)  # of five minibatches one is left out
+    assert (trainer.steps_per_epoch, trainer.step) == (2, 4)  # one of five minibatches is left out
     records = [record for record in log_of(tmp_path) if "loss" in record]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert [record["adversarial_accuracy"] is None for record in records] == [True, True, True, False]
@@ -101,7 +101,7 @@ def test_more_than_an_epoch_has(config: TrainConfig, tmp_path: Path) -> None:
 def test_images_of_one_class(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = data.ImageSet(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), ("cats",))
     monkeypatch.setattr(data, "load", lambda *arguments: data.ImageData(train=images, test=images))
-    with pytest.raises(ValueError, match="data: digits has one class, cats: nothing to tell apart"):
+    with pytest.raises(ValueError, match="data: digits has one class, cats: classification needs two"):
         create_trainer(config, tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_damaged_averages_are_refused(config: TrainConfig, tmp_path: Path) -> No
     trainer = fit(replace(config, epochs=1, ema_decay=0.9), tmp_path)
     assert trainer.last_checkpoint is not None
     (trainer.last_checkpoint / "averaged.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"not a whole checkpoint: no averaged\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"is incomplete: no averaged\.safetensors"):
         checkpoint.read_meta(trainer.last_checkpoint)
 
 
@@ -179,7 +179,7 @@ def test_averages_without_a_hash_are_refused(config: TrainConfig, tmp_path: Path
         checkpoint.read_meta(path)
 
 
-# --- how it is computed ----------------------------------------------------------------------------------------------
+# --- precision and speed ---------------------------------------------------------------------------------------------
 
 
 def test_bfloat16(config: TrainConfig, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_channels_last(config: TrainConfig, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("colours")
 def test_fast(config: TrainConfig, tmp_path: Path) -> None:
-    """The layout of the training pass, and the attack's own flag; the same training up to rounding."""
+    """Sets the layout of the training pass and the attack's own option; training is the same up to rounding."""
     trainer = fit(replace(config, fast=True), tmp_path / "fast")
     first = next(module for module in trainer.model.modules() if isinstance(module, nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last)
@@ -242,7 +242,7 @@ def test_fast_goes_with_every_attack(config: TrainConfig, tmp_path: Path, name: 
 @pytest.mark.filterwarnings("error:compile")
 @pytest.mark.parametrize("option", ["channels_last", "compile"])
 def test_the_same_gradients(option: str) -> None:
-    """In float64: of Algorithm 1's loss, with its examples, with respect to every weight, up to rounding."""
+    """Gradients of Algorithm 1's loss with respect to every weight, in float64, up to rounding."""
     images, labels = batch(6, PixelSpace.unit(), torch.float64)
 
     def gradients(model: nn.Module, trained: nn.Module, images: Tensor) -> list[Tensor]:
@@ -252,7 +252,7 @@ def test_the_same_gradients(option: str) -> None:
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
     plain, other = (ConvNet().double() for _ in range(2))
-    plain.features[-1].p = other.features[-1].p = 0.0  # compiled code draws other numbers for dropout
+    plain.features[-1].p = other.features[-1].p = 0.0  # compiled code draws different numbers for dropout
     trained, layout = other, torch.contiguous_format
     if option == "compile":
         trained = CompiledOrEager(other)
@@ -276,7 +276,7 @@ def test_compiled(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.Monke
     counter = torch._dynamo.testing.CompileCounter()
     compile_with(counter, monkeypatch)
     compiled = fit(replace(config, compile=True), tmp_path / "compiled")
-    assert 1 <= counter.frame_count <= 2  # the training pass, once it is known that it is the same for every minibatch
+    assert 1 <= counter.frame_count <= 2  # the training pass; it must not be compiled again for each minibatch
     assert same(weights(compiled), weights(usual))
     assert compiled.model.state_dict().keys() == usual.model.state_dict().keys()
 
@@ -300,16 +300,16 @@ def test_compilation_that_fails(
         warnings.simplefilter("always")
         trainer = fit(replace(config, compile=True), tmp_path / "failed")
     (said,) = [text for warning in caught if (text := str(warning.message)).startswith("compile: ")]
-    assert "torch.compile failed and training goes on without it" in said and "\n" not in said
+    assert "torch.compile failed and training continues without it" in said and "\n" not in said
     assert "there is no compiler" in said
     assert same(weights(trainer), weights(usual))
 
 
-# --- capture: where there is no GPU. Recorded runs are in tests/fake_cuda/cases/test_iterations.py -------------------
+# --- capture without a GPU. Recorded runs are in tests/fake_cuda/cases/test_iterations.py -------------------
 
 
 def test_averages_on_the_device_are_those_of_the_host(config: TrainConfig, tmp_path: Path) -> None:
-    """With the same decays, and counters copied."""
+    """Same decays; counters are copied."""
     trainer = create_trainer(replace(config, ema_decay=0.5), tmp_path)
     assert trainer.averages is not None
     other = copy.deepcopy(trainer.averages)
@@ -326,7 +326,7 @@ def test_averages_on_the_device_are_those_of_the_host(config: TrainConfig, tmp_p
 
 
 def test_capture_without_a_gpu(config: TrainConfig, tmp_path: Path) -> None:
-    """It says so once, and the run is the one without."""
+    """It warns once, and the run equals one without capture."""
     with pytest.warns(UserWarning, match="training runs without capture: CUDA graphs need a GPU") as caught:
         trainer = fit(replace(config, capture=True), tmp_path / "captured")
     assert len(caught) == 1

@@ -1,4 +1,4 @@
-"""The paper's recipe, started: all that it switches on, together, on a few small photographs and a narrow network."""
+"""Run the paper's recipe with everything that it switches on, on a few small photographs and a narrow network."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     images, run = str(tmp_path / "images"), tmp_path / "run"
     assert main(["train", "--recipe", "inception_v3_step_ll", "--data", images, *SMALL, "--out", str(run)]) == 0
 
-    # Two minibatches an iteration; in the second one each is preceded by the generation of two examples, and the first
-    # of these by two looks at them, for layers to fold and at what the folded layers make.
+    # Two minibatches per iteration. In the second iteration, each is preceded by the generation of two examples, and
+    # the first of these by two passes that look for layers to fold and check the folded ones.
     training, generation, test = (True, 4), (False, 2), (False, 4)
     search = [generation] * 2
     assert passes == [training] * 2 + search + [generation, training] * 2 + [test] * 4
@@ -68,7 +68,7 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def _check_constants(trainer: Trainer) -> None:
-    """What was built of the recipe: the paper's constants, and Inception's where the paper gives none."""
+    """The recipe builds the paper's constants, and Inception's if the paper gives none."""
     optimizer, task = trainer.optimizer, trainer.task
     assert isinstance(optimizer, RMSpropTF) and isinstance(task, AdversarialTask)
     for group, decay in zip(optimizer.param_groups, (0.00004, 0.0), strict=True):

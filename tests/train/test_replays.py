@@ -1,4 +1,4 @@
-"""Replayed: which minibatches come, in which order, from any start."""
+"""Replayed: the order of minibatches, from any start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Numbers:
 
 
 def order(loader: Replayed, epoch: int, start: int = 0) -> list[int]:
-    """The minibatches as they come; images, labels and indices agree."""
+    """The minibatches in order; images, labels and indices agree."""
     numbers = []
     for images, labels in loader.epoch(epoch, start):
         assert images.tolist() == labels.tolist() == loader.indices.tolist()

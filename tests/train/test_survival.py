@@ -1,7 +1,7 @@
-"""Runs that are killed, or told to end, and that end with the weights of a run left in peace: digits under torchrun,
-and images in files, whose loader has processes of its own.
+"""Runs that are killed or terminated end with the weights of an undisturbed run: digits under torchrun, and images in
+files, whose loader has its own processes.
 
-FASTADV_KILLS says how often the soak test kills; FASTADV_KILL_SEED when.
+FASTADV_KILLS sets how often the soak test kills; FASTADV_KILL_SEED sets when.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KILLS = int(os.environ.get("FASTADV_KILLS", "3"))
 SEED = int(os.environ.get("FASTADV_KILL_SEED", "0"))
 RECIPE = ["--recipe", "digits_step_ll", "--device", "cpu", "--epochs", str(max(5, 2 * KILLS))]
 RECIPE += ["--checkpoint-every", "7", "--model.options.dropout", "0.2"]
-PATIENCE = 240  # seconds: on a busy machine each start of the processes takes half a minute
+PATIENCE = 240  # seconds; on a busy machine, starting the processes takes half a minute
 
 
 def config() -> TrainConfig:
@@ -100,7 +100,7 @@ def torchrun() -> Iterator[Callable[..., Torchrun]]:
 def _command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has just ended
+    except OSError:  # it has just exited
         return b""
 
 
@@ -135,10 +135,10 @@ def assert_same_run(run: Path, other: Path) -> None:
 def test_killed_at_random_moments(
     undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any of the two, while it starts, trains, tests or saves: torchrun starts both anew, and they find their run."""
+    """Kill either while it starts, trains, tests or saves: torchrun restarts both, and they find their run."""
     run, choice = tmp_path / "run", random.Random(SEED)
     launched = torchrun(run, restarts=KILLS)
-    between = last_step(undisturbed) // (2 * KILLS + 2)  # half of the run, for it goes on until the kill
+    between = last_step(undisturbed) // (2 * KILLS + 2)  # in half of the run, because it continues until the kill
     seen: set[int] = set()
     killed_at = []
     for _ in range(KILLS):
@@ -170,8 +170,8 @@ def test_the_other_one_says_it_in_a_line(tmp_path: Path, torchrun: Callable[...,
     assert not re.search(r"rank\d\]: *Traceback", printed), printed
 
 
-def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:
-    """SIGTERM to torchrun is SIGTERM to its workers; the same command goes on."""
+def test_terminated(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., Torchrun]) -> None:
+    """SIGTERM to torchrun reaches its workers; the same command continues the run."""
     run = tmp_path / "run"
     launched = torchrun(run, "--resume", "auto")
     wait_for(lambda: last_step(run))
@@ -194,10 +194,10 @@ def test_told_to_end(undisturbed: Path, tmp_path: Path, torchrun: Callable[..., 
 
 
 def session_of(leader: int) -> set[int]:
-    """The processes of a session that have not ended."""
+    """Processes of a session that are still running."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # it has just exited
             state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
             found |= {int(stat.parent.name)} if int(session) == leader and state not in "ZX" else set()
     return found
@@ -213,7 +213,7 @@ def on_images(run: Path, images: Path, loader: str) -> BaseProcess:
 
 @each("loader", {name: name for name in LOADERS})
 def test_images_in_files(loader: str, tmp_path: Path) -> None:
-    """The workers of the loader get the signals, too, and are needed until the checkpoint; none stays without its run.
+    """The loader's workers get the signals too, and are needed until the checkpoint; none outlives the run.
 
     The run begins anew while those of the killed one may still be there.
     """

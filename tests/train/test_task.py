@@ -23,7 +23,7 @@ RAW = PixelSpace.raw()
 
 
 class Pixels(nn.Module):
-    """The logits are the image's pixels: its adversarial examples can be written down."""
+    """The logits are the pixels, so adversarial examples can be computed by hand."""
 
     def forward(self, images: Tensor) -> Tensor:  # [m, K, 1, 1] -> [m, K]
         return images.flatten(1)
@@ -79,14 +79,14 @@ SOFT_LOSSES = [LN2, math.log1p(math.e**-4), LN2, math.log(4 / 3)]
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_soft_labels(dtype: torch.dtype) -> None:
-    """Each class weighs what its probability is. An attack that does not use the true label runs as it does else."""
+    """Each class is weighted by its probability. Attacks that do not use the true label are unaffected."""
     images, _ = four_images()
     task = AdversarialTask(Pixels(), k=2, lambda_=0.3, eps=1, space=RAW)
     assert task(images, SOFT.to(dtype)).item() == pytest.approx(
         (0.3 * sum(SOFT_LOSSES[:2]) + sum(SOFT_LOSSES[2:])) / 2.6, rel=1e-12
     )
     assert images.flatten(1)[:2].tolist() == [[11, 11], [19, 15]]
-    assert task.accuracy() == (1.0, 1.0)  # of equal logits, and probabilities, the first
+    assert task.accuracy() == (1.0, 1.0)  # the first of equal logits and probabilities
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -108,10 +108,10 @@ def test_soft_labels_that_are_certain_are_classes(task: str, label_smoothing: fl
 
 
 def test_soft_labels_name_no_true_label() -> None:
-    """An attack that uses it is refused from the first minibatch on, also before it begins."""
+    """An attack that uses it is refused from the first minibatch, even before adversarial training starts."""
     task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW, start_after=5)
     images, _ = four_images()
-    with pytest.raises(ValueError, match=r"fgsm uses the true label, and soft labels \[4, 2\] name none"):
+    with pytest.raises(ValueError, match=r"fgsm uses the true label, which soft labels \[4, 2\] do not give"):
         task(images, SOFT)
     AdversarialTask(Pixels(), attack="fgsm", k=0, eps=1, space=RAW)(images, SOFT)
     with pytest.raises(ValueError, match="the loss has no weight: all 4 examples are adversarial"):
@@ -119,7 +119,7 @@ def test_soft_labels_name_no_true_label() -> None:
 
 
 def test_soft_labels_that_are_not_read_ahead_give_nan() -> None:
-    """On a GPU, where to read them would be to wait."""
+    """On a GPU, where reading them would wait."""
     logits = torch.zeros(4, 2, requires_grad=True)
     loss = mixed_cross_entropy(logits, 2 * SOFT, 2, 0.3, 0.0)
     assert loss.isnan() and torch.autograd.grad(loss, logits)[0].isnan().all()
@@ -141,7 +141,7 @@ def test_gradient_is_that_of_the_loss_alone() -> None:
     AdversarialTask(model, k=3, eps=16, space=PixelSpace.unit(), seed=1)(images, labels).backward()
     got = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    losses = nn.functional.cross_entropy(model(images), labels, reduction="none")  # on the images made adversarial
+    losses = nn.functional.cross_entropy(model(images), labels, reduction="none")  # of the adversarial images
     ((losses[3:].sum() + 0.3 * losses[:3].sum()) / (5 + 0.9)).backward()
     for mine, parameter in zip(got, model.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad)
@@ -217,7 +217,7 @@ def test_state_continues_the_random_draws(seed: int | None) -> None:
 
 @pytest.mark.parametrize("k", [0, 4, 8])
 def test_accuracy_of_the_last_minibatch(k: int) -> None:
-    images = torch.tensor([[9.0, 0.0]] * 8).view(8, 2, 1, 1)  # class 0, and not to be moved from it by eps = 1
+    images = torch.tensor([[9.0, 0.0]] * 8).view(8, 2, 1, 1)  # class 0, which eps = 1 cannot change
     labels = torch.tensor([0, 0, 0, 1, 0, 0, 1, 1])
     task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW)
     assert task.accuracy() == (None, None)
@@ -228,7 +228,7 @@ def test_accuracy_of_the_last_minibatch(k: int) -> None:
 @pytest.mark.parametrize("bn", ["eval", "batch"])
 @pytest.mark.parametrize("given", [lambda model: model, lambda model: lambda images: model(images)])
 def test_batch_statistics_are_updated_once(given: Callable[[nn.Module], Any], bn: str) -> None:
-    """By the training pass; not by generation, behind a plain function neither."""
+    """By the training pass, not by generation; also if the model is inside a plain function."""
     model = cnn()
     options = {"attack": "iter_ll", "k": 4, "eps": 6, "attack_options": {"bn": bn}}
     AdversarialTask(given(model), space=PixelSpace.unit(), **options)(*batch())
@@ -265,7 +265,7 @@ def test_wrapped_models(wrap: Callable[[nn.Module], nn.Module], process_group: N
     images, labels = batch()
     loss = AdversarialTask(model, k=4, eps=6, space=PixelSpace.unit(), seed=0)(images, labels)
     loss.backward()
-    assert calls == ["wrapper"]  # the training forward; generation went below
+    assert calls == ["wrapper"]  # the training pass; generation bypassed the wrapper
     assert torch.equal(images, plain_images)
     torch.testing.assert_close(loss, plain)
 
@@ -299,7 +299,7 @@ def test_options_that_are_refused(options: dict[str, Any], error: str) -> None:
     [
         ({"k": 2.0}, "k must be an integer, got 2.0"),
         ({"start_after": 0.5}, "start_after must be an integer, got 0.5"),
-        ({"attack": attacks.StepLL(Pixels())}, "an attack is a name or a class, such as StepLL"),
+        ({"attack": attacks.StepLL(Pixels())}, "pass the attack's name or its class, such as StepLL"),
         ({"attack": None}, "an attack is a name or a class, got NoneType"),
     ],
 )
@@ -334,7 +334,9 @@ def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task(images, torch.zeros(len(images), dtype=torch.int64))
-        warned.append(any("made adversarial by an earlier call" in str(warning.message) for warning in caught))
+        warned.append(
+            any("already perturbed in place by an earlier call" in str(warning.message) for warning in caught)
+        )
     return warned
 
 
@@ -343,7 +345,7 @@ def seen_twice(task: AdversarialTask, calls: Iterable[Tensor]) -> list[bool]:
     [(4, [4, 4], []), (5, [4, 4], [0]), (4, [4, 3], []), (5, [4, 6, 2], [0]), (ALL, [4], []), (0, [4], [])],
 )
 def test_more_adversarial_examples_than_images(k: int, sizes: list[int], warned: list[int]) -> None:
-    """Said for the first minibatch, and once: a smaller last one is usual."""
+    """Warns for the first minibatch only: a smaller last one is usual."""
     task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW, start_after=1)
     said = []
     for number, m in enumerate(sizes):
@@ -356,7 +358,7 @@ def test_more_adversarial_examples_than_images(k: int, sizes: list[int], warned:
 
 @pytest.mark.parametrize("k", [0, 2])
 def test_a_minibatch_that_comes_back_warns(k: int) -> None:
-    """Else a data set held in memory would become more adversarial with each epoch."""
+    """Otherwise a data set in memory would become more adversarial with each epoch."""
     task = AdversarialTask(Pixels(), k=k, eps=1, space=RAW)
     again = k > 0
     pool = torch.full((12, 2, 1, 1), 100.0)
@@ -368,7 +370,7 @@ def test_a_minibatch_that_comes_back_warns(k: int) -> None:
     assert seen_twice(task, batches + batches) == [False, False, again, again]
 
 
-def test_a_buffer_that_is_filled_anew_does_not_warn() -> None:
+def test_a_refilled_buffer_does_not_warn() -> None:
     task = AdversarialTask(Pixels(), k=2, eps=1, space=RAW)
     buffer = torch.empty(8, 2, 1, 1)
 
@@ -381,7 +383,7 @@ def test_a_buffer_that_is_filled_anew_does_not_warn() -> None:
 
 
 def test_minibatches_made_in_inference_mode() -> None:
-    """They count no versions; the task works on them all the same."""
+    """They have no version counter; the task works on them all the same."""
     with torch.inference_mode():
         images = torch.full((4, 2, 1, 1), 100.0)
         task = AdversarialTask(Pixels(), attack="fgsm", k=2, eps=1, space=RAW)
@@ -395,7 +397,11 @@ def test_minibatches_made_in_inference_mode() -> None:
     [
         (lambda x, y: (x.requires_grad_(), y), ValueError, "must not require a gradient"),
         (lambda x, y: (x.to(torch.uint8), y), TypeError, "floating point"),
-        (lambda x, y: (x.numpy(), y), TypeError, "images must be floating point, got ndarray; torch.from_numpy"),
+        (
+            lambda x, y: (x.numpy(), y),
+            TypeError,
+            "images must be floating point, got ndarray; convert it with torch.from_numpy",
+        ),
         (lambda x, y: (x.tolist(), y), TypeError, "images must be floating point, got list$"),
         (lambda x, y: (x[0], y[:1]), ValueError, r"\[2\], got \[1\]; make a batch of a single image by images\[None\]"),
         (lambda x, y: (x, torch.eye(4).long()), ValueError, r"got \[4, 4\]; pass labels.argmax\(dim=1\), of one-hot"),
@@ -407,15 +413,15 @@ def test_minibatches_made_in_inference_mode() -> None:
             r"float32, and not all of its values are whole: .*probabilities \[m, K\]",
         ),
         (lambda x, y: (x, torch.eye(4)[:3]), ValueError, r"one class per image, \[4\], got \[3, 4\]"),
-        (lambda x, y: (x, torch.eye(4)), ValueError, r"soft labels must be \[4, 2\], as the logits are, got \[4, 4\]"),
+        (lambda x, y: (x, torch.eye(4)), ValueError, r"soft labels must be \[4, 2\], like the logits, got \[4, 4\]"),
         (lambda x, y: (x, torch.ones(4, 2)), ValueError, "rows .* sum to 1, got 1 to 1 in rows that sum to 2 to 2"),
         (lambda x, y: (x, torch.tensor([[-0.5, 1.5]] * 4)), ValueError, "got -0.5 to 1.5 in rows that sum to 1 to 1"),
         (lambda x, y: (x, torch.full((4, 2), math.nan)), ValueError, "soft labels must be probabilities"),
         (lambda x, y: (x, y.int()), TypeError, r"labels must be an int64 tensor, got torch.int32: pass labels.long"),
         (lambda x, y: (x, y.tolist()), TypeError, "labels must be an int64 tensor, got list"),
         (lambda x, y: (x, y[:-1]), ValueError, r"\[4\], got \[3\]"),
-        (lambda x, y: (x[0, 0, 0, 0], y), ValueError, r"must have an image or more, got images \[\]"),
-        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have an image or more, got images \[0, 2, 1, 1\]"),
+        (lambda x, y: (x[0, 0, 0, 0], y), ValueError, r"must have at least one image, got images \[\]"),
+        (lambda x, y: (x[:0], y[:0]), ValueError, r"must have at least one image, got images \[0, 2, 1, 1\]"),
         (lambda x, y: (x, y[:, None]), ValueError, r"\[4\], got \[4, 1\]; pass labels.squeeze\(1\)"),
     ],
 )

@@ -56,7 +56,7 @@ def test_stopped_by_a_signal(
     def send(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         train_step(trainer, minibatches)
         if trainer.step == 7:
-            signal.raise_signal(number)  # os.kill may reach another thread first, and two become one
+            signal.raise_signal(number)  # os.kill may reach another thread first, and two signals become one
 
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
@@ -74,7 +74,7 @@ def test_stopped_by_a_signal(
 
 @pytest.fixture
 def as_in_a_terminal() -> Iterator[None]:
-    """A process begun in a shell's background ignores SIGINT, and so would the second one."""
+    """A process started in a shell's background ignores SIGINT, also the second one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -90,7 +90,7 @@ def test_second_interrupt_stops_at_once(
 
     def press_ctrl_c(trainer: Trainer, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         for _ in range(times):
-            signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first, and two become one
+            signal.raise_signal(signal.SIGINT)  # os.kill may reach another thread first, and two signals become one
         train_step(trainer, minibatches)
         steps.append(trainer.step)
 
@@ -106,11 +106,11 @@ def test_longer_by_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     assert main(["--out", out, "--resume", "--epochs", "3"]) == 0
     assert "10 of 15 iterations done, on cpu; epochs was 2 and is now 3\n" in capsys.readouterr().err
-    assert main(["--out", out, "--resume"]) == 0  # the new number is the run's own from now on
+    assert main(["--out", out, "--resume"]) == 0  # the new number is now that of the run
     assert "15 of 15 iterations done, on cpu\n" in capsys.readouterr().err
 
 
-def test_begins_or_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_starts_or_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = [*SMALL, "--out", str(tmp_path), "--resume", "auto"]
     for done in (0, 10):
         assert main(again) == 0
@@ -133,14 +133,14 @@ def test_begins_or_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_started_again_without_a_word(
     first: str, second: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What torchrun starts anew finds its run; it does not take somebody else's for it."""
+    """A process that torchrun restarts finds its own run, and does not continue another one."""
     for error_file, expected in ((first, 0), (second, code)):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", error_file)
         assert main([*SMALL, "--out", str(tmp_path)]) == expected
 
 
 def refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another torchrun is, because the folder is locked."""
+    """Another torchrun is refused, because the folder is locked."""
 
     def locked(folder: Path) -> None:
         raise OSError("another process writes to it")
@@ -151,7 +151,7 @@ def refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def killed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same torchrun's next process is, where it writes its note."""
+    """The next process of the same torchrun is not refused, and writes its note."""
 
     def write(path: Path, text: str) -> None:
         path.open("w").close()
@@ -219,7 +219,7 @@ each_training = pytest.mark.parametrize(("options", "minibatches"), TRAININGS.va
 def train_with_a_spoiled_loss(
     run: Path, options: list[str], at: int, spoil: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> int:
-    """The exit code of an epoch in which the loss of one minibatch is another."""
+    """The exit code of an epoch in which the loss of one minibatch is changed."""
     minibatches, loss = itertools.count(1), ops.mixed_cross_entropy
 
     def spoiled(*given: Any) -> Tensor:
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_is_no_success(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Not even in the last iteration, or in another minibatch of it than the last."""
+    """Not even in the last iteration, or in a minibatch of it that is not the last."""
     at = minibatches - ("--accumulate" in options)
     assert train_with_a_spoiled_loss(tmp_path, options, at, lambda loss: loss * float("nan"), monkeypatch) == 1
     said = capsys.readouterr().err
@@ -254,7 +254,7 @@ def test_weights_that_the_last_iteration_spoils_are_no_success(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The loss is finite and its gradient is not."""
+    """The loss is finite, but its gradient is not."""
 
     def spoil(loss: Tensor) -> Tensor:
         return loss + (0 * loss).sqrt()
@@ -272,7 +272,7 @@ def test_a_network_that_may_be_guessing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of 64 test images 11 are of the commonest class: 17.2 %, and twice 4.7 %."""
+    """11 of 64 test images are of the most frequent class: 17.2 %, plus twice 4.7 %."""
     monkeypatch.setattr("fastadv.train.validation.accuracy", lambda *_: accuracy)
     assert main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "no better than guessing" in line]
@@ -296,7 +296,7 @@ def test_a_full_disk_is_a_line(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "nothing"], "recipe 'nothing' is neither a file that can be read nor one of cifar10_step_ll"),
+        (["--recipe", "nothing"], "recipe 'nothing' is neither a readable file nor one of cifar10_step_ll"),
         (["--recipe", "digit_step_ll"], "(did you mean digits_step_ll?)"),
         ([*SMALL, "--optimizer.rate", "1"], "unknown option --optimizer.rate; fastadv train --help lists them all"),
         ([*SMALL, "--lr", "1"], "unknown option --lr (did you mean --optimizer.lr?)"),

@@ -42,7 +42,7 @@ class Killed(Exception):
 
 
 def at_step(trainer: Trainer, step: int, action: Callable[[], Any]) -> None:
-    """Do ``action`` right after iteration ``step``, before it is logged."""
+    """Call ``action`` right after iteration ``step``, before it is logged."""
     train_step = trainer.train_step
 
     def and_then(minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -66,7 +66,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, bit for bit, down to every tensor."""
+    """Equal bit for bit, in every tensor."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
@@ -108,7 +108,7 @@ def test_resumed_run_is_the_uninterrupted_one(
     try:
         trainer.fit()
     except Killed:
-        (run / "log.jsonl").open("a").write('{"step": 1')  # a line that was cut short
+        (run / "log.jsonl").open("a").write('{"step": 1')  # a truncated line
     assert not trainer.finished
     resumed = create_trainer(config, run, resume=True)
     assert resumed.step == resumes_at
@@ -152,7 +152,7 @@ def test_the_last_iteration_of_an_epoch_has_no_checkpoint_without_its_test(confi
 
 
 def test_without_the_command_lines_parser(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training in Python, and going on with it, needs no jsonargparse."""
+    """Training and resuming in Python need no jsonargparse."""
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     checkpoint_content._parsed_config.cache_clear()
     create_trainer(replace(config, epochs=1), tmp_path).fit()
@@ -173,7 +173,7 @@ def test_resume_after_the_last_checkpoint_was_damaged(config: TrainConfig, tmp_p
 @pytest.mark.parametrize(("seed", "equal"), [(0, True), (1, False)])
 def test_seed_decides_the_weights(seed: int, equal: bool, config: TrainConfig, tmp_path: Path) -> None:
     for run, value in (("a", 0), ("b", seed)):
-        torch.manual_seed(len(run))  # whatever the process did before
+        torch.manual_seed(len(run))  # independent of what the process did before
         create_trainer(replace(config, seed=value, epochs=1), tmp_path / run).fit()
     weights = [(tmp_path / run / "checkpoints/step-00000005/model.safetensors").read_bytes() for run in "ab"]
     assert (weights[0] == weights[1]) is equal
@@ -205,10 +205,10 @@ def test_a_space_that_inception_v3_is_not_made_for_warns(
     space: Any, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(config, data=DataConfig(space=space), model=ModelConfig(name="inception_v3"))
-    expected = [] if space == "symmetric" else [f"inception_v3 is made for data.space symmetric, got {space}"]
+    expected = [] if space == "symmetric" else [f"inception_v3 is designed for data.space symmetric, got {space}"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(ValueError):  # digits are too small, besides: then the space does not matter
+        with pytest.raises(ValueError):  # digits are too small anyway: then the space does not matter
             create_trainer(config, tmp_path)
         assert caught == []
         create_small = models.create
@@ -300,7 +300,7 @@ def test_a_run_without_a_first_checkpoint_is_begun_again(
 
 
 def fewer(images: data.ImageSet) -> data.ImageSet:
-    """As many iterations as with all."""
+    """The number of iterations is unchanged."""
     return data.ImageSet(images.images[:-1], images.labels[:-1], images.classes)
 
 
@@ -325,7 +325,7 @@ def renamed(images: data.ImageSet) -> data.ImageSet:
         (renamed, "class 8 was '8' and is 'nine', class 9 was '9' and is 'eight'"),
     ],
 )
-def test_a_run_goes_on_with_its_own_training_set_alone(
+def test_a_run_resumes_only_with_its_own_training_set(
     changed: Callable[[data.ImageSet], data.ImageSet],
     said: str,
     config: TrainConfig,
@@ -337,15 +337,15 @@ def test_a_run_goes_on_with_its_own_training_set_alone(
     few = data.load("digits", None, False)
     other = data.ImageData(changed(few.train), few.test)
     monkeypatch.setattr(data, "load", lambda name, root, download: other)
-    with pytest.raises(ValueError, match=f"of another training set than digits: {said}. Resume with"):
+    with pytest.raises(ValueError, match=f"from another training set than digits: {said}. Resume with"):
         create_trainer(config, tmp_path / "run", resume=True)
 
 
-# --- what is not finite ----------------------------------------------------------------------------------------------
+# --- non-finite values -----------------------------------------------------------------------------------------------
 
 
 class Spoiled:
-    """A task whose loss is spoiled at one iteration."""
+    """A task whose loss is multiplied by ``value`` at one iteration."""
 
     def __init__(self, task: Any, at: int, value: float) -> None:
         self.task, self.at, self.value = task, at, value
@@ -391,7 +391,7 @@ def test_weights_that_are_not_finite_are_never_saved(config: TrainConfig, tmp_pa
     assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints/step-00000005"
 
 
-# --- what is recorded ------------------------------------------------------------------------------------------------
+# --- records and log -------------------------------------------------------------------------------------------------
 
 
 def test_log(config: TrainConfig, tmp_path: Path) -> None:
@@ -412,8 +412,8 @@ def test_log(config: TrainConfig, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "strange"),
     [
-        (b'{"step": 1', 0),  # cut short
-        (b'{"step": 99}\n', 0),  # of a later step
+        (b'{"step": 1', 0),  # truncated
+        (b'{"step": 99}\n', 0),  # a later step
         (b"\xff\x00\x80\n", 1),
         (b"[]\n3\n{}\n", 3),
         (b'{"step": null}\n{"step": "1"}\n{"step": true}\n', 3),
@@ -433,7 +433,7 @@ def test_a_log_that_is_something_else(line: bytes, strange: int, tmp_path: Path)
 
 
 def test_a_log_on_a_device(tmp_path: Path) -> None:
-    """To read /dev/full never ends."""
+    """Reading /dev/full never ends."""
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"this is a device, not a regular file: .*log\.jsonl"):
         monitor.JsonLog(tmp_path / "log.jsonl", step=0)
@@ -483,7 +483,7 @@ def test_progress(terminal: bool) -> None:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that advances only when told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -502,7 +502,7 @@ def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             yield seconds
 
     pace = Pace()
-    for _ in pace.awaited(loaded()):
+    for _ in pace.timed(loaded()):
         clock.passes(2)
         pace.count(30)
     assert pace.read() == (90 / 12, 6 / 12)
@@ -515,7 +515,7 @@ def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_iteration_waits_for_data_is_logged(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seconds of four are the loader's; a checkpoint, which takes a hundred, counts as nothing."""
+    """The loader takes three seconds of four; the hundred seconds of a checkpoint do not count."""
     trainer = create_trainer(replace(config, accumulate=2, epochs=2, log_every=1, checkpoint_every=1), tmp_path)
     clock = Clock(monkeypatch)
     epoch, task, save = trainer.train_loader.epoch, trainer.task, trainer.save

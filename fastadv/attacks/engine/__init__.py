@@ -1,1 +1,1 @@
-"""How the gradient of an attack is made, and made fast: folding, compilation, CUDA graphs."""
+"""Computes attacks' gradients, and makes that fast: folding, compilation, CUDA graphs."""

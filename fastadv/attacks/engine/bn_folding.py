@@ -1,9 +1,9 @@
-"""BatchNorm folded into the convolution before it, while examples are generated in evaluation mode.
+"""Folds BatchNorm into the convolution before it while examples are generated in evaluation mode.
 
-With running statistics BatchNorm is a scale and a shift of each filter. Folded into the convolution's weight and bias,
-they cost one pass over the weights a call instead of passes over every activation, forward and backward. The function
-is the same up to rounding. The folded weights are copies anyway: on a CPU they are laid out as convolutions there are
-fastest, in channels_last, and so are the images.
+With running statistics, BatchNorm is a scale and a shift per filter. Folded into the convolution's weight and bias,
+they cost one pass over the weights per call instead of passes over every activation, forward and backward. The function
+is the same up to rounding. Since the folded weights are copies anyway, on a CPU they are stored in channels_last, where
+convolutions are fastest, and so are the images.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from torch.utils._pytree import tree_leaves
 from fastadv.attacks.engine.bn_folding_pair import IMAGES, FoldedPair
 from fastadv.attacks.engine.bn_folding_search import CONVOLUTIONS, Search
 from fastadv.attacks.engine.bn_folding_weights import fold_weights
+from fastadv.utils.text import counted
 
-# How far logits may be apart by rounding alone, over their norm. Convolutions in float32 may run in TF32.
+# Largest difference of logits from rounding alone, relative to their norm. Convolutions in float32 may run in TF32.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 0.03, torch.float16: 0.03, torch.bfloat16: 0.1}
-_ASTRAY = (
-    "in this call a convolution's output was used by more than its BatchNorm, reached it through a function with a "
-    "gradient of its own, or a weight of the two was replaced"
+_CHANGED = (
+    "in this call, a convolution's output was also used outside its BatchNorm or passed through a custom gradient, or "
+    "a weight of the two layers was replaced"
 )
 
 
 class NotFoldable(RuntimeError):
-    """A model none of whose BatchNorm layers can be folded; the message is the reason."""
+    """The model cannot run folded; the message is the reason."""
 
 
 class FoldedModel:
-    """A model's convolutions with their BatchNorm folded in, to be put in place for the time of a call.
+    """A model's convolutions with BatchNorm folded in, which replace its layers during a call.
 
     Args:
         model: in evaluation mode.
-        forward: how it is called, with images [N, C, ...].
-        images: a batch: pairs are found by what the model does with it.
-        dtype: of the folded weights, that of autocast where it is on; None is the weights' own.
+        forward: calls the model with images [N, C, ...].
+        images: a batch, which the model processes to find the pairs of layers.
+        dtype: of the folded weights: autocast's if it is on; None is the weights' own.
 
     Raises:
-        NotFoldable: nothing can be folded, or the model fails or the batch's logits are others then.
+        NotFoldable: if nothing can be folded, or folding makes the model fail or changes the batch's logits.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class FoldedModel:
         except NotFoldable:
             if not faster:
                 raise
-            self._fold(search, forward, images, channels_last=False)  # which a model's own views may need
+            self._fold(search, forward, images, channels_last=False)  # a model's own view() calls may need this layout
 
     def _fold(self, search: Search, forward: Callable[[Tensor], Any], images: Tensor, *, channels_last: bool) -> None:
         self._channels_last = channels_last
@@ -67,62 +68,65 @@ class FoldedModel:
         self.refresh()
         try:
             with torch.no_grad(), self.in_place(), self.watched():
-                output = forward(self.in_layout(images).clone())  # which the model may write to
+                output = forward(self.in_layout(images).clone())  # the model may write to its input
         except (NotFoldable, torch.OutOfMemoryError, MemoryError):
             raise
-        except Exception as error:  # of any kind: as it is, the model has just run
+        except Exception as error:  # any kind: unfolded, the model has just run without one
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise NotFoldable(f"folded, the model fails: {reason}") from error
+            raise NotFoldable(f"folding makes the model fail: {reason}") from error
         self._compare(output, search.output)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around a forward pass in place.
+        """Watch a folded forward pass within the block.
 
         Raises:
-            NotFoldable: the layers are not connected as they were when they were found.
+            NotFoldable: if the layers are not connected as when they were found.
         """
         for pair in self._pairs:
             pair.begin()
         yield
         if not all([pair.end() for pair in self._pairs]):
-            raise NotFoldable(_ASTRAY)
+            raise NotFoldable(_CHANGED)
 
     def check_backward(self) -> None:
-        """After the backward pass of a watched forward pass.
+        """Check the backward pass of a watched forward pass.
 
         Raises:
-            NotFoldable: it read what a convolution made, which is another tensor when folded.
+            NotFoldable: if it read a convolution's output, which is a different tensor when folded.
         """
         if any(pair.was_read for pair in self._pairs):
-            raise NotFoldable(_ASTRAY)
+            raise NotFoldable(_CHANGED)
 
     def _compare(self, output: Any, plain: Any) -> None:
-        """Refuse to fold where it shows: what a model reads past all operators, the search for layers does not see."""
+        """Compare the logits: the search for layers misses what a model reads other than through operators."""
         tolerance = max(_ROUNDING[tensor.dtype] for tensor in self.tensors())
         for one, other in zip(tree_leaves(output), tree_leaves(plain), strict=True):
             if not isinstance(one, Tensor) or not one.is_floating_point():
                 continue
-            apart, size = float((one - other).detach().norm()), float(other.detach().norm())
-            if not apart <= tolerance * size:  # nor where either is NaN
-                raise NotFoldable(f"folded, its logits are others, by {apart:.2g} of a norm of {size:.2g}, or it draws")
+            difference, norm = float((one - other).detach().norm()), float(other.detach().norm())
+            if not difference <= tolerance * norm:  # also if either is NaN
+                raise NotFoldable(
+                    f"folding changed the logits (difference norm {difference:.2g}, logit norm {norm:.2g}), or the "
+                    "model is stochastic"
+                )
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether the model still consists of the layers that it was found to have, where and as they were."""
+        """True if the model still consists of the same layers, unchanged."""
         return list(model.modules()) == self._modules and all(pair.fits(self._dtype) for pair in self._pairs)
 
     def tensors(self) -> Iterator[Tensor]:
-        """The folded weights and biases, which stay where they are."""
+        """Yield the folded weights and biases, whose memory does not change."""
         return (tensor for pair in self._pairs for tensor in (pair.weight, pair.bias))
 
     def in_layout(self, images: Tensor) -> Tensor:  # [N, C, ...]
-        """The images in the memory layout of the folded weights; themselves where they are."""
+        """Return the images in the memory layout of the folded weights; copies them only if necessary."""
         last = self._channels_last and images.dim() == IMAGES
         return images.contiguous(memory_format=torch.channels_last) if last else images
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Follow the weights and statistics as they are now."""
+        """Fold the current weights and statistics."""
         fold_weights(
             [pair.convolution for pair in self._pairs],
             [pair.batch_norm for pair in self._pairs],
@@ -130,18 +134,18 @@ class FoldedModel:
             [pair.bias for pair in self._pairs],
         )
         for pair in self._pairs:
-            pair.note_source()
+            pair.remember_source()
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block, the model runs folded."""
+        """Run the model folded within the block."""
         try:
             for pair in self._pairs:
                 pair.convolution.forward = pair.convolve  # type: ignore[method-assign]
-                pair.batch_norm.forward = pair.pass_on  # type: ignore[method-assign]
+                pair.batch_norm.forward = pair.skip_batch_norm  # type: ignore[method-assign]
             yield
         finally:
-            for pair in self._pairs:  # plain layers, which had none of their own
+            for pair in self._pairs:  # plain layers have no forward of their own to restore
                 for module in (pair.convolution, pair.batch_norm):
                     vars(module).pop("forward", None)
                 pair.begin()
@@ -151,14 +155,16 @@ class FoldedModel:
 
 
 def _nothing_found(left_out: int) -> str:
-    reason = "the model has no BatchNorm layer that alone reads what a convolution makes"
+    reason = "the model has no BatchNorm layer that is the only user of a convolution's output"
     if left_out:
-        reason += f"; layers left out for hooks, a computed or written weight or a forward of their own: {left_out}"
+        reason += (
+            f"; left out for hooks, a custom forward, or weights that the model computes: {counted(left_out, 'layer')}"
+        )
     return reason
 
 
 def _most_of_the_weights(model: nn.Module, found: list[tuple[nn.Module, nn.Module]]) -> bool:
-    """Whether the convolutions that are folded have most of all convolutions' weights: one layout serves nearly all."""
+    """True if the folded convolutions have most of all convolutions' weights, so that one layout suits nearly all."""
 
     def count(convolutions: Iterable[Any]) -> int:
         return sum(int(module.weight.numel()) for module in convolutions)

@@ -1,4 +1,4 @@
-"""The folded forms of an attack's model: found when they are first asked for, given up where they do not fit."""
+"""Caches the folded forms of an attack's model, and gives up on those that do not work."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 
 class FoldingCache:
-    """The folded forms of one attack's model, by the dtype of the weights.
+    """The folded forms of one attack's model, by the weights' dtype.
 
     Attributes:
-        current: the folded form that is in place, within :meth:`run`.
+        current: the folded form in use, within :meth:`run`.
     """
 
     def __init__(self) -> None:
         self.current: FoldedModel | None = None
         self._found: dict[torch.dtype | None, FoldedModel | None] = {}
-        self._left_out = False
+        self._logged = False
 
     def run(self, forward: Forward, images: Tensor, work: Callable[[], T]) -> T:
-        """What ``work`` returns, with the model folded if possible, and else, or on NotFoldable, as it is.
+        """Return the result of ``work``, with the model folded if possible; otherwise, or on NotFoldable, unfolded.
 
         Args:
             forward: the model's forward pass, in evaluation mode.
-            images: [N, C, ...] that it will be given.
-            work: brings ``current`` up to date, unless it is None, before it runs the model.
+            images: its input [N, C, ...].
+            work: must refresh ``current``, unless it is None, before it runs the model.
         """
         self.current = self._find(forward, images)
         if self.current is not None:
@@ -49,18 +49,19 @@ class FoldingCache:
                 self.current = None
         return work()
 
-    def log_left_out(self, user: str, reason: str) -> None:
-        """Remark once why fast=True folds nothing."""
-        if not self._left_out:
-            logger.info("%s: fast=True leaves fold_bn out: %s", user, reason)
-            self._left_out = True
+    def log_skipped(self, user: str, reason: str) -> None:
+        """Log once why fast=True does not fold."""
+        if not self._logged:
+            logger.info("%s: fast=True skips fold_bn: %s", user, reason)
+            self._logged = True
 
     def _find(self, forward: Forward, images: Tensor) -> FoldedModel | None:
-        """The folded form of a model in evaluation mode; None, and a warning once, if there is none."""
+        """Return the folded form of a model in evaluation mode; None, with a warning once, if there is none."""
         model, user = forward.model, forward.user
         if not isinstance(model, nn.Module):
             kind = type(model).__name__
-            self._give_up(user, None, f"a {kind} is no nn.Module: pass the module itself, whose layers can be folded")
+            reason = f"a {kind} is not an nn.Module: pass the module itself, so that its layers can be folded"
+            self._give_up(user, None, reason)
             return None
         dtype = _dtype(images)
         folded = self._found.get(dtype)
@@ -84,6 +85,6 @@ class FoldingCache:
 
 
 def _dtype(images: Tensor) -> torch.dtype | None:
-    """That of the folded weights: autocast's where it is on; None is the weights' own."""
+    """Return the dtype of the folded weights: autocast's if it is on; None is the weights' own."""
     device = images.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -1,4 +1,4 @@
-"""Which BatchNorm layers can be folded into which convolutions, by what a model does in one call."""
+"""Finds which BatchNorm layers can be folded into which convolutions, by watching one call of the model."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Exactly these: a subclass may do something else in its forward.
+# Exact types: a subclass may have another forward.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    timm = sys.modules.get("timm.layers")  # where it is not loaded, the model has none of its layers
+    timm = sys.modules.get("timm.layers")  # if it is not loaded, the model has none of its layers
     known = (*BATCH_NORMS, timm.BatchNormAct2d) if timm is not None else BATCH_NORMS
     return type(module) in known and module.running_mean is not None
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer computes what its class does, of weights that are its own, and nobody looks on.
+    """True if a layer runs its class's forward with its own weights and has no hooks.
 
-    Pruning and weight normalisation compute the weight anew in each call, before the forward that folding replaces; a
-    hook may change what goes in and comes out, or read what is another value when folded.
+    Pruning and weight normalisation compute the weight in each call, before the forward that folding replaces. A hook
+    may change the input or output, or read values that differ when folded.
     """
     owns = all(name in layer._parameters for name in ("weight", "bias"))
     return owns and "forward" not in vars(layer) and not any(getattr(layer, hooks) for hooks in _HOOKS)
 
 
 class Search:
-    """Convolutions and the BatchNorm layers that alone read what they make, by one call of the model.
+    """Finds, in one call of the model, the convolutions whose output only a BatchNorm reads.
 
     Args:
         model: in evaluation mode.
-        forward: how it is called, with images [N, C, ...].
-        images: a batch of them.
+        forward: calls the model with images [N, C, ...].
+        images: a batch.
 
     Attributes:
-        pairs: of a convolution and a BatchNorm each.
-        left_out: how many layers are not plain, or have weights that the model writes in the call.
+        pairs: pairs of a convolution and its BatchNorm.
+        left_out: number of layers that are not plain, or have weights that the model writes during the call.
         output: what the model returned.
     """
 
@@ -52,11 +52,11 @@ class Search:
         convolutions = [m for m in model.modules() if type(m) in CONVOLUTIONS and m.padding_mode == "zeros"]
         batch_norms = [m for m in model.modules() if _is_batch_norm(m)]
         plain = {layer for layer in (*convolutions, *batch_norms) if is_plain(layer)}
-        self._made: list[tuple[Tensor, nn.Module]] = []  # what convolutions returned, and by which of them
+        self._made: list[tuple[Tensor, nn.Module]] = []  # outputs, with their convolutions
         self._read: list[tuple[nn.Module, nn.Module]] = []
         self._calls: Counter[nn.Module] = Counter()
         self._before = {layer: _tensors(layer) for layer in plain}
-        self._swapped: set[nn.Module] = set()  # had other tensors when they ran
+        self._swapped: set[nn.Module] = set()  # layers that ran with other tensors
         self._reads = _Reads(memory for tensors in self._before.values() for memory in tensors)
         handles = [m.register_forward_hook(self._after_convolution) for m in convolutions if m in plain]
         handles += [
@@ -64,14 +64,14 @@ class Search:
         ]
         try:
             with torch.no_grad(), self._reads:
-                self.output = forward(images.detach().clone())  # which the model may write to
+                self.output = forward(images.detach().clone())  # the model may write to its input
         finally:
             for handle in handles:
                 handle.remove()
         self._still = {layer for layer in plain if self._is_still(layer)}
         self.left_out = len(convolutions) + len(batch_norms) - len(self._still)
         self.pairs = self._pairs()
-        self._made.clear()  # activations
+        self._made.clear()  # frees activations
 
     def _after_convolution(self, module: nn.Module, _: Any, output: Tensor) -> None:
         self._called(module)
@@ -104,9 +104,9 @@ class Search:
 
 
 class _Reads(TorchDispatchMode):
-    """Within the block, how many operators read each tensor that is watched, or a view of it, and who writes weights.
+    """Within the block, counts the operators that read a watched tensor or a view of it, and notes written weights.
 
-    Autograd's graph would not do: who reads with torch.no_grad or behind a detach is not in it.
+    Autograd's graph would not do: it lacks reads under torch.no_grad or after a detach.
     """
 
     supports_higher_order_operators = True
@@ -115,7 +115,7 @@ class _Reads(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.written: set[int] = set()
         self._weights = set(weights)
-        self._count: dict[int, int] = {}  # by memory, which is not given to others while its tensor is kept
+        self._count: dict[int, int] = {}  # by memory, which is not reused while its tensor exists
 
     def watch(self, tensor: Tensor) -> None:
         self._count[memory_of(tensor)] = 0
@@ -127,22 +127,22 @@ class _Reads(TorchDispatchMode):
         touched = {memory_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_memory(x)}
         for memory in touched & self._count.keys():
             self._count[memory] += 1
-        schema = getattr(func, "_schema", None)  # an operator of functions, such as torch.cond, has none
+        schema = getattr(func, "_schema", None)  # higher-order operators, such as torch.cond, have none
         if schema is not None and schema.is_mutable:
             self.written |= touched & self._weights
         return func(*args, **(kwargs or {}))
 
 
 def _has_memory(tensor: Tensor) -> bool:
-    """Whether it has a memory of its own: not inside torch.func.vmap and the like, and not if it is sparse."""
+    """True if a tensor has its own memory; false inside torch.func transforms, and for sparse tensors."""
     return tensor.layout == torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _tensors(layer: nn.Module) -> list[int]:
-    """Where the layer's weights and statistics lie."""
+    """Return the memory of the layer's weights and statistics."""
     return [memory_of(tensor) for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))]
 
 
 def memory_of(tensor: Tensor) -> int:
-    """Which memory a tensor, or a view of it, lies in."""
+    """Identify the memory that a tensor and its views share."""
     return int(tensor.untyped_storage()._cdata)

@@ -1,4 +1,4 @@
-"""The arithmetic of folding, for all pairs of layers at once: on a GPU few launches, however many layers there are."""
+"""The arithmetic of folding, for all pairs of layers at once, so that a GPU needs few launches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _Lists = Callable[[list[Tensor], list[Tensor]], Sequence[Tensor]]
 def fold_weights(
     convolutions: Sequence[Any], batch_norms: Sequence[Any], weights: list[Tensor], biases: list[Tensor]
 ) -> None:
-    """Fill folded weights [F, C / groups, ...] and biases [F] from the layers as they are now, in no_grad.
+    """Fill folded weights [F, C / groups, ...] and biases [F] from the layers' current ones; call it under no_grad.
 
-    BatchNorm of what a convolution makes is ``scale * (weight * x + bias - mean) + shift``, where ``scale`` is
+    BatchNorm of a convolution's output is ``scale * (weight * x + bias - mean) + shift``, where ``scale`` is
     BatchNorm's weight over the standard deviation, and ``shift`` its bias.
     """
     variances = [layer.running_var for layer in batch_norms]
@@ -30,7 +30,7 @@ def fold_weights(
 
 
 def _apply(operator: _Lists, values: list[Tensor], others: Sequence[Tensor | None]) -> None:
-    """Replace each value that has another beside it by what the operator makes of the two."""
+    """Replace each value by the operator's result for it and the other at its place; keep it if that is None."""
     places = [place for place, other in enumerate(others) if other is not None]
     if places:
         made = operator([values[place] for place in places], [other for other in others if other is not None])

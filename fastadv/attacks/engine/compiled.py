@@ -1,4 +1,4 @@
-"""Forward pass, target and gradient to the images as one function of torch.compile."""
+"""Compiles forward pass, target and gradient to the images as one function with torch.compile."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fastadv.utils.stacklevel import user_stacklevel
 
 
 class CompiledGradient:
-    """The compiled gradient of one attack's model, until the first failure.
+    """The compiled gradient of one attack's model, used until it fails.
 
-    Both passes are in one graph, without the boundary that autograd puts between them: the compiler sees which
-    activations the backward pass reads, and keeps or computes them anew as it sees fit.
+    Both passes are in one graph, without autograd's boundary between them: the compiler sees which activations the
+    backward pass reads, and decides which to keep and which to recompute.
     """
 
     def __init__(self) -> None:
         self._function: Any = None
         self._failed = False
-        self._reason: str | None = None  # of a failure that may be the model's own
+        self._reason: str | None = None  # of a failure that the model itself may have caused
 
     def __reduce__(self) -> tuple[type[CompiledGradient], tuple[()]]:
-        return CompiledGradient, ()  # what was compiled stays where it was
+        return CompiledGradient, ()  # compiled code is not copied
 
     def __call__(
         self,
@@ -40,12 +40,12 @@ class CompiledGradient:
         seed: int | Tensor,
         offset: int,
     ) -> tuple[Tensor, Tensor] | None:
-        """(target [N], gradient [N, C, ...]) at images [N, C, ...], labels [N]; None where it must be eager."""
-        # torch.compile does not compile under a mode that sees every operator, which wants to see them.
+        """Return (target [N], gradient [N, C, ...]) at images [N, C, ...], labels [N]; None if it must be eager."""
+        # torch.compile does not compile under a dispatch mode, which has to see every operator.
         if self._failed or is_in_torch_dispatch_mode(include_infra_modes=False):
             return None
         if self._function is None:
-            # Recompilations are counted by the code object, which attacks of other models must not use up.
+            # Recompilations are limited per code object: other attacks must not use up this one's.
             own = FunctionType(_gradient.__code__.replace(), _gradient.__globals__)
             self._function = torch.compile(own, fullgraph=True)
         try:
@@ -58,7 +58,7 @@ class CompiledGradient:
             return None
 
     def eager_worked(self, user: str) -> None:
-        """If what was just computed could not be compiled, the compiler is to blame: give up, and warn."""
+        """Give up and warn if the gradient could not be compiled: the model itself works, as the eager run shows."""
         if self._reason is not None:
             warnings.warn(f"{user} runs without compile=True: {self._reason}", stacklevel=user_stacklevel())
             self._failed, self._reason = True, None
@@ -68,7 +68,7 @@ def _gradient(
     forward: Forward, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
 ) -> tuple[Tensor, Tensor]:
     def outputs_of(x: Tensor) -> list[Tensor]:
-        logits, auxiliary = forward(x.clone())  # which the model may write to
+        logits, auxiliary = forward(x.clone())  # the model may write to its input
         return [logits, *auxiliary]
 
     outputs, vjp, *_ = torch.func.vjp(outputs_of, images)  # [N, K] each

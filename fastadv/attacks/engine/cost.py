@@ -1,4 +1,4 @@
-"""Cost: what an attack increases or decreases, by its derivatives with respect to the logits."""
+"""Cost: what an attack increases or decreases, given by its derivatives with respect to the logits."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from fastadv.attacks.engine.loss_gradient import Loss, scaled_loss_grad
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """Of the logits and, weighted, of auxiliary logits: the cross-entropy with a class, the entropy, or another loss.
+    """The cross-entropy with a class, the entropy or another loss, of the logits and, weighted, of auxiliary logits.
 
     Args:
-        rule: which class, one of :func:`fastadv.ops.target_grad`.
+        rule: chooses the class, see :func:`fastadv.ops.target_grad`.
         label_smoothing: of the cross-entropy.
-        aux_weight: of the same cost at each auxiliary output, with the target that the logits choose.
-        mixes_examples: whether an example's logits depend on the rest of its batch: the costs of all examples are added
-            up as they are then.
-        loss: takes the place of the cross-entropy or the entropy, and is differentiated by autograd.
-        target_known: whether the labels are the target that the rule chose before.
+        aux_weight: of the same cost at each auxiliary output, with the target that the main logits choose.
+        mixes_examples: true if an example's logits depend on the rest of its batch: all examples then share one scale.
+        loss: replaces the cross-entropy or the entropy, and is differentiated by autograd.
+        target_known: true if the labels are the target that the rule chose before.
     """
 
     rule: str
@@ -34,7 +33,7 @@ class Cost:
     target_known: bool = False
 
     def for_known_target(self) -> Cost:
-        """The same cost where the target has been chosen, and is passed as labels."""
+        """Return the same cost for a target that was already chosen, and is passed as labels."""
         return replace(self, target_known=True)
 
     def derivatives(
@@ -45,10 +44,10 @@ class Cost:
         seed: int | Tensor = 0,
         offset: int = 0,
     ) -> tuple[Tensor, list[Tensor]]:
-        """(target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K]).
+        """Return (target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K]).
 
-        Each example's are multiplied by a power of two: half precision would round those of a confident model to zero,
-        and no step depends on the length of a gradient.
+        Each example's derivatives are multiplied by a power of two: half precision would round those of a confident
+        model to zero, and no step depends on the length of a gradient.
         """
         main = self._derivative(logits, labels, seed, offset, self.target_known)
         if not auxiliary and not self.mixes_examples:

@@ -1,4 +1,4 @@
-"""Recording work on a GPU as CUDA graphs, and refusing beforehand what no graph can hold."""
+"""Records work on a GPU as CUDA graphs, after checking that it can be recorded."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ Work = Callable[[], None]
 
 
 class NotCapturable(Exception):
-    """Work that cannot be recorded; the message is the reason."""
+    """The work cannot be recorded; the message is the reason."""
 
 
 class Recorder(Protocol):
-    """Records work that reads and writes the same tensors each time it is replayed."""
+    """Records work that reads and writes the same tensors on each replay."""
 
     def rehearse(self, work: Work) -> None:
-        """Run the work once, as it will be recorded.
+        """Run the work once, on the stream that will record it.
 
         Raises:
-            NotCapturable: the work waits for the device, or leaves it.
+            NotCapturable: if the work waits for the device or moves data to another one.
         """
 
     def watch(self, work: Work) -> str | None:
-        """Run the work once to its end, as it will be recorded; why it cannot be, or None."""
+        """Run the work once to its end; return why it cannot be recorded, or None."""
 
     def record(self, work: Work) -> Work:
-        """The replay of the work, which this call records without running it."""
+        """Record the work without running it; return a function that replays it."""
 
     def in_order(self) -> AbstractContextManager[None]:
-        """Around a use of the recorded work's tensors: behind the previous use, whatever stream that was on."""
+        """Order the block's use of the recorded work's tensors after their previous use, on whatever stream."""
 
     def finish(self) -> None:
-        """Wait for the last use: before the tensors are given up."""
+        """Wait for the last use; call it before the tensors are freed."""
 
 
 def create_recorder(device: torch.device) -> Recorder:
-    """The recorder for a device.
+    """Create the recorder for a device.
 
     Raises:
-        NotCapturable: it is not a GPU.
+        NotCapturable: if it is not a GPU.
     """
     if device.type != "cuda":
         raise NotCapturable(f"CUDA graphs need a GPU, and the images are on {device}")
@@ -53,7 +53,7 @@ def create_recorder(device: torch.device) -> Recorder:
 
 
 class CudaRecorder:
-    """CUDA graphs that share one memory pool, for they never run at the same time."""
+    """Records CUDA graphs that share one memory pool, since they never run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -72,10 +72,10 @@ class CudaRecorder:
 
     def record(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        # The outer block puts the current stream back, which some versions of torch.cuda.graph do not after an error.
+        # The outer block restores the current stream, which some versions of torch.cuda.graph do not after an error.
         with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
             try:
-                # thread_local: what a loader's or NCCL's thread does meanwhile is not recorded, and may not spoil it.
+                # thread_local: other threads, such as a loader's or NCCL's, are not recorded and do no harm.
                 with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                     work()
             except BaseException:
@@ -87,13 +87,13 @@ class CudaRecorder:
 
     @contextmanager
     def _on_own_stream(self) -> Iterator[None]:
-        """Behind what was queued before the block, and before what is queued after it."""
+        """Run the block on the recorder's stream, ordered between earlier and later work of the current one."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         try:
             with torch.cuda.stream(self._stream):
                 yield
-        finally:  # also what was begun before an error, and would otherwise run on beside what follows
+        finally:  # also after an error: work that was started would otherwise overlap with what follows
             current.wait_stream(self._stream)
         _forget_workspaces()
 
@@ -111,28 +111,28 @@ class CudaRecorder:
         self._used.synchronize()
 
     def _end_allocation(self) -> None:
-        """Some versions of torch go on allocating from the pool of a recording that failed, until they crash."""
-        # RuntimeError: this one does not.
+        """After a failed recording, some versions of torch keep allocating from its pool, until they crash."""
+        # A RuntimeError means that this version does not.
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
 
     def _free_generator(self) -> None:
-        """Some versions of torch leave the device's generator in a recording that failed: the next dropout raises."""
+        """After a failed recording, some versions of torch keep the generator in it, and the next dropout raises."""
         generator = torch.cuda.default_generators[self._device.index]
         generator.graphsafe_set_state(generator.clone_state())
 
 
 def _forget_workspaces() -> None:
-    """Have cuBLAS take its workspace anew: one from a rehearsal would be freed while the recording still uses it."""
+    """Make cuBLAS allocate a new workspace: one from a rehearsal would be freed while the recording still uses it."""
     torch._C._cuda_clearCublasWorkspaces()
 
 
 @contextmanager
 def refuse_waits(device: torch.device) -> Iterator[None]:
-    """Within the block, an operator that the host would have to wait for ``device`` for raises :class:`NotCapturable`.
+    """Within the block, raise :class:`NotCapturable` for operators that make the host wait for ``device``.
 
-    It is better found out before recording begins. What PyTorch's operators do not show of themselves, such as an
-    extension that synchronises, makes the recording fail instead.
+    It is better to find out before recording starts. Waits that PyTorch's operators do not show, such as those of an
+    extension that synchronises, make the recording fail instead.
     """
 
     def refuse(reason: str) -> None:
@@ -144,7 +144,7 @@ def refuse_waits(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def collect_waits(device: torch.device) -> Iterator[list[str]]:
-    """Within the block, what :func:`refuse_waits` would raise is added to the list that it is given."""
+    """Within the block, collect the messages of what :func:`refuse_waits` would raise."""
     reasons: list[str] = []
     with _Watching(device, reasons.append):  # type: ignore[no-untyped-call]
         yield reasons
@@ -156,7 +156,7 @@ _ERROR_CHECKS = (torch.ops.aten._linalg_check_errors.default,)
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls ``found`` with the reason for each operator that no graph can hold."""
+    """Calls ``found`` with the reason for each operator that cannot be recorded."""
 
     def __init__(self, device: torch.device, found: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -180,10 +180,10 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def waits(func: Any, tensors: list[Tensor]) -> bool:
-    """Whether the host waits for the device of an operator's tensors, if that is a GPU; copies are not looked at."""
+    """True if an operator makes the host wait for its tensors' GPU; copies are not considered."""
     name = func._schema.name
-    if name == "aten::lift_fresh":  # torch.tensor of Python's numbers, copied to the device
+    if name == "aten::lift_fresh":  # torch.tensor of Python numbers, copied to the device
         return tensors[0].device.type != "cpu"
     if name.startswith(("aten::index.", "aten::index_put")) or name == "aten::index":
-        return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:])  # integers need no look
+        return any(tensor.dtype in (torch.bool, torch.uint8) for tensor in tensors[1:])  # integer indices need no wait
     return func in _ERROR_CHECKS or not _WAITING.isdisjoint(func.tags)

@@ -1,4 +1,4 @@
-"""Iterations recorded once for each shape of the images, as CUDA graphs, and replayed from then on."""
+"""Records an attack's iteration as CUDA graphs, once for each shape of the images, and replays them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fastadv.utils.recorded_number import RecordedNumber
 from fastadv.utils.stacklevel import user_stacklevel
 
 _MOST_SHAPES = 4  # each keeps the memory of an iteration
-_MOST_CAPTURES = 3  # of one shape, each used a few times only: weights that keep moving are not worth following
+_MOST_CAPTURES = 3  # of one shape, each used only a few times: weights whose memory keeps changing are not worth it
 _FEW_CALLS = 10
 
 
 @dataclass
 class _Shape:
-    """Images of one shape: they came once, their iteration was captured (so often), or it cannot be."""
+    """The state of one shape of images: seen once, captured (with a count of captures), or refused."""
 
     recorder: cuda_graph_recorder.Recorder
     captured: CapturedIteration | None = None
@@ -38,26 +38,26 @@ class CapturedIterations:
     """The captured iterations of one attack."""
 
     def __init__(self) -> None:
-        self._shapes: dict[Hashable, _Shape] = {}  # in the order in which they were used
+        self._shapes: dict[Hashable, _Shape] = {}  # the least recently used first
         self._reasons: set[str] = set()
 
     def run_(self, gradient: InputGradient, steps: Steps, state: AttackState, alphas: Sequence[float | Tensor]) -> bool:
-        """Run an attack by replaying its captured iteration; False, with nothing done, where there is none.
+        """Run an attack by replaying its captured iteration; return False, with nothing done, if there is none.
 
-        The first images of a shape are left to an eager run, in which they and the model's outputs are looked at and
-        libraries choose their kernels. What cannot be captured is said in a warning, once.
+        The first images of a shape are left to an eager run, which checks them and the model's outputs, and in which
+        libraries choose their kernels. If an iteration cannot be captured, a warning says so once.
 
         Args:
-            gradient: what the steps follow, of a model that is isolated, and folded where asked for.
-            steps: what is captured.
-            state: where to start from; its adv is mutated in place.
+            gradient: computes the gradients, of an isolated and, if requested, folded model.
+            steps: the steps to capture.
+            state: where to start; its adv is mutated in place.
             alphas: length of each step, a number or [N].
         """
         if devices.is_captured(state.adv):
-            return False  # by the caller, with all that is in the call
+            return False  # the caller captures the whole call
         try:
             captured = self._find(gradient, steps, state)
-        except Exception as error:  # of any kind: the model is the caller's, and may yet run uncaptured
+        except Exception as error:  # any kind: the caller's model may still run uncaptured
             self._warn(gradient.user, str(error) or type(error).__name__)
             return False
         if captured is not None:
@@ -67,13 +67,13 @@ class CapturedIterations:
     def _find(self, gradient: InputGradient, steps: Steps, state: AttackState) -> CapturedIteration | None:
         if not isinstance(gradient.model, nn.Module):
             raise cuda_graph_recorder.NotCapturable(
-                f"a {type(gradient.model).__name__} is no nn.Module: pass the module itself, whose weights can be "
-                f"watched"
+                f"a {type(gradient.model).__name__} is not an nn.Module: pass the module itself, so that its "
+                "weights can be watched"
             )
         fixed = _fixed(gradient, steps, state.adv)
         known = fixed in self._shapes
         shape = self._used(gradient.user, fixed, state.adv.device)
-        if not known or gradient.looks:
+        if not known or gradient.checks_outputs:
             return None
         weights = tuple(tensor.data_ptr() for tensor in gradient.tensors())
         if shape.refused or (shape.captured is not None and shape.captured.weights == weights):
@@ -81,29 +81,29 @@ class CapturedIterations:
         if shape.captured is not None:
             self._drop(shape)
             shape.recorder = cuda_graph_recorder.create_recorder(state.adv.device)
-        shape.refused = True  # unless all of the following succeeds
+        shape.refused = True  # unless everything below succeeds
         if shape.captures == _MOST_CAPTURES:
-            raise cuda_graph_recorder.NotCapturable("the model's weights lie elsewhere in memory each time")
+            raise cuda_graph_recorder.NotCapturable("the memory of the model's weights changes from call to call")
         shape.captures += 1
         shape.captured = CapturedIteration(steps, state, weights, shape.recorder)
         shape.refused = False
         return shape.captured
 
-    def leave_out(self, user: str, reason: str, *, by_fast: bool) -> None:
-        """Say once why iterations are not captured: in a warning, or in a remark where fast=True alone asks for it."""
+    def log_skipped(self, user: str, reason: str, *, by_fast: bool) -> None:
+        """Report once why iterations are not captured: as a warning, or in the log if only fast=True requested it."""
         if not by_fast:
             self._warn(user, reason)
         elif reason not in self._reasons:
             self._reasons.add(reason)
-            logger.info("%s: fast=True leaves capture out: %s", user, reason)
+            logger.info("%s: fast=True skips capture: %s", user, reason)
 
     def _used(self, user: str, fixed: Hashable, device: torch.device) -> _Shape:
-        """The shape, known from now on; the one that was used longest ago makes room for it."""
+        """Return the shape's entry, creating it if necessary; the least recently used one may be dropped for it."""
         shape = self._shapes.pop(fixed, None) or _Shape(cuda_graph_recorder.create_recorder(device))
         self._shapes[fixed] = shape  # last
         if len(self._shapes) > _MOST_SHAPES:
             self._drop(self._shapes.pop(next(iter(self._shapes))))
-            self._warn(user, f"more than {_MOST_SHAPES} shapes of images come, and those used last alone are kept")
+            self._warn(user, f"there are more than {_MOST_SHAPES} shapes of images, and only those used last are kept")
         return shape
 
     def _drop(self, shape: _Shape) -> None:
@@ -119,16 +119,16 @@ class CapturedIterations:
 
 
 class CapturedIteration:
-    """The first step of an attack and the steps after it, recorded on tensors of their own.
+    """The first step of an attack and a further one, recorded on separate tensors.
 
     Args:
-        steps: what is recorded.
-        state: an example of what the steps start from, with which they are rehearsed.
-        weights: where the weights and buffers lie that they read.
-        recorder: what records them.
+        steps: the steps to record.
+        state: an example of a start, for the rehearsal.
+        weights: addresses of the weights and buffers that the steps read.
+        recorder: records them.
 
     Attributes:
-        calls: how often it was replayed.
+        calls: number of runs so far.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class CapturedIteration:
         wide = torch.float64 if adv.dtype == torch.float64 else torch.float32
         self._eps, self._alpha = (RecordedNumber(adv.new_empty(len(adv), dtype=wide)) for _ in range(2))  # [N], [N]
         self._labels = None if state.target is None else torch.empty_like(state.target)  # [N]
-        draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # a stream of random numbers
+        draws = torch.empty(2, dtype=torch.int64, device=adv.device)  # seed and offset of a random stream
         self._seed, self._offset = RecordedNumber(draws[0]), RecordedNumber(draws[1])
         self._load(state)
         self._alpha.set(state.alpha)
@@ -183,7 +183,7 @@ class CapturedIteration:
 
 
 def _next_(steps: Steps, own: AttackState) -> None:
-    """A further step, which leaves its direction where it found the previous one."""
+    """Run a further step, and store its direction in the memory of the previous one."""
     direction = own.direction
     steps.next_(own)
     if direction is not None and own.direction is not None and own.direction is not direction:
@@ -192,7 +192,7 @@ def _next_(steps: Steps, own: AttackState) -> None:
 
 
 def _fixed(gradient: InputGradient, steps: Steps, adv: Tensor) -> Hashable:
-    """All that a captured iteration cannot follow if it changes, besides the places of the weights."""
+    """Return everything, besides the weights' addresses, whose change requires another capture."""
     device = adv.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     images = (adv.shape, adv.stride(), adv.dtype, adv.device)
@@ -200,7 +200,7 @@ def _fixed(gradient: InputGradient, steps: Steps, adv: Tensor) -> Hashable:
 
 
 def _uncached_autocast(device: str) -> AbstractContextManager[object]:
-    """The caller's autocast without its cache, which would hand weights cast in one recording to another."""
+    """Return the caller's autocast without its cache, which would pass weights cast in one recording to another."""
     if not torch.is_autocast_enabled(device):
         return nullcontext()
     return torch.autocast(device, torch.get_autocast_dtype(device), cache_enabled=False)

@@ -1,4 +1,4 @@
-"""What is looked at once, in the first batch of an attack: the model's outputs, and the gradient."""
+"""Checks the model's outputs and the gradient in the first batch of an attack."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastadv.attacks.engine.zero_gradients import warn_of_zero_gradients, without_gradient
+from fastadv.attacks.engine.zero_gradients import count_zero_gradients, warn_of_zero_gradients
 from fastadv.utils.input_hints import labels_refusal
 from fastadv.utils.stacklevel import user_stacklevel
 
 
 @dataclass
 class FirstBatch:
-    """Warns once of a model whose outputs or gradients make it look robust. To look is to wait for the device.
+    """Warns once of outputs or gradients that make a model look robust. Every check waits for the device.
 
     Attributes:
         passed: true once the first step on a batch is complete.
@@ -25,32 +25,32 @@ class FirstBatch:
     passed: bool = False
     warned: bool = False
 
-    def look_at_labels(self, user: str, labels: Tensor, classes: int) -> None:
-        """Refuse labels [N] that the model has no class for. On a CPU the operators do, in every batch.
+    def check_labels(self, user: str, labels: Tensor, classes: int) -> None:
+        """Refuse labels [N] that are out of range on a GPU; on a CPU the operators do so in every batch.
 
         Raises:
-            ValueError: if there is one.
+            ValueError: if there are any.
         """
         if labels.device.type != "cpu" and len(labels):
             least, most = (int(end) for end in labels.aminmax())
             if least < 0 or most >= classes:
                 raise ValueError(labels_refusal(user, classes, most if most >= classes else least))
 
-    def look_at_logits(self, user: str, logits: Tensor) -> None:
-        """Warn of logits [N, K] with which an attack runs, and does little."""
+    def check_logits(self, user: str, logits: Tensor) -> None:
+        """Warn of logits [N, K] with which an attack runs but has little effect."""
         if not self.warned:
             self.warned = _warn_of_logits(user, logits)
 
-    def look_at_gradient(self, user: str, grad: Tensor) -> None:
-        """Warn of a gradient [N, C, ...] that is zero or not finite for some images."""
+    def check_gradient(self, user: str, grad: Tensor) -> None:
+        """Warn if the gradient [N, C, ...] is zero or not finite for some images."""
         if not self.warned:
-            self.warned = warn_of_zero_gradients(user, int(without_gradient(grad)), len(grad))
+            self.warned = warn_of_zero_gradients(user, int(count_zero_gradients(grad)), len(grad))
 
 
 def _warn_of_logits(user: str, logits: Tensor) -> bool:  # [N, K]
     probabilities = (logits >= 0).all() & ((logits.sum(dim=1, dtype=torch.float32) - 1).abs() < 1e-3).all()
     if not logits.isfinite().all():
-        problem = "are not all finite, and where they are not there is no gradient to follow"
+        problem = "are not all finite, so there is no gradient to follow for some images"
     elif probabilities:
         problem = "look like probabilities, whose gradient vanishes: return the logits, without softmax"
     else:

@@ -1,4 +1,4 @@
-"""Forward: a model's forward pass, as the cost of an attack needs it."""
+"""Forward: a model's forward pass to logits, and to auxiliary logits if the cost uses them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastadv.utils.model_outputs import check_classes, split_logits
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """From images [N, C, ...] to logits [N, K], and to auxiliary logits where the cost has them.
+    """Maps images [N, C, ...] to logits [N, K], and to auxiliary logits if the cost uses them.
 
     Args:
         model: the raw module, or another callable.
-        user: who runs it, for messages.
+        user: the attack's name, for messages.
         auxiliary: call the model's method ``forward_with_aux``.
     """
 
@@ -26,10 +26,10 @@ class Forward:
     auxiliary: bool = False
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(what the model returns, auxiliary logits [N, K] each); the model may write to the images.
+        """Return (the model's output, auxiliary logits [N, K] each); the model may write to the images.
 
         Raises:
-            ValueError: logits of one class, or no auxiliary logits.
+            ValueError: if there is only one class, or there are no auxiliary logits.
         """
         if not self.auxiliary:
             output = self.model(images)
@@ -37,5 +37,5 @@ class Forward:
             return output, []
         logits, auxiliary = split_logits(self.model.forward_with_aux(images))  # type: ignore[attr-defined]
         if not auxiliary:
-            raise ValueError(f"{self.user}: aux_weight is positive, but forward_with_aux gave no auxiliary logits")
+            raise ValueError(f"{self.user}: aux_weight is positive, but forward_with_aux returned no auxiliary logits")
         return logits, auxiliary

@@ -1,4 +1,4 @@
-"""Scaled derivatives whose gradients are added up, brought to one scale."""
+"""Brings scaled derivatives to a common scale, so that their gradients can be added."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from fastadv.ops import ScaledTargetGrad
 def to_common_scale(
     outputs: Sequence[ScaledTargetGrad], weights: Sequence[float], whole_batch: bool = False
 ) -> list[Tensor]:
-    """Each output's weight times its derivative [N, K], times a power of two that all outputs share.
+    """Return each output's weight times its derivative [N, K], times a power of two that all outputs share.
 
-    The largest of the weighted derivatives is then below 1: whichever output it is of, it does not overflow, and it
-    does not vanish.
+    The largest weighted derivative is then below 1, so that it neither overflows nor vanishes.
 
     Args:
-        outputs: of one model, for one batch.
+        outputs: scaled derivatives for one model and batch.
         weights: of the outputs in the cost.
-        whole_batch: one power for all examples, not one for each.
+        whole_batch: use one power of two for all examples instead of one for each.
     """
     parts = [math.frexp(weight) for weight in weights]  # weight = mantissa * 2**power
     exponents = torch.stack(

@@ -1,4 +1,4 @@
-"""InputGradient: how one call of an attack gets the gradient of its cost with respect to the images."""
+"""InputGradient: computes the gradient of an attack's cost with respect to the images, for one call."""
 
 from __future__ import annotations
 
@@ -33,17 +33,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class InputGradient:
-    """The target and the gradient of each example's cost, by one forward and one backward pass to the images alone.
+    """Computes the target and the gradient of each example's cost, with one forward pass and one backward pass.
 
-    No gradient of a weight is made. An example's gradient is multiplied by a positive factor.
+    The backward pass leads to the images only: no gradients of weights are computed. Each example's gradient is
+        multiplied
+    by a positive factor, so that it does not underflow.
+
+    A call uses it within :meth:`run`: :meth:`refresh` first, then :meth:`first` for the first step, which chooses the
+    target, and :meth:`further` for each further step.
 
     Args:
         forward: the model's forward pass.
         cost: of the logits.
-        bn: whether BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``).
-        first_batch: looks at the outputs and the gradient until a batch has passed; None does not look.
-        folding: the model's folded forms, to run one of them; None runs the model as it is.
-        compiled: both passes as one compiled function, from the second gradient on; None runs them one by one.
+        bn: BatchNorm uses its running statistics (``"eval"``) or the batch's (``"batch"``).
+        first_batch: checks the outputs and the gradient until a batch has passed; None checks nothing.
+        folding: the model's folded forms; None runs the model unfolded.
+        compiled: runs both passes as one compiled function, from the second gradient on; None runs them eagerly.
     """
 
     forward: Forward
@@ -55,7 +60,7 @@ class InputGradient:
 
     @property
     def user(self) -> str:
-        """Who follows the gradient, for messages."""
+        """The attack's name, for messages."""
         return self.forward.user
 
     @property
@@ -64,18 +69,18 @@ class InputGradient:
         return self.forward.model
 
     @property
-    def looks(self) -> bool:
-        """Whether the model's outputs are still to be looked at, for which a call waits."""
+    def checks_outputs(self) -> bool:
+        """True while the model's outputs are still to be checked, which waits for the device."""
         return self.first_batch is not None and not self.first_batch.passed
 
     def run(self, images: Tensor, work: Callable[[], T]) -> T:
-        """What ``work`` returns, which makes gradients: with the model in evaluation mode and, where asked for, folded.
+        """Return the result of ``work``, run with the model in evaluation mode and, if requested, folded.
 
-        It is done again from its start, with the model as it is, if the model turns out to be another one when folded.
+        If the folded model turns out to differ, ``work`` runs again from the start with the unfolded one.
 
         Args:
-            images: [N, C, ...], as those whose gradients are made.
-            work: takes the images anew from :meth:`in_layout`, and begins with :meth:`refresh`.
+            images: [N, C, ...], a batch like those whose gradients are computed.
+            work: computes gradients; calls :meth:`in_layout` for its images and :meth:`refresh` first.
         """
         with isolated(self.model, self.bn):
             return work() if self.folding is None else self.folding.run(self.forward, images, work)
@@ -85,26 +90,26 @@ class InputGradient:
         return None if self.folding is None else self.folding.current
 
     def in_layout(self, images: Tensor) -> Tensor:  # [N, C, ...]
-        """The images in the memory layout that the model runs fastest with; themselves where they are."""
+        """Return the images in the memory layout that is fastest for the model; copies them only if necessary."""
         return images if self._folded is None else self._folded.in_layout(images)
 
     def refresh(self) -> None:
-        """Fold the weights as they are now."""
+        """Fold the current weights."""
         if self._folded is not None:
             self._folded.refresh()
 
     def tensors(self) -> Iterator[Tensor]:
-        """What a gradient reads besides the images: weights, buffers and folded weights."""
+        """Yield the tensors that a gradient reads besides the images: weights, buffers and folded weights."""
         own = chain(self.model.parameters(), self.model.buffers()) if isinstance(self.model, nn.Module) else iter(())
         return chain(own, iter(()) if self._folded is None else self._folded.tensors())
 
     def modes(self) -> Hashable:
-        """The modes of the modules while they run, where these may differ from call to call."""
+        """Return the modules' modes during the call, if these may differ from call to call."""
         watched = self.bn == "batch" and isinstance(self.model, nn.Module)
         return tuple(module.training for module in self.model.modules()) if watched else ()  # type: ignore[attr-defined]
 
     def first(self, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> tuple[Tensor, Tensor]:
-        """(the target [N] that the cost's rule chooses, the gradient [N, C, ...]).
+        """Return (the target [N] that the cost's rule chooses, the gradient [N, C, ...]).
 
         Args:
             images: [N, C, ...].
@@ -112,18 +117,19 @@ class InputGradient:
             seed, offset: of a random target, see :func:`fastadv.ops.target_grad`.
 
         Raises:
-            ValueError: outputs that are no differentiable logits [N, K], or do not depend on the images.
+            ValueError: if the outputs are not differentiable logits [N, K] or do not depend on the images, or a label
+                is out of range.
         """
-        looks = self.looks
+        checks = self.checks_outputs
         with explain_label_errors(self.user):
             target, grad = self._gradient(self.cost, images, labels, seed, offset)
-        if looks and self.first_batch is not None:
-            self.first_batch.look_at_gradient(self.user, grad)
+        if checks and self.first_batch is not None:
+            self.first_batch.check_gradient(self.user, grad)
             self.first_batch.passed = True
         return target, grad
 
     def further(self, images: Tensor, target: Tensor | None) -> Tensor:
-        """The gradient [N, C, ...] at images [N, C, ...] for the target [N] that the first chose; raises like it."""
+        """Return the gradient [N, C, ...] at images [N, C, ...] for the target [N] that :meth:`first` chose."""
         return self._gradient(self._further_cost, images, target, 0, 0)[1]
 
     @cached_property
@@ -135,7 +141,7 @@ class InputGradient:
     ) -> tuple[Tensor, Tensor]:
         if self.compiled is None:
             return self._eager_gradient(cost, images, labels, seed, offset)
-        if not self.looks:  # the first batch is looked at on the way
+        if not self.checks_outputs:  # the checks need an eager run
             found = self.compiled(self.forward, cost, images.detach(), labels, seed, offset)
             if found is not None:
                 return found
@@ -147,13 +153,13 @@ class InputGradient:
         self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
     ) -> tuple[Tensor, Tensor]:
         images = images.detach().requires_grad_()
-        training = TrainingWatch(self.user, self.model, images) if self.looks else None
+        training = TrainingWatch(self.user, self.model, images) if self.checks_outputs else None
         with training or nullcontext():
             logits, auxiliary = self._outputs(images)
-        if self.first_batch is not None and self.looks:
+        if self.first_batch is not None and self.checks_outputs:
             if labels is not None and cost.rule == "label":
-                self.first_batch.look_at_labels(self.user, labels, logits.shape[1])
-            self.first_batch.look_at_logits(self.user, logits.detach())
+                self.first_batch.check_labels(self.user, labels, logits.shape[1])
+            self.first_batch.check_logits(self.user, logits.detach())
         target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
         with explain_gradient_errors(self.user):
             (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
@@ -166,10 +172,10 @@ class InputGradient:
         return target, grad
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...]."""
+        """Return logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...]."""
         watched = nullcontext() if self._folded is None else self._folded.watched()
         with watched, torch.enable_grad(), explain_model_errors(self.model, images, user=self.user):
-            # The model may write to what it is given, and the step reads the images after it.
+            # The model may write to its input, and the step reads the images afterwards.
             logits, auxiliary = self.forward(images.clone())
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or not logits.requires_grad:

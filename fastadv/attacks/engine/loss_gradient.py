@@ -1,4 +1,4 @@
-"""The derivative with respect to the logits of a loss of somebody's own, by autograd, scaled to lose nothing."""
+"""Differentiates a custom loss with respect to the logits by autograd, and scales it so that nothing underflows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # logits [N, K], target [N
 
 
 def scaled_loss_grad(loss: Loss, logits: Tensor, target: Tensor) -> ScaledTargetGrad:
-    """What :func:`fastadv.ops.scaled_target_grad` gives for its costs, of another loss.
+    """Compute for another loss what :func:`fastadv.ops.scaled_target_grad` computes for its costs.
 
-    Logits in half precision are differentiated in float32, so that the loss does not underflow before it is scaled.
+    Half-precision logits are differentiated in float32, so that the loss does not underflow before it is scaled.
 
     Args:
         loss: of each example.
@@ -26,12 +26,12 @@ def scaled_loss_grad(loss: Loss, logits: Tensor, target: Tensor) -> ScaledTarget
         target: [N] int64.
 
     Raises:
-        ValueError: a loss other than one differentiable number for each example.
+        ValueError: if the loss is not one differentiable number for each example.
     """
     wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))  # [N, K]
     grad = _traced_grad(loss, wide, target) if torch.compiler.is_compiling() else _autograd(loss, wide, target)
     largest = grad.abs().amax(dim=1)  # [N], NaN if one is
-    # A power that float32 holds with its inverse: a row of subnormal derivatives alone stays below 0.5.
+    # A power that float32 can represent together with its inverse: a row of subnormal derivatives stays below 0.5.
     most = -math.frexp(torch.finfo(grad.dtype).tiny)[1]
     usable = (largest > 0) & (largest < math.inf)
     exponent = torch.where(usable, torch.frexp(largest).exponent.clamp(-most, most), 0)  # [N] int32
@@ -44,21 +44,21 @@ def _autograd(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:  # [N, K]
         losses = loss(logits.requires_grad_(), target)
     shape = losses.shape if isinstance(losses, Tensor) else None
     if shape != target.shape or not losses.requires_grad:
-        raise ValueError(_refusal(loss, losses, len(target)))
+        raise ValueError(_message(loss, losses, len(target)))
     (grad,) = torch.autograd.grad(losses, logits, torch.ones_like(losses), allow_unused=True)
     if grad is None:
-        raise ValueError(_refusal(loss, losses, len(target)))
+        raise ValueError(_message(loss, losses, len(target)))
     return grad
 
 
 def _traced_grad(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:  # [N, K]
-    """As :func:`_autograd`, in the form that torch.compile traces; the first, eager batch has been checked."""
+    """Like :func:`_autograd`, in a form that torch.compile can trace; the first, eager batch has been checked."""
     losses, vjp, *_ = torch.func.vjp(lambda x: loss(x, target), logits)  # [N]
     grad: Tensor = vjp(torch.ones_like(losses))[0]
     return grad
 
 
-def _refusal(loss: Loss, losses: object, n: int) -> str:
+def _message(loss: Loss, losses: object, n: int) -> str:
     name = getattr(loss, "__qualname__", "loss")
     got = type(losses).__name__
     if isinstance(losses, Tensor):

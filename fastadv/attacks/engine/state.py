@@ -1,4 +1,4 @@
-"""AttackState: what an attack's next step reads and writes."""
+"""AttackState: the values that an attack's steps read and write."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 @dataclass
 class AttackState:
-    """An attack between two steps. A captured iteration has tensors of its own in all fields.
+    """The state of an attack between two steps. A captured iteration has separate tensors in all fields.
 
     Args:
         adv: [N, C, ...], mutated in place by each step.
-        clean: [N, C, ...], adv itself where a single step starts from the clean image.
+        clean: [N, C, ...], adv itself for a single step from the clean image.
         eps: radius of the ball in pixel values, a number or [N].
         alpha: the step in pixel values, a number or [N]; negative towards a target.
-        target: [N] int64, the true classes at first, if any, and later those that the first step chose.
-        seed: of the random numbers, or a stream [2] that the operators read on the device.
+        target: [N] int64, at first the labels, if any, and later the target that the first step chose.
+        seed: of the random numbers, or a tensor [2] that the operators read on the device.
         offset: index of the first example in the stream.
-        direction: [N, C, ...], what the previous step followed, where an attack remembers it.
-        without_gradient: scalar, how many examples the first step found no gradient for, where that is counted.
+        direction: [N, C, ...], what the previous step followed, if the attack needs it.
+        without_gradient: scalar, number of examples without a gradient in the first step, if counted.
     """
 
     adv: Tensor

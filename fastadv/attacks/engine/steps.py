@@ -1,4 +1,4 @@
-"""Steps: an attack's steps as two functions of its state, which run one after the other or are captured."""
+"""Steps: an attack's steps as two functions of its state, which are run directly or captured."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from fastadv.attacks.engine.state import AttackState
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """What an attack does in its first step, and in each further one.
+    """The first step of an attack, and each further one.
 
     Args:
         first_: the start and the first step, which chooses the target.
         next_: a further step, for that target.
-        keeps_clean: whether the state's clean images stay in a tensor of their own. A single step from the clean image
-            needs no second copy of it.
+        keeps_clean: keep the clean images in a separate tensor. A single step from the clean image needs no copy.
         several: whether there is a further step.
-        options: what the steps read from Python besides the state; a captured step does not follow a change of it.
+        options: the Python values that the steps read besides the state; a captured step does not see changes.
     """
 
     first_: Callable[[AttackState], None]
@@ -31,13 +30,13 @@ class Steps:
     options: Hashable
 
     def run_(self, state: AttackState, alphas: Sequence[float | Tensor], counts: Sequence[int] | None = None) -> None:
-        """Make state.adv adversarial in place by steps of these lengths, numbers or [N]; as it was if one raises.
+        """Take steps of these lengths, numbers or [N], from state.adv in place; restore it if one raises.
 
         Args:
             state: where to start from.
             alphas: length of each step.
-            counts: N numbers, how many of the steps each example takes, 1 or more: those that are done leave the
-                batch. None keeps all examples in it, which a step of length 0 leaves alone.
+            counts: number of steps of each of the N examples, at least 1: finished examples leave the batch. None keeps
+                all examples in it; a step of length 0 leaves an example unchanged.
         """
         if self.keeps_clean:
             state.clean = state.adv.clone()  # [N, C, ...]

@@ -1,4 +1,4 @@
-"""Sees that a model runs in training mode, or a part of it, where it should not."""
+"""Detects that a model, or a part of it, runs in training mode during an attack."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _DRAWS = "draws random numbers"
 
 
 class TrainingWatch:
-    """Around a forward pass: sees if it draws random numbers or moves statistics, as a network that trains does.
+    """Within the block, watches a forward pass for random numbers and updates of running statistics.
 
-    All modules that were found are in evaluation mode meanwhile; others may hide behind a function.
+    All modules that were found are in evaluation mode then, but others may be hidden behind a function.
 
     Args:
-        attack: whose pass it is.
-        model: what is run.
-        images: [N, C, ...] that the model is given.
+        attack: the attack's name.
+        model: the model that runs.
+        images: its input [N, C, ...].
     """
 
     def __init__(self, attack: str, model: Callable[..., Any], images: Tensor) -> None:
         self._attack = attack
         self._images = images
-        # Compiled code depends on the hooks of all modules: it would be compiled for this pass alone.
+        # Compiled code depends on global module hooks: a hook would recompile it for this pass.
         self._hooks = not runs_compiled(model)
 
     def __enter__(self) -> TrainingWatch:
@@ -49,7 +49,7 @@ class TrainingWatch:
         self._draws = not all(map(torch.equal, self._before, self._generators()))
 
     def warn(self, logits: Tensor, again: Callable[[], Tensor]) -> None:
-        """Warn of what was seen in the pass that made logits [N, K]; to be sure, the model may be run ``again``."""
+        """Warn of what the pass with logits [N, K] did; may run the model ``again`` to be sure."""
         moves = self._moves
         draws = self._draws and (moves or self._draws_again(logits, again))
         seen = [what for what, is_seen in ((_MOVES, moves), (_DRAWS, draws)) if is_seen]
@@ -63,7 +63,7 @@ class TrainingWatch:
             )
 
     def _draws_again(self, logits: Tensor, again: Callable[[], Tensor]) -> bool:
-        """Whether it was the model, in this pass too: another thread may draw, or a lazy module make its weights."""
+        """True if the model draws again: the first draw may be another thread's, or a lazy module's initialisation."""
         with self:
             others = again()  # [N, K]
         return self._draws and not torch.equal(logits, others)
@@ -75,7 +75,7 @@ class TrainingWatch:
             self._moves = True
 
     def _generators(self) -> list[Tensor]:
-        """The states of PyTorch's own generators, here and where the images are; neither waits for the device."""
+        """Return the states of PyTorch's generators for the CPU and the images' device, without waiting for it."""
         states = [torch.get_rng_state()]
         if self._images.is_cuda:
             states.append(torch.cuda.get_rng_state(self._images.device))

@@ -1,4 +1,4 @@
-"""Images whose gradient is zero or not finite: an attack does little or nothing to them, and the model looks robust."""
+"""Counts images whose gradient is zero or not finite: attacks hardly change them, and the model looks robust."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from fastadv.utils.stacklevel import user_stacklevel
 
-LEAST_SHARE = 0.01  # of the images that makes a warning: fewer change an accuracy by less than its interval
+LEAST_SHARE = 0.01  # of the images, for a warning: fewer change an accuracy by less than its interval
 
 
-def without_gradient(grad: Tensor) -> Tensor:
-    """How many examples of a gradient [N, C, ...] have zeros alone in it, or a value that is not finite: a scalar.
+def count_zero_gradients(grad: Tensor) -> Tensor:
+    """Count the examples whose gradient [N, C, ...] is all zeros or not finite; returns a scalar tensor.
 
-    Few gradients are exactly zero by themselves, where units of ReLU are all off; the operators' derivatives of a cost
-    do not underflow. A model that rounds its input, or whose outputs saturate, makes all of them so.
+    Normally few gradients are exactly zero, if all ReLU units are off: the operators' derivatives do not underflow. If
+        a
+    model rounds its input, or its outputs saturate, all gradients are zero.
     """
     largest = torch.linalg.vector_norm(grad, math.inf, tuple(range(1, grad.dim())))  # [N], NaN if one is
     count: Tensor = (~((largest > 0) & (largest < math.inf))).sum()
@@ -25,7 +26,7 @@ def without_gradient(grad: Tensor) -> Tensor:
 
 
 def warn_of_zero_gradients(attack: str, count: int, n: int) -> bool:
-    """Warn if ``count`` of ``n`` images are too many; returns whether they are."""
+    """Warn if ``count`` of ``n`` images are too many; return true if so."""
     if count < LEAST_SHARE * n or count == 0:
         return False
     warnings.warn(
@@ -39,16 +40,16 @@ def warn_of_zero_gradients(attack: str, count: int, n: int) -> bool:
 
 
 class ZeroGradientCount:
-    """The counts of an attack's calls, added up where they are, and read once."""
+    """Sums the counts of an attack's calls on their device, to be read once."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None  # scalar
 
     def add(self, count: Tensor | None) -> None:
-        """A call's count, if it counted: a scalar on its device."""
+        """Add a call's count, a scalar tensor, if it counted."""
         if count is not None:
             self._sum = count if self._sum is None else self._sum + count
 
     def total(self) -> int | None:
-        """How many; None if nothing was counted."""
+        """Return the sum; None if nothing was counted."""
         return None if self._sum is None else int(self._sum)

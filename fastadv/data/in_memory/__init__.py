@@ -1,1 +1,1 @@
-"""Data sets that are read into memory whole."""
+"""Data sets that are read into memory as a whole."""

@@ -13,7 +13,7 @@ from fastadv.utils.optional_deps import require
 
 
 def load_cifar10(root: Path, download: bool) -> ImageData:
-    """50,000 train and 10,000 test images of 32x32 pixels, from ``root/cifar-10-batches-py``."""
+    """Load 50,000 train and 10,000 test images of 32x32 pixels from ``root/cifar-10-batches-py``."""
     datasets = require("torchvision.datasets", extra="train")
     if download:
         download_into(root, "cifar10", datasets.CIFAR10)
@@ -25,7 +25,7 @@ def load_cifar10(root: Path, download: bool) -> ImageData:
 
 
 def _check_files(folder: Path, datasets: Any) -> None:
-    """Say which file is missing or damaged: torchvision tells neither."""
+    """Raise an error that names missing or damaged files: torchvision does not."""
     cifar10 = datasets.CIFAR10
     checksums = dict([*cifar10.train_list, *cifar10.test_list, (cifar10.meta["filename"], cifar10.meta["md5"])])
     lacking = [file for file in checksums if not (folder / file).is_file()]
@@ -34,7 +34,7 @@ def _check_files(folder: Path, datasets: Any) -> None:
     for file, md5 in checksums.items():
         if not datasets.utils.check_integrity(folder / file, md5):
             raise ValueError(
-                f"{folder / file} is damaged: its MD5 is not {md5}; fetch it again with download=True (--download)"
+                f"{folder / file} is damaged: its MD5 is not {md5}; download it again with download=True (--download)"
             )
 
 

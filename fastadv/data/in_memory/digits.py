@@ -1,4 +1,4 @@
-"""scikit-learn's bundled digits: the data set that needs no download."""
+"""scikit-learn's bundled digits, which need no download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEVELS = 16  # the file's grey levels are 0..16
 
 
 def load_digits() -> ImageData:
-    """1,797 grey images of 8x8 pixels in ten classes: a fixed stratified split into 1,297 train and 500 test."""
+    """Load 1,797 grey 8x8 images in ten classes, in a fixed stratified split: 1,297 for training, 500 for testing."""
     digits = require("sklearn.datasets", extra="train").load_digits()
     split = require("sklearn.model_selection", extra="train").train_test_split
     pixels = np.rint(digits.images * 255 / _LEVELS).astype(np.uint8)[:, None]  # [N, 1, 8, 8]

@@ -1,4 +1,4 @@
-"""Folders of data-set files: what is missing, what to do about it, and downloading through torchvision."""
+"""Download data sets through torchvision, and report missing files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 REMEDIES = (
-    "Name its folder with --data DIR (root); fastadv train, evaluate and transfer fetch the files into it with "
+    "Pass its folder with --data DIR (root); fastadv train, evaluate and transfer download the files into it with "
     "--download (download=True)"
 )
 
 
 def missing_files(name: str, files: Sequence[str], lacking: Mapping[Path, Sequence[str]]) -> FileNotFoundError:
-    """The error for a data set of these files, where each folder that was searched lacks some."""
+    """Create the error for a data set whose files are not all in one of the folders that were searched."""
     found = "; ".join(f"{folder} {_state(folder, files, lacks)}" for folder, lacks in lacking.items())
     return FileNotFoundError(f"{name} was not found: it needs {', '.join(files)}. Looked in: {found}. {REMEDIES}")
 
@@ -25,10 +25,10 @@ def _state(folder: Path, files: Sequence[str], lacks: Sequence[str]) -> str:
 
 
 def download_into(root: Path, name: str, dataset: Callable[..., Any]) -> None:
-    """Let a torchvision data set fetch what is missing below ``root``.
+    """Have a torchvision data set download what is missing in ``root``.
 
     Raises:
-        OSError: no connection, a damaged transfer, or a folder that cannot be written.
+        OSError: if there is no connection, the transfer is damaged, or the folder is not writable.
     """
     try:
         dataset(root, download=True)

@@ -1,4 +1,4 @@
-"""ImageSet: decoded images with their labels, in memory. ImageData: a data set's two parts."""
+"""ImageSet: decoded images and labels in memory. ImageData: a data set's train and test images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ImageSet:
     Args:
         images: [N, C, H, W] uint8 pixel values.
         labels: [N] int64, indices into ``classes``.
-        classes: the name of each class.
+        classes: class names.
 
     Raises:
-        ValueError: a dtype, shape or label other than these.
-        TypeError: something other than tensors and names.
+        ValueError: if a dtype or shape is wrong, or a label is out of range.
+        TypeError: if images or labels are not tensors, or classes are not names.
     """
 
     images: Tensor  # [N, C, H, W] uint8
@@ -33,7 +33,7 @@ class ImageSet:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
         if isinstance(self.classes, (str, int)):
-            raise TypeError(f"classes must be the classes' names, in the order of the labels, got {self.classes!r}")
+            raise TypeError(f"classes must be class names, in the order of the labels, got {self.classes!r}")
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise ValueError(
                 f"images must be uint8 [N, C, H, W], got {self.images.dtype} {list(self.images.shape)}; "
@@ -59,11 +59,11 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set's two parts, both in memory or both in files.
+    """A data set's train and test images, both in memory or both in files.
 
     Args:
-        train: what a model is fitted to.
-        test: what it is measured on.
+        train: images to train on.
+        test: images to measure accuracy on.
     """
 
     train: ImageSet | ImageSource

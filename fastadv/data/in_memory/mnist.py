@@ -1,4 +1,4 @@
-"""MNIST and the data sets in its format: four IDX files, plain or gzipped."""
+"""MNIST and data sets in its format: four IDX files, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _IMAGES, _LABELS = "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte"
 _SPLITS = {"train": "train", "test": "t10k"}
 _FILES = [pattern.format(prefix) for prefix in _SPLITS.values() for pattern in (_IMAGES, _LABELS)]
 _DAMAGED_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-_DAMAGED_IDX = (AssertionError, KeyError, RuntimeError, TypeError, ValueError)  # what torchvision's reader trips over
+_DAMAGED_IDX = (AssertionError, KeyError, RuntimeError, TypeError, ValueError)  # what torchvision's reader raises
 
 
 def load_mnist_like(name: str, class_name: str, root: Path, download: bool) -> ImageData:
     """Read ``torchvision.datasets.<class_name>`` from torchvision's layout below ``root``, or from ``root`` itself.
 
-    The files are found here and only parsed by torchvision, whose data-set classes read neither a folder of bare
-    files nor ``.gz``, and do not say which file is damaged.
+    Files are located here and only parsed by torchvision: its data-set classes read neither a folder of bare files nor
+    ``.gz``, and do not say which file is damaged.
     """
     dataset = getattr(require("torchvision.datasets", extra="train"), class_name)
     folders = [root / class_name / "raw", root]
@@ -35,23 +35,23 @@ def load_mnist_like(name: str, class_name: str, root: Path, download: bool) -> I
         download_into(root, name, dataset)
         files = _find(folders)
     if files is None:
-        raise missing_files(name, [f"{file}[.gz]" for file in _FILES], {folder: _lacking(folder) for folder in folders})
+        raise missing_files(name, [f"{file}[.gz]" for file in _FILES], {folder: _missing(folder) for folder in folders})
     _refuse_namesake(name, class_name, files)
     classes = tuple(dataset.classes)
     return ImageData(**{split: _read_split(files, prefix, classes) for split, prefix in _SPLITS.items()})
 
 
 def _path(folder: Path, file: str) -> Path | None:
-    """The file, plain or gzipped."""
+    """Path of the file, plain or gzipped; None if there is none."""
     return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
 
 
-def _lacking(folder: Path) -> list[str]:
+def _missing(folder: Path) -> list[str]:
     return [f"{file}[.gz]" for file in _FILES if _path(folder, file) is None]
 
 
 def _find(folders: list[Path]) -> dict[str, Path] | None:
-    """The four files' paths in the first folder that has them all."""
+    """Paths of the four files in the first folder that has them all."""
     for folder in folders:
         found = {file: path for file in _FILES if (path := _path(folder, file)) is not None}
         if len(found) == len(_FILES):
@@ -60,7 +60,7 @@ def _find(folders: list[Path]) -> dict[str, Path] | None:
 
 
 def _refuse_namesake(name: str, class_name: str, files: dict[str, Path]) -> None:
-    """Data sets of this family use the same file names: refuse a published archive of another one."""
+    """Refuse the published archives of another data set: all in this format use the same file names."""
     datasets = require("torchvision.datasets", extra="train")
     for other in {"MNIST", "FashionMNIST", "KMNIST"} - {class_name}:
         for archive, md5 in getattr(datasets, other).resources:
@@ -81,7 +81,7 @@ def _read_split(files: dict[str, Path], prefix: str, classes: tuple[str, ...]) -
 
 
 def _read(path: Path, reader: Callable[[Path], Tensor]) -> Tensor:
-    """An IDX file through torchvision's reader, which opens plain files only: a ``.gz`` is unpacked for it."""
+    """Read an IDX file by torchvision, which opens plain files only: a ``.gz`` is unpacked first."""
     try:
         if path.suffix != ".gz":
             return reader(path)
@@ -92,6 +92,6 @@ def _read(path: Path, reader: Callable[[Path], Tensor]) -> Tensor:
             return reader(plain)
     except (*_DAMAGED_GZIP, *_DAMAGED_IDX) as error:
         raise ValueError(
-            f"{path} is damaged, or not the IDX file that its name says ({type(error).__name__}: {error}); "
-            f"delete it and fetch it again"
+            f"{path} is damaged, or is not an IDX file ({type(error).__name__}: {error}); "
+            f"delete it and download it again"
         ) from error

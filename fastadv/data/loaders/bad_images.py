@@ -1,4 +1,4 @@
-"""Images that cannot be used: said by name, their places taken by a stated rule."""
+"""Images that cannot be read or decoded: how they are reported, and which image replaces each."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from itertools import chain
 from fastadv.data.sources.base import ImageSource
 from fastadv.utils.stacklevel import user_stacklevel
 
-MOST_IN_A_ROW = 256  # bad images: so many do not break by themselves, and to try each of a million takes hours
+MOST_IN_A_ROW = 256  # bad images: more mean that the folder is gone, and trying each of a million takes hours
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadImage:
     """An image that cannot be read or decoded.
 
-    In training its place is taken by the next image of the data set that can be, after the last by the first, with
-    that image's own label and augmentation: a function of the data set's order, not of the batch or the process. In
-    evaluation its place stays empty, so that no image counts twice.
+    In training, the next usable image of the data set takes its place (after the last one, the first), with its own
+    label and augmentation: this depends on the order of the data set, not on the batch or the process. In evaluation,
+    its place stays empty, so that no image counts twice.
 
     Args:
         name: its path, or its place in a shard.
-        reason: why.
-        replacement: the name of the image in its place; None for an empty place.
+        reason: why it cannot be used.
+        replacement: name of the image that replaces it; None if its place stays empty.
     """
 
     name: str
@@ -41,11 +41,11 @@ class BadImageWarning(UserWarning):
 
 
 class TooManyBadImages(OSError):
-    """So many images in a row cannot be used that it is not the files: their folder is gone, or the disk."""
+    """Too many images in a row cannot be used: probably their folder or disk is gone."""
 
 
 def too_many(bad: Sequence[BadImage]) -> TooManyBadImages:
-    """The error for these images in a row, with the reason against the first and the last."""
+    """Create the error for consecutive bad images, with the reasons for the first and the last."""
     first, last = (f"{image.name} ({image.reason})" for image in (bad[0], bad[-1]))
     return TooManyBadImages(
         f"{len(bad)} images in a row cannot be used, from {first} to {last}: if their folder is still there, "
@@ -54,28 +54,28 @@ def too_many(bad: Sequence[BadImage]) -> TooManyBadImages:
 
 
 def warn_of_bad_image(bad: BadImage) -> None:
-    """What loaders do with a bad image unless told otherwise."""
+    """Warn of a bad image; the default of loaders' ``on_bad_image``."""
     warnings.warn(str(bad), BadImageWarning, stacklevel=user_stacklevel())
 
 
-def replaced(
+def find_replacement(
     source: ImageSource, index: int, train: bool, reason_against: Callable[[int], str | None]
 ) -> tuple[int | None, list[BadImage]]:
-    """The index of the image that takes the place of image ``index``, itself if there is nothing against it.
+    """Find the image to use in the place of image ``index``: the image itself if it can be used.
 
-    Images that the source leaves out are passed over without a word: the manifest that they come from was spoken of.
+    Images that the source leaves out are skipped silently: loading their manifest warned of them.
 
     Args:
         source: the data set.
-        index: what the batch asks for.
-        train: whether another image may take its place.
-        reason_against: why an image cannot be used, None if it can.
+        index: the image that the batch asks for.
+        train: whether another image may replace it.
+        reason_against: returns why an image cannot be used, None if it can.
 
     Returns:
-        The index, None for an empty place; and every image that was found to be bad.
+        The index, or None for an empty place; and all images that were found to be bad.
 
     Raises:
-        TooManyBadImages: for training, :data:`MOST_IN_A_ROW` images that are not left out, or all that there are.
+        TooManyBadImages: in training, after :data:`MOST_IN_A_ROW` bad images, or if no image can be used.
     """
     refused: list[tuple[int, str]] = []
 

@@ -1,4 +1,4 @@
-"""ImageLoader: what the loaders of encoded images have in common. They differ in how a batch is made from bytes."""
+"""ImageLoader: base class of the loaders of encoded images, which differ in how they decode a batch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CHANNELS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """A batch as a loader made it.
+class DecodedBatch:
+    """A decoded batch.
 
     Args:
         images: [m, 3, size, size] float32 in the PixelSpace.
-        indices: [m] int64, of the data set's images that they are.
-        bad: images that were asked for and could not be used.
+        indices: [m] int64, indices of the images in the data set.
+        bad: images that were requested and could not be used.
     """
 
     images: Tensor
@@ -39,30 +39,30 @@ class Loaded:
 class ImageLoader(ABC):
     """Batches of (images [m, 3, size, size] float32 in ``space``, labels [m] int64), images in channels_last order.
 
-    The order is a function of (seed, epoch), what is drawn for an image of (seed, epoch, its index): the same for any
-    batch, process, thread and loader, and after a resumption. A batch belongs to who asked for it, to be written to.
+    The order depends on (seed, epoch), and the augmentation of an image on (seed, epoch, index), whatever the batch,
+    process, thread and loader, and also after resuming. Each batch is new memory that the caller may overwrite.
 
     Args:
         source: the encoded images.
         batch_size: m, the examples in a batch of this process.
         space: the model's input space.
-        train: shuffle, leave out an incomplete last batch, and preprocess at random; otherwise each image comes once
-            over all processes, in order, as evaluation takes it.
-        preprocessing: size, windows and colours.
-        seed: a non-negative integer that fixes order and preprocessing, the same for all processes.
-        rank: which of the processes this is.
-        world_size: how many there are; each takes its rows of every global batch of world_size * batch_size.
-        device: where the images go.
+        train: shuffle, drop an incomplete last batch, and augment; otherwise yield each image once over all processes,
+            in order and preprocessed for evaluation.
+        preprocessing: size, crops and colours.
+        seed: a non-negative integer that fixes order and augmentation, the same for all processes.
+        rank: number of this process.
+        world_size: number of processes; each takes its rows of every global batch of world_size * batch_size.
+        device: device of the batches.
         workers: CPU threads, or processes, that decode.
-        prefetch: batches made ahead.
+        prefetch: batches prepared ahead.
 
     Attributes:
-        indices: [m] int64, the data-set indices of the batch last yielded, on the CPU.
-        on_bad_image: called for each image that cannot be used, when the batch that it would be in comes; warns,
-            unless another function is set.
+        indices: [m] int64, data-set indices of the last batch, on the CPU.
+        on_bad_image: called for each image that cannot be used, just before its batch is yielded; warns by default.
 
     Raises:
-        ValueError: an option out of range, too few images for one batch, or a space of another number of channels.
+        ValueError: if an option is out of range, there are too few images for one batch, or the space has another
+            number of channels.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class ImageLoader(ABC):
         self.indices = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        """Batches in an epoch, of this process."""
+        """Batches of this process per epoch."""
         return len(self.batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -116,23 +116,23 @@ class ImageLoader(ABC):
 
         Args:
             epoch: counts from 0.
-            start: the first batch to yield, in 0..len(self): where an interrupted epoch continues.
+            start: the first batch to yield, in 0..len(self), to continue an interrupted epoch.
 
         Raises:
-            ValueError: epoch or start out of range.
-            TooManyBadImages: later, an OSError; so many images in a row cannot be used that their folder must be gone.
+            ValueError: if epoch or start is out of range.
+            TooManyBadImages: while iterating, if too many images in a row cannot be used; an OSError.
 
         Warns:
-            BadImageWarning: of each image that cannot be used, unless ``on_bad_image`` is another function.
+            BadImageWarning: for each image that cannot be used, unless ``on_bad_image`` is replaced.
         """
-        return self._yielded(self._load(epoch, list(self.batches.of_epoch(epoch, start))))
+        return self._yield_batches(self._load(epoch, list(self.batches.of_epoch(epoch, start))))
 
-    def _yielded(self, batches: Iterator[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _yield_batches(self, batches: Iterator[DecodedBatch]) -> Iterator[tuple[Tensor, Tensor]]:
         in_a_row: list[BadImage] = []
         for batch in batches:
             for bad in batch.bad:
                 self.on_bad_image(bad)
-            if len(batch.indices) == 0:  # evaluation, where no image of the batch can be used
+            if len(batch.indices) == 0:  # in evaluation, if no image of the batch can be used
                 in_a_row += batch.bad
                 if len(in_a_row) >= MOST_IN_A_ROW:
                     raise too_many(in_a_row)
@@ -143,7 +143,7 @@ class ImageLoader(ABC):
             yield batch.images, labels.to(self.device, non_blocking=True)
 
     def _images(self, pixels: Tensor, mirrored: Tensor | None) -> Tensor:
-        """Images in the space, on the device, of pixels [m, 3, size, size] uint8 and of who is mirrored [m]."""
+        """Convert pixels [m, 3, size, size] uint8 to images in the space, mirrored where ``mirrored`` [m] is true."""
         images = empty_images(len(pixels), CHANNELS, self.preprocessing.size, self.device)  # [m, 3, size, size]
         if self.device.type == "cpu":
             for row, one in enumerate(pixels):
@@ -154,16 +154,16 @@ class ImageLoader(ABC):
         return from_pixels_(images, pixels, mirrored, self.space)
 
     def _put(self, images: Tensor, row: int, pixels: Tensor, mirrored: Tensor | None) -> None:
-        """Make one image of a batch on the CPU of its pixels [3, size, size] uint8.
+        """Convert the pixels [3, size, size] uint8 of one image of a batch on the CPU.
 
-        This thread does it alone: torch's other threads would wait for more by spinning, on the cores that decode.
+        Uses this thread alone: torch's other threads would then spin on the cores that decode.
         """
         one = slice(row, row + 1)
         from_pixels_(images[one], pixels[None], None if mirrored is None else mirrored[one], self.space)
 
     @abstractmethod
-    def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[Loaded]:
-        """The batches of these data-set indices, one for one and in order."""
+    def _load(self, epoch: int, batches: list[Tensor]) -> Iterator[DecodedBatch]:
+        """Decode the batches of these data-set indices, one for each and in order."""
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""Batches: which examples make up each batch of an epoch, for one process of several."""
+"""Batches: the examples of each batch of an epoch, for one of several processes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fastadv.utils.validation import check_count
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Data-set indices of the batches of every epoch: functions of (seed, epoch), whatever was asked for before.
+    """Data-set indices of the batches of every epoch, which depend on (seed, epoch) alone.
 
-    All processes have one order and read it in global batches of ``world_size`` times ``batch_size``, of which each
-    takes its rows: the order does not depend on their number as long as the global batch does not.
+    All processes share one order and read it in global batches of ``world_size`` times ``batch_size``; each takes its
+    rows. The examples of a global batch do not depend on the number of processes if its size does not.
 
     Args:
-        count: N, the examples of the data set.
-        batch_size: m, the examples in a batch of this process.
-        shuffle: a new random order in each epoch; otherwise the data set's own.
+        count: N, examples in the data set.
+        batch_size: m, examples per batch of this process.
+        shuffle: use a new random order in each epoch; otherwise that of the data set.
         drop_last: leave out the examples that do not fill a last global batch. Otherwise each example comes once over
-            all processes: those of a last, smaller global batch are spread evenly, so that a process may have a batch
+            all processes: those of a smaller last global batch are spread evenly, so that a process may have one batch
             less than another.
         seed: fixes the order; the same for all processes.
-        rank: which of the processes this is.
-        world_size: how many there are.
+        rank: number of this process.
+        world_size: number of processes.
 
     Raises:
-        ValueError: a size, seed or rank out of range, or fewer examples than one global batch for training.
+        ValueError: if a size, seed or rank is out of range, or ``drop_last`` leaves no batch.
     """
 
     count: int
@@ -48,7 +48,7 @@ class Batches:
         world = self.world_size
         if not 0 <= self.rank < world:
             raise ValueError(f"rank must be one of {world} processes, 0..{world - 1}, got {self.rank}")
-        if self.drop_last and self.count < self._whole:
+        if self.drop_last and self.count < self._global_batch:
             of_all = f" on each of {world} processes" if world > 1 else ""
             raise ValueError(
                 f"the training set has {self.count} images, fewer than a batch of {self.batch_size}{of_all}, and "
@@ -56,24 +56,24 @@ class Batches:
             )
 
     @property
-    def _whole(self) -> int:
+    def _global_batch(self) -> int:
         return self.batch_size * self.world_size
 
     def __len__(self) -> int:
         """Batches in an epoch, of this process."""
-        full, rest = divmod(self.count, self._whole)
+        full, rest = divmod(self.count, self._global_batch)
         start, end = self._share(rest)
         return full if self.drop_last or start == end else full + 1
 
     def of_epoch(
         self, epoch: int, start: int = 0, device: torch.device | None = None
     ) -> Iterator[Tensor]:  # [m] int64 each
-        """The indices of each batch of one epoch, from batch ``start`` on.
+        """Indices of each batch of one epoch, starting at batch ``start``.
 
-        On a device, if one is given: the whole order is moved there once, for a copy of each batch would wait for it.
+        If a device is given, the whole order is copied there once: copying each batch would wait for the device.
 
         Raises:
-            ValueError: epoch or start out of range.
+            ValueError: if epoch or start is out of range.
         """
         check_count("epoch", epoch, least=0)
         if not 0 <= start <= len(self):
@@ -83,11 +83,11 @@ class Batches:
     def _batches(self, epoch: int, start: int, device: torch.device | None) -> Iterator[Tensor]:
         order = self._order(epoch).to(device)  # [N]
         for batch in range(start, len(self)):
-            rows = order[batch * self._whole : (batch + 1) * self._whole]  # [W * m]
+            rows = order[batch * self._global_batch : (batch + 1) * self._global_batch]  # [W * m]
             yield rows[slice(*self._share(len(rows)))]
 
     def _share(self, rows: int) -> tuple[int, int]:
-        """Where this process's part of a global batch of so many rows begins and ends."""
+        """Start and end of this process's rows in a global batch of ``rows`` rows."""
         return rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size
 
     def _order(self, epoch: int) -> Tensor:  # [N]
@@ -97,10 +97,10 @@ class Batches:
 
 
 def generator_of(seed: int, *path: int) -> torch.Generator:
-    """A CPU generator of its own for an epoch's order, and for what else is drawn in it.
+    """Create a CPU generator for an epoch's order, or for other draws of the epoch.
 
-    NumPy mixes the numbers into one seed: torch's CPU generator keeps only 32 bits of it, so that seeds made by adding
-    or shifting would collide.
+    NumPy mixes the numbers into one seed: torch's CPU generator keeps only 32 bits of a seed, so sums or shifts of
+    numbers would collide.
     """
     mixed = np.random.SeedSequence(seed, spawn_key=path).generate_state(1)
     return torch.Generator("cpu").manual_seed(int(mixed[0]))

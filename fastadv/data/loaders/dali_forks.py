@@ -1,7 +1,7 @@
-"""DALI's pipelines in processes that are forked from the one that made them, such as the workers of a DataLoader.
+"""Keep DALI pipelines alive in forked processes, such as the workers of a DataLoader.
 
-The end of a pipeline waits for its threads, which a forked process does not have: were a pipeline collected there as
-garbage, that process would hang, and whoever waits for it.
+Destroying a pipeline waits for its threads, which a forked process does not have: if a pipeline were garbage-collected
+there, the process would hang, and so would its parent.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 from weakref import WeakSet
 
 _pipelines: WeakSet[Any] = WeakSet()
-_kept: list[list[Any]] = []  # one list for each fork that is under way, and for each that this process came from
+_kept: list[list[Any]] = []  # one list per fork in progress, and per fork that led to this process
 
 
-def kept_when_forked(pipeline: Any) -> Any:
-    """The same pipeline, which forked processes are not to end."""
+def keep_when_forked(pipeline: Any) -> Any:
+    """Return the pipeline after registering it: forked processes will not destroy it."""
     _pipelines.add(pipeline)
     return pipeline
 
 
-# In the new process the list stays.
+# In the child process, the list stays.
 os.register_at_fork(before=lambda: _kept.append(list(_pipelines)), after_in_parent=_kept.pop)

@@ -1,4 +1,4 @@
-"""The graph of DALI's operators that turns encoded images into windows or whole batches, for the CPU and the GPU."""
+"""The DALI pipeline that decodes images and crops them, and on a GPU resizes them too."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastadv.data.loaders.dali_forks import kept_when_forked
+from fastadv.data.loaders.dali_forks import keep_when_forked
 from fastadv.data.transforms.decode import most_pixels
 from fastadv.data.transforms.preprocessing import TRIES, Preprocessing, central_window, random_window
 from fastadv.utils.optional_deps import require
 
-# Of a batch, for a GPU's JPEG decoder; DALI's own is 0.65. Users of DALI report that with it the decoder waits for the
-# CPU, which decodes the rest; it has not been measured here.
+# Share of a batch for the GPU's JPEG decoder. With DALI's default of 0.65, users report, the decoder waits for the CPU,
+# which decodes the rest; this has not been measured here.
 _HARDWARE_SHARE = 0.9
-_TINY = 2.0**-100  # far enough from the smallest float32 that is stored with all of its digits, 2^-126
+_TINY = 2.0**-100  # well above the smallest normal float32, 2^-126
 
 
 def create_pipeline(
@@ -31,17 +31,17 @@ def create_pipeline(
     resize: bool,
     device: torch.device,
 ) -> Any:
-    """A DALI pipeline whose batches are m windows of images [height, width, 3] uint8, not mirrored, on ``device``.
+    """Create a DALI pipeline whose batches are m crops of images [height, width, 3] uint8, not mirrored, on ``device``.
 
     Args:
-        feed: for each batch the list of m encoded images, uint8; for training also what was drawn for each: windows
-            [4, TRIES] float64, and with ``resize`` and ``preprocessing.colour`` its colours [3, 4].
-        preprocessing: what to do.
-        train: at random, or as for evaluation.
+        feed: yields for each batch the list of m encoded images, uint8; in training also the draws for each: windows
+            [4, TRIES] float64, and with ``resize`` and ``preprocessing.colour`` colours [3, 4].
+        preprocessing: how images are cropped, resized and coloured.
+        train: augment at random; otherwise preprocess for evaluation.
         batch_size: the largest m.
         workers: CPU threads.
-        prefetch: batches made ahead.
-        resize: make of the windows pixels [m, size, size, 3] uint8, with the colours that were drawn.
+        prefetch: batches prepared ahead.
+        resize: resize the crops to pixels [m, size, size, 3] uint8, with the drawn colours.
         device: a CUDA device or the CPU.
     """
     fn, types = require("nvidia.dali.fn", extra="dali"), require("nvidia.dali.types", extra="dali")
@@ -69,9 +69,9 @@ def create_pipeline(
 
 
 def knows_format(encoded: NDArray[np.uint8]) -> bool:
-    """Whether DALI makes out the size of an image: without it no window can be cut, with it some may be."""
+    """Whether DALI can read the size of an image, without which it cannot crop it at all."""
     fn = require("nvidia.dali.fn", extra="dali")
-    pipeline = kept_when_forked(require("nvidia.dali.pipeline", extra="dali").Pipeline(1, 1, None))
+    pipeline = keep_when_forked(require("nvidia.dali.pipeline", extra="dali").Pipeline(1, 1, None))
     with pipeline:
         (node,) = fn.external_source(source=iter([([encoded],)]), num_outputs=1, batch=True)
         pipeline.set_outputs(fn.peek_image_shape(node))
@@ -84,7 +84,7 @@ def knows_format(encoded: NDArray[np.uint8]) -> bool:
 
 
 def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessing, train: bool) -> tuple[Any, Any]:
-    """Where each image is cut out: (top, left) and (height, width), as nodes of the graph."""
+    """Position (top, left) and size (height, width) of each image's crop, as graph nodes."""
     fn, types = require("nvidia.dali.fn", extra="dali"), require("nvidia.dali.types", extra="dali")
     arithmetic = DaliArithmetic()
     shape = fn.cast(fn.peek_image_shape(encoded), dtype=types.FLOAT64)  # [3]: height, width, channels
@@ -95,7 +95,7 @@ def window_nodes(encoded: Any, drawn: Sequence[Any], preprocessing: Preprocessin
     else:
         central, keep_aspect = preprocessing.central, preprocessing.keep_aspect
         window = central_window(height, width, central, arithmetic, keep_aspect=keep_aspect)
-    # DALI has no limit of pixels. It refuses a window below the image, though, before it takes memory for the image.
+    # DALI has no limit on pixels. But it refuses a crop outside of the image before it allocates memory for the image.
     too_large = fn.cast(height * width > arithmetic.number(most_pixels()), dtype=types.FLOAT64)  # 0 or 1
     window[0] += too_large * height
     top, left, tall, wide = (fn.cast(value, dtype=types.INT32) for value in window)
@@ -107,7 +107,7 @@ def _index(device: torch.device) -> int:
 
 
 class DaliArithmetic:
-    """The Arithmetic of nodes in a DALI graph."""
+    """Arithmetic on the nodes of a DALI graph."""
 
     def __init__(self) -> None:
         self._math = require("nvidia.dali.math", extra="dali")
@@ -115,8 +115,8 @@ class DaliArithmetic:
         self._types = require("nvidia.dali.types", extra="dali")
 
     def number(self, value: float) -> Any:
-        """Constants are kept in float32, whatever their type: a value that has more digits is the sum of several."""
-        if 0 < abs(value) < _TINY:  # and one that float32 has too few digits for, or none, is a product
+        """DALI stores constants in float32, whatever their type: a value with more digits becomes a sum of several."""
+        if 0 < abs(value) < _TINY:  # float32 may have too few digits for it: a product instead
             return self._fn.cast(_TINY, dtype=self._types.FLOAT64) * self.number(value / _TINY)
         kept = float(np.float32(value))
         if kept == value:
@@ -136,9 +136,10 @@ class DaliArithmetic:
         return self._math.max(left, right)
 
     def first(self, fits: Any, values: Sequence[Any], otherwise: Sequence[Any]) -> list[Any]:
-        """The last candidate is ``otherwise``; the place of the first that fits counts down in ``ranks``."""
+        """``ranks`` counts down over the candidates that fit, so its maximum is at the first one; the last candidate is
+        ``otherwise``."""
         fn, types = self._fn, self._types
         ranks = fn.cast(fits, dtype=types.FLOAT) * types.Constant(np.arange(TRIES, 0, -1, dtype=np.float32))  # [TRIES]
         first = fn.cast(float(TRIES) - fn.reductions.max(ranks), dtype=types.INT32)
-        node = fn.cast(types.Constant(np.ones(1, np.float32)), dtype=types.FLOAT64)  # [1]: makes nodes of numbers
+        node = fn.cast(types.Constant(np.ones(1, np.float32)), dtype=types.FLOAT64)  # [1]: turns numbers into nodes
         return [fn.cat(value, last * node)[first] for value, last in zip(values, otherwise, strict=True)]

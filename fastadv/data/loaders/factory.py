@@ -1,4 +1,4 @@
-"""The loader that fits the images and the configuration."""
+"""Create the loader for some images and a configuration."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def create_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> Loader:
-    """A loader of one process's share of some images.
+    """Create a loader of one process's share of some images.
 
     Args:
-        images: in memory or in files.
-        batch_size: m, the examples in a batch of this process.
-        config: what is done to them.
+        images: images in memory or in files.
+        batch_size: m, examples per batch of this process.
+        config: loader and preprocessing.
         space: the model's input space.
-        train: shuffled and augmented, in whole batches; otherwise each image once, in order.
-        device: where batches go.
+        train: shuffle, augment and drop an incomplete last batch; otherwise yield each image once, in order.
+        device: device of the batches.
         seed: fixes order and augmentation, the same for all processes.
-        rank: which of the processes this is.
-        world_size: how many there are.
+        rank: number of this process.
+        world_size: number of processes.
 
     Raises:
-        ValueError: an option out of range, or too few images.
-        ModuleNotFoundError: the loader that ``config`` asks for needs a package that is not installed.
+        ValueError: if an option is out of range, or there are too few images.
+        ModuleNotFoundError: if the configured loader needs a package that is not installed.
     """
     if isinstance(images, ImageSet):
         return TensorLoader(
@@ -91,12 +91,12 @@ def shape_of(images: ImageSet | ImageSource, config: DataConfig) -> tuple[int, i
 
 
 def resolve_loader(name: LoaderName, *, option: str, say: bool) -> LoaderName:
-    """The loader that a name stands for: with "auto" DALI's where it is installed, and a remark that says which it is.
+    """Resolve "auto": DALI's loader if it is installed, otherwise torchvision's.
 
     Args:
         name: auto, dali or torchvision.
-        option: that it is the value of, for the remark.
-        say: whether to make it.
+        option: name of the option, for the log message.
+        say: whether to log what "auto" resolves to.
     """
     if name != "auto":
         return name
@@ -111,11 +111,11 @@ def resolve_loader(name: LoaderName, *, option: str, say: bool) -> LoaderName:
 
 
 def loader_version(loader: ImageLoader) -> str:
-    """Name and version of what decodes, as in "dali 2.4.0"."""
+    """Name and version of the decoding library, as in "dali 2.4.0"."""
     name = next(name for name, kind in _KINDS.items() if isinstance(loader, kind))
     return f"{name} {import_module(_PACKAGES[name]).__version__}"
 
 
 def cores() -> int:
-    """The cores that this process may use, shared among the processes that torchrun started on this machine."""
+    """Cores available to this process, divided by the number of processes that torchrun started on this machine."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

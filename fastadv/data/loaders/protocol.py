@@ -1,4 +1,4 @@
-"""What training and evaluation ask of a loader."""
+"""The interface of loaders for training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class Loader(Protocol):
-    """Minibatches whose order is a function of the epoch, so that a run can continue in the middle of one.
+    """Yields minibatches in an order that depends on the epoch, so that a run can continue in the middle of one.
 
-    Of several processes each has a loader of its own, of as many minibatches; the examples are split among them.
+    With several processes, each has its own loader, with the same number of minibatches; examples are split among them.
     """
 
-    indices: Tensor  # [m], of the batch last yielded
+    indices: Tensor  # [m], data-set indices of the last minibatch
 
     def __len__(self) -> int: ...
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...

@@ -1,4 +1,4 @@
-"""EncodedBatches: the files of one batch after another, read ahead by threads."""
+"""EncodedBatches: reads the files of batches ahead of time, in threads."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastadv.data.loaders.bad_images import BadImage, replaced
+from fastadv.data.loaders.bad_images import BadImage, find_replacement
 from fastadv.data.sources.base import ImageSource
 
-_READERS = 8  # they wait for the disk: more than there are cores, and apart from the threads that decode
+_READERS = 8  # they wait for the disk, so there may be more than cores; decoding has its own threads
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """A batch before it is decoded.
+class EncodedBatch:
+    """A batch before decoding.
 
     Args:
-        files: content of the m images, as it goes to the decoder.
-        indices: [m] int64, of the data set's images that they are.
-        bad: images that were asked for and cannot be used.
+        files: content of the m images, prepared for the decoder.
+        indices: [m] int64, indices of the images in the data set.
+        bad: images that were requested and cannot be used.
     """
 
     files: list[bytes]
@@ -34,16 +34,16 @@ class Encoded:
 
 
 class EncodedBatches:
-    """Iterates over batches of encoded images; a context manager, which ends the reading.
+    """Iterates over batches of encoded images; a context manager that stops reading at its end.
 
     Args:
-        source: where the images are.
-        batches: the data-set indices [m] of each batch.
-        train: whether another image takes the place of a bad one.
-        refused: why images that could be read are bad all the same.
-        prepare: makes of an image's index and its file what goes to the decoder; a ValueError has the reason why it
-            cannot.
-        prefetch: batches read ahead.
+        source: the encoded images.
+        batches: data-set indices [m] of each batch.
+        train: whether another image replaces a bad one.
+        refused: images that are bad although they can be read, and why.
+        prepare: takes an image's index and file content, and returns what the decoder gets; raises ValueError with the
+            reason if the image is bad.
+        prefetch: batches to read ahead.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class EncodedBatches:
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Encoded]:
+    def __iter__(self) -> Iterator[EncodedBatch]:
         ahead: deque[list[Future[_Read]]] = deque()
         for indices in self._batches:
             ahead.append([self._pool.submit(self._read, index) for index in indices.tolist()])
             if len(ahead) > self._prefetch:
-                yield _gathered(ahead.popleft())
+                yield _gather(ahead.popleft())
         while ahead:
-            yield _gathered(ahead.popleft())
+            yield _gather(ahead.popleft())
 
     def _read(self, wanted: int) -> _Read:
         content = b""
@@ -92,17 +92,17 @@ class EncodedBatches:
                 return str(error)
             return None
 
-        index, bad = replaced(self._source, wanted, self._train, reason_against)
+        index, bad = find_replacement(self._source, wanted, self._train, reason_against)
         return index, content, bad
 
 
-_Read = tuple[int | None, bytes, list[BadImage]]  # the image's index, None for an empty place; its content
+_Read = tuple[int | None, bytes, list[BadImage]]  # index, None for an empty place; content; bad images
 
 
-def _gathered(reads: list[Future[_Read]]) -> Encoded:
+def _gather(reads: list[Future[_Read]]) -> EncodedBatch:
     done = [read.result() for read in reads]
     kept = [(index, content) for index, content, _ in done if index is not None]
-    return Encoded(
+    return EncodedBatch(
         files=[content for _, content in kept],
         indices=torch.tensor([index for index, _ in kept], dtype=torch.int64),
         bad=[bad for _, _, passed_over in done for bad in passed_over],

@@ -1,4 +1,4 @@
-"""TensorLoader: batches of a data set that lies in memory, in an order that depends on the seed and epoch alone."""
+"""TensorLoader: batches of a data set in memory, in an order that depends on the seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastadv.data.in_memory.image_set import ImageSet
 from fastadv.data.loaders.batch_sampler import Batches, generator_of
-from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, shifted
+from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, pad_and_crop
 from fastadv.ops import from_pixels
 from fastadv.pixels import PixelSpace
 from fastadv.utils.validation import check_count, check_switches
@@ -18,33 +18,33 @@ from fastadv.utils.validation import check_count, check_switches
 class TensorLoader:
     """Batches of (images [m, C, H, W] float32 in ``space``, labels [m] int64) from an :class:`ImageSet`.
 
-    The images stay on ``device`` as uint8; a batch is gathered and converted there. The order is a function of (seed,
-    epoch) alone and an image's augmentation of (seed, epoch, its index), apart from every other random generator, so
-    that a resumed run continues with the batches that an uninterrupted one would have seen.
+    The images stay on ``device`` as uint8; batches are gathered and converted there. The order depends on (seed, epoch)
+    alone, and an image's augmentation on (seed, epoch, index), independent of all other random generators, so that a
+    resumed run continues with the batches that an uninterrupted one would have seen.
 
-    Several processes have one order and read it together, in global batches of ``world_size`` times ``batch_size``: it
-    does not depend on their number as long as the global batch does not. Each example is read by one of them.
+    Several processes share one order and read it in global batches of ``world_size`` times ``batch_size``, which do not
+    depend on the number of processes if their size does not. Each example is read by one process.
 
     Args:
         image_set: the data.
-        batch_size: m, the examples in a batch of this process.
+        batch_size: m, examples per batch of this process.
         space: the model's input space.
         seed: a non-negative integer that fixes order and augmentation, the same for all processes.
-        rank: which of the processes this is; it takes rows rank * m to (rank + 1) * m of each global batch.
-        world_size: how many there are.
-        shuffle: a new random order in each epoch; otherwise the data set's own order.
+        rank: number of this process; it takes rows rank * m to (rank + 1) * m of each global batch.
+        world_size: number of processes.
+        shuffle: use a new random order in each epoch; otherwise that of the data set.
         drop_last: leave out the examples that do not fill a last global batch; otherwise they are spread evenly, and
-            with fewer examples than processes some have a batch less.
-        crop_padding: augment by a random crop after padding by so many pixels on each side (4 is usual for CIFAR).
-        flip: augment by mirroring half of the images; for data whose classes survive it, unlike digits.
-        device: where batches are made; None for where the images lie.
+            with fewer examples than processes some have one batch less.
+        crop_padding: augment by a random crop after padding by this many pixels on each side (4 is usual for CIFAR).
+        flip: augment by mirroring half of the images; not for data such as digits, whose class it changes.
+        device: device of the batches; None for that of the images.
 
     Attributes:
-        indices: [m] int64, the data-set indices of the batch last yielded, on ``device``.
+        indices: [m] int64, data-set indices of the last batch, on ``device``.
 
     Raises:
-        ValueError: a size, seed or rank out of range, fewer images than one global batch with ``drop_last``, or a
-            space that does not describe the images' channels.
+        ValueError: if a size, seed or rank is out of range, ``drop_last`` leaves no batch, or the space does not have
+            the images' number of channels.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TensorLoader:
         self.indices = torch.empty(0, dtype=torch.int64, device=self.device)
 
     def __len__(self) -> int:
-        """Batches in an epoch, of this process."""
+        """Batches of this process per epoch."""
         return len(self.batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,27 +96,27 @@ class TensorLoader:
 
         Args:
             epoch: counts from 0.
-            start: the first batch to yield, in 0..len(self): where an interrupted epoch continues.
+            start: the first batch to yield, in 0..len(self), to continue an interrupted epoch.
 
         Raises:
-            ValueError: epoch or start out of range.
+            ValueError: if epoch or start is out of range.
         """
-        return self._loaded(epoch, self.batches.of_epoch(epoch, start, self.device))
+        return self._load(epoch, self.batches.of_epoch(epoch, start, self.device))
 
-    def _loaded(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _load(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         shifts, mirrored = self._draw(epoch)
         for indices in batches:
             self.indices = indices  # [m]
             pixels = self._images[indices]  # [m, C, H, W] uint8
             if shifts is not None:
-                pixels = shifted(pixels, self.crop_padding, shifts[:, indices])
+                pixels = pad_and_crop(pixels, self.crop_padding, shifts[:, indices])
             images = from_pixels(pixels, None if mirrored is None else mirrored[indices], space=self.space)
             yield images, self._labels[indices]
 
     def _draw(self, epoch: int) -> tuple[Tensor | None, Tensor | None]:
-        """Where each image is cut out in this epoch [2, N], and whether it is mirrored [N]; None where it is not.
+        """Draw the crop [2, N] and mirroring [N] of each image in this epoch; None without such augmentation.
 
-        Drawn for every image at once, on the CPU: each device, process and resumed run gets the same.
+        Drawn for all images at once on the CPU, so that each device, process and resumed run gets the same.
         """
         count, generator = len(self._images), generator_of(self.batches.seed, epoch, 0)
         shifts, mirrored = draw_shifts(count, self.crop_padding, generator), draw_mirrored(count, generator)

@@ -1,4 +1,4 @@
-"""ImageSource: encoded images that lie in files, read by index."""
+"""ImageSource: encoded images in files, read by index."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a file
-MOST_BYTES = 1 << 28  # of one encoded image: several times what a photograph of Pillow's most pixels takes
+Stamp = tuple[int, int]  # of a file: size in bytes, and modification time in ns
+MOST_BYTES = 1 << 28  # of an encoded image: several times the size of a photograph with Pillow's largest pixel count
 
 
 class ImageSource(Protocol):
-    """Encoded images with their labels, each to be had by its index.
+    """Encoded images and their labels, with random access by index.
 
-    One seam for folders and shards, so that order, augmentation, resumption and the treatment of bad files are the same
-    for all of them and for every loader. It asks for random access, which a shard offers through an index of where
-    each image begins: a shuffled epoch reads single images of 100 kB in random order, as from a folder, but without a
-    million files for the file system to keep. Media that are slow at this (spinning disks, object stores) want shards
-    read from front to back and shuffled in a buffer; that order is no function of (seed, epoch) that is the same for
-    any number of processes and any place to resume at, so it is not offered.
+    The common interface of folders and shards, so that order, augmentation, resumption and the handling of bad files
+    are the same for both and for every loader. A shard provides random access through an index of its images: a
+    shuffled epoch then reads single images of 100 kB in random order, as from a folder, but without a million files.
+    Media that are slow at this (spinning disks, object stores) need sequential reading and a shuffle buffer. That is
+    not supported, because its order would depend on the number of processes and on where a run is resumed.
     """
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes' names."""
+        """Class names."""
         ...
 
     @property
@@ -38,32 +37,32 @@ class ImageSource(Protocol):
 
     @property
     def left_out(self) -> frozenset[int]:
-        """Indices of images that are known to be bad: never read, their places filled as those of bad images."""
+        """Indices of images that are known to be bad: they are never read, and are replaced like other bad images."""
         ...
 
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """Names the image within the data set, wherever that lies."""
+        """Name of the image within the data set, independent of the data set's location."""
         ...
 
     def name(self, index: int) -> str:
-        """Names the image in a message, as it can be printed: its path, or its place in a shard."""
+        """Printable name of the image for messages: its path, or its place in a shard."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The encoded image.
+        """Read the encoded image.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: if it cannot be read.
         """
         ...
 
     def stamp(self, index: int) -> Stamp:
-        """Size and time of change of the file that holds the image.
+        """Size and modification time of the image's file.
 
         Raises:
-            OSError: there is no such file any more.
+            OSError: if the file does not exist any more.
         """
         ...
 
@@ -73,8 +72,8 @@ class Selection:
     """Some images of a source, in the given order.
 
     Args:
-        source: where they are.
-        indices: [n] int64, which ones.
+        source: the source to select from.
+        indices: [n] int64, indices of the selected images.
     """
 
     source: ImageSource
@@ -87,12 +86,12 @@ class Selection:
 
     @cached_property
     def labels(self) -> Tensor:  # [n]
-        """Of the selected images."""
+        """Labels of the selected images."""
         return self.source.labels[self.indices]
 
     @cached_property
     def left_out(self) -> frozenset[int]:
-        """Those of the source that are selected."""
+        """Selected images that the source leaves out."""
         left_out = self.source.left_out
         return frozenset(place for place, index in enumerate(self.indices.tolist()) if index in left_out)
 
@@ -117,9 +116,9 @@ class Selection:
 
 
 def spread(source: ImageSource, count: int | None) -> ImageSource:
-    """``count`` images evenly spread over the source, all of them for None.
+    """Select ``count`` images spread evenly over the source; all of them for None.
 
-    Files are sorted by class: the first so many would be of few classes.
+    Files are sorted by class, so the first ``count`` would be of few classes.
     """
     total = len(source)
     if count is None or count >= total:
@@ -128,10 +127,10 @@ def spread(source: ImageSource, count: int | None) -> ImageSource:
 
 
 def fingerprint_of_files(source: ImageSource) -> str:
-    """sha256 over the keys, file sizes and labels of a source's images, in order; it does not read the images.
+    """sha256 over the keys, file sizes and labels of a source's images, in order; does not read the images.
 
     Raises:
-        OSError: a file is gone.
+        OSError: if a file is gone.
     """
     return _digest(
         f"{source.key(index)}\t{source.stamp(index)[0]}\t{label}" for index, label in enumerate(source.labels.tolist())
@@ -139,17 +138,17 @@ def fingerprint_of_files(source: ImageSource) -> str:
 
 
 def fingerprint_of_keys(source: ImageSource) -> str:
-    """sha256 over the keys and labels of a source's images, in order; it touches no file."""
+    """sha256 over the keys and labels of a source's images, in order; accesses no files."""
     return _digest(f"{source.key(index)}\t{label}" for index, label in enumerate(source.labels.tolist()))
 
 
 def fingerprint_of_names(source: ImageSource) -> str:
-    """sha256 over the keys of a source's images, in order; it touches no file."""
+    """sha256 over the keys of a source's images, in order; accesses no files."""
     return _digest(source.key(index) for index in range(len(source)))
 
 
 def _digest(lines: Iterable[str]) -> str:
-    """sha256 over lines of text, which may hold whatever a file system allows in names."""
+    """sha256 over lines of text, which may have any bytes that a file system allows in names."""
     total = hashlib.sha256()
     for line in lines:
         total.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -157,7 +156,7 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 def indices_left(source: ImageSource, left_out: Sequence[int]) -> Tensor:  # [n] int64
-    """The indices of a source without some of them."""
+    """Indices of a source's images, without ``left_out``."""
     keep = torch.ones(len(source), dtype=torch.bool, device="cpu")  # [N]
     keep[list(left_out)] = False
     return keep.nonzero().flatten()

@@ -1,4 +1,4 @@
-"""Checking a data set: every image is decoded whole, by several processes."""
+"""Check a data set: decode every image completely, in several processes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fastadv.data.sources.manifest import LeftOut, SplitManifest, stamp_of
 from fastadv.data.transforms.decode import reason_against
 from fastadv.utils.signals import block_signals, obey_parent_only
 
-_FEW = 1024  # images that are read in less time than other processes take to start
-_CHUNK = 64  # images a task: enough that handing it out costs nothing, few enough for a bar that moves
+_FEW = 1024  # images; decoding this many takes less time than starting processes
+_CHUNK = 64  # images per task: enough to make its overhead negligible, few enough for a smooth progress bar
 
 _Mapped = Callable[[Iterable[range]], Iterator[dict[int, str]]]
-_taken: ImageSource  # in a process of several, what all its tasks are of
+_worker_source: ImageSource  # in a worker process, the source of all its tasks
 
 
 def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> SplitManifest:
-    """Decode every image of a split.
+    """Decode every image of a split, and list those that fail.
 
     Args:
         source: the images.
-        workers: processes; 1 for this one alone, which also does where there are few images.
-        advance: called with a number of images when so many more are done.
+        workers: number of processes; 1 decodes in this process, as is done anyway if there are few images.
+        advance: called with the number of images that have been done since the last call.
 
     Raises:
-        BrokenExecutor: one of the processes died.
+        BrokenExecutor: if one of the processes died.
     """
     if len(source) <= _FEW:
         workers = 1
@@ -44,17 +44,17 @@ def check(source: ImageSource, workers: int, advance: Callable[[int], None]) -> 
 
 @contextmanager
 def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
-    """:func:`_reasons` of each range, in so many processes, which this one ends; in this one if that is enough."""
+    """Yield a function that maps :func:`_reasons` over ranges, in ``workers`` processes that end with the block."""
     if workers == 1:
         yield partial(map, partial(_reasons, source))
         return
-    # Spawned: a fork of a process with threads, as PyTorch and the progress bar start them, can hang. The source, with
-    # the name of every file, goes to each process once.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _take, (source,))
+    # Spawned: forking a process with threads, which PyTorch and the progress bar start, can hang. The source, with all
+    # file names, is sent to each process once.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (source,))
 
     def mapped(chunks: Iterable[range]) -> Iterator[dict[int, str]]:
-        with block_signals():  # those processes, that is, which start now
-            return pool.map(_reasons_of_taken, chunks)
+        with block_signals():  # for the processes, which start here
+            return pool.map(_reasons_in_worker, chunks)
 
     try:
         yield mapped
@@ -62,14 +62,14 @@ def _mapping(source: ImageSource, workers: int) -> Iterator[_Mapped]:
         pool.shutdown(cancel_futures=True)
 
 
-def _take(source: ImageSource) -> None:
-    global _taken
-    _taken = source
+def _start_worker(source: ImageSource) -> None:
+    global _worker_source
+    _worker_source = source
     obey_parent_only()
 
 
-def _reasons_of_taken(indices: range) -> dict[int, str]:
-    return _reasons(_taken, indices)
+def _reasons_in_worker(indices: range) -> dict[int, str]:
+    return _reasons(_worker_source, indices)
 
 
 def _reasons(source: ImageSource, indices: range) -> dict[int, str]:

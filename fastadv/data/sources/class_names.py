@@ -1,4 +1,4 @@
-"""The names of classes: those in classes.txt, and those of folders that are likely to be misunderstood."""
+"""Class names: read classes.txt, and warn of folder names that are easily misunderstood."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def named_classes(root: Path) -> tuple[str, ...]:
-    """The classes that classes.txt names, in its order; none if it is not there.
+    """Read the class names in classes.txt, in order; empty if there is no such file.
 
-    Blanks around a name do not count, nor do blank lines at the end. It is UTF-8, with or without a byte order mark, or
-    UTF-16 with one, as Windows writes; bytes that are not UTF-8 are those of a folder's name.
+    Whitespace around a name and blank lines at the end are ignored. The encoding is UTF-8, with or without a byte order
+    mark, or UTF-16 with one, as Windows writes; bytes that are not UTF-8 stand for themselves, as in folder names.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not text, names no class, or a line before the last name is blank: the classes after it would
-            have other numbers if it were passed over.
+        OSError: if it cannot be read.
+        ValueError: if it is not text, names no class, or a line before the last name is blank, which would change the
+            numbers of the classes after it.
     """
     file = root / CLASSES_FILE
-    if not os.path.lexists(file):  # a link that leads nowhere is an error: other classes would be counted
+    if not os.path.lexists(file):  # a broken link is an error: without the file, classes would be numbered differently
         return ()
     content = read_regular(file)
     try:
@@ -36,19 +36,21 @@ def named_classes(root: Path) -> tuple[str, ...]:
         if "\0" in text:
             raise ValueError("it has null characters")
     except ValueError as error:
-        raise ValueError(f"{file} is not text, or not in UTF-8 ({error}): save it as UTF-8, a class a line") from error
+        raise ValueError(
+            f"{file} is not text, or not in UTF-8 ({error}): save it as UTF-8, one class per line"
+        ) from error
     names = [line.strip(" \t\r") for line in text.rstrip(" \t\r\n").split("\n")]
     if names == [""]:
-        raise ValueError(f"{file} names no class: write the names of all classes there, a line each, or remove it")
+        raise ValueError(f"{file} names no class: write all class names there, one per line, or remove it")
     if "" in names:
-        raise ValueError(f"{file}: line {names.index('') + 1} is blank; each line names a class, and counts")
+        raise ValueError(f"{file}: line {names.index('') + 1} is blank, but every line must name a class")
     return tuple(names)
 
 
-def alike(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ by case alone, or by the way that Unicode writes accents.
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ only in case, or in the Unicode form of accents.
 
-    Some file systems keep such names apart and others do not: copying a data set between them changes its classes.
+    Some file systems distinguish such names and others do not: copying a data set between them changes its classes.
     """
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -56,27 +58,28 @@ def alike(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def hint_on_alike(names: Iterable[str]) -> str:
-    """What may be behind names that are not among others; empty if it is not this."""
-    groups = alike(sorted(names))
-    return f"; by case or by Unicode's form of accents alone differ {_listed(groups)}" if groups else ""
+def similar_names_hint(names: Iterable[str]) -> str:
+    """Hint for names that were not found among others; empty if none are similar."""
+    groups = similar_names(sorted(names))
+    return f"; these differ only in case or in the Unicode form of accents: {_listed(groups)}" if groups else ""
 
 
-def remark_on_alike(names: Iterable[str]) -> str | None:
-    """That some classes may be one, by their names."""
-    groups = alike(sorted(names))
+def similar_names_warning(names: Iterable[str]) -> str | None:
+    """Warning about classes that may be meant to be one; None if there are none."""
+    groups = similar_names(sorted(names))
     if not groups:
         return None
     return (
-        f"class folders differ by case or by Unicode's form of accents alone, and are classes each: {_listed(groups)}"
+        f"class folders that differ only in case or in the Unicode form of accents are separate classes: "
+        f"{_listed(groups)}"
     )
 
 
-def remark_on_numbers(names: Sequence[str]) -> str | None:
-    """That folders whose names are numbers are classes in the order of their names, where that is not the numbers'.
+def numeric_names_warning(names: Sequence[str]) -> str | None:
+    """Warning about folders with numeric names whose alphabetical order is not the numeric one; None otherwise.
 
     Args:
-        names: the classes, in the order of their labels.
+        names: class names, in the order of the labels.
     """
     if not all(name.isascii() and name.isdigit() for name in names):
         return None
@@ -85,12 +88,12 @@ def remark_on_numbers(names: Sequence[str]) -> str | None:
     if moved is None:
         return None
     return (
-        f"the class folders are numbers, and classes are counted in the order of their names, by which {moved} is "
-        f"class {names.index(moved)}. For weights that count them by number, name all in that order in {CLASSES_FILE} "
-        f"beside train/ and val/, a line each (ls train | sort -n > {CLASSES_FILE})"
+        f"the class folders are numbers, and classes are sorted alphabetically, so {moved} is "
+        f"class {names.index(moved)}. For weights with numeric order, list all classes in that order in {CLASSES_FILE} "
+        f"beside train/ and val/, one per line (ls train | sort -n > {CLASSES_FILE})"
     )
 
 
 def _listed(groups: Sequence[Sequence[str]]) -> str:
-    """In ASCII, since names that differ by form alone look the same."""
+    """Escaped to ASCII, because names that differ in form alone look the same."""
     return few([" and ".join(map(ascii, group)) for group in groups], most=3)

@@ -1,4 +1,4 @@
-"""The files in a folder and below, through links too, without going round in circles."""
+"""List the files in a folder and its subfolders, following links, but reading each folder once."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Made by systems, not by who made the data set: macOS's archives, thumbnails of Synology's servers, ext4, Windows.
+# Created by systems, not part of the data set: macOS archives, Synology thumbnails, ext4, Windows.
 _OF_SYSTEMS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below a folder.
+    """Content of a folder and its subfolders.
 
     Args:
-        files: paths relative to it, sorted.
-        folders: the real paths of the folders that were read.
-        passed_over: paths of links to folders that lead to where they lie, or to what was read already.
+        files: paths relative to the folder, sorted.
+        folders: real paths of the folders that were read.
+        skipped: paths of links to folders that contain them, or that were read already.
     """
 
     files: list[str] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
-    passed_over: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder to be read.
+    """A folder to read.
 
     Args:
-        below: its path relative to where the walk began.
+        below: its path relative to the top of the walk.
         real: its path without links.
-        way: the real paths of the folders that lead to it.
+        way: real paths of the folders that lead to it.
     """
 
     below: str
@@ -42,12 +42,12 @@ class _Folder:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the data set's, by its name."""
+    """Whether a file or folder is hidden or made by the system, by its name."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; a link that leads to itself is none."""
+    """Whether it is a folder, or a link to one; false for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -55,17 +55,17 @@ def leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def files_below(folder: Path, root: Path) -> Found:
-    """The files in ``folder`` and in folders below that are not hidden.
+    """List the files in ``folder`` and its subfolders that are not hidden.
 
-    Each folder is read once: first those that lie below, then those that links lead to. A folder that the way to it
-    passed through, or that ``root`` or another one on that way lies in, is not read.
+    Each folder is read once: first real subfolders, then those that links lead to. A folder that contains ``root``, or
+    a folder on the way to it, is not read.
 
     Args:
-        folder: where to look.
-        root: what it lies in.
+        folder: the folder to list.
+        root: the folder that contains it.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: if a folder cannot be read.
     """
     found = Found()
     links = deque([_Folder("", os.path.realpath(folder), (os.path.realpath(root),))])
@@ -73,7 +73,7 @@ def files_below(folder: Path, root: Path) -> Found:
     while below or links:
         one = below.pop() if below else links.popleft()
         if one.real in found.folders or any(_lies_in(place, one.real) for place in one.way):
-            found.passed_over.append(os.path.join(folder, one.below))
+            found.skipped.append(os.path.join(folder, one.below))
             continue
         found.folders.add(one.real)
         _read(folder, one, found.files, below, links)
@@ -82,7 +82,7 @@ def files_below(folder: Path, root: Path) -> Found:
 
 
 def _read(top: Path, folder: _Folder, files: list[str], below: list[_Folder], links: deque[_Folder]) -> None:
-    """Add what lies in one folder to the files and folders that there are."""
+    """Read one folder, and add to the files, and to the folders still to read."""
     way = (*folder.way, folder.real)
     with os.scandir(os.path.join(top, folder.below)) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -98,5 +98,5 @@ def _read(top: Path, folder: _Folder, files: list[str], below: list[_Folder], li
 
 
 def _lies_in(place: str, folder: str) -> bool:
-    """Whether a real path is that of a folder, or of something below it."""
+    """Whether a real path is a folder or inside it."""
     return place == folder or place.startswith(os.path.join(folder, ""))

@@ -1,4 +1,4 @@
-"""The manifest of a data set: which of its images to leave out, and what they were found in."""
+"""The manifest of a data set: the images to leave out, and the data set that was checked."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FORMAT = 1
 
 
 def remedy(path: Path) -> str:
-    """What to do about a manifest that cannot be used."""
+    """Advice for a manifest that cannot be used."""
     return f"run {check_command(path.parent)} again, or delete the file"
 
 
 def check_command(root: str | os.PathLike[str]) -> str:
-    """The command that makes the manifest of a data set."""
+    """The command that writes the manifest of a data set."""
     return shlex.join(["fastadv", "data", "check", os.fspath(root)])
 
 
@@ -34,10 +34,10 @@ class LeftOut:
     """An image that does not decode.
 
     Args:
-        index: of the image in its split.
-        key: the image's in the source.
-        size: of the file that holds it, in bytes; -1 if there is none, such as where a link leads nowhere.
-        changed: time of that file's last change, in ns.
+        index: index of the image in its split.
+        key: its key in the source.
+        size: size of its file in bytes; -1 if there is no file, for instance because of a broken link.
+        changed: modification time of its file, in ns.
         reason: why it does not decode.
     """
 
@@ -50,12 +50,12 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitManifest:
-    """What was found in one split.
+    """Result of checking one split.
 
     Args:
-        images: how many there were, bad ones included.
+        images: number of images, bad ones included.
         keys: sha256 over their keys and labels.
-        left_out: those that do not decode.
+        left_out: images that do not decode.
     """
 
     images: int
@@ -64,10 +64,10 @@ class SplitManifest:
 
 
 def write_manifest(path: Path, splits: Mapping[str, SplitManifest]) -> None:
-    """Write the manifest, at once and whole.
+    """Write the manifest atomically.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: if the file cannot be written.
     """
     content = {"format": _FORMAT, "splits": {name: asdict(split) for name, split in splits.items()}}
     beside = path.with_name(f"{path.name}.{os.getpid()}")
@@ -76,26 +76,26 @@ def write_manifest(path: Path, splits: Mapping[str, SplitManifest]) -> None:
 
 
 def check_place(root: Path) -> None:
-    """See that a manifest can be written to ``root``.
+    """Check that a manifest can be written to ``root``.
 
     Raises:
-        OSError: it cannot; the message says what to do.
+        OSError: if it cannot; the message says what to do.
     """
     try:
         make_folder(root)
     except OSError as error:
         raise OSError(
-            f"{error}. The result is written there: name a folder of links to all that lies in it instead, here and "
-            f"in training"
+            f"{error}. The result is written there: create a writable directory of symlinks to its contents and pass "
+            f"that, here and in training"
         ) from error
 
 
 def read_manifest(path: Path) -> dict[str, SplitManifest]:
-    """The manifest in a file.
+    """Read a manifest.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not a manifest of this version.
+        OSError: if the file cannot be read.
+        ValueError: if it is not a manifest of this version.
     """
     try:
         content = json.loads(read_regular(path).decode("utf-8", "surrogateescape"))
@@ -109,31 +109,30 @@ def read_manifest(path: Path) -> dict[str, SplitManifest]:
 def _split(values: Mapping[str, Any]) -> SplitManifest:
     images, left_out = values["images"], tuple(LeftOut(**image) for image in values["left_out"])
     if odd := [image.index for image in left_out if image.index not in range(images)]:
-        raise ValueError(f"of {images} images it leaves out number {odd[0]}")
+        raise ValueError(f"it leaves out image {odd[0]} of {images}")
     return SplitManifest(images=images, keys=values["keys"], left_out=left_out)
 
 
 def without_left_out(source: ImageSource, split: SplitManifest, path: Path, train: bool) -> ImageSource:
-    """A source as its manifest has it used.
+    """Apply a manifest to a source.
 
-    For training the images keep their numbers, and those that are left out are replaced as bad ones are: a run goes on
-    with the same order, whether the data set was checked before it, during it or not at all; and with the same images
-    if its loader finds the same of them bad, as one that decodes whole images does. For evaluation there are as many
-    images as there are good ones.
+    In training, images keep their indices, and those that are left out are replaced like other bad images. So a run has
+    the same order whether the data set is checked before it, during it or never, and the same images if its loader
+    finds the same ones bad, as a loader that decodes whole images does. In evaluation, only good images remain.
 
     Args:
         source: all images of a split, a dataclass.
-        split: what the manifest says of it.
-        path: the manifest's, for messages.
+        split: the manifest's entry for the split.
+        path: path of the manifest, for messages.
         train: whether the images are for training.
 
     Raises:
-        ValueError: the manifest is of other images than these, or what it leaves out has changed since: it is stale;
-            or it leaves out every image.
+        ValueError: if the manifest is stale, because it is of other images or images that it leaves out have changed,
+            or if it leaves out every image.
     """
     if split.images != len(source) or split.keys != fingerprint_of_keys(source):
         raise ValueError(
-            f"{path} is stale: it is of {split.images} images, and these {len(source)} differ: {remedy(path)}"
+            f"{path} is stale: it is of {split.images} images that differ from these {len(source)}: {remedy(path)}"
         )
     found = [(source.key(image.index), *stamp_of(source, image.index)) for image in split.left_out]
     listed = [(image.key, image.size, image.changed) for image in split.left_out]
@@ -151,7 +150,7 @@ def without_left_out(source: ImageSource, split: SplitManifest, path: Path, trai
 
 
 def stamp_of(source: ImageSource, index: int) -> Stamp:
-    """Size and time of change of the file that holds an image; (-1, 0) if there is none."""
+    """Size and modification time of an image's file; (-1, 0) if there is none."""
     try:
         return source.stamp(index)
     except OSError:

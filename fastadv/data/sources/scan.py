@@ -1,4 +1,4 @@
-"""Data sets whose images stay in their files: folders, WebDataset's tar shards, TFRecord shards."""
+"""Find images in files: in folders, WebDataset tar shards or TFRecord shards."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ _KINDS: dict[str, _Reader] = {
 
 
 def scan(root: str | os.PathLike[str], splits: Sequence[str] = SPLITS) -> dict[str, ImageSource]:
-    """All images below ``root``, by the names of the splits, train and val.
+    """List all images in ``root``, by split: train and val.
 
-    Either ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or shards in ``train/`` and ``val/``: ``*.tar`` of images and
-    ``.cls`` files, or TFRecord files, named ``*.tfrecord`` or as in ``train-00000-of-01024``. ``classes.txt`` beside
-    them names all classes in order, a line each, of which a split may lack some. Without it those of folders are the
-    folders, and those of shards are numbered up to the largest label, of the training images if there are any, which
-    are indexed for that even if ``val`` alone is wanted.
+    They are in ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE``, or in shards in ``train/`` and ``val/``: ``*.tar`` with
+    images and ``.cls`` files, or TFRecord files, named ``*.tfrecord`` or like ``train-00000-of-01024``. ``classes.txt``
+    beside the splits names all classes in order, one per line; a split may lack some. Without it, classes are the
+    folders, or for shards the numbers up to the largest label. That is the label of a training image if there are any,
+    which are then indexed even if only ``val`` is requested.
 
     Args:
-        root: the folder.
-        splits: those that are wanted; another one need not be there.
+        root: the folder that contains the splits.
+        splits: names of the splits to list; others need not exist.
 
     Raises:
-        FileNotFoundError: no such folder, or a split is not in it.
-        ValueError: whatever else is not as it should be; the message says what.
+        FileNotFoundError: if there is no such folder, or a split is missing.
+        ValueError: if anything else is wrong; the message says what.
 
     Warns:
-        UserWarning: one split has images of other classes than the other, which only shards and classes.txt allow;
-            folders lie beside shards, or shards hold images or classes that are of no example.
+        UserWarning: if one split has images of classes that another lacks, which only shards and classes.txt allow,
+            there are folders beside shards, or shards have images or classes that belong to no example.
     """
     root = Path(root)
     with log_if_slow(f"listing the images in {root}"):
@@ -60,32 +60,32 @@ def _scan(root: Path, splits: Sequence[str]) -> dict[str, ImageSource]:
     shards = {pattern: {split: _shards(root / split, pattern) for split in SPLITS} for pattern in _KINDS}
     kinds = [pattern for pattern, files in shards.items() if any(files[split] for split in splits)]
     if kinds:
-        return _scan_shards(root, _of_one_kind(root, shards, kinds, splits), _KINDS[kinds[0]], classes, splits)
+        return _scan_shards(root, _shards_of_one_kind(root, shards, kinds, splits), _KINDS[kinds[0]], classes, splits)
     found: dict[str, ImageSource] = dict(scan_image_folder(root, splits, classes))
-    _mention_other_classes(root, found, "Class folders may be missing")
+    _warn_of_missing_classes(root, found, "Class folders may be missing")
     return found
 
 
 def _shards(folder: Path, pattern: str) -> list[Path]:
-    """The shards in a folder of those that are named so, and not hidden.
+    """The shards in a folder that match a pattern and are not hidden.
 
     Raises:
-        ValueError: one of them is no file, as a pipe or a link that leads nowhere.
+        ValueError: if one is not a regular file, such as a pipe or a broken link.
     """
     shown = (path for path in folder.glob(pattern) if not is_hidden(path.name))
-    files = [path for path in shown if not path.is_dir()]  # a class may be called jack-of-spades1
+    files = [path for path in shown if not path.is_dir()]  # a class folder may be called jack-of-spades1
     if odd := [path.name for path in files if not path.is_file()]:
         raise ValueError(f"{folder}: shards must be regular files, or links to some: {few(odd)}")
     return files
 
 
-def _of_one_kind(
+def _shards_of_one_kind(
     root: Path, shards: Mapping[str, dict[str, list[Path]]], kinds: Sequence[str], splits: Sequence[str]
 ) -> dict[str, list[Path]]:
-    """The shards of each split, all of which must be of the same kind.
+    """The shards of each split; all must be of the same kind.
 
     Warns:
-        UserWarning: there are folders beside them, which might be meant for classes.
+        UserWarning: if there are folders beside them, which may be meant as classes.
     """
     if len(kinds) > 1:
         raise ValueError(f"{root}: all shards must be of one kind, and there are {' and '.join(kinds)}")
@@ -94,7 +94,7 @@ def _of_one_kind(
         (one,) = set(splits) - set(lacking)
         raise ValueError(f"{root}: {one}/ holds shards ({kinds[0]}) and {lacking[0]}/ does not: both must")
     for split in splits:
-        if folders := sorted(path.name for path in (root / split).iterdir() if path.is_dir() and not _is_own(path)):
+        if folders := sorted(path.name for path in (root / split).iterdir() if path.is_dir() and not _is_ignored(path)):
             warnings.warn(
                 f"{root / split} holds shards; the folders beside them are not read: {few(folders)}",
                 stacklevel=user_stacklevel(),
@@ -102,8 +102,8 @@ def _of_one_kind(
     return files
 
 
-def _is_own(path: Path) -> bool:
-    """Whether it is hidden or an index, or what is left of one, and nobody means it to be read as images."""
+def _is_ignored(path: Path) -> bool:
+    """Whether it is hidden, or an index or its temporary file: nobody means it to be read as images."""
     return is_hidden(path.name) or SUFFIX in path.name
 
 
@@ -115,18 +115,18 @@ def _scan_shards(
     splits: Sequence[str],
 ) -> dict[str, ImageSource]:
     if not classes and files["train"] and "train" not in splits:
-        classes = open_shards(files["train"], contents, ()).classes  # all of them; the others may lack the last ones
+        classes = open_shards(files["train"], contents, ()).classes  # the other splits may lack the last classes
     found: dict[str, ShardedImages] = {}
     for split in splits:  # train before val
         found[split] = open_shards(files[split], contents, classes)
         classes = classes or found[split].classes
-        _mention_lost(root / split, found[split].lost)
-    _mention_other_classes(root, found, "Shards may be missing, or one of the two may count classes from 1")
+        _warn_of_unused(root / split, found[split].lost)
+    _warn_of_missing_classes(root, found, "Shards may be missing, or one of the two may count classes from 1")
     return dict(found)
 
 
-def _mention_lost(folder: Path, lost: Sequence[str]) -> None:
-    """Warn of what looks like an image or a class in shards and is of no example."""
+def _warn_of_unused(folder: Path, lost: Sequence[str]) -> None:
+    """Warn of files in shards that look like images or classes but belong to no example."""
     if lost:
         warnings.warn(
             f"{folder}: {counted(len(lost), 'file')} in the shards not used: {few(lost)}. An example is KEY.jpg, or "
@@ -135,12 +135,11 @@ def _mention_lost(folder: Path, lost: Sequence[str]) -> None:
         )
 
 
-def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: str) -> None:
-    """Warn of classes that one split has images of and another has not.
+def _warn_of_missing_classes(root: Path, sources: Mapping[str, ImageSource], why: str) -> None:
+    """Warn of classes that have images in one split but not in another.
 
-    With folders that nothing names it is an error, for it changes the numbers of the classes. The labels of shards and
-    of named folders stand, some of them may be meant to do for a trial, and class 0 of ImageNet's TFRecords has no
-    image in either split.
+    For folders without classes.txt this is an error, because it changes the numbers of the classes. For shards and
+    classes.txt it is allowed: a few shards may suffice for a trial, and class 0 of ImageNet's TFRecords has no images.
     """
     shown = {split: set(source.labels.tolist()) for split, source in sources.items()}
     lacking = {split: sorted(set().union(*shown.values()) - labels) for split, labels in shown.items()}
@@ -154,13 +153,13 @@ def _mention_other_classes(root: Path, sources: Mapping[str, ImageSource], why: 
 
 
 def count_not_read(folder: Path, source: ImageSource) -> dict[str, Counter[str]]:
-    """How many files of a split are never read, for each ending, by where they are."""
+    """Count the files of a split that are never read, by place and by ending."""
     if isinstance(source, ImageFolder):
-        return {"that are no images by their names": count_others(source)}
+        return {"that are not images by their names": count_others(source)}
     if not isinstance(source, ShardedImages):
         return {}
     shards = {file.name for file in source.files}
-    beside = (path for path in folder.iterdir() if path.is_file() and path.name not in shards and not _is_own(path))
+    beside = (path for path in folder.iterdir() if path.is_file() and path.name not in shards and not _is_ignored(path))
     return {
         "beside the shards": Counter(path.suffix.lower() for path in beside),
         "inside the shards, neither images nor classes": source.others,
@@ -168,24 +167,24 @@ def count_not_read(folder: Path, source: ImageSource) -> dict[str, Counter[str]]
 
 
 def splits_in(root: Path) -> tuple[str, ...]:
-    """The splits whose folders are there; both if none is."""
+    """The splits whose folders exist; both if neither does."""
     return tuple(split for split in SPLITS if (root / split).is_dir()) or SPLITS
 
 
 def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> dict[str, ImageSource]:
-    """The images of some splits below ``root``, without those that its manifest leaves out.
+    """List the images of some splits, without those that the manifest leaves out.
 
     Args:
-        root: as for :func:`scan`, like ``splits``.
-        splits: those that are wanted.
-        download: refused, there being nowhere to fetch them from.
+        root: see :func:`scan`.
+        splits: see :func:`scan`.
+        download: must be False.
 
     Raises:
-        FileNotFoundError: as for :func:`scan`.
-        ValueError: as for :func:`scan`; a manifest that cannot be read, or is stale; ``download``.
+        FileNotFoundError: see :func:`scan`.
+        ValueError: see :func:`scan`; also if the manifest cannot be read or is stale, or ``download`` is set.
 
     Warns:
-        UserWarning: how many images the manifest leaves out.
+        UserWarning: if the manifest leaves out images; says how many.
     """
     if download:
         raise ValueError("imagenet cannot be downloaded: its licence asks for an account at image-net.org")
@@ -194,7 +193,7 @@ def load_splits(root: Path, splits: Sequence[str], download: bool = False) -> di
         return sources
     checked = manifest.read_manifest(path)
     if lacking := [name for name in splits if name not in checked]:
-        raise ValueError(f"{path} is stale: it is not of {' and '.join(lacking)}: {manifest.remedy(path)}")
+        raise ValueError(f"{path} is stale: it does not cover {' and '.join(lacking)}: {manifest.remedy(path)}")
     used = {
         name: manifest.without_left_out(source, checked[name], path, train=name == "train")
         for name, source in sources.items()

@@ -1,7 +1,7 @@
-"""The index of a shard: where its images lie and what they show, made once and kept beside the shard.
+"""The index of a shard: positions, sizes and labels of its images, made once and stored beside the shard.
 
-What is kept is believed only as long as the shard is the very file that it was made of, and only if it can be true.
-Where both lie on a read-only file system, they came there together, and the shard's size and time of writing will do.
+A stored index is used only if the shard is still the file that it was made from, and the index is plausible. On a
+read-only file system, where both were copied together, the shard's size and modification time suffice.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from fastadv.data.sources.base import Stamp
 from fastadv.utils.text import few
 
-LONGEST_KEY = 1024  # bytes: the array of keys gives each as much room as the longest takes
+LONGEST_KEY = 1024  # bytes: the array of keys reserves room for the longest one for each
 SUFFIX = ".fastadv-index.npz"
-_FORMAT = 2  # to be raised when the same shard's index is to say something else than before
-_SIZE, _WRITTEN, _CHANGED = 1, 2, 3  # places in a stamp
-_TICK = 10**8  # ns: a file that is written twice within a tick of its file system's clock has the same times
+_FORMAT = 2  # increase it if the index of the same shard changes
+_SIZE, _MODIFIED, _CHANGED = 1, 2, 3  # positions in a stamp
+_TICK = 10**8  # ns: a file written twice within a tick of the file system's clock has the same times
 
 
 class Entry(NamedTuple):
-    """Where an image lies in its shard."""
+    """Position of an image in its shard."""
 
     key: str
     offset: int
@@ -41,12 +41,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a shard holds.
+    """Content of a shard.
 
     Args:
         entries: its images.
-        lost: the names of files that look like images or classes and are of no example.
-        others: how many other files there are, for each ending.
+        lost: names of files that look like images or classes but belong to no example.
+        others: number of other files, by ending.
     """
 
     entries: Sequence[Entry]
@@ -56,17 +56,17 @@ class Contents:
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """The contents of a shard, in arrays.
+    """Content of a shard in arrays.
 
     Args:
-        stamp: [4] int64, what tells the shard's file from others.
-        keys: [N] of bytes, what each image is called.
-        offsets: [N] int64, where each begins.
+        stamp: [4] int64, identifies the shard's file.
+        keys: [N] of bytes, names of the images.
+        offsets: [N] int64, positions of the images.
         sizes: [N] int64, in bytes.
         labels: [N] int64.
-        lost: [L] of bytes, as in :class:`Contents`.
-        endings: [E] of bytes, of the other files.
-        counts: [E] int64, how many have that ending.
+        lost: [L] of bytes; see :class:`Contents`.
+        endings: [E] of bytes, endings of other files.
+        counts: [E] int64, number of files with each ending.
     """
 
     stamp: NDArray[np.int64]  # [4]
@@ -80,20 +80,20 @@ class ShardIndex:
 
     @property
     def file_stamp(self) -> Stamp:
-        """The size and the time of change of the shard that it is of."""
-        return int(self.stamp[_SIZE]), int(self.stamp[_WRITTEN])
+        """Size and modification time of the shard."""
+        return int(self.stamp[_SIZE]), int(self.stamp[_MODIFIED])
 
     @property
     def others(self) -> Counter[str]:
-        """How many files there are that are no images and no classes, for each ending."""
+        """Number of files that are neither images nor classes, by ending."""
         return Counter({os.fsdecode(e): int(n) for e, n in zip(self.endings, self.counts, strict=True)})
 
     def is_of(self, stamp: NDArray[np.int64], *, copied: bool) -> bool:
-        """Whether it was made of the file with this stamp, and can be true of it.
+        """Whether it was made from the file with this stamp, and is plausible.
 
         Args:
-            stamp: [4] int64, of the file.
-            copied: whether the file is a copy, whose time of any change is another one.
+            stamp: [4] int64, stamp of the file.
+            copied: whether the file is a copy, which has another change time.
         """
         compared = _CHANGED if copied else len(stamp)
         return (
@@ -112,64 +112,64 @@ def _is_sound(name: str, kind: np.dtype) -> bool:
 
 
 def index_of(file: Path, contents: Callable[[Path], Contents]) -> tuple[ShardIndex, str]:
-    """The index that is kept, if it is the file's, or else one that is made of the file, and kept.
+    """Load the stored index if it belongs to the file; otherwise make one and store it.
 
-    With it comes why it cannot be kept, or nothing. That of a file that was written just now is not kept either.
+    Returns the index, and why it could not be stored, or an empty string. The index of a file that was written just now
+    is not stored.
 
     Args:
         file: the shard.
-        contents: reads them from a shard.
+        contents: reads the content of a shard.
 
     Raises:
-        OSError: the shard cannot be read.
-        ValueError: it is damaged or holds no images, or one of too long a name or label.
+        OSError: if the shard cannot be read.
+        ValueError: if it is damaged or has no images, or a name or label is too large.
     """
     kept, now, stamp = file.with_name(file.name + SUFFIX), time.time_ns(), _stamp(file)
-    index = _loaded(kept)
+    index = _load(kept)
     if index is not None and index.is_of(stamp, copied=_is_read_only(file) and _is_read_only(kept)):
         return index, ""
-    index = _made(file, contents(file), stamp)
-    if stamp[_CHANGED] > now:  # on some file systems always: they say that a file changes when it is looked at
-        return index, "by the file system's clock it was written later than now"
-    return index, _keep(kept, index) if now - stamp[_CHANGED] > _TICK else ""
+    index = _make(file, contents(file), stamp)
+    if stamp[_CHANGED] > now:  # always, on file systems where looking at a file changes it
+        return index, "by the file system's clock it was written in the future"
+    return index, _store(kept, index) if now - stamp[_CHANGED] > _TICK else ""
 
 
 def _is_read_only(file: Path) -> bool:
-    """Whether its file system is one that nothing here can write to."""
+    """Whether its file system is read-only."""
     return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
 
 
 def _stamp(file: Path) -> NDArray[np.int64]:  # [4]
-    """What tells a file from others, and from itself before it was written again.
+    """Identify a file and its current content.
 
-    The time when its content changed can be set, and is by programs that copy or pack files; the time when anything of
-    it changed cannot.
+    The modification time can be set, and is by programs that copy or pack files; the change time cannot.
     """
     found = file.stat()
     return np.array([_FORMAT, found.st_size, found.st_mtime_ns, found.st_ctime_ns])
 
 
-def _loaded(kept: Path) -> ShardIndex | None:
-    """What is kept; None if there is nothing, or no index."""
-    if not kept.is_file():  # a pipe would be waited for
+def _load(kept: Path) -> ShardIndex | None:
+    """Load a stored index; None if there is none, or it cannot be read."""
+    if not kept.is_file():  # opening a pipe would wait
         return None
     try:
         with zipfile.ZipFile(kept) as parts:
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-                return None  # it could take any memory
+                return None  # decompressing it could take any amount of memory
         with np.load(kept, allow_pickle=False) as stored:
             return ShardIndex(**{one.name: stored[one.name] for one in fields(ShardIndex)})
-    except Exception:  # NumPy and zipfile raise many kinds for damaged files; the shard itself is what counts
+    except Exception:  # of any kind, for damaged files; the index can be made again
         return None
 
 
-def _made(file: Path, contents: Contents, stamp: NDArray[np.int64]) -> ShardIndex:
+def _make(file: Path, contents: Contents, stamp: NDArray[np.int64]) -> ShardIndex:
     if not contents.entries:
-        unused = f": {few(contents.lost)} are of no example" if contents.lost else ""
+        unused = f": {few(contents.lost)} belong to no example" if contents.lost else ""
         raise ValueError(f"{file} holds no images{unused}")
     keys, offsets, sizes, labels = zip(*contents.entries, strict=True)
     if (most := max(labels)) > np.iinfo(np.int64).max:
-        raise ValueError(f"{file}/{keys[labels.index(most)]}: no class has the number {most}")
+        raise ValueError(f"{file}/{keys[labels.index(most)]}: {most} is too large for the number of a class")
     return ShardIndex(
         stamp=stamp,
         keys=_encoded(file, keys),
@@ -189,15 +189,15 @@ def _encoded(file: Path, names: Sequence[str]) -> NDArray[np.bytes_]:  # [n]
     return np.array(encoded, np.bytes_)
 
 
-def _keep(path: Path, index: ShardIndex) -> str:
-    """Write an index; returns why it cannot be written, or nothing."""
-    # A name of its own: processes in two containers may have one number. savez would append the ending.
+def _store(path: Path, index: ShardIndex) -> str:
+    """Store an index; returns why it could not be stored, or an empty string."""
+    # A unique name: processes in two containers may have the same id. savez would append the ending.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.npz")
     try:
         np.savez(beside, allow_pickle=False, **vars(index))
         beside.replace(path)
     except OSError as error:
-        with suppress(OSError):  # on a read-only file system even of a file that is not there
+        with suppress(OSError):  # fails on a read-only file system even if the file does not exist
             beside.unlink()
         return error.strerror or str(error)
     return ""

@@ -1,4 +1,4 @@
-"""Shards: many encoded images in one file, each found through an index of the file that is made once."""
+"""Images in shards: many encoded images per file, found through an index that is made once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fastadv.data.sources.shard_index import Contents, index_of
 from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.text import counted, few, printable
 
-MOST_UNNAMED = 50_000  # classes that are numbered by labels alone, whatever the number of images
-_READERS = 16  # shards indexed at a time: each waits for the disk
+MOST_UNNAMED = 50_000  # most classes without classes.txt, unless there are more images
+_READERS = 16  # shards indexed in parallel: each waits for the disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,16 @@ class ShardedImages:
 
     Args:
         files: the shards.
-        shard: [N], the place of each image's file in ``files``.
-        keys: [N] of bytes, what each image is called in its shard.
-        offsets: [N], where each image begins.
+        shard: [N], index of each image's file in ``files``.
+        keys: [N] of bytes, name of each image in its shard.
+        offsets: [N], position of each image.
         sizes: [N], in bytes.
         labels: [N] int64.
-        classes: their names.
+        classes: class names.
         left_out: indices of images that are known to be bad.
-        stamps: of the files, when they were indexed.
-        lost: the names of files in the shards that look like images or classes and are of no example.
-        others: how many other files the shards hold, for each ending.
+        stamps: stamps of the files when they were indexed.
+        lost: names of files in the shards that look like images or classes but belong to no example.
+        others: number of other files in the shards, by ending.
     """
 
     files: tuple[Path, ...]
@@ -59,19 +59,19 @@ class ShardedImages:
         return len(self.offsets)
 
     def key(self, index: int) -> str:
-        """The shard's name and the image's in it."""
+        """Name of the shard and of the image in it."""
         return f"{self._file(index).name}/{os.fsdecode(self.keys[index])}"
 
     def name(self, index: int) -> str:
-        """The shard's path and the image's name in it, as they can be printed."""
+        """Printable path of the shard and name of the image in it."""
         return printable(f"{self._file(index)}/{os.fsdecode(self.keys[index])}")
 
     def read(self, index: int) -> bytes:
-        """The image's part of its shard."""
+        """Read the image's bytes from its shard."""
         number, size = int(self.shard[index]), int(self.sizes[index])
         if size > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes, more than the limit of {MOST_BYTES:,}")
-        # A pipe that has taken the shard's place would be waited for.
+        # Non-blocking: if a pipe has replaced the shard, opening it would wait.
         descriptor = os.open(self.files[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if _stamp(os.fstat(descriptor)) != self.stamps[number]:
@@ -84,7 +84,7 @@ class ShardedImages:
         return content
 
     def stamp(self, index: int) -> Stamp:
-        """Of the shard."""
+        """Size and modification time of the shard."""
         return _stamp(self._file(index).stat())
 
     def _file(self, index: int) -> Path:
@@ -96,27 +96,26 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 
 def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], classes: tuple[str, ...]) -> ShardedImages:
-    """The images of some shards, in the order of the files' names and of the images in them.
+    """Open shards; images are ordered by the files' names, and within a file by position.
 
-    The index of a shard is kept beside it (``SHARD.fastadv-index.npz``) and made anew when the shard has changed.
+    The index of a shard is stored beside it (``SHARD.fastadv-index.npz``) and made again if the shard has changed.
 
     Args:
         files: the shards.
-        contents: what one of them holds.
-        classes: the classes' names; empty to name them by their numbers, 0 to the largest label.
+        contents: reads the content of a shard.
+        classes: class names; if empty, classes are named by their numbers, 0 to the largest label.
 
     Raises:
-        OSError: a shard cannot be read.
-        ValueError: a shard that is damaged or holds no images, or a label that is none of the classes, or so large that
-            it cannot be meant to count them.
+        OSError: if a shard cannot be read.
+        ValueError: if a shard is damaged or has no images, or a label is not among the classes or implausibly large.
 
     Warns:
-        UserWarning: indices cannot be kept, and will have to be made again.
+        UserWarning: if indices cannot be stored, and will have to be made again.
     """
     files = tuple(sorted(files))
     with ThreadPoolExecutor(_READERS) as pool:
-        indices, not_kept = zip(*pool.map(lambda file: index_of(file, contents), files), strict=True)
-    _mention_not_kept(files, not_kept)
+        indices, not_stored = zip(*pool.map(lambda file: index_of(file, contents), files), strict=True)
+    _warn_of_unstored(files, not_stored)
     keys, offsets, sizes, labels = (
         np.concatenate([getattr(index, name) for index in indices]) for name in ("keys", "offsets", "sizes", "labels")
     )
@@ -141,19 +140,19 @@ def open_shards(files: Iterable[Path], contents: Callable[[Path], Contents], cla
     return source if classes else replace(source, classes=tuple(map(str, range(int(labels.max()) + 1))))
 
 
-def _mention_not_kept(files: Sequence[Path], reasons: Sequence[str]) -> None:
-    """Warn of indices that will have to be made again, all of them at once: there may be a thousand."""
+def _warn_of_unstored(files: Sequence[Path], reasons: Sequence[str]) -> None:
+    """Warn of indices that will have to be made again, in one warning: there may be a thousand."""
     if any(reasons):
         names = few([file.name for file, reason in zip(files, reasons, strict=True) if reason], most=3)
         why = "; ".join(sorted({reason for reason in reasons if reason}))
         warnings.warn(
-            f"{files[0].parent}: the index of {names} cannot be kept and is made again at the next start ({why})",
+            f"{files[0].parent}: the index of {names} cannot be stored and is made again at the next start ({why})",
             stacklevel=user_stacklevel(),
         )
 
 
 def _check_labels(source: ShardedImages) -> None:
-    """Refuse labels that are none of the classes, or, if those are not named, too large to be numbers of classes."""
+    """Refuse labels that are not among the classes or, without class names, implausibly large."""
     largest = int(source.labels.argmax())
     label, most = int(source.labels[largest]), len(source.classes) or max(MOST_UNNAMED, len(source))
     if label < most:
@@ -161,5 +160,5 @@ def _check_labels(source: ShardedImages) -> None:
     if source.classes:
         must = f"must lie in 0..{most - 1}, one of the {counted(most, 'class')}"
     else:
-        must = f"must be less than {most:,} where no {CLASSES_FILE} beside train/ and val/ names the classes"
+        must = f"must be less than {most:,} if no {CLASSES_FILE} beside train/ and val/ names the classes"
     raise ValueError(f"labels {must}; got {label} for {source.name(largest)}")

@@ -1,7 +1,7 @@
-"""WebDataset's tar shards: files of one key are one example, such as ``n01440764_10026.jpg`` and ``.cls``.
+"""WebDataset's tar shards: files with the same key are one example, such as ``n01440764_10026.jpg`` and ``.cls``.
 
-The key is the path up to the first dot of the file's own name, as for WebDataset. Unlike there, an example's files need
-not follow one another, and links within the tar file are followed.
+The key is the path up to the first dot of the file's base name, as in WebDataset. Unlike there, the files of an example
+need not be adjacent, and links within the tar file are followed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from tarfile import TarInfo
 
 from fastadv.data.sources.folder import EXTENSIONS
 from fastadv.data.sources.shard_index import Contents, Entry
-from fastadv.data.sources.tar_members import followed, tar_members
+from fastadv.data.sources.tar_members import follow_links, tar_members
 from fastadv.utils.text import few
 
 _CLASS = ".cls"
-_UNSEEN = re.compile(r"(.*/)?\.[^/]*$|__[^/]*__($|/)")  # hidden files, and what WebDataset calls metadata
-_NUMBER = re.compile(rb"(?:\xef\xbb\xbf)?\s*([0-9]{1,18})\s*")  # some editors begin a text with these three bytes
-_LONGEST_NUMBER = 64  # bytes, blanks around it included
+_UNSEEN = re.compile(r"(.*/)?\.[^/]*$|__[^/]*__($|/)")  # hidden files, and WebDataset's metadata
+_NUMBER = re.compile(rb"(?:\xef\xbb\xbf)?\s*([0-9]{1,18})\s*")  # some editors start a text with a byte order mark
+_LONGEST_NUMBER = 64  # bytes, including whitespace around it
 
 
 @dataclass
 class _Files:
-    """The files of a tar file by what they are.
+    """The files in a tar file by kind.
 
     Args:
-        images: the name of each example's image, and the member that holds its bytes.
-        classes: the same of its class.
+        images: by key, the name of the example's image and the member that has its bytes.
+        classes: the same for its class.
         second: names of images and classes whose example has one already.
-        elsewhere: names of images and classes that are links to what is not in the tar file, or no files.
-        rest: names of all others.
+        elsewhere: names of images and classes that are not files, or are links to something outside of the tar file.
+        rest: names of all other files.
     """
 
     images: dict[str, tuple[str, TarInfo]] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class _Files:
 
 
 def tar_entries(file: Path) -> Contents:
-    """The images of a tar file with the numbers in their ``.cls`` files, in the order of the file.
+    """List the images of a tar file and the numbers in their ``.cls`` files, in the order of the file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not an uncompressed tar file, is cut off or damaged; an image has no class, an example has two
-            images or two classes, a class is no number; or one of them is a link that leads out of the tar file.
+        OSError: if it cannot be read.
+        ValueError: if it is not an uncompressed tar file, is truncated or damaged, an image has no class, an example
+            has two images or two classes, a class is not a number, or a link leads out of the tar file.
     """
     files = _files(file)
     _check(file, files)
@@ -66,7 +66,7 @@ def tar_entries(file: Path) -> Contents:
 def _files(file: Path) -> _Files:
     files = _Files()
     members = tar_members(file)
-    for member, target in zip(members, followed(members), strict=True):
+    for member, target in zip(members, follow_links(members), strict=True):
         if member.isdir():
             continue
         key, ending = _key_and_ending(member.name)
@@ -84,7 +84,7 @@ def _files(file: Path) -> _Files:
 
 
 def _key_and_ending(name: str) -> tuple[str, str]:
-    """Of a file's name; no ending of one that WebDataset takes for no part of an example."""
+    """Split a file's name; the ending is empty if WebDataset would not make the file part of an example."""
     folder, slash, own = name.rpartition("/")
     stem, dot, ending = own.partition(".")
     return f"{folder}{slash}{stem}", "" if _UNSEEN.match(name) else f"{dot}{ending.lower()}"
@@ -98,9 +98,7 @@ def _check(file: Path, files: _Files) -> None:
     if files.elsewhere:
         raise ValueError(f"{file}: images and classes must be files, or links to files in it: {few(files.elsewhere)}")
     if files.second:
-        raise ValueError(
-            f"{file}: an example is one image and one .cls file, and {few(files.second)} come second in theirs"
-        )
+        raise ValueError(f"{file}: an example has one image and one .cls file, but {few(files.second)} is a second one")
     if lacking := [key for key in files.images if key not in files.classes]:
         raise ValueError(
             f"{file}: no .cls file with the class of {few(lacking)}. If it is the archive of one class, as ImageNet is "
@@ -109,7 +107,7 @@ def _check(file: Path, files: _Files) -> None:
 
 
 def _labels(file: Path, files: _Files) -> dict[str, int]:
-    """The number in each class's file."""
+    """Read the number in each .cls file."""
     labels = {}
     with file.open("rb") as content:
         for key, (name, member) in files.classes.items():
@@ -123,10 +121,10 @@ def _labels(file: Path, files: _Files) -> dict[str, int]:
 
 
 def _dotted_images(files: _Files) -> list[str]:
-    """Images that are none for another dot in their names, where that may not be meant.
+    """Images that are ignored because of another dot in their names, unless that is probably intended.
 
-    ``0001.mask.png`` beside ``0001.jpg`` may be. ``v1.2_b.png`` beside ``v1.2_b.cls`` is not, nor where ``v1`` has no
-    image of its own.
+    ``0001.mask.png`` beside ``0001.jpg`` is intended. ``v1.2_b.png`` is not if there is ``v1.2_b.cls``, or if ``v1``
+    has no image.
     """
     images = [name for name in files.rest if _last_ending(name) in EXTENSIONS and not _UNSEEN.match(name)]
     classes = {os.path.splitext(name)[0] for name in files.rest if _last_ending(name) == _CLASS}

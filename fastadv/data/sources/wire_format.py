@@ -1,6 +1,6 @@
-"""Protobuf's wire format, read in place, since a parser that makes objects cannot say where they lie in the file.
+"""Read protobuf's wire format in place: a usual parser would not tell where values are in the file.
 
-Every read is bounded by the message that it belongs to, and takes time in proportion to what is read.
+Every read is bounded by its message, and takes time proportional to its length.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _VARINT, _LENGTH = 0, 2  # wire types
-_FIXED = {1: 8, 5: 4}  # others, and their bytes; 3 and 4 are groups, which are out of use
-_LONGEST = 10  # bytes of a varint of 64 bits
+_FIXED = {1: 8, 5: 4}  # other wire types and their bytes; 3 and 4 are groups, which are obsolete
+_LONGEST = 10  # bytes of a 64-bit varint
 _BITS = 64
 
 
 class Part(NamedTuple):
-    """A stretch of a file: a message, or a field of one."""
+    """A range of bytes in a file: a message, or a field of one."""
 
     file: BinaryIO
     start: int
@@ -23,14 +23,14 @@ class Part(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return self.end - self.start
 
     def read(self) -> bytes:
-        """Its bytes.
+        """Read the bytes.
 
         Raises:
-            ValueError: the file has become shorter.
+            ValueError: if the file has become shorter.
         """
         self.file.seek(self.start)
         found = self.file.read(self.size)
@@ -39,10 +39,10 @@ class Part(NamedTuple):
         return found
 
     def fields(self) -> Iterator[tuple[int, int | Part | None]]:
-        """Of the message, the number and the content of each field: an integer, a part, or None for a float's bytes.
+        """Iterate over the fields of the message: number, and content (an integer, a part, or None for a float).
 
         Raises:
-            ValueError: a field reaches beyond its message, or is of an unknown kind.
+            ValueError: if a field extends beyond its message, or is of an unknown kind.
         """
         at = self.start
         while at < self.end:
@@ -58,37 +58,37 @@ class Part(NamedTuple):
             size, used = _length(kind, head, used)
             start = at + used
             if size > self.end - start:
-                raise ValueError("a field reaches beyond its message")
+                raise ValueError("a field extends beyond its message")
             at = start + size
             yield number, Part(self.file, start, at) if kind == _LENGTH else None
 
     def numbered(self, *numbers: int) -> Iterator[tuple[int, Part]]:
-        """The fields of these numbers, each of which must have a length of its own, as messages and bytes have.
+        """Iterate over fields with these numbers, which must be messages, bytes or other values with a length.
 
         Raises:
-            ValueError: one has not; or as for :meth:`fields`.
+            ValueError: if one has no length; see also :meth:`fields`.
         """
         for number, content in self.fields():
             if number in numbers:
                 if not isinstance(content, Part):
-                    raise ValueError(f"field {number} of a message is a number, and may not be")
+                    raise ValueError(f"field {number} of a message must not be a number")
                 yield number, content
 
     def parts(self, number: int) -> Iterator[Part]:
-        """The fields of one number, as for :meth:`numbered`."""
+        """Iterate over the fields with one number; see :meth:`numbered`."""
         return (content for _, content in self.numbered(number))
 
     def integers(self, number: int) -> Iterator[int]:
-        """The values of a repeated int64, packed or not.
+        """Iterate over the values of a repeated int64, packed or not.
 
         Raises:
-            ValueError: as for :meth:`fields`, or the field is no integer.
+            ValueError: if the field is not an integer; see also :meth:`fields`.
         """
         for found, content in self.fields():
             if found != number:
                 continue
             if content is None:
-                raise ValueError(f"field {number} of a message is no integer, and must be")
+                raise ValueError(f"field {number} of a message must be an integer")
             yield from map(_signed, content._packed() if isinstance(content, Part) else [content])
 
     def _packed(self) -> Iterator[int]:
@@ -100,17 +100,17 @@ class Part(NamedTuple):
 
 
 def _length(kind: int, head: bytes, at: int) -> tuple[int, int]:
-    """How long a field of this wire type is, and where it begins."""
+    """Length of a field of this wire type, and where its content starts."""
     if kind == _LENGTH:
         return _varint(head, at)
     if kind in _FIXED:
         return _FIXED[kind], at
-    raise ValueError(f"a field has the wire type {kind}, which no example has")
+    raise ValueError(f"a field has the unsupported wire type {kind}")
 
 
 def _varint(head: bytes, at: int) -> tuple[int, int]:
-    """The number that begins here, and where it ends: seven bits a byte, lowest first."""
-    if at < len(head) and head[at] < 0x80:  # as nearly all are
+    """Decode the varint at ``at``; returns the number and where it ends. Seven bits per byte, lowest first."""
+    if at < len(head) and head[at] < 0x80:  # the usual case
         return head[at], at + 1
     value = 0
     for place, byte in enumerate(head[at : at + _LONGEST]):
@@ -119,9 +119,9 @@ def _varint(head: bytes, at: int) -> tuple[int, int]:
             if value >> _BITS:
                 break
             return value, at + place + 1
-    raise ValueError(f"a number reaches beyond its message, or has more than {_BITS} bits")
+    raise ValueError(f"a number extends beyond its message, or has more than {_BITS} bits")
 
 
 def _signed(value: int) -> int:
-    """Of 64 bits in two's complement."""
+    """Interpret 64 bits as two's complement."""
     return value - (1 << _BITS) if value >> (_BITS - 1) else value

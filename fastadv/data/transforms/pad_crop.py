@@ -1,4 +1,4 @@
-"""Random crops of a batch of small images, and which are mirrored: draws that are made beforehand for all images."""
+"""Random crops and mirroring of small images in memory, drawn in advance for all images."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch.nn import functional as F
 
 
 def draw_shifts(count: int, padding: int, generator: torch.Generator) -> Tensor:
-    """How far to move each of ``count`` images down and right, 0 to 2 * padding, all equally likely: [2, N]."""
+    """Draw the offset of each of ``count`` crops from the top and the left, uniform in 0..2 * padding: [2, N]."""
     return torch.randint(2 * padding + 1, (2, count), generator=generator, device="cpu")
 
 
 def draw_mirrored(count: int, generator: torch.Generator) -> Tensor:
-    """Which of ``count`` images to mirror, each with probability 1/2: [N] bool."""
+    """Draw which of ``count`` images to mirror, each with probability 1/2: [N] bool."""
     return torch.randint(2, (count,), generator=generator, device="cpu").bool()
 
 
-def shifted(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
-    """Pad each image with black on all sides and cut its own size out.
+def pad_and_crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
+    """Pad each image with black on all sides and crop it to its original size.
 
     Args:
         images: [N, C, H, W] uint8.
         padding: in pixels.
-        shifts: [2, N], where the cuts begin in the padded images, from the top and from the left.
+        shifts: [2, N], offsets of the crops in the padded images, from the top and the left.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, [padding] * 4)  # [N, C, H + 2p, W + 2p]

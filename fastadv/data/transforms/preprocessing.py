@@ -1,7 +1,7 @@
-"""Preprocessing: how an image of any size becomes a network's input, for training and for evaluation.
+"""Preprocessing: how an image of any size becomes a network's input, in training and evaluation.
 
-What is random is drawn here, from (seed, epoch, data-set index) alone, and where images are cut is computed here, for
-every loader: they differ in how they decode and resize, not in what they show the network.
+Random numbers are drawn here, from (seed, epoch, data-set index) alone, and crops are computed here, for every loader:
+loaders differ in how they decode and resize, but not in what the network sees.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fastadv.utils.validation import check_switches, is_number
 InterpolationName = Literal["bilinear", "bicubic"]
 
 TRIES = 10
-_NUMBERS = 4 * TRIES + 5  # uniform numbers an example: four a try, one for the mirror, four for the colours
+_NUMBERS = 4 * TRIES + 5  # uniform numbers per example: four per try, one for mirroring, four for colours
 
-# Colour distortion as for Inception networks: most that each may change.
+# Colour distortion as for Inception networks: maximum change of each.
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32.0, 0.5, 0.5, 0.2 * 2 * math.pi
 _GREY = 128.0
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
@@ -29,27 +29,27 @@ _YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What is done to an image before it is normalised.
+    """Preprocessing of images before normalisation.
 
-    Training: a window of random area and aspect ratio at a random place, as in torchvision's RandomResizedCrop (ten
-    tries, then the largest centred window of an allowed aspect), resized to size x size with antialiasing; optionally
-    mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as for
-    Inception networks: the central part of both sides, resized in the same way, whatever the aspect; with
-    ``keep_aspect`` the central square, as most other networks are shown.
+    Training: a crop of random area and aspect ratio at a random place, as in torchvision's RandomResizedCrop (ten
+    tries, then the largest centred crop of an allowed aspect ratio), resized to size x size with antialiasing;
+    optionally mirrored with probability 1/2, and with random brightness, saturation, hue and contrast. Evaluation, as
+    for Inception networks: the central part of both sides, resized in the same way, ignoring the aspect ratio; with
+    ``keep_aspect`` a central square, as is usual for most other networks.
 
     Args:
-        size: side of the result in pixels.
-        least_area: the smallest share of an image's area that a training window covers; all up to 1 are equally likely.
-        widest_aspect: the largest aspect ratio of a training window, and the smallest is its inverse; the logarithm is
+        size: height and width of the result in pixels.
+        least_area: smallest share of an image's area that a training crop covers; shares up to 1 are equally likely.
+        widest_aspect: largest aspect ratio of a training crop; the smallest is its inverse, and the logarithm is
             uniform in between.
-        flip: mirror half of the training images; for data whose classes survive it.
+        flip: mirror half of the training images; not for data whose class it changes.
         colour: distort the colours of training images.
-        central: the share of each side that evaluation keeps; with ``keep_aspect`` of the shorter one.
-        keep_aspect: evaluation keeps a square.
+        central: share of each side that evaluation keeps; with ``keep_aspect``, of the shorter side.
+        keep_aspect: evaluate on a square crop.
         interpolation: bilinear or bicubic.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: if a value is out of range.
     """
 
     size: int = 299
@@ -77,17 +77,17 @@ class Preprocessing:
 
     @property
     def shown(self) -> str:
-        """What evaluation shows of an image, in words."""
+        """Describes the preprocessing for evaluation."""
         window = "of the shorter side" if self.keep_aspect else "of both sides"
         return f"{self.size} px, {self.interpolation}, the central {self.central:.4g} {window}"
 
     def draw(self, seed: int, epoch: int, indices: Sequence[int]) -> Draws:
-        """The random numbers of some examples in one epoch.
+        """Draw the random numbers of m examples in one epoch.
 
         Args:
-            seed: of the run.
+            seed: seed of the run.
             epoch: counts from 0.
-            indices: of the examples in the data set, m of them.
+            indices: data-set indices of the m examples.
         """
         uniform = np.stack([_uniform(seed, epoch, index) for index in indices])  # [m, _NUMBERS]
         tries = uniform[:, : 4 * TRIES].reshape(-1, 4, TRIES)  # [m, 4, TRIES]
@@ -100,14 +100,14 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What was drawn for m examples.
+    """Random numbers of m examples.
 
     Args:
-        windows: [m, 4, TRIES] float64: height and width in units of sqrt(area of the image), and the place from the
-            top and from the left as a share of the room there is.
+        windows: [m, 4, TRIES] float64: height and width of the crop in units of sqrt(area of the image), and its
+            distance from the top and the left as a share of the available room.
         mirrored: [m] bool.
-        colours: [m, 3, 4] float32, the matrix that (red, green, blue, 1) in pixel values is multiplied by; None for
-            colours as they are.
+        colours: [m, 3, 4] float32, a matrix to multiply by (red, green, blue, 1) in pixel values; None for unchanged
+            colours.
     """
 
     windows: NDArray[np.float64]
@@ -116,13 +116,13 @@ class Draws:
 
 
 def _uniform(seed: int, epoch: int, index: int) -> NDArray[np.float64]:  # [_NUMBERS]
-    """Numbers in [0, 1) that belong to this example in this epoch: Philox counts from where the index says."""
+    """Uniform numbers in [0, 1) for one example in one epoch: Philox starts at a counter given by the index."""
     key, counter = np.array([seed, epoch], np.uint64), np.array([0, index, 0, 0], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter)).random(_NUMBERS)
 
 
 def _colours(uniform: NDArray[np.float64]) -> NDArray[np.float32]:  # [m, 4] in [-1, 1) -> [m, 3, 4]
-    """Saturation and hue in YIQ, then contrast around mid-grey and brightness: an affine map of a pixel."""
+    """Saturation and hue in YIQ, then contrast around mid-grey, and brightness: an affine map of a pixel."""
     brightness, contrast = _BRIGHTNESS * uniform[:, 0], 1 + _CONTRAST * uniform[:, 1]  # [m], [m]
     saturation, hue = 1 + _SATURATION * uniform[:, 2], _HUE * uniform[:, 3]  # [m], [m]
     turn = np.zeros((len(uniform), 3, 3))  # [m, 3, 3]
@@ -139,9 +139,9 @@ def _colours(uniform: NDArray[np.float64]) -> NDArray[np.float32]:  # [m, 4] in 
 
 
 class Arithmetic(Protocol):
-    """What the windows are computed with: NumPy's functions, or DALI's of the same meaning on nodes of its graph.
+    """Functions to compute crops with: NumPy's, or the same of DALI on nodes of its graph.
 
-    Both compute in float64 and round as IEEE 754 says, so that they find the same windows to the pixel.
+    Both compute in float64 with IEEE 754 rounding, and so find the same crops to the pixel.
     """
 
     def number(self, value: float) -> Any: ...
@@ -150,19 +150,19 @@ class Arithmetic(Protocol):
     def smaller(self, left: Any, right: Any) -> Any: ...
     def larger(self, left: Any, right: Any) -> Any: ...
     def first(self, fits: Any, values: Sequence[Any], otherwise: Sequence[Any]) -> list[Any]:
-        """Of each vector in ``values`` the element where ``fits`` is first true; ``otherwise`` where it never is."""
+        """Take the element of each vector in ``values`` where ``fits`` is first true; ``otherwise`` if it never is."""
         ...
 
 
 def random_window(height: Any, width: Any, draws: Sequence[Any], widest_aspect: float, xp: Arithmetic) -> list[Any]:
-    """Top, left, height and width of a training window, in whole pixels.
+    """Top, left, height and width of a training crop, in whole pixels.
 
     Args:
-        height: of the image.
-        width: of the image.
-        draws: the four rows [TRIES] of ``Draws.windows`` for it.
-        widest_aspect: as in :class:`Preprocessing`.
-        xp: what to compute with.
+        height: height of the image.
+        width: width of the image.
+        draws: its four rows [TRIES] of ``Draws.windows``.
+        widest_aspect: see :class:`Preprocessing`.
+        xp: functions to compute with.
     """
     half, one, widest = xp.number(0.5), xp.number(1.0), xp.number(widest_aspect)
     side = xp.sqrt(height * width)
@@ -179,7 +179,7 @@ def random_window(height: Any, width: Any, draws: Sequence[Any], widest_aspect: 
 
 
 def central_window(height: Any, width: Any, central: float, xp: Arithmetic, *, keep_aspect: bool = False) -> list[Any]:
-    """Top, left, height and width of what evaluation keeps: ``central`` of each side, as much cut off at both ends.
+    """Top, left, height and width of the crop for evaluation: the central share of each side.
 
     With ``keep_aspect`` it is a square, of that share of the shorter side.
     """
@@ -193,7 +193,7 @@ def central_window(height: Any, width: Any, central: float, xp: Arithmetic, *, k
 
 
 class NumPyArithmetic:
-    """The Arithmetic of NumPy."""
+    """Arithmetic with NumPy."""
 
     def number(self, value: float) -> Any:
         return np.float64(value)

@@ -1,1 +1,1 @@
-"""Losses for a training loop that make the minibatch adversarial on the way."""
+"""Tasks: make a minibatch adversarial and return its loss, for any training loop."""

@@ -1,4 +1,4 @@
-"""Tasks, for any training loop: what all of them do, and AdversarialTask, Algorithm 1 of the paper."""
+"""AdversarialTask: Algorithm 1 of the paper; MinibatchTask: what all tasks share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastadv.attacks.engine.step_sizes import check_step
 from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
+from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
 from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import explain_model_errors, images_hint, labels_shape_hint, soft_labels_hint
@@ -25,19 +25,19 @@ from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
-ALL = sys.maxsize  # as k: every example of a minibatch, however large that is
+ALL = sys.maxsize  # as k: all examples of a minibatch, whatever its size
 _TOO_FEW = (
     "k = {k} is more than the {m} images of the first minibatch: all of them become adversarial, and none stays clean. "
     "k is the number per minibatch, and per process if there are several"
 )
 _WRITES = (
-    "the model overwrites its input, or something else wrote to its memory meanwhile: the images of this minibatch are "
-    "no longer those that it was shown. From now on it is given a copy"
+    "the model overwrites its input, or something else wrote to its memory meanwhile: this minibatch no longer holds "
+    "the images that the model was trained on. From now on the model is given a copy"
 )
 
 
 class MinibatchTask:
-    """The forward pass of a minibatch, the loss of its two parts, and how many of each were classified correctly.
+    """Computes the loss of a minibatch with a clean and an adversarial part, and counts correct examples of each.
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or a named tuple of logits and auxiliary logits.
@@ -45,11 +45,11 @@ class MinibatchTask:
         aux_weight: weight of the same loss at each of the model's auxiliary logits.
 
     Attributes:
-        iteration: calls so far.
+        iteration: number of calls so far.
 
     Raises:
-        ValueError: a negative aux_weight, or label_smoothing outside [0, 1).
-        TypeError: a model that cannot be called.
+        ValueError: if aux_weight is negative, or label_smoothing is outside [0, 1).
+        TypeError: if the model is not callable.
     """
 
     def __init__(self, model: nn.Module, *, label_smoothing: float, aux_weight: float) -> None:
@@ -88,9 +88,9 @@ class MinibatchTask:
         self.iteration += 1
 
     def accuracy(self) -> Accuracy:
-        """Accuracy on the minibatch of the last call. Computed, and waited for, only when asked.
+        """Accuracy on the minibatch of the last call; only this method waits for it to be computed.
 
-        Of soft labels, the likeliest class counts.
+        With soft labels, the most probable class counts.
         """
         if self._last is None:
             return Accuracy(None, None)
@@ -98,10 +98,10 @@ class MinibatchTask:
         return accuracy_of(counts.correct.tolist(), counts.examples)
 
     def hits(self) -> CorrectCounts:
-        """Of the minibatch of the last call, without waiting for the device.
+        """Count correct examples in the minibatch of the last call, without waiting for the device.
 
         Raises:
-            RuntimeError: there was no call.
+            RuntimeError: if there was no call.
         """
         if self._last is None:
             raise RuntimeError("there is no minibatch yet: call the task first")
@@ -113,32 +113,33 @@ class AdversarialTask(MinibatchTask):
     """Makes the first k examples of a minibatch adversarial and returns the paper's loss (section 3, Algorithm 1).
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
-    module, the training forward goes through the wrapper. Where torch.distributed has a process group when the task is
-    called, m and k are those of each process, and each draws the numbers of its own part of the global minibatch.
+    module, and the training pass goes through the wrapper. If torch.distributed has a process group, m and k are per
+    process, and each process draws the random numbers of its part of the global minibatch.
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
-        attack: one of ``fastadv.attacks.names()``, or a class of one's own derived from ``fastadv.attacks.Attack``.
-        k: adversarial examples per minibatch; 0 is standard training. A smaller minibatch, such as an uneven last
-            one, becomes adversarial as far as it goes: min(k, m).
+        attack: one of ``fastadv.attacks.names()``, or your own class derived from ``fastadv.attacks.Attack``.
+        k: adversarial examples per minibatch; 0 is standard training. In a smaller minibatch, such as an uneven last
+            one, all examples become adversarial: min(k, m).
         lambda_: weight of an adversarial example in the loss; a clean one weighs 1.
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss and in the cost that
-            the attack follows. It turns attacks that lead away from a class: where that class has a probability above
-            1 - label_smoothing * (1 - 1 / K), of K classes, the smoothed cost grows with it, and the attack moves the
-            example towards its class. ``attack_options={"label_smoothing": 0.0}`` leaves it out of the attack.
+            the attack follows. It can reverse attacks that lead away from a class: if that class has a probability
+            above 1 - label_smoothing * (1 - 1 / K), with K classes, the smoothed cost grows with it, and the attack
+            moves the example towards the class. ``attack_options={"label_smoothing": 0.0}`` leaves it out of the
+            attack.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``bn``.
 
     Raises:
-        ValueError: a negative k, ``lambda_``, start_after or aux_weight, label_smoothing outside [0, 1), an unknown
-            attack or one that steps towards the labels, attack_options that the task has arguments for, or an alpha
-            of 0.
-        TypeError: k or start_after that is not an integer, an attack that is neither a name nor a class.
+        ValueError: if k, ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the
+            attack is unknown or steps towards the labels, attack_options sets what the task has arguments for, or alpha
+            is 0.
+        TypeError: if k or start_after is not an integer, or the attack is neither a name nor a class.
 
     Warns:
         UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
@@ -168,7 +169,7 @@ class AdversarialTask(MinibatchTask):
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         options: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "label_smoothing": label_smoothing}
         self.attack = attacks.create(attack, model, **options | given)
-        self.attack.true_labels(None)  # refuses here what it would refuse at the first call
+        self.attack.true_labels(None)  # raises now what it would raise in the first call
         if k and (alpha := getattr(self.attack, "alpha", None)) is not None:
             check_step(alpha)
         self._processes = ALONE
@@ -187,26 +188,25 @@ class AdversarialTask(MinibatchTask):
                 true label.
 
         Raises:
-            TypeError: images that are not floating point, labels that are neither int64 nor soft, a model that returns
-                neither logits nor a named tuple that begins with them.
-            ValueError: images that require a gradient or that the model does not take, none at all, or as many labels
-                as there are not images; soft labels that are no distributions (on a GPU: a loss of NaN), or for an
-                attack that uses the true label; logits of one class. Also labels that are none of the
-                model's classes, or soft labels of another number of them, which shows when the first k images are
-                adversarial already.
+            TypeError: if images are not floating point, labels are neither int64 nor soft, or the model returns neither
+                logits nor a named tuple that starts with them.
+            ValueError: if images are empty, require a gradient or do not fit the model, there is not one label per
+                image, soft labels are not distributions (on a GPU: the loss is NaN) or the attack uses the true label,
+                or the logits are of a single class. Also if labels are not among the model's classes, or soft labels
+                have another number of classes; then the first k images are adversarial already.
         """
         check_minibatch(images, labels)
         if self.k and self.attack.needs_labels and are_soft(labels):
             raise ValueError(
-                f"{self.attack.name} uses the true label, and soft labels {list(labels.shape)} name none: choose an "
-                f"attack that does without, such as step_ll"
+                f"{self.attack.name} uses the true label, which soft labels {list(labels.shape)} do not give: choose "
+                f"an attack that does not, such as step_ll"
             )
         self._join_processes()
         if self.iteration == 0 and len(images) < self.k < ALL:
             warnings.warn(_TOO_FEW.format(k=self.k, m=len(images)), stacklevel=2)
         k = self.adversarial_of(len(images))
         if k:
-            with overwriting(images) as again:
+            with tracked_overwrite(images) as again:
                 if again:
                     warnings.warn(AGAIN, stacklevel=2)
                 self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
@@ -223,7 +223,7 @@ class AdversarialTask(MinibatchTask):
 
     @contextmanager
     def recorded(self, draws: RecordedDraws) -> Iterator[None]:
-        """Around a call that a CUDA graph records, which is no iteration: :meth:`replay` goes before each replay."""
+        """Context for a call that a CUDA graph records; it does not count. Call :meth:`replay` before each replay."""
         iteration = self.iteration
         try:
             with self.attack.stream.recorded(draws):
@@ -232,29 +232,30 @@ class AdversarialTask(MinibatchTask):
             self.iteration = iteration
 
     def replay(self, draws: RecordedDraws) -> None:
-        """Count a call whose work is replayed from a graph, and give it the random numbers of its own examples."""
+        """Count a call whose work is replayed from a graph, and set the random numbers for its examples."""
         self.iteration += 1
         self.attack.stream.replay(draws)
 
     def _join_processes(self) -> None:
-        """Split the attack's draws among the processes as they are now: the group may be younger than the task."""
+        """Split the attack's draws among the current processes: the group may have been created after the task."""
         processes = current()
-        if processes != self._processes:  # else a split of the user's own stays
+        if processes != self._processes:  # otherwise the user's own split stays
             self._processes = processes
             self.attack.stream.split(processes.rank, processes.world_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: where the delayed start and the attack's random draws stand.
+        """State for a checkpoint: the iteration, and the position in the attack's random draws.
 
-        Without a ``seed`` draws follow PyTorch's default generator, which is not in it: save ``torch.get_rng_state()``.
+        Without ``seed``, draws follow PyTorch's default generator, which is not included: save
+        ``torch.get_rng_state()`` too.
         """
         return {"iteration": self.iteration, "stream": self.attack.stream.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`.
+        """Restore a :meth:`state_dict`.
 
         Raises:
-            ValueError: a dictionary that another object's ``state_dict`` made.
+            ValueError: if it is the state of another kind of object.
         """
         check_state("an AdversarialTask", ("iteration", "stream"), state)
         self.iteration = state["iteration"]
@@ -269,21 +270,21 @@ class AdversarialTask(MinibatchTask):
 
 
 def _version(images: Tensor) -> int:
-    """How often a tensor was written to, as far as autograd knows."""
+    """Autograd's count of in-place writes to a tensor; 0 for inference tensors, which have none."""
     return 0 if images.is_inference() else images._version
 
 
 def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:
-    """``attack_options`` as a dictionary.
+    """Check ``attack_options`` and return them as a dictionary.
 
     Args:
-        options: a mapping, or None for none.
-        taken: names that they must not set.
-        why: they must not, for the message.
+        options: a mapping, or None for no options.
+        taken: names that must not be set.
+        why: the reason, for the message.
 
     Raises:
-        ValueError: a name that is taken.
-        TypeError: something other than a mapping.
+        ValueError: if one of ``taken`` is set.
+        TypeError: if ``options`` is not a mapping.
     """
     if not isinstance(options, (Mapping, NoneType)):
         raise TypeError(f"attack_options must map names to values, got {type(options).__name__}")
@@ -295,10 +296,10 @@ def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str
 
 
 def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
-    """Refuse what a task's own ``state_dict`` did not make.
+    """Check that a state has the keys of a task's ``state_dict``.
 
     Raises:
-        ValueError: that.
+        ValueError: if it has not.
     """
     if not isinstance(state, Mapping) or set(state) != set(keys):
         got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
@@ -306,13 +307,15 @@ def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
 
 
 def check_minibatch(images: Tensor, labels: Tensor) -> None:
-    """Raise for images [m, C, H, W] and labels, [m] or soft, that no task takes; see its ``__call__``."""
+    """Check images [m, C, H, W] and labels, [m] or soft; raises what a task's ``__call__`` documents."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         raise TypeError(f"images must be floating point, {images_hint(images)}")
     if images.dim() == 0 or len(images) == 0:
-        raise ValueError(f"the minibatch must have an image or more, got images {list(images.shape)}")
+        raise ValueError(f"the minibatch must have at least one image, got images {list(images.shape)}")
     if images.requires_grad:
-        raise ValueError("images must not require a gradient, which a task works with itself: pass images.detach()")
+        raise ValueError(
+            "images must not require a gradient, because the task computes one itself: pass images.detach()"
+        )
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be an int64 tensor, got {type(labels).__name__}")
     soft = are_soft(labels)

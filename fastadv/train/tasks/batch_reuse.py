@@ -1,4 +1,4 @@
-"""Algorithm 1 writes into the caller's minibatch: a minibatch that comes back is adversarial before it begins."""
+"""Detect minibatches that are passed again after Algorithm 1 has overwritten them with adversarial images."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 _WRITES = "_fastadv_writes"
 AGAIN = (
-    "this minibatch was made adversarial by an earlier call, and no operator of PyTorch has filled it anew: the "
-    "perturbations add up. Pass a copy, images.clone(), of images that are used more than once, and of a buffer that "
-    "is filled past PyTorch, such as by NumPy"
+    "this minibatch was already perturbed in place by an earlier call, so perturbations would accumulate. Pass "
+    "images.clone() if images are used more than once, or are a buffer that is refilled outside PyTorch, for instance "
+    "by NumPy"
 )
 
 
 @contextmanager
-def overwriting(images: Tensor) -> Iterator[bool]:
-    """Around a write into images [m, C, H, W]: whether they were written here before and by nobody else since.
+def tracked_overwrite(images: Tensor) -> Iterator[bool]:
+    """Context for overwriting images [m, C, H, W]; yields whether they were overwritten here before.
 
-    What was written is remembered on the tensor that owns the memory, for slices of a data set have it in common, and
-    forgotten once its version shows a write by somebody else: a buffer that is filled anew is a new minibatch.
+    Writes are recorded on the tensor that owns the memory, because slices of a data set share it. The record is dropped
+    once the tensor's version shows another write: a refilled buffer is a new minibatch.
     """
-    if images.is_inference():  # counts no versions
+    if images.is_inference():  # has no version counter
         yield False
         return
     owner = images if images._base is None else images._base

@@ -27,11 +27,11 @@ def fast_task(
 ) -> AdversarialTask:
     """One step from a random start, for all examples: "Fast is better than free" (Wong, Rice and Kolter, 2020).
 
-    An :class:`AdversarialTask` whose attack is ``pgd`` with a single step and whose k is all of the minibatch: each
-    example starts from a uniform random point of its eps ball, takes one step of length alpha along the sign of the
-    gradient, and is cut to the ball and the pixel range. The authors generate with the network in training mode, which
-    updates BatchNorm's running statistics a second time; here they are used and left alone, or, with
-    ``attack_options={"bn": "batch"}``, the minibatch's.
+    Returns an :class:`AdversarialTask` whose attack is ``pgd`` with a single step and whose k is the whole minibatch:
+    each example starts at a uniform random point of its eps ball, takes one step of length alpha along the sign of the
+    gradient, and is clipped to the ball and the pixel range. The authors generate with the network in training mode,
+    which updates BatchNorm's running statistics a second time; here, generation uses the running statistics without
+    updating them, or, with ``attack_options={"bn": "batch"}``, those of the minibatch.
 
     Args:
         model: as for :class:`AdversarialTask`.
@@ -39,19 +39,18 @@ def fast_task(
         space: how the images were normalised.
         alpha: length of the step in pixel values; None takes 1.25 eps, as the paper does.
         start_after: as for :class:`AdversarialTask`, like the next three.
-        label_smoothing: of the loss and of the cost that the attack follows; what it does there says
-            :class:`AdversarialTask`.
-        aux_weight: of the loss at auxiliary logits.
-        seed: of the random starts.
+        label_smoothing: label smoothing of the loss and of the attack's cost; see :class:`AdversarialTask`.
+        aux_weight: weight of the loss at auxiliary logits.
+        seed: fixes the random starts.
         attack_options: further keyword arguments of ``fastadv.attacks.PGD``, such as ``bn``.
 
     Raises:
-        ValueError: an eps or alpha that is not positive and finite, an attack option that makes it another method, or
-            what :class:`AdversarialTask` refuses.
-        TypeError: an eps that is not a number, or what :class:`AdversarialTask` refuses.
+        ValueError: if eps or alpha is not positive and finite, an attack option would make it another method, or
+            :class:`AdversarialTask` raises it.
+        TypeError: if eps is not a number, or :class:`AdversarialTask` raises it.
 
     Warns:
-        UserWarning: an eps or alpha that is on a [0, 1] scale, where pixel values are expected.
+        UserWarning: if eps or alpha seems to be on a [0, 1] scale instead of in pixel values.
     """
     given = checked_options(attack_options, _FIXED, "fast training is one step of alpha, from random")
     task = AdversarialTask(
@@ -68,6 +67,6 @@ def fast_task(
         attack_options={"steps": 1, "alpha": alpha, **given},
     )
     number = checked_single_eps(task.attack.eps)
-    if alpha is None:  # as an option of the attack, a wrong eps would be warned of twice
+    if alpha is None:  # set here because, as an attack option, it would repeat a warning about eps
         task.attack.alpha = 1.25 * number  # type: ignore[attr-defined]
     return task

@@ -16,7 +16,7 @@ from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.adversarial import MinibatchTask, check_minibatch, check_state, checked_options
-from fastadv.train.tasks.batch_reuse import AGAIN, overwriting
+from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
 from fastadv.train.tasks.soft_labels import are_soft
 from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
@@ -180,7 +180,7 @@ class PairedTask(MinibatchTask):
             self._count_iteration(clean.logits, labels, 0)
             return clean.loss
         of_clean, of_adversarial = 1 / (1 + self.lambda_), self.lambda_ / (1 + self.lambda_)
-        with overwriting(images) as again:
+        with tracked_overwrite(images) as again:
             if again:
                 warnings.warn(AGAIN, stacklevel=2)
             with _gradients_stay_here(self.model):

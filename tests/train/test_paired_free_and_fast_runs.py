@@ -1,4 +1,4 @@
-"""Runs of paired, free and fast training: what is built, and that an interrupted run goes on as if nothing had been."""
+"""Runs of paired, free and fast training: what is built, and that an interrupted run continues as if uninterrupted."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ PAIRED_FGSM = replace(PAIRED, name="fgsm", options={"label_smoothing": 0.1})  # 
 
 @pytest.fixture
 def free_config(config: TrainConfig) -> TrainConfig:
-    """An epoch of fifteen iterations: five minibatches, three times each."""
+    """An epoch has fifteen iterations: five minibatches, three times each."""
     return replace(config, attack=FREE, epochs=1)
 
 
-# --- what is built ---------------------------------------------------------------------------------------------------
+# --- construction ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("few_digits")
@@ -92,7 +92,7 @@ def test_paired_needs_one_step(name: str, config: TrainConfig, tmp_path: Path) -
 
 
 def test_a_bad_file_ends_a_run_that_replays(tmp_path: Path) -> None:
-    """The loader that meets the file is inside the one that the trainer has."""
+    """The loader that reads the file is inside the trainer's loader."""
     write_data_set(tmp_path / "images", per_class=8, classes=3)
     (tmp_path / "images" / BAD).write_bytes(b"not an image")
     usual = run_config(tmp_path / "images", loader="torchvision", on_bad_image="stop")
@@ -160,12 +160,12 @@ def test_with_other_options(
 
 
 def test_resumed_run_of_two_processes(free_config: TrainConfig, tmp_path: Path) -> None:
-    """Each has perturbations of its own, and takes them up again."""
+    """Each has its own perturbations, and restores them."""
     config = replace(free_config, m=16)
     whole = succeeded(together(2, runs.train, config, tmp_path / "whole"))
     succeeded(together(2, runs.train, config, tmp_path / "parts", False, 6, 0))
     resumed = succeeded(together(2, runs.train, config, tmp_path / "parts", True))
-    assert [result["begun_at"] for result in resumed] == [7, 7] and resumed[0]["step"] == 15
+    assert [result["started_at"] for result in resumed] == [7, 7] and resumed[0]["step"] == 15
     for result in resumed:
         assert same(result["weights"], whole[0]["weights"])
 
@@ -189,16 +189,16 @@ def test_gradients_of_a_pair_travel_once(config: TrainConfig, tmp_path: Path) ->
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
 
 
-def test_free_goes_on_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:
+def test_free_continues_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:
     config = replace(free_config, m=16)
     succeeded(together(2, runs.train, config, tmp_path, False, 6, 0))
     [alone] = succeeded(together(1, runs.train, config, tmp_path, True))
-    assert (alone["begun_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
+    assert (alone["started_at"], alone["step"], alone["accumulate"]) == (7, 15, 2)
     [said] = alone["warned"]
     assert "running statistics (in free training also from its perturbations)" in said
 
 
 def test_what_free_training_sends(free_config: TrainConfig, tmp_path: Path) -> None:
-    """The gradients and the tally, as training on clean images does."""
+    """The gradients and the metrics, like training on clean images."""
     for seen in succeeded(together(2, runs.count_of_iteration, replace(free_config, m=16), tmp_path)):
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})

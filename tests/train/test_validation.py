@@ -1,4 +1,4 @@
-"""What guessing gives."""
+"""Accuracy that guessing reaches."""
 
 from __future__ import annotations
 

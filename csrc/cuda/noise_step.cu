@@ -1,9 +1,7 @@
-// Random numbers made where they are used: the noise of an element is keyed by its example and its place within the
-// image, counted channel by channel in either layout, and agrees with the CPU's bit for bit.
-// Operators: noise_step_, truncated_normal_.
+// adv <- clamp_range(clean + noise), the noise made where it is used: that of an element is keyed by its example and
+// its place within the image, counted channel by channel in either layout, and is the CPU's to the bit.
 #include "../math/noise.h"
 #include "../ops/noise_step.h"
-#include "../ops/truncated_normal.h"
 #include "cursor.cuh"
 #include "launch.cuh"
 
@@ -12,20 +10,20 @@ namespace {
 
 // Noise of one place of an image in units of eps. Neighbours share a block of words: the last one is kept.
 struct NoiseSource {
-  Stream stream;
+  RngState rng_state;
   Noise kind;
   HalfNormal normal;
   Philox words;
   int64_t example, block;
 
-  __device__ __forceinline__ NoiseSource(const Stream& stream, Noise kind, HalfNormal normal)
-      : stream(stream), kind(kind), normal(normal), example(-1), block(-1) {}
+  __device__ __forceinline__ NoiseSource(const RngState& rng_state, Noise kind, HalfNormal normal)
+      : rng_state(rng_state), kind(kind), normal(normal), example(-1), block(-1) {}
 
   __device__ __forceinline__ uint32_t word(int64_t of_example, int64_t index) {
     if (of_example != example || index / 4 != block) {
       example = of_example;
       block = index / 4;
-      words = draw(stream.seed, stream.offset + static_cast<uint64_t>(example), static_cast<uint32_t>(block),
+      words = draw(rng_state.seed, rng_state.offset + static_cast<uint64_t>(example), static_cast<uint32_t>(block),
                    Purpose::noise);
     }
     const int lane = static_cast<int>(index % 4);  // selected, not indexed: an indexed array would live in memory
@@ -62,8 +60,8 @@ __device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t pack,
 template <class T, int kWidth, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 3)
     noise_kernel(T* adv, const T* clean, const Layout layout, const __grid_constant__ Places<compute_t<T>> places,
-                 int64_t plane, Stream stream, Noise kind, HalfNormal normal) {
-  NoiseSource noise(resolved(stream), kind, normal);
+                 int64_t plane, RngState rng_state, Noise kind, HalfNormal normal) {
+  NoiseSource noise(resolved(rng_state), kind, normal);
   for (int64_t pack = thread_index(); pack < layout.packs; pack += thread_count())
     noise_pack<T, kWidth, kChannelsLast>(adv, clean, layout.head + pack * kWidth, noise, places, plane);
   const int64_t tail = layout.head + layout.packs * kWidth, single = thread_index();
@@ -78,15 +76,7 @@ void launch(const NoiseStep& args, const Layout& layout, cudaStream_t stream) {
   const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);
   const auto kernel = step.batch.channels_last ? noise_kernel<T, kWidth, true> : noise_kernel<T, kWidth, false>;
   FASTADV_LAUNCH(kernel, blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, adv, clean, layout,
-                 places<compute_t<T>>(step), step.batch.plane, args.stream, args.kind, half_normal(2.0));
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    truncated_normal_kernel(T* eps, int64_t examples, TruncatedNormal distribution, Stream stream) {
-  const Stream numbers = resolved(stream);
-  for (int64_t i = thread_index(); i < examples; i += thread_count())
-    store(eps[i], static_cast<compute_t<T>>(truncated_eps(numbers, static_cast<uint64_t>(i), distribution)));
+                 places<compute_t<T>>(step), step.batch.plane, args.rng_state, args.kind, half_normal(2.0));
 }
 
 }  // namespace
@@ -100,17 +90,6 @@ cudaError_t noise_step(const NoiseStep& args, cudaStream_t stream) {
     Layout layout{total, 0, total};
     if (wide_layout<T>(total, step.adv, step.clean, nullptr, &layout)) launch<T, kWide<T>>(args, layout, stream);
     else launch<T, 1>(args, layout, stream);
-  });
-  return cudaGetLastError();
-}
-
-cudaError_t truncated_normal(const EpsSample& sample, cudaStream_t stream) {
-  if (sample.examples == 0) return cudaSuccess;
-  with_type(sample.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    FASTADV_LAUNCH(truncated_normal_kernel<T>, blocks_for(sample.examples), kThreads, stream,
-                   static_cast<T*>(sample.eps), sample.examples, truncated_normal_of(sample.sigma, sample.upper),
-                   sample.stream);
   });
   return cudaGetLastError();
 }
