@@ -36,7 +36,9 @@ def _is_the_command() -> bool:
     return script == "fastadv" or (script == "-m" and "fastadv" in sys.orig_argv)  # "-m" while the package is imported
 
 
-if not _is_the_command():  # registers torch.ops.fastadv
+_IS_COMMAND = _is_the_command()
+
+if not _IS_COMMAND:  # registers torch.ops.fastadv
     from fastadv.eps import TruncatedNormalEps
     from fastadv.pixels import PixelSpace
 elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -92,6 +93,10 @@ def test_the_names_in_help_are_those_that_commands_accept() -> None:
             "got 'cifra10' (did you mean cifar10?)",
         ),
         (["evaluate", "x", "--loader", "dalli"], "(did you mean dali?)"),
+        (
+            ["train", "--resume", "atuo"],
+            "argument --resume: must be one of no, yes, auto, got 'atuo' (did you mean auto?)",
+        ),
         (["evaluate", "x", "--attacks", "pdg"], "unknown attack 'pdg' (did you mean pgd?)"),
         (["study", "tabel1"], "(did you mean table1?)"),
         (["data", "chek", "DIR"], "(did you mean check?)"),
@@ -124,6 +129,12 @@ def test_ctrl_c_in_the_first_second_prints_no_traceback(moment: str, tmp_path: P
     silent = moment != "torch"
     assert run.returncode == (-signal.SIGINT if silent else 130)  # 130 in a shell either way
     assert run.stderr == ("" if silent else "fastadv evaluate: interrupted\n")
+
+
+def test_a_command_in_a_thread() -> None:
+    """Where no handler of signals can be installed."""
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(cli.main, ["report", "nowhere"]).result() == 2
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

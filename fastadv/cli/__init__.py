@@ -34,7 +34,7 @@ _ONE_PROCESS = "this command runs in one process, and torchrun started {}: run i
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 for success, 2 for a mistake in the command, 130 or 143 if stopped."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by the package while it was imported
+    if fastadv._IS_COMMAND and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set while the package was imported
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with escape_unencodable():
         try:
@@ -54,7 +54,7 @@ def _main(argv: list[str]) -> int:
         return DONE
     if command not in COMMANDS:
         meant = did_you_mean(nearest(command, COMMANDS))
-        print(f"fastadv: unknown command {command!r}{meant}\n\n{_usage()}", file=sys.stderr)
+        print(f"fastadv: unknown command {command!r}{meant}\nSee fastadv --help.", file=sys.stderr)
         return MISTAKE
     if command not in _SHARED and not launched().alone:
         if launched().main:

@@ -1,4 +1,4 @@
-"""What ``fastadv data check`` does once its arguments are parsed."""
+"""Run ``fastadv data check`` once its arguments are parsed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CHECK = "fastadv data check"
 
 
 def run(root: Path, workers: int | None) -> int:
-    """Check the images below ``root`` with so many processes, by default one per core; returns the exit code."""
+    """Check the images below ``root`` in ``workers`` processes, by default one per core; returns the exit code."""
     with ending(_CHECK, interrupted="the same command starts over") as end:
         require("PIL.Image", extra="train")
         sources = data.scan(root, splits_in(root))

@@ -18,7 +18,7 @@ bits a channel. Both loaders use all others: DALI leaves to Pillow what it does 
 tolerate, such as wrong pixels in the middle of a JPEG, is not found.
 
 The data set is a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, or with shards in train/ and val/ (WebDataset's
-*.tar, or TFRecord files). If only one of the two is there, it alone is checked: an evaluation needs only val/.
+*.tar, or TFRecord files). If one of the two is missing, only the other is checked: an evaluation needs only val/.
 """
 
 _EPILOG = f"""\

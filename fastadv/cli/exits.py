@@ -1,4 +1,4 @@
-"""How every command ends: its exit code, and a line on standard error for a mistake, a failure or a signal.
+"""Exit codes of the commands, and the line on standard error for a mistake, a failure or a signal.
 
 0 done; 1 the work failed, such as a file that could not be written; 2 a mistake in the command or the data; 130 or 143
 stopped by SIGINT (Ctrl-C) or SIGTERM.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from signal import Signals
+from threading import current_thread, main_thread
 from typing import Any
 
 from fastadv.utils.launch import FailedElsewhere, ProcessLost, launched
@@ -25,7 +26,7 @@ DONE, FAILED, MISTAKE = 0, 1, 2
 
 @dataclass
 class Ending:
-    """How a command ends: the ``code`` that it returns, and whether its work has begun."""
+    """The exit code of a command, and whether its work has started."""
 
     code: int = DONE
     _failure: int = MISTAKE
@@ -35,7 +36,7 @@ class Ending:
         """Count errors other than ValueError as failures of the work (1) from here on, not as mistakes (2)."""
         self._failure = FAILED
         if not launched().alone:
-            self._handlers.enter_context(on_first_signal(interrupt))
+            self._handlers.enter_context(_on_signal(interrupt))
 
 
 @contextmanager
@@ -43,16 +44,16 @@ def ending(
     command: str,
     *,
     failures: tuple[type[Exception], ...] = (),
-    of_all: tuple[type[Exception], ...] = (),
+    raised_by_all: tuple[type[Exception], ...] = (),
     interrupted: str = "",
 ) -> Iterator[Ending]:
-    """Run a command's work in the block, and end it by a line and an exit code whatever happens in it.
+    """Run a command in the block, and turn errors and signals into a line on standard error and an exit code.
 
     Args:
         command: for messages, such as "fastadv study".
-        failures: exceptions to report by a line, besides OSError.
-        of_all: those that every process raises, so that the main one alone reports them.
-        interrupted: added to the line for a signal: what becomes of the work that was done.
+        failures: exceptions to report in a line, besides OSError.
+        raised_by_all: exceptions that every process raises, so that only the main process reports them.
+        interrupted: text to add to the line for a signal, such as how to continue.
     """
     process, end = launched(), Ending()
     reported: tuple[type[Exception], ...] = (OSError, *failures)
@@ -61,7 +62,7 @@ def ending(
         # While torchrun's processes find each other, SIGTERM ends them at once, as PyTorch expects.
         with end._handlers:
             if process.alone:
-                end._handlers.enter_context(on_first_signal(interrupt))
+                end._handlers.enter_context(_on_signal(interrupt))
             yield end
     except ProcessLost as error:
         _say(command, f"process {process.rank}: {error}")
@@ -77,7 +78,7 @@ def ending(
         _say(command, f"{who}{error}")
         end.code = MISTAKE
     except reported as error:
-        if process.main or not isinstance(error, of_all):
+        if process.main or not isinstance(error, raised_by_all):
             _say(command, f"{who}{error}")
         end.code = end._failure
     except KeyboardInterrupt as stopped:
@@ -95,8 +96,13 @@ def imported(module: str, command: str) -> Any:
 
     Raised as an exception, it would surface in the middle of some package, which may swallow or replace it.
     """
-    with on_first_signal(partial(_end_at_once, command)):
+    with _on_signal(partial(_end_at_once, command)):
         return importlib.import_module(module)
+
+
+def _on_signal(then: Callable[[Signals], None]) -> AbstractContextManager[None]:
+    """Handle signals within the block, unless a program runs the command in a thread, which gets none."""
+    return on_first_signal(then) if current_thread() is main_thread() else nullcontext()
 
 
 def _end_at_once(command: str, number: Signals) -> None:

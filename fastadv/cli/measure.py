@@ -1,4 +1,4 @@
-"""What ``fastadv evaluate`` and ``fastadv transfer`` share: models measured into a folder of records."""
+"""Helpers of ``fastadv evaluate`` and ``fastadv transfer``: they measure models into a folder of records."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from fastadv.utils.gpu_settings import gpu_settings
 from fastadv.utils.launch import launched
 from fastadv.utils.log import logger
 from fastadv.utils.text import printable
+
+TO_CONTINUE = "run the same command again to continue"  # after an interruption
 
 _SUFFIXES = (".md", ".csv", ".json", ".svg", ".png")
 _MODELS = "models.json"  # in the output folder: which file or run each name stands for
@@ -88,7 +90,7 @@ def check_names(out: Path, loaded: LoadedModels, measured: Iterable[tuple[str, s
         taken = known.get(name, path) != path and any(name == one for one, _ in weights)
         if taken and (name, fingerprint(subject.model.state_dict())) not in weights:
             raise ValueError(
-                f"{out} has results of {known[name]} under the name {name!r}: name {path} otherwise, as in "
+                f"{out} has results of {known[name]} under the name {name!r}: give {path} another name, as in "
                 f"'{name} 2={loaded.texts[name]}', or write to another folder with --out"
             )
 

@@ -1,4 +1,4 @@
-"""What ``fastadv evaluate`` does once its arguments are parsed."""
+"""Run ``fastadv evaluate`` once its arguments are parsed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.exits import ending
-from fastadv.cli.measure import check_names, create_sweep, gpu_settings_for, report_files, write_names
+from fastadv.cli.measure import TO_CONTINUE, check_names, create_sweep, gpu_settings_for, report_files, write_names
 from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.distributed import Processes, device_name, on_all, on_main, process_group
 from fastadv.evaluate import sweep as sweeps
@@ -29,9 +29,8 @@ from fastadv.utils.optional_deps import require
 def run(arguments: argparse.Namespace) -> int:
     """Measure accuracy as ``fastadv evaluate`` was told; returns the exit code."""
     out: Path = arguments.out
-    goes_on = "the same command goes on where it stopped"
     with (
-        ending("fastadv evaluate", failures=(CheckpointError,), interrupted=goes_on) as end,
+        ending("fastadv evaluate", failures=(CheckpointError,), interrupted=TO_CONTINUE) as end,
         process_group() as processes,
     ):
         sweep, loaded = on_all(processes, lambda: _prepare(arguments, processes))

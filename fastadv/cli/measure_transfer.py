@@ -1,4 +1,4 @@
-"""What ``fastadv transfer`` does once its arguments are parsed."""
+"""Run ``fastadv transfer`` once its arguments are parsed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.exits import ending
-from fastadv.cli.measure import check_names, create_sweep, gpu_settings_for, report_files, write_names
+from fastadv.cli.measure import TO_CONTINUE, check_names, create_sweep, gpu_settings_for, report_files, write_names
 from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.folder import select_comparable
@@ -32,8 +32,7 @@ _LIMIT = 1000  # images, as in the paper
 def run(arguments: argparse.Namespace) -> int:
     """Measure transfer as ``fastadv transfer`` was told; returns the exit code."""
     out: Path = arguments.out
-    goes_on = "the same command goes on where it stopped"
-    with ending("fastadv transfer", failures=(CheckpointError,), interrupted=goes_on) as end:
+    with ending("fastadv transfer", failures=(CheckpointError,), interrupted=TO_CONTINUE) as end:
         sweep, loaded, file = _prepare(arguments)
         end.begin_work()
         with locked_folder(out), gpu_settings_for(arguments, sweep.device):

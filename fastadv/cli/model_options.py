@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         choices=DATA_SETS,
         help=f"the data set, one of {', '.join(DATA_SETS)} (default: the one that the runs were trained on; required "
-        "for models from files alone)",
+        "if all models are from files)",
     )
     add(
         "--space",

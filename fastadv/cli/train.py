@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any, Literal
 
-from fastadv.cli.arguments import FilledHelp
+from fastadv.cli.arguments import FilledHelp, Parser
 from fastadv.cli.exits import ending
 from fastadv.distributed import Processes, launch_name, on_main, process_group
 from fastadv.train import checkpoint
@@ -58,7 +58,7 @@ Processes that torchrun restarts (--max-restarts) continue the run by themselves
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
-    with ending("fastadv train", failures=_FAILURES, of_all=_OF_ALL) as end, process_group() as processes:
+    with ending("fastadv train", failures=_FAILURES, raised_by_all=_OF_ALL) as end, process_group() as processes:
         trainer = _prepare(argv, processes)
         end.begin_work()
         end.code = _run(trainer)
@@ -154,7 +154,7 @@ def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
 
 
 def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"]]:
-    run_parser = argparse.ArgumentParser("fastadv train", add_help=False, allow_abbrev=False)
+    run_parser = Parser("fastadv train", add_help=False, allow_abbrev=False)
     _add_run_options(run_parser)
     run, _ = run_parser.parse_known_args(argv)
 
@@ -195,9 +195,9 @@ def _take(run_dir: Path, stack: ExitStack) -> None:
     run. It is replaced atomically, or a process that is killed here would leave a run that belongs to nobody.
     """
     stack.enter_context(locked_folder(run_dir))
-    beside = run_dir / f"{_LAUNCH}.partial"
-    beside.write_text(launch_name() or "")
-    beside.replace(run_dir / _LAUNCH)
+    partial = run_dir / f"{_LAUNCH}.partial"
+    partial.write_text(launch_name() or "")
+    partial.replace(run_dir / _LAUNCH)
 
 
 def _was_taken(run_dir: Path) -> bool:

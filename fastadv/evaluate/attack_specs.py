@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.base import no_such_option, options_of
+from fastadv.utils.suggestions import did_you_mean, nearest
 
 _COMMON = {"eps", "space", "seed", "generator"}  # the same for all attacks of a command
 
@@ -42,6 +44,11 @@ def parse_attack(
         if option in _COMMON:
             raise ValueError(f"{option} is the same for all attacks, and cannot be set for one, as in {text!r}")
         options[option] = _value(value)
+    if name in attacks.names():
+        known = options_of(attacks.get(name))
+        if unknown := sorted(options.keys() - known):
+            meant = did_you_mean(nearest(unknown[0], known))
+            raise ValueError(f"{no_such_option(attacks.get(name), unknown)}{meant}")
     if fast and name in attacks.names() and issubclass(attacks.get(name), attacks.GradientAttack):
         options.setdefault("fast", True)
     try:

@@ -1,4 +1,4 @@
-"""Which of a folder's records can be shown together with those of the last command."""
+"""Select the records of a folder that can be shown together with those of the last command."""
 
 from __future__ import annotations
 

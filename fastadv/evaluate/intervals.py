@@ -29,6 +29,9 @@ class Proportion:
     def __str__(self) -> str:
         return f"{100 * self.value:.1f}% [{100 * self.low:.1f}-{100 * self.high:.1f}]"
 
+    def _repr_html_(self) -> str:
+        return str(self)
+
 
 def proportion(successes: int, n: int) -> Proportion:
     """Compute the fraction ``successes / n`` with its 95 % confidence interval, Wilson's score interval.

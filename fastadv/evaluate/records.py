@@ -172,6 +172,9 @@ class RecordFile(Generic[R]):
         if path.exists() and path.stat().st_size > whole:
             os.truncate(path, whole)
 
+    def __repr__(self) -> str:
+        return f"RecordFile({str(self.path)!r}, {counted(len(self.records), 'record')})"
+
     def find(self, key: str) -> R | None:
         """Return the last record with this key, or None."""
         return self._by_key.get(key)

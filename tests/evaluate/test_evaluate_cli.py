@@ -140,7 +140,7 @@ def test_an_interruption_says_that_it_can_go_on(
     with monkeypatch.context() as patch:
         patch.setattr("fastadv.attacks.StepLL.at_each", _interrupt)
         assert evaluate(*command) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert "interrupted; run the same command again to continue" in capsys.readouterr().err
     [clean] = read_records(tmp_path / "out/robustness.jsonl", Record)
     assert evaluate(*command) == 0
     records = read_records(tmp_path / "out/robustness.jsonl", Record)
@@ -210,8 +210,8 @@ def test_a_name_stands_for_one_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert evaluate(other, *options) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"fastadv evaluate: {out} has results of {tmp_path}/a/net.pth under the name 'net': name {tmp_path}/b/net.pth "
-        f"otherwise, as in 'net 2={other}', or write to another folder with --out"
+        f"fastadv evaluate: {out} has results of {tmp_path}/a/net.pth under the name 'net': give "
+        f"{tmp_path}/b/net.pth another name, as in 'net 2={other}', or write to another folder with --out"
     )
     assert (out / "robustness.jsonl").read_bytes() == before
     assert evaluate(f"net 2={other}", *options) == 0

@@ -216,6 +216,13 @@ def test_records_are_read_from_files_alone() -> None:
         read_records(Path("/dev/zero"), Record)
 
 
+def test_a_file_says_how_many_records_it_has(make_record: MakeRecord, tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "a.jsonl", Record)
+    assert repr(file) == f"RecordFile('{tmp_path}/a.jsonl', 0 records)"
+    file.append(make_record("a", "fgsm", 8.0, 1))
+    assert repr(file) == f"RecordFile('{tmp_path}/a.jsonl', 1 record)"
+
+
 def test_a_length_that_the_images_do_not_have(make_record: MakeRecord) -> None:
     with pytest.raises(ValueError, match="does not say which of 1,000 images were correct"):
         _ = make_record("adv", "clean", 0.0, 3, correct="gA==").hits

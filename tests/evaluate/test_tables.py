@@ -103,6 +103,10 @@ def test_a_notebook_shows_a_table(records: list[Record]) -> None:
     assert [caption.text for caption in root.iter("caption")] == [table.caption]
 
 
+def test_a_notebook_shows_a_proportion() -> None:
+    assert proportion(950, 1000)._repr_html_() == "95.0% [93.5-96.2]"
+
+
 def test_a_notebook_shows_a_record(make_record: MakeRecord) -> None:
     shown = make_record("<b>a", "fgsm", 2.0, 950, 990)._repr_html_()
     for part in ("&lt;b&gt;a", "fgsm", "95.0% [93.5-96.2], 950 of 1,000", "99.0% [98.2-99.5], 990 of 1,000"):
