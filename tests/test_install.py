@@ -18,6 +18,8 @@ from unittest.mock import Mock
 import pytest
 from setuptools import Distribution, Extension
 
+from tests.ops.new_operator import CALL, add_operator
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 TOOLS = 'pip install "setuptools>=77" cmake ninja pybind11'  # make does it, with versions pinned
@@ -26,10 +28,14 @@ INSTALL = "pip install --no-build-isolation ."
 
 @pytest.fixture(scope="module")
 def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution, made of a copy: setuptools writes into the folder that it works in."""
+    """The source distribution, made of a copy: setuptools writes into the folder that it works in.
+
+    It has an operator more, so that one build shows that it installs, and that no file of the build lists operators.
+    """
     folder = tmp_path_factory.mktemp("distribution")
     ignore = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__")
     shutil.copytree(ROOT, folder / "clone", ignore=ignore)
+    add_operator(folder / "clone")
     (folder / "clone/csrc/left over.so").touch()
     command = [sys.executable, "-c", "from build_backend import build_sdist; build_sdist('..')"]
     subprocess.run(command, cwd=folder / "clone", check=True, capture_output=True)
@@ -89,6 +95,14 @@ def test_pip_install_without_cuda(distribution: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "CUDA kernels:          not compiled: with the CUDA toolkit installed" in run.stdout
+    run = subprocess.run(
+        [sys.executable, "-c", CALL, str(target)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0 and "negated" in run.stdout, run.stderr
 
 
 def configure(sources: Path, build: Path, path: list[str], **definitions: str) -> subprocess.CompletedProcess[str]:
