@@ -1,4 +1,4 @@
-"""Sentinel: notices when one-step training collapses: accuracy under PGD falls while accuracy under one step does not."""
+"""Sentinel: notices when one-step training collapses: accuracy under PGD falls, accuracy under one step does not."""
 
 from __future__ import annotations
 
