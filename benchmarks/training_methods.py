@@ -22,7 +22,7 @@ from benchmarks.harness import Interleaved, Table, Timing, whole_seconds
 from benchmarks.machine import describe
 from fastadv import PixelSpace, TruncatedNormalEps, data, models
 from fastadv.evaluate import evaluate, proportion
-from fastadv.train import AdversarialTask, FreeTask, Replayed, fast_task
+from fastadv.train import AdversarialTask, FreeTask, PairedTask, Replayed, fast_task
 from fastadv.train.protocols import Task
 from fastadv.utils import devices
 
@@ -34,6 +34,8 @@ TEST_BATCH = 256
 def main(argv: list[str] | None = None) -> None:
     """Count passes, time, train and attack; write the table."""
     options = _parser().parse_args(argv)
+    if options.epochs % 2:
+        sys.exit(f"--epochs must be even, for pairs, got {options.epochs}")
     if options.epochs % options.replays:
         sys.exit(f"--epochs must be a multiple of --replays, {options.replays}, got {options.epochs}")
     bench = Bench.of(options)
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         model, updates = train(bench, way, options.epochs)
         seconds = _per_thousand(costs.timings()[way.name], options.m)
         times = costs.ratio(way.name, ways[0].name).text
-        seen = [_epochs(options.epochs, way.replays), f"{updates:,}", f"{updates * options.m:,}"]
+        seen = [_epochs(options.epochs, way.passes), f"{updates:,}", f"{updates * options.m:,}"]
         table.rows.append([way.name, *seen, *passes, seconds, times, *accuracies(bench, model, options.eps)])
         options.out.write_text(f"{head}\n\n{table.markdown()}\n")  # everything so far, in case the time runs out
 
@@ -98,20 +100,31 @@ class Method:
         name: name in the table.
         task: makes the task for a network.
         replays: how often each minibatch is repeated; there are correspondingly fewer epochs.
+        versions: in how many versions an iteration shows each of its images; epochs are correspondingly fewer, too.
         half: whether the network runs in bfloat16 autocast, as with ``--precision bfloat16``.
     """
 
     name: str
     task: Callable[[nn.Module], Task]
     replays: int = 1
+    versions: int = 1
     half: bool = False
+
+    @property
+    def passes(self) -> int:
+        """How often an epoch trains on each image."""
+        return self.replays * self.versions
 
     def step(self, task: Task, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
         """One iteration on images [m, C, H, W], which the task may overwrite, and labels [m]."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
-            loss = task(images, labels)
         optimizer.zero_grad()
-        loss.backward()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
+            if isinstance(task, PairedTask):
+                task.backward(images, labels)
+            else:
+                loss = task(images, labels)
+        if not isinstance(task, PairedTask):
+            loss.backward()
         optimizer.step()
 
 
@@ -123,12 +136,23 @@ def methods(options: argparse.Namespace) -> list[Method]:
         drawn = {"eps": TruncatedNormalEps(sigma=eps, upper=2 * eps), **more}
         return lambda model: AdversarialTask(model, attack=attack, k=k, space=SPACE, seed=options.seed, **drawn)
 
+    def pairs(attack: str) -> Callable[[nn.Module], Task]:
+        drawn = TruncatedNormalEps(sigma=eps, upper=2 * eps)
+        return lambda model: PairedTask(model, attack=attack, eps=drawn, space=SPACE, seed=options.seed)
+
     return [
         Method("standard", mixture("step_ll", 0)),
         Method("Algorithm 1, step_ll, k = m / 2", mixture("step_ll", m // 2)),
         Method("the same in bfloat16", mixture("step_ll", m // 2), half=True),
+        Method("pairs, step_ll", pairs("step_ll"), versions=2),
+        Method("Algorithm 1, fgsm, k = m / 2", mixture("fgsm", m // 2)),
+        Method("pairs, fgsm", pairs("fgsm"), versions=2),
         Method("Algorithm 1, step_ll, k = m", mixture("step_ll", m)),
         Method("fast", lambda model: fast_task(model, eps=eps, space=SPACE, seed=options.seed)),
+        Method(
+            "fast, from noise",
+            lambda model: fast_task(model, eps=eps, space=SPACE, start="noise", seed=options.seed),
+        ),
         Method(f"free, r = {options.replays}", lambda model: FreeTask(model, eps=eps, space=SPACE), options.replays),
         Method("pgd, 10 steps, k = m", mixture("pgd", m, eps=eps, attack_options={"steps": 10})),
     ]
@@ -161,9 +185,11 @@ class Bench:
         """AdamW, as in the recipes for small images."""
         return torch.optim.AdamW(model.parameters(), lr=self.options.lr, weight_decay=0.0)
 
-    def loader(self) -> data.TensorLoader:
-        """A shuffled loader of the training images."""
-        return data.TensorLoader(self.train, self.options.m, space=SPACE, seed=self.options.seed, device=self.device)
+    def loader(self, way: Method) -> data.TensorLoader:
+        """A shuffled loader of the training images, whose minibatches have m examples with all versions."""
+        return data.TensorLoader(
+            self.train, self.options.m // way.versions, space=SPACE, seed=self.options.seed, device=self.device
+        )
 
 
 def _first(images: data.ImageSet, limit: int | None) -> data.ImageSet:
@@ -177,7 +203,7 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
     """Passes per example of an iteration: forward, backward to the weights, and backward to the images only."""
     model = bench.network()
     task, optimizer = way.task(model), bench.optimizer(model)
-    images, labels = next(bench.loader().epoch(0))
+    images, labels = next(bench.loader(way).epoch(0))
     rows = {"forward": 0, "backward": 0, "weights": 0}
 
     def forward(module: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
@@ -191,15 +217,15 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
     first = next(model.parameters())
     first.register_post_accumulate_grad_hook(lambda _: backward("weights", len(images)))
     way.step(task, optimizer, images, labels)
-    m = len(images)
+    m = bench.options.m
     return rows["forward"] / m, rows["weights"] / m, (rows["backward"] - rows["weights"]) / m
 
 
 def timed(bench: Bench, ways: list[Method], rounds: int) -> Interleaved:
     """Time an iteration on the same minibatch, with all ways in turns."""
-    images, labels = next(bench.loader().epoch(0))
 
     def iteration(way: Method) -> Callable[[], None]:
+        images, labels = next(bench.loader(way).epoch(0))
         model = bench.network()
         task, optimizer = way.task(model), bench.optimizer(model)
         return lambda: way.step(task, optimizer, images.clone(), labels)
@@ -217,8 +243,8 @@ def train(bench: Bench, way: Method, epochs: int) -> tuple[nn.Module, int]:
     """Train on each example ``epochs`` times; returns the network and the number of weight updates."""
     model = bench.network()
     task, optimizer = way.task(model), bench.optimizer(model)
-    loader = Replayed(bench.loader(), way.replays)
-    passes = epochs // way.replays
+    loader = Replayed(bench.loader(way), way.replays)
+    passes = epochs // way.passes
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * len(loader))
     for epoch in range(passes):
         for images, labels in loader.epoch(epoch):
@@ -256,8 +282,9 @@ def _notes(options: argparse.Namespace, bench: Bench) -> str:
     eps, most = f"{options.eps:g}", f"{2 * options.eps:g}"
     return (
         f"small_cnn of width {options.width:g}, m = {options.m}, AdamW with a learning rate of {options.lr:g}, decayed "
-        f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 draws eps "
-        f"from |N(0, {eps})| truncated to [0, {most}], with lambda = 0.3. Passes are per example of an iteration. "
+        f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 and "
+        f"pairs draw eps from |N(0, {eps})| truncated to [0, {most}], with lambda = 0.3; pairs show each image in two "
+        f"versions per iteration, for half of the epochs. Passes are per example of an iteration. "
         f"Seconds: median and quartiles of {options.rounds} rounds, in which all ways take turns; of standard: the "
         f"ratio within a round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals account for the "
         f"sampling of these images, but not for the training, which was run once, with seed {options.seed}."

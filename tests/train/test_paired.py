@@ -168,7 +168,7 @@ def test_soft_labels() -> None:
     halves = [Weighted()(of).log_softmax(dim=1) for of in (four_images()[0], images)]
     expected = sum(-(SOFT * half).sum(dim=1).mean() for half in halves) / 2
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    with pytest.raises(ValueError, match=r"fgsm uses the true label, and which soft labels \[4, 2\] do not give"):
+    with pytest.raises(ValueError, match=r"fgsm uses the true label, which soft labels \[4, 2\] do not give"):
         PairedTask(Weighted(), attack="fgsm", eps=1, space=RAW).backward(four_images()[0], SOFT)
 
 
