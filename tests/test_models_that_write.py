@@ -147,7 +147,7 @@ def test_a_step_of_free_training(write: Callable[[Tensor], Tensor]) -> None:
     for copies in (False, True):
         task = FreeTask(Writes(write, copies), eps=4, space=UNIT)
         if write in (normalise, relu) and not copies:
-            with pytest.raises(ValueError, match=r"it overwrites them, .* begin with x = x.clone\(\)"):
+            with pytest.raises(ValueError, match=r"it overwrites them, .* begin its forward with x = x.clone\(\)"):
                 task(images, LABELS)
             return
         for _ in range(2):

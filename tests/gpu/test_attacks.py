@@ -234,3 +234,21 @@ def test_training_decreases_the_loss(option: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("eps", EPS.values(), ids=EPS)
+def test_an_own_step_is_checked_in_the_first_batch(eps: Any, factor: int) -> None:
+    class Own(attacks.FGSM):
+        name = "own"
+
+        def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: Any, eps: Any) -> None:
+            super().step_(adv, clean, grad, factor * alpha, factor * eps)
+
+    images, labels = (tensor.to(DEVICE) for tensor in batch(16, UNIT))
+    attack = Own(ConvNet().to(DEVICE), eps=eps, space=UNIT, seed=7)
+    if factor == 1:
+        attack(images, labels)
+    else:
+        with pytest.raises(ValueError, match=r"^own: the images that Own.step_ made leave the eps ball: image \d+ of"):
+            attack(images, labels)
