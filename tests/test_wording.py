@@ -74,7 +74,7 @@ def test_the_check_prints_them(root: Path, capsys: pytest.CaptureFixture[str]) -
     lines = out.removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in lines)
     said = [f"{root}/{split}/{name}/001.JPEG: not an image in" for split in ("train", "val") for name in sorted(SHOWN)]
-    assert [line.partition(" a format")[0] for line in lines if "JPEG" in line] == said
+    assert [line.partition(" a supported format")[0] for line in lines if "JPEG" in line] == said
     assert sum(r"by their names: 1 .\x1b[m" in line for line in lines) == 2 and len(lines) == len(said) + 2 + 1
 
 
