@@ -171,7 +171,7 @@ def saved(path: Path, **args: Any) -> str:
     return f"timm/test_resnet@{path}"
 
 
-UNKNOWN = r"--size is needed for w: how many pixels .* say timm/test_resnet\.r160_in1k@FILE, which is shown 160$"
+UNKNOWN = r"--size is needed for w: how many pixels .* pass timm/test_resnet\.r160_in1k@FILE: their images have 160"
 
 
 def test_a_size_that_is_not_known_is_asked_for(tmp_path: Path, photographs: list[str]) -> None:
