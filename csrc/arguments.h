@@ -1,5 +1,5 @@
-// What operators tell their kernels, once the arguments were checked: plain structs, no torch. What one operator alone
-// tells is in its own header in ops/.
+// Arguments of several operators' kernels, already checked: plain structs, without torch. Those of a single operator
+// are in its header in ops/.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace fastadv {
 
 enum class DType { float32, float64, bfloat16, float16 };
 
-// More channels than this have no constants of their own: the structs below travel as kernel parameters.
+// The most channels with constants of their own: the structs below are passed as kernel parameters.
 constexpr int kMaxChannels = 32;
 
 // A dense batch of images as the kernels walk it: [examples, channels, plane] if contiguous, [examples, plane,

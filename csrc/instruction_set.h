@@ -9,7 +9,7 @@ constexpr int kInstructionSets = 3;  // baseline, avx2, avx512
 constexpr int kInstructionSets = 1;  // baseline
 #endif
 
-// Which one of them: the widest that the machine supports, or the one that the environment's FASTADV_ISA names.
+// The index of the widest that the machine supports, or of the one that the environment variable FASTADV_ISA names.
 int instruction_set();
 const char* instruction_set_name();
 

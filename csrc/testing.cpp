@@ -1,4 +1,4 @@
-// fastadv._C.testing: arithmetic of the kernels, and one of them without an operator, for tests alone.
+// fastadv._C.testing, for tests only: arithmetic of the kernels, and one kernel without its operator.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 

@@ -28,8 +28,8 @@ inline Space space(const char* op, const Tensor& adv, const std::vector<double>&
   return result;
 }
 
-// How the kernels walk adv [N, C, ...]. Channels that share their constants are one unless a kernel has to tell them
-// apart.
+// How the kernels walk adv [N, C, ...]. Channels that share their constants are merged into one, unless the
+// kernel needs each.
 inline Batch batch(const Tensor& adv, bool channels_last, bool one_channel) {
   const int64_t examples = adv.size(0), elements = examples == 0 ? 0 : adv.numel() / examples;
   const int64_t channels = one_channel || adv.dim() < 2 || elements == 0 ? 1 : adv.size(1);

@@ -20,7 +20,7 @@ inline void labels(const char* op, const Tensor& labels, const Tensor& logits) {
         "labels must be a contiguous tensor of shape [", logits.size(0), "], got ", shape(labels));
 }
 
-// Labels on the CPU can be read at no cost; on a GPU the kernels answer a label out of range with NaN.
+// Reading labels is cheap on the CPU. On a GPU, the row of a label out of range becomes NaN instead.
 inline void labels_in_range(const char* op, const int64_t* labels, int64_t rows, int64_t classes) {
   for (int64_t i = 0; labels != nullptr && i < rows; ++i)
     value(labels[i] >= 0 && labels[i] < classes, op, "labels must be in [0, ", classes, "), got ", labels[i],

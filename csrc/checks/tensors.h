@@ -1,4 +1,4 @@
-// What the checks ask of any tensor, and how they speak of it.
+// Checks of any tensor, and how messages describe it.
 #pragma once
 
 #include <torch/csrc/stable/device.h>
@@ -62,8 +62,8 @@ inline void same_device(const char* op, const char* what, const Tensor& tensor, 
   value(tensor.device() == reference.device(), op, what, " must be on ", device(reference), ", got ", device(tensor));
 }
 
-// Whether the dimensions, in the order given, are dense in memory; sizes of 1 put no condition on their strides, nor
-// does any where there is no element.
+// True if the dimensions, in this order, are dense in memory. Strides do not matter where a dimension is 1 or the
+// tensor is empty.
 inline bool dense(const Tensor& tensor, bool channels_last) {
   if (tensor.numel() == 0) return true;
   const int64_t dims = tensor.dim();

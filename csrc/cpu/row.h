@@ -11,7 +11,7 @@ namespace fastadv::cpu {
 template <class F>
 struct RowExtremes {
   F maximum;
-  int64_t largest, smallest;  // the first class of each; NaN is passed over, and a row of NaN gives class 0
+  int64_t largest, smallest;  // the first class of each; NaN is skipped; for a row of NaN the class is 0
 };
 
 template <class T, class F = compute_t<T>>

@@ -8,7 +8,7 @@
 namespace fastadv::cpu {
 
 // How many elements come before the first that begins a cache line. A kernel handles them apart: images of 3 * 299 *
-// 299 floats start anywhere, and otherwise every vector of theirs would touch two lines.
+// 299 floats start anywhere, and otherwise each of their vectors would touch two lines.
 template <class T>
 FASTADV_HOST_DEVICE int64_t to_cache_line(const T* data, int64_t count) {
   constexpr int64_t line = 64 / sizeof(T);

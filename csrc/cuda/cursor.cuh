@@ -94,7 +94,7 @@ __device__ __forceinline__ F eps_of(const Places<F>& places, int64_t example) {
   return eps > F(0) ? eps : F(0);
 }
 
-// A place in the batch; it goes on within its run only.
+// A place in the batch. next() stays within the run.
 template <bool kChannelsLast>
 struct Walk {
   int64_t example, place;  // place within the run
@@ -175,7 +175,7 @@ __device__ __forceinline__ void visit_pack(int64_t first, const Places<F>& place
   visit<kWidth, Cursor<F, kChannelsLast>>(first, places, static_cast<Body&&>(body));
 }
 
-// The flat elements of a tensor as packs of kWidth behind `head` single elements, which bring them to 16 bytes.
+// The flat elements of a tensor: `head` single elements up to a multiple of 16 bytes, then packs of kWidth.
 struct Layout {
   int64_t total, head, packs;
 };

@@ -31,7 +31,7 @@ struct alignas(sizeof(T) * kWidth) Pack {
 template <class T>
 constexpr int kWide = 16 / sizeof(T);
 
-// Element i of a pack. Of two bfloat16 in a word the second is the upper half of a float as it stands, so that it need
+// Element i of a pack. Of two bfloat16 in a word the second is already the upper half of a float, so that it need
 // not be moved down and up again.
 template <class T, int kWidth>
 __device__ __forceinline__ compute_t<T> element(const Pack<T, kWidth>& pack, int i) {

@@ -110,7 +110,7 @@ void launch_flat(const FromPixels& args, const Layout& layout, bool wide, cudaSt
 template <class T, int kPeriod>
 bool tiles_suit(const FromPixels& args) {
   const Batch& batch = args.batch;
-  // Which channel a pixel is of does not matter where all share a table and none is mirrored.
+  // A pixel's channel does not matter if all share a table and no example is mirrored.
   const bool in_turn = batch.channels_last && !(args.space.shared && args.mirrored == nullptr);
   return (in_turn ? batch.channels : 1) == kPeriod && tables(args) <= kTables && PixelTiles<T>::suit(batch) &&
          TileRows::suit(args.width * kPeriod, kWide<T>);

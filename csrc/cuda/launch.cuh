@@ -5,8 +5,8 @@
 
 #include "../arguments.h"
 
-// The one place that launches: kernels are started on a given stream, without dynamic shared memory. Whoever runs them
-// elsewhere, such as on the host for tests, defines another.
+// Every launch goes through this macro: on a given stream, without dynamic shared memory. Tests that run kernels on the
+// host define their own.
 #ifndef FASTADV_LAUNCH
 #define FASTADV_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
 #endif
@@ -18,17 +18,17 @@ namespace fastadv::cuda {
 
 constexpr int kThreads = 256;
 
-// Blocks of kThreads that fill a multiprocessor's 2,048 threads. A kernel that asks for them is compiled for as many
-// registers as they leave it, 32; one that needs more asks for fewer blocks rather than spill.
+// Blocks of kThreads that fill a multiprocessor's 2,048 threads. As a kernel's minimum of resident blocks, it limits
+// the kernel to 32 registers; one that needs more asks for fewer blocks, so as not to spill.
 constexpr int kFull = 8;
 
-// Blocks for `items` threads' worth of work, one item a thread; past the limit the threads stride on.
+// Blocks for one item per thread; if that exceeds the largest grid, threads take several.
 inline unsigned blocks_for(int64_t items, int threads = kThreads) {
   const int64_t blocks = (items + threads - 1) / threads, most = FASTADV_MOST_BLOCKS;
   return static_cast<unsigned>(blocks < most ? blocks : most);
 }
 
-// The same for a kernel whose blocks begin with work of their own: no more than the GPU holds at once.
+// The same for a kernel whose blocks have work to do before the first item: no more than are resident at once.
 inline unsigned resident_blocks_for(int64_t items) {
   int device = 0, multiprocessors = 1;
   cudaGetDevice(&device);

@@ -43,7 +43,7 @@ __device__ __forceinline__ EntropySums<F> __shfl_xor_sync(unsigned mask, Entropy
   return {::__shfl_xor_sync(mask, sums.sum, distance), ::__shfl_xor_sync(mask, sums.weighted, distance)};
 }
 
-// The class, or -1 where the target is none.
+// The target as a class, or -1 if it is out of range.
 __device__ __forceinline__ int32_t class_or_none(int64_t target, int64_t classes) {
   return target >= 0 && target < classes ? static_cast<int32_t>(target) : -1;
 }
@@ -85,7 +85,7 @@ struct MemoryRow {
     return group_reduce<kGroup>(value, join);
   }
 
-  // NaN is passed over where an extreme is looked for, and a row of NaN gives class 0.
+  // Extremes skip NaN; for a row of NaN the class is 0.
 
   __device__ __forceinline__ F maximum() const {
     F most = -INFINITY;

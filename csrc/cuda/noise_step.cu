@@ -14,25 +14,28 @@ struct NoiseSource {
   Noise kind;
   HalfNormal normal;
   Philox words;
-  int64_t example, block;
+  int64_t example;
+  uint32_t block;
 
   __device__ __forceinline__ NoiseSource(const RngState& rng_state, Noise kind, HalfNormal normal)
-      : rng_state(rng_state), kind(kind), normal(normal), example(-1), block(-1) {}
+      : rng_state(rng_state), kind(kind), normal(normal), example(-1), block(0) {}
 
-  __device__ __forceinline__ uint32_t word(int64_t of_example, int64_t index) {
-    if (of_example != example || index / 4 != block) {
+  __device__ __forceinline__ uint32_t word(int64_t of_example, uint32_t of_block, uint32_t lane) {
+    if (of_example != example || of_block != block) {
       example = of_example;
-      block = index / 4;
-      words = draw(rng_state.seed, rng_state.offset + static_cast<uint64_t>(example), static_cast<uint32_t>(block),
-                   Purpose::noise);
+      block = of_block;
+      words = draw(rng_state.seed, rng_state.offset + static_cast<uint64_t>(example), block, Purpose::noise);
     }
-    const int lane = static_cast<int>(index % 4);  // selected, not indexed: an indexed array would live in memory
+    // Selected, not indexed: an indexed array would live in memory.
     return lane == 0 ? words.word[0] : lane == 1 ? words.word[1] : lane == 2 ? words.word[2] : words.word[3];
   }
 
-  __device__ __forceinline__ float at(int64_t of_example, int64_t place) {
-    if (kind == Noise::sign) return sign_noise(word(of_example, place / 32), static_cast<int>(place % 32));
-    const uint32_t drawn = word(of_example, place);
+  // A sign is a bit of a word: a block has 128 of them, and else four numbers.
+  __device__ __forceinline__ float at(int64_t of_example, uint64_t place) {
+    const uint32_t low = static_cast<uint32_t>(place);
+    if (kind == Noise::sign)
+      return sign_noise(word(of_example, static_cast<uint32_t>(place / 128), low / 32 % 4), low % 32);
+    const uint32_t drawn = word(of_example, static_cast<uint32_t>(place / 4), low % 4);
     return kind == Noise::uniform ? uniform_noise(drawn) : normal_noise(drawn, normal);
   }
 };
@@ -44,13 +47,17 @@ __device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t pack,
   visit_pack<kWidth, kChannelsLast>(pack, places, [&](auto width, int64_t first, Cursor<F, kChannelsLast> at) {
     using P = Pack<T, decltype(width)::value>;
     P values = *reinterpret_cast<const P*>(clean + first);
+    // The place within the channel, and within the image channel by channel.
+    uint64_t within = static_cast<uint64_t>(at.place);
+    if (kChannelsLast) within = divide(within, places.by_channels);
+    uint64_t place = static_cast<uint64_t>(at.channel) * static_cast<uint64_t>(plane) + within;
 #pragma unroll
     for (int i = 0; i < decltype(width)::value; ++i) {
-      const int64_t within =
-          kChannelsLast ? static_cast<int64_t>(divide(static_cast<uint64_t>(at.place), places.by_channels)) : at.place;
-      const F drawn = static_cast<F>(noise.at(at.example, at.channel * plane + within));
+      const F drawn = static_cast<F>(noise.at(at.example, place));
       store(values.value[i], clamp(load(values.value[i]) + at.bounds.eps * drawn, at.bounds.lower, at.bounds.upper));
       at.next(places);
+      if (!kChannelsLast) ++place;
+      else place = at.channel == 0 ? ++within : place + static_cast<uint64_t>(plane);
     }
     *reinterpret_cast<P*>(adv + first) = values;
   });

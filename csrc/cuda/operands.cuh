@@ -29,11 +29,11 @@ struct Constants {
   double inverse_std;
 };
 
-// Steps kPacks packs of kWidth elements from element `first` on, each kDistance elements behind the one before.
+// Steps kPacks packs of kWidth elements from element `first` on, kDistance elements apart.
 //
-// constants_of() is called once; what it returns, called with i, gives the constants of the element i behind the first.
-// All packs are loaded before the first of them is used; the constants come before, because those that differ from
-// example to example take registers to compute.
+// constants_of() is called once; the function that it returns maps i to the constants of the i-th element after the
+// first. All packs are loaded before the first of them is used; the constants come before, because those that differ
+// from example to example take registers to compute.
 template <int kWidth, int kPacks, int kDistance, class T, class Rule, class ConstantsOf>
 __device__ __forceinline__ void step_packs(const Operands<T>& in, int64_t first, int64_t example, Rule rule,
                                            ConstantsOf&& constants_of) {

@@ -17,13 +17,13 @@ struct RegisterRow {
   using F = compute_t<T>;
   static constexpr int kGroup = kWarp, kBlocks = kPacked ? 4 : 3, kWidth = kWide<T>, kRound = kWarp * kWidth,
                        kRounds = kMostHeld / kRound;
-  static constexpr int kUnit = kPacked ? kWidth : 1;  // classes that are in the row or behind it together
+  static constexpr int kUnit = kPacked ? kWidth : 1;  // classes that are all in the row or all past its end
   static constexpr int32_t kNone = INT32_MAX;
 
   const T* z;                    // [K]
   D* dz;                         // [K]
   int32_t classes, lane, first;  // first: the lane's own class
-  int32_t rest;                  // classes from the lane's first on; those behind the last count as minus
+  int32_t rest;                  // classes from the lane's first on; negative past the end
   F value[kRounds][kWidth];      // of the class first + offset(round, i): z, then what becomes of it
 
   __device__ __forceinline__ RegisterRow(const T* logits, D* dlogits, int64_t count, int thread)
@@ -89,7 +89,7 @@ struct RegisterRow {
     return group_reduce<kGroup>(total, Add{});
   }
 
-  // What join makes of nothing and term(value) of each class, without what lies behind the last.
+  // Joins `nothing` and term(value) of each class; values past the end are left out.
   template <class Join, class Term>
   __device__ __forceinline__ F reduce_classes(Join join, F nothing, Term term) const {
     F result = nothing;
@@ -105,7 +105,7 @@ struct RegisterRow {
     return group_reduce<kGroup>(result, join);
   }
 
-  // NaN is passed over where an extreme is looked for, and a row of NaN gives class 0.
+  // Extremes skip NaN; for a row of NaN the class is 0.
 
   __device__ __forceinline__ F maximum() const {
     F most = -INFINITY;
@@ -181,7 +181,7 @@ struct RegisterRow {
     return weight * fastadv::cross_entropy(static_cast<F>(std::log(sum)), shifted_target, mean, smoothing);
   }
 
-  // The derivative of a cost, scaled or not, and its exponent. A prediction that is certain is read anew for it.
+  // The derivative of a cost, scaled or not, and its exponent. For a certain prediction the row is read again.
 
   __device__ __forceinline__ int32_t cross_entropy_grad(int32_t target, F maximum, Smoothing<F> smoothing,
                                                         bool scaled) {

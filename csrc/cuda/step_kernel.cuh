@@ -1,9 +1,9 @@
 // One pass of a step over a batch, in packs of 16 bytes: what a step does to an element is its rule.
 //
 // rule(adv, clean, gradient, constants) is the new adv; rule.enter(example) comes before the elements of a pack.
-// Rule::kFirst: clean is adv itself. Rule::blocks: how many blocks a multiprocessor shall hold at once;
-// Rule::tile_blocks and Rule::tile_packs: the same for tiles, and how many packs of a tile a thread loads before it
-// uses the first, which is how many fit into the registers that so many blocks leave.
+// Rule::kFirst: clean is adv itself. Rule::blocks: the minimum of resident blocks per multiprocessor (the second
+// argument of __launch_bounds__). Rule::tile_blocks: the same for tiles. Rule::tile_packs: packs of a tile that a
+// thread loads before it uses the first, as many as fit into the registers that this many blocks leave.
 //
 // Long runs are stepped tile by tile (tile_step.cuh). Short ones, channels that lie last and are not three, operands at
 // odd addresses, and float64 are walked as one flat tensor, where each thread finds the place of its pack or element.
@@ -18,7 +18,7 @@ __device__ __forceinline__ void step_pack(const Operands<T>& in, int64_t pack, R
                                           const Places<compute_t<T>>& places) {
   using F = compute_t<T>;
   visit_pack<kWidth, kLast>(pack, places, [&](auto width, int64_t first, Cursor<F, kLast> at) {
-    // Asked for in order, and so the cursor takes a step for all but the first.
+    // Called in order, so the cursor moves on before every element but the first.
     const auto constants = [&](int i) -> Constants<F> {
       if (i > 0) at.next(places);
       return {at.bounds, places.space.inverse_std[at.constant(places)]};

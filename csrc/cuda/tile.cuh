@@ -71,7 +71,7 @@ struct Tile {
     return left <= 0 ? 0 : left < kElements ? static_cast<uint32_t>(left) : kElements;
   }
 
-  // The channel of an element, where so many lie last.
+  // The channel of an element if this many channels lie last.
   template <uint32_t kChannels>
   __device__ __forceinline__ uint32_t last_channel(uint32_t element) const {
     return (of_run * (kElements % kChannels) + (kChannels * kWidth - before) + element) % kChannels;

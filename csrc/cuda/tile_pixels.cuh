@@ -40,7 +40,7 @@ __device__ __forceinline__ const T* table_of(const FromPixels& args, const T* ta
 }
 
 // The pixels of a pack whose first element has this place and channel: what has place r and channel c comes from place
-// length - kPeriod - r + 2 c of its row. The pack may go on in the next row, but no further.
+// length - kPeriod - r + 2 c of its row. The pack may extend into the next row, but no further.
 template <int kWidth, int kPeriod>
 __device__ __forceinline__ Pack<uint8_t, kWidth> read_mirrored(const uint8_t* first, uint32_t place, uint32_t channel,
                                                                uint32_t length) {

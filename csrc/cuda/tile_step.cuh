@@ -24,7 +24,7 @@ struct ChannelConstants {
     if (places.per_example) enter(places, example, first);
   }
 
-  // Of the element i behind the first.
+  // Of the i-th element after the first.
   __device__ __forceinline__ const Constants<F>& operator()(int i) const { return channel[i % kPeriod]; }
 
  private:

@@ -1,5 +1,5 @@
-// Division of an unsigned number by one that is known before the launch, as a multiplication and shifts (Granlund and
-// Montgomery, 1994): where a pixel lies takes two of them, and the GPU's own division is a subroutine.
+// Division of an unsigned number by one known before the launch, as a multiplication and a shift (Granlund and
+// Montgomery, 1994). Locating a pixel takes two divisions, and the GPU's own is a subroutine.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +47,7 @@ FASTADV_HOST_DEVICE uint32_t high_product(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
 }
 
-// number / divisor, of which both are positive and below half of what N holds; the number may be 0.
+// number / divisor. Both are positive and below half of the range of N; the number may be 0.
 template <class N>
 FASTADV_HOST_DEVICE N divide(N number, const DivisorOf<N>& by) {
   return (high_product(by.magic, number) + number) >> by.shift;

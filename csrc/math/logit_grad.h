@@ -2,7 +2,7 @@
 //
 // With e_j = exp(z_j - max z) and S = sum e_j, p_j = e_j / S. The target's p - 1 is taken as -(S - e_target) / S with
 // the difference summed directly: for a confident network it would otherwise cancel to zero and so hide the gradient.
-// S comes as its inverse, once a row: on a GPU a division a class would be most of the work.
+// S is inverted once per row: on a GPU, a division per class would be most of the work.
 //
 // A scaled derivative is a row times a power of two, 2^-exponent, which brings its largest element into [0.5, 1): half
 // precision would round the small derivatives of a confident network to zero, and float those of a very confident one.
@@ -34,7 +34,7 @@ FASTADV_HOST_DEVICE Smoothing<F> operator*(F factor, Smoothing<F> smoothing) {
   return {factor * smoothing.target, factor * smoothing.share};
 }
 
-// d(cross-entropy) / d z_j for a class other than the target.
+// d(cross-entropy) / d z_j for every class but the target.
 template <class F>
 FASTADV_HOST_DEVICE F cross_entropy_grad_other(F e, F inverse_sum, Smoothing<F> smoothing) {
   return e * inverse_sum - smoothing.share;
@@ -52,7 +52,7 @@ FASTADV_HOST_DEVICE F cross_entropy(F log_sum, F shifted_target, F mean_shifted,
   return log_sum - (F(1) - smoothing.target) * shifted_target - smoothing.target * mean_shifted;
 }
 
-// e_j (z_j - max z), of which the mean below is made: nothing where the exponential vanishes, even at -inf.
+// e_j (z_j - max z), whose sum gives the mean below; 0 where the exponential vanishes, even at -inf.
 template <class F>
 FASTADV_HOST_DEVICE F entropy_term(F e, F shifted) {
   return e > F(0) ? e * shifted : F(0);
@@ -64,8 +64,8 @@ FASTADV_HOST_DEVICE F entropy_grad(F e, F shifted, F inverse_sum, F mean) {
   return e == F(0) && inverse_sum == inverse_sum ? F(0) : -(e * inverse_sum) * (shifted - mean);
 }
 
-// The same where all probability is that of the largest logit, or of several that are equal: for one of the other
-// classes, beside which the mean is nothing. Logits that differ by more than 1e28 stay finite.
+// The same for one of the other classes where the largest logit, or several equal ones, have all the probability: the
+// mean is then negligible. Logits that differ by more than 1e28 stay finite.
 template <class F>
 FASTADV_HOST_DEVICE F entropy_grad_beside_ties(F e, F shifted, F ties) {
   constexpr F lowest = F(-1e28);

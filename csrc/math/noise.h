@@ -1,4 +1,4 @@
-// What one random word becomes: noise in units of eps, a class. Perturbation sizes are in truncated_normal.h.
+// What a random word becomes: noise in units of eps, or a class. Draws of eps are in truncated_normal.h.
 #pragma once
 
 #include "philox.h"
@@ -21,7 +21,7 @@ FASTADV_HOST_DEVICE float normal_noise(uint32_t word, HalfNormal two_deviations)
   return fraction.sign * (0.5f * quantile(two_deviations, fraction));
 }
 
-// Uniform over all classes but the predicted one; the only class there is, where there is one.
+// Uniform over all classes but the predicted one; if there is only one class, that one.
 FASTADV_HOST_DEVICE int64_t random_class(const RngState& rng_state, uint64_t row, int64_t classes, int64_t predicted) {
   if (classes == 1) return 0;
   const uint32_t word = draw(rng_state.seed, rng_state.offset + row, 0, Purpose::target).word[0];

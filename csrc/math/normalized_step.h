@@ -11,14 +11,14 @@ namespace fastadv {
 // Norms of an example are taken in chunks of this many elements, added in order.
 constexpr int64_t kChunk = 16384;
 
-// Elements that are not finite count as zero: one of them would else decide where all others go.
+// Elements that are not finite count as zero; otherwise one of them would decide where all others go.
 template <class F>
 FASTADV_HOST_DEVICE F finite_or_zero(F value) {
   return value - value == F(0) ? value : F(0);
 }
 
-// Divisors come as their inverses, made once per channel or example. The product of a finite float is finite in double,
-// so that its factor can be asked instead, which costs less.
+// Divisors are inverted once per channel or example. In double, the product of a finite float is finite, so the check
+// is made of the factor, which is cheaper.
 FASTADV_HOST_DEVICE double pixel_gradient(float grad, double inverse_std) { return finite_or_zero(grad) * inverse_std; }
 FASTADV_HOST_DEVICE double pixel_gradient(double grad, double inverse_std) {
   return finite_or_zero(grad * inverse_std);
@@ -34,13 +34,13 @@ FASTADV_HOST_DEVICE F moved(F adv, F grad, double inverse_std, double alpha, dou
   return adv + static_cast<F>(alpha * (pixel_gradient(grad, inverse_std) * inverse_length));
 }
 
-// How far that is from the clean image, in pixel values.
+// The distance to the clean image, in pixel values.
 FASTADV_HOST_DEVICE double pixel_distance(double there, double clean, double std) {
   return finite_or_zero((there - clean) * std);
 }
 
-// Of a gradient's length, or of the largest element that squares are taken relative to. A length of zero, or one beyond
-// what double can invert, gives zero: such a gradient gives a step of zero.
+// Of a gradient's length, or of the largest element that squares are taken relative to. A length of zero, or too
+// small for double to invert, gives zero, and so a step of zero.
 FASTADV_HOST_DEVICE double inverse_or_zero(double length) { return length > 0.0 ? finite_or_zero(1.0 / length) : 0.0; }
 
 // The factor that brings a perturbation of this L2 norm back onto the ball; 1 inside it.

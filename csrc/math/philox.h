@@ -30,7 +30,7 @@ FASTADV_HOST_DEVICE Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_
   return {{c0, c1, c2, c3}};
 }
 
-// What a block is drawn for, so that draws for different uses of one example are independent.
+// What a block is for: draws of one example for different purposes are independent.
 enum class Purpose : uint32_t { noise = 0, eps = 1, target = 2 };
 
 // The block-th four words of one example of a seed's sequence; `example` counts over all of it.

@@ -1,6 +1,7 @@
 // The truncated normal by its inverse distribution function: one word a draw, no rejection, no loop.
 //
-// Only +, *, comparisons, sqrt and bit operations, compiled without contraction: every back end gives the same bits.
+// Only +, *, comparisons, sqrt and bit operations, compiled without contraction, so that every back end computes the
+// same bits.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
-// The back ends of an operator. Its file writes the function that is called once, as a template over them: it checks
-// the arguments and calls run(Cpu{}, ...) or run(Cuda{}, ...). FASTADV_REGISTER(name) registers the function of that
-// name for each back end that was compiled.
+// The back ends of an operator. Its file has one function, a template over the back end, which checks the arguments and
+// calls run(Cpu{}, ...) or run(Cuda{}, ...). FASTADV_REGISTER(name) registers the function of that name for each back
+// end that was compiled.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -30,8 +30,8 @@ inline void check_device(Cpu, const char*) {}
 inline void check_device(Cuda, const char* op) { cuda::check_device(op); }
 #endif
 
-// What makes a thread of the CPU worth waking: so many elements of images, or rows of logits, of which an element costs
-// an exponential or two.
+// Work that makes a CPU thread worth waking: this many elements of images, or rows of logits, where an element costs
+// one or two exponentials.
 constexpr int64_t kGrain = 32768;
 inline int64_t row_grain(int64_t classes) { return 1 + 8192 / classes; }
 

@@ -1,4 +1,4 @@
-// What from_pixels_ tells its kernels.
+// The arguments of the kernels of from_pixels_.
 #pragma once
 
 #include "../arguments.h"
@@ -6,7 +6,8 @@
 
 namespace fastadv {
 
-// images <- the model's input for pixels; rows of `width` places, those of the last dimension, are mirrored where told.
+// images <- the model's input for pixels; rows of `width` places, the last dimension, are mirrored where `mirrored` is
+// set.
 struct FromPixels {
   const uint8_t* pixels;    // [N, C, ...]
   const uint8_t* mirrored;  // [N] or null: any but 0 means yes

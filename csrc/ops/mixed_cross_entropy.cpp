@@ -7,7 +7,7 @@
 
 namespace fastadv {
 
-// The paper's loss over m rows of which the first k are adversarial, and d(loss) / d logits.
+// The paper's loss over m rows, the first k of them adversarial, and d(loss) / d logits.
 STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
   m.def(
       "mixed_cross_entropy(Tensor logits, Tensor labels, int k, float lambda_, float label_smoothing) "

@@ -1,4 +1,4 @@
-// What mixed_cross_entropy tells its kernels.
+// The arguments of the kernels of mixed_cross_entropy.
 #pragma once
 
 #include "../arguments.h"

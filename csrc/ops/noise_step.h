@@ -1,4 +1,4 @@
-// What noise_step_ tells its kernels.
+// The arguments of the kernels of noise_step_.
 #pragma once
 
 #include "../arguments.h"

@@ -1,4 +1,4 @@
-// What target_grad and scaled_target_grad tell their kernels.
+// The arguments of the kernels of target_grad and scaled_target_grad.
 #pragma once
 
 #include "../arguments.h"

@@ -1,4 +1,4 @@
-// What truncated_normal_ tells its kernels.
+// The arguments of the kernels of truncated_normal_.
 #pragma once
 
 #include "../arguments.h"
