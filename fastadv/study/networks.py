@@ -42,6 +42,8 @@ class Network:
         identity = flat(asdict(self.config))
         if self.config.attack.k == 0:  # standard training uses no attack
             identity = {name: value for name, value in identity.items() if not name.startswith("attack.")}
+        if identity.get("attack.label_smoothing") == identity["label_smoothing"]:  # there was one option for both
+            del identity["attack.label_smoothing"]
         left_out = _EXCLUDED_FROM_ID | {
             name for name, value in _EARLIER_DEFAULTS.items() if identity.get(name) == value
         }

@@ -165,7 +165,7 @@ def fashion_mnist() -> Scale:
         base=TrainConfig(
             data=DataConfig(name="fashion_mnist"),
             model=ModelConfig(options={"dropout": 0.1}),
-            attack=AttackConfig(k=64, eps_sigma=16, eps_upper=32),
+            attack=AttackConfig(k=64, eps_sigma=16, eps_upper=32, label_smoothing=0.1),
             optimizer=OptimizerConfig(name="adamw", lr=0.002, weight_decay=0.01),
             schedule=ScheduleConfig(name="cosine"),
             label_smoothing=0.1,

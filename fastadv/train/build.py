@@ -184,7 +184,7 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
     options["seed"] = config.seed
     given = attack_options(config)
     if attack.training == "paired":
-        given = _VALIDATE | attack.options
+        given = {**_VALIDATE, "label_smoothing": attack.label_smoothing, **attack.options}
         statistics = attack.running_statistics
         return PairedTask(
             model, attack=attack.name, lambda_=attack.lambda_, bn=statistics, attack_options=given, **options
@@ -205,7 +205,8 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
 def attack_options(config: TrainConfig) -> dict[str, Any]:
     """Options for the attack of Algorithm 1 or of fast training, in addition to those that the task sets."""
     attack = config.attack
-    options = {**_VALIDATE, "bn": attack.bn, "fast": config.fast, **attack.options}
+    own = {"bn": attack.bn, "label_smoothing": attack.label_smoothing, "fast": config.fast}
+    options = {**_VALIDATE, **own, **attack.options}
     if config.capture and options.pop("fast"):
         # `fast` is fold_bn and capture. Capturing generation separately would hold the memory of a second recording.
         kind = attacks.PGD if attack.training == "fast" else attacks.get(attack.name)

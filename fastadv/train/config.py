@@ -23,7 +23,10 @@ ScheduleName = Literal["constant", "cosine", "exponential"]
 _UNUSED_BY_TRAINING = {
     "algorithm1": ("replays", "running_statistics"),
     "paired": ("replays", "k", "bn"),
-    "free": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
+    "free": (
+        *("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
+        "label_smoothing",
+    ),
     "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics"),
 }
 _FIXED_BY_TRAINING = ("steps", "random_start")
@@ -90,6 +93,10 @@ class AttackConfig:
     because it attacks the network as it will be deployed, makes an example independent of the others in its minibatch,
     and works for k = 1. The running statistics lag behind in the first iterations, which start_after skips."""
 
+    label_smoothing: float = 0.0
+    """Label smoothing of the cost that the attack follows; the loss has its own. An attack that leads away from the
+    true class moves an example towards it if the network is more confident than the smoothed target."""
+
     running_statistics: RunningStatistics = "shared"
     """paired: which images move BatchNorm's running statistics: clean and adversarial ones (shared), or clean ones
     alone (split), for accuracy on clean images."""
@@ -110,9 +117,10 @@ class AttackConfig:
         check_real("attack.eps_sigma", self.eps_sigma, above=0)
         check_real("attack.eps_upper", self.eps_upper, above=0, most=largest)
         check_integer("attack.start_after", self.start_after, least=0)
+        check_real("attack.label_smoothing", self.label_smoothing, least=0, below=1)
         check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
         check_one_of("attack.running_statistics", self.running_statistics, get_args(RunningStatistics))
-        for name in ("bn", "eps", "seed", "space", "generator"):
+        for name in ("bn", "eps", "label_smoothing", "seed", "space", "generator"):
             if name in self.options:
                 raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
         self._check_training()
@@ -230,9 +238,8 @@ class TrainConfig:
     minibatches per iteration: accumulate is adapted to the number of processes, with a warning."""
 
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes; 0 switches label smoothing off. It also applies to the cost
-    that the attack follows: an attack that leads away from the true class moves an example towards it if the network
-    is more confident than that target."""
+    """Share of the target spread evenly over all classes in the loss; 0 switches label smoothing off. The attack's cost
+    has its own, attack.label_smoothing; free training follows the loss."""
 
     aux_weight: float = 0.4
     """Weight of the loss at the network's auxiliary logits, if it has any, as inception_v3 has; 0.4 is Inception's.

@@ -33,7 +33,7 @@ from tests.train.test_trainer import Killed, assert_same_run, at_step, kill, log
 FREE = AttackConfig(training="free", replays=3, eps=32.0, options={"alpha": 24.0})
 FAST = AttackConfig(training="fast", eps=32.0, start_after=4)
 PAIRED = AttackConfig(training="paired", name="step_rnd", eps_sigma=16.0, eps_upper=32.0, start_after=4)
-PAIRED_FGSM = replace(PAIRED, name="fgsm", options={"label_smoothing": 0.1})  # the training loss itself
+PAIRED_FGSM = replace(PAIRED, name="fgsm", label_smoothing=0.1)  # the training loss itself
 
 
 @pytest.fixture

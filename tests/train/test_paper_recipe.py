@@ -77,6 +77,7 @@ def _check_constants(trainer: Trainer) -> None:
         assert group["lr_in_momentum"]
     assert [module.p for module in trainer.model.modules() if isinstance(module, nn.Dropout)] == [0.2]
     assert (task.attack.name, task.lambda_, task.label_smoothing) == ("step_ll", 0.3, 0.1)
+    assert task.attack.label_smoothing == 0.1
     assert task.attack.eps == TruncatedNormalEps(sigma=8, upper=16)
     assert trainer.averages is not None and trainer.averages.decay == 0.9999
 

@@ -125,7 +125,7 @@ def test_soft_labels_that_are_not_read_ahead_give_nan() -> None:
     assert loss.isnan() and torch.autograd.grad(loss, logits)[0].isnan().all()
 
 
-@pytest.mark.parametrize(("options", "towards"), [({}, True), ({"attack_options": {"label_smoothing": 0.0}}, False)])
+@pytest.mark.parametrize(("options", "towards"), [({}, False), ({"attack_options": {"label_smoothing": 0.2}}, True)])
 def test_label_smoothing_turns_an_attack_on_a_sure_example(options: dict[str, Any], towards: bool) -> None:
     """As documented: with smoothing 0.2 of two classes, where p > 1 - 0.2 * (1 - 1 / 2) = 0.9."""
     images = torch.tensor([[103.0, 100.0], [102.0, 100.0]]).view(2, 2, 1, 1)  # p = 0.953 and 0.881 of class 0

@@ -237,8 +237,8 @@ def test_finished_run_is_left_alone(config: TrainConfig, tmp_path: Path) -> None
             "another configuration: model.options.width was 0.25 and is now not given",
         ),
         (
-            lambda c: replace(c, attack=replace(c.attack, options={"label_smoothing": 0.2, "fast": True})),
-            "another configuration: attack.options.label_smoothing was not given and is now 0.2",
+            lambda c: replace(c, attack=replace(c.attack, options={"aux_weight": 0.2, "fast": True})),
+            "another configuration: attack.options.aux_weight was not given and is now 0.2",
         ),
         (
             lambda c: replace(c, epochs=4),

@@ -12,7 +12,7 @@ from fastadv.study.scales import Scale
 from fastadv.study.verdicts import Check, Claim
 
 _NO_DROPOUT = {"model.options.dropout": 0.0}
-_NO_SMOOTHING = {"label_smoothing": 0.0}
+_NO_SMOOTHING = {"label_smoothing": 0.0, "attack.label_smoothing": 0.0}
 
 
 def networks(scale: Scale) -> dict[str, Network]:

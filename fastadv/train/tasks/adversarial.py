@@ -14,7 +14,7 @@ from fastadv import attacks
 from fastadv.attacks.engine.step_sizes import check_step
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.base import AttackTask, check_minibatch, checked_options
+from fastadv.train.tasks.base import AttackTask, check_minibatch
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
 from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_count
@@ -46,11 +46,10 @@ class AdversarialTask(AttackTask):
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss and in the cost that
-            the attack follows. It can reverse attacks that lead away from a class: if that class has a probability
-            above 1 - label_smoothing * (1 - 1 / K), with K classes, the smoothed cost grows with it, and the attack
-            moves the example towards the class. ``attack_options={"label_smoothing": 0.0}`` leaves it out of the
-            attack.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss. The cost that the
+            attack follows has none, unless ``attack_options={"label_smoothing": 0.1}`` sets it. It can reverse attacks
+            that lead away from a class: if that class has a probability above 1 - label_smoothing * (1 - 1 / K), with K
+            classes, the smoothed cost grows with it, and the attack moves the example towards the class.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any; 0.4 is
             Inception's.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
@@ -95,7 +94,7 @@ class AdversarialTask(AttackTask):
             label_smoothing=label_smoothing,
             aux_weight=aux_weight,
             seed=seed,
-            attack_options={"label_smoothing": label_smoothing, **checked_options(attack_options)},
+            attack_options=attack_options,
         )
         if k and (alpha := getattr(self.attack, "alpha", None)) is not None:
             check_step(alpha)

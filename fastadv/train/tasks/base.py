@@ -15,7 +15,13 @@ from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
-from fastadv.utils.input_hints import explain_model_errors, images_hint, labels_shape_hint, soft_labels_hint
+from fastadv.utils.input_hints import (
+    explain_label_errors,
+    explain_model_errors,
+    images_hint,
+    labels_shape_hint,
+    soft_labels_hint,
+)
 from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
 
@@ -62,9 +68,10 @@ class MinibatchTask:
     def _loss_of(self, outputs: Sequence[Tensor], labels: Tensor, k: int, lambda_: float) -> Tensor:
         """The loss of :meth:`_outputs`, [m, K] each, whose first k rows are those of adversarial examples."""
         logits, *auxiliary = outputs
-        loss = mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
-        for aux in auxiliary:
-            loss = loss + self.aux_weight * mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
+        with explain_label_errors(type(self).__name__):
+            loss = mixed_cross_entropy(logits, labels, k, lambda_, self.label_smoothing)
+            for aux in auxiliary:
+                loss = loss + self.aux_weight * mixed_cross_entropy(aux, labels, k, lambda_, self.label_smoothing)
         return loss
 
     def _count_iteration(self, logits: Tensor, labels: Tensor, k: int) -> None:
@@ -172,7 +179,7 @@ class AttackTask(MinibatchTask):
         self.attack.stream.load_state_dict(state["stream"])
 
 
-def checked_options(options: object, taken: Sequence[str] = (), why: str = "") -> dict[str, Any]:
+def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:
     """Check ``attack_options`` and return them as a dictionary.
 
     Args:

@@ -45,7 +45,7 @@ def fast_task(
             ``start="noise"``.
         start: ``"ball"`` or ``"noise"``.
         start_after: as for :class:`AdversarialTask`, like the next three.
-        label_smoothing: label smoothing of the loss and of the attack's cost; see :class:`AdversarialTask`.
+        label_smoothing: label smoothing of the loss.
         aux_weight: weight of the loss at auxiliary logits.
         seed: fixes the random starts.
         attack_options: further options of the attack as a dictionary, such as ``{"bn": "batch"}``, or
