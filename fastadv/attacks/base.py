@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.docstrings import described
-from fastadv.attacks.engine.result_check import check_result, has_own_code
+from fastadv.attacks.engine.result_check import NORMS, check_in_place, check_result, has_own_code
 from fastadv.attacks.engine.step_sizes import Eps, Size, checked_eps
 from fastadv.attacks.other_packages import instead_of
 from fastadv.eps import TruncatedNormalEps
@@ -151,6 +151,14 @@ class Attack(ABC):
                 f"loss, direction, step_, start_ or step_sizes of GradientAttack, or, for an attack without gradients, "
                 f"run_(adv, labels, size, seed, offset) of Attack"
             )
+        for method in ("__call__", "perturb_", "at_each"):
+            if method in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__} overrides {method}, but evaluations and training do not always call it: override "
+                    f"a documented method instead, such as step_, or run_(adv, labels, size, seed, offset)"
+                )
+        if cls.ball not in (None, *NORMS):
+            raise ValueError(f"{cls.__name__}.ball must be 'linf', 'l2' or None, got {cls.ball!r}")
         signature = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
         bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
         labels = _ON_LABELS[cls.needs_labels] if hasattr(cls, "name") else ""
@@ -237,7 +245,7 @@ class Attack(ABC):
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
                 adv = clean.clone()
-                self.run_(adv, labels, size, seed, offset)
+                self._run_checked_(adv, labels, size, seed, offset)
             yield adv
 
     def _perturb_(self, adv: Tensor, labels: Tensor | None, eps: Eps | None) -> Tensor:
@@ -249,10 +257,7 @@ class Attack(ABC):
             size, seed, offset = self._draw(adv, eps)
             if labels is not None:
                 labels = labels.to(torch.int64) if self.needs_labels else None
-            clean = adv.clone() if self._checks_result() else None  # [N, C, ...]
-            self.run_(adv, labels, size, seed, offset)
-            if clean is not None:
-                self._check_result(adv, clean, size.eps)
+            self._run_checked_(adv, labels, size, seed, offset)
         return adv
 
     def _draw(self, images: Tensor, eps: Eps | None) -> tuple[Size, int | Tensor, int]:
@@ -265,6 +270,12 @@ class Attack(ABC):
         # An attack that draws nothing leaves the default generator, and so the caller's run, as it is.
         seed, offset = self.stream.take(images.shape[0]) if self.draws else (0, 0)
         return size, seed, offset
+
+    def _run_checked_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
+        clean = adv.clone() if self._checks_result() else None  # [N, C, ...]
+        check_in_place(self, "run_", adv, self.run_(adv, labels, size, seed, offset))  # type: ignore[func-returns-value]
+        if clean is not None:
+            self._check_result(adv, clean, size.eps)
 
     def _checks_result(self) -> bool:
         """True until a batch has passed, for attacks with code of their own: a later check would wait for a GPU."""

@@ -21,6 +21,7 @@ from fastadv.attacks.engine.cuda_graphs import CapturedIterations
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
+from fastadv.attacks.engine.result_check import check_in_place
 from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.steps import Steps
@@ -271,7 +272,8 @@ class GradientAttack(Attack):
     def _first_(self, gradient: InputGradient, state: AttackState) -> None:
         """Run the start and the first step, which chooses the target."""
         gradient.refresh()
-        self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)
+        moved = self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
+        check_in_place(self, "start_", state.adv, moved)
         chosen, grad = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
             state.target = chosen
@@ -284,9 +286,18 @@ class GradientAttack(Attack):
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)
-        direction = self.direction(grad, state.direction)
+        direction = self._direction(grad, state.direction)
         state.direction = _own_memory(direction, grad) if self.remembers else None
-        self.step_(state.adv, state.clean, direction, state.alpha, state.eps)
+        moved = self.step_(state.adv, state.clean, direction, state.alpha, state.eps)  # type: ignore[func-returns-value]
+        check_in_place(self, "step_", state.adv, moved)
+
+    def _direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+        direction = self.direction(grad, previous)
+        if not isinstance(direction, Tensor):
+            raise TypeError(
+                f"{self.name}: direction must return a tensor like the gradient, got {type(direction).__name__}"
+            )
+        return direction
 
     def _input_gradient(self) -> InputGradient:
         """Create what computes this call's gradients, from the current options and modules."""

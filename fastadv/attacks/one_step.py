@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastadv.attacks.engine.result_check import check_in_place
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.gradient import GradientAttack
@@ -46,6 +47,8 @@ class OneStepAttack(GradientAttack):
         """
         if self.starts_elsewhere:
             raise ValueError(f"{self.name} needs the gradient at its random start, not the one at the clean images")
+        if type(self).run_ is not GradientAttack.run_:
+            raise ValueError(f"{self.name} overrides run_, so it is not one step along a gradient")
         self._check(images, labels)
         with torch.inference_mode(False), torch.no_grad():
             return Draw(*self._draw(images, None))
@@ -64,19 +67,24 @@ class OneStepAttack(GradientAttack):
             self._first_batch.passed = True
         with torch.inference_mode(False), torch.no_grad():
             clean = images.clone() if self._checks_result() else None  # [N, C, ...]
-            self._step_along_(images, self.direction(grad, None), draw.size)
+            self._step_along_(images, self._direction(grad, None), draw.size)
             if clean is not None:
                 self._check_result(images, clean, draw.size.eps)
 
     def _step_along_(self, images: Tensor, direction: Tensor, size: Size) -> None:  # [N, C, ...] each
-        [alpha] = self.step_sizes(size)
-        self.step_(images, images, direction, alpha if self.ascend else -alpha, size.eps)
+        alpha, *further = self.step_sizes(size)
+        if further:
+            raise ValueError(
+                f"{self.name} is a one-step attack with {1 + len(further)} steps: derive it from IterativeAttack"
+            )
+        moved = self.step_(images, images, direction, alpha if self.ascend else -alpha, size.eps)  # type: ignore[func-returns-value]
+        check_in_place(self, "step_", images, moved)
 
     def _run_each(
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
         """Compute one gradient for all sizes, since eps only scales the step. Not captured: no iteration runs twice."""
-        if self.starts_elsewhere:  # the gradient then depends on the size
+        if self.starts_elsewhere or type(self).run_ is not GradientAttack.run_:  # the gradient then depends on the size
             yield from super()._run_each(clean, labels, sizes, seed, offset)
             return
         if self._captures(clean):
@@ -90,9 +98,11 @@ class OneStepAttack(GradientAttack):
         with torch.inference_mode(False), torch.no_grad():
             grad = gradient.run(clean, first)
             self.without_gradient = count_zero_gradients(grad) if self.counting else None
-            direction = self.direction(grad, None)  # [N, C, ...]
+            direction = self._direction(grad, None)  # [N, C, ...]
         for size in sizes:
             with torch.inference_mode(False), torch.no_grad():
                 adv = clean.clone()
                 self._step_along_(adv, direction, size)
+                if self._checks_result():
+                    self._check_result(adv, clean, size.eps)
             yield adv

@@ -13,6 +13,7 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any, Literal
 
+from fastadv import attacks
 from fastadv.cli.arguments import FilledHelp, Parser
 from fastadv.cli.exits import ending
 from fastadv.distributed import Processes, launch_name, on_main, process_group
@@ -139,7 +140,10 @@ def _evaluation(trainer: Trainer) -> str:
     attack = trainer.config.attack
     largest = attack.eps or attack.eps_upper
     sizes = ",".join(f"{largest / parts:g}" for parts in (8, 4, 2, 1))
-    names = ",".join(dict.fromkeys([attack.name if attack.k else "step_ll", "iter_ll"]))
+    trained_on = attacks.get(attack.name)
+    # A network trained on the true label's gradient may have learned to read the label off (section 4.2 of the paper).
+    first = attack.name if attack.k and not trained_on.needs_labels else "step_ll"
+    names = ",".join(dict.fromkeys([first, "iter_ll"]))
     return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
 
 

@@ -11,6 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastadv.attacks import get as attack_class
+from fastadv.attacks import names as attack_names
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
@@ -144,10 +146,20 @@ def about_images(record: Record | TransferRecord) -> tuple[tuple[str, str], ...]
     return (("Data set", data_set), ("Split", record.split), ("n", str(record.n)), ("Seed", str(record.seed)))
 
 
+def what_eps_is(records: Sequence[Record]) -> str:
+    """Say what the eps of the records' attack bounds."""
+    name = next((record.attack.partition(":")[0] for record in records if record.attack != CLEAN), CLEAN)
+    ball = attack_class(name).ball if name in attack_names() else "linf"
+    text = "eps in pixel values of [0, 255]"
+    if ball == "l2":
+        return f"{text}: the L2 norm of the whole perturbation, not of a pixel."
+    return f"{text}." if ball == "linf" else f"{text}, which {name} exceeds: it is made for training."
+
+
 def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     first = records[0]
     notes = [
-        f"Over {images_of(first)}; eps in pixel values of [0, 255].",
+        f"Over {images_of(first)}; {what_eps_is(records)}",
         INTERVALS,
         *notes_on_gradients(records),
         *note_on_shown([(record.model, record.space, record.shown) for record in records]),

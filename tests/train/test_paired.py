@@ -477,8 +477,15 @@ def test_a_model_that_ignores_its_images() -> None:
             return self.logits.expand(len(images), 2)
 
     images, labels = four_images()
-    with pytest.raises(ValueError, match="the model's logits do not depend on the images"):
+    with pytest.raises(ValueError, match="the model's logits must depend on the images"):
         PairedTask(Constant(), eps=1, space=RAW).backward(images, labels)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "step_ll"])
+def test_a_backward_fn_that_does_not_run_backward(attack: str) -> None:
+    images, labels = images_and_labels()
+    with pytest.raises(ValueError, match=r"backward_fn must call \.backward\(\) on the loss"):
+        PairedTask(network(), attack=attack, eps=EPS, space=SPACE).backward(images, labels, lambda loss: None)
 
 
 def test_zero_gradients_are_warned_of() -> None:

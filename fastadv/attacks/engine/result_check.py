@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from fastadv.pixels import PixelSpace
 from fastadv.pixels.range_check import channel_extremes, pixel_extremes, rounding_slack
 from fastadv.utils import devices
+from fastadv.utils.stacklevel import user_stacklevel
 
+NORMS = {"linf": "Linf", "l2": "L2"}
 _CHECKED = ("run_", "step_")  # the methods of an attack that have to stay in both
 
 
@@ -24,8 +27,23 @@ def _is_foreign(method: Any) -> bool:
     return method is not None and str(getattr(method, "__module__", "")).partition(".")[0] != "fastadv"
 
 
+def check_in_place(attack: Any, method: str, images: Tensor, returned: object) -> None:
+    """Refuse what a method returned if it is not the images that it should have changed.
+
+    Raises:
+        TypeError: if it is neither None nor ``images``.
+    """
+    if returned is not None and returned is not images:
+        raise TypeError(
+            f"{attack.name}: {type(attack).__name__}.{method} must change its first argument in place and return "
+            f"nothing, got a {type(returned).__name__}: end it with adv.copy_(...)"
+        )
+
+
 def check_result(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None:
-    """Refuse results outside the eps ball or the pixel range by more than rounding. Waits for a GPU.
+    """Refuse results outside the eps ball or the pixel range by more than rounding, and warn if no image has moved.
+
+    Waits for a GPU.
 
     A batch inside a CUDA graph that the caller captures cannot be read, and is not checked.
 
@@ -52,6 +70,12 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
     low, high = pixel_extremes(channel_extremes(adv, space).cpu(), space)
     if not math.isfinite(high - low):
         raise ValueError(f"{_made_by(attack)} are not all finite: as pixels they span [{low:g}, {high:g}]")
+    if torch.equal(adv, clean) and not (torch.as_tensor(eps) == 0).all():
+        warnings.warn(
+            f"{_made_by(attack)} are the clean images: the method must write to adv in place, as by adv.copy_(...), "
+            f"not assign another tensor to the name",
+            stacklevel=user_stacklevel(),
+        )
     excess = max(space.lower - low, high - space.upper)
     if excess > slack:
         raise ValueError(
@@ -68,12 +92,9 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
         radius = float(distance[worst] - beyond[worst])
         raise ValueError(
             f"{_made_by(attack)} leave the eps ball: image {worst} of this batch is {float(distance[worst]):.4g} pixel "
-            f"values from its clean image in the {_NORMS[attack.ball]} norm, and eps is {radius:g}. {_advice(attack)}, "
+            f"values from its clean image in the {NORMS[attack.ball]} norm, and eps is {radius:g}. {_advice(attack)}, "
             f"or set ball = None in the class if it leaves the ball on purpose"
         )
-
-
-_NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def _made_by(attack: Any) -> str:

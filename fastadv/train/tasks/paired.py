@@ -73,7 +73,11 @@ class PairedTask(AttackTask):
     If torch.compile has compiled the network, it takes a separate forward and backward pass without dropout, a third.
 
     The model may be wrapped by ``DistributedDataParallel``: gradients are exchanged once, in the second backward pass.
-    With autocast, make the whole call in its context. Gradients accumulate in ``.grad`` as usual.
+    With autocast, make the whole call in its context. Gradients accumulate in ``.grad`` as usual, so call
+    ``optimizer.zero_grad()`` before it, not after.
+
+    The training loss of an image that the network is certain of can have a gradient of zero in the precision of the
+    training pass; FGSM then leaves the image unchanged. Other costs are scaled so that they do not underflow.
 
     Args:
         model: [k, C, H, W] -> logits [k, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
@@ -202,10 +206,12 @@ class PairedTask(AttackTask):
         outputs = self._outputs(copy)
         grad = None if self._follows_the_loss else self._gradient_of_the_cost(outputs, source, true_labels, draw)
         clean = self._backward_half(outputs, labels, weight, backward_fn)
-        grad = source.grad if grad is None else grad
-        if grad is None:
-            raise ValueError(f"{self.attack.name}: the model's logits do not depend on the images")
-        self.attack.step_along_(images, grad, draw)
+        if source.grad is None:
+            raise ValueError(
+                "no gradient has arrived at the images: backward_fn must call .backward() on the loss that it gets, "
+                "and the model's logits must depend on the images"
+            )
+        self.attack.step_along_(images, source.grad if grad is None else grad, draw)
         return clean._replace(model_writes=copy._version > 0)
 
     @cached_property
