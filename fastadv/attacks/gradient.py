@@ -39,11 +39,10 @@ class GradientAttack(Attack):
     """Takes steps along the gradient of a cost. Base class for your own attacks, most of which override one method.
 
     An iteration is one forward pass and one backward pass to the input only: the target is chosen from the logits of
-        the
-    same forward pass, and no gradients of weights are computed. A subclass sets ``name``, ``rule``, ``ascend`` and, if
-    it uses the true label, ``needs_labels``, unless its base does. It may override these methods, whose docstrings have
-    the shapes; only :meth:`step_sizes` has no default here, but the bases ``OneStepAttack``, ``PGD`` and ``IterBasic``
-    implement it:
+    the same forward pass, and no gradients of weights are computed. A subclass sets ``name``, ``rule``, ``ascend`` and,
+    if it uses the true label, ``needs_labels``, unless its base does. It may override these methods, whose docstrings
+    have the shapes; only :meth:`step_sizes` has no default here, but the bases ``OneStepAttack``, ``PGD`` and
+    ``IterBasic`` implement it:
 
     - :meth:`loss`: the cost of each example, instead of the cross-entropy or the entropy;
     - :meth:`step_sizes`: the number of steps and their lengths;
@@ -181,6 +180,8 @@ class GradientAttack(Attack):
 
         An example that is done leaves the batch, if its gradient does not depend on the others (``bn="eval"``), and if
         nothing has fixed the shape of the batch (``compile``, ``capture``).
+
+        :meth:`step_sizes` must give these examples steps of length 0 from then on, for the cases in which they stay.
 
         Args:
             size: of the perturbation, as for :meth:`step_sizes`.

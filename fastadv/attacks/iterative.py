@@ -59,7 +59,8 @@ class PaperIterativeAttack(IterativeAttack):
         return list(alpha * (count[:, None] < iterations).to(torch.float32))  # T of [N]
 
     def step_counts(self, size: Size) -> Sequence[int] | None:
-        if self.steps is not None or not isinstance(size.eps, Tensor):
+        own_schedule = type(self).step_sizes is not PaperIterativeAttack.step_sizes
+        if own_schedule or self.steps is not None or not isinstance(size.eps, Tensor):
             return None
         return _iterations_of_each(size)
 
@@ -72,5 +73,5 @@ def paper_iterations(eps: float | Tensor) -> int | Tensor:
 
 
 def _iterations_of_each(size: Size) -> list[int]:
-    iterations: list[int] = paper_iterations(torch.as_tensor(size.on_host())).tolist()  # type: ignore[union-attr]
+    iterations: list[int] = paper_iterations(torch.as_tensor(size.on_host(), device="cpu")).tolist()  # type: ignore[union-attr]
     return iterations

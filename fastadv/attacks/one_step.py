@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class OneStepAttack(GradientAttack):
 
     one_gradient = True
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if cls.start_ is not GradientAttack.start_ or cls.run_ is not GradientAttack.run_:
+            cls.one_gradient = False
+
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         return [size.eps]
 
@@ -52,6 +57,11 @@ class OneStepAttack(GradientAttack):
         self._check(images, labels)
         with torch.inference_mode(False), torch.no_grad():
             return Draw(*self._draw(images, None))
+
+    def check_logits(self, logits: Tensor) -> None:
+        """Warn on the first batch of logits [N, K] with which the attack has little effect, such as probabilities."""
+        if self.validate != "never" and not self._first_batch.passed:
+            self._first_batch.check_logits(self.name, logits)
 
     def step_along_(self, images: Tensor, grad: Tensor, draw: Draw) -> None:
         """Overwrite clean images [N, C, ...] by their adversarial versions.

@@ -160,6 +160,8 @@ def _check_fits(model: nn.Module, config: TrainConfig, shape: tuple[int, int, in
 def _check_sync_bn(config: TrainConfig, device: torch.device) -> None:
     if config.attack.bn == "batch":
         raise ValueError("sync_bn needs attack.bn eval: by batch, each generation would wait for all processes")
+    if config.attack.training == "paired" and config.compile:
+        raise ValueError("sync_bn does not go with compile in paired training: generation would wait for all processes")
     if device.type == "cpu":
         raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
 

@@ -43,6 +43,10 @@ def test_with_folded_batch_norm(name: str) -> None:
         assert torch.equal(each, attack(images, labels, eps=size))
 
 
+def test_one_gradient_is_promised_only_by_methods_that_start_from_the_clean_image() -> None:
+    assert attacks.FGSM.one_gradient and not attacks.NFGSM.one_gradient
+
+
 @pytest.mark.parametrize("name", ["random_sign", "step_rnd", "step_ll", "pgd"])
 def test_the_stream_advances_once_for_all_sizes(name: str) -> None:
     model, (images, labels) = network(), batch()

@@ -62,6 +62,42 @@ class WithMomentum(attacks.IterBasic):
         return grad.clone() if previous is None else previous.mul_(0.5).add_(grad)
 
 
+class OwnSchedule(attacks.IterBasic):
+    name = "own_schedule"
+
+    def step_sizes(self, size: Any) -> Any:
+        return [0.1 * size.eps] * 10
+
+
+def test_a_schedule_of_your_own_is_not_cut_short() -> None:
+    model, (images, labels) = Counting(), batch(8, SPACE, torch.float64)
+    OwnSchedule(model, eps=EPS, space=SPACE)(images, labels)
+    assert model.rows == [8] * 10
+
+
+class Counts(attacks.IterBasic):
+    name = "counts"
+    counts: Any = None
+
+    def step_sizes(self, size: Any) -> Any:
+        return [1.0] * 5
+
+    def step_counts(self, size: Any) -> Any:
+        return self.counts
+
+
+@pytest.mark.parametrize(("counts", "rows"), [([1, 2] * 4, [8, 4]), ([2] * 8, [8, 8])])
+def test_no_step_follows_the_last_count(counts: list[int], rows: list[int]) -> None:
+    model, (images, labels) = Counting(), batch(8, SPACE, torch.float64)
+    attack = Counts(model, eps=8, space=SPACE)
+    attack.counts = counts
+    attack(images, labels)
+    assert model.rows == rows
+    attack.counts = [1, 0] * 4
+    with pytest.raises(ValueError, match="step_counts must return 8 numbers, one per image and at least 1"):
+        attack(images, labels)
+
+
 def test_what_is_remembered_stays_with_its_example() -> None:
     model, (images, labels) = Counting(), batch(8, SPACE, torch.float64)
     adv = WithMomentum(model, eps=EPS, space=SPACE)(images, labels)

@@ -107,7 +107,7 @@ def test_a_run_of_a_one_step_attack_is_used_everywhere() -> None:
     attack = RunOfOneStep(ConvNet().eval(), eps=8, space=SPACE)
     torch.testing.assert_close(attack(images, labels), expected)
     torch.testing.assert_close(next(attack.at_each(images, labels, eps=[8])), expected)
-    with pytest.raises(ValueError, match="run_of_one_step overrides run_, so it is not one step along a gradient"):
+    with pytest.raises(ValueError, match=r"attack must be a one-step method.*got run_of_one_step"):
         by_pairs(RunOfOneStep)
 
 
@@ -140,7 +140,7 @@ class TwoSteps(attacks.FGSM):
 def test_other_mistakes_name_the_method(use: Any) -> None:
     with pytest.raises(TypeError, match="no_direction: direction must return a tensor like the gradient, got NoneType"):
         use(NoDirection)
-    with pytest.raises(ValueError, match="two_steps is a one-step attack with 2 steps: derive it from IterativeAttack"):
+    with pytest.raises(ValueError, match=r"two_steps is a one-step attack with 2 steps|one-step method.*got two_steps"):
         use(TwoSteps)
 
 

@@ -312,7 +312,8 @@ def test_algorithm_1_with_the_cost_of_both_heads(process_group: None) -> None:
     options: dict[str, Any] = {"space": SPACE, "eps": 2, "label_smoothing": 0.1}
     expected = attacks.create("step_ll", inception(), aux_weight=0.4, **options)(images[:2])
     model = nn.parallel.DistributedDataParallel(inception())
-    AdversarialTask(model, k=2, attack_options={"aux_weight": 0.4}, **options)(images, labels)
+    of_attack = {"aux_weight": 0.4, "label_smoothing": 0.1}
+    AdversarialTask(model, k=2, attack_options=of_attack, **options)(images, labels)
     assert torch.equal(images[:2], expected)
 
 

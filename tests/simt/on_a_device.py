@@ -189,6 +189,7 @@ ATTACKS: dict[str, dict[str, int]] = {
         ("fast_entropy", {ENTROPY: 1, STEP: 1}),
         ("fast_grad_l2 fast_grad_linf", {ROWS: 1, PREPARE: 1, **dict.fromkeys(REDUCE, 1), STEP: 1}),
         ("iter_basic iter_ll", {ROWS: 5, STEP: 5}),
+        ("n_fgsm", {NOISE: 1, ROWS: 1, STEP: 1}),
         ("mi_fgsm", {ROWS: 10, STEP: 10}),
         ("pgd", {NOISE: 1, ROWS: 10, STEP: 10}),
         ("random_sign random_normal", {NOISE: 1}),

@@ -293,10 +293,20 @@ def paired_iterations(processes: Processes, attack: str) -> dict[str, Any]:
     }
 
 
+def paired_with_static_graph(processes: Processes) -> str:
+    """What PairedTask says of a wrapper that supports one backward pass per iteration."""
+    wrapped = DistributedDataParallel(small(), static_graph=True)
+    try:
+        PairedTask(wrapped, eps=8, space=UNIT).backward(*batch(0, 4))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def paired_without_sync(processes: Processes) -> Counter[tuple[str, int]]:
     """What travels in an iteration of PairedTask whose gradients are accumulated."""
     wrapped = DistributedDataParallel(small())
-    task = PairedTask(wrapped, eps=8, space=UNIT)
+    task = PairedTask(nn.Sequential(wrapped), eps=8, space=UNIT)  # the wrapper may be a part of the model
     with wrapped.no_sync(), Collectives() as sent:
         task.backward(*batch(0, 4))
     return sent.counts

@@ -488,6 +488,55 @@ def test_a_backward_fn_that_does_not_run_backward(attack: str) -> None:
         PairedTask(network(), attack=attack, eps=EPS, space=SPACE).backward(images, labels, lambda loss: None)
 
 
+class Margin(attacks.FGSM):
+    """An own loss, whose direction is turned around, and turned back by its step."""
+
+    name = "margin"
+    needs_labels = True
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:  # [N, K], [N] -> [N]
+        true = logits.gather(1, target[:, None])  # [N, 1]
+        return (logits.scatter(1, target[:, None], -math.inf).amax(dim=1, keepdim=True) - true)[:, 0]
+
+    def direction(self, grad: Tensor, previous: Tensor | None) -> Tensor:
+        return -grad
+
+    def step_(self, adv: Tensor, clean: Tensor, grad: Tensor, alpha: Any, eps: Any) -> None:
+        super().step_(adv, clean, -grad, alpha, eps)
+
+
+def test_an_attack_of_your_own() -> None:
+    net, (images, labels) = network(), images_and_labels()
+    x = images.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(Margin(net).loss(net(x), labels).sum(), x)
+    PairedTask(network(), attack=Margin, eps=EPS, space=SPACE).backward(images, labels)
+    expected = normalized((pixels_of(x.detach()) + EPS * grad.sign()).clamp(0, 255))
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-12)
+
+
+class TwoSteps(attacks.FGSM):
+    name = "two_steps"
+
+    def step_sizes(self, size: Any) -> Any:
+        return [1.0, 1.0]
+
+
+def test_several_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"attack must be a one-step method.*got two_steps"):
+        PairedTask(network(), attack=TwoSteps, eps=EPS, space=SPACE)
+
+
+def test_probabilities_are_warned_of() -> None:
+    images, labels = images_and_labels()
+    with pytest.warns(UserWarning, match="look like probabilities"):
+        PairedTask(nn.Sequential(network(), nn.Softmax(1)), eps=EPS, space=SPACE).backward(images, labels)
+
+
+def test_static_graph_is_refused() -> None:
+    for said in succeeded(together(2, runs.paired_with_static_graph)):
+        assert "must not have static_graph=True" in said
+
+
 def test_zero_gradients_are_warned_of() -> None:
     class Rounds(Weighted):
         def forward(self, images: Tensor) -> Tensor:

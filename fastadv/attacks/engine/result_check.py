@@ -70,7 +70,8 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
     low, high = pixel_extremes(channel_extremes(adv, space).cpu(), space)
     if not math.isfinite(high - low):
         raise ValueError(f"{_made_by(attack)} are not all finite: as pixels they span [{low:g}, {high:g}]")
-    if torch.equal(adv, clean) and not (torch.as_tensor(eps) == 0).all():
+    moves = bool((eps > 0).any()) if isinstance(eps, Tensor) else eps > 0
+    if moves and torch.equal(adv, clean):
         warnings.warn(
             f"{_made_by(attack)} are the clean images: the method must write to adv in place, as by adv.copy_(...), "
             f"not assign another tensor to the name",

@@ -40,10 +40,14 @@ class Steps:
         """
         if self.keeps_clean:
             state.clean = state.adv.clone()  # [N, C, ...]
+        if counts is not None and (len(counts) != len(state.adv) or min(counts) < 1):
+            raise ValueError(
+                f"step_counts must return {len(state.adv)} numbers, one per image and at least 1, got {list(counts)}"
+            )
         try:
             self.first_(state)
             if counts is None or len(set(counts)) == 1:
-                for state.alpha in alphas[1:]:
+                for state.alpha in alphas[1 : None if counts is None else counts[0]]:
                     self.next_(state)
             else:
                 self._leaving_(state, alphas, counts)
@@ -55,9 +59,9 @@ class Steps:
     def _leaving_(self, state: AttackState, alphas: Sequence[float | Tensor], counts: Sequence[int]) -> None:
         """The steps after the first, of examples in the order of their counts: each step's are those in front."""
         order = sorted(range(len(counts)), key=lambda row: -counts[row])
-        places = torch.tensor(order).to(state.adv.device, non_blocking=True)  # [N]
+        places = torch.tensor(order, device="cpu").to(state.adv.device, non_blocking=True)  # [N]
         moved = left = state.rows(places)
-        for step, alpha in enumerate(alphas[1:], start=1):
+        for step, alpha in enumerate(alphas[1 : max(counts)], start=1):
             left = left.rows(slice(sum(count > step for count in counts)))  # views of moved
             left.alpha = alpha[places][: len(left.adv)] if isinstance(alpha, Tensor) else alpha
             self.next_(left)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -19,7 +19,7 @@ from fastadv.train.tasks.base import AttackTask, check_minibatch, checked_option
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
 from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
-from fastadv.utils.modules_behind import runs_compiled
+from fastadv.utils.modules_behind import modules_behind, runs_compiled
 from fastadv.utils.validation import check_one_of
 
 _BN = ("shared", "split")
@@ -135,13 +135,15 @@ class PairedTask(AttackTask):
             attack_options={**given, "bn": "batch"},
         )
         made = self.attack
-        if not isinstance(made, attacks.OneStepAttack) or made.starts_elsewhere:
+        if not isinstance(made, attacks.OneStepAttack) or not made.one_gradient or made.gradients(1.0) != 1:
             raise ValueError(
                 f"attack must be a one-step method that starts from the clean image, such as fgsm or step_ll, got "
                 f"{made.name}: for others use AdversarialTask or fast_task"
             )
         self.attack: attacks.OneStepAttack = made
         self.bn = bn
+        if bn == "split" and any(isinstance(module, torch.jit.ScriptModule) for module in _modules(model)):
+            raise ValueError("bn='split' does not work with modules of TorchScript, whose statistics cannot be frozen")
         self._follows_the_loss = (
             (made.rule, made.ascend, made.label_smoothing) == ("label", True, label_smoothing)
             and made.aux_weight in (0, aux_weight)
@@ -196,14 +198,13 @@ class PairedTask(AttackTask):
     def _clean_half_(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
         """Run the clean half on images [k, C, H, W], and make them adversarial."""
         true_labels = self.attack.true_labels(labels)
-        if not self._follows_the_loss and self._is_compiled:
-            clean = self._half(images.clone(), labels, weight, backward_fn)
-            self.attack.perturb_(images, true_labels)
-            return clean
+        if not self._follows_the_loss and self._needs_own_pass:
+            return self._clean_half_apart_(images, labels, weight, backward_fn)
         draw = self.attack.draw(images, true_labels)
         source = images.detach().requires_grad_()  # [k, C, H, W], in the same memory
         copy = source.clone()  # the model may overwrite its input
         outputs = self._outputs(copy)
+        self.attack.check_logits(outputs[0].detach())
         grad = None if self._follows_the_loss else self._gradient_of_the_cost(outputs, source, true_labels, draw)
         clean = self._backward_half(outputs, labels, weight, backward_fn)
         if source.grad is None:
@@ -214,10 +215,18 @@ class PairedTask(AttackTask):
         self.attack.step_along_(images, source.grad if grad is None else grad, draw)
         return clean._replace(model_writes=copy._version > 0)
 
+    def _clean_half_apart_(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
+        """The same for networks whose activations serve one backward pass only: the attack makes passes of its own."""
+        adv = self.attack(images, self.attack.true_labels(labels))  # [k, C, H, W]
+        clean = self._half(images.clone(), labels, weight, backward_fn)
+        images.copy_(adv)
+        return clean
+
     @cached_property
-    def _is_compiled(self) -> bool:
-        """True if the backward pass is compiled as a whole: it always computes all gradients, and only once."""
-        return runs_compiled(self.model)
+    def _needs_own_pass(self) -> bool:
+        """True for compiled code, whose backward pass computes all gradients, once; and FSDP, which frees weights."""
+        sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in _modules(self.model))
+        return sharded or runs_compiled(self.model)
 
     def _gradient_of_the_cost(self, outputs: list[Tensor], source: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
         """The gradient [k, C, H, W] of the attack's cost; keeps the activations for the backward pass of the loss."""
@@ -225,8 +234,10 @@ class PairedTask(AttackTask):
         used = outputs if cost.aux_weight else outputs[:1]
         with torch.no_grad():
             _, derivatives = cost.derivatives(used[0], used[1:], labels, draw.seed, draw.offset)
-        with explain_gradient_errors(self.attack.name), _without_autocast(source):
+        with explain_gradient_errors(self.attack.name), _without_autocast(source), _explain_compiled_parts():
             (grad,) = torch.autograd.grad(used, source, derivatives, retain_graph=True, allow_unused=True)
+        if grad is None:
+            raise ValueError(f"{self.attack.name}: the model's logits do not depend on the images")
         return grad
 
     def _half(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
@@ -237,7 +248,7 @@ class PairedTask(AttackTask):
         loss = self._loss_of(outputs, labels, 0, 1.0)
         with _without_autocast(loss):
             backward_fn(weight * loss)
-        return _Half(outputs[0].detach(), loss.detach())
+        return _Half(outputs[0].detach().clone(), loss.detach())  # a CUDA graph may overwrite its outputs
 
     def __repr__(self) -> str:
         return (
@@ -246,12 +257,41 @@ class PairedTask(AttackTask):
         )
 
 
-def _gradients_stay_here(model: object) -> AbstractContextManager[None]:
-    """Context in which a data-parallel wrapper, compiled or not, does not exchange gradients."""
-    while not hasattr(model, "no_sync") and isinstance(getattr(model, "_orig_mod", None), nn.Module):
-        model = model._orig_mod  # type: ignore[attr-defined]
-    no_sync: Callable[[], AbstractContextManager[None]] = getattr(model, "no_sync", nullcontext)
-    return no_sync()
+def _modules(model: Callable[..., Any]) -> Iterator[nn.Module]:
+    return (module for whole in modules_behind(model) for module in whole.modules())
+
+
+@contextmanager
+def _gradients_stay_here(model: Callable[..., Any]) -> Iterator[None]:
+    """Context in which data-parallel wrappers do not exchange gradients.
+
+    Raises:
+        ValueError: for a wrapper that supports a single backward pass per iteration.
+    """
+    with ExitStack() as stack:
+        inside: set[nn.Module] = set()  # parts of a wrapper that has been entered
+        for module in _modules(model):
+            if module in inside or not hasattr(module, "no_sync"):
+                continue
+            if getattr(module, "static_graph", False):
+                raise ValueError("DistributedDataParallel must not have static_graph=True: an iteration has two passes")
+            inside.update(module.modules())
+            no_sync: Callable[[], AbstractContextManager[None]] = module.no_sync  # type: ignore[assignment]
+            stack.enter_context(no_sync())
+        yield
+
+
+@contextmanager
+def _explain_compiled_parts() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "donated buffer" not in str(error):
+            raise
+        raise RuntimeError(
+            "a part of the model is compiled by torch.compile, whose backward pass can run only once: compile the "
+            "whole model instead, or train on fgsm"
+        ) from error
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
