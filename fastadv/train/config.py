@@ -53,13 +53,14 @@ class AttackConfig:
     """How the first k examples of each minibatch become adversarial (Algorithm 1). Sizes are in pixel values."""
 
     training: TrainingName = "algorithm1"
-    """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of the same images,
-    by a one-step attack: fgsm adds nothing to the cost of standard training, other methods a sixth. Two others make all
-    examples adversarial, at one fixed eps, using the true label: free (Shafahi et al., 2019) replays each minibatch,
-    and one backward pass gives the gradients of weights and images, for little more than the cost of standard training;
-    fast (Wong et al., 2020) takes one step from a random start, and costs as much as algorithm1 with k = m. It is
-    unrelated to --fast, which speeds up all of them. The step length of both is attack.options.alpha, by default eps
-    for free and 1.25 eps for fast. Options that the chosen method does not use are refused."""
+    """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of them, made by a
+    one-step attack: fgsm adds nothing to the cost of standard training if attack.label_smoothing equals
+    label_smoothing; other methods add a sixth. Two others make all examples adversarial, at one fixed eps, using the
+    true label: free (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of weights
+    and images, for little more than the cost of standard training; fast (Wong et al., 2020) takes one step from a
+    random start, and costs as much as algorithm1 with k = m. It is unrelated to --fast, which speeds up all of them.
+    The step length of both is attack.options.alpha, by default eps for free and 1.25 eps for fast. Options that the
+    chosen method does not use are refused."""
 
     replays: int = 1
     """free: how often each minibatch is repeated, one iteration each time; the authors use 8 for CIFAR-10 and 4 for
@@ -328,7 +329,9 @@ class TrainConfig:
         if self.attack.training == "algorithm1":
             self._check_mixture()
         if self.attack.training == "paired" and self.m % 2:
-            raise ValueError(f"m must be even with attack.training paired, m / 2 images in two versions, got {self.m}")
+            raise ValueError(
+                f"with attack.training paired, m must be even (m / 2 images, each in two versions), got {self.m}"
+            )
         if self.capture:
             self._check_capture()
 

@@ -236,7 +236,7 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: paired(k=8), "attack.k has no effect with attack.training paired"),
         (lambda: paired(running_statistics="own"), "attack.running_statistics must be one of shared, split, got 'own'"),
         (lambda: fast(running_statistics="split"), "attack.running_statistics has no effect with attack.training fast"),
-        (lambda: TrainConfig(m=33, attack=paired()), "m must be even with attack.training paired"),
+        (lambda: TrainConfig(m=33, attack=paired()), "with attack.training paired, m must be even"),
         (lambda: TrainConfig(capture=True, attack=paired()), "capture does not go with attack.training paired"),
         (lambda: OptimizerConfig(weight_decay=-1), "optimizer.weight_decay"),
         (lambda: ScheduleConfig(decay=1.5), "schedule.decay must be a number above 0 and at most 1, got 1.5"),

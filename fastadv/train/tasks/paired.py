@@ -87,8 +87,9 @@ class PairedTask(AttackTask):
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         bn: which images update BatchNorm's running statistics: ``"shared"``, clean and adversarial ones, for a network
-            that will see both; ``"split"``, only clean ones, for accuracy on clean images, as in AdvProp (Xie et al.,
-            2020). During training, each half is normalised by its own statistics either way.
+            that will see both; ``"split"``, only clean ones, for accuracy on clean images (AdvProp, Xie et al., 2020,
+            also separates the layers' weights and biases). During training, each half is normalised by its own
+            statistics either way.
         start_after: iterations on clean examples only before adversarial training starts.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any.
