@@ -117,7 +117,7 @@ def test_starts_or_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert f"{done} of 10 iterations done" in capsys.readouterr().err
     with pytest.raises(SystemExit) as refused:
         main([*SMALL, "--out", str(tmp_path), "--resume", "always"])
-    assert refused.value.code == 2 and "choose from" in capsys.readouterr().err
+    assert refused.value.code == 2 and "must be one of no, yes, auto" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_run_stays_that_of_its_torchrun(
         (["--attack.k", "0"], "step_ll,iter_ll --eps 8,16,32,64"),
         (["--attack.eps", "4"], "step_ll,iter_ll --eps 0.5,1,2,4"),
         (["--attack.eps", "0"], "step_ll,iter_ll --eps 8,16,32,64"),
-        (["--attack.name", "fgsm"], "fgsm,iter_ll --eps 8,16,32,64"),
+        (["--attack.name", "fgsm"], "step_ll,iter_ll --eps 8,16,32,64"),
         (["--attack.name", "iter_ll", "--attack.eps", "16"], "iter_ll --eps 2,4,8,16"),
     ],
 )
@@ -212,6 +212,7 @@ TRAININGS: dict[str, tuple[list[str], int]] = {
     "averaged": (["--ema_decay", "0.9"], 5),
     "free": (["--attack.training", "free", "--attack.replays", "2", "--attack.eps", "8"], 10),
     "fast": (["--attack.training", "fast", "--attack.eps", "8"], 5),
+    "paired": (["--attack.training", "paired"], 20),  # the losses of two halves, in twice the iterations
 }
 each_training = pytest.mark.parametrize(("options", "minibatches"), TRAININGS.values(), ids=TRAININGS)
 
@@ -225,7 +226,7 @@ def train_with_a_spoiled_loss(
     def spoiled(*given: Any) -> Tensor:
         return spoil(loss(*given)) if next(minibatches) == at else loss(*given)
 
-    monkeypatch.setattr("fastadv.train.tasks.adversarial.mixed_cross_entropy", spoiled)
+    monkeypatch.setattr("fastadv.train.tasks.base.mixed_cross_entropy", spoiled)
     command = ["--epochs", "1", "--device", "cpu", "--model.options.width", "0.25", "--optimizer.lr", "0.001"]
     return main([*command, *options, "--out", str(run)])
 

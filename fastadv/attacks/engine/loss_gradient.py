@@ -28,7 +28,7 @@ def scaled_loss_grad(loss: Loss, logits: Tensor, target: Tensor) -> ScaledTarget
     Raises:
         ValueError: if the loss is not one differentiable number for each example.
     """
-    if target.is_inference():  # could not be saved for a gradient
+    if not torch.compiler.is_compiling() and target.is_inference():  # could not be saved for a gradient
         target = target.clone()
     wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))  # [N, K]
     grad = _traced_grad(loss, wide, target) if torch.compiler.is_compiling() else _autograd(loss, wide, target)
