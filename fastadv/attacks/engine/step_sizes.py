@@ -37,7 +37,7 @@ class Size:
         """Create the size from a number, or from one per image [N, C, ...].
 
         Raises:
-            ValueError: if the shape is not [N], or, on the CPU, if a value is out of range, see :func:`checked_eps`.
+            ValueError: if the shape is not [N], or, on the CPU, if a value is out of range, see ``checked_eps``.
         """
         if not isinstance(eps, Tensor):
             return cls(eps)
@@ -130,7 +130,7 @@ def eps_per_example(eps: Tensor, images: Tensor, space: PixelSpace, ball: str | 
     """Return eps [N] in the dtype that the operators compute in.
 
     Raises:
-        ValueError: if the shape is not [N], or, on the CPU, if a value is out of range, see :func:`checked_eps`.
+        ValueError: if the shape is not [N], or, on the CPU, if a value is out of range, see ``checked_eps``.
     """
     if eps.shape != images.shape[:1]:
         raise ValueError(f"eps per example must have shape [{images.shape[0]}], got {list(eps.shape)}")
