@@ -18,9 +18,9 @@ from fastadv.utils.validation import check_real
 class NFGSM(OneStepAttack):
     """X + u + alpha * sign(dJ(X + u, y_true) / dX), u uniform on [-noise * eps, noise * eps] (de Jorge et al., 2022).
 
-    For training: one step from such noise does not collapse as one from a smaller start does. The perturbation is not
-    projected on the eps ball, and reaches (noise + 1) * eps, 24 for an eps of 8: its images do not measure robustness
-    at eps. The pixel range holds.
+    Made for training: its authors report that one step from such noise avoids the catastrophic overfitting of one step
+    from a smaller start. The perturbation is not projected on the eps ball, and reaches (noise + 1) * eps, 24 for an
+    eps of 8: its images do not measure robustness at eps. The pixel range holds.
 
     Args:
         noise: half width of the noise, as a multiple of eps; 2 is the authors'.

@@ -37,6 +37,10 @@ def fast_task(
     which updates BatchNorm's running statistics a second time; here, generation uses the running statistics without
     updating them, or, with ``attack_options={"bn": "batch"}``, those of the minibatch.
 
+    With ``start="noise"`` the attack is ``n_fgsm`` (de Jorge et al., 2022): a step of length eps from noise of twice
+    that size, not clipped to the ball. Its authors report that it keeps its robustness to iterative attacks at larger
+    eps, where a start in the ball can lose it.
+
     Args:
         model: as for :class:`AdversarialTask`.
         eps: radius of the ball in pixel values; one number for all examples.
