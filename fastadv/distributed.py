@@ -1,6 +1,6 @@
 """Training in several processes, started by torchrun, each with a copy of the network.
 
-They exchange gradients through DistributedDataParallel, 40 bytes of metrics per step (see ``train/step_metrics.py``),
+They exchange gradients through DistributedDataParallel, 48 bytes of metrics per step (see ``train/step_metrics.py``),
 and small objects through the functions below when a run begins, is saved or ends.
 """
 

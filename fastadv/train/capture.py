@@ -16,28 +16,31 @@ from fastadv.train.device_rates import DeviceRates
 from fastadv.train.device_update import DeviceUpdate
 from fastadv.train.protocols import Averages, RecordableTask, Task
 from fastadv.train.step_metrics import StepMetrics
+from fastadv.train.update_guard import UpdateGuard
 from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.stacklevel import user_stacklevel
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, StepMetrics]]
 Backward = Callable[[Tensor], None]
+Update = Callable[[int, StepMetrics], None]
 
 
 class Iteration(NamedTuple):
     """An iteration on one minibatch in three parts, each its own graph once it is recorded.
 
-    While the second part runs, the host learns whether the first gave a finite loss; if not, it skips the third.
+    If the first gave a loss that is not finite, the third has no effect. The host learns of it while the second runs,
+    or in a later iteration.
 
     Args:
         forward: takes images [m, C, H, W], whose first k it makes adversarial, and labels [m]; returns the loss and the
             metrics to log.
         backward: takes the loss.
-        update: updates the weights and their averages; takes the number of the iteration.
+        update: updates the weights and their averages; takes the number of the iteration and its metrics.
     """
 
     forward: Forward
     backward: Backward
-    update: Callable[[int], None]
+    update: Update
 
 
 def create_graphs(
@@ -45,6 +48,7 @@ def create_graphs(
     backward: Backward,
     step: Callable[[], None],
     *,
+    guard: UpdateGuard | None,
     task: Task,
     model: nn.Module,
     optimizer: optim.Optimizer,
@@ -56,6 +60,7 @@ def create_graphs(
     Args:
         forward: see :class:`Iteration`, like ``backward``.
         step: clips the gradient and steps the optimiser.
+        guard: undoes an update if a loss was not finite; None without a GPU.
         task: the task that ``forward`` calls.
         model: the model to train.
         optimizer: optimises the model's parameters.
@@ -75,8 +80,9 @@ def create_graphs(
     except NotCapturable as error:
         warnings.warn(f"training runs without capture: {error}", stacklevel=user_stacklevel())
         return None
+    assert guard is not None
     own = None if averages is None else DeviceAverages(averages, model, device)
-    update = DeviceUpdate(step, rates, own)
+    update = DeviceUpdate(step, guard, rates, own)
     return IterationGraphs(forward=forward, backward=backward, update=update, task=task, recorder=recorder, m=m)
 
 
@@ -162,9 +168,9 @@ class IterationGraphs:
         self._gave_up = True
         warnings.warn(f"training runs without capture: {reason}", stacklevel=user_stacklevel())
 
-    def _update_eagerly(self, iteration: int) -> None:
+    def _update_eagerly(self, iteration: int, metrics: StepMetrics) -> None:
         self._update.prepare(iteration)
-        self._update()
+        self._update(metrics)
 
     def _watched(self) -> Iteration:
         found: list[str] = []
@@ -179,9 +185,9 @@ class IterationGraphs:
             watch(lambda: made.append(self._eager.forward(images, labels)))
             return made[0]
 
-        def update(iteration: int) -> None:
+        def update(iteration: int, metrics: StepMetrics) -> None:
             self._update.prepare(iteration)
-            watch(self._update)
+            watch(partial(self._update, metrics))
             if found:
                 self._give_up(found[0])
 
@@ -219,7 +225,7 @@ class RecordedIteration:
             self._forward = recorder.record(lambda: made.append(forward(self._images, self._labels)))
         [(loss, self._metrics)] = made
         self._backward = recorder.record(partial(backward, loss))
-        self._update = recorder.record(update)
+        self._update = recorder.record(partial(update, self._metrics))
         # Detached: its graph would tie later backward passes to the stream of the recording.
         self._loss = loss.detach()  # scalar
 
@@ -239,7 +245,7 @@ class RecordedIteration:
         with self._recorder.in_order():
             self._backward()
 
-    def _replay_update(self, iteration: int) -> None:
+    def _replay_update(self, iteration: int, metrics: StepMetrics) -> None:
         with self._recorder.in_order():
             self._load(iteration)
             self._update()

@@ -310,7 +310,8 @@ class TrainConfig:
     """Number of checkpoints to keep; older ones are deleted."""
 
     log_every: int = 10
-    """Iterations between two lines of log.jsonl."""
+    """Iterations between two lines of log.jsonl. On a GPU, the host waits only in these iterations, and once in about a
+    second: then it learns of a loss that is not finite, and stops training."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "m", "accumulate", "keep", "log_every"):

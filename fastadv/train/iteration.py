@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -11,20 +12,22 @@ from torch import Tensor, nn
 from fastadv.train.capture import IterationGraphs, create_graphs
 from fastadv.train.protocols import BackwardTask, LossTask, RecordableTask
 from fastadv.train.run import Run
-from fastadv.train.step_metrics import StepMetrics
+from fastadv.train.step_metrics import HostCopies, SharedMetrics, StepMetrics
+from fastadv.train.update_guard import UpdateGuard
 
 
 class Started(NamedTuple):
     """An iteration whose passes are under way and whose weights are not updated yet.
 
     Args:
-        metrics: its totals over all processes, to be waited for.
+        shared: its totals over all processes, to be waited for.
         losses: for each minibatch of this process the loss, a scalar, and the data-set indices [m].
         images: number of images of this process.
-        update: updates the weights and their averages; takes the number of the iteration, from 1.
+        update: updates the weights and their averages; takes the number of the iteration, from 1. On a GPU it has no
+            effect if a loss so far was not finite.
     """
 
-    metrics: StepMetrics
+    shared: SharedMetrics
     losses: list[tuple[Tensor, Tensor]]
     images: int
     update: Callable[[int], None]
@@ -45,35 +48,48 @@ class IterationRunner:
     def __init__(self, run: Run, stop_requested: Callable[[], bool]) -> None:
         self._run = run
         self._stop_requested = stop_requested
+        self._copies = HostCopies(run.device)
+        self._guard = None if run.device.type == "cpu" else UpdateGuard(run)
+        self._shared_at = time.perf_counter()
         self._graphs = self._create_graphs() if run.config.capture else None
 
     def start(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Started:
         """Run both passes over ``config.accumulate`` minibatches of images [m, C, H, W] and labels [m]."""
         return self._start_eager(minibatches) if self._graphs is None else self._start_on(self._graphs, minibatches)
 
-    def forget_recordings(self) -> None:
-        """Drop recorded graphs, because the optimiser's state has moved to other tensors."""
+    def forget(self) -> None:
+        """Forget losses that were not finite, and recorded graphs: the run continues from another state."""
+        if self._guard is not None:
+            self._guard.reset()
         if self._graphs is not None:
             self._graphs.forget()
+
+    def restart_clock(self) -> None:
+        """Exclude the time until now from the seconds among the totals."""
+        self._shared_at = time.perf_counter()
 
     def _start_eager(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Started:
         run = self._run
         run.optimizer.zero_grad()
         metrics = StepMetrics(run.device, run.processes)
         losses: list[tuple[Tensor, Tensor]] = []
+        shared: SharedMetrics | None = None
         count = 0
         for images, labels in minibatches:
             last = len(losses) + 1 == run.config.accumulate
             with nullcontext() if last else run.local_backward():
-                loss = self._passes(images, labels, metrics, last=last)
+                loss, shared = self._passes(images, labels, metrics, last=last)
                 losses.append((loss, run.train_loader.indices))
             count += len(images)
-        return Started(metrics, losses, count, self._update)
+        assert shared is not None, f"an iteration has {run.config.accumulate} minibatches, got {len(losses)}"
+        return Started(shared, losses, count, lambda number: self._update(number, metrics))
 
-    def _passes(self, images: Tensor, labels: Tensor, metrics: StepMetrics, *, last: bool) -> Tensor:
-        """Both passes of images [m, C, H, W] with labels [m]; the loss, detached.
+    def _passes(
+        self, images: Tensor, labels: Tensor, metrics: StepMetrics, *, last: bool
+    ) -> tuple[Tensor, SharedMetrics | None]:
+        """Both passes of images [m, C, H, W] with labels [m]; returns the loss, detached, and the totals.
 
-        The last minibatch's metrics are shared as soon as its loss is known.
+        The totals are shared once, as soon as the loss of the last minibatch is known.
         """
         task = self._run.task
         if isinstance(task, BackwardTask):
@@ -82,21 +98,26 @@ class IterationRunner:
             metrics.add(loss, task.hits())
         else:
             loss = self._forward(task, images, labels, metrics)
-        if last:
-            metrics.share(stop=self._stop_requested())
+        shared = self._share(metrics) if last else None
         if not isinstance(task, BackwardTask):
             self._backward(loss)
-        return loss.detach()
+        return loss.detach(), shared
+
+    def _share(self, metrics: StepMetrics) -> SharedMetrics:
+        """Share the metrics, with the time since the last call."""
+        before, self._shared_at = self._shared_at, time.perf_counter()
+        return metrics.share(self._copies, stop=self._stop_requested(), seconds=self._shared_at - before)
 
     def _start_on(self, graphs: IterationGraphs, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Started:
         """The same for a single minibatch, replayed from graphs once they are recorded."""
         [(images, labels)] = minibatches
         iteration = graphs.choose(images, labels)
         loss, metrics = iteration.forward(images, labels)
-        metrics.share(stop=self._stop_requested())
+        shared = self._share(metrics)
         iteration.backward(loss)
-        losses = [(loss.detach(), self._run.train_loader.indices)]
-        return Started(metrics, losses, len(images), iteration.update)
+        # The totals' copy of the loss: the next replay overwrites the loss itself.
+        losses = [(shared.losses, self._run.train_loader.indices)]
+        return Started(shared, losses, len(images), lambda number: iteration.update(number, metrics))
 
     def _create_graphs(self) -> IterationGraphs | None:
         run = self._run
@@ -106,6 +127,7 @@ class IterationRunner:
             self._forward_alone,
             self._backward,
             self._step_weights,
+            guard=self._guard,
             task=run.task,
             model=run.model,
             optimizer=run.optimizer,
@@ -130,10 +152,11 @@ class IterationRunner:
     def _backward(self, loss: Tensor) -> None:
         (loss / self._run.config.accumulate).backward()  # type: ignore[no-untyped-call]
 
-    def _update(self, iteration: int) -> None:
-        self._step_weights()
-        if self._run.averages is not None:
-            self._run.averages.update(self._run.model, iteration)
+    def _update(self, iteration: int, metrics: StepMetrics) -> None:
+        with nullcontext() if self._guard is None else self._guard.over(metrics.not_finite()):
+            self._step_weights()
+            if self._run.averages is not None:
+                self._run.averages.update(self._run.model, iteration)
 
     def _step_weights(self) -> None:
         config = self._run.config

@@ -15,6 +15,9 @@ from fastadv.train.run import Run
 class NonFiniteLoss(ArithmeticError):
     """A loss or the weights are not finite.
 
+    A loss that is not finite never changes the weights: they, their averages, the optimiser and BatchNorm's running
+    statistics are as before its iteration.
+
     Args:
         what: what is not finite.
         iteration: counts from 1.
@@ -47,7 +50,7 @@ def refuse_losses(
     Raises:
         NonFiniteLoss: names the first such loss, by rank.
     """
-    found = [(f"the loss is {loss}", indices.tolist()) for loss, indices in losses if not loss.isfinite()]
+    found = [(f"the loss is {loss.item()}", indices.tolist()) for loss, indices in losses if not loss.isfinite()]
     _raise_first(run, found, iteration, last_checkpoint)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastadv.data.fingerprint import difference, other_classes
 from fastadv.distributed import gathered_on_main, on_all, on_main
@@ -102,17 +104,27 @@ def process_state(run: Run) -> dict[str, Any]:
     """
     main = run.processes.main
     return {
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+        **states_of_generators(run),
         "buffers": [] if main else [buffer.cpu() for buffer in run.buffers()],
         "task": None if main else run.task.state_dict(),
     }
 
 
+def states_of_generators(run: Run) -> dict[str, Tensor | None]:
+    """States of PyTorch's generators on the host and on the run's GPU, if it has one."""
+    on_gpu = run.device.type == "cuda"
+    return {"rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(run.device) if on_gpu else None}
+
+
+def restore_generators(run: Run, states: Mapping[str, Any]) -> None:
+    """Restore :func:`states_of_generators`; those of a run on the CPU leave a GPU's generator as it is."""
+    torch.set_rng_state(states["rng"])
+    if run.device.type == "cuda" and states["cuda_rng"] is not None:
+        torch.cuda.set_rng_state(states["cuda_rng"], run.device)
+
+
 def _restore_process(run: Run, state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["rng"])
-    if run.device.type == "cuda" and state["cuda_rng"] is not None:
-        torch.cuda.set_rng_state(state["cuda_rng"], run.device)
+    restore_generators(run, state)
     for buffer, saved in zip(run.buffers(), state["buffers"], strict=False):
         buffer.copy_(saved)
     if state.get("task") is not None:

@@ -17,7 +17,9 @@ from fastadv.train.checkpoint import Saved
 from fastadv.train.config import TrainConfig
 from fastadv.train.iteration import IterationRunner
 from fastadv.train.non_finite import check_weights, refuse_losses
+from fastadv.train.outcomes import Outcome, Outcomes
 from fastadv.train.protocols import Averages, Task
+from fastadv.train.rewind import Rewind
 from fastadv.train.run import Run
 from fastadv.train.run_log import RunLog
 from fastadv.train.run_state import read_run, restore_run, save_run
@@ -51,9 +53,10 @@ class Trainer:
         self.test_accuracy: float | None = None
         self.stopped_because: str | None = None
         self._asked_to_stop = self._agreed_to_stop = False
-        self._totals: StepTotals | None = None  # of the last iteration, like its learning rate
+        self._totals: StepTotals | None = None  # of the last iteration that was read, like its learning rate
         self._lr = math.nan
         self._log = RunLog(run)
+        self._outcomes = Outcomes(at_once=run.device.type == "cpu", log_every=run.config.log_every)
         self._iterations = IterationRunner(run, lambda: self._asked_to_stop)
 
     @property
@@ -149,7 +152,7 @@ class Trainer:
         """Train for the rest of the current epoch, or until a stop."""
         epoch, start = divmod(self.step, self.steps_per_epoch)
         minibatches = self._log.timed(self.train_loader.epoch(epoch, start=start * self.config.accumulate))
-        self._log.restart_clock()
+        self._restart_clocks()
         for _ in range(start, self.steps_per_epoch):
             self.train_step(islice(minibatches, self.config.accumulate))
             if self.step % self.config.log_every == 0:
@@ -158,14 +161,19 @@ class Trainer:
             stopping = self._stopping  # read once: a signal handler may set it between two lines
             if self.step % self.steps_per_epoch and (stopping or self._checkpoint_is_due()):
                 self.save()
-                self._log.restart_clock()
+                self._restart_clocks()
             if stopping:
                 break
         if self.step % self.steps_per_epoch == 0:
             self._finish_epoch()
 
+    def _restart_clocks(self) -> None:
+        self._log.restart_clock()
+        self._iterations.restart_clock()
+
     def _finish_epoch(self) -> None:
         """Test the weights and their averages, and save a checkpoint."""
+        self._read()
         for module in self.run.modules():
             average_buffers(module, self.processes)
         test_accuracies = [validate(self.run, module) for module in self.run.modules()]
@@ -176,24 +184,44 @@ class Trainer:
     def train_step(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Run one iteration on ``config.accumulate`` minibatches of images [m, C, H, W] and labels [m].
 
+        On a GPU, the host learns only in every ``config.log_every``-th iteration, or after about a second, whether the
+        losses were finite. Until then, no iteration after one with a loss that is not finite changes the weights.
+
         Raises:
-            NonFiniteLoss: if a loss is not finite; the weights are not updated.
+            NonFiniteLoss: if a loss of this iteration, or of an earlier one that was not read, is not finite. That
+                iteration and those after it do not count: ``step``, weights, buffers, averages, optimiser, schedule and
+                generators are as before it.
         """
+        before = Rewind(self.run, self.step)
         started = self._iterations.start(minibatches)
-        totals = started.metrics.wait()
-        if not totals.finite:
-            refuse_losses(self.run, started.losses, iteration=self.step + 1, last_checkpoint=self.last_checkpoint)
-        self._totals, self._lr = totals, self.optimizer.param_groups[0]["lr"]
-        self._agreed_to_stop = totals.stop
+        self._outcomes.add(Outcome(before, started.shared, started.losses, started.images))
+        if self._outcomes.due(self.step + 1):
+            self._read()
         started.update(self.step + 1)
         self.run.schedule.step()
-        self._log.count(totals, started.images)
         self.step += 1
+
+    def _read(self) -> None:
+        """Count the iterations that were not read; on a GPU, this waits for the last one's loss.
+
+        Raises:
+            NonFiniteLoss: at the first of their losses that is not finite.
+        """
+        for outcome, totals in self._outcomes.read():
+            if not totals.finite:
+                outcome.before.apply(self.run, step=self.step)
+                self.step = outcome.before.step
+                self._iterations.forget()
+                refuse_losses(self.run, outcome.losses, iteration=self.step + 1, last_checkpoint=self.last_checkpoint)
+            self._totals, self._lr = totals, outcome.before.rates[0]
+            self._agreed_to_stop |= totals.stop
+            self._log.count(totals, outcome.images)
 
     def request_stop(self, because: str | None = None) -> None:
         """Make :meth:`fit` save a checkpoint and return after the current iteration.
 
-        With several processes, a request to one is enough: all stop after the same iteration, at the latest the next.
+        With several processes, a request to one is enough: all stop after the same iteration, on CPUs at the latest the
+        next, on GPUs the next one whose outcome is read, within ``config.log_every`` iterations and about a second.
 
         Args:
             because: what is wrong, for ``stopped_because`` of every process; None if nothing is.
@@ -213,9 +241,10 @@ class Trainer:
         """Save a checkpoint of the current state; the main process writes it.
 
         Raises:
-            NonFiniteLoss: if the weights are not finite: such a checkpoint would be useless.
+            NonFiniteLoss: if a loss was not finite, or the weights are not: such a checkpoint would be useless.
             CheckpointError: if it could not be written.
         """
+        self._read()
         check_weights(self.run, iteration=self.step, last_checkpoint=self.last_checkpoint)
         self.last_checkpoint = save_run(self.run, step=self.step, metrics=self._log.metrics)
         return self.last_checkpoint
@@ -239,4 +268,5 @@ class Trainer:
         """Continue from a checkpoint that has been checked."""
         self.step = saved.meta.step
         restore_run(self.run, saved, self._log.metrics)
-        self._iterations.forget_recordings()
+        self._iterations.forget()
+        self._outcomes.forget()

@@ -23,7 +23,17 @@ from fastadv.data.loaders import dali_loader, factory
 from fastadv.distributed import Processes, average_buffers, gathered, on_all, on_main
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
-from fastadv.train import AdversarialTask, NonFiniteLoss, PairedTask, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train import (
+    AdversarialTask,
+    NonFiniteLoss,
+    PairedTask,
+    TrainConfig,
+    Trainer,
+    checkpoint,
+    create_trainer,
+    outcomes,
+)
+from fastadv.train.outcomes import Outcomes
 from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
@@ -59,10 +69,21 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def train(
-    processes: Processes, config: TrainConfig, run: Path, resume: bool = False, stop_at: int = 0, stopper: int = 0
+    processes: Processes,
+    config: TrainConfig,
+    run: Path,
+    resume: bool = False,
+    stop_at: int = 0,
+    stopper: int = 0,
+    late: bool = False,
 ) -> dict[str, Any]:
-    """Train, or stop after iteration ``stop_at``, in which process ``stopper`` is asked to stop."""
+    """Train, or stop after iteration ``stop_at``, in which process ``stopper`` is asked to stop.
+
+    With ``late``, the processes read how iterations went when they do on GPUs.
+    """
     trainer, warned = trainer_of(processes, config, run, resume=resume)
+    if late:
+        read_late(trainer)
     started_at = trainer.step
     train_step = trainer.train_step
 
@@ -82,6 +103,11 @@ def train(
         "accumulate": trainer.config.accumulate,
         "rng": torch.get_rng_state(),
     }
+
+
+def read_late(trainer: Trainer) -> None:
+    trainer._outcomes = Outcomes(at_once=False, log_every=trainer.config.log_every)
+    outcomes._SECONDS = 1e9
 
 
 def fail_at_the_start(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
@@ -149,9 +175,11 @@ def loader_where_one_lacks_dali(processes: Processes, config: TrainConfig, run: 
     return create_trainer(config, run, processes=processes).config.data.loader
 
 
-def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, faulty: int) -> Any:
-    """Train with a loss of NaN in process ``faulty`` at iteration ``at``."""
+def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, faulty: int, late: bool = False) -> Any:
+    """Train with a loss of NaN in process ``faulty`` at iteration ``at``; ``late`` as in :func:`train`."""
     trainer, _ = trainer_of(processes, config, run)
+    if late:
+        read_late(trainer)
     task = trainer.task
     seen: list[list[int]] = []
 
@@ -168,7 +196,7 @@ def fail_at(processes: Processes, config: TrainConfig, run: Path, at: int, fault
     try:
         trainer.fit()
     except NonFiniteLoss as error:
-        return {"text": str(error), "indices": error.indices, "mine": seen[-1], "step": trainer.step}
+        return {"text": str(error), "indices": error.indices, "mine": seen[at - 1], "step": trainer.step}
 
 
 def save_on_full_disk(processes: Processes, config: TrainConfig, run: Path) -> None:

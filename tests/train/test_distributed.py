@@ -246,7 +246,7 @@ def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path
         assert seen["generation"] == Counter()
         assert seen["unchanged"]  # no gradient of a weight was touched
         # The gradients once, in DDP's single bucket, and the metrics.
-        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
+        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 6): 1})
         assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
         assert seen["statistics"] == Counter({("gloo:all_reduce", seen["values"]): 1})
         # Objects, each as length and content: whether weights are finite; generators and statistics; the path.
@@ -290,6 +290,14 @@ def test_all_stop_after_the_same_iteration(stopper: int, config: TrainConfig, tm
     results = succeeded(together(2, runs.train, config, tmp_path, False, 6, stopper))
     assert [result["step"] for result in results] == [7, 7]  # requested after the sixth had shared its metrics
     assert checkpoint.latest(tmp_path) == results[1]["checkpoint"] == tmp_path / "checkpoints/step-00000007"
+
+
+def test_all_stop_where_they_read_how_iterations_went(config: TrainConfig, tmp_path: Path) -> None:
+    """As on GPUs: after iterations 1, 3, 4, which is logged, 5, which ends an epoch, and 8, which is logged."""
+    config = replace(config, m=16, log_every=4, checkpoint_every=0)
+    results = succeeded(together(2, runs.train, config, tmp_path, False, 6, 1, True))
+    assert [result["step"] for result in results] == [8, 8]
+    assert [record["step"] for record in log_of(tmp_path) if "loss" in record] == [4, 8]
 
 
 def test_resumed_run_is_the_uninterrupted_one(config: TrainConfig, tmp_path: Path) -> None:
@@ -424,9 +432,11 @@ def test_an_error_leaves_nothing_to_warn_of(run_config: TrainConfig, tmp_path: P
     assert alone.kind == "ValueError" and "its 160 images have other labels" in alone.text
 
 
-@pytest.mark.parametrize("faulty", [0, 1])
-def test_a_loss_that_is_not_finite_stops_all(faulty: int, config: TrainConfig, tmp_path: Path) -> None:
-    results = succeeded(together(2, runs.fail_at, replace(config, m=16), tmp_path, 8, faulty))
+@pytest.mark.parametrize(("faulty", "late"), [(0, False), (1, False), (1, True)])
+def test_a_loss_that_is_not_finite_stops_all(faulty: int, late: bool, config: TrainConfig, tmp_path: Path) -> None:
+    """Also where it is read late, as on GPUs: before the checkpoint of iteration 9."""
+    config = replace(config, m=16, log_every=10)
+    results = succeeded(together(2, runs.fail_at, config, tmp_path, 8, faulty, late))
     for result in results:
         assert f"process {faulty}: the loss is nan at iteration 8" in result["text"]
         assert result["indices"] == results[faulty]["mine"] and len(result["indices"]) == 16

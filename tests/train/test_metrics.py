@@ -10,7 +10,7 @@ from fastadv.train.step_metrics import StepTotals
 
 
 def totals(loss: float, clean: int, of_clean: int, adversarial: int, of_adversarial: int) -> StepTotals:
-    return StepTotals(loss, 1, (clean, adversarial), (of_clean, of_adversarial), finite=True, stop=False)
+    return StepTotals(loss, 1, (clean, adversarial), (of_clean, of_adversarial), finite=True, stop=False, seconds=0.0)
 
 
 @pytest.mark.parametrize(
