@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastadv.cli.names import MOST_THREADS
+from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.launch import launched
 from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.text import printable_lines

@@ -6,7 +6,8 @@ import argparse
 from functools import partial
 
 from fastadv.cli.arguments import whole
-from fastadv.cli.names import CENTRAL, DATA_SETS, INTERPOLATION, INTERPOLATIONS, LOADERS, MOST_THREADS, SPACES
+from fastadv.cli.names import CENTRAL, DATA_SETS, INTERPOLATION, INTERPOLATIONS, LOADERS, SPACES
+from fastadv.utils.devices import MOST_THREADS
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "

@@ -145,7 +145,7 @@ def refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(folder: Path) -> None:
         raise OSError("another process writes to it")
 
-    monkeypatch.setattr("fastadv.cli.train.locked_folder", locked)
+    monkeypatch.setattr("fastadv.cli.run_training.locked_folder", locked)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_b/attempt_0/0/error.json")
     assert main([*SMALL, "--out", str(run), "--resume"]) == 1
 
