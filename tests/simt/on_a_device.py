@@ -16,6 +16,7 @@ import torch
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops
 from fastadv.train import AdversarialTask
 from tests.attacks.models import ConvNet, batch
+from tests.completeness import check_complete, operators
 
 NAN, INF = float("nan"), float("inf")
 
@@ -159,6 +160,13 @@ OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
 }  # fmt: skip
 
 
+def test_the_tables_have_every_operator() -> None:
+    """sample_eps and from_pixels allocate their result, and launch as the operators that fill it."""
+    check_complete("CALLS of tests/simt/on_a_device.py", CALLS, operators() - {"sample_eps"})
+    stems = {name.partition(",")[0] for name in OPERATORS}
+    check_complete("OPERATORS of tests/simt/on_a_device.py", stems, operators() - {"from_pixels_"} | {"from_pixels"})
+
+
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], list[str]]:
     """Kernels that a call launches, in order."""
@@ -199,7 +207,7 @@ ATTACKS: dict[str, dict[str, int]] = {
 
 
 def test_the_table_has_every_attack() -> None:
-    assert set(ATTACKS) == set(attacks.names())
+    check_complete("ATTACKS of tests/simt/on_a_device.py", ATTACKS, attacks.names())
 
 
 # Besides: folding launches PyTorch's kernels alone. The larger of the two drawn is 4.6: five iterations, as for 4, and

@@ -8,12 +8,21 @@ import pytest
 import torch
 
 from fastadv import ops
+from tests.completeness import check_complete, operators
 from tests.cuda_host import calls
 from tests.cuda_host.calls import FASTADV, Call
 from tests.cuda_host.cases.table import OPERATORS, New, launch_begins
 
 each_operator = pytest.mark.parametrize(("make", "expected"), OPERATORS.values(), ids=OPERATORS)
 Make = Callable[[New], Callable[[], object]]
+
+
+def test_the_table_has_every_operator() -> None:
+    """from_pixels allocates its result, which from_pixels_ fills."""
+    stems = {name.partition(",")[0] for name in OPERATORS}
+    check_complete(
+        "OPERATORS of tests/cuda_host/cases/table.py", stems, operators() - {"from_pixels_"} | {"from_pixels"}
+    )
 
 
 def made(make: Make, expected: list[str], device: int = 0) -> list[Call]:
