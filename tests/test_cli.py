@@ -21,6 +21,7 @@ from fastadv.data.sources import manifest
 from fastadv.data.transforms.preprocessing import InterpolationName
 from fastadv.study.experiments import STUDIES
 from fastadv.utils import environment
+from tests.completeness import check_complete
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,7 @@ def test_help_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_names_in_help_are_those_that_commands_accept() -> None:
+    check_complete("ATTACKS of fastadv/cli/names.py", names.ATTACKS, attacks.names())
     assert list(names.ATTACKS) == attacks.names() and list(names.DATA_SETS) == data.names()
     assert get_args(SpaceName) == names.SPACES and get_args(LoaderName) == names.LOADERS
     assert get_args(InterpolationName) == names.INTERPOLATIONS

@@ -94,7 +94,7 @@ EVALUATE: list[Case] = [
         "fgsm: eps must be numbers here, each for all images",
     ),
 ]
-MISFITS: list[Case] = [
+MISMATCHES: list[Case] = [
     (
         lambda: clean(IMAGES.double(), LABELS),
         ValueError,
@@ -202,7 +202,9 @@ TASKS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *ATTACKS, *ONE_OUTPUT, *TASKS])
+@pytest.mark.parametrize(
+    ("call", "kind", "said"), [*EVALUATE, *MISMATCHES, *SPACES, *DATA, *ATTACKS, *ONE_OUTPUT, *TASKS]
+)
 def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as error:
         call()

@@ -192,7 +192,7 @@ class OnAGpu(NamedTuple):
     is_cuda: bool = True
 
 
-def test_what_fast_leaves_out_is_remarked_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_fast_leaves_out_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "fastadv")
     compiled: Any = attacks.create("step_ll", ConvNet(), fast=True, compile=True)
     alone: Any = attacks.create("step_ll", ConvNet(), fast=True)
@@ -200,7 +200,7 @@ def test_what_fast_leaves_out_is_remarked_once(caplog: pytest.LogCaptureFixture)
     assert caplog.messages == ["step_ll: fast=True skips capture: it cannot be combined with compile=True"]
 
 
-def test_fast_sizes_of_one_step_are_remarked(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_sizes_of_one_step_are_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level("INFO", "fastadv")
     attack = attacks.create("step_ll", ConvNet(), fast=True)
     monkeypatch.setattr(attack, "_captures", lambda images: True)  # as on a GPU

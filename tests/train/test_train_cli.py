@@ -289,7 +289,7 @@ def test_a_full_disk_is_a_line(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("fastadv.train.monitor.JsonLog.write", full)
+    monkeypatch.setattr("fastadv.train.json_log.JsonLog.write", full)
     assert main([*SMALL, "--out", str(tmp_path / "run")]) == 1
     assert "fastadv train: [Errno 28] No space left" in capsys.readouterr().err
 
