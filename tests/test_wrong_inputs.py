@@ -89,6 +89,11 @@ EVALUATE: list[Case] = [
         r"eps must be a sequence of sizes, such as \[2, 4, 8\], got int",
     ),
     (
+        lambda: evaluate(network(), [], attack="fgsm", eps=[4, 8], space=UNIT),
+        TypeError,
+        r"eps must be one number here, got \[4, 8\]: evaluate_each takes several",
+    ),
+    (
         lambda: evaluate(network(), [(IMAGES, LABELS)], attack="fgsm", eps=torch.ones(6), space=UNIT),
         TypeError,
         "fgsm: eps must be numbers here, each for all images",

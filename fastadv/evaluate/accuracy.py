@@ -99,7 +99,8 @@ def evaluate(
     Raises:
         ValueError: if the attack is unknown, has no eps or steps towards the labels, "clean" has eps or options, images
             lie outside ``space``, there are no images, or logits do not fit the labels.
-        TypeError: if ``attack`` is neither a name nor a class, or batches are not pairs of tensors.
+        TypeError: if ``attack`` is neither a name nor a class, ``eps`` is a list (use :func:`evaluate_each`), or
+            batches are not pairs of tensors.
         ModuleNotFoundError: if ``progress`` is set and rich is not installed.
     """
     if attack == CLEAN:
@@ -109,6 +110,10 @@ def evaluate(
         return counts
     if eps is None:
         raise ValueError(f"{attack} needs eps, in pixel values")
+    if isinstance(eps, (list, tuple)):
+        raise TypeError(
+            f"eps must be one number here, got {eps}: evaluate_each takes several, and returns their counts"
+        )
     common: dict[str, Any] = {"space": space, "seed": seed, "device": device, "progress": progress}
     [counts] = evaluate_each(model, batches, attack=attack, eps=[eps], **common, **options)
     return counts

@@ -69,11 +69,12 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
         (
             "fgsm",
             {"epsilon": 8},
-            "fgsm has no option epsilon; its options are aux_weight, bn, .*eps, fast, fold_bn, .*validate",
+            "fgsm has no option epsilon .did you mean eps... its options are aux_weight, .*eps, fast, .*validate",
         ),
         ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
         ("iter_ll", {"random_start": True}, "iter_ll has no option random_start; its options are alpha, .*steps"),
         ("pgd", {"decay": 1.0}, "pgd has no option decay; its options are .*random_start"),
+        ("pgd", {"step": 5}, "pgd has no option step .did you mean steps... its options are alpha"),
     ],
 )
 def test_create_says_what_it_knows(name: str, options: dict[str, object], message: str) -> None:
@@ -82,7 +83,10 @@ def test_create_says_what_it_knows(name: str, options: dict[str, object], messag
 
 
 def test_a_class_says_what_it_knows_as_python_does() -> None:
-    with pytest.raises(TypeError, match=r"^fgsm has no option fold_nb; its options are aux_weight, bn, .*fold_bn"):
+    with pytest.raises(
+        TypeError,
+        match=r"^fgsm has no option fold_nb \(did you mean fold_bn\?\); its options are aux_weight, bn, .*fold_bn",
+    ):
         attacks.FGSM(ConvNet(), fold_nb=True)
 
 
