@@ -22,11 +22,12 @@ TO_BUILD = ("setuptools>=77", "wheel", "cmake", "ninja", "pybind11>=2.13", "nump
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    add("--python", choices=VERSIONS, nargs="+", default=VERSIONS, help="for these versions (default: all at hand)")
     add("--cuda", choices=("ON", "OFF"), nargs="+", default=["ON", "OFF"], help="with or without CUDA kernels")
     add("--out", type=Path, default=ROOT / "wheelhouse", help="where wheels go (default: wheelhouse/)")
     options = parser.parse_args()
-    pythons = {version: found for version in VERSIONS if (found := find_python(version))}
-    lacking = [version for version in VERSIONS if version not in pythons]
+    pythons = {version: found for version in options.python if (found := find_python(version))}
+    lacking = [version for version in options.python if version not in pythons]
     print(f"wheels for {', '.join(pythons)}; not to be had here: {', '.join(lacking) or 'none'}", flush=True)
     for version, python in pythons.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from fastadv.distributed import Processes, device_name, process_group
 from fastadv.train import AttackConfig, TrainConfig, Trainer
 from fastadv.utils import devices
 
-TALLY = 5  # numbers, in float64
+METRICS = 5  # numbers, in float64
 
 
 def main() -> None:
@@ -87,8 +87,8 @@ def counted(trainer: Trainer, options: argparse.Namespace, processes: Processes)
 
 
 def _collectives(counts: Counter[tuple[str, int]]) -> list[str]:
-    """Number of collectives and their bytes; the tally is float64, gradients are float32."""
-    size = sum(n * numbers * (8 if numbers == TALLY else 4) for (_, numbers), n in counts.items())
+    """Number of collectives and their bytes; the metrics are float64, gradients are float32."""
+    size = sum(n * numbers * (8 if numbers == METRICS else 4) for (_, numbers), n in counts.items())
     kinds = Counter[str]()
     for (name, _), n in counts.items():
         kinds[name.partition(":")[2]] += n
@@ -124,7 +124,7 @@ def timed(
         rows.append([name, f"{1e3 * median:.1f} ms ({1e3 * low:.1f}-{1e3 * high:.1f})", f"{images:,.0f} images/s"])
     if not processes.alone:
         numbers = sum(parameter.numel() for parameter in trainer.model.parameters())
-        for what, size in (("all-reduce of the tally", TALLY), ("all-reduce of the gradients, alone", numbers)):
+        for what, size in (("all-reduce of the metrics", METRICS), ("all-reduce of the gradients, alone", numbers)):
             took = _all_reduce_seconds(size, trainer.device)
             rows.append([what, f"{1e3 * took:.2f} ms", f"{4 * size / took / 1e6:,.0f} MB/s"])
     return rows

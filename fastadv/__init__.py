@@ -38,7 +38,8 @@ def _is_the_command() -> bool:
 
 _IS_COMMAND = _is_the_command()
 
-if not _IS_COMMAND:  # registers torch.ops.fastadv
+if not _IS_COMMAND:
+    from fastadv import ops as ops  # registers torch.ops.fastadv
     from fastadv.eps import TruncatedNormalEps
     from fastadv.pixels import PixelSpace
 elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from fastadv import ops
 from fastadv.utils.validation import is_number
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TruncatedNormalEps:
         for name in ("sigma", "upper"):
             value = getattr(self, name)
             if not is_number(value) or not value > 0:
-                got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                got = f"a tensor {list(value.shape)}" if hasattr(value, "shape") else repr(value)
                 raise ValueError(f"{name} must be positive and finite, got {got}")
 
     def sample(self, n: int, *, seed: int | Tensor, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
@@ -40,4 +41,6 @@ class TruncatedNormalEps:
 
         If ``seed`` is a tensor, it is read on the device: see :func:`fastadv.ops.noise_step_`.
         """
+        from fastadv import ops  # imports PyTorch, which the configuration's default values do not need
+
         return ops.sample_eps(n, self.sigma, self.upper, seed, offset, device)

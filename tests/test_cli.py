@@ -19,7 +19,9 @@ from fastadv.cli.arguments import create_parser
 from fastadv.data.config import DataConfig, LoaderName, SpaceName
 from fastadv.data.sources import manifest
 from fastadv.data.transforms.preprocessing import InterpolationName
-from fastadv.utils import devices, environment
+from fastadv.study.experiments import STUDIES
+from fastadv.utils import environment
+from tests.completeness import check_complete
 
 
 @pytest.mark.parametrize(
@@ -46,10 +48,13 @@ def test_every_command_has_help(command: str) -> None:
     assert run.returncode == 0 and "usage:" in run.stdout and f"fastadv {command}" in run.stdout
 
 
-@pytest.mark.parametrize("command", [(), ("evaluate",), ("transfer",), ("data", "check"), ("report",), ("info",)])
-def test_help_comes_at_once(command: tuple[str, ...]) -> None:
+HELP = ["", *(name for name in cli.COMMANDS if name != "data"), "data check", "train --recipe digits_step_ll"]
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_comes_at_once(command: str) -> None:
     """Importing PyTorch takes over a second."""
-    program = [sys.executable, "-X", "importtime", "-m", "fastadv", *command, "--help"]
+    program = [sys.executable, "-X", "importtime", "-m", "fastadv", *command.split(), "--help"]
     run = subprocess.run(program, capture_output=True, text=True)
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     assert run.returncode == 0 and "fastadv.cli" in imported and "torch" not in imported
@@ -74,12 +79,15 @@ def test_help_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_names_in_help_are_those_that_commands_accept() -> None:
+    check_complete("ATTACKS of fastadv/cli/names.py", names.ATTACKS, attacks.names())
     assert list(names.ATTACKS) == attacks.names() and list(names.DATA_SETS) == data.names()
     assert get_args(SpaceName) == names.SPACES and get_args(LoaderName) == names.LOADERS
     assert get_args(InterpolationName) == names.INTERPOLATIONS
+    described = {study.name: f"{study.source}: {study.title.lower()}" for study in STUDIES.values()}
+    assert list(described.items()) == list(names.STUDIES.items())
     default = DataConfig()
     assert (default.central, default.interpolation) == (names.CENTRAL, names.INTERPOLATION)
-    assert (names.MANIFEST, names.MOST_THREADS) == (manifest.FILE, devices.MOST_THREADS)
+    assert names.MANIFEST == manifest.FILE
 
 
 @pytest.mark.parametrize(

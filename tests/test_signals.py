@@ -14,7 +14,7 @@ import pytest
 
 from fastadv.utils import signals
 
-PATIENCE = 120  # seconds
+TIMEOUT = 120  # seconds
 
 # The module alone: the package would import PyTorch, in each process.
 SCRIPT = r"""
@@ -66,7 +66,7 @@ def lives(pid: int) -> bool:
 
 
 def all_end(pids: list[int]) -> bool:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while any(map(lives, pids)) and time.monotonic() < until:
         time.sleep(0.02)
     return not any(map(lives, pids))
@@ -79,7 +79,7 @@ def test_they_end_by_their_parent_alone(parent: subprocess.Popen[str]) -> None:
             os.kill(child, number)
     time.sleep(0.5)
     assert all(map(lives, children))
-    parent.communicate("now\n", timeout=PATIENCE)
+    parent.communicate("now\n", timeout=TIMEOUT)
     assert parent.returncode == 0 and all_end(children)
 
 

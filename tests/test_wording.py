@@ -169,7 +169,7 @@ def test_a_figure_shows_names_as_they_are(tmp_path: Path) -> None:
     assert all(text in drawn for text in (">$x$ and $y<", "> _z<", "&lt;script&gt;", r"a\x1b]0;title\x07"))
 
 
-def test_a_logger_of_ones_own_gets_remarks_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_logger_gets_messages_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "fastadv"):
         logger.info("listing %s", "a\tb")
     assert caplog.messages == ["listing a\tb"]

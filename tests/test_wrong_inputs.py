@@ -89,12 +89,17 @@ EVALUATE: list[Case] = [
         r"eps must be a sequence of sizes, such as \[2, 4, 8\], got int",
     ),
     (
+        lambda: evaluate(network(), [], attack="fgsm", eps=[4, 8], space=UNIT),
+        TypeError,
+        r"eps must be one number here, got \[4, 8\]: evaluate_each takes several",
+    ),
+    (
         lambda: evaluate(network(), [(IMAGES, LABELS)], attack="fgsm", eps=torch.ones(6), space=UNIT),
         TypeError,
         "fgsm: eps must be numbers here, each for all images",
     ),
 ]
-MISFITS: list[Case] = [
+MISMATCHES: list[Case] = [
     (
         lambda: clean(IMAGES.double(), LABELS),
         ValueError,
@@ -202,7 +207,9 @@ TASKS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "said"), [*EVALUATE, *MISFITS, *SPACES, *DATA, *ATTACKS, *ONE_OUTPUT, *TASKS])
+@pytest.mark.parametrize(
+    ("call", "kind", "said"), [*EVALUATE, *MISMATCHES, *SPACES, *DATA, *ATTACKS, *ONE_OUTPUT, *TASKS]
+)
 def test_refused_by_one_line(call: Callable[[], Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said) as error:
         call()

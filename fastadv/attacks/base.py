@@ -13,6 +13,7 @@ from torch import Tensor
 from fastadv.attacks.docstrings import described
 from fastadv.attacks.engine.result_check import NORMS, check_in_place, check_result, has_own_code
 from fastadv.attacks.engine.step_sizes import Eps, Size, checked_eps
+from fastadv.attacks.options import IterativeAttackOptions
 from fastadv.attacks.other_packages import instead_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import DTYPES, PixelSpace, check_space
@@ -20,6 +21,7 @@ from fastadv.pixels.range_watch import VALIDATE, RangeWatch
 from fastadv.utils.input_hints import class_indices_hint, images_hint, labels_shape_hint
 from fastadv.utils.module_modes import BN_MODES
 from fastadv.utils.rng import RandomStream
+from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.validation import check_label_smoothing, check_model, check_one_of, check_switches
 
 _ON_LABELS = {
@@ -376,8 +378,10 @@ def options_of(attack: type[Attack]) -> set[str]:
 
 def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
     """Return the error message for options that an attack does not have."""
-    name, known = getattr(attack, "name", attack.__name__), ", ".join(sorted(options_of(attack)))
-    return f"{name} has no option {', '.join(sorted(unknown))}; its options are {known}"
+    name, known, wrong = getattr(attack, "name", attack.__name__), sorted(options_of(attack)), sorted(unknown)
+    misspelt = (one for one in wrong if one not in IterativeAttackOptions.__annotations__)  # which other attacks have
+    meant = did_you_mean([close for one in misspelt for close in nearest(one, known)])
+    return f"{name} has no option {', '.join(wrong)}{meant}; its options are {', '.join(known)}"
 
 
 Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # instead of __new__'s

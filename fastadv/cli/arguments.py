@@ -12,10 +12,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastadv.cli.names import MOST_THREADS
+from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.launch import launched
 from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.text import printable_lines
+
+_LARGEST = 2**63 - 1  # int64's
 
 
 class FilledHelp(argparse.HelpFormatter):
@@ -133,8 +135,10 @@ def number(text: str) -> float:
         return math.nan
 
 
-def whole(text: str, least: int = 1, most: int = 2**63 - 1) -> int:
+def whole(text: str, least: int = 1, most: int = _LARGEST) -> int:
     """Convert to an integer in a range."""
     if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least} and at most {most}, got {text!r}")
+        matters = most < _LARGEST or (text.isdecimal() and int(text) > most)
+        upper = f" and at most {most}" if matters else ""
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}{upper}, got {text!r}")
     return int(text)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fastadv.cli.arguments import Parser, create_parser, parse, whole
 from fastadv.cli.exits import imported
-from fastadv.cli.names import MANIFEST, MOST_THREADS
+from fastadv.cli.names import MANIFEST
+from fastadv.utils.devices import MOST_THREADS
 
 _CHECK = "fastadv data check"
 _DESCRIPTION = """\

@@ -134,6 +134,8 @@ def attack_list(text: str) -> list[str]:
     from fastadv.evaluate.attack_specs import parse_attack  # imports PyTorch
 
     texts = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if "" in texts:
+        raise argparse.ArgumentTypeError(f"a name is missing before or after a comma, got {text!r}")
     try:
         for one in texts:
             parse_attack(one)

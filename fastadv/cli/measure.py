@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fastadv import attacks
+from fastadv.attacks.engine.step_sizes import checked_eps
 from fastadv.cli.model_specs import LoadedModels
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.folder import describe_left_out
@@ -65,7 +67,9 @@ def create_sweep(
     )
     for subject in loaded.subjects:
         for attack in arguments.attacks:
-            parse_attack(attack, subject.model, fast=arguments.fast)
+            name, _ = parse_attack(attack, subject.model, fast=arguments.fast)
+            for eps in arguments.eps:  # warns of a unit that is not meant, even if no number has to be measured
+                checked_eps(eps, subject.space, attacks.get(name).ball)
         create_test_loader(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image
     return sweep
 

@@ -6,7 +6,8 @@ import argparse
 from functools import partial
 
 from fastadv.cli.arguments import whole
-from fastadv.cli.names import CENTRAL, DATA_SETS, INTERPOLATION, INTERPOLATIONS, LOADERS, MOST_THREADS, SPACES
+from fastadv.cli.names import CENTRAL, DATA_SETS, INTERPOLATION, INTERPOLATIONS, LOADERS, SPACES
+from fastadv.utils.devices import MOST_THREADS
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
@@ -22,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--averaged",
         action="store_true",
-        help="use the averaged weights of runs that were trained with --ema-decay, and of files that hold any",
+        help="use averaged weights: those of runs trained with --ema-decay, and of files that contain some",
     )
     add("--data", metavar="DIR", help="the data set's folder (default: the one that the runs were trained from)")
     add(
@@ -37,45 +38,45 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[NAME=]SPACE",
-        help=f"how pixels become the input of models from files: {', '.join(SPACES)}, or the mean and std that "
-        "torchvision's Normalize takes, as in 0.5,0.5,0.5/0.25,0.25,0.25; with NAME=, for that model alone (default: "
-        "what the weights are known to need, if anything is known)",
+        help=f"how pixels become the input of models from files: {', '.join(SPACES)}, or the mean and std of "
+        "torchvision's Normalize, as in 0.5,0.5,0.5/0.25,0.25,0.25; with NAME=, for that model only (default: what the "
+        "weights are known to need)",
     )
     add(
         "--size",
         type=int,
         metavar="N",
-        help="imagenet: input size of models from files, in pixels a side; required unless the file says it, or the "
-        "name of the library's own weights does",
+        help="imagenet: height and width of the input of models from files, in pixels; required unless the file or the "
+        "name of the library's own weights determines it",
     )
     add(
         "--central",
         type=float,
         metavar="SHARE",
-        help=f"imagenet: the central share of an image's sides that models from files are shown (default: as known of "
-        f"the weights, as in the runs, or {CENTRAL})",
+        help=f"imagenet: show models from files the central SHARE of each side of an image (default: what the weights "
+        f"are known to need, else what the runs use, else {CENTRAL})",
     )
     add(
         "--keep-aspect",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="imagenet: crop a square, of that share of the shorter side, instead of that share of both sides "
-        "(default: as known of the weights, as in the runs, or of both sides)",
+        help="imagenet: crop a square whose side is --central times the shorter side, instead of --central times each "
+        "side (default: what the weights are known to need, else what the runs use, else no)",
     )
     add(
         "--interpolation",
         metavar="NAME",
         choices=INTERPOLATIONS,
-        help=f"imagenet: how images are resized, {' or '.join(INTERPOLATIONS)} (default: as known of the weights, as "
-        f"in the runs, or {INTERPOLATION})",
+        help=f"imagenet: how to resize images, {' or '.join(INTERPOLATIONS)} (default: what the weights are known to "
+        f"need, else what the runs use, else {INTERPOLATION})",
     )
     add(
         "--loader",
         metavar="NAME",
         choices=LOADERS,
         default="auto",
-        help=f"imagenet: what decodes images, one of {', '.join(LOADERS)}; auto is dali if it is installed (default: "
-        "auto, whatever the runs used)",
+        help=f"imagenet: library that decodes images, one of {', '.join(LOADERS)}; auto is dali if it is installed "
+        "(default: auto, whatever the runs used)",
     )
     add(
         "--workers",

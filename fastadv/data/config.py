@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import fastadv
 from fastadv.data.transforms.preprocessing import InterpolationName, Preprocessing
-from fastadv.pixels import PixelSpace
 from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.validation import check_integer, check_one_of
 
@@ -89,9 +89,10 @@ class DataConfig:
             raise ValueError(f"data.{error}") from error
 
     @property
-    def pixel_space(self) -> PixelSpace:
+    def pixel_space(self) -> fastadv.PixelSpace:
         """The PixelSpace that ``space`` names."""
-        space: PixelSpace = getattr(PixelSpace, self.space)()
+        # Not imported above: fastadv imports it on use, with PyTorch, which --help does not need.
+        space: fastadv.PixelSpace = getattr(fastadv.PixelSpace, self.space)()
         return space
 
     @property

@@ -13,21 +13,18 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.engine.training_mode import EvaluationWatch
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount, warn_of_zero_gradients
+from fastadv.evaluate.hits import Hits, hits
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import RangeWatch
-from fastadv.utils.input_hints import explain_model_errors, labels_shape_hint
-from fastadv.utils.model_outputs import check_classes, logits_hint
 from fastadv.utils.module_modes import isolated
 from fastadv.utils.progress import progress_bar
 from fastadv.utils.validation import check_model
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
-
-FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every class is among the five likeliest
 
 T = TypeVar("T")
 
@@ -102,7 +99,8 @@ def evaluate(
     Raises:
         ValueError: if the attack is unknown, has no eps or steps towards the labels, "clean" has eps or options, images
             lie outside ``space``, there are no images, or logits do not fit the labels.
-        TypeError: if ``attack`` is neither a name nor a class, or batches are not pairs of tensors.
+        TypeError: if ``attack`` is neither a name nor a class, ``eps`` is a list (use :func:`evaluate_each`), or
+            batches are not pairs of tensors.
         ModuleNotFoundError: if ``progress`` is set and rich is not installed.
     """
     if attack == CLEAN:
@@ -112,6 +110,10 @@ def evaluate(
         return counts
     if eps is None:
         raise ValueError(f"{attack} needs eps, in pixel values")
+    if isinstance(eps, (list, tuple)):
+        raise TypeError(
+            f"eps must be one number here, got {eps}: evaluate_each takes several, and returns their counts"
+        )
     common: dict[str, Any] = {"space": space, "seed": seed, "device": device, "progress": progress}
     [counts] = evaluate_each(model, batches, attack=attack, eps=[eps], **common, **options)
     return counts
@@ -154,7 +156,7 @@ def evaluate_each(
         perturb.stream.offset = first
         perturb.counting = True
         perturb.looks = False  # the RangeWatch below checks the range instead
-    tallies = [_Tally() for _ in eps]
+    running = [_RunningCounts() for _ in eps]
     watch = RangeWatch(space)
     first_pass = not isinstance(perturb, attacks.GradientAttack)  # which watches the model itself
     given: Any = batches
@@ -168,12 +170,12 @@ def evaluate_each(
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
             watch.look(images)
             candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
-            for candidate, tally in zip(candidates, tallies, strict=True):
+            for candidate, found in zip(candidates, running, strict=True):
                 with EvaluationWatch("evaluation", model, candidate) if first_pass else nullcontext():
-                    tally.add(hits(model, candidate, labels))
+                    found.add(hits(model, candidate, labels))
                 first_pass = False
-                tally.without_gradient.add(None if perturb is None else perturb.without_gradient)
-    counts = [tally.counts() for tally in tallies]
+                found.without_gradient.add(None if perturb is None else perturb.without_gradient)
+    counts = [found.counts() for found in running]
     if counts and counts[0].n == 0:
         raise ValueError("there are no images to evaluate")
     if counts and perturb is not None and not perturb.warned:  # by the first batch
@@ -204,7 +206,7 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     raise TypeError(f"batches must be pairs of tensors, images [m, C, H, W] and labels [m], got {got}")
 
 
-class _Tally:
+class _RunningCounts:
     """Counts that are added up batch by batch."""
 
     def __init__(self) -> None:
@@ -222,54 +224,3 @@ class _Tally:
         correct = torch.cat(self.top1)  # [n]
         top5, lost = self.top5 if self.has_top5 else None, self.without_gradient.total()
         return Counts(len(correct), int(correct.sum()), top5, correct, lost)
-
-
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """Which of m images were classified correctly; ``top5`` is None with fewer than six classes."""
-
-    top1: Tensor  # [m] bool
-    top5: Tensor | None  # [m] bool
-
-    def at(self, top: int) -> Tensor:  # [m] bool
-        """Return the hits at ``top`` 1 or 5."""
-        if top == 1:
-            return self.top1
-        if self.top5 is None:
-            raise ValueError(f"top 5 needs at least {FEWEST_CLASSES_FOR_TOP5} classes")
-        return self.top5
-
-
-def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
-    """Find for which images [m, C, H, W] the label [m] is the likeliest class, and among the five likeliest.
-
-    Ties go to the lower index. A row with a NaN counts as wrong; sorting alone would rank NaN first.
-
-    Raises:
-        ValueError: if labels are not class indices, logits do not fit them, or the model rejects the images.
-    """
-    _check_labels(images, labels)
-    with torch.no_grad(), explain_model_errors(model, images):
-        logits = model(images.clone())  # [m, K]; cloned, as the model may write to its input, which is used again
-    _check_logits(logits, labels)
-    likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
-    found = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]
-    return Hits(found[:, 0], found.any(dim=1) if logits.shape[1] >= FEWEST_CLASSES_FOR_TOP5 else None)
-
-
-def _check_labels(images: Tensor, labels: Tensor) -> None:
-    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        got = f"{labels.dtype} {list(labels.shape)}{labels_shape_hint(images, labels)}"
-        raise ValueError(f"labels must be class indices, one per image, [{len(images)}], got {got}")
-
-
-def _check_logits(logits: Any, labels: Tensor) -> None:
-    check_classes(logits)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
-        got = list(logits.shape) if isinstance(logits, Tensor) else f"{type(logits).__name__}{logits_hint(logits)}"
-        raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise ValueError(
-            f"labels must lie in 0..{logits.shape[1] - 1}, since the model has {logits.shape[1]} classes; "
-            f"got {labels.min()}..{labels.max()}"
-        )

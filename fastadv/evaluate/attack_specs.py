@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.base import no_such_option, options_of
-from fastadv.utils.suggestions import did_you_mean, nearest
 
 _COMMON = {"eps", "space", "seed", "generator"}  # the same for all attacks of a command
 
@@ -47,8 +46,7 @@ def parse_attack(
     if name in attacks.names():
         known = options_of(attacks.get(name))
         if unknown := sorted(options.keys() - known):
-            meant = did_you_mean(nearest(unknown[0], known))
-            raise ValueError(f"{no_such_option(attacks.get(name), unknown)}{meant}")
+            raise ValueError(no_such_option(attacks.get(name), unknown))
     if fast and name in attacks.names() and issubclass(attacks.get(name), attacks.GradientAttack):
         options.setdefault("fast", True)
     try:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
-from fastadv.evaluate.accuracy import hits
 from fastadv.evaluate.effort import generation_passes
+from fastadv.evaluate.hits import hits
 from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
 from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
 from fastadv.evaluate.sweep import (

@@ -17,9 +17,9 @@ from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
 from fastadv.data import ImageSet
 from fastadv.data.sources.base import Selection
-from fastadv.evaluate.accuracy import Hits, hits
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.effort import generation_passes
+from fastadv.evaluate.hits import Hits, hits
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
 from fastadv.evaluate.records import RecordFile, check_counts, key_of
@@ -186,7 +186,7 @@ def transfer(
     perturb = attacks.create(attack, source, space=space, seed=seed, **options)
     perturb.counting = True
     perturb.looks = False  # the RangeWatch below checks the range instead
-    tallies = [[_Tally() for _ in targets] for _ in eps]
+    running = [[_RunningCounts() for _ in targets] for _ in eps]
     watch = RangeWatch(space)
     with ExitStack() as stack:
         for model in {id(model): model for model in (source, *(model for model, _ in targets))}.values():
@@ -195,15 +195,15 @@ def transfer(
             watch.look(images)
             clean = hits(source, images, labels)
             made = perturb.at_each(images, perturb.true_labels(labels), eps=eps)
-            for adv, row in zip(made, tallies, strict=True):
+            for adv, row in zip(made, running, strict=True):
                 on_source = hits(source, adv, labels)
-                for (target, other), tally in zip(targets, row, strict=True):
+                for (target, other), counts in zip(targets, row, strict=True):
                     seen = on_source if target is source else hits(target, convert(adv, space, other), labels)
-                    tally.add(clean, on_source, seen)
-                    tally.without_gradient.add(perturb.without_gradient)
-    if tallies and tallies[0] and tallies[0][0].n == 0:
+                    counts.add(clean, on_source, seen)
+                    counts.without_gradient.add(perturb.without_gradient)
+    if running and running[0] and running[0][0].n == 0:
         raise ValueError("there are no images to evaluate")
-    return [[tally.counts() for tally in row] for row in tallies]
+    return [[counts.counts() for counts in row] for row in running]
 
 
 def convert(images: Tensor, space: PixelSpace, other: PixelSpace) -> Tensor:
@@ -211,7 +211,7 @@ def convert(images: Tensor, space: PixelSpace, other: PixelSpace) -> Tensor:
     return images if space == other else other.from_pixels(space.to_pixels(images), images.dtype)
 
 
-class _Tally:
+class _RunningCounts:
     """Counts of one target at one eps, added up batch by batch."""
 
     def __init__(self) -> None:

@@ -61,8 +61,8 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
             cells = [cell for of_attack in found for cell in _cells(of_attack, top, measure)]
             rows.append((f"top {top}", source, *of_images, *cells))
     columns = targets if of_images else ["n", *targets]
-    heads = [f"{attack}: {column}" for attack in attacks for column in columns]
-    header = ("Metric", "Source", *(["n"] if of_images else []), *heads)
+    columns_of_attacks = [f"{attack}: {column}" for attack in attacks for column in columns]
+    header = ("Metric", "Source", *(["n"] if of_images else []), *columns_of_attacks)
     notes = (
         f"{_WHAT[measure]} Columns: the attack, and the target. eps in pixel values of [0, 255].",
         f"{first.n:,} of the {first.total:,} {first.split} images of {data_set_of(first)}, drawn at random by seed "

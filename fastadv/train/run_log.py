@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from torch import Tensor
 
 from fastadv.train.epoch_metrics import EpochMetrics
-from fastadv.train.monitor import EpochRecord, Monitor, Pace, Record, StepRecord, monitoring
+from fastadv.train.monitor import Monitor, monitoring
+from fastadv.train.pace import Pace
 from fastadv.train.run import Run
+from fastadv.train.run_records import EpochRecord, Record, StepRecord
 from fastadv.train.step_metrics import StepTotals
 
 

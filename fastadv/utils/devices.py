@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MOST_THREADS = 1024  # with many more, the thread pool crashes instead of raising an error
 
@@ -16,6 +19,8 @@ def resolve(name: str) -> torch.device:
     Raises:
         ValueError: if it is not a device name, or this machine does not have the device.
     """
+    import torch  # on use: configurations need MOST_THREADS for --help
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -35,5 +40,7 @@ def is_captured(images: Tensor) -> bool:
     """True while a CUDA graph is captured on the images' current stream: values cannot be read then."""
     if not images.is_cuda:
         return False
+    import torch
+
     with torch.cuda.device(images.device):
         return torch.cuda.is_current_stream_capturing()

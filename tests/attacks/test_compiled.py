@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.operators import Operators
 from fastadv import PixelSpace, attacks
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
@@ -76,7 +77,7 @@ def check_the_same_images(
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.1)
-    steps = 10 if name in ("pgd", "mi_fgsm") else 5 if name.startswith("iter") else 1
+    steps = GRADIENTS[name]
     assert len(calls) == 3 * steps + steps - 1  # all but the first forward of all, whose outputs are looked at
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
 

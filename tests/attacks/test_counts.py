@@ -22,6 +22,7 @@ from fastadv.attacks.engine.bn_folding import FoldedModel
 from fastadv.attacks.engine.cuda_graph_recorder import refuse_waits
 from fastadv.pixels import range_watch
 from tests.attacks.models import ConvNet, batch
+from tests.completeness import check_complete
 
 UNIT = PixelSpace.unit()
 
@@ -62,12 +63,15 @@ TABLE: dict[str, tuple[int, dict[str, int]]] = {
     "mi_fgsm": (10, {CHOICE: 10, STEP: 10, "clone": 12, "ones_like": -10, **MOMENTUM}),
     **dict.fromkeys(("random_sign", "random_normal"), (0, {NOISE: 1, "clone": 1})),
 }  # fmt: skip
+# An attack with a loss of its own chooses the target once, CHOICE: 1, and has these in every gradient besides the
+# loss's own operators and their backward passes: they scale the derivative, so that it does not underflow.
+OWN_LOSS = {
+    **dict.fromkeys(("promote_types", "abs", "amax", "gt", "lt", "bitwise_and", "frexp", "clamp", "_to_copy"), 1),
+    **dict.fromkeys(("neg", "exp2", "unsqueeze", "mul", "eq"), 1),
+    **dict.fromkeys(("scalar_tensor", "where"), 2),
+}
 # Of these, what moves no images: that of logits, or of a number an example.
 SMALL = {CHOICE, "ones_like", *MEAN} - {"linalg_vector_norm"}
-
-
-def test_the_table_is_complete() -> None:
-    assert set(TABLE) == set(attacks.names())
 
 
 # Two more ways of a call: what they add to the table. fast=True folds two layers anew, all their vectors together, and
@@ -106,7 +110,7 @@ each_row = pytest.mark.parametrize(
 )
 
 
-def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
+def second_call(name: str | type[attacks.Attack], **options: Any) -> tuple[Operators, Operators]:
     """Return (operators of a call after the first batch, those of the model's passes, folded if the attack folds)."""
     model = ConvNet().eval()
     images, labels = batch(6)
@@ -119,6 +123,42 @@ def second_call(name: str, **options: Any) -> tuple[Operators, Operators]:
     folded = FoldedModel(model, model, images[:1], None)
     with folded.in_place():
         return counted, passes(model, folded.in_layout(images))
+
+
+def row_of(name: str | type[attacks.Attack]) -> str:
+    """The row of TABLE for an attack, as measured, and which of its operators belong in SMALL."""
+    counted, own = second_call(name)
+    gradients = counted.names["convolution"] // own.names["convolution"]
+    found = besides(counted.names, own.names, gradients)
+    found.pop("detach", None)
+    moving = besides(counted.moving, own.moving, gradients)
+    small = sorted(set(found) - set(moving) - SMALL)
+    shown = name if isinstance(name, str) else name.name
+    return f'"{shown}": ({gradients}, {found}),' + (f"  # and in SMALL: {', '.join(small)}" if small else "")
+
+
+def test_the_table_is_complete() -> None:
+    rows = "\n".join(row_of(name) for name in attacks.names() if name not in TABLE)
+    assert not rows, f"check that all of this is necessary, and add it to TABLE:\n{rows}"
+    check_complete("TABLE of tests/attacks/test_counts.py", TABLE, attacks.names())
+
+
+class FirstLogit(attacks.FGSM):
+    """A loss of one operator."""
+
+    name = "first_logit"
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:  # [N, K], [N] -> [N]
+        return logits[:, 0]
+
+
+def test_a_row_is_printed_for_an_attack_that_has_none() -> None:
+    """As it would be written by hand: without a loss of its own, and with one."""
+    assert row_of("random_sign") == "\"random_sign\": (0, {'clone': 1, 'fastadv::noise_step_': 1}),"
+    row, _, small = row_of(FirstLogit).partition("  # and in SMALL: ")
+    found = eval(f"{{{row}}}")["first_logit"]
+    assert found == (1, {CHOICE: 1, STEP: 1, "clone": 2, **OWN_LOSS, "select": 1, "select_backward": 1})
+    assert set(small.split(", ")) == {*OWN_LOSS, "select_backward"} - SMALL
 
 
 def added_to(table: dict[str, int], added: dict[str, int]) -> dict[str, int]:

@@ -73,7 +73,7 @@ def test_without_anything_to_fold_it_says_so_once_and_keeps_the_layout() -> None
     assert seen == [True]
 
 
-def test_statistics_of_the_batch_cannot_be_folded_and_a_remark_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_statistics_of_the_batch_cannot_be_folded_and_a_message_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "fastadv")
     attack = attacks.create("step_ll", ConvNet(), eps=4, fast=True, bn="batch")
     images, _ = batch(6)

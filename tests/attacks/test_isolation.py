@@ -14,19 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastadv import attacks
 from fastadv.utils import module_modes
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
-
-GRADIENTS = {  # at eps = 4
-    **dict.fromkeys(("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd"), 1),
-    "n_fgsm": 1,
-    **dict.fromkeys(("iter_basic", "iter_ll"), 5),
-    **dict.fromkeys(("random_sign", "random_normal"), 0),
-    **dict.fromkeys(("pgd", "mi_fgsm"), 10),
-}
+from tests.completeness import check_complete
 
 
 def test_the_table_is_complete() -> None:
-    assert sorted(GRADIENTS) == sorted(attacks.names())
+    check_complete("GRADIENTS in tests/attacks/gradients.py", GRADIENTS, attacks.names())
 
 
 # --- no more work than needed ----------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_the_same_images(used: Counter[str], name: str, option: str, network: st
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(1.1)
-    misfits = works & {"fold_bn"} if network == "no BatchNorm" else set()
-    assert set(+used) == works - misfits
+    useless = works & {"fold_bn"} if network == "no BatchNorm" else set()
+    assert set(+used) == works - useless
     left_out = [text.partition(":")[0] for warning in said if " runs without " in (text := str(warning.message))]
-    assert left_out == [f"{name} runs without {misfit}=True" for misfit in misfits]
+    assert left_out == [f"{name} runs without {option}=True" for option in useless]

@@ -16,13 +16,7 @@ from tests.attacks.models import ConvNet, PixelLogits, batch
 
 RAW = PixelSpace.raw()
 EPS = {"number": 8, "distribution": TruncatedNormalEps()}
-DRAWS = [
-    "step_rnd",
-    "random_sign",
-    "random_normal",
-    "pgd",
-    "n_fgsm",
-]  # with an eps that is a number; the others draw nothing
+DRAWS = ["step_rnd", "random_sign", "random_normal", "pgd", "n_fgsm"]  # also with an eps that is a number
 CASES = [(name, eps) for name in attacks.names() for eps in EPS if name in DRAWS or eps == "distribution"]
 
 
@@ -94,7 +88,7 @@ def test_an_attack_that_draws_nothing_takes_nothing_from_the_default_generator(n
     """Otherwise an evaluation during training would change the training."""
     state = torch.get_rng_state()
     attacks.create(name, ConvNet(), eps=4)(*batch())
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), state), f"{name} draws random numbers: add it to DRAWS"
 
 
 @pytest.mark.parametrize(("name", "eps"), CASES)

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.machine_code import Kernel, find_cuobjdump, kernels
 from fastadv import _C
+from tests.completeness import check_complete, cuda_kernels
 
 ARCH, NVCC = "sm_90", "13.0."
 BUILD = _C.build_info()
@@ -25,6 +26,10 @@ compiled_here = [
     ),
     pytest.mark.skipif("90" not in BUILD["cuda_archs"], reason=f"built without {ARCH}"),
 ]
+
+
+# Kernels whose time does not depend on their instructions: one number an example or a row, or the rare layout.
+WITHOUT_BUDGET = ("formula_kernel", "prepare_kernel", "finish_kernel", "total_kernel", "truncated_normal_kernel")
 
 
 class Budget(NamedTuple):
@@ -108,6 +113,11 @@ BUDGETS: dict[str, Budget] = {
     "mixed_kernel<RegisterRow<__nv_bfloat16, float, true>>": Budget(187, None, 151, 64),
     "mixed_kernel<RegisterRow<__half, float, true>>": Budget(190, None, 151, 64),
 }  # fmt: skip
+
+
+def test_every_kernel_has_a_budget_or_needs_none() -> None:
+    stems = {name.partition("<")[0] for name in BUDGETS}
+    check_complete("BUDGETS of tests/cuda/test_budgets.py", {*stems, *WITHOUT_BUDGET}, cuda_kernels())
 
 
 def figures(kernel: Kernel) -> Budget:

@@ -1,7 +1,7 @@
 """The host code of the CUDA build, run without a GPU.
 
-The package is built as always, by nvcc and CMake, but for its CUDA runtime: in the place of that, and of PyTorch's own,
-stands ``recorder/``, which answers as two GPUs would, runs no kernel, and writes down every call in order. So PyTorch's
-streams, guards, allocator and graphs are the real ones, and the operators' checks, guards and launches are those that
-run on a GPU. What the kernels compute is shown by ``tests/simt``.
+nvcc and CMake build the package as usual, except for the CUDA runtime. ``recorder/`` replaces it and PyTorch's own: it
+responds like a machine with two GPUs, runs no kernel, and logs every call in order. PyTorch's streams, guards,
+allocator and graphs are the real ones, and the operators' checks, guards and launches are those that run on a GPU.
+``tests/simt`` shows what the kernels compute.
 """

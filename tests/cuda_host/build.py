@@ -1,4 +1,4 @@
-"""Builds the recorder, and the package with it in the place of its CUDA runtime, and runs pytest with both."""
+"""Builds the recorder, builds the package with it instead of the CUDA runtime, and runs pytest with both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CUDA = 13  # the major version whose functions the recorder has
 
 
 def why_not() -> str | None:
-    """The reason why the host code cannot be built and run here; None where it can."""
+    """Why the host code cannot be built and run here; None if it can."""
     nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
     if nvcc is None:
         return "needs nvcc, on PATH or in CUDACXX"
@@ -52,9 +52,9 @@ def build() -> Path:
 
 
 def _environment(recorder: Path) -> dict[str, str]:
-    """What a build of the package takes: nothing of its own sources or options is other than for a GPU.
+    """Environment variables for the build; the package's sources and options are those for a GPU.
 
-    Code for one virtual architecture, because none runs.
+    For one virtual architecture, because no kernel runs.
     """
     runtime = f'"-DCUDA_cudart_static_LIBRARY={recorder / PRELOADED[0]}" -DCMAKE_CUDA_RUNTIME_LIBRARY=None'
     arguments = f"{os.environ.get('CMAKE_ARGS', '')} {runtime}"

@@ -1,4 +1,4 @@
-"""The recorder, from Python: what was called, and which call shall fail."""
+"""The recorder, from Python: reads the calls, and makes calls fail."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def clear() -> None:
 
 
 def heal() -> None:
-    """Nothing fails any more, and no error is left of what did."""
+    """Cancel all failures and clear their errors."""
     _recorder.recorder_heal()
 
 
@@ -73,12 +73,12 @@ def recorded(library: str | None = None) -> list[Call]:
 
 
 def fail(function: str, error: int, nth: int = 1, library: str = FASTADV) -> None:
-    """The n-th call of this function by a library, or by any for an empty name, shall return the error."""
+    """Make the n-th call of this function by a library return the error; an empty name is any library."""
     _recorder.recorder_fail(library.encode(), function.encode(), nth, error)
 
 
 def break_device(error: int, spared: str = "") -> None:
-    """Every call shall return the error, as after an illegal access; those of one function may be spared."""
+    """Make every call return the error, as after an illegal access, except those of the function ``spared``."""
     _recorder.recorder_break(error, spared.encode())
 
 

@@ -1,4 +1,4 @@
-"""For a pytest of its own, in a process that begins with the recorder: puts the module in the place of fastadv._C.
+"""A pytest plugin for a process that was started with the recorder: replaces fastadv._C by the test build.
 
 By hand, once the tests have built it:
 

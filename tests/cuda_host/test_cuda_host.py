@@ -1,4 +1,4 @@
-"""The host code of the CUDA build: each run is a pytest in a process whose CUDA runtime writes down its calls."""
+"""The host code of the CUDA build: each run is a pytest in a process whose CUDA runtime logs its calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=RE
 
 @pytest.mark.timeout(1800)
 def test_every_function_that_the_module_calls_is_recorded() -> None:
-    """A function that the recorder lacks would be found in PyTorch's own runtime, unseen."""
+    """Calls of a function that the recorder lacks would go to PyTorch's own runtime, unnoticed."""
     module = build()
     recorder = module.parents[2] / "recorder" / "librecorder.so"
     called = _symbols(str(module), "--undefined-only")

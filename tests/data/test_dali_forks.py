@@ -16,11 +16,11 @@ from tests.data.loaders import needs_dali
 from tests.data.pictures import write_data_set
 
 
-def ends(work: Callable[[], None], patience: float) -> bool:
+def ends(work: Callable[[], None], timeout: float) -> bool:
     """Whether a forked process that does hardly any work ends within some seconds."""
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(patience)
+    process.join(timeout)
     ended = process.exitcode == 0
     process.kill()
     process.join()
@@ -43,8 +43,8 @@ def test_a_forked_process_may_collect_pipelines_as_garbage(generations: int, tmp
         gc.collect()
 
     def collect_in_another() -> None:
-        assert ends(collect, patience=20)
+        assert ends(collect, timeout=20)
         collect()
 
-    assert ends(collect if generations == 1 else collect_in_another, patience=60)
+    assert ends(collect if generations == 1 else collect_in_another, timeout=60)
     assert sum(1 for _ in begun[0]) == 7  # nothing happened to the one here

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.completeness import check_complete
+
 PAGES = Path(__file__).parents[2] / "docs" / "api"
 MODULES = ("fastadv", *(f"fastadv.{name}" for name in ("attacks", "data", "evaluate", "models", "ops", "train")))
 
@@ -35,8 +37,10 @@ def undocumented(name: str, thing: Any) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_page_shows_every_public_name(module: str) -> None:
-    page = (PAGES / f"{module.rpartition('.')[2]}.md").read_text()
-    assert sorted(re.findall(r"\.\. auto(?:class|function|exception):: (\w+)", page)) == sorted(public(module))
+    page = f"{module.rpartition('.')[2]}.md"
+    shown = re.findall(r"\.\. auto(?:class|function|exception):: (\w+)", (PAGES / page).read_text())
+    check_complete(f"docs/api/{page}", shown, public(module))
+    assert len(shown) == len(set(shown)), f"docs/api/{page} shows a name twice"
 
 
 @pytest.mark.parametrize("module", MODULES)

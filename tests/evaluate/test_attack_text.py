@@ -48,7 +48,7 @@ def test_fast(text: str, options: dict[str, Any]) -> None:
         ("pgd:steps=2.5", "pgd:steps=2.5: steps must be an integer, got 2.5"),
         ("pgd:steps=0", "steps must be at least 1, got 0"),
         ("pgd:eps=4", "eps is the same for all attacks"),
-        ("pgd:stps=4", "steps, validate (did you mean steps?)"),
+        ("pgd:stps=4", "pgd has no option stps (did you mean steps?); its options are alpha"),
         ("pgd:seed=4", "seed is the same for all attacks"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A network is tried on two images before training: a misfit raises, and nothing changes."""
+"""A network is tried on two images before training: a mismatch raises, and nothing changes."""
 
 from __future__ import annotations
 

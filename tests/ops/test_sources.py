@@ -14,18 +14,22 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-import fastadv.ops  # noqa: F401  registers the operators
+from fastadv.utils import environment
+from tests.completeness import check_complete, operators
 from tests.ops.new_operator import NEGATE
 
 ROOT = Path(__file__).parents[2]
-OPERATORS = sorted(
-    name.removeprefix("fastadv::") for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastadv::")
-)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator_is_in_the_guide_and_in_fastadv_info() -> None:
+    first_cells = re.findall(r"^\| (`.*?) \| ", (ROOT / "docs/operators.md").read_text(), re.MULTILINE)
+    described = {name for cell in first_cells for name in re.findall(r"`(\w+)", cell)}
+    check_complete("the table of docs/operators.md", described, {*operators(), "from_pixels"})
+    check_complete("OPERATORS of fastadv/utils/environment.py", environment.OPERATORS, operators())
+
+
+@pytest.mark.parametrize("operator", sorted(operators()))
 def test_an_operator_is_found_by_its_name(operator: str) -> None:
     """Its schema is in a file of its name, and so are its kernels."""
     (registers,) = (file for file in (ROOT / "csrc/ops").glob("*.cpp") if f'"{operator}(' in file.read_text())

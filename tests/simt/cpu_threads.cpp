@@ -1,7 +1,7 @@
-// The CPU kernels on ranges of several threads, for ThreadSanitizer: whatever range each gets, none writes what another
-// touches. torch's own threads are not instrumented, so these stand in for them.
+// Runs the CPU kernels in several threads, for ThreadSanitizer: no thread may write what another accesses, however the
+// work is split. PyTorch's own threads are not instrumented, so these replace them.
 //
-// cpu_threads [planted]: with any argument the ranges overlap by one, which is a race.
+// cpu_threads [planted]: with any argument, the ranges overlap by one element, which is a race.
 #include <cstdio>
 #include <functional>
 #include <thread>
@@ -24,7 +24,7 @@ constexpr int kThreads = 4;
 
 bool planted = false;
 
-// Calls run(begin, end) on parts of [0, count), which divide no vector, line or row.
+// Calls run(begin, end) on parts of [0, count) whose ends are not multiples of a vector, cache line or row.
 void in_parts(int64_t count, const std::function<void(int64_t, int64_t)>& run) {
   std::vector<std::thread> threads;
   for (int64_t t = 0; t < kThreads; ++t) {

@@ -1,5 +1,5 @@
-// Reads lines of a number and a divisor, and answers each with the quotient, by 64 bits and by 32; 0 for the latter
-// where they do not hold both numbers.
+// Reads lines of a number and a divisor, and prints the quotient in 64-bit and in 32-bit arithmetic; the latter is 0 if
+// either number needs more than 32 bits.
 #include <iostream>
 
 #include "../../csrc/math/fast_divide.h"

@@ -1,7 +1,7 @@
-// Kernels with one fault each, and the same without it: what the host and the sanitizers must catch, and must let pass.
+// Kernels with one fault each, and the same kernels without it: what must be caught, and what must pass.
 //
-// faults <name> [planted]: runs the kernel, clean or with its fault planted; exit status 0 if nothing was caught and,
-// where there is no fault, the results are right.
+// faults <name> [planted]: runs the kernel without or with its fault. The exit status is 0 if nothing was caught and,
+// for a kernel without a fault, the results are correct.
 #include <cuda_runtime.h>
 
 #include <cstring>
@@ -19,7 +19,7 @@ __global__ void global_overflow(int* out, int count, bool planted) {
   if (i < count + planted) out[i] = i;
 }
 
-// As group_reduce does it: a buffer of a template, shared by the block.
+// Like group_reduce: a template's buffer, shared by the block.
 template <int kSize>
 __device__ __forceinline__ int last_of(int value, int at) {
   __shared__ int buffer[kSize];
@@ -50,7 +50,7 @@ __global__ void shared_race(int* out, int, bool planted) {
   out[kThreads - 1 - i] = buffer[kThreads - 1 - i];
 }
 
-// Each barrier is there, but not the one that keeps the next round from overwriting what this one still reads.
+// Lacks the barrier that keeps the next round from overwriting what this one still reads.
 __global__ void race_of_rounds(int* out, int, bool planted) {
   __shared__ int buffer[kThreads];
   const int i = static_cast<int>(threadIdx.x);
@@ -62,7 +62,7 @@ __global__ void race_of_rounds(int* out, int, bool planted) {
   }
 }
 
-// A shuffle between the lanes does not order what they write for each other.
+// Lanes write for each other, ordered only by a shuffle, which orders nothing.
 __global__ void race_behind_shuffle(int* out, int, bool planted) {
   __shared__ int buffer[kThreads];
   const int i = static_cast<int>(threadIdx.x);
@@ -72,7 +72,7 @@ __global__ void race_behind_shuffle(int* out, int, bool planted) {
   out[i ^ 1] = buffer[i ^ 1];
 }
 
-// Every block writes the first number, each by another thread.
+// Every block writes the first number, each in a different thread.
 __global__ void race_between_blocks(int* out, int, bool planted) {
   const int i = static_cast<int>(threadIdx.x);
   out[i] = i;
@@ -123,7 +123,7 @@ __global__ void lane_not_named(int* out, int, bool planted) {
   out[i] = __shfl_xor_sync(planted ? kAll >> 1 : kAll, i ^ 1, 1);
 }
 
-// Not a fault, but what the host offers beyond the needs of today's kernels.
+// Not a fault: features of simt.h that no kernel uses yet.
 __global__ void votes_and_atomics(int* out, int, bool) {
   __shared__ int total;
   const int i = static_cast<int>(threadIdx.x), lane = i % 32;

@@ -21,7 +21,7 @@ EDGE = 1000  # elements compared at either end; the blocks that run handle more
 
 @pytest.fixture
 def sparse(tmp_path: Path):
-    """Makes tensors of zeros that take no room until written."""
+    """Makes tensors of zeros that take no memory until they are written."""
 
     def make(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.bin"

@@ -1,4 +1,4 @@
-"""What a GPU does where the CPU refuses or has nothing to say: values that are not read ahead, launches, failures.
+"""Behaviour that differs from the CPU's: invalid values that cannot be checked before a launch, launches, failures.
 
 Run by test_simt.py.
 """
@@ -16,6 +16,7 @@ import torch
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops
 from fastadv.train import AdversarialTask
 from tests.attacks.models import ConvNet, batch
+from tests.completeness import check_complete, operators
 
 NAN, INF = float("nan"), float("inf")
 
@@ -128,8 +129,9 @@ REDUCE = ["normalized_step.cu: kernel(term, join)", "normalized_step.cu: (finish
 ADV, CLEAN, GRAD, WIDE = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.float64
 UNIT = PixelSpace.unit()
 
-# One launch an operator, but for the loss, whose rows are added by a second one, and for norms: a pass and its end for
-# each (of float64 one more, for its range), before the step, and for the L2 ball one for the distance.
+# One launch per operator, with two exceptions. The loss has a second one, which adds up the rows. Before a step along a
+# norm come one that prepares, two for the norm (for float64 two more, for its range), and two for the distance in the
+# L2 ball.
 OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "sign_step_, one step": (lambda: ops.sign_step_(ADV, ADV, GRAD, 1.0, 8.0, UNIT), [STEP]),
     "sign_step_, eps for each": (lambda: ops.sign_step_(ADV, CLEAN, GRAD, 1.0, torch.ones(2), UNIT), [STEP]),
@@ -159,6 +161,13 @@ OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
 }  # fmt: skip
 
 
+def test_the_tables_have_every_operator() -> None:
+    """sample_eps and from_pixels allocate their result, and launch as the operators that fill it."""
+    check_complete("CALLS of tests/simt/on_a_device.py", CALLS, operators() - {"sample_eps"})
+    stems = {name.partition(",")[0] for name in OPERATORS}
+    check_complete("OPERATORS of tests/simt/on_a_device.py", stems, operators() - {"from_pixels_"} | {"from_pixels"})
+
+
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], list[str]]:
     """Kernels that a call launches, in order."""
@@ -181,7 +190,7 @@ def test_launches_of_an_operator(
     assert launched(call) == expected
 
 
-# Of one call at eps = 4: a choice of target and a step for each gradient. What else runs is counted by test_counts.py.
+# For one call at eps = 4: a choice of target and a step for each gradient. test_counts.py counts everything else.
 ATTACKS: dict[str, dict[str, int]] = {
     name: launches
     for names, launches in (
@@ -199,11 +208,11 @@ ATTACKS: dict[str, dict[str, int]] = {
 
 
 def test_the_table_has_every_attack() -> None:
-    assert set(ATTACKS) == set(attacks.names())
+    check_complete("ATTACKS of tests/simt/on_a_device.py", ATTACKS, attacks.names())
 
 
-# Besides: folding launches PyTorch's kernels alone. The larger of the two drawn is 4.6: five iterations, as for 4, and
-# for their number the draw is made again on the host, which is the device here.
+# What options add. Folding launches only PyTorch's kernels. The larger of the two drawn sizes is 4.6: five iterations,
+# as for 4; their number takes a second draw on the host, which is the device here.
 FIVE = TruncatedNormalEps(sigma=8, upper=6)
 WAYS: dict[str, tuple[dict[str, Any], Callable[[str], int]]] = {
     "as it is": ({}, lambda name: 0),
@@ -226,7 +235,7 @@ def test_launches_of_an_attack(
 
 
 def test_launches_of_a_training_step(launched: Callable[[Callable[[], object]], list[str]]) -> None:
-    """An eps drawn for each example, the choice, the step; the loss and its derivative, whose backward is PyTorch's."""
+    """The drawn eps, the choice of target, the step, and the loss, which computes its derivative as well."""
     task = AdversarialTask(ConvNet(), attack="step_ll", k=2, eps=TruncatedNormalEps(), space=UNIT, seed=1)
     images, labels = batch(4)
     assert launched(lambda: task(images, labels).backward()) == [DRAW, ROWS, STEP, LOSS, TOTAL]

@@ -1,7 +1,7 @@
-// Where the kernels take an element to lie, for a test that knows: reads lines of
+// Shows where the kernels locate an element; a test compares it with the truth. Reads lines of
 //   examples channels plane channels_last element
-// and answers each with the example, channel and place of the element and of its successor, which is found by a step of
-// the cursor where the element's run goes on.
+// and prints for each the example, channel and place of the element and of its successor. Within a run, the cursor
+// finds the successor by a step.
 #include <cuda_runtime.h>
 
 #include <iostream>

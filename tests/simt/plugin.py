@@ -1,7 +1,7 @@
-"""For a pytest of its own: puts a module built from tests/simt in the place of fastadv._C, before fastadv is imported.
+"""A pytest plugin that replaces fastadv._C by a module built from tests/simt, before fastadv is imported.
 
-In the modules named simt_* the CUDA launchers stand where the CPU's operators would, so that the tests of tests/ops
-run the CUDA kernels as they are. What must differ there is listed below, each with its reason. By hand:
+In the modules named simt_*, the CUDA launchers take the place of the CPU operators, so the tests of tests/ops run the
+CUDA kernels. Tests that do not apply are listed below, each with its reason. To run it by hand:
 
     FASTADV_SIMT_MODULE=$(ls build/simt/simt_plain/_C*.so) python -m pytest -p tests.simt.plugin tests/ops
 """

@@ -1,6 +1,6 @@
 // Runs CUDA kernels on the CPU: the .cu files themselves, compiled as C++, with a stack for each CUDA thread.
 //
-// A launch runs its blocks one after another, and a block's threads one at a time: each runs until it waits for others.
+// A launch runs its blocks one after another, and the threads of a block one at a time, each until it has to wait.
 // A kernel that breaks the rules of its barriers ends the process with a message that names the kernel, block and
 // thread: a __syncthreads that a thread of the block skipped or reached elsewhere, a shuffle or vote that a lane of its
 // mask skipped. AddressSanitizer and UndefinedBehaviorSanitizer find accesses out of bounds and undefined arithmetic.
@@ -10,20 +10,19 @@
 // Not modelled, and so not checked:
 //   - blocks that run at the same time, and memory weaker than this machine's. Races between blocks are found only in
 //     kernels that never call __syncthreads, and not between threads of the same index;
-//   - warps in lockstep: between collectives, threads run from the first to the last, or from the last to the first
-//     behind every second barrier;
-//   - uninitialised shared memory: it is static, begins as zero and keeps what the block before left. Shared arrays of
-//     templates have no red zones, so that only an index beyond one is caught, not a pointer;
-//   - streams (a launch is over when it returns), dynamic shared memory, more than one dimension of blocks or threads,
-//     parts of warps as `width`, limits of registers and shared memory, speed.
+//   - warps in lockstep: between collectives, threads run in order, and in reverse order after every second barrier;
+//   - uninitialised shared memory: it is static, starts as zeros, and keeps what the previous block left. Shared arrays
+//     in templates have no red zones: an index out of bounds is caught, but a pointer is not;
+//   - streams (a launch has finished when it returns), dynamic shared memory, grids and blocks of more than one
+//     dimension, a `width` below the warp's, limits of registers and shared memory, speed.
 // Stricter than CUDA: lanes of a mask must not wait at another collective, even one that would let them go on.
 //
 // Environment:
-//   FASTADV_SIMT_BLOCKS  most blocks of a grid, 3 where it is not set: more work makes the threads stride
-//   FASTADV_SIMT_ENDS    run only so many of a grid's first and last blocks
+//   FASTADV_SIMT_BLOCKS  largest number of blocks in a grid, by default 3: with more work, threads stride
+//   FASTADV_SIMT_ENDS    run only this many of the first and of the last blocks of a grid
 //   FASTADV_SIMT_ERROR   every launch fails with this error and runs nothing
-//   FASTADV_SIMT_FAILS   only launches of kernels whose name has this in it
-//   FASTADV_SIMT_LOG     a file that gets a line for each launch: the source file that launches, and the kernel
+//   FASTADV_SIMT_FAILS   limits that to kernels whose name contains this
+//   FASTADV_SIMT_LOG     append a line to this file for each launch: the launching source file and the kernel
 #pragma once
 
 #include <sys/mman.h>
@@ -55,7 +54,7 @@
   simt::launch(#kernel, __FILE__, __LINE__, blocks, threads, stream, kernel, __VA_ARGS__)
 #define FASTADV_MOST_BLOCKS simt::setting("FASTADV_SIMT_BLOCKS", 3)
 
-// --- what kernels see of themselves ----------------------------------------------------------------------------------
+// --- built-in variables ----------------------------------------------------------------------------------------------
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -65,7 +64,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 // --- the runtime API -------------------------------------------------------------------------------------------------
 
 using cudaStream_t = struct CUstream_st*;
-// The errors that kernels' callers tell apart, by CUDA's numbers.
+// The errors that launchers distinguish, with CUDA's numbers.
 // clang-format off
 #define SIMT_ERRORS(_) \
   _(cudaSuccess, 0) \
@@ -96,7 +95,7 @@ struct cudaDeviceProp {
   int major = 1, minor = 0;
 };
 
-// FASTADV_SIMT_DEVICE_ERROR is what the host meets before it launches anything.
+// FASTADV_SIMT_DEVICE_ERROR makes every call before a launch fail with this error.
 inline cudaError_t cudaGetDevice(int* device) {
   const char* error = std::getenv("FASTADV_SIMT_DEVICE_ERROR");
   return *device = 0, static_cast<cudaError_t>(error == nullptr ? cudaSuccess : std::atoi(error));
@@ -139,7 +138,7 @@ void __sanitizer_finish_switch_fiber(void* to, const void** bottom, size_t* size
 
 namespace simt {
 
-// While one lives, ThreadSanitizer does not see this thread's accesses: the bookkeeping is shared by all threads.
+// Hides this thread's accesses from ThreadSanitizer during its lifetime: all threads share the bookkeeping.
 struct Unseen {
 #if defined(__SANITIZE_THREAD__)
   Unseen() {
@@ -169,8 +168,8 @@ struct Edge {
 
 // --- stacks ----------------------------------------------------------------------------------------------------------
 
-// A thread that waits leaves its frames on its stack while others run on theirs. To change stacks takes nanoseconds,
-// where a thread of the operating system would take microseconds to wake another.
+// A waiting thread leaves its frames on its own stack. Switching stacks takes nanoseconds; waking a thread of the
+// operating system takes microseconds.
 class Stack {
  public:
   // The next switch to this stack calls `function`, which must not return.
@@ -178,7 +177,7 @@ class Stack {
     if (memory_ == nullptr) allocate();
 #if defined(__x86_64__)
     void** const frame = reinterpret_cast<void**>(memory_ + kBytes) - 8;
-    for (int i = 0; i < 8; ++i) frame[i] = nullptr;  // six registers, where to go on, a return address
+    for (int i = 0; i < 8; ++i) frame[i] = nullptr;  // six registers, the address to continue at, a return address
     frame[6] = reinterpret_cast<void*>(function);
     pointer_ = frame;
 #else
@@ -189,21 +188,21 @@ class Stack {
 #endif
   }
 
-  // The stack that runs now: the one that launches.
+  // The stack that runs now, which is the launching one.
   void adopt() {
 #if defined(__SANITIZE_THREAD__)
     fiber_ = __tsan_get_current_fiber();
 #endif
   }
 
-  // Goes on where `to` was left. Returns when something switches back to `from`, unless `from` has `ended`.
+  // Continues where `to` left off. Returns when something switches back to `from`, unless `from` has `ended`.
   __attribute__((noinline, no_sanitize("thread"))) static void change(Stack& from, Stack& to, bool ended) {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(ended ? nullptr : &from.fake_, to.memory_, to.bytes_);
     came_from_ = &from;
 #endif
 #if defined(__SANITIZE_THREAD__)
-    __tsan_switch_to_fiber(to.fiber_, 1);  // which orders nothing
+    __tsan_switch_to_fiber(to.fiber_, 1);  // establishes no order
 #endif
 #if defined(__x86_64__)
     swap_pointers(&from.pointer_, to.pointer_);
@@ -214,13 +213,13 @@ class Stack {
     arrived(from.fake_);
   }
 
-  // What a function that is new on its stack calls first.
+  // A function calls this first when it starts on a new stack.
   static void arrived([[maybe_unused]] void* fake = nullptr) {
 #if defined(__SANITIZE_ADDRESS__)
     const void* bottom = nullptr;
     size_t size = 0;
     __sanitizer_finish_switch_fiber(fake, &bottom, &size);
-    came_from_->memory_ = static_cast<char*>(const_cast<void*>(bottom));  // which the launching stack learns like this
+    came_from_->memory_ = static_cast<char*>(const_cast<void*>(bottom));  // the only way to get the launching stack's
     came_from_->bytes_ = size;
 #endif
   }
@@ -239,7 +238,7 @@ class Stack {
   }
 
 #if defined(__x86_64__)
-  // Saves what a call must keep of the registers, and takes what the other stack saved.
+  // Saves the callee-saved registers, and restores those that the other stack saved.
   __attribute__((naked, noinline, no_sanitize("address", "thread", "undefined"))) static void swap_pointers(
       void** /*from*/, void* /*to*/) {
     __asm__(
@@ -253,7 +252,7 @@ class Stack {
 #endif
   char* memory_ = nullptr;
   size_t bytes_ = 0;
-  void *fiber_ = nullptr, *fake_ = nullptr;  // of ThreadSanitizer, of AddressSanitizer
+  void *fiber_ = nullptr, *fake_ = nullptr;  // handles of ThreadSanitizer and AddressSanitizer
   static inline Stack* came_from_ = nullptr;
 };
 
@@ -276,14 +275,14 @@ struct Thread {
   State state = State::runs;
   Place place{"", 0};                // of the barrier or collective
   unsigned mask = 0, source = 0;     // of the collective
-  uint64_t value = 0, received = 0;  // given to it, and got from it
-  unsigned barriers = 0;             // passed in this block
+  uint64_t value = 0, received = 0;  // passed to it, and returned by it
+  unsigned barriers = 0;             // number passed in this block
   Stack* stack = nullptr;
 };
 
 class Block {
  public:
-  // Runs the kernel in every thread of the blocks, of which `ends` at either end.
+  // Runs the kernel in every thread of every block, or of the first and last `ends` blocks.
   void launch(const std::function<void()>& kernel, const std::string& name, unsigned blocks, unsigned threads,
               int64_t ends) {
     const std::lock_guard<std::mutex> one_at_a_time(mutex_);
@@ -306,8 +305,8 @@ class Block {
 
   void barrier(Place place) {
     Thread& me = self();
-    // Two edges in turn: a thread that is already on its way to the next barrier must not order one that has yet to
-    // return from this one.
+    // Two edges, used in turn: a thread on its way to the next barrier must not be ordered before one that has yet
+    // to return from this one.
     Edge& edge = barrier_edges_[next_barrier() % 2];
     edge.release();
     {
@@ -324,7 +323,7 @@ class Block {
     edge.acquire();
   }
 
-  // Gives `value` and returns that of lane `source`, or a bit for each lane whose value is not zero.
+  // Passes `value`; returns the value of lane `source`, or for a vote one bit for each lane with a nonzero value.
   uint64_t collective(Place place, unsigned mask, unsigned source, uint64_t value) {
     const Unseen unseen;
     Thread& me = self();
@@ -347,7 +346,7 @@ class Block {
     return self().barriers++;
   }
 
-  // --- whose turn it is ---
+  // --- scheduling ---
 
 #if defined(__SANITIZE_THREAD__)
   static constexpr bool kOwnStacks = true;  // two threads that write to one stack would race
@@ -355,7 +354,7 @@ class Block {
   static constexpr bool kOwnStacks = false;
 #endif
 
-  // What runs on a new stack: a thread, and the next ones on the same stack as long as none of them waits.
+  // Runs on a new stack: one thread, then further ones as long as none of them has to wait.
   __attribute__((no_sanitize("thread"))) static void start();
   void run_threads() {
     do run_thread();
@@ -408,7 +407,7 @@ class Block {
     threadIdx.x = index;
   }
 
-  // Where to go on: with a thread that has not begun, else with one that waits no more, else behind the launch.
+  // Continues with a thread that has not started, else one that can proceed, else after the launch.
   Stack& next() {
     if (started_ < size_) {
       current_ = &stacks_[stacks_in_use_++];
@@ -423,7 +422,7 @@ class Block {
     return launching_;
   }
 
-  // --- what may meet ---
+  // --- matching barriers and collectives ---
 
   void arrive(Thread& me, State state, Place place) {
     me.state = state;
@@ -432,7 +431,7 @@ class Block {
     for (unsigned t = first; t < first + kLanes && t < size_; ++t)
       if (threads_[t].state == State::at_collective && (threads_[t].mask >> threadIdx.x % kLanes & 1) != 0)
         disagree(threads_[t], t);
-    // Those that arrived before agree with the first of them.
+    // The earlier ones agree with the first of them.
     const Thread& other = threads_[first_arrived_];
     if (arrived_++ == 0) first_arrived_ = threadIdx.x;
     else if (!(other.state == me.state && other.place == me.place)) disagree(other, first_arrived_);
@@ -446,7 +445,7 @@ class Block {
     for (unsigned lane = 0; lane < kLanes; ++lane) {
       if ((me.mask >> lane & 1) == 0) continue;
       if (first + lane >= size_) fail(" for a lane that its block lacks");
-      if (first + lane >= started_) return false;  // its state is that of the block before
+      if (first + lane >= started_) return false;  // its state is from the previous block
       const Thread& other = threads_[first + lane];
       const bool here = other.state == State::at_collective && other.mask == me.mask && other.place == me.place;
       if (!here && other.state != State::runs) disagree(other, first + lane);
@@ -488,13 +487,13 @@ class Block {
   const std::string* name_ = nullptr;
   Thread threads_[kMostThreads];
   Stack stacks_[kMostThreads], launching_, *current_ = nullptr;
-  // How many threads there are, have begun, and are at the barrier or have left; the first of the latter.
+  // Number of threads, of started ones, and of those at the barrier or finished; the first of the latter.
   unsigned size_ = 0, started_ = 0, arrived_ = 0, first_arrived_ = 0, stacks_in_use_ = 0;
   bool backwards_ = false;
   Edge before_, after_, barrier_edges_[2], end_edge_;
 };
 
-// Never destroyed: whatever launches at the end of the process finds it.
+// Never destroyed, so that launches at the end of the process still work.
 inline Block& block() {
   static Block* const only = new Block;
   return *only;
@@ -536,7 +535,7 @@ void launch(const char* name, const char* file, int line, unsigned blocks, unsig
                      : forced ? static_cast<cudaError_t>(setting("FASTADV_SIMT_ERROR", cudaSuccess))
                               : cudaSuccess;
   if (error != cudaSuccess) {
-    last_error = error;  // which a later launch that succeeds does not take back
+    last_error = error;  // a later successful launch does not clear it
     return;
   }
   log_launch(name, file);
@@ -561,13 +560,13 @@ V collective(Place place, unsigned mask, unsigned source, V value) {
 inline cudaError_t cudaPeekAtLastError() { return simt::last_error; }
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
 
-// As many multiprocessors as blocks may run: no kernel is kept from what FASTADV_SIMT_BLOCKS allows it.
+// As many multiprocessors as FASTADV_SIMT_BLOCKS allows blocks, so that this does not limit a grid further.
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return *value = static_cast<int>(FASTADV_MOST_BLOCKS), cudaSuccess;
 }
 
-// --- what kernels call -----------------------------------------------------------------------------------------------
+// --- device functions ------------------------------------------------------------------------------------------------
 
 #define SIMT_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 

@@ -1,7 +1,7 @@
 """The operator tests with the CUDA kernels on the host, and all kernels under the sanitizers.
 
-Each run is a pytest of its own. They start together, as many at a time as there are processors, each on one of them. A
-run imports torch and collects tests for some seconds, so few runs have many tests each. plugin.py says how to run
+Each run is a separate pytest process. As many run at a time as there are processors, each on its own. A run takes
+seconds to import torch and collect tests, so there are few runs with many tests each. plugin.py says how to run
 others.
 """
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fastadv.cli import report as report_cli
+from fastadv.cli import run_study
 from fastadv.cli import study as study_cli
 from fastadv.evaluate import Record, read_records
 from fastadv.study import cost
@@ -89,7 +90,7 @@ def test_all_studies(
     assert f"{len(claims)} claims." in table
 
     # Running the same command again does nothing.
-    monkeypatch.setattr(study_cli, "write_report", lambda report, folder: [])
+    monkeypatch.setattr(run_study, "write_report", lambda report, folder: [])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     assert study("all", "--out", tmp_path) == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
@@ -255,8 +256,8 @@ def test_estimates_on_a_busy_machine_have_a_note(
 
 
 def test_the_note_scales_the_estimate_to_an_idle_machine() -> None:
-    assert "On an idle machine it is at most 4.0 h in total" in study_cli._busy_machine_note(0.4, 36_000)
-    assert study_cli._busy_machine_note(None, 36_000) == ""  # a GPU
+    assert "On an idle machine it is at most 4.0 h in total" in run_study._busy_machine_note(0.4, 36_000)
+    assert run_study._busy_machine_note(None, 36_000) == ""  # a GPU
 
 
 @pytest.mark.parametrize(

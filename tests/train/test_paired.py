@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -465,6 +467,16 @@ def test_called_like_the_other_tasks() -> None:
 def test_options_that_are_refused(options: dict[str, Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         PairedTask(Pixels(), **{"eps": 8, "space": RAW, **options})
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(context: Callable[[], AbstractContextManager[None]]) -> None:
+    task = PairedTask(ConvNet(), eps=8, space=PixelSpace.unit())
+    images, labels = batch(4)
+    before = images.clone()
+    with context(), pytest.raises(RuntimeError, match="needs gradients: call it outside no_grad and inference_mode"):
+        task.backward(images, labels)
+    assert torch.equal(images, before)
 
 
 def test_a_model_that_ignores_its_images() -> None:

@@ -12,8 +12,7 @@ import torch
 from timm.optim import RMSpropTF
 from torch import Tensor, nn
 
-from fastadv.cli import main
-from fastadv.cli import train as train_cli
+from fastadv.cli import main, run_training
 from fastadv.eps import TruncatedNormalEps
 from fastadv.train import AdversarialTask, Trainer, build, checkpoint
 from tests.data.pictures import write_data_set
@@ -37,7 +36,7 @@ def test_two_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         trainer.optimizer.register_step_pre_hook(lambda *_: norms.append(_gradient_norm(trainer.model)))
         return trainer
 
-    monkeypatch.setattr(train_cli, "create_trainer", watched)
+    monkeypatch.setattr(run_training, "create_trainer", watched)
     images, run = str(tmp_path / "images"), tmp_path / "run"
     assert main(["train", "--recipe", "inception_v3_step_ll", "--data", images, *SMALL, "--out", str(run)]) == 0
 

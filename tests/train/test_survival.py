@@ -37,7 +37,7 @@ KILLS = int(os.environ.get("FASTADV_KILLS", "3"))
 SEED = int(os.environ.get("FASTADV_KILL_SEED", "0"))
 RECIPE = ["--recipe", "digits_step_ll", "--device", "cpu", "--epochs", str(max(5, 2 * KILLS))]
 RECIPE += ["--checkpoint-every", "7", "--model.options.dropout", "0.2"]
-PATIENCE = 240  # seconds; on a busy machine, starting the processes takes half a minute
+TIMEOUT = 240  # seconds; on a busy machine, starting the processes takes half a minute
 
 
 def config() -> TrainConfig:
@@ -72,7 +72,7 @@ class Torchrun:
 
     def end(self) -> tuple[int, str]:
         """The exit code, once it is there, and all that was printed."""
-        code = self.agent.wait(PATIENCE)
+        code = self.agent.wait(TIMEOUT)
         self._log.seek(0)
         return code, self._log.read()
 
@@ -105,12 +105,12 @@ def _command_line(pid: int) -> bytes:
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
         if found := what():
             return found
         time.sleep(0.02)
-    raise TimeoutError(f"waited for {PATIENCE} seconds")
+    raise TimeoutError(f"waited for {TIMEOUT} seconds")
 
 
 def last_step(run: Path) -> int:
@@ -225,13 +225,13 @@ def test_images_in_files(loader: str, tmp_path: Path) -> None:
         leaders.append(process.pid)
         wait_for(lambda before=before: last_step(run) > before)
         (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-        process.join(PATIENCE)
+        process.join(TIMEOUT)
         assert process.exitcode == code, run.with_name("run.txt").read_text()
         stopped = checkpoint.latest(run)
         assert stopped is not None
         assert number == signal.SIGKILL or checkpoint.read_meta(stopped).step >= last_step(run) > before
     for process in (undisturbed, on_images(run, images, loader)):
-        process.join(PATIENCE)
+        process.join(TIMEOUT)
         assert process.exitcode == 0, run.with_name("run.txt").read_text()
     assert_same_run(run, tmp_path / "undisturbed")
     wait_for(lambda: not any(map(session_of, leaders)))

@@ -145,7 +145,7 @@ def refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(folder: Path) -> None:
         raise OSError("another process writes to it")
 
-    monkeypatch.setattr("fastadv.cli.train.locked_folder", locked)
+    monkeypatch.setattr("fastadv.cli.run_training.locked_folder", locked)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/none_b/attempt_0/0/error.json")
     assert main([*SMALL, "--out", str(run), "--resume"]) == 1
 
@@ -289,7 +289,7 @@ def test_a_full_disk_is_a_line(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("fastadv.train.monitor.JsonLog.write", full)
+    monkeypatch.setattr("fastadv.train.json_log.JsonLog.write", full)
     assert main([*SMALL, "--out", str(tmp_path / "run")]) == 1
     assert "fastadv train: [Errno 28] No space left" in capsys.readouterr().err
 

@@ -28,9 +28,12 @@ from fastadv.train import (
     checkpoint,
     checkpoint_content,
     create_trainer,
-    monitor,
+    pace,
 )
-from fastadv.train.monitor import EpochRecord, Pace, Progress, StepRecord
+from fastadv.train.json_log import JsonLog
+from fastadv.train.monitor import Progress
+from fastadv.train.pace import Pace
+from fastadv.train.run_records import EpochRecord, StepRecord
 from fastadv.train.validation import accuracy
 from fastadv.utils.text import counted
 
@@ -426,7 +429,7 @@ def test_a_log_that_is_something_else(line: bytes, strange: int, tmp_path: Path)
     path.write_bytes(b'{"step": 1}\n' + line)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        monitor.JsonLog(path, step=2).close()
+        JsonLog(path, step=2).close()
     assert path.read_bytes() == b'{"step": 1}\n'
     assert [str(one.message).partition(" of ")[0] for one in caught] == [counted(strange, "line")] * bool(strange)
     assert not strange or (tmp_path / "log.jsonl.damaged").read_bytes() == b'{"step": 1}\n' + line
@@ -436,7 +439,7 @@ def test_a_log_on_a_device(tmp_path: Path) -> None:
     """Reading /dev/full never ends."""
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"this is a device, not a regular file: .*log\.jsonl"):
-        monitor.JsonLog(tmp_path / "log.jsonl", step=0)
+        JsonLog(tmp_path / "log.jsonl", step=0)
 
 
 def test_an_epoch_ends_with_the_means_of_its_minibatches(config: TrainConfig, tmp_path: Path) -> None:
@@ -487,7 +490,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(monitor, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def passes(self, seconds: float) -> None:
         self.now += seconds

@@ -175,9 +175,12 @@ class PairedTask(AttackTask):
                 logits nor a named tuple that starts with them.
             ValueError: if images are empty, require a gradient, lie outside the space or do not fit the model, there is
                 not one label per image, or soft labels are not distributions or the attack uses the true label.
+            RuntimeError: under ``no_grad`` or ``inference_mode``.
         """
         check_minibatch(images, labels)
         self._check_true_labels(labels)
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            raise RuntimeError("PairedTask.backward needs gradients: call it outside no_grad and inference_mode")
         self._join_processes()
         if self.iteration < self.start_after:
             clean = self._half(images, labels, 1.0, backward_fn)

@@ -8,7 +8,7 @@ from tests.cuda_host import calls
 
 @pytest.fixture(autouse=True)
 def anew() -> None:
-    """What a test made fail works again in the next, on the first device."""
+    """Cancel a test's failures before the next, and go back to the first device."""
     calls.heal()
     calls.clear()
     torch.cuda.set_device(0)

@@ -1,4 +1,4 @@
-"""Every operator, and what the host must do for it: the calls of the CUDA runtime, in order.
+"""Every operator, and the calls of the CUDA runtime that the host makes for it, in order.
 
 Blocks are counted by hand. 64 images of 3 x 299 x 299 are 17,164,992 elements; a block's 256 threads take 1,024 of them
 in float32, four to a pack of 16 bytes, or 256 where the operands' addresses allow no packs. Steps over long runs take
@@ -38,7 +38,7 @@ class New:
         return [self(*IMAGES, dtype=dtype, **options) for _ in range(count)]
 
     def at_odd_offsets(self) -> list[Tensor]:
-        """adv, clean and grad, each another number of elements behind an aligned address."""
+        """adv, clean and grad, each at a different offset from an aligned address."""
         count = torch.Size(IMAGES).numel()
         return [self(count + offset)[offset:].view(IMAGES) for offset in (1, 2, 3)]
 
@@ -55,11 +55,11 @@ def first(step: Callable[..., Tensor], images: list[Tensor], *rest: Any) -> Call
     return partial(step, adv, adv, grad, *rest)
 
 
-# The device comes first, twice where PyTorch then allocates; after the launches, what became of them.
+# cudaGetDevice comes first, twice if PyTorch allocates in between; the launches are followed by their result.
 DEVICE, RESULT = "cudaGetDevice", "cudaGetLastError"
 TWICE = [DEVICE, DEVICE]
 SO_FAR = "cudaPeekAtLastError"
-RESIDENT = ["cudaGetDevice", "cudaDeviceGetAttribute"]  # as many blocks as a device holds: 8 for each of 132
+RESIDENT = ["cudaGetDevice", "cudaDeviceGetAttribute"]  # for a grid of all resident blocks, 8 x 132
 NORM = "partial_kernel<float, 4, false, {}, {}> x 1088"
 FINISH = "finish_kernel<float, {}> x 64"
 MAXIMA = [NORM.format("GradientMax", "Larger"), FINISH.format("Larger")]
@@ -67,7 +67,7 @@ SQUARES = [NORM.format("GradientSquares", "Add"), FINISH.format("Add")]
 DISTANCES = [NORM.format("DistanceSquares", "Add"), FINISH.format("Add")]
 PREPARE = "prepare_kernel<float> x 1"
 
-# The operator's name is before the comma. Each makes its operands, and then can be called.
+# The operator's name is before the comma. Each function makes the operands and returns the call.
 OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
     "sign_step_, first": (
         lambda new: first(ops.sign_step_, new.images(2), 1.0, 8.0),
@@ -184,12 +184,12 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
 
 
 def launch_begins(expected: list[str]) -> int:
-    """Where in the list the device is asked for that the launch is on."""
+    """Index of the cudaGetDevice that belongs to the launch."""
     return int(expected[:2] == TWICE and expected[1:3] != RESIDENT)
 
 
 def operator(name: str) -> str:
-    """The operator's name, as its errors give it: those that draw or convert do so by one that works in place."""
+    """The name in an operator's errors: those that allocate a result call one that works in place."""
     in_place = {"sample_eps": "truncated_normal_", "from_pixels": "from_pixels_"}
     stem = name.partition(",")[0]
     return in_place.get(stem, stem)

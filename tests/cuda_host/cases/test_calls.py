@@ -1,4 +1,4 @@
-"""What the host does for an operator: calls, their order, grids, streams and devices; and the same in a graph."""
+"""The CUDA runtime calls of an operator: their order, grids, streams and devices, also in a graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastadv import ops
+from tests.completeness import check_complete, operators
 from tests.cuda_host import calls
 from tests.cuda_host.calls import FASTADV, Call
 from tests.cuda_host.cases.table import OPERATORS, New, launch_begins
@@ -16,8 +17,16 @@ each_operator = pytest.mark.parametrize(("make", "expected"), OPERATORS.values()
 Make = Callable[[New], Callable[[], object]]
 
 
+def test_the_table_has_every_operator() -> None:
+    """from_pixels allocates its result, which from_pixels_ fills."""
+    stems = {name.partition(",")[0] for name in OPERATORS}
+    check_complete(
+        "OPERATORS of tests/cuda_host/cases/table.py", stems, operators() - {"from_pixels_"} | {"from_pixels"}
+    )
+
+
 def made(make: Make, expected: list[str], device: int = 0) -> list[Call]:
-    """All calls of the runtime from the launch's question for the device on; the package's own are as expected."""
+    """Check the package's own calls, and return all calls from the launcher's cudaGetDevice on."""
     call = make(New(device))
     calls.clear()
     call()
@@ -32,7 +41,9 @@ def own(everything: list[Call]) -> list[Call]:
 
 
 def check_launches(everything: list[Call], stream: int, device: int = 0) -> None:
-    """All on this stream and device, of 256 threads a block, in one dimension, without dynamic shared memory."""
+    """Check that all launches are on this stream and device, with 256 threads per block, one dimension and no dynamic
+    shared memory.
+    """
     for call in filter(lambda call: call.launches, own(everything)):
         assert (call.stream, call.device) == (stream, device), call
         assert call.grid[1:] == (1, 1) and call.block == (256, 1, 1) and call.details[3] == "0", call
@@ -77,7 +88,7 @@ def test_where_the_second_device_is_the_current_one(make: Make, expected: list[s
 @pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # of those that have nothing to do
 @each_operator
 def test_in_a_captured_graph(make: Make, expected: list[str]) -> None:
-    """Nothing that a capture forbids: the recorder refuses it, and PyTorch then raises at the end of the capture."""
+    """If an operator did what a capture forbids, the recorder would refuse it, and PyTorch would raise at the end."""
     call = make(New(0))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -100,7 +111,7 @@ def test_a_replayed_graph_calls_nothing_of_ours() -> None:
 
 
 def test_the_backward_pass_is_pytorchs_on_the_same_stream() -> None:
-    """The derivative was made in the forward pass: what is left is to multiply it by that of the loss."""
+    """The forward pass computed the derivative; backward only multiplies it by the loss's own."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         new = New(0)
@@ -114,7 +125,7 @@ def test_the_backward_pass_is_pytorchs_on_the_same_stream() -> None:
 
 
 def test_a_grid_has_no_more_blocks_than_cuda_allows() -> None:
-    """2^40 elements of float64, two to a pack, are 2^31 blocks: one more than there can be. Threads stride on."""
+    """2^40 elements of float64, two to a pack, are 2^31 blocks, one more than a grid can have; threads stride."""
     new = New(0)
     adv, grad = (new(2**40, 1, dtype=torch.float64) for _ in range(2))
     calls.clear()

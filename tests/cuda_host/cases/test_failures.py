@@ -1,4 +1,4 @@
-"""Calls that fail: an error with the operator's name and CUDA's words, nothing after it, and a next call that works."""
+"""Failing calls: an error with the operator's name and CUDA's text, no further calls, and a next call that works."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def launched() -> list[str]:
 @pytest.mark.parametrize("error", EXCEPTIONS)
 @pytest.mark.parametrize(("name", "function", "before"), EACH_CALL, ids=str)
 def test_a_call_that_fails(name: str, function: str, before: int, error: int) -> None:
-    """Once: the operator says so, takes no step along a norm that was not computed, and works when called again."""
+    """A call fails once: the error names the operator, no step uses a norm that was not computed, and a retry works."""
     make, expected = OPERATORS[name]
     call = make(New(0))
     calls.clear()
@@ -87,7 +87,7 @@ def test_earlier_work_broke_the_device(name: str, spared: str) -> None:
 
 
 def switches_device(name: str) -> tuple[Callable[[], object], int]:
-    """The operator on the second device while the first is the current one, and how often that is changed."""
+    """The operator on the second device while the first is current, and how often the current device is changed."""
     call = OPERATORS[name][0](New(1))
     call()
     calls.clear()
@@ -100,7 +100,7 @@ def switches_device(name: str) -> tuple[Callable[[], object], int]:
 @pytest.mark.parametrize("error", ["invalid argument", "illegal memory access"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_device_cannot_be_made_current(name: str, error: str) -> None:
-    """The guard of the launch fails: nothing is launched, and the device is the one of before."""
+    """The launch's device guard fails: nothing is launched, and the current device is the same as before."""
     call, switched = switches_device(name)
     calls.fail("cudaSetDevice", WORDS[error], nth=switched - 1, library="libc10_cuda")  # the last one switches back
     reason = error if TELLS_WHY else "aoti_torch_create_device_guard"
@@ -112,7 +112,7 @@ def test_the_device_cannot_be_made_current(name: str, error: str) -> None:
 @pytest.mark.filterwarnings("ignore:CUDA warning")  # which PyTorch 2.11 writes to stderr
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_device_of_before_cannot_be_made_current(name: str) -> None:
-    """PyTorch warns, from a destructor; the process goes on."""
+    """PyTorch warns in a destructor, and the process continues."""
     call, switched = switches_device(name)
     calls.fail("cudaSetDevice", INVALID_VALUE, nth=switched, library="libc10_cuda")
     call()
@@ -120,7 +120,7 @@ def test_the_device_of_before_cannot_be_made_current(name: str) -> None:
 
 
 def test_no_memory_for_a_result() -> None:
-    """Beside logits that take half of what a process can address."""
+    """The logits already take half of the address space."""
     logits = New(0)(2**20, 2**25, dtype=torch.float16)
     with pytest.raises(torch.OutOfMemoryError, match="no memory for a result or a workspace"):
         ops.target_grad(logits, "predicted")

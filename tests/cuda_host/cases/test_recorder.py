@@ -1,4 +1,4 @@
-"""That the recorder refuses what CUDA does, and fails when told to: else the other tests would show nothing."""
+"""The recorder refuses what CUDA refuses, and fails when told to; otherwise the other tests would show nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_a_capture_forbids(function: str, call: Callable[[], object]) -> No
 
 
 def test_an_allocation_in_a_capture() -> None:
-    """Refused, unless the thread says that it knows, as the caching allocator does."""
+    """Refused unless the thread has relaxed its capture mode, as the caching allocator does."""
     memory = ctypes.c_void_p()
     with pytest.raises(RuntimeError, match="previous error during capture"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         torch.empty(2**30, device="cuda")
@@ -91,8 +91,8 @@ def test_a_broken_device_answers_nothing_else() -> None:
 
 
 def test_an_error_is_its_librarys_own() -> None:
-    """As of a runtime that is linked statically, which fastadv's is."""
+    """As with a statically linked runtime, such as fastadv's."""
     calls.fail("cudaDeviceSynchronize", INVALID_VALUE, library="")
     assert runtime.cudaDeviceSynchronize() == INVALID_VALUE
-    torch.empty(4, device="cuda").zero_()  # looks at its own last error
+    torch.empty(4, device="cuda").zero_()  # checks its own last error
     assert runtime.cudaGetLastError() == INVALID_VALUE

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kMajor = 9, kMinor = 0, kMultiprocessors = 132;
 
-// A function of the runtime that PyTorch brought, in whose words errors are described.
+// A function of PyTorch's own runtime, which has the texts of errors.
 template <class Function>
 Function real(const char* name) {
   const std::string library = "libcudart.so." + std::to_string(CUDART_VERSION / 1000);

@@ -10,8 +10,8 @@
 
 namespace {
 
-// Never destroyed: libraries take their kernels back as the process ends.
-auto& names = *new std::unordered_map<const void*, const char*>;  // mangled, by the host's function
+// Never destroyed: libraries unregister their kernels at the end of the process.
+auto& names = *new std::unordered_map<const void*, const char*>;  // mangled names, by host function
 auto& mutex = *new std::mutex;
 
 struct Configuration {
@@ -56,7 +56,8 @@ void __cudaRegisterFunction(void**, const char* host, char*, const char* name, i
   names[host] = name;
 }
 
-// kernel<<<grid, block, shared, stream>>>(...) is a push, then the kernel's host function, which pops and launches.
+// kernel<<<grid, block, shared, stream>>>(...) pushes the configuration and calls the kernel's host function, which
+// pops it and launches.
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, CUstream_st* stream) {
   configuration = {grid, block, shared, stream};
   return 0;

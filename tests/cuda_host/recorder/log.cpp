@@ -1,4 +1,4 @@
-// The list of calls and the failures to come, and how Python reads the one and sets the other.
+// The list of calls and the planned failures, and the functions by which Python reads and sets them.
 #include <dlfcn.h>
 
 #include <map>
@@ -10,7 +10,7 @@
 namespace recorder {
 namespace {
 
-// What CUDA forbids during a capture: allocations, unless the thread's mode is relaxed, and waits.
+// Forbidden during a capture: waits, and allocations unless the thread's mode is relaxed.
 const std::set<std::string> kAllocations{"cudaMalloc",   "cudaFree",         "cudaMallocHost",     "cudaHostAlloc",
                                          "cudaFreeHost", "cudaHostRegister", "cudaHostUnregister", "cudaMallocManaged"};
 const std::set<std::string> kWaits{"cudaDeviceSynchronize",
@@ -21,11 +21,11 @@ const std::set<std::string> kWaits{"cudaDeviceSynchronize",
                                    "cudaMemcpy",
                                    "cudaMemset",
                                    "cudaMemcpyToSymbol"};
-// Answered even where the device is broken.
+// These succeed even if the device is broken.
 const std::set<std::string> kNeverFails{"cudaGetLastError", "cudaPeekAtLastError"};
 
 struct Failure {
-  std::string library, function;  // an empty library is any
+  std::string library, function;  // an empty library matches any
   int countdown;
   cudaError_t error;
 };
@@ -34,10 +34,10 @@ std::mutex mutex;
 std::string calls;  // a line each: library, function, device and details, with tabs between them
 Failure failure{};
 cudaError_t broken = cudaSuccess;
-std::string spared;  // the function that a broken device does not keep from success
+std::string spared;  // the function that succeeds even on a broken device
 thread_local std::map<std::string, cudaError_t> last_errors;
 
-// libtorch_cuda, _C: the file's name up to its first dot.
+// The file's name up to its first dot, such as libtorch_cuda or _C.
 std::string library_of(const void* address) {
   Dl_info info{};
   if (dladdr(address, &info) == 0 || info.dli_fname == nullptr) return "?";
@@ -93,7 +93,7 @@ void recorder_clear() {
   recorder::calls.clear();
 }
 
-// Takes back all failures, and the errors that are left of them on this thread.
+// Cancels all planned failures, and clears their last errors on this thread.
 void recorder_heal() {
   const std::lock_guard<std::mutex> lock(recorder::mutex);
   recorder::failure = {};

@@ -1,4 +1,4 @@
-// Memory: addresses that nobody may read on the host, and copies that move nothing.
+// Memory: addresses that the host cannot read, and copies that move nothing.
 #include <sys/mman.h>
 
 #include <cstdlib>

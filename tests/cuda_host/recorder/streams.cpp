@@ -7,7 +7,7 @@ namespace {
 
 std::atomic<uintptr_t> handles{0x1000};
 
-// A name that is nobody's address.
+// A handle that is no valid address.
 template <class Handle>
 cudaError_t make(Handle* handle) {
   return *handle = reinterpret_cast<Handle>(handles += 0x10), cudaSuccess;
