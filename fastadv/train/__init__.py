@@ -10,6 +10,7 @@ from fastadv.train.tasks.correct_counts import Accuracy
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
 from fastadv.train.tasks.paired import PairedTask
+from fastadv.train.tasks.trades import TradesTask
 from fastadv.train.trainer import Trainer
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PairedTask",
     "Replayed",
     "ScheduleConfig",
+    "TradesTask",
     "TrainConfig",
     "Trainer",
     "create_trainer",

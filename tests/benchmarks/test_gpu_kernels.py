@@ -66,6 +66,8 @@ SHOWS = {
     "sample_eps": "test_drawn_eps",
     "target_grad": "test_target_grad",
     "mixed_cross_entropy": "test_mixed_cross_entropy",
+    "scaled_kl_grad": "test_scaled_kl_grad",
+    "trades_loss": "test_trades_loss",
 }
 
 
@@ -82,7 +84,7 @@ def test_what_is_sanitized_is_every_operator() -> None:
     for operator, pattern in SHOWS.items():
         assert any(re.search(pattern, case) for case in sanitizers.SANITIZED["memcheck"]), operator
     # Those with shared memory.
-    for operator in ("normalized_step_", "from_pixels_", "target_grad", "mixed_cross_entropy"):
+    for operator in ("normalized_step_", "from_pixels_", "target_grad", "mixed_cross_entropy", "trades_loss"):
         assert any(re.search(SHOWS[operator], case) for case in sanitizers.SANITIZED["racecheck"]), operator
 
 
