@@ -627,8 +627,8 @@ def _(
     logits: Tensor, adv_logits: Tensor, labels: Tensor, beta: float, label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     wide = _compute_dtype(logits)
-    derivatives = (torch.empty_like(each, dtype=wide) for each in (logits, adv_logits))
-    return logits.new_empty((), dtype=wide), *derivatives
+    of_clean, of_adv = (torch.empty_like(each, dtype=wide) for each in (logits, adv_logits))
+    return logits.new_empty((), dtype=wide), of_clean, of_adv
 
 
 def _compute_dtype(logits: Tensor) -> torch.dtype:

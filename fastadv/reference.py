@@ -122,12 +122,12 @@ def noise_step_(
         words = _words(n, size, seed, offset, PURPOSE_NOISE)  # [N, size] 32-bit
         sign = 1.0 - 2.0 * (words & 1).double()
         fraction = ((words >> 1).double() + 0.5) * 2.0**-31  # in (0, 1)
-        size = {
+        sizes = {
             "truncated_normal": lambda: half_normal_quantile(fraction, 2.0) / 2.0,
             "normal": lambda: half_normal_quantile(fraction, 6.0),
             "uniform": lambda: fraction,
         }
-        noise = sign * size[kind]()
+        noise = sign * sizes[kind]()
     eps = _examples(eps, adv) / _channels(space.std, adv)
     moved = clean.to(compute) + eps * noise.to(compute).view(adv.shape).to(adv.device)
     return adv.copy_(_clamp_range(moved, space, adv.dtype))

@@ -195,8 +195,8 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         own = {name: given.pop(name) for name in ("alpha", "start") if name in given}
         return fast_task(model, **own, attack_options=given, **options)
     if attack.training == "trades":
-        own = {name: given.pop(name) for name in ("alpha", "steps") if name in given}
-        return TradesTask(model, beta=attack.beta, **own, attack_options=given, **options)
+        options |= {name: given.pop(name) for name in ("alpha", "steps") if name in given}
+        return TradesTask(model, beta=attack.beta, attack_options=given, **options)
     return AdversarialTask(
         model,
         attack=attack.name,

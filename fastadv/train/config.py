@@ -59,8 +59,8 @@ class AttackConfig:
     """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of them, made by a
     one-step attack: fgsm adds nothing to the cost of standard training if attack.label_smoothing equals
     label_smoothing; other methods add a sixth. trades (Zhang et al., 2019) trains on m clean images and on how far ten
-    steps at one fixed eps move their predictions, for about eight times the cost of standard training. Two others make
-    all examples adversarial, at one fixed eps, using the true label: free (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of weights
+    steps at one fixed eps move their predictions. Two others make all examples adversarial, at one fixed eps, using the
+    true label: free (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of weights
     and images, for little more than the cost of standard training; fast (Wong et al., 2020) takes one step from a
     random start, and costs as much as algorithm1 with k = m. It is unrelated to --fast, which speeds up all of them.
     The step length of these three is attack.options.alpha, by default eps for free, 1.25 eps for fast and 2.5 eps /

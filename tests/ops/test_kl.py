@@ -232,8 +232,10 @@ def test_a_scaled_loss_does_not_leave_half_precision(dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize(
     "function",
-    [lambda logits: ops.trades_loss(logits, logits.detach() + 1, torch.arange(4))]
-    + [lambda logits: ops.trades_loss(logits.detach() + 1, logits, torch.arange(4))],
+    [
+        lambda logits: ops.trades_loss(logits, logits.detach() + 1, torch.arange(4)),
+        lambda logits: ops.trades_loss(logits.detach() + 1, logits, torch.arange(4)),
+    ],
     ids=["clean", "adversarial"],
 )
 def test_one_derivative(function) -> None:

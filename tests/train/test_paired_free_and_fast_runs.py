@@ -1,4 +1,4 @@
-"""Runs of paired, free and fast training and of TRADES: what is built, and that an interrupted run continues as if uninterrupted."""
+"""Runs of paired, free and fast training and TRADES: what is built; an interrupted run continues as if it were not."""
 
 from __future__ import annotations
 

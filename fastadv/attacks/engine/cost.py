@@ -11,7 +11,6 @@ from fastadv import ops
 from fastadv.attacks.engine.gradient_scale import to_common_scale
 from fastadv.attacks.engine.loss_gradient import Loss, scaled_loss_grad
 
-
 KL = "kl"  # the rule of attacks that move the prediction away from that for the clean image
 
 

@@ -39,8 +39,11 @@ class TradesTask(RecordableCalls):
     In the training pass, clean and adversarial images go through the network one after the other, as in the authors'
     code, so that BatchNorm normalises each by its own statistics, and both update the running ones; in one batch of 2m
     images the statistics would be mixed. The authors' code passes the clean images twice, which updates the running
-    statistics a second time and draws another dropout mask; here one pass serves both terms of the loss. The activations
-    of both passes are kept until the backward pass.
+    statistics a second time and draws another dropout mask; here one pass serves both terms of the loss. The
+    activations of both passes are kept until the backward pass.
+
+    In half precision, the noise can be too small to change the logits: the gradient is then zero, an image stays at its
+    start, and a warning says so in the first minibatch. A larger ``noise``, such as 2 pixel values, avoids that.
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
     module. ``DistributedDataParallel`` needs ``broadcast_buffers=False`` if the model has BatchNorm, because there are
@@ -71,7 +74,8 @@ class TradesTask(RecordableCalls):
         TypeError: if steps or start_after is not an integer, or eps is not a number.
 
     Warns:
-        UserWarning: if eps or alpha seems to be on a [0, 1] scale instead of in pixel values.
+        UserWarning: if eps or alpha seems to be on a [0, 1] scale instead of in pixel values, or images of the first
+            minibatch have a gradient of zero.
     """
 
     attack: KLAttack
