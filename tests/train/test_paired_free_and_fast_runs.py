@@ -76,15 +76,15 @@ def test_fast(config: TrainConfig, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_digits")
 def test_trades(config: TrainConfig, tmp_path: Path) -> None:
-    attack = replace(TRADES, start_after=2, bn="batch", options={"alpha": 7.0, "noise": 2.0})
+    attack = replace(TRADES, start_after=1, bn="batch", options={"alpha": 7.0, "noise": 2.0})
     trainer = create_trainer(replace(config, attack=attack, epochs=1, accumulate=2), tmp_path)
     task = trainer.task
     assert isinstance(task, TradesTask)
-    assert (task.beta, task.start_after, task.label_smoothing, task.attack.bn) == (3, 4, 0.1, "batch")
+    assert (task.beta, task.start_after, task.label_smoothing, task.attack.bn) == (3, 2, 0.1, "batch")
     assert (task.attack.eps, task.attack.alpha, task.attack.steps, task.attack.noise) == (32, 7, 10, 2)
     trainer.fit()
     [end] = [record for record in log_of(tmp_path) if "mean_loss" in record]
-    assert 0 < end["mean_adversarial_accuracy"] <= end["mean_clean_accuracy"] < 1
+    assert end["mean_clean_accuracy"] < 1 and end["mean_adversarial_accuracy"] < 1
 
 
 @pytest.mark.usefixtures("few_digits")
