@@ -223,7 +223,7 @@ OTHER_MISTAKES = {
         TypeError,
         "adv_logits must be float32, like logits, got float64",
     ),
-    "labels of TRADES": (
+    "label too large for TRADES": (
         lambda: ops.trades_loss(LOGITS, LOGITS, LABELS + 2),
         ValueError,
         "labels must be in [0, 5), got 5 at row 3",
