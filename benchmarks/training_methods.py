@@ -22,7 +22,7 @@ from benchmarks.harness import Interleaved, Table, Timing, whole_seconds
 from benchmarks.machine import describe
 from fastadv import PixelSpace, TruncatedNormalEps, data, models
 from fastadv.evaluate import evaluate, proportion
-from fastadv.train import AdversarialTask, FreeTask, PairedTask, Replayed, fast_task
+from fastadv.train import AdversarialTask, FreeTask, PairedTask, Replayed, TradesTask, fast_task
 from fastadv.train.protocols import Task
 from fastadv.utils import devices
 
@@ -154,6 +154,7 @@ def methods(options: argparse.Namespace) -> list[Method]:
             lambda model: fast_task(model, eps=eps, space=SPACE, start="noise", seed=options.seed),
         ),
         Method(f"free, r = {options.replays}", lambda model: FreeTask(model, eps=eps, space=SPACE), options.replays),
+        Method("TRADES, 10 steps", lambda model: TradesTask(model, eps=eps, space=SPACE, seed=options.seed)),
         Method("pgd, 10 steps, k = m", mixture("pgd", m, eps=eps, attack_options={"steps": 10})),
     ]
 
@@ -205,17 +206,24 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
     task, optimizer = way.task(model), bench.optimizer(model)
     images, labels = next(bench.loader(way).epoch(0))
     rows = {"forward": 0, "backward": 0, "weights": 0}
+    shown = 0  # in training mode, since the last backward pass to the weights
 
     def forward(module: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
+        nonlocal shown
+        shown += len(logits) if module.training else 0
         rows["forward"] += len(logits)
-        logits.register_hook(lambda grad: backward("backward", len(grad)))
+        logits.register_hook(backward)
 
-    def backward(kind: str, examples: int) -> None:
-        rows[kind] += examples
+    def backward(grad: Tensor) -> None:
+        rows["backward"] += len(grad)
+
+    def accumulated(_: Tensor) -> None:
+        nonlocal shown
+        rows["weights"] += shown
+        shown = 0
 
     model.register_forward_hook(forward)
-    first = next(model.parameters())
-    first.register_post_accumulate_grad_hook(lambda _: backward("weights", len(images)))
+    next(model.parameters()).register_post_accumulate_grad_hook(accumulated)
     way.step(task, optimizer, images, labels)
     m = bench.options.m
     return rows["forward"] / m, rows["weights"] / m, (rows["backward"] - rows["weights"]) / m

@@ -14,6 +14,13 @@ class TargetGrad(NamedTuple):
     dlogits: Tensor  # [N, K]
 
 
+class ScaledKLGrad(NamedTuple):
+    """Result of :func:`fastadv.ops.scaled_kl_grad`: the derivative is dlogits * 2**exponent."""
+
+    dlogits: Tensor  # [N, K]
+    exponent: Tensor  # [N] int32
+
+
 class ScaledTargetGrad(NamedTuple):
     """Result of :func:`fastadv.ops.scaled_target_grad`: the derivative is dlogits * 2**exponent."""
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastadv._types import ScaledTargetGrad, TargetGrad
+from fastadv._types import ScaledKLGrad, ScaledTargetGrad, TargetGrad
 from fastadv.pixels import MOST_CHANNELS, PixelSpace, check_space
 
 try:
@@ -33,6 +33,7 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "ScaledKLGrad",
     "ScaledTargetGrad",
     "TargetGrad",
     "from_pixels",
@@ -41,9 +42,11 @@ __all__ = [
     "noise_step_",
     "normalized_step_",
     "sample_eps",
+    "scaled_kl_grad",
     "scaled_target_grad",
     "sign_step_",
     "target_grad",
+    "trades_loss",
     "truncated_normal_",
 ]
 
@@ -124,7 +127,7 @@ def noise_step_(
     offset: int = 0,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """``adv <- clamp_range(clean + noise)``: the random perturbations of appendix A, and PGD's uniform start.
+    """``adv <- clamp_range(clean + noise)``: the random perturbations of appendix A, and starts of other attacks.
 
     The kernel generates the noise with Philox 4x32-10. The noise of row i depends only on (seed, offset + i) and the
     position in the image: it is the same on CPU and GPU, in either layout, for any split of the batch.
@@ -134,7 +137,8 @@ def noise_step_(
         clean: the clean inputs; ``adv`` itself is allowed.
         eps: size of the noise in pixel values, a number or [N].
         kind: ``"sign"``: eps * sign(N(0, 1)); ``"truncated_normal"``: standard deviation 0.5 eps, truncated to
-            [-eps, eps]; ``"uniform"`` on [-eps, eps].
+            [-eps, eps]; ``"normal"``: standard deviation eps, truncated to [-6 eps, 6 eps], which keeps all but 2e-9
+            of the distribution; ``"uniform"`` on [-eps, eps].
         seed: the stream of random numbers; None draws one from torch's default generator. A tensor [2], int64 on the
             device of ``adv``, has a seed and a number to add to ``offset``. The kernel reads it, so that a captured
             CUDA graph draws new numbers on each replay if the tensor has changed.
@@ -340,12 +344,80 @@ def mixed_cross_entropy(
         RuntimeError: for second derivatives and forward-mode differentiation.
     """
     _require_tensor("logits", logits)
-    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(logits).tangent is not None:  # type: ignore[no-untyped-call]
-        raise RuntimeError("mixed_cross_entropy has no forward-mode derivative")
+    _refuse_forward_mode("mixed_cross_entropy", logits)
     _require_tensor("labels", labels, logits)
     loss, _ = _run(
         _ops.mixed_cross_entropy.default, logits.contiguous(), labels.contiguous(), k, lambda_, label_smoothing
     )
+    return loss  # type: ignore[no-any-return]
+
+
+def scaled_kl_grad(logits: Tensor, clean_logits: Tensor) -> ScaledKLGrad:  # [N, K] each
+    """Differentiate KL(p || q) of each example with respect to logits, p = softmax(clean_logits), q = softmax(logits).
+
+    This is the cost that TRADES increases (Zhang et al., 2019), summed over the batch. Its derivative ``q - p`` is
+    computed from the differences of the logits, so that it is exact where q and p nearly agree, as at the attack's
+    start, or where both round to 1. As in :func:`scaled_target_grad`, each row is multiplied by a power of two, so that
+    it does not underflow.
+
+    Args:
+        logits: [N, K], of the adversarial images.
+        clean_logits: [N, K], of the clean images, in the same dtype.
+
+    Returns:
+        ``dlogits`` [N, K] in the logits' dtype, whose rows have a largest element between 0.5 and 1, and ``exponent``
+        [N] int32: the derivative is ``dlogits * 2**exponent``. Rows of zeros, such as those of equal logits, and rows
+        that are not finite have the exponents of :func:`scaled_target_grad`.
+
+    Raises:
+        ValueError: if shapes or devices differ, or logits are not [N, K].
+        TypeError: if logits are not floating, or dtypes differ.
+    """
+    _require_tensor("logits", logits)
+    _require_tensor("clean_logits", clean_logits, logits)
+    logits, clean_logits = logits.detach().contiguous(), clean_logits.detach().contiguous()
+    return ScaledKLGrad(*_run(_ops.scaled_kl_grad.default, logits, clean_logits))
+
+
+def trades_loss(
+    logits: Tensor,  # [m, K]
+    adv_logits: Tensor,  # [m, K]
+    labels: Tensor,  # [m] int64
+    beta: float = 6.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Compute the loss of TRADES: the clean cross-entropy, and how far the prediction is moved (Zhang et al., 2019).
+
+    ``mean(cross_entropy(logits, labels) + beta * KL(softmax(logits) || softmax(adv_logits)))``, a mean over the m
+    images.
+
+    Differentiable once, in reverse mode, with respect to both logits; as in the authors' code, the gradient also flows
+    through the clean prediction in the divergence. It is computed in the same pass, and kept in float32 for
+    half-precision logits, so that scaling the loss does not make it overflow or underflow. The divergence is a sum of
+    terms that are never negative, so that it does not cancel for predictions that nearly agree.
+
+    Args:
+        logits: [m, K], of the clean images.
+        adv_logits: [m, K], of their adversarial versions, in the same dtype.
+        labels: [m] int64.
+        beta: weight of the divergence; 6 is the authors' for CIFAR-10.
+        label_smoothing: in [0, 1), of the cross-entropy.
+
+    Returns:
+        The loss, a scalar; float32 for half-precision logits.
+
+    Raises:
+        ValueError: if beta is negative or not finite, shapes are wrong, there is no example, or labels are out of range
+            (on a GPU this gives a loss of NaN).
+        TypeError: if logits are not floating, dtypes differ, or labels are not int64.
+        RuntimeError: for second derivatives and forward-mode differentiation.
+    """
+    _require_tensor("logits", logits)
+    _require_tensor("adv_logits", adv_logits, logits)
+    _refuse_forward_mode("trades_loss", logits, adv_logits)
+    _require_tensor("labels", labels, logits)
+    both = logits.contiguous(), adv_logits.contiguous()
+    loss, *_ = _run(_ops.trades_loss.default, *both, labels.contiguous(), beta, label_smoothing)
     return loss  # type: ignore[no-any-return]
 
 
@@ -382,6 +454,13 @@ def _require_tensor(name: str, value: Tensor, beside: Tensor | None = None) -> N
     # Checked here because the dispatcher's own error does not name the argument.
     if beside is not None and value.device != beside.device:
         raise ValueError(f"{name} must be on {beside.device}, got {value.device}")
+
+
+def _refuse_forward_mode(op: str, *tensors: Tensor) -> None:
+    if torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):  # type: ignore[no-untyped-call]
+        raise RuntimeError(f"{op} has no forward-mode derivative")
 
 
 def _refuse_grad(name: str, tensor: Tensor) -> None:
@@ -532,27 +611,48 @@ def _(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     return target, torch.empty_like(logits), exponent
 
 
+@torch.library.register_fake("fastadv::scaled_kl_grad")  # type: ignore[untyped-decorator]
+def _(logits: Tensor, clean_logits: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(logits), logits.new_empty(logits.shape[0], dtype=torch.int32)
+
+
 @torch.library.register_fake("fastadv::mixed_cross_entropy")  # type: ignore[untyped-decorator]
 def _(logits: Tensor, labels: Tensor, k: int, lambda_: float, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    wide = _compute_dtype(logits)
     return logits.new_empty((), dtype=wide), torch.empty_like(logits, dtype=wide)
 
 
-def _save_dlogits(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.dtype = inputs[0].dtype
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
+@torch.library.register_fake("fastadv::trades_loss")  # type: ignore[untyped-decorator]
+def _(
+    logits: Tensor, adv_logits: Tensor, labels: Tensor, beta: float, label_smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = _compute_dtype(logits)
+    of_clean, of_adv = (torch.empty_like(each, dtype=wide) for each in (logits, adv_logits))
+    return logits.new_empty((), dtype=wide), of_clean, of_adv
 
 
-def _mixed_cross_entropy_backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    if (
-        torch.is_grad_enabled()
-    ):  # the saved derivative does not depend on the logits, so differentiating it would silently miss a term
-        raise RuntimeError("mixed_cross_entropy is differentiable once: it has no create_graph=True")
-    (dlogits,) = ctx.saved_tensors  # [m, K]
-    return (dloss * dlogits).to(ctx.dtype), None, None, None, None
+def _compute_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-torch.library.register_autograd(
-    "fastadv::mixed_cross_entropy", _mixed_cross_entropy_backward, setup_context=_save_dlogits
-)
+def _register_loss(name: str, *, logits: int) -> None:
+    """Register the backward pass of a loss that returns itself and its derivatives by its first arguments, logits."""
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, *derivatives = output
+        ctx.dtype, ctx.others = inputs[0].dtype, len(inputs) - logits
+        ctx.save_for_backward(*derivatives)
+        ctx.mark_non_differentiable(*derivatives)
+
+    def backward(ctx: Any, dloss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if (
+            torch.is_grad_enabled()
+        ):  # the saved derivative does not depend on the logits, so differentiating it would silently miss a term
+            raise RuntimeError(f"{name} is differentiable once: it has no create_graph=True")
+        return *((dloss * derivative).to(ctx.dtype) for derivative in ctx.saved_tensors), *[None] * ctx.others
+
+    torch.library.register_autograd(f"fastadv::{name}", backward, setup_context=save)
+
+
+_register_loss("mixed_cross_entropy", logits=1)
+_register_loss("trades_loss", logits=2)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastadv._types import ScaledTargetGrad, TargetGrad
+from fastadv._types import ScaledKLGrad, ScaledTargetGrad, TargetGrad
 from fastadv.pixels import PixelSpace
 
 __all__ = [
@@ -21,14 +21,16 @@ __all__ = [
     "noise_step_",
     "normalized_step_",
     "sample_eps",
+    "scaled_kl_grad",
     "scaled_target_grad",
     "sign_step_",
     "target_grad",
+    "trades_loss",
     "truncated_normal_",
 ]
 
 RULES = ("label", "predicted", "least_likely", "random", "entropy")
-NOISES = ("sign", "truncated_normal", "uniform")
+NOISES = ("sign", "truncated_normal", "normal", "uniform")
 NORMS = ("l2", "linf")
 
 # Purpose of a Philox block, the last word of its counter: draws for different purposes are independent.
@@ -106,9 +108,10 @@ def noise_step_(
     offset: int = 0,
     space: PixelSpace = PixelSpace.raw(),
 ) -> Tensor:
-    """adv <- clamp_range(clean + noise): the random perturbations of appendix A, and the uniform start of PGD.
+    """adv <- clamp_range(clean + noise): the random perturbations of appendix A, and the starts of other attacks.
 
-    ``sign``: eps * sign(N(0, 1)). ``truncated_normal``: std 0.5 eps on [-eps, eps]. ``uniform``: on [-eps, eps].
+    ``sign``: eps * sign(N(0, 1)). ``truncated_normal``: std 0.5 eps on [-eps, eps]. ``normal``: std eps on
+    [-6 eps, 6 eps]. ``uniform``: on [-eps, eps].
     """
     compute = _compute_dtype(adv)
     n, size = adv.shape[0], adv[0].numel() if adv.shape[0] else 0
@@ -119,7 +122,12 @@ def noise_step_(
         words = _words(n, size, seed, offset, PURPOSE_NOISE)  # [N, size] 32-bit
         sign = 1.0 - 2.0 * (words & 1).double()
         fraction = ((words >> 1).double() + 0.5) * 2.0**-31  # in (0, 1)
-        noise = sign * (half_normal_quantile(fraction, 2.0) / 2.0 if kind == "truncated_normal" else fraction)
+        sizes = {
+            "truncated_normal": lambda: half_normal_quantile(fraction, 2.0) / 2.0,
+            "normal": lambda: half_normal_quantile(fraction, 6.0),
+            "uniform": lambda: fraction,
+        }
+        noise = sign * sizes[kind]()
     eps = _examples(eps, adv) / _channels(space.std, adv)
     moved = clean.to(compute) + eps * noise.to(compute).view(adv.shape).to(adv.device)
     return adv.copy_(_clamp_range(moved, space, adv.dtype))
@@ -217,6 +225,12 @@ def scaled_target_grad(
 ) -> ScaledTargetGrad:
     """Return target_grad as dlogits * 2**exponent; the largest element of each row of dlogits is in [0.5, 1)."""
     target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
+    dlogits, exponent = _scaled(relative, log_unit)
+    return ScaledTargetGrad(target, dlogits.to(logits.dtype), exponent)
+
+
+def _scaled(relative: Tensor, log_unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a derivative [N, K], in units with logs [N, 1], with rows times powers of two, and exponents [N]."""
     largest = relative.abs().amax(dim=1, keepdim=True)  # [N, 1]
     log2 = log_unit / math.log(2.0) + largest.log2()
     usual = largest.isfinite() & (largest > 0)
@@ -225,7 +239,7 @@ def scaled_target_grad(
     log_factor = torch.where(log2 < LOWEST_EXPONENT, -(2 * largest).log(), log_unit - exponent * math.log(2.0))
     scaled = relative * torch.where(usual, log_factor.exp(), 1.0)
     exponent = torch.where(largest == 0, EXPONENT_OF_ZERO, exponent)
-    return ScaledTargetGrad(target, scaled.to(logits.dtype), exponent[:, 0].to(torch.int32))
+    return scaled, exponent[:, 0].to(torch.int32)
 
 
 def _relative_grad(
@@ -308,6 +322,39 @@ def mixed_cross_entropy(
     wide = logits.to(_compute_dtype(logits))
     losses = torch.nn.functional.cross_entropy(wide, labels, reduction="none", label_smoothing=label_smoothing)  # [m]
     return (losses[k:].sum() + lambda_ * losses[:k].sum()) / ((m - k) + lambda_ * k)
+
+
+def scaled_kl_grad(logits: Tensor, clean_logits: Tensor) -> ScaledKLGrad:  # [N, K] each
+    """Differentiate KL(p || q) of each example with respect to logits, p = softmax(clean_logits), q = softmax(logits).
+
+    The derivative q - p is returned as dlogits * 2**exponent; the largest element of each row is in [0.5, 1).
+    """
+    log_q, log_p = (z.double().log_softmax(dim=1) for z in (logits, clean_logits))  # [N, K]
+    larger = torch.maximum(log_q, log_p)
+    delta = torch.where(larger == -math.inf, 0.0, log_q - log_p)
+    log_size = larger + (-torch.expm1(-delta.abs())).log()
+    # A row adds up to zero, so the predicted class's element follows from the others: it would cancel if it is certain.
+    predicted = _first_without_nan(clean_logits)[:, None]  # [N, 1]
+    log_size = log_size.scatter(1, predicted, -math.inf)
+    log_unit = log_size.amax(dim=1, keepdim=True)
+    log_unit = torch.where(log_unit == -math.inf, 0.0, log_unit)
+    relative = delta.sign() * (log_size - log_unit).exp()
+    dlogits, exponent = _scaled(relative.scatter(1, predicted, -relative.sum(dim=1, keepdim=True)), log_unit)
+    return ScaledKLGrad(dlogits.to(logits.dtype), exponent)
+
+
+def trades_loss(
+    logits: Tensor,  # [m, K]
+    adv_logits: Tensor,  # [m, K]
+    labels: Tensor,  # [m] int64
+    beta: float = 6.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Compute the mean of cross-entropy(logits, label) + beta KL(softmax(logits) || softmax(adv_logits)) (TRADES)."""
+    clean, adv = (z.to(_compute_dtype(z)) for z in (logits, adv_logits))
+    cross_entropy = torch.nn.functional.cross_entropy(clean, labels, label_smoothing=label_smoothing)
+    log_p, log_q = clean.log_softmax(dim=1), adv.log_softmax(dim=1)  # [m, K]
+    return cross_entropy + beta * torch.nn.functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
 # --- random words ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ SANITIZED = {
         *_cases("target_grad", "label-torch.float32-(33, 129)", "random-torch.bfloat16-(3, 1025)"),
         *_cases("target_grad", "entropy-torch.float64-(64, 1000)"),
         *_cases("mixed_cross_entropy", "torch.float32-(33, 129)", "torch.bfloat16-(3, 1025)"),
+        *_cases("scaled_kl_grad", "torch.float32-(33, 129)-150.0"),
+        *_cases("trades_loss", "torch.bfloat16-(3, 1025)"),
     ],
     "racecheck": [
         *_cases("amounts_per_example", *(f"l2-{dtype}-imagenet-aligned-iterative" for dtype in DTYPES)),
@@ -39,6 +41,8 @@ SANITIZED = {
         *_cases("target_grad", *(f"{rule}-torch.float32-(3, 1025)" for rule in ("label", "least_likely", "random"))),
         *_cases("target_grad", *(f"entropy-{dtype}-(3, 1025)" for dtype in ("torch.float64", "torch.bfloat16"))),
         *_cases("mixed_cross_entropy", *(f"{dtype}-(3, 1025)" for dtype in DTYPES)),
+        *_cases("scaled_kl_grad", "torch.float32-(3, 1025)-150.0"),
+        *_cases("trades_loss", "torch.float32-(3, 1025)"),
     ],
 }
 # One of torch's own kernels: if this fails, the package is not at fault.

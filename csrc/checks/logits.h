@@ -1,4 +1,4 @@
-// Arguments of target_grad and mixed_cross_entropy.
+// Arguments of the operators on logits.
 #pragma once
 
 #include "tensors.h"
@@ -10,6 +10,16 @@ inline void logits(const char* op, const Tensor& logits) {
   value(logits.dim() == 2 && logits.size(1) >= 1, op, "logits must have shape [N, K] with K >= 1, got ", shape(logits));
   value(logits.is_contiguous(), op, "logits must be contiguous");
   value(logits.size(1) <= INT32_MAX, op, "at most 2^31 - 1 classes, got ", logits.size(1));
+}
+
+// other, logits [N, K].
+inline void same_logits(const char* op, const char* what, const Tensor& other, const Tensor& logits) {
+  type(other.scalar_type() == logits.scalar_type(), op, what, " must be ", name(logits.scalar_type()),
+       ", like logits, got ", name(other.scalar_type()));
+  same_device(op, what, other, logits);
+  value(other.dim() == 2 && other.size(0) == logits.size(0) && other.size(1) == logits.size(1), op, what,
+        " must have the shape of logits, ", shape(logits), ", got ", shape(other));
+  value(other.is_contiguous(), op, what, " must be contiguous");
 }
 
 // labels [N], logits [N, K].

@@ -28,7 +28,7 @@ FASTADV_HOST_DEVICE void fill_words(uint32_t* word, int64_t words, const RngStat
 }
 
 // Noise in units of eps for elements [first, first + count) of an example; first is a multiple of kGroup.
-FASTADV_HOST_DEVICE void fill_noise(float* noise, int64_t count, Noise kind, HalfNormal normal,
+FASTADV_HOST_DEVICE void fill_noise(float* noise, int64_t count, Noise kind, NormalNoise normal,
                                     const RngState& rng_state, uint64_t example, int64_t first) {
   uint32_t word[kBuffer];
   if (kind == Noise::sign) {
@@ -50,7 +50,7 @@ void noise_step(const NoiseStep& args, int64_t begin, int64_t end) {
   const Step& step = args.step;
   const Batch& batch = step.batch;
   const RngState rng_state = resolved(args.rng_state);
-  const HalfNormal normal = half_normal(2.0);
+  const NormalNoise normal = normal_noise_of(args.kind == Noise::truncated_normal);
   const int64_t stride = batch.channels_last ? batch.channels : 1;
   with_type(step.dtype, [&](auto type) {
     using T = decltype(type);

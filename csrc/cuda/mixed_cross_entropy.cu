@@ -1,6 +1,7 @@
 // The paper's loss and its derivative: each row's share, then their sum.
 #include "../ops/mixed_cross_entropy.h"
 #include "logit_rows.cuh"
+#include "row_losses.cuh"
 
 namespace fastadv::cuda {
 namespace {
@@ -14,15 +15,6 @@ __global__ void __launch_bounds__(kThreads, kRowBlocks<Row>)
     const F loss = row.cross_entropy(class_or_none(args.labels[i], args.classes), row.maximum(), weight, smoothing);
     if (row.lane == 0) static_cast<F*>(args.row_loss)[i] = loss;
   });
-}
-
-// One block adds the rows in a fixed order, so that a run repeats bit for bit.
-template <class F>
-__global__ void __launch_bounds__(kThreads) total_kernel(const F* row_loss, int64_t rows, F* loss) {
-  double value = 0.0;
-  for (int64_t i = threadIdx.x; i < rows; i += kThreads) value += row_loss[i];
-  value = group_reduce<kThreads>(value, Add{});
-  if (threadIdx.x == 0) *loss = static_cast<F>(value);
 }
 
 }  // namespace

@@ -12,12 +12,12 @@ namespace {
 struct NoiseSource {
   RngState rng_state;
   Noise kind;
-  HalfNormal normal;
+  NormalNoise normal;
   Philox words;
   int64_t example;
   uint32_t block;
 
-  __device__ __forceinline__ NoiseSource(const RngState& rng_state, Noise kind, HalfNormal normal)
+  __device__ __forceinline__ NoiseSource(const RngState& rng_state, Noise kind, NormalNoise normal)
       : rng_state(rng_state), kind(kind), normal(normal), example(-1), block(0) {}
 
   __device__ __forceinline__ uint32_t word(int64_t of_example, uint32_t of_block, uint32_t lane) {
@@ -67,7 +67,7 @@ __device__ __forceinline__ void noise_pack(T* adv, const T* clean, int64_t pack,
 template <class T, int kWidth, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 3)
     noise_kernel(T* adv, const T* clean, const Layout layout, const __grid_constant__ Places<compute_t<T>> places,
-                 int64_t plane, RngState rng_state, Noise kind, HalfNormal normal) {
+                 int64_t plane, RngState rng_state, Noise kind, NormalNoise normal) {
   NoiseSource noise(resolved(rng_state), kind, normal);
   for (int64_t pack = thread_index(); pack < layout.packs; pack += thread_count())
     noise_pack<T, kWidth, kChannelsLast>(adv, clean, layout.head + pack * kWidth, noise, places, plane);
@@ -83,7 +83,8 @@ void launch(const NoiseStep& args, const Layout& layout, cudaStream_t stream) {
   const T* clean = step.clean == nullptr ? adv : static_cast<const T*>(step.clean);
   const auto kernel = step.batch.channels_last ? noise_kernel<T, kWidth, true> : noise_kernel<T, kWidth, false>;
   FASTADV_LAUNCH(kernel, blocks_for(layout.packs > 0 ? layout.packs : 1), kThreads, stream, adv, clean, layout,
-                 places<compute_t<T>>(step), step.batch.plane, args.rng_state, args.kind, half_normal(2.0));
+                 places<compute_t<T>>(step), step.batch.plane, args.rng_state, args.kind,
+                 normal_noise_of(args.kind == Noise::truncated_normal));
 }
 
 }  // namespace

@@ -46,10 +46,11 @@ FASTADV_HOST_DEVICE F cross_entropy_grad_target(F others, F inverse_sum, Smoothi
   return smoothing.target - smoothing.share - others * inverse_sum;
 }
 
-// Cross-entropy itself; shifted values are z - max z, mean_shifted their mean over the classes.
+// Cross-entropy itself; shifted values are z - max z, mean_shifted their mean over the classes, which may be -inf.
 template <class F>
 FASTADV_HOST_DEVICE F cross_entropy(F log_sum, F shifted_target, F mean_shifted, Smoothing<F> smoothing) {
-  return log_sum - (F(1) - smoothing.target) * shifted_target - smoothing.target * mean_shifted;
+  const F of_target = log_sum - (F(1) - smoothing.target) * shifted_target;
+  return smoothing.target == F(0) ? of_target : of_target - smoothing.target * mean_shifted;
 }
 
 // e_j (z_j - max z), whose sum gives the mean below; 0 where the exponential vanishes, even at -inf.

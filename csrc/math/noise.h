@@ -15,10 +15,20 @@ FASTADV_HOST_DEVICE float uniform_noise(uint32_t word) {
   return fraction.sign * fraction.value;
 }
 
-// Normal of standard deviation 0.5, truncated to [-1, 1]: to two standard deviations, half_normal(2).
-FASTADV_HOST_DEVICE float normal_noise(uint32_t word, HalfNormal two_deviations) {
+// Normal noise, truncated to a number of standard deviations.
+struct NormalNoise {
+  HalfNormal half;
+  float deviation;
+};
+
+// Truncated: of standard deviation 0.5 on [-1, 1]. Otherwise of 1, to the six deviations that a word can tell apart.
+static inline NormalNoise normal_noise_of(bool truncated) {
+  return truncated ? NormalNoise{half_normal(2.0), 0.5f} : NormalNoise{half_normal(6.0), 1.0f};
+}
+
+FASTADV_HOST_DEVICE float normal_noise(uint32_t word, NormalNoise normal) {
   const Fraction fraction = to_fraction(word);
-  return fraction.sign * (0.5f * quantile(two_deviations, fraction));
+  return fraction.sign * (normal.deviation * quantile(normal.half, fraction));
 }
 
 // Uniform over all classes but the predicted one; if there is only one class, that one.

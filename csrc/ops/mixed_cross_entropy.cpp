@@ -4,6 +4,7 @@
 
 #include "../checks/logits.h"
 #include "backends.h"
+#include "row_losses.h"
 
 namespace fastadv {
 
@@ -51,21 +52,13 @@ Call mixed_cross_entropy(const char* op, const Tensor& logits, const Tensor& lab
 
 namespace {
 
-template <class F>
-void add_up(const Tensor& row_loss, const Tensor& loss) {
-  double total = 0;
-  for (int64_t i = 0; i < row_loss.numel(); ++i) total += static_cast<const F*>(row_loss.data_ptr())[i];
-  *static_cast<F*>(loss.data_ptr()) = static_cast<F>(total);
-}
-
 // loss: a scalar, to be written.
 void run(Cpu, const char* op, const Call& call, const Tensor& loss) {
   const MixedCrossEntropy& args = call.args;
   checks::labels_in_range(op, args.labels, args.rows, args.classes);
   torch::stable::parallel_for(0, args.rows, row_grain(args.classes),
                               [&](int64_t begin, int64_t end) { cpu::mixed_cross_entropy(args, begin, end); });
-  if (args.dtype == DType::float64) add_up<double>(call.row_loss, loss);
-  else add_up<float>(call.row_loss, loss);
+  add_up(args.dtype, call.row_loss, loss);
 }
 
 #ifdef FASTADV_WITH_CUDA

@@ -6,9 +6,9 @@
 
 namespace fastadv {
 
-// adv <- clamp_range(clean + noise); kind is sign, truncated_normal or uniform, made in the kernel. No clean: it is
-// adv. Random numbers begin at (seed, offset). A captured CUDA graph or a compiled function, which needs new
-// ones in each call, passes rng_state [2], int64 on the device: a seed, and a number to which offset is added.
+// adv <- clamp_range(clean + noise); kind is sign, truncated_normal, normal or uniform, made in the kernel. No
+// clean: it is adv. Random numbers begin at (seed, offset). A captured CUDA graph or a compiled function, which needs
+// new ones in each call, passes rng_state [2], int64 on the device: a seed, and a number to which offset is added.
 STABLE_TORCH_LIBRARY_FRAGMENT(fastadv, m) {
   m.def(
       "noise_step_(Tensor(a!) adv, Tensor? clean, float eps, Tensor? eps_scale, str kind, int seed, int offset, "
@@ -20,7 +20,9 @@ namespace {
 Noise noise(const char* op, const std::string& text) {
   if (text == "sign") return Noise::sign;
   if (text == "truncated_normal") return Noise::truncated_normal;
-  checks::value(text == "uniform", op, "kind must be 'sign', 'truncated_normal' or 'uniform', got '", text, "'");
+  if (text == "normal") return Noise::normal;
+  checks::value(text == "uniform", op, "kind must be 'sign', 'truncated_normal', 'normal' or 'uniform', got '", text,
+                "'");
   return Noise::uniform;
 }
 

@@ -6,7 +6,7 @@
 
 namespace fastadv {
 
-enum class Noise { sign, truncated_normal, uniform };
+enum class Noise { sign, truncated_normal, normal, uniform };
 
 struct NoiseStep {
   Step step;  // no grad, no alpha

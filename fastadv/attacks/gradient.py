@@ -16,7 +16,7 @@ from fastadv.attacks.base import Attack
 from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.bn_folding_search import memory_of
 from fastadv.attacks.engine.compiled import CompiledGradient
-from fastadv.attacks.engine.cost import Cost
+from fastadv.attacks.engine.cost import KL, Cost
 from fastadv.attacks.engine.cuda_graphs import CapturedIterations
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
@@ -89,7 +89,9 @@ class GradientAttack(Attack):
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
-            depends on the prediction is chosen once, for the clean image (or the start).
+            depends on the prediction is chosen once, for the clean image (or the start). ``"kl"`` is about no class:
+            the cost is the divergence of the prediction from that for the clean image, as in TRADES, for one more
+            forward pass.
         ascend: true to increase the cost (away from the class), false to decrease it (towards the class).
     """
 
@@ -147,14 +149,14 @@ class GradientAttack(Attack):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
-        The default, the cross-entropy with the target or, for the rule ``"entropy"``, the entropy, is differentiated in
-        closed form. An override is differentiated with respect to the logits by autograd; like the model, it must not
-        read values back from a GPU if it is compiled or captured.
+        The default, the cross-entropy with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and the
+        divergence, is differentiated in closed form. An override is differentiated with respect to the logits by
+        autograd; like the model, it must not read values back from a GPU if it is compiled or captured.
 
         Args:
             logits: [N, K]; float32 if the model's are in half precision. With ``aux_weight``, the auxiliary logits are
                 passed in another call.
-            target: [N] int64, the class that ``rule`` chose.
+            target: [N] int64, the class that ``rule`` chose; for ``"kl"``, the logits of the clean images [N, K].
 
         Returns:
             [N], differentiable. Its scale does not matter, because only the direction of an example's gradient does.
@@ -162,6 +164,9 @@ class GradientAttack(Attack):
         if self.rule == "entropy":
             log_p = logits.log_softmax(dim=1)  # [N, K]
             return -(log_p.exp() * log_p).sum(dim=1)
+        if self.rule == KL:
+            log_q, log_p = logits.log_softmax(dim=1), target.log_softmax(dim=1)  # [N, K]
+            return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
     @abstractmethod
@@ -273,6 +278,8 @@ class GradientAttack(Attack):
     def _first_(self, gradient: InputGradient, state: AttackState) -> None:
         """Run the start and the first step, which chooses the target."""
         gradient.refresh()
+        if self.rule == KL:
+            state.target = gradient.logits(state.adv)  # [N, K]
         moved = self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
         check_in_place(self, "start_", state.adv, moved)
         chosen, grad = gradient.first(state.adv, state.target, state.seed, state.offset)

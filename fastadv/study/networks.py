@@ -20,7 +20,7 @@ _EXCLUDED_FROM_ID = {
 # network keeps its id, so that old records stay valid. Add new fields of the configuration here.
 _EARLIER_DEFAULTS = {
     **{"data.keep_aspect": False, "data.interpolation": "bilinear"},
-    **{"cudnn_benchmark": False, "tf32": False, "attack.running_statistics": "shared"},
+    **{"cudnn_benchmark": False, "tf32": False, "attack.running_statistics": "shared", "attack.beta": 6.0},
 }
 
 

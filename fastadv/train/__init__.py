@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastadv.train.tasks.fast import fast_task
     from fastadv.train.tasks.free import FreeTask
     from fastadv.train.tasks.paired import PairedTask
+    from fastadv.train.tasks.trades import TradesTask
     from fastadv.train.trainer import Trainer
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "PairedTask",
     "Replayed",
     "ScheduleConfig",
+    "TradesTask",
     "TrainConfig",
     "Trainer",
     "create_trainer",
@@ -47,6 +49,7 @@ _MODULES = {
     "PairedTask": "fastadv.train.tasks.paired",
     "Replayed": "fastadv.train.replay_loader",
     "ScheduleConfig": "fastadv.train.config",
+    "TradesTask": "fastadv.train.tasks.trades",
     "TrainConfig": "fastadv.train.config",
     "Trainer": "fastadv.train.trainer",
     "create_trainer": "fastadv.train.build",

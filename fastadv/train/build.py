@@ -27,6 +27,7 @@ from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
 from fastadv.train.tasks.paired import PairedTask
+from fastadv.train.tasks.trades import TradesTask
 from fastadv.train.trainer import Trainer
 from fastadv.train.validation import chance
 from fastadv.utils.optional_deps import require
@@ -156,7 +157,8 @@ def _wrap(
     """Wrap the model for the training pass; returns it, and the DistributedDataParallel within it if there is one."""
     wrapped, parallel = model, None
     if not processes.alone:
-        one_pass = config.accumulate == 1 and config.attack.training != "paired"  # for each exchange of gradients
+        # for each exchange of gradients
+        one_pass = config.accumulate == 1 and config.attack.training not in ("paired", "trades")
         parallel = wrapped = data_parallel(model, device, static_graph=one_pass and not config.compile)
     # torch.compile goes outside of DistributedDataParallel, where it splits the graph at full gradient buckets.
     return CompiledOrEager(wrapped) if config.compile else wrapped, parallel
@@ -192,6 +194,9 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
     if attack.training == "fast":
         own = {name: given.pop(name) for name in ("alpha", "start") if name in given}
         return fast_task(model, **own, attack_options=given, **options)
+    if attack.training == "trades":
+        options |= {name: given.pop(name) for name in ("alpha", "steps") if name in given}
+        return TradesTask(model, beta=attack.beta, attack_options=given, **options)
     return AdversarialTask(
         model,
         attack=attack.name,
@@ -203,13 +208,13 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
 
 
 def attack_options(config: TrainConfig) -> dict[str, Any]:
-    """Options for the attack of Algorithm 1 or of fast training, in addition to those that the task sets."""
+    """Options for the attack of Algorithm 1, fast training or TRADES, in addition to those that the task sets."""
     attack = config.attack
     own = {"bn": attack.bn, "label_smoothing": attack.label_smoothing, "fast": config.fast}
     options = {**_VALIDATE, **own, **attack.options}
     if config.capture and options.pop("fast"):
         # `fast` is fold_bn and capture. Capturing generation separately would hold the memory of a second recording.
-        kind = attacks.PGD if attack.training == "fast" else attacks.get(attack.name)
+        kind = attacks.PGD if attack.training in ("fast", "trades") else attacks.get(attack.name)
         if attack.bn == "eval" and issubclass(kind, attacks.GradientAttack):
             options.setdefault("fold_bn", True)
     return options

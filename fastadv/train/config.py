@@ -13,7 +13,7 @@ from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.validation import check_integer, check_one_of, check_real
 
-TrainingName = Literal["algorithm1", "paired", "free", "fast"]
+TrainingName = Literal["algorithm1", "paired", "free", "fast", "trades"]
 BatchNormMode = Literal["eval", "batch"]
 RunningStatistics = Literal["shared", "split"]
 OptimizerName = Literal["rmsprop", "rmsprop_tf", "sgd", "adamw"]
@@ -21,15 +21,18 @@ PrecisionName = Literal["float32", "bfloat16"]
 ScheduleName = Literal["constant", "cosine", "exponential"]
 
 _UNUSED_BY_TRAINING = {
-    "algorithm1": ("replays", "running_statistics"),
-    "paired": ("replays", "k", "bn"),
+    "algorithm1": ("replays", "running_statistics", "beta"),
+    "paired": ("replays", "k", "bn", "beta"),
     "free": (
         *("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
-        "label_smoothing",
+        *("label_smoothing", "beta"),
     ),
-    "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics"),
+    "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "beta"),
+    "trades": (
+        *("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "label_smoothing"),
+    ),
 }
-_FIXED_BY_TRAINING = ("steps", "random_start")
+_FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start"), "trades": ("aux_weight",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +58,13 @@ class AttackConfig:
     training: TrainingName = "algorithm1"
     """algorithm1 is the paper's method. paired trains on m / 2 images and on adversarial versions of them, made by a
     one-step attack: fgsm adds nothing to the cost of standard training if attack.label_smoothing equals
-    label_smoothing; other methods add a sixth. Two others make all examples adversarial, at one fixed eps, using the
+    label_smoothing; other methods add a sixth. trades (Zhang et al., 2019) trains on m clean images and on how far ten
+    steps at one fixed eps move their predictions. Two others make all examples adversarial, at one fixed eps, using the
     true label: free (Shafahi et al., 2019) replays each minibatch, and one backward pass gives the gradients of weights
     and images, for little more than the cost of standard training; fast (Wong et al., 2020) takes one step from a
     random start, and costs as much as algorithm1 with k = m. It is unrelated to --fast, which speeds up all of them.
-    The step length of both is attack.options.alpha, by default eps for free and 1.25 eps for fast. Options that the
-    chosen method does not use are refused."""
+    The step length of these three is attack.options.alpha, by default eps for free, 1.25 eps for fast and 2.5 eps /
+    attack.options.steps for trades. Options that the chosen method does not use are refused."""
 
     replays: int = 1
     """free: how often each minibatch is repeated, one iteration each time; the authors use 8 for CIFAR-10 and 4 for
@@ -98,6 +102,10 @@ class AttackConfig:
     """Label smoothing of the cost that the attack follows; the loss has its own. An attack that leads away from the
     true class moves an example towards it if the network is more confident than the smoothed target."""
 
+    beta: float = 6.0
+    """trades: weight of the divergence of the adversarial predictions from the clean ones; the clean cross-entropy
+    weighs 1. A larger beta gives more robustness, and less accuracy on clean images."""
+
     running_statistics: RunningStatistics = "shared"
     """paired: which images move BatchNorm's running statistics: clean and adversarial ones (shared), or clean ones
     alone (split), for accuracy on clean images."""
@@ -117,6 +125,7 @@ class AttackConfig:
             check_real("attack.eps", self.eps, least=0, most=largest)
         check_real("attack.eps_sigma", self.eps_sigma, above=0)
         check_real("attack.eps_upper", self.eps_upper, above=0, most=largest)
+        check_real("attack.beta", self.beta, least=0)
         check_integer("attack.start_after", self.start_after, least=0)
         check_real("attack.label_smoothing", self.label_smoothing, least=0, below=1)
         check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
@@ -146,7 +155,7 @@ class AttackConfig:
             needs.append(partial(check_integer, f"attack.replays, {suffix}", self.replays, least=2))
         _all(needs)
         for name in self.options:
-            if name in _FIXED_BY_TRAINING or (self.training == "free" and name != "alpha"):
+            if name in _FIXED_BY_TRAINING[self.training] or (self.training == "free" and name != "alpha"):
                 raise ValueError(f"attack.options must not set {name} with attack.training {self.training}")
 
     @property

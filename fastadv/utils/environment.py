@@ -12,7 +12,7 @@ from fastadv import _C, __version__
 
 OPERATORS = (
     *("sign_step_", "normalized_step_", "noise_step_", "from_pixels_", "truncated_normal_", "sample_eps"),
-    *("target_grad", "scaled_target_grad", "mixed_cross_entropy"),
+    *("target_grad", "scaled_target_grad", "mixed_cross_entropy", "scaled_kl_grad", "trades_loss"),
 )
 EXTRAS = ("train", "evaluate", "dali", "bench")
 REBUILD = "pip install --no-build-isolation ."

@@ -67,6 +67,8 @@ SHOWS = {
     "target_grad": "test_target_grad",
     "scaled_target_grad": "test_target_grad",  # the same kernel
     "mixed_cross_entropy": "test_mixed_cross_entropy",
+    "scaled_kl_grad": "test_scaled_kl_grad",
+    "trades_loss": "test_trades_loss",
 }
 
 
@@ -83,7 +85,7 @@ def test_what_is_sanitized_is_every_operator() -> None:
     for operator, pattern in SHOWS.items():
         assert any(re.search(pattern, case) for case in sanitizers.SANITIZED["memcheck"]), operator
     # Those with shared memory.
-    for operator in ("normalized_step_", "from_pixels_", "target_grad", "mixed_cross_entropy"):
+    for operator in ("normalized_step_", "from_pixels_", "target_grad", "mixed_cross_entropy", "trades_loss"):
         assert any(re.search(SHOWS[operator], case) for case in sanitizers.SANITIZED["racecheck"]), operator
 
 

@@ -26,6 +26,8 @@ def test_tensors_on_two_devices() -> None:
         lambda: ops.noise_step_(adv, adv, 8.0, "sign", torch.tensor([1, 2])),
         lambda: ops.target_grad(adv, "label", torch.tensor([1, 2])),
         lambda: ops.mixed_cross_entropy(adv, torch.tensor([1, 2]), 1),
+        lambda: ops.scaled_kl_grad(adv, other),
+        lambda: ops.trades_loss(adv, other, torch.tensor([1, 2], device=DEVICE)),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"must be on cuda:\d, got cpu"):
@@ -65,6 +67,7 @@ def test_labels_out_of_range_give_nan_in_their_rows() -> None:
     grad = ops.target_grad(logits, "label", labels).dlogits
     assert grad[0].isnan().all() and grad[1].isfinite().all()
     assert ops.mixed_cross_entropy(logits, labels, 1).isnan()
+    assert ops.trades_loss(logits, logits + 1, labels).isnan()
 
 
 @needs_streams

@@ -138,6 +138,31 @@ def test_mixed_cross_entropy(dtype: torch.dtype, shape: tuple[int, int]) -> None
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("margin", [0.0, 20.0, 150.0])
+@pytest.mark.parametrize("shape", [(2, 10), (33, 129), (3, 1025)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_scaled_kl_grad(dtype: torch.dtype, shape: tuple[int, int], margin: float) -> None:
+    clean, adv = logits_of(*shape, dtype), 0.9 * logits_of(*shape, dtype)
+    for each in (clean, adv):
+        each[:, 3] += margin
+    found, expected = (ops.scaled_kl_grad(where(adv), where(clean)) for where in (moved, Tensor.clone))
+    power = torch.exp2((found.exponent.cpu() - expected.exponent).double())[:, None]  # or 2, where a rounding decides
+    torch.testing.assert_close((found.dlogits.cpu() * power).to(dtype), expected.dlogits)
+
+
+@pytest.mark.parametrize("shape", [(2, 10), (33, 129), (64, 1000), (3, 1025)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_trades_loss(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    labels = torch.arange(shape[0]) % shape[1]
+    results = []
+    for where in (moved, Tensor.clone):
+        leaves = [where(factor * logits_of(*shape, dtype)).requires_grad_() for factor in (1.0, 0.9)]
+        loss = ops.trades_loss(*leaves, where(labels), 6.0, 0.1)
+        loss.backward()
+        results.append([tensor.detach().cpu() for tensor in (loss, *(leaf.grad for leaf in leaves))])
+    torch.testing.assert_close(results[0], results[1])
+
+
 REPEATED: dict[str, Callable[[], Tensor]] = {
     step: lambda step=step: (lambda o: STEPS[step](ops, o, o.clean, 1.0, 8.0, SPACES["raw"]))(
         Operands(*(moved(tensor) for tensor in vars(operands((16, 3, SIDE, SIDE))).values()))
@@ -146,6 +171,9 @@ REPEATED: dict[str, Callable[[], Tensor]] = {
 }
 REPEATED["mixed"] = lambda: ops.mixed_cross_entropy(
     moved(logits_of(512, 1000, torch.float32)), moved(torch.arange(512)), 256
+)
+REPEATED["trades"] = lambda: ops.trades_loss(
+    *(moved(factor * logits_of(512, 1000, torch.float32)) for factor in (1.0, 0.9)), moved(torch.arange(512))
 )
 
 

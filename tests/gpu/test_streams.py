@@ -36,6 +36,8 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
     # What is drawn on another stream is overwritten by the copy, which is late.
     "truncated_normal_": lambda x: ops.truncated_normal_(x[0, 0, 0].clone(), seed=3),
     "target_grad": lambda x: ops.target_grad(x.flatten(1), "least_likely").dlogits,
+    "scaled_kl_grad": lambda x: ops.scaled_kl_grad(x.flatten(1) / 50, x.flatten(1).flip(1) / 50).dlogits,
+    "trades_loss": lambda x: ops.trades_loss(x.flatten(1) / 50, x.flatten(1).flip(1) / 50, labels_of(x.flatten(1))),
     "mixed_cross_entropy": lambda x: ops.mixed_cross_entropy(x.flatten(1) / 50, labels_of(x.flatten(1)), 2),
 }
 

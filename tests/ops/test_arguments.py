@@ -206,6 +206,43 @@ OTHER_MISTAKES = {
     ),
     "k negative": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, -1), ValueError, "k must be in"),
     "lambda": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, 2, -0.1), ValueError, "lambda_ must be zero or more"),
+    "beta": (lambda: ops.trades_loss(LOGITS, LOGITS, LABELS, -1.0), ValueError, "beta must be zero or more"),
+    "beta infinite": (lambda: ops.trades_loss(LOGITS, LOGITS, LABELS, float("inf")), ValueError, "finite, got inf"),
+    "no rows": (
+        lambda: ops.trades_loss(LOGITS[:0], LOGITS[:0], LABELS[:0]),
+        ValueError,
+        "logits must have at least one row, got [0, 5]",
+    ),
+    "adv logits shape": (
+        lambda: ops.trades_loss(LOGITS, LOGITS[:, :4], LABELS),
+        ValueError,
+        "adv_logits must have the shape of logits, [4, 5], got [4, 4]",
+    ),
+    "adv logits dtype": (
+        lambda: ops.trades_loss(LOGITS, LOGITS.double(), LABELS),
+        TypeError,
+        "adv_logits must be float32, like logits, got float64",
+    ),
+    "label too large for TRADES": (
+        lambda: ops.trades_loss(LOGITS, LOGITS, LABELS + 2),
+        ValueError,
+        "labels must be in [0, 5), got 5 at row 3",
+    ),
+    "clean logits shape": (
+        lambda: ops.scaled_kl_grad(LOGITS, LOGITS[:3]),
+        ValueError,
+        "clean_logits must have the shape of logits, [4, 5], got [3, 5]",
+    ),
+    "clean logits dtype": (
+        lambda: ops.scaled_kl_grad(LOGITS, LOGITS.half()),
+        TypeError,
+        "clean_logits must be float32, like logits, got float16",
+    ),
+    "clean logits missing": (
+        lambda: ops.scaled_kl_grad(LOGITS, None),
+        TypeError,
+        "clean_logits must be a tensor, got NoneType",
+    ),
     "no weight": (lambda: ops.mixed_cross_entropy(LOGITS, LABELS, 4, 0.0), ValueError, "the loss has no weight"),
 }
 

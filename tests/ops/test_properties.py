@@ -100,10 +100,10 @@ def test_eps_zero_is_the_identity(kind: str, space: PixelSpace, dtype: torch.dty
 @given(
     seed=st.integers(-(2**63), 2**63 - 1),
     offset=st.integers(0, 2**62),
-    kind=st.sampled_from(["sign", "uniform", "truncated_normal"]),
+    kind=st.sampled_from(["sign", "uniform", "truncated_normal", "normal"]),
     eps=EPS,
 )
 def test_noise_stays_in_the_ball_for_any_stream(seed: int, offset: int, kind: str, eps: float) -> None:
-    clean = torch.full((2, 3, 5, 5), 128.0)
+    clean, most = torch.full((2, 3, 5, 5), 128.0), 6 * eps if kind == "normal" else eps
     noise = ops.noise_step_(clean.clone(), clean, eps, kind, seed, offset) - clean
-    assert noise.abs().max() <= eps + 128 * torch.finfo(torch.float32).eps  # a rounding of the sum
+    assert noise.abs().max() <= most + 128 * torch.finfo(torch.float32).eps  # a rounding of the sum

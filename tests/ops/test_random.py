@@ -47,14 +47,18 @@ def test_eps_follow_the_truncated_normal(sigma: float, upper: float) -> None:
     assert stats.kstest(eps, distribution.cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["truncated_normal", "uniform", "sign"])
+@pytest.mark.parametrize("kind", reference.NOISES)
 def test_noise_follows_its_distribution(kind: str) -> None:
     clean = torch.full((4, 250_000), 100.0, dtype=torch.float64)
     noise = (ops.noise_step_(clean.clone(), clean, 8.0, kind, seed=3) - clean).flatten().numpy()
     if kind == "sign":
         assert abs(noise.mean()) < 8 * 4 / math.sqrt(noise.size)  # four standard errors
         return
-    distribution = stats.truncnorm(-2, 2, scale=4) if kind == "truncated_normal" else stats.uniform(-8, 16)
+    distribution = {
+        "truncated_normal": stats.truncnorm(-2, 2, scale=4),
+        "normal": stats.norm(scale=8),
+        "uniform": stats.uniform(-8, 16),
+    }[kind]
     assert stats.kstest(noise, distribution.cdf).pvalue > 1e-3
     assert abs(np.corrcoef(noise[:-1], noise[1:])[0, 1]) < 4e-3
 

@@ -107,6 +107,7 @@ STEPS: dict[str, Callable[[object, Operands, Tensor, object, object, PixelSpace]
     "noise_normal": lambda m, o, clean, _, eps, space: m.noise_step_(
         o.adv, clean, eps, "truncated_normal", 5, 7, space
     ),
+    "noise_gaussian": lambda m, o, clean, _, eps, space: m.noise_step_(o.adv, clean, eps, "normal", 5, 7, space),
     "noise_uniform": lambda m, o, clean, _, eps, space: m.noise_step_(o.adv, clean, eps, "uniform", 5, 7, space),
 }
 
@@ -214,7 +215,8 @@ def test_layout_and_threads_do_not_show(step: str) -> None:
         part = Operands(o.adv[rows], o.clean[rows], o.grad[rows])
         eps = torch.arange(6.0)[rows] + 2
         if step.startswith("noise"):
-            kind = {"noise_sign": "sign", "noise_normal": "truncated_normal", "noise_uniform": "uniform"}[step]
+            kinds = {"noise_normal": "truncated_normal", "noise_gaussian": "normal"}
+            kind = kinds.get(step, step.removeprefix("noise_"))
             return ops.noise_step_(part.adv, part.clean, eps, kind, 5, 7 + (rows.start or 0), space)
         return STEPS[step](ops, part, part.clean, 1.0, eps, space)
 

@@ -43,6 +43,12 @@ SAMPLES = {
         (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None),
         {},
     ),
+    "scaled_kl_grad": (OPERATORS.scaled_kl_grad, (torch.randn(4, 5), torch.randn(4, 5)), {}),
+    "trades_loss": (
+        OPERATORS.trades_loss,
+        (*(torch.randn(4, 5, requires_grad=True) for _ in range(2)), torch.arange(4), 6.0, 0.1),
+        {},
+    ),
     "mixed_cross_entropy": (
         OPERATORS.mixed_cross_entropy,
         (torch.randn(4, 5, requires_grad=True), torch.arange(4), 2, 0.3, 0.1),
@@ -72,8 +78,8 @@ def step_chain(adv, clean, grad, logits, labels):
     moved = moved + ops.from_pixels(adv.to(torch.uint8), adv[:, 0, 0, 0] > 100, adv.dtype, PixelSpace.imagenet())
     target, dlogits = ops.target_grad(logits, "least_likely")
     scaled = ops.scaled_target_grad(logits, "entropy")
-    loss = ops.mixed_cross_entropy(logits, labels, 1)
-    return moved + 1, target, dlogits, *scaled, loss
+    loss = ops.mixed_cross_entropy(logits, labels, 1) + ops.trades_loss(logits, logits * 0.9, labels)
+    return moved + 1, target, dlogits, *scaled, *ops.scaled_kl_grad(logits * 0.9, logits), loss
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -137,7 +143,8 @@ def test_compiles_with_inductor_and_backward() -> None:
 
     def train(weight: torch.Tensor) -> torch.Tensor:
         adv = ops.sign_step_(o.adv.clone(), o.clean, o.grad, 2.0, 8.0)
-        return ops.mixed_cross_entropy(adv.flatten(1) @ weight / 1e4, labels, 1)
+        logits = adv.flatten(1) @ weight / 1e4
+        return ops.mixed_cross_entropy(logits, labels, 1) + ops.trades_loss(logits, 2 * logits, labels)
 
     grads = []
     for function in (train, torch.compile(train, fullgraph=True)):
@@ -195,7 +202,7 @@ for dtype in DTYPES:
         o = operands((3, 3, 17, 19), dtype, SPACES["imagenet"], last)
         ops.sign_step_(o.adv, o.clean, o.grad, 1.0, 8.0, SPACES["imagenet"])
         ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, 8.0, "l2", SPACES["imagenet"])
-        for kind in ("sign", "truncated_normal", "uniform"):
+        for kind in ("sign", "truncated_normal", "normal", "uniform"):
             ops.noise_step_(o.adv, o.adv, 8.0, kind, 3, 0, SPACES["imagenet"])
         pixels, mirrored = o.clean.to(torch.uint8), torch.tensor([True, False, True])
         o.adv += ops.from_pixels(pixels, mirrored, dtype, SPACES["imagenet"])

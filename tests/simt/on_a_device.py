@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops
-from fastadv.train import AdversarialTask
+from fastadv.train import AdversarialTask, TradesTask
 from tests.attacks.models import ConvNet, batch
 from tests.completeness import check_complete, operators
 
@@ -44,6 +44,7 @@ def test_a_label_out_of_range_gives_nan_in_its_row_alone(classes: int, label: in
     _, scaled, exponent = ops.scaled_target_grad(torch.randn(2, classes), "label", labels)
     assert scaled[0].isnan().all() and scaled[1].isfinite().all() and exponent[0] == 0
     assert ops.mixed_cross_entropy(torch.randn(2, classes), labels, 1).isnan()
+    assert ops.trades_loss(torch.randn(2, classes), torch.randn(2, classes), labels).isnan()
 
 
 CALLS = {
@@ -55,6 +56,8 @@ CALLS = {
     "target_grad": lambda adv, grad: ops.target_grad(grad, "predicted"),
     "scaled_target_grad": lambda adv, grad: ops.scaled_target_grad(grad, "predicted"),
     "mixed_cross_entropy": lambda adv, grad: ops.mixed_cross_entropy(grad, torch.ones(2, dtype=torch.int64), 1),
+    "scaled_kl_grad": lambda adv, grad: ops.scaled_kl_grad(grad, adv),
+    "trades_loss": lambda adv, grad: ops.trades_loss(grad, adv, torch.ones(2, dtype=torch.int64)),
 }
 
 
@@ -124,6 +127,8 @@ STEP, NOISE, DRAW = (
 )
 ROWS, ENTROPY = "target_grad.cu: target_grad_kernel<Row>", "target_grad.cu: entropy_grad_kernel<Row>"
 LOSS, TOTAL = "mixed_cross_entropy.cu: mixed_kernel<Row>", "mixed_cross_entropy.cu: total_kernel<F>"
+KL = "kl_grad.cu: kl_grad_kernel<Row>"
+TRADES = ["trades_loss.cu: trades_kernel<Row>", "trades_loss.cu: total_kernel<F>"]
 PREPARE = "normalized_step.cu: prepare_kernel<F>"
 REDUCE = ["normalized_step.cu: kernel(term, join)", "normalized_step.cu: (finish_kernel<compute_t<T>, Join>)"]
 ADV, CLEAN, GRAD, WIDE = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.float64
@@ -157,6 +162,11 @@ OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "target_grad, many classes": (lambda: ops.target_grad(torch.randn(2, 1025), "random", seed=1), [ROWS]),
     "mixed_cross_entropy": (
         lambda: ops.mixed_cross_entropy(torch.randn(2, 5), torch.ones(2, dtype=torch.int64), 1), [LOSS, TOTAL]
+    ),
+    "scaled_kl_grad": (lambda: ops.scaled_kl_grad(torch.randn(2, 5), torch.randn(2, 5)), [KL]),
+    "scaled_kl_grad, many classes": (lambda: ops.scaled_kl_grad(torch.randn(2, 1025), torch.randn(2, 1025)), [KL]),
+    "trades_loss": (
+        lambda: ops.trades_loss(torch.randn(2, 5), torch.randn(2, 5), torch.ones(2, dtype=torch.int64)), TRADES
     ),
 }  # fmt: skip
 
@@ -239,3 +249,10 @@ def test_launches_of_a_training_step(launched: Callable[[Callable[[], object]], 
     task = AdversarialTask(ConvNet(), attack="step_ll", k=2, eps=TruncatedNormalEps(), space=UNIT, seed=1)
     images, labels = batch(4)
     assert launched(lambda: task(images, labels).backward()) == [DRAW, ROWS, STEP, LOSS, TOTAL]
+
+
+def test_launches_of_a_training_step_of_trades(launched: Callable[[Callable[[], object]], list[str]]) -> None:
+    """The noise, a derivative and a step for each of three gradients; the loss and its derivatives."""
+    task = TradesTask(ConvNet(), eps=4, steps=3, space=UNIT, seed=1)
+    images, labels = batch(4)
+    assert launched(lambda: task(images, labels).backward()) == [NOISE, *[KL, STEP] * 3, *TRADES]

@@ -41,6 +41,10 @@ def fast(**options: Any) -> AttackConfig:
     return AttackConfig(**{"training": "fast", "eps": 8, **options})
 
 
+def trades(**options: Any) -> AttackConfig:
+    return AttackConfig(**{"training": "trades", "eps": 8, **options})
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
     config = parse_config(read_recipe(name))
@@ -50,7 +54,7 @@ def test_every_recipe_is_parsed_and_survives_a_checkpoint(name: str) -> None:
         assert parse_config(read_recipe(name), ["--attack.k", "0"]).attack.k == 0
 
 
-@pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5), ("paired", 3)])
+@pytest.mark.parametrize(("training", "epochs"), [("free", 2), ("fast", 5), ("paired", 3), ("trades", 5)])
 def test_recipes_to_compare(training: str, epochs: int) -> None:
     """They differ from Algorithm 1's recipe only in the attack, and free also in the epochs, because of its replays."""
     usual, other = (parse_config(read_recipe(f"fashion_mnist_{name}")) for name in ("step_ll", training))
@@ -203,7 +207,7 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: AttackConfig(start_after=-1), "attack.start_after"),
         (
             lambda: AttackConfig(training="pgd"),
-            "attack.training must be one of algorithm1, paired, free, fast, got 'pgd'",
+            "attack.training must be one of algorithm1, paired, free, fast, trades, got 'pgd'",
         ),  # type: ignore[arg-type]
         (lambda: AttackConfig(replays=4), "attack.replays has no effect with attack.training algorithm1"),
         (lambda: free(name="fgsm"), "attack.name has no effect with attack.training free: leave it out"),
@@ -236,6 +240,12 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: paired(k=8), "attack.k has no effect with attack.training paired"),
         (lambda: paired(running_statistics="own"), "attack.running_statistics must be one of shared, split, got 'own'"),
         (lambda: fast(running_statistics="split"), "attack.running_statistics has no effect with attack.training fast"),
+        (lambda: AttackConfig(beta=-1), "attack.beta must be a number at least 0, got -1"),
+        (lambda: fast(beta=1.0), "attack.beta has no effect with attack.training fast"),
+        (lambda: trades(k=8), "attack.k has no effect with attack.training trades"),
+        (lambda: trades(label_smoothing=0.1), "attack.label_smoothing has no effect with attack.training trades"),
+        (lambda: trades(eps=None), "attack.eps, with attack.training trades, must be a number above 0, got None"),
+        (lambda: trades(options={"aux_weight": 1}), "must not set aux_weight with attack.training trades"),
         (lambda: TrainConfig(m=33, attack=paired()), "with attack.training paired, m must be even"),
         (lambda: TrainConfig(capture=True, attack=paired()), "capture does not go with attack.training paired"),
         (lambda: OptimizerConfig(weight_decay=-1), "optimizer.weight_decay"),

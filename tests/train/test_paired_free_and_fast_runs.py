@@ -1,4 +1,4 @@
-"""Runs of paired, free and fast training: what is built, and that an interrupted run continues as if uninterrupted."""
+"""Runs of paired, free and fast training and TRADES: what is built; an interrupted run continues as if it were not."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from fastadv.train import (
     FreeTask,
     PairedTask,
     Replayed,
+    TradesTask,
     TrainConfig,
     Trainer,
     create_trainer,
@@ -32,6 +33,7 @@ from tests.train.test_trainer import Killed, assert_same_run, at_step, kill, log
 
 FREE = AttackConfig(training="free", replays=3, eps=32.0, options={"alpha": 24.0})
 FAST = AttackConfig(training="fast", eps=32.0, start_after=4)
+TRADES = AttackConfig(training="trades", eps=32.0, beta=3.0, start_after=4, options={"steps": 2})
 PAIRED = AttackConfig(training="paired", name="step_rnd", eps_sigma=16.0, eps_upper=32.0, start_after=4)
 PAIRED_FGSM = replace(PAIRED, name="fgsm", label_smoothing=0.1)  # the training loss itself
 
@@ -70,6 +72,19 @@ def test_fast(config: TrainConfig, tmp_path: Path) -> None:
     noisy = replace(config, attack=replace(FAST, options={"start": "noise", "noise": 1.0}))
     attack = create_trainer(noisy, tmp_path / "noisy").task.attack  # type: ignore[attr-defined]
     assert isinstance(attack, attacks.NFGSM) and (attack.noise, attack.alpha) == (1, None)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_trades(config: TrainConfig, tmp_path: Path) -> None:
+    attack = replace(TRADES, start_after=1, bn="batch", options={"alpha": 7.0, "noise": 2.0})
+    trainer = create_trainer(replace(config, attack=attack, epochs=1, accumulate=2), tmp_path)
+    task = trainer.task
+    assert isinstance(task, TradesTask)
+    assert (task.beta, task.start_after, task.label_smoothing, task.attack.bn) == (3, 2, 0.1, "batch")
+    assert (task.attack.eps, task.attack.alpha, task.attack.steps, task.attack.noise) == (32, 7, 10, 2)
+    trainer.fit()
+    [end] = [record for record in log_of(tmp_path) if "mean_loss" in record]
+    assert end["mean_clean_accuracy"] < 1 and end["mean_adversarial_accuracy"] < 1
 
 
 @pytest.mark.usefixtures("few_digits")
@@ -117,6 +132,7 @@ def test_a_bad_file_ends_a_run_that_replays(tmp_path: Path) -> None:
         pytest.param(FREE, 1, lambda trainer: at_step(trainer, 9, trainer.request_stop), id="free, after the last one"),
         pytest.param(FREE, 2, lambda trainer: at_step(trainer, 5, trainer.request_stop), id="free, accumulating"),
         pytest.param(FAST, 1, lambda trainer: at_step(trainer, 7, trainer.request_stop), id="fast"),
+        pytest.param(TRADES, 1, lambda trainer: at_step(trainer, 7, trainer.request_stop), id="trades"),
         pytest.param(PAIRED, 1, lambda trainer: at_step(trainer, 7, kill), id="paired, killed"),
         pytest.param(PAIRED, 2, lambda trainer: at_step(trainer, 3, trainer.request_stop), id="paired, accumulating"),
     ],
@@ -124,7 +140,7 @@ def test_a_bad_file_ends_a_run_that_replays(tmp_path: Path) -> None:
 def test_resumed_run_is_the_uninterrupted_one(
     attack: AttackConfig, accumulate: int, interrupt: Callable[[Trainer], None], config: TrainConfig, tmp_path: Path
 ) -> None:
-    epochs = 2 if accumulate > 1 or attack is FAST else 1
+    epochs = 2 if accumulate > 1 or attack in (FAST, TRADES) else 1
     config = replace(config, attack=attack, accumulate=accumulate, epochs=epochs)
     create_trainer(config, tmp_path / "whole").fit()
     trainer = create_trainer(config, tmp_path / "interrupted")
@@ -173,7 +189,7 @@ def test_resumed_run_of_two_processes(free_config: TrainConfig, tmp_path: Path) 
         assert same(result["weights"], whole[0]["weights"])
 
 
-@pytest.mark.parametrize("attack", [FREE, PAIRED], ids=["free", "paired"])
+@pytest.mark.parametrize("attack", [FREE, PAIRED, TRADES], ids=["free", "paired", "trades"])
 def test_a_run_of_two_is_that_of_one_that_accumulates(
     attack: AttackConfig, free_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -181,13 +197,14 @@ def test_a_run_of_two_is_that_of_one_that_accumulates(
     config = replace(free_config, m=16, model=model, attack=attack)
     two = succeeded(together(2, runs.train, config, tmp_path / "two"))
     [one] = succeeded(together(1, runs.train, replace(config, accumulate=2), tmp_path / "one"))
-    assert two[0]["step"] == one["step"] == (15 if attack is FREE else 10)
+    assert two[0]["step"] == one["step"] == (10 if attack is PAIRED else 15 if attack is FREE else 5)
     losses = [[record["loss"] for record in log_of(tmp_path / run) if "loss" in record] for run in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_gradients_of_a_pair_travel_once(config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(config, m=16, attack=replace(PAIRED, start_after=0))
+@pytest.mark.parametrize("attack", [PAIRED, TRADES], ids=["paired", "trades"])
+def test_gradients_of_a_pair_travel_once(attack: AttackConfig, config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, m=16, attack=replace(attack, start_after=0))
     for seen in succeeded(together(2, runs.count_of_iteration, config, tmp_path)):
         assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", 5): 1})
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,7 @@ TRAININGS: dict[str, tuple[list[str], int]] = {
     "averaged": (["--ema_decay", "0.9"], 5),
     "free": (["--attack.training", "free", "--attack.replays", "2", "--attack.eps", "8"], 10),
     "fast": (["--attack.training", "fast", "--attack.eps", "8"], 5),
+    "trades": (["--attack.training", "trades", "--attack.eps", "8", "--attack.options.steps", "1"], 5),
     "paired": (["--attack.training", "paired"], 20),  # the losses of two halves, in twice the iterations
 }
 each_training = pytest.mark.parametrize(("options", "minibatches"), TRAININGS.values(), ids=TRAININGS)
@@ -221,12 +223,16 @@ def train_with_a_spoiled_loss(
     run: Path, options: list[str], at: int, spoil: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> int:
     """The exit code of an epoch in which the loss of one minibatch is changed."""
-    minibatches, loss = itertools.count(1), ops.mixed_cross_entropy
+    minibatches = itertools.count(1)
 
-    def spoiled(*given: Any) -> Tensor:
+    def spoiled(loss: Callable[..., Tensor], *given: Any) -> Tensor:
         return spoil(loss(*given)) if next(minibatches) == at else loss(*given)
 
-    monkeypatch.setattr("fastadv.train.tasks.base.mixed_cross_entropy", spoiled)
+    for place, loss in (
+        ("fastadv.train.tasks.base.mixed_cross_entropy", ops.mixed_cross_entropy),
+        ("fastadv.ops.trades_loss", ops.trades_loss),
+    ):
+        monkeypatch.setattr(place, partial(spoiled, loss))
     command = ["--epochs", "1", "--device", "cpu", "--model.options.width", "0.25", "--optimizer.lr", "0.001"]
     return main([*command, *options, "--out", str(run)])
 

@@ -11,13 +11,17 @@ from fastadv import ops
 from fastadv.attacks.engine.gradient_scale import to_common_scale
 from fastadv.attacks.engine.loss_gradient import Loss, scaled_loss_grad
 
+KL = "kl"  # the rule of attacks that move the prediction away from that for the clean image
+
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """The cross-entropy with a class, the entropy or another loss, of the logits and, weighted, of auxiliary logits.
+    """The cross-entropy with a class, the entropy, the divergence from the prediction for the clean image, or another
+    loss, of the logits and, weighted, of auxiliary logits.
 
     Args:
-        rule: chooses the class, see :func:`fastadv.ops.target_grad`.
+        rule: chooses the class, see :func:`fastadv.ops.target_grad`; :data:`KL` takes logits of the clean images
+            [N, K] in place of labels and a target.
         label_smoothing: of the cross-entropy.
         aux_weight: of the same cost at each auxiliary output, with the target that the main logits choose.
         mixes_examples: true if an example's logits depend on the rest of its batch: all examples then share one scale.
@@ -64,7 +68,9 @@ class Cost:
         offset: int = 0,
         target_known: bool = False,
     ) -> ops.ScaledTargetGrad:
-        if self.loss is not None and target_known and labels is not None:
+        if self.rule == KL and labels is not None and self.loss is None:
+            return ops.ScaledTargetGrad(labels, *ops.scaled_kl_grad(logits, labels))
+        if self.loss is not None and (target_known or self.rule == KL) and labels is not None:
             return scaled_loss_grad(self.loss, logits, labels)
         rule = "label" if target_known and self.rule != "entropy" else self.rule
         closed_form = ops.scaled_target_grad(logits, rule, labels, self.label_smoothing, seed, offset)

@@ -108,12 +108,20 @@ class InputGradient:
         watched = self.bn == "batch" and isinstance(self.model, nn.Module)
         return tuple(module.training for module in self.model.modules()) if watched else ()  # type: ignore[attr-defined]
 
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits [N, K] of images [N, C, ...], without a graph.
+
+        Raises:
+            ValueError: as for :meth:`first`.
+        """
+        return self._outputs(images.detach().requires_grad_())[0].detach()
+
     def first(self, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> tuple[Tensor, Tensor]:
         """Return (the target [N] that the cost's rule chooses, the gradient [N, C, ...]).
 
         Args:
             images: [N, C, ...].
-            labels: [N] int64, for a rule that needs them.
+            labels: [N] int64, for a rule that needs them; for ``"kl"``, the logits of the clean images [N, K].
             seed, offset: of a random target, see :func:`fastadv.ops.target_grad`.
 
         Raises:

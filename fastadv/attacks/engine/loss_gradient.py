@@ -12,7 +12,7 @@ from torch import Tensor
 from fastadv.ops import ScaledTargetGrad
 from fastadv.reference import EXPONENT_OF_ZERO
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # logits [N, K], target [N] -> [N]
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # logits [N, K], target [N] or [N, K] -> [N]
 
 
 def scaled_loss_grad(loss: Loss, logits: Tensor, target: Tensor) -> ScaledTargetGrad:
@@ -23,13 +23,15 @@ def scaled_loss_grad(loss: Loss, logits: Tensor, target: Tensor) -> ScaledTarget
     Args:
         loss: of each example.
         logits: [N, K].
-        target: [N] int64.
+        target: [N] int64, or the logits of the clean images [N, K].
 
     Raises:
         ValueError: if the loss is not one differentiable number for each example.
     """
     if not torch.compiler.is_compiling() and target.is_inference():  # could not be saved for a gradient
         target = target.clone()
+    if target.is_floating_point():
+        target = target.to(torch.promote_types(target.dtype, torch.float32))
     wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))  # [N, K]
     grad = _traced_grad(loss, wide, target) if torch.compiler.is_compiling() else _autograd(loss, wide, target)
     largest = grad.abs().amax(dim=1)  # [N], NaN if one is
@@ -45,7 +47,7 @@ def _autograd(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:  # [N, K]
     with torch.enable_grad():
         losses = loss(logits.requires_grad_(), target)
     shape = losses.shape if isinstance(losses, Tensor) else None
-    if shape != target.shape or not losses.requires_grad:
+    if shape != target.shape[:1] or not losses.requires_grad:
         raise ValueError(_message(loss, losses, len(target)))
     (grad,) = torch.autograd.grad(losses, logits, torch.ones_like(losses), allow_unused=True)
     if grad is None:

@@ -19,7 +19,8 @@ class AttackState:
         clean: [N, C, ...], adv itself for a single step from the clean image.
         eps: radius of the ball in pixel values, a number or [N].
         alpha: the step in pixel values, a number or [N]; negative towards a target.
-        target: [N] int64, at first the labels, if any, and later the target that the first step chose.
+        target: [N] int64, at first the labels, if any, and later the target that the first step chose; for the rule
+            ``"kl"``, the logits of the clean images [N, K].
         seed: of the random numbers, or a tensor [2] that the operators read on the device.
         offset: index of the first example in the stream.
         direction: [N, C, ...], what the previous step followed, if the attack needs it.

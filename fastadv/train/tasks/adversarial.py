@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,10 +12,10 @@ from fastadv import attacks
 from fastadv.attacks.engine.step_sizes import check_step
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.base import AttackTask, check_minibatch
+from fastadv.train.tasks.base import check_minibatch
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
-from fastadv.utils.rng import RecordedDraws
-from fastadv.utils.validation import check_count
+from fastadv.train.tasks.recordable import RecordableCalls
+from fastadv.utils.validation import check_count, check_real
 
 ALL = sys.maxsize  # as k: all examples of a minibatch, whatever its size
 _TOO_FEW = (
@@ -30,7 +28,7 @@ _WRITES = (
 )
 
 
-class AdversarialTask(AttackTask):
+class AdversarialTask(RecordableCalls):
     """Makes the first k examples of a minibatch adversarial and returns the paper's loss (section 3, Algorithm 1).
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
@@ -84,10 +82,10 @@ class AdversarialTask(AttackTask):
         attack_options: dict[str, Any] | None = None,
     ) -> None:
         check_count("k", k, least=0)
+        check_real("lambda_", lambda_, least=0)
         super().__init__(
             model,
             attack,
-            lambda_=lambda_,
             eps=eps,
             space=space,
             start_after=start_after,
@@ -99,6 +97,7 @@ class AdversarialTask(AttackTask):
         if k and (alpha := getattr(self.attack, "alpha", None)) is not None:
             check_step(alpha)
         self.k = k
+        self.lambda_ = lambda_
         self._model_writes = False
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -139,21 +138,6 @@ class AdversarialTask(AttackTask):
     def adversarial_of(self, m: int) -> int:
         """How many of the next minibatch's m examples become adversarial."""
         return min(self.k, m) if self.iteration >= self.start_after else 0
-
-    @contextmanager
-    def recorded(self, draws: RecordedDraws) -> Iterator[None]:
-        """Context for a call that a CUDA graph records; it does not count. Call :meth:`replay` before each replay."""
-        iteration = self.iteration
-        try:
-            with self.attack.stream.recorded(draws):
-                yield
-        finally:
-            self.iteration = iteration
-
-    def replay(self, draws: RecordedDraws) -> None:
-        """Count a call whose work is replayed from a graph, and set the random numbers for its examples."""
-        self.iteration += 1
-        self.attack.stream.replay(draws)
 
     def __repr__(self) -> str:
         return (

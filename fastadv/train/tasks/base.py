@@ -23,7 +23,7 @@ from fastadv.utils.input_hints import (
     soft_labels_hint,
 )
 from fastadv.utils.model_outputs import split_logits
-from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model, check_real
+from fastadv.utils.validation import check_aux_weight, check_count, check_label_smoothing, check_model
 
 
 class MinibatchTask:
@@ -106,7 +106,6 @@ class AttackTask(MinibatchTask):
     Args:
         model: see :class:`MinibatchTask`, like label_smoothing and aux_weight.
         attack: one of ``fastadv.attacks.names()``, or your own class derived from ``fastadv.attacks.Attack``.
-        lambda_: weight of an adversarial example in the loss; a clean one weighs 1.
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
@@ -114,7 +113,7 @@ class AttackTask(MinibatchTask):
         attack_options: further keyword arguments of ``fastadv.attacks.create``.
 
     Raises:
-        ValueError: if ``lambda_`` or start_after is negative, the attack is unknown or steps towards the labels, or
+        ValueError: if start_after is negative, the attack is unknown or steps towards the labels, or
             attack_options sets what the task has arguments for.
         TypeError: if start_after is not an integer, or the attack is neither a name nor a class.
     """
@@ -124,7 +123,6 @@ class AttackTask(MinibatchTask):
         model: nn.Module,
         attack: str | type[attacks.Attack],
         *,
-        lambda_: float,
         eps: float | TruncatedNormalEps,
         space: PixelSpace,
         start_after: int,
@@ -134,13 +132,11 @@ class AttackTask(MinibatchTask):
         attack_options: object,
     ) -> None:
         check_count("start_after", start_after, least=0)
-        check_real("lambda_", lambda_, least=0)
         given = checked_options(attack_options, ("eps", "space", "seed"), "it is an argument of the task")
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         own: dict[str, Any] = {"eps": eps, "space": space, "seed": seed}
         self.attack = attacks.create(attack, model, **own, **given)
         self.attack.true_labels(None)  # raises now what it would raise in the first call
-        self.lambda_ = lambda_
         self.start_after = start_after
         self._processes = ALONE
         self._join_processes()

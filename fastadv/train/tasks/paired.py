@@ -20,7 +20,7 @@ from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
 from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
 from fastadv.utils.modules_behind import modules_behind, runs_compiled
-from fastadv.utils.validation import check_one_of
+from fastadv.utils.validation import check_one_of, check_real
 
 _BN = ("shared", "split")
 _WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture")
@@ -122,11 +122,11 @@ class PairedTask(AttackTask):
         attack_options: dict[str, Any] | None = None,
     ) -> None:
         check_one_of("bn", bn, _BN)
+        check_real("lambda_", lambda_, least=0)
         given = checked_options(attack_options, _WITHOUT_EFFECT, "the gradient comes from the training pass")
         super().__init__(
             model,
             attack,
-            lambda_=lambda_,
             eps=eps,
             space=space,
             start_after=start_after,
@@ -143,6 +143,7 @@ class PairedTask(AttackTask):
             )
         self.attack: attacks.OneStepAttack = made
         self.bn = bn
+        self.lambda_ = lambda_
         if bn == "split" and any(isinstance(module, torch.jit.ScriptModule) for module in _modules(model)):
             raise ValueError("bn='split' does not work with modules of TorchScript, whose statistics cannot be frozen")
         self._follows_the_loss = (

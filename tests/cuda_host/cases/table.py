@@ -176,6 +176,23 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
         lambda new: partial(ops.mixed_cross_entropy, new(64, 1000), new.labels(), 16),
         [*TWICE, "mixed_kernel<RegisterRow<float, float, true>> x 8", "total_kernel<float> x 1", RESULT],
     ),
+    "scaled_kl_grad": (
+        lambda new: partial(ops.scaled_kl_grad, new(64, 1000), new(64, 1000)),
+        [*TWICE, "kl_grad_kernel<PairOfRows<float, 32>> x 8", RESULT],
+    ),
+    "scaled_kl_grad, many classes": (
+        lambda new: partial(ops.scaled_kl_grad, new(64, 1025, dtype=BRAIN), new(64, 1025, dtype=BRAIN)),
+        [*TWICE, "kl_grad_kernel<PairOfRows<__nv_bfloat16, 256>> x 64", RESULT],
+    ),
+    "scaled_kl_grad, none": (lambda new: partial(ops.scaled_kl_grad, new(0, 10), new(0, 10)), TWICE),
+    "trades_loss": (
+        lambda new: partial(ops.trades_loss, new(64, 1000), new(64, 1000), new.labels()),
+        [*TWICE, "trades_kernel<PairOfRows<float, 32>> x 8", "total_kernel<float> x 1", RESULT],
+    ),
+    "trades_loss, many classes": (
+        lambda new: partial(ops.trades_loss, new(64, 1025, dtype=HALF), new(64, 1025, dtype=HALF), new.labels()),
+        [*TWICE, "trades_kernel<PairOfRows<__half, 256>> x 64", "total_kernel<float> x 1", RESULT],
+    ),
     "mixed_cross_entropy, many classes": (
         lambda new: partial(ops.mixed_cross_entropy, new(64, 1025, dtype=HALF), new.labels(), 16),
         [*TWICE, "mixed_kernel<MemoryRow<__half, float, 256>> x 64", "total_kernel<float> x 1", RESULT],

@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pgd": {"attack": AttackConfig(name="pgd", k=12, options={"steps": 2})},
     "noise": {"attack": AttackConfig(name="random_normal", k=12)},
     "fast training": {"attack": AttackConfig(training="fast", eps=8.0)},
+    "trades": {"attack": AttackConfig(training="trades", eps=8.0, start_after=4, options={"steps": 2})},
     "bn batch": {"attack": AttackConfig(k=12, bn="batch")},
 }
 
