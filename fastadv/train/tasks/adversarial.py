@@ -109,7 +109,9 @@ class AdversarialTask(AttackTask):
 
         def on_source(source: nn.Module) -> attacks.Attack:
             # With its running statistics: a source that does not change is attacked as it was trained.
-            return attacks.create(attack, source, **{**(attack_options or {}), "bn": "eval", "eps": eps, "space": space})
+            return attacks.create(
+                attack, source, **{**(attack_options or {}), "bn": "eval", "eps": eps, "space": space}
+            )
 
         self._sources = StaticSources(sources, self.attack, on_source)
         self.k = k

@@ -118,7 +118,8 @@ class StaticSources:
             ValueError: if it was saved with others.
         """
         if not isinstance(saved, (list, tuple)) or len(saved) != len(self.fingerprints):
-            raise ValueError(f"the state was saved with other sources: pass the {_length(saved)} that it was saved with")
+            number = len(saved) if isinstance(saved, (list, tuple)) else "others"
+            raise ValueError(f"the state was saved with another number of sources: {number}, not {len(self.modules)}")
         differing = [i for i, (one, other) in enumerate(zip(saved, self.fingerprints, strict=True)) if one != other]
         if differing:
             raise ValueError(
@@ -169,10 +170,6 @@ def _source(number: int, given: object, space: PixelSpace) -> nn.Module:
 
 def _described(value: object) -> str:
     return "(" + ", ".join(type(one).__name__ for one in value) + ")" if isinstance(value, tuple) else repr(value)[:80]
-
-
-def _length(saved: object) -> str:
-    return str(len(saved)) if isinstance(saved, (list, tuple)) else "ones"
 
 
 @torch.no_grad()
