@@ -24,6 +24,7 @@ from fastadv.distributed import Processes, average_buffers, gathered, on_all, on
 from fastadv.evaluate import Record, RecordFile, Subject, Sweep, run
 from fastadv.pixels import PixelSpace
 from fastadv.train import AdversarialTask, NonFiniteLoss, PairedTask, TrainConfig, Trainer, checkpoint, create_trainer
+from fastadv.train import initial_weights as initial_weights_module
 from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
@@ -82,6 +83,14 @@ def train(
         "accumulate": trainer.config.accumulate,
         "rng": torch.get_rng_state(),
     }
+
+
+def initial_weights(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Tensor]:
+    """The weights that this process starts from; only the main one can read files of weights."""
+    if not processes.main:
+        initial_weights_module.read_weights = None  # type: ignore[assignment]
+    trainer, _ = trainer_of(processes, config, run)
+    return weights(trainer.model)
 
 
 def fail_at_the_start(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:
