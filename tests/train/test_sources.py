@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fastadv import PixelSpace, attacks, models
+from fastadv.distributed import Processes
 from fastadv.models.specs import ModelSpec, parse_spec
 from fastadv.study.networks import Network
 from fastadv.train import AdversarialTask, AttackConfig, TrainConfig, checkpoint, create_trainer, fast_task
 from fastadv.train.config_errors import ConfigError
 from fastadv.train.config_parsing import parse_config
+from fastadv.train.resume import with_absolute_paths
+from fastadv.train.tasks import base
 from fastadv.utils.rng import RecordedDraws
+from tests.train import runs
+from tests.train.group import succeeded, together
 from tests.train.test_config import free
 from tests.train.test_task import RAW, Pixels, batch, cnn
 from tests.train.test_trainer import same
@@ -91,13 +96,20 @@ def test_each_network_is_drawn_equally_often(seed: int | None) -> None:
     assert len(counts) == 3 and all(abs(count - 1000) < 4 * (3000 * 2 / 9) ** 0.5 for count in counts.values())
 
 
-def test_all_processes_draw_the_same_network() -> None:
-    drawn_by = []
-    for rank in range(2):
-        task = AdversarialTask(Pixels(), k=1, eps=1, space=RAW, seed=3, sources=[Negative()])
-        task.attack.stream.split(rank, 2)
-        drawn_by.append([type(task._sources.choose(iteration).model) for iteration in range(20)])
-    assert drawn_by[0] == drawn_by[1] and len(set(drawn_by[0])) == 2
+def test_processes_choose_as_one_that_takes_their_minibatches_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def examples(rank: int, world_size: int, minibatches: int) -> list[list[float]]:
+        monkeypatch.setattr(base, "current", lambda: Processes(rank=rank, world_size=world_size, local_rank=rank))
+        task = AdversarialTask(Pixels(), attack="fgsm", k=1, eps=1, space=RAW, seed=5, sources=[Negative()])
+        made = []
+        for _ in range(minibatches):
+            images = torch.tensor([[10.0, 12.0]]).view(1, 2, 1, 1)
+            task(images, torch.tensor([0]))
+            made.append(images.flatten().tolist())
+        return made
+
+    alone, first, second = examples(0, 1, 8), examples(0, 2, 4), examples(1, 2, 4)
+    assert [one for pair in zip(first, second, strict=True) for one in pair] == alone
+    assert first != second
 
 
 def test_sources_stay_as_they_are() -> None:
@@ -253,6 +265,12 @@ def test_a_run_is_continued_exactly_from_another_folder(
     resumed = create_trainer(stored, tmp_path / "stopped", resume=True)
     resumed.fit()
     assert same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_in_two_processes(with_two: TrainConfig, tmp_path: Path) -> None:
+    results = succeeded(together(2, runs.train, with_absolute_paths(with_two), tmp_path / "run"))
+    assert same(results[0]["weights"], results[1]["weights"])
+    assert results[0]["step"] == 6
 
 
 def test_sources_may_move_but_not_change(with_two: TrainConfig, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class AdversarialTask(AttackTask):
             (module, PixelSpace) if it was trained in another space than ``space``. In each minibatch the examples are
             made on the model or on one of them, each with the same probability. The task puts them in eval mode and
             freezes their parameters; they must be on the device of the images. The choice follows from ``seed`` and the
-            iteration, so processes with the same seed choose the same network.
+            number of the minibatch, counted over all processes: each process chooses for its own.
 
     Raises:
         ValueError: if k, ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the
@@ -144,7 +144,8 @@ class AdversarialTask(AttackTask):
             self._sources.check(images)
         k = self.adversarial_of(len(images))
         if k:
-            attack = self._sources.choose(self.iteration)
+            processes = self._processes
+            attack = self._sources.choose(self.iteration * processes.world_size + processes.rank)
             with tracked_overwrite(images) as again:
                 if again:
                     warnings.warn(AGAIN, stacklevel=2)

@@ -27,7 +27,7 @@ class StaticSources:
     """Chooses for each minibatch which network its adversarial examples are made on.
 
     That is the network that is trained or one of the sources, each with the same probability. The choice is a function
-    of the attack's seed and the iteration, so a resumed run repeats it, and processes with one seed choose the same.
+    of the attack's seed and the number of the minibatch, so a resumed run repeats it.
 
     Args:
         sources: see :class:`fastadv.train.AdversarialTask`; put in eval mode and frozen here.
@@ -61,12 +61,12 @@ class StaticSources:
         """A hash of each source's weights and pixel space, for checkpoints."""
         return [_fingerprint(source) for source in self.modules]
 
-    def choose(self, iteration: int) -> Attack:
-        """The attack of an iteration: the task's own, or the same one on a source."""
+    def choose(self, minibatch: int) -> Attack:
+        """The attack of a minibatch, by its number in the run: the task's own, or the same one on a source."""
         if not self._attacks:
             return self._own
         seed, _ = self._own.stream.take(0)  # without a seed, a new number from PyTorch's default generator
-        drawn = np.random.SeedSequence(int(seed) % 2**64, spawn_key=(iteration,)).generate_state(1)
+        drawn = np.random.SeedSequence(int(seed) % 2**64, spawn_key=(minibatch,)).generate_state(1)
         number = int(drawn[0]) % (1 + len(self._attacks))
         if number == 0:
             return self._own
