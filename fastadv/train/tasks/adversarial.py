@@ -108,10 +108,10 @@ class AdversarialTask(AttackTask):
             check_step(alpha)
 
         def on_source(source: nn.Module) -> attacks.Attack:
-            # With its running statistics: a source that does not change is attacked as it was trained.
-            return attacks.create(
-                attack, source, **{**(attack_options or {}), "bn": "eval", "eps": eps, "space": space}
-            )
+            given = {**(attack_options or {}), "eps": eps, "space": space}
+            if "bn" in given:
+                given["bn"] = "eval"  # batch statistics are for a network that changes
+            return attacks.create(attack, source, **given)
 
         self._sources = StaticSources(sources, self.attack, on_source)
         self.k = k

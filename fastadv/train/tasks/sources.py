@@ -92,7 +92,7 @@ class StaticSources:
                     f".to({str(images.device)!r})"
                 )
         with explain_model_errors(self._own.model, images):
-            classes = _count_classes(raw_module(self._own.model), images)
+            classes = _count_classes(self._own.model, images)
         for number, source in enumerate(self.modules):
             try:
                 own = _count_classes(source, images)
@@ -177,7 +177,7 @@ def _count_classes(model: Callable[..., object], images: Tensor) -> int:
     """Number of a network's logits, from a pass over one of the images [m, C, H, W] that leaves no trace."""
     gpus = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(gpus), isolated(model, bn="eval"):
-        logits, _ = split_logits(model(images[:1].clone()))  # [1, K]
+        logits, _ = split_logits(raw_module(model)(images[:1].clone()))  # [1, K]
     return logits.shape[-1]
 
 
