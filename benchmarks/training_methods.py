@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from fastadv.train.protocols import Task
 from fastadv.utils import devices
 
 SPACE = PixelSpace.unit()
+SOURCES = 2
 ATTACKS: dict[str, dict[str, int]] = {"fgsm": {}, "step_ll": {}, "iter_basic": {}, "pgd": {"steps": 20}}
 TEST_BATCH = 256
 
@@ -39,7 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.epochs % options.replays:
         sys.exit(f"--epochs must be a multiple of --replays, {options.replays}, got {options.epochs}")
     bench = Bench.of(options)
-    ways = methods(options)
+    sources, seconds = static_sources(bench)
+    ways = methods(options, sources)
     costs = timed(bench, ways, options.rounds)
     table = Table(
         f"{options.data_set}: {len(bench.train):,} training examples, {options.epochs} times each",
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
                 *(_title(name) for name in ATTACKS),
             ),
         ],
-        notes=[_notes(options, bench)],
+        notes=[_notes(options, bench, seconds)],
     )
     command = shlex.join(["python", "-m", "benchmarks.training_methods", *(sys.argv[1:] if argv is None else argv)])
     head = f"# Ways of training: cost and robustness\n\n{describe()}\n\n```bash\n{command}\n```"
@@ -102,6 +105,7 @@ class Method:
         replays: how often each minibatch is repeated; there are correspondingly fewer epochs.
         versions: in how many versions an iteration shows each of its images; epochs are correspondingly fewer, too.
         half: whether the network runs in bfloat16 autocast, as with ``--precision bfloat16``.
+        sources: other networks that the task makes adversarial examples on.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Method:
     replays: int = 1
     versions: int = 1
     half: bool = False
+    sources: Sequence[nn.Module] = ()
 
     @property
     def passes(self) -> int:
@@ -128,7 +133,7 @@ class Method:
         optimizer.step()
 
 
-def methods(options: argparse.Namespace) -> list[Method]:
+def methods(options: argparse.Namespace, sources: Sequence[nn.Module]) -> list[Method]:
     """Standard training first; all others use the same eps, or for Algorithm 1 a distribution scaled to it."""
     m, eps = options.m, options.eps
 
@@ -144,6 +149,7 @@ def methods(options: argparse.Namespace) -> list[Method]:
         Method("standard", mixture("step_ll", 0)),
         Method("Algorithm 1, step_ll, k = m / 2", mixture("step_ll", m // 2)),
         Method("the same in bfloat16", mixture("step_ll", m // 2), half=True),
+        Method("Algorithm 1, step_ll, static sources", mixture("step_ll", m // 2, sources=sources), sources=sources),
         Method("pairs, step_ll", pairs("step_ll"), versions=2),
         Method("Algorithm 1, fgsm, k = m / 2", mixture("fgsm", m // 2)),
         Method("pairs, fgsm", pairs("fgsm"), versions=2),
@@ -175,9 +181,9 @@ class Bench:
         train, test = _first(images.train, options.limit), _first(images.test, options.test_limit)
         return cls(train, test, devices.resolve(options.device), options)
 
-    def network(self) -> nn.Module:
-        """A network in training mode, with the same initial weights each time."""
-        torch.manual_seed(self.options.seed)
+    def network(self, number: int = 0) -> nn.Module:
+        """A network in training mode, with the same initial weights each time for each number."""
+        torch.manual_seed(self.options.seed + number)
         channels, classes = self.train.images.shape[1], len(self.train.classes)
         model = models.create("small_cnn", num_classes=classes, in_channels=channels, width=self.options.width)
         return model.to(self.device)
@@ -205,6 +211,7 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
     model = bench.network()
     task, optimizer = way.task(model), bench.optimizer(model)
     images, labels = next(bench.loader(way).epoch(0))
+    way.step(task, optimizer, images.clone(), labels)  # the first one has checks, which also run the networks
     rows = {"forward": 0, "backward": 0, "weights": 0}
     shown = 0  # in training mode, since the last backward pass to the weights
 
@@ -222,9 +229,11 @@ def count_passes(bench: Bench, way: Method) -> tuple[float, float, float]:
         rows["weights"] += shown
         shown = 0
 
-    model.register_forward_hook(forward)
+    hooks = [network.register_forward_hook(forward) for network in (model, *way.sources)]
     next(model.parameters()).register_post_accumulate_grad_hook(accumulated)
     way.step(task, optimizer, images, labels)
+    for hook in hooks:
+        hook.remove()  # sources are used again
     m = bench.options.m
     return rows["forward"] / m, rows["weights"] / m, (rows["backward"] - rows["weights"]) / m
 
@@ -247,9 +256,17 @@ def timed(bench: Bench, ways: list[Method], rounds: int) -> Interleaved:
 # --- what it is worth ------------------------------------------------------------------------------------------------
 
 
-def train(bench: Bench, way: Method, epochs: int) -> tuple[nn.Module, int]:
-    """Train on each example ``epochs`` times; returns the network and the number of weight updates."""
-    model = bench.network()
+def static_sources(bench: Bench) -> tuple[list[nn.Module], float]:
+    """Networks with other initial weights, trained in the standard way; also returns the seconds that it took."""
+    standard = Method("standard", lambda model: AdversarialTask(model, k=0, space=SPACE))
+    start = time.perf_counter()
+    sources = [train(bench, standard, bench.options.epochs, number)[0] for number in range(1, SOURCES + 1)]
+    return sources, time.perf_counter() - start
+
+
+def train(bench: Bench, way: Method, epochs: int, number: int = 0) -> tuple[nn.Module, int]:
+    """Train a network on each example ``epochs`` times; returns it and the number of weight updates."""
+    model = bench.network(number)
     task, optimizer = way.task(model), bench.optimizer(model)
     loader = Replayed(bench.loader(way), way.replays)
     passes = epochs // way.passes
@@ -286,13 +303,15 @@ def _per_thousand(timing: Timing, m: int) -> str:
     return f"{median:.3g} ({low:.3g}-{high:.3g})"
 
 
-def _notes(options: argparse.Namespace, bench: Bench) -> str:
+def _notes(options: argparse.Namespace, bench: Bench, seconds: float) -> str:
     eps, most = f"{options.eps:g}", f"{2 * options.eps:g}"
     return (
         f"small_cnn of width {options.width:g}, m = {options.m}, AdamW with a learning rate of {options.lr:g}, decayed "
         f"to 0 by a cosine. Trained and attacked at eps = {eps} in pixel values of [0, 255]; Algorithm 1 and "
         f"pairs draw eps from |N(0, {eps})| truncated to [0, {most}], with lambda = 0.3; pairs show each image in two "
-        f"versions per iteration, for half of the epochs. Passes are per example of an iteration. "
+        f"versions per iteration, for half of the epochs. With static sources, the examples of each minibatch are made "
+        f"on the network or on one of {SOURCES} others, trained before in the standard way; these {seconds:.0f} s are "
+        f"not part of the cost. Passes are per example of an iteration, on all networks. "
         f"Seconds: median and quartiles of {options.rounds} rounds, in which all ways take turns; of standard: the "
         f"ratio within a round. Accuracy: on {len(bench.test):,} test images; Wilson's 95 % intervals account for the "
         f"sampling of these images, but not for the training, which was run once, with seed {options.seed}."

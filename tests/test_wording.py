@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from fastadv import data
 from fastadv.cli import main
 from fastadv.cli.measure_transfer import _pair
-from fastadv.cli.model_specs import ModelSpec, _names, _spaces
+from fastadv.cli.model_specs import _names, _spaces
 from fastadv.cli.warning_lines import warning_lines
 from fastadv.evaluate.figures import draw_line, legend_below, panels_of, save_figure
 from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.tables import Table, save_table, to_csv, to_markdown, to_rich
 from fastadv.models.known_input import KnownInput
+from fastadv.models.specs import ModelSpec
 from fastadv.pixels import PixelSpace
 from fastadv.utils.log import log_to_stderr, logger
 from fastadv.utils.text import few, printable, printable_lines

@@ -18,6 +18,7 @@ from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.check_input import check_accepts
 from fastadv.models.known_input import KnownInput, known_input
+from fastadv.models.specs import ModelSpec, parse_spec
 from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
 from fastadv.models.weights import WeightsDoNotFitError, load_state
 from fastadv.pixels import PixelSpace
@@ -26,23 +27,6 @@ from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.utils.log import logger
 from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.text import as_utf8, counted, printable
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model as an argument names it.
-
-    Args:
-        text: the argument, without ``NAME=``.
-        name: of its row; "" for the default.
-        path: of a run or checkpoint, or of a file of weights.
-        network: that the weights belong to; None for a run or checkpoint.
-    """
-
-    text: str
-    name: str
-    path: Path
-    network: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +61,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
         OSError: if a file cannot be read.
         CheckpointError: if a checkpoint is unusable.
     """
-    named = [_parse(text) for text in texts]
+    named = [parse_spec(text) for text in texts]
     runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
     names = _names(named, runs)
     config = _data_set(names, runs, options)
@@ -111,18 +95,6 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     paths = {names[one]: as_utf8(f"{one.path.resolve()}{averaged}") for one in named}
     given = {names[one]: as_utf8(one.text) for one in named}
     return LoadedModels(subjects, _with_loader(config, images, options), images, paths, given)
-
-
-def _parse(text: str) -> ModelSpec:
-    """Parse an argument; a path that exists is a path, whatever is in its name."""
-    if Path(text).exists():
-        return ModelSpec(text, "", Path(text))
-    name, equals, rest = text.partition("=")
-    name, rest = (name, rest) if equals else ("", text)
-    network, at, file = rest.partition("@")
-    if at and not Path(rest).exists():
-        return ModelSpec(rest, name, Path(file), network)
-    return ModelSpec(rest, name, Path(rest))
 
 
 def _names(named: Sequence[ModelSpec], runs: Mapping[ModelSpec, LoadedModel]) -> dict[ModelSpec, str]:
@@ -249,7 +221,7 @@ def _from_file(
     spaces: Mapping[str, PixelSpace],
 ) -> Subject:
     shape = data.shape_of(images, config)
-    model = models.create(_architecture(one.network or ""), num_classes=len(images.classes), in_channels=shape[0])
+    model = models.create(one.architecture, num_classes=len(images.classes), in_channels=shape[0])
     try:
         load_state(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
@@ -260,9 +232,3 @@ def _from_file(
     except ValueError as error:
         raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
     return Subject(name, model, spaces[name])
-
-
-def _architecture(network: str) -> str:
-    """Remove the name of torchvision's weights, which the network's constructor does not accept."""
-    library, name = models.library_of(network)
-    return f"torchvision/{name.partition('.')[0]}" if library == "torchvision" else network

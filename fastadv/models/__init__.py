@@ -62,7 +62,7 @@ def create(name: str, *, num_classes: int, in_channels: int = 3, **options: Any)
     if fetching := sorted(_FETCHING & options.keys()):
         raise ValueError(
             f"{', '.join(fetching)}: no weights are downloaded, and models start with random ones; load your own "
-            "checkpoint with model.load_state_dict"
+            "checkpoint with model.load_state_dict, or give it to fastadv train by --init FILE"
         )
     if not isinstance(name, str):
         raise TypeError(f"name must be a model's name, such as 'small_cnn', got {type(name).__name__}")

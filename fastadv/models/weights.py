@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -40,10 +40,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     load_state(model, read_weights(path).weights, path)
 
 
-def load_state(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that were read from ``path``: see :func:`load_weights`."""
+def load_state(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *, left_out: Collection[str] = ()) -> None:
+    """Load weights that were read from ``path``: see :func:`load_weights`.
+
+    Weights whose names are ``left_out`` keep the values that the model has, whatever ``weights`` has under them.
+    """
     own = model.state_dict()
     weights = _unwrapped(weights, own)
+    weights = {name: tensor for name, tensor in weights.items() if name not in left_out}
+    weights.update({name: own[name] for name in left_out})
     weights = {**{name: own[name] for name in own.keys() - weights.keys() if name.endswith(_TRACKED)}, **weights}
     if unusable := _listed("", [f"{name} is {why}" for name, tensor in weights.items() if (why := _unusable(tensor))]):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +18,19 @@ from fastadv import attacks, data
 from fastadv.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
+from fastadv.train.initial_weights import initialise
 from fastadv.train.optim import create_optimizer, create_schedule
 from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming
 from fastadv.train.protocols import Averages, Task
 from fastadv.train.replay_loader import Replayed
-from fastadv.train.resume import starting_point
+from fastadv.train.resume import starting_point, with_absolute_paths
 from fastadv.train.run import Run
+from fastadv.train.static_sources import load_sources
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
 from fastadv.train.tasks.paired import PairedTask
+from fastadv.train.tasks.sources import Source
 from fastadv.train.tasks.trades import TradesTask
 from fastadv.train.trainer import Trainer
 from fastadv.train.validation import chance
@@ -65,7 +69,7 @@ def create_trainer(
         UserWarning: if a run continues with another number of processes than it had, or if the network was not designed
             for the pixel space.
     """
-    run_dir = Path(run_dir)
+    run_dir, config = Path(run_dir), with_absolute_paths(config)
     config, start, warning = on_main(processes, lambda: starting_point(config, run_dir, resume, processes))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -73,6 +77,8 @@ def create_trainer(
     on_main(processes, lambda: download(config))
     parts = on_all(processes, lambda: create_parts(config, processes))
     check_same_images(parts, processes)
+    if start is None:
+        initialise(parts, config, processes)
     config = _with_absolute_root(config)
     wrapped, parallel = _wrap(parts.model, config, parts.device, processes)
     trainer = on_all(processes, lambda: _assemble(config, run_dir, parts, wrapped, parallel, processes))
@@ -96,10 +102,12 @@ def _assemble(
     processes: Processes,
 ) -> Trainer:
     model, train_loader = parts.model, parts.train_loader
+    with naming("attack.sources"):
+        sources = load_sources(config, parts, say=processes.main)
     if config.attack.training == "free":
         train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
     with naming("attack"):
-        task = _task(wrapped, config)
+        task = _task(wrapped, config, sources)
     with naming("optimizer"):
         optimizer = create_optimizer(model, config.optimizer)
     steps = len(train_loader) // config.accumulate
@@ -174,7 +182,7 @@ def _averages(model: nn.Module, config: TrainConfig) -> Averages | None:
     return averages
 
 
-def _task(model: nn.Module, config: TrainConfig) -> Task:
+def _task(model: nn.Module, config: TrainConfig, sources: Sequence[Source]) -> Task:
     attack = config.attack
     options: dict[str, Any] = {
         **{"space": config.data.pixel_space, "eps": attack.size},
@@ -193,7 +201,7 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         )
     if attack.training == "fast":
         own = {name: given.pop(name) for name in ("alpha", "start") if name in given}
-        return fast_task(model, **own, attack_options=given, **options)
+        return fast_task(model, **own, attack_options=given, sources=sources, **options)
     if attack.training == "trades":
         options |= {name: given.pop(name) for name in ("alpha", "steps") if name in given}
         return TradesTask(model, beta=attack.beta, attack_options=given, **options)
@@ -203,6 +211,7 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
         k=attack.k,
         lambda_=attack.lambda_,
         attack_options=given,
+        sources=sources,
         **options,
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastadv.models.shapes import create_for_shapes
 from fastadv.models.weights import mismatches
 from fastadv.train.config import TrainConfig
 from fastadv.train.yaml_text import read_yaml
@@ -207,14 +208,7 @@ def _check_fits_network(path: Path, saved: Saved) -> None:
     The network is created without memory for its weights, because the files' numbers are not trusted yet.
     """
     with _reading(path, CONFIG):
-        try:
-            with torch.device("meta"):
-                network = network_of(saved)
-        except ValueError as error:
-            if isinstance(error.__cause__, NotImplementedError):  # its constructor reads values, as RegNet's does
-                network = network_of(saved)
-            else:
-                raise
+        network = create_for_shapes(lambda: network_of(saved))
     own = network.state_dict()
     for name, weights in ((WEIGHTS, saved.weights), (AVERAGED, saved.averaged)):
         if weights is not None and (problems := mismatches(own, weights)):

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from fastadv.data.config import DataConfig
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.devices import MOST_THREADS
-from fastadv.utils.validation import check_integer, check_one_of, check_real
+from fastadv.utils.validation import check_integer, check_one_of, check_real, check_switches
 
 TrainingName = Literal["algorithm1", "paired", "free", "fast", "trades"]
 BatchNormMode = Literal["eval", "batch"]
@@ -22,14 +22,15 @@ ScheduleName = Literal["constant", "cosine", "exponential"]
 
 _UNUSED_BY_TRAINING = {
     "algorithm1": ("replays", "running_statistics", "beta"),
-    "paired": ("replays", "k", "bn", "beta"),
+    "paired": ("replays", "k", "bn", "beta", "sources"),
     "free": (
         *("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
-        *("label_smoothing", "beta"),
+        *("label_smoothing", "beta", "sources"),
     ),
     "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "beta"),
     "trades": (
         *("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "label_smoothing"),
+        "sources",
     ),
 }
 _FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start"), "trades": ("aux_weight",)}
@@ -41,7 +42,17 @@ class ModelConfig:
 
     name: str = "small_cnn"
     """Network: small_cnn, inception_v3, inception_v4, or any classification network of timm or torchvision by its name
-    there, such as timm/resnet50 or torchvision/resnet50. Each starts from random weights."""
+    there, such as timm/resnet50 or torchvision/resnet50. Each starts from random weights, unless init names others."""
+
+    init: str | None = None
+    """Weights to start from; short form: --init. A .safetensors, .pth, .pt, .ckpt or .pth.tar file of a state
+    dictionary, which is read without running code in it, or the folder of a run or a checkpoint of fastadv. They must
+    fit the network, and data.space must be the one that they were trained in. A resumed run does not read them again.
+    null starts from random weights."""
+
+    init_head: bool = True
+    """Take the classifier from init, too. false leaves it at random weights, for other classes than those of init: all
+    weights whose shapes depend on the number of classes, those of auxiliary classifiers included."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network, such as width or dropout: --model.options.dropout 0 switches dropout off.
@@ -49,6 +60,13 @@ class ModelConfig:
     blocks); inception_v3 these and aux (the auxiliary head). Activations are relu, relu6, tanh, elu and
     relu_decay:<beta>. inception_v4 and timm/<name> take timm's options, such as drop_rate, torchvision/<name>
     torchvision's."""
+
+    def __post_init__(self) -> None:
+        if self.init is not None and (not isinstance(self.init, str) or not self.init):
+            raise ValueError(f"model.init must be the path of weights, or null, got {self.init!r}")
+        check_switches(**{"model.init_head": self.init_head})
+        if self.init is None and not self.init_head:
+            raise ValueError("model.init_head false has no effect without model.init: all weights start at random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +128,12 @@ class AttackConfig:
     """paired: which images move BatchNorm's running statistics: clean and adversarial ones (shared), or clean ones
     alone (split), for accuracy on clean images."""
 
+    sources: list[str] = field(default_factory=list)
+    """algorithm1 and fast: static networks for ensemble adversarial training (Tramèr et al., 2018), each a run's or a
+    checkpoint's folder, or NETWORK@FILE, as in timm/resnet50@weights.safetensors: --attack.sources A B C. In each
+    minibatch the examples are made on the network that is trained or on one of these, each with the same probability.
+    They must be trained on the same classes."""
+
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the attack, such as alpha or steps."""
 
@@ -130,6 +154,8 @@ class AttackConfig:
         check_real("attack.label_smoothing", self.label_smoothing, least=0, below=1)
         check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
         check_one_of("attack.running_statistics", self.running_statistics, get_args(RunningStatistics))
+        if not isinstance(self.sources, list) or not all(isinstance(one, str) and one for one in self.sources):
+            raise ValueError(f"attack.sources must be a list of networks, as in [runs/a, runs/b], got {self.sources!r}")
         for name in ("bn", "eps", "label_smoothing", "seed", "space", "generator"):
             if name in self.options:
                 raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
@@ -137,7 +163,7 @@ class AttackConfig:
 
     def _check_training(self) -> None:
         """Check that no option is set that this kind of training ignores, and none is missing that it needs."""
-        defaults = {option.name: option.default for option in fields(self)}
+        defaults = {option.name: option.default for option in fields(self)} | {"sources": []}
         unused = [name for name in _UNUSED_BY_TRAINING[self.training] if getattr(self, name) != defaults[name]]
         if unused:
             has, it = ("has", "it") if len(unused) == 1 else ("have", "them")
@@ -356,6 +382,7 @@ class TrainConfig:
             f"accumulate {self.accumulate}": self.accumulate > 1,
             "compile": self.compile,
             f"attack.training {self.attack.training}": self.attack.training in ("free", "paired"),
+            "attack.sources, from which each minibatch draws": bool(self.attack.sources),
             "attack.options.compile": options.get("compile"),
             "attack.options.capture, which is a part of it": options.get("capture"),
             "attack.options.validate always: images within a recording are not checked": (

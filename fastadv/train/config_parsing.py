@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_errors import ConfigError, check_fields, explained, fields_of
@@ -17,7 +18,7 @@ from fastadv.utils.optional_deps import require
 from fastadv.utils.suggestions import did_you_mean, nearest
 
 # --minibatch is longer than --m: torchrun reads the script's options too, and takes --m for an abbreviation of its own.
-_SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m"}
+_SHORT_FORMS = {"data": "--data.root", "download": "--data.download", "minibatch": "--m", "init": "--model.init"}
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
@@ -105,13 +106,28 @@ def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[st
 
 
 def _expanded(arguments: Sequence[str]) -> list[str]:
-    """Expand short forms and hyphens, and add the value to a true/false option that has none."""
-    written = [_full_option(argument) for argument in arguments]
+    """Expand short forms and hyphens, add the value to a true/false option that has none, and join a list's values."""
+    written = _with_joined_lists([_full_option(argument) for argument in arguments])
     switches = {f"--{name}" for name, hint in fields_of(TrainConfig) if hint is bool}
     return [
         f"{argument}=true" if argument in switches and after.startswith("--") else argument
         for argument, after in zip_longest(written, written[1:], fillvalue="--")
     ]
+
+
+def _with_joined_lists(arguments: Sequence[str]) -> list[str]:
+    """Join the values that follow an option for a list: ``--attack.sources A B`` becomes one argument in JSON."""
+    lists = {f"--{name}" for name, hint in fields_of(TrainConfig) if get_origin(hint) is list}
+    joined: list[str] = []
+    left = list(arguments)
+    while left:
+        option = left.pop(0)
+        values: list[str] = []
+        while option in lists and left and not left[0].startswith("--"):
+            values.append(left.pop(0))
+        written_as_list = len(values) == 1 and values[0].startswith("[")
+        joined.append(f"{option}={values[0] if written_as_list else json.dumps(values)}" if values else option)
+    return joined
 
 
 def _full_option(argument: str) -> str:

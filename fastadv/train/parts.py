@@ -138,13 +138,19 @@ def _place(
     model: nn.Module, config: TrainConfig, shape: tuple[int, int, int], device: torch.device, processes: Processes
 ) -> nn.Module:
     """Move the model to the device, in the memory format and with the BatchNorm that it is trained with."""
-    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
-    placed: nn.Module = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    placed = in_layout(model.to(device), config)
     _check_fits(placed, config, shape)
     if config.sync_bn:
         _check_sync_bn(config, device)
     if config.sync_bn and not processes.alone:
         placed = nn.SyncBatchNorm.convert_sync_batchnorm(placed)  # type: ignore[no-untyped-call]
+    return placed
+
+
+def in_layout(model: nn.Module, config: TrainConfig) -> nn.Module:
+    """The model in the memory format that it is trained in."""
+    layout = torch.channels_last if config.in_channels_last else torch.preserve_format
+    placed: nn.Module = model.to(memory_format=layout)  # type: ignore[call-overload]
     return placed
 
 

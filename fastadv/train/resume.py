@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from fastadv import data
 from fastadv.data.config import LoaderName
 from fastadv.distributed import Processes
+from fastadv.models.specs import parse_spec
 from fastadv.train import checkpoint
 from fastadv.train.config import TrainConfig
 from fastadv.train.config_errors import check_used
@@ -19,6 +21,7 @@ from fastadv.utils.text import counted
 _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
+    "attack.sources",  # their files may have moved: a task's state has hashes of them
     # These change results by rounding alone.
     *("fast", "channels_last", "compile", "capture", "cudnn_benchmark"),
     *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
@@ -67,6 +70,13 @@ def starting_point(
     return config, start, warning
 
 
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The configuration with absolute paths of weights: the run may be resumed from another working directory."""
+    init = None if config.model.init is None else os.path.abspath(os.path.expanduser(config.model.init))
+    sources = [parse_spec(text).absolute().text for text in config.attack.sources]
+    return replace(config, model=replace(config.model, init=init), attack=replace(config.attack, sources=sources))
+
+
 def _with_loader(config: TrainConfig, name: LoaderName | None = None) -> TrainConfig:
     """Fix the loader of images in files, so that it is the same for all processes and after each restart.
 
@@ -110,6 +120,8 @@ def _with_as_many_examples(config: TrainConfig, stored: TrainConfig, before: int
 def _check_same(config: TrainConfig, stored_config: TrainConfig, run_dir: Path) -> None:
     stored, wanted = flat(asdict(stored_config)), flat(asdict(config))
     free = _FREE_ON_RESUME - ({"epochs"} if depends_on_length(config.schedule) else set())
+    if len(config.attack.sources) != len(stored_config.attack.sources):
+        free -= {"attack.sources"}
     names = [name for name in stored | wanted if name not in free]
     differing = [name for name in names if stored.get(name, _ABSENT) != wanted.get(name, _ABSENT)]
     if differing:

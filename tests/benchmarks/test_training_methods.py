@@ -14,6 +14,7 @@ OPTIONS = "--limit 64 --test-limit 20 --epochs 2 --replays 2 --minibatch 32 --wi
 EXPECTED = {
     "standard": ["2", "4", "128", "1", "1", "0"],
     "Algorithm 1, step_ll, k = m / 2": ["2", "4", "128", "1.5", "1", "0.5"],
+    "Algorithm 1, step_ll, static sources": ["2", "4", "128", "1.5", "1", "0.5"],
     "pairs, step_ll": ["1 x 2", "4", "128", "1", "1", "0.5"],
     "Algorithm 1, fgsm, k = m / 2": ["2", "4", "128", "1.5", "1", "0.5"],
     "pairs, fgsm": ["1 x 2", "4", "128", "1", "1", "0"],
@@ -36,6 +37,7 @@ def test_the_table(tmp_path: Path) -> None:
     assert {name: cells[:6] for name, *cells in body} == EXPECTED
     assert all(len(row) == len(header) and all("%" in cell and "-" in cell for cell in row[-5:]) for row in body)
     assert "64 training examples, 2 times each" in text and "on 20 test images" in text
+    assert "one of 2 others, trained before in the standard way" in text
 
 
 @pytest.mark.parametrize(("half", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])

@@ -34,6 +34,7 @@ from fastadv.train import (
     outcomes,
 )
 from fastadv.train.outcomes import Outcomes
+from fastadv.train import initial_weights as initial_weights_module
 from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
@@ -108,6 +109,14 @@ def train(
 def read_late(trainer: Trainer) -> None:
     trainer._outcomes = Outcomes(at_once=False, log_every=trainer.config.log_every)
     outcomes._SECONDS = 1e9
+
+
+def initial_weights(processes: Processes, config: TrainConfig, run: Path) -> dict[str, Tensor]:
+    """The weights that this process starts from; only the main one can read files of weights."""
+    if not processes.main:
+        initial_weights_module.read_weights = None  # type: ignore[assignment]
+    trainer, _ = trainer_of(processes, config, run)
+    return weights(trainer.model)
 
 
 def fail_at_the_start(processes: Processes, config: TrainConfig, run: Path, rank: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,9 +14,11 @@ from fastadv import attacks
 from fastadv.attacks.engine.step_sizes import check_step
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train.tasks.base import check_minibatch
+from fastadv.train.tasks.base import check_minibatch, check_state
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
 from fastadv.train.tasks.recordable import RecordableCalls
+from fastadv.train.tasks.sources import Source, StaticSources
+from fastadv.utils.rng import RecordedDraws
 from fastadv.utils.validation import check_count, check_real
 
 ALL = sys.maxsize  # as k: all examples of a minibatch, whatever its size
@@ -53,12 +57,18 @@ class AdversarialTask(RecordableCalls):
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further options of the attack as a dictionary, such as ``{"bn": "batch"}``: those of
             ``fastadv.attacks.create``.
+        sources: static networks for ensemble adversarial training (Tramèr et al., 2018), each a module, or a pair
+            (module, PixelSpace) if it was trained in another space than ``space``. In each minibatch the examples are
+            made on the model or on one of them, each with the same probability. The task puts them in eval mode and
+            freezes their parameters; they must be on the device of the images. The choice follows from ``seed`` and the
+            number of the minibatch, counted over all processes: each process chooses for its own.
 
     Raises:
         ValueError: if k, ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the
-            attack is unknown or steps towards the labels, attack_options sets what the task has arguments for, or alpha
-            is 0.
-        TypeError: if k or start_after is not an integer, or the attack is neither a name nor a class.
+            attack is unknown or steps towards the labels, attack_options sets what the task has arguments for, alpha is
+            0, or a source has parameters of the model.
+        TypeError: if k or start_after is not an integer, the attack is neither a name nor a class, or a source is
+            neither a module nor a pair (module, PixelSpace).
 
     Warns:
         UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
@@ -80,6 +90,7 @@ class AdversarialTask(RecordableCalls):
         aux_weight: float = 0.4,
         seed: int | None = None,
         attack_options: dict[str, Any] | None = None,
+        sources: Sequence[Source] = (),
     ) -> None:
         check_count("k", k, least=0)
         check_real("lambda_", lambda_, least=0)
@@ -96,6 +107,14 @@ class AdversarialTask(RecordableCalls):
         )
         if k and (alpha := getattr(self.attack, "alpha", None)) is not None:
             check_step(alpha)
+
+        def on_source(source: nn.Module) -> attacks.Attack:
+            given = {**(attack_options or {}), "eps": eps, "space": space}
+            if "bn" in given:
+                given["bn"] = "eval"  # batch statistics are for a network that changes
+            return attacks.create(attack, source, **given)
+
+        self._sources = StaticSources(sources, self.attack, on_source)
         self.k = k
         self.lambda_ = lambda_
         self._model_writes = False
@@ -113,8 +132,9 @@ class AdversarialTask(RecordableCalls):
                 logits nor a named tuple that starts with them.
             ValueError: if images are empty, require a gradient or do not fit the model, there is not one label per
                 image, soft labels are not distributions (on a GPU: the loss is NaN) or the attack uses the true label,
-                or the logits are of a single class. Also if labels are not among the model's classes, or soft labels
-                have another number of classes; then the first k images are adversarial already.
+                the logits are of a single class, or, in the first call, a source is on another device than the images
+                or has another number of classes than the model. Also if labels are not among the model's classes, or
+                soft labels have another number of classes; then the first k images are adversarial already.
         """
         check_minibatch(images, labels)
         if self.k:
@@ -122,12 +142,16 @@ class AdversarialTask(RecordableCalls):
         self._join_processes()
         if self.iteration == 0 and len(images) < self.k < ALL:
             warnings.warn(_TOO_FEW.format(k=self.k, m=len(images)), stacklevel=2)
+        if self.k:
+            self._sources.check(images)
         k = self.adversarial_of(len(images))
         if k:
+            processes = self._processes
+            attack = self._sources.choose(self.iteration * processes.world_size + processes.rank)
             with tracked_overwrite(images) as again:
                 if again:
                     warnings.warn(AGAIN, stacklevel=2)
-                self.attack.perturb_(images[:k], self.attack.true_labels(labels[:k]))
+                attack.perturb_(images[:k], attack.true_labels(labels[:k]))
         shown, before = images.clone() if self._model_writes else images, _version(images)
         loss = self._loss(shown, labels, k, self.lambda_)
         if _version(images) != before:
@@ -139,11 +163,43 @@ class AdversarialTask(RecordableCalls):
         """How many of the next minibatch's m examples become adversarial."""
         return min(self.k, m) if self.iteration >= self.start_after else 0
 
+    def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]:
+        """Context for a call that a CUDA graph records, as for any task.
+
+        Raises:
+            ValueError: if the task has sources: each replay would use the network that was chosen when recording.
+        """
+        if self._sources.modules:
+            raise ValueError("sources do not go with capture: a recorded iteration would always use the same source")
+        return super().recorded(draws)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint: the iteration, the position in the attack's random draws, and hashes of the sources.
+
+        Without ``seed``, draws follow PyTorch's default generator, which is not included: save
+        ``torch.get_rng_state()`` too.
+        """
+        state = super().state_dict()
+        return {**state, "sources": self._sources.fingerprints} if self._sources.modules else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a :meth:`state_dict`.
+
+        Raises:
+            ValueError: if it is the state of another kind of object, or was saved with other sources.
+        """
+        if self._sources.modules:
+            check_state(type(self).__name__, ("iteration", "stream", "sources"), state)
+            self._sources.check_same(state["sources"])
+            state = {name: value for name, value in state.items() if name != "sources"}
+        super().load_state_dict(state)
+
     def __repr__(self) -> str:
+        sources = f"sources={self._sources}, " if self._sources.modules else ""
         return (
             f"AdversarialTask(attack={self.attack}, k={'all' if self.k == ALL else self.k}, lambda_={self.lambda_}, "
             f"start_after={self.start_after}, label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, "
-            f"iteration={self.iteration})"
+            f"{sources}iteration={self.iteration})"
         )
 
 

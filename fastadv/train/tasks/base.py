@@ -196,7 +196,7 @@ def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str
     return given
 
 
-def check_state(whose: str, keys: tuple[str, str], state: object) -> None:
+def check_state(whose: str, keys: tuple[str, ...], state: object) -> None:
     """Check that a state has the keys of a task's ``state_dict``.
 
     Raises:

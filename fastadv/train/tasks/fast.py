@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,7 @@ from fastadv.attacks.engine.step_sizes import checked_single_eps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.adversarial import ALL, AdversarialTask
 from fastadv.train.tasks.base import checked_options
+from fastadv.train.tasks.sources import Source
 from fastadv.utils.validation import check_one_of
 
 _STARTS = {"ball": "pgd", "noise": "n_fgsm"}
@@ -28,6 +30,7 @@ def fast_task(
     aux_weight: float = 0.4,
     seed: int | None = None,
     attack_options: dict[str, Any] | None = None,
+    sources: Sequence[Source] = (),
 ) -> AdversarialTask:
     """One step from a random start, for all examples: "Fast is better than free" (Wong, Rice and Kolter, 2020).
 
@@ -54,6 +57,7 @@ def fast_task(
         seed: fixes the random starts.
         attack_options: further options of the attack as a dictionary, such as ``{"bn": "batch"}``, or
             ``{"noise": 1}`` with ``start="noise"``.
+        sources: as for :class:`AdversarialTask`.
 
     Raises:
         ValueError: if eps or alpha is not positive and finite, an attack option would make it another method, or
@@ -77,6 +81,7 @@ def fast_task(
         aux_weight=aux_weight,
         seed=seed,
         attack_options={"alpha": alpha, **({"steps": 1} if start == "ball" else {}), **given},
+        sources=sources,
     )
     number = checked_single_eps(task.attack.eps)
     if alpha is None and start == "ball":  # set here because, as an attack option, it would repeat a warning about eps
