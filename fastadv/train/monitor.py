@@ -55,7 +55,17 @@ class EpochRecord:
     test_accuracy_averaged: float | None = None
 
 
-Record = StepRecord | EpochRecord
+@dataclass(frozen=True, kw_only=True)
+class SentinelRecord:
+    """A check of the sentinel: accuracy on its training images under PGD of 10 steps, and under FGSM."""
+
+    step: int
+    epoch: int
+    sentinel_robust_accuracy: float
+    sentinel_one_step_accuracy: float
+
+
+Record = StepRecord | EpochRecord | SentinelRecord
 
 
 class Monitor(Protocol):
@@ -192,6 +202,8 @@ class Progress:
             self._wait = f"data wait {record.data_wait:.0%}  "
             figures = _figures(record.loss, record.clean_accuracy, record.adversarial_accuracy)
             self._bar.update(self._task, completed=record.step, description=self._speed + figures)
+            return
+        if isinstance(record, SentinelRecord):
             return
         means = _figures(record.mean_loss, record.mean_clean_accuracy, record.mean_adversarial_accuracy)
         pace = self._speed + self._wait

@@ -19,6 +19,7 @@ from fastadv.utils.text import counted
 _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
+    *("sentinel.every", "sentinel.then", "sentinel.fall"),
     # These change results by rounding alone.
     *("fast", "channels_last", "compile", "capture", "cudnn_benchmark"),
     *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),
