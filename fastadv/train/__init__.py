@@ -5,6 +5,7 @@ from fastadv.train.build import create_trainer
 from fastadv.train.config import AttackConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from fastadv.train.non_finite import NonFiniteLoss
 from fastadv.train.replay_loader import Replayed
+from fastadv.train.sentinel_config import SentinelConfig
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.correct_counts import Accuracy
 from fastadv.train.tasks.fast import fast_task
@@ -24,6 +25,7 @@ __all__ = [
     "PairedTask",
     "Replayed",
     "ScheduleConfig",
+    "SentinelConfig",
     "TrainConfig",
     "Trainer",
     "create_trainer",

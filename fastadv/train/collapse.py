@@ -20,19 +20,20 @@ _NONE = Check(0.0, 0.0, 0)
 class CollapseRule:
     """In two checks in a row, robust accuracy is far below its best while one-step accuracy is not: it has collapsed.
 
-    In a healthy run both accuracies rise and fall together, by more than the noise of the images: an iteration with a
-    large learning rate can cost a network half of both, and the next ones bring it back. So
+    In healthy training both accuracies rise and fall together, by more than the noise of the images: at a large
+    learning rate, a few iterations can cost a network half of both, and the next ones bring it back. So single checks
+    count for nothing. The means of two checks in a row are a collapse if
 
-    - the best is what two checks in a row reached: its best pair's lower value;
-    - a check has fallen if its robust accuracy is lower by more than ``fall`` and by more than two standard errors of
-      the difference, and its one-step accuracy by less than half as much;
-    - two checks in a row that have fallen are a collapse.
+    - robust accuracy is lower than in the best such pair by more than ``fall``, and by more than two standard errors of
+      the difference (Wald's, of independent images),
+    - in each of the two checks it is lower by more than half of ``fall``,
+    - one-step accuracy is lower by less than half as much as robust accuracy, or higher.
 
     Args:
         fall: share of the images, in (0, 1).
 
     Attributes:
-        best: lower values of the best pair; None before the second check.
+        best: means of the pair with the best robust accuracy; None before the second check.
         last: the last check; None before the first.
         healthy: iteration of the last check whose robust accuracy was lower than the best by at most half of ``fall``;
             0 before the first.
@@ -48,30 +49,24 @@ class CollapseRule:
 
     def add(self, step: int, check: Check) -> bool:
         """Add the check after iteration ``step``; returns whether a collapse begins with it."""
-        last, self.last = self.last, check
-        if last is not None:
-            lower = Check(min(last.robust, check.robust), min(last.one_step, check.one_step), check.n)
-            if self.best is None or lower.robust > self.best.robust:
-                self.best = lower
-        best = check.robust if self.best is None else self.best.robust
-        if check.robust >= best - self.fall / 2:
+        last, self.last, before = self.last, check, self.collapsed
+        if last is None:
             self.healthy = step
-        before, self.collapsed = self.collapsed, last is not None and self._has_fallen(last) and self._has_fallen(check)
+            return False
+        pair = Check((last.robust + check.robust) / 2, (last.one_step + check.one_step) / 2, check.n)
+        if self.best is None or pair.robust > self.best.robust:
+            self.best = pair
+        least = self.best.robust - self.fall / 2
+        if check.robust >= least:
+            self.healthy = step
+        self.collapsed = max(last.robust, check.robust) < least and _has_fallen(self.best, pair, self.fall)
         return self.collapsed and not before
-
-    def _has_fallen(self, check: Check) -> bool:
-        assert self.best is not None
-        lost = self.best.robust - check.robust
-        variances = (share * (1 - share) for share in (self.best.robust, check.robust))
-        noise = 2 * math.sqrt(sum(variances) / check.n)
-        return lost > max(self.fall, noise) and self.best.one_step - check.one_step < lost / 2
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint, of the same form at any time."""
-        checks = [_NONE if check is None else check for check in (self.best, self.last)]
         return {
-            "best": list(checks[0]),
-            "last": list(checks[1]),
+            "best": list(self.best or _NONE),
+            "last": list(self.last or _NONE),
             "healthy": self.healthy,
             "collapsed": self.collapsed,
         }
@@ -81,3 +76,9 @@ class CollapseRule:
         best, last = (Check(*state[name]) for name in ("best", "last"))
         self.best, self.last = (check if check.n else None for check in (best, last))
         self.healthy, self.collapsed = state["healthy"], state["collapsed"]
+
+
+def _has_fallen(best: Check, now: Check, fall: float) -> bool:
+    lost = best.robust - now.robust
+    variance = best.robust * (1 - best.robust) + now.robust * (1 - now.robust)
+    return lost > max(fall, 2 * math.sqrt(variance / now.n)) and best.one_step - now.one_step < lost / 2

@@ -247,15 +247,19 @@ class Trainer:
         alarm = sentinel.after_step(self.step, self._log.write_check)
         if alarm is None:
             return False
-        path = on_main(self.processes, lambda: self._healthy(alarm)) if sentinel.recovers else None
-        if path is not None:
-            self._go_back(path, sentinel)
-            self._warn(f"{alarm.text}; the run is back at iteration {self.step:,} and goes on with n_fgsm")
-        elif self.config.sentinel.then == "warn" or self.finished:
-            self._warn(alarm.text)
+        text = alarm.text
+        if sentinel.recovers:
+            path = on_main(self.processes, lambda: self._healthy(alarm))
+            if path is not None:
+                self._go_back(path, sentinel)
+                self._warn(f"{text}; the run is back at iteration {self.step:,} and goes on with n_fgsm")
+                return True
+            text += f"; no checkpoint of iteration {alarm.healthy:,} or before is left"
+        if self.config.sentinel.then == "warn" or self.finished:
+            self._warn(text)
         else:
-            self.request_stop(alarm.text)
-        return path is not None
+            self.request_stop(text)
+        return False
 
     def _healthy(self, alarm: Alarm) -> Path | None:
         found = newest(self.run_dir, before=alarm.healthy + 1)
