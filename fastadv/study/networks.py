@@ -22,6 +22,7 @@ _EARLIER_DEFAULTS = {
     **{"data.keep_aspect": False, "data.interpolation": "bilinear"},
     **{"cudnn_benchmark": False, "tf32": False, "attack.running_statistics": "shared", "attack.beta": 6.0},
     **{"model.init": None, "model.init_head": True, "attack.sources": []},
+    **{"sentinel.every": None, "sentinel.then": "warn", "sentinel.fall": 0.2},
 }
 
 

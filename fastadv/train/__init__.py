@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fastadv.train.config import AttackConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
     from fastadv.train.non_finite import NonFiniteLoss
     from fastadv.train.replay_loader import Replayed
+    from fastadv.train.sentinel_config import SentinelConfig
     from fastadv.train.tasks.adversarial import AdversarialTask
     from fastadv.train.tasks.correct_counts import Accuracy
     from fastadv.train.tasks.fast import fast_task
@@ -30,6 +31,7 @@ __all__ = [
     "PairedTask",
     "Replayed",
     "ScheduleConfig",
+    "SentinelConfig",
     "TradesTask",
     "TrainConfig",
     "Trainer",
@@ -49,6 +51,7 @@ _MODULES = {
     "PairedTask": "fastadv.train.tasks.paired",
     "Replayed": "fastadv.train.replay_loader",
     "ScheduleConfig": "fastadv.train.config",
+    "SentinelConfig": "fastadv.train.sentinel_config",
     "TradesTask": "fastadv.train.tasks.trades",
     "TrainConfig": "fastadv.train.config",
     "Trainer": "fastadv.train.trainer",

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastadv import attacks, data
+from fastadv.attacks.base import options_of
 from fastadv.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
@@ -25,6 +26,7 @@ from fastadv.train.protocols import Averages, Task
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.resume import starting_point, with_absolute_paths
 from fastadv.train.run import Run
+from fastadv.train.sentinel import create_sentinel
 from fastadv.train.static_sources import load_sources
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.fast import fast_task
@@ -129,6 +131,7 @@ def _assemble(
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=_averages(model, config),
     )
+    run.sentinel = create_sentinel(run, lambda: _n_fgsm(wrapped, config))
     trainer = Trainer(run)
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
@@ -227,3 +230,10 @@ def attack_options(config: TrainConfig) -> dict[str, Any]:
         if attack.bn == "eval" and issubclass(kind, attacks.GradientAttack):
             options.setdefault("fold_bn", True)
     return options
+
+
+def _n_fgsm(model: nn.Module, config: TrainConfig) -> attacks.Attack:
+    """The attack that takes the place of another one-step attack after a collapse: its options, except its step."""
+    taken = options_of(attacks.NFGSM) - {"alpha", "noise"}
+    options = {name: value for name, value in attack_options(config).items() if name in taken}
+    return attacks.create("n_fgsm", model, eps=config.attack.size, space=config.data.pixel_space, **options)

@@ -58,6 +58,7 @@ __all__ = [
     "LoadedModel",
     "Meta",
     "Saved",
+    "delete_after",
     "latest",
     "load_classes",
     "load_config",
@@ -104,6 +105,7 @@ def save(
     state: Mapping[str, Any],
     meta: Meta,
     keep: int = 3,
+    spared: int | None = None,
 ) -> Path:
     """Write a checkpoint and delete all but the last ``keep`` of the run.
 
@@ -116,6 +118,7 @@ def save(
         state: what :func:`load_state` returns: tensors, numbers, strings and containers of these.
         meta: the position in the run.
         keep: checkpoints to keep, at least 1.
+        spared: also keep the newest one with at most this many iterations.
 
     Returns:
         The checkpoint's folder.
@@ -141,9 +144,18 @@ def save(
             f"could not write checkpoint {target}: {error}; earlier checkpoints are intact"
         ) from error
     usable = [path for path in _folders(run_dir) if step_of(path) <= meta.step]  # latest() refused later ones
+    before = [path for path in usable if spared is not None and step_of(path) <= spared]
     for old in usable[:-keep]:
-        _delete(old)
+        if old not in before[-1:]:
+            _delete(old)
     return target
+
+
+def delete_after(run_dir: Path, step: int) -> None:
+    """Delete a run's checkpoints of iterations after ``step``, the newest first, so that it can continue from there."""
+    for path in reversed(_folders(run_dir)):
+        if step_of(path) > step:
+            _delete(path)
 
 
 def _delete(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from fastadv.data.config import DataConfig
 from fastadv.eps import TruncatedNormalEps
+from fastadv.train.sentinel_config import SentinelConfig
 from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.validation import check_integer, check_one_of, check_real, check_switches
 
@@ -260,6 +261,9 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """The learning rate over time."""
 
+    sentinel: SentinelConfig = field(default_factory=SentinelConfig)
+    """Notices catastrophic overfitting."""
+
     epochs: int = 10
     """Passes over the training set."""
 
@@ -370,6 +374,8 @@ class TrainConfig:
             )
         if self.capture:
             self._check_capture()
+        attack = self.attack
+        self.sentinel.check_use(attack.training, attack.name, attack.k, attack.options)
 
     def _check_capture(self) -> None:
         """Check that nothing is set that a recorded iteration does not support."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastadv.train.json_log import JsonLog
-from fastadv.train.run_records import Record, StepRecord
+from fastadv.train.run_records import Record, SentinelRecord, StepRecord
 from fastadv.utils.optional_deps import require
 
 
@@ -90,6 +90,8 @@ class Progress:
             self._wait = f"data wait {record.data_wait:.0%}  "
             figures = _figures(record.loss, record.clean_accuracy, record.adversarial_accuracy)
             self._bar.update(self._task, completed=record.step, description=self._speed + figures)
+            return
+        if isinstance(record, SentinelRecord):
             return
         means = _figures(record.mean_loss, record.mean_clean_accuracy, record.mean_adversarial_accuracy)
         pace = self._speed + self._wait

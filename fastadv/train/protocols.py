@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
+from fastadv.train.collapse import Check
 from fastadv.train.tasks.correct_counts import CorrectCounts
 from fastadv.utils.rng import RecordedDraws
 
@@ -43,6 +44,33 @@ class RecordableTask(LossTask, Protocol):
     def adversarial_of(self, m: int) -> int: ...
     def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]: ...
     def replay(self, draws: RecordedDraws) -> None: ...
+
+
+class Alarm(NamedTuple):
+    """What a sentinel reports.
+
+    Args:
+        text: what is wrong, in one line.
+        healthy: the last iteration at which nothing was wrong; 0 if that is not known.
+    """
+
+    text: str
+    healthy: int
+
+
+class Watch(Protocol):
+    """A sentinel, which checks the model now and then."""
+
+    @property
+    def recovers(self) -> bool: ...
+    @property
+    def spared(self) -> int | None: ...
+    def is_due(self, step: int) -> bool: ...
+    def keep_images(self, steps: range) -> None: ...
+    def after_step(self, step: int, write: Callable[[int, Check], None]) -> Alarm | None: ...
+    def recover(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Averages(Protocol):

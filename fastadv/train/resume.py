@@ -22,6 +22,7 @@ _FREE_ON_RESUME = {
     *("epochs", "accumulate", "device", "threads", "checkpoint_every", "keep", "log_every"),
     *("data.root", "data.download", "data.workers", "data.prefetch", "data.on_bad_image"),
     "attack.sources",  # their files may have moved: a task's state has hashes of them
+    *("sentinel.every", "sentinel.then", "sentinel.fall"),
     # These change results by rounding alone.
     *("fast", "channels_last", "compile", "capture", "cudnn_benchmark"),
     *(f"attack.options.{name}" for name in ("fast", "fold_bn", "compile", "capture")),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import ALONE, Processes
 from fastadv.train.config import TrainConfig
-from fastadv.train.protocols import Averages, Task
+from fastadv.train.protocols import Averages, Task, Watch
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,6 +39,7 @@ class Run:
         local_backward: context for the forward and backward passes of all minibatches of an iteration but the last,
             whose gradients need not be exchanged: ``DistributedDataParallel.no_sync``.
         averages: averages the model's weights over the iterations; None for no averaging.
+        sentinel: watches training on a one-step attack; None for other training.
     """
 
     config: TrainConfig
@@ -56,6 +57,7 @@ class Run:
     processes: Processes = ALONE
     local_backward: Callable[[], AbstractContextManager[None]] = nullcontext
     averages: Averages | None = None
+    sentinel: Watch | None = None
 
     @property
     def device(self) -> torch.device:

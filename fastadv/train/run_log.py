@@ -7,11 +7,12 @@ from contextlib import ExitStack
 
 from torch import Tensor
 
+from fastadv.train.collapse import Check
 from fastadv.train.epoch_metrics import EpochMetrics
 from fastadv.train.monitor import Monitor, monitoring
 from fastadv.train.pace import Pace
 from fastadv.train.run import Run
-from fastadv.train.run_records import EpochRecord, Record, StepRecord
+from fastadv.train.run_records import EpochRecord, Record, SentinelRecord, StepRecord
 from fastadv.train.step_metrics import StepTotals
 
 
@@ -28,13 +29,24 @@ class RunLog:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._pace = Pace()
+        self._opened = ExitStack()
         self._monitors: list[Monitor] = []
         self.metrics = EpochMetrics()
 
     def open(self, stack: ExitStack, step: int) -> None:
         """Open log, TensorBoard and progress bar at iteration ``step``; ``stack`` closes them."""
+        stack.enter_context(self._opened)
+        self._open(step)
+
+    def go_back(self, step: int) -> None:
+        """Remove the records of iterations after ``step``, from which the run continues."""
+        if self._monitors:
+            self._opened.close()
+            self._open(step)
+
+    def _open(self, step: int) -> None:
         total_steps, epochs = self._run.total_steps, self._run.config.epochs
-        self._monitors = stack.enter_context(
+        self._monitors = self._opened.enter_context(
             monitoring(self._run.run_dir, step=step, total_steps=total_steps, epochs=epochs)
         )
 
@@ -67,6 +79,16 @@ class RunLog:
         )
         self._write(record)
         self._pace.restart()
+
+    def write_check(self, step: int, check: Check) -> None:
+        """Write the record of a check of the sentinel after iteration ``step``."""
+        record = SentinelRecord(
+            step=step,
+            epoch=1 + (step - 1) // self._run.steps_per_epoch,
+            sentinel_robust_accuracy=check.robust,
+            sentinel_one_step_accuracy=check.one_step,
+        )
+        self._write(record)
 
     def write_epoch(self, step: int, test_accuracies: Sequence[float]) -> None:
         """Write the record of the epoch that iteration ``step`` ends, and reset the metrics.

@@ -40,4 +40,14 @@ class EpochRecord:
     test_accuracy_averaged: float | None = None
 
 
-Record = StepRecord | EpochRecord
+@dataclass(frozen=True, kw_only=True)
+class SentinelRecord:
+    """A check of the sentinel: accuracy on its training images under PGD of 10 steps, and under FGSM."""
+
+    step: int
+    epoch: int
+    sentinel_robust_accuracy: float
+    sentinel_one_step_accuracy: float
+
+
+Record = StepRecord | EpochRecord | SentinelRecord

@@ -46,6 +46,7 @@ def save_run(run: Run, *, step: int, metrics: EpochMetrics) -> Path:
                 processes=run.processes.world_size,
             ),
             keep=run.config.keep,
+            spared=None if run.sentinel is None else run.sentinel.spared,
         )
 
     return on_main(run.processes, write)
@@ -82,6 +83,8 @@ def restore_run(run: Run, saved: checkpoint.Saved, metrics: EpochMetrics) -> Non
     kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}
     run.schedule.load_state_dict({**before, **kept})
     metrics.load_state_dict(state["means"])
+    if run.sentinel is not None and "sentinel" in state:  # earlier versions had none
+        run.sentinel.load_state_dict(state["sentinel"])
     if len(state["processes"]) == run.processes.world_size or run.processes.main:
         _restore_process(run, state["processes"][run.processes.rank])
 
@@ -94,6 +97,7 @@ def shared_state(run: Run, metrics: EpochMetrics) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
         "means": metrics.state_dict(),
+        **({} if run.sentinel is None else {"sentinel": run.sentinel.state_dict()}),
     }
 
 
@@ -148,7 +152,7 @@ def _read_usable(run: Run, path: Path, metrics: EpochMetrics) -> tuple[Path, che
 def _problem(run: Run, saved: checkpoint.Saved, metrics: EpochMetrics) -> str | None:
     """Why the run cannot use the state of a checkpoint; None if it can."""
     expected = {**shared_state(run, metrics), "processes": [process_state(run)]}
-    if missing := sorted(expected.keys() - saved.state.keys()):
+    if missing := sorted(expected.keys() - saved.state.keys() - {"sentinel"}):
         return f"was written by another version of fastadv: it lacks {', '.join(missing)}"
     if run.averages is not None and saved.averaged is None:
         return "has no averaged weights, and ema_decay asks for them"

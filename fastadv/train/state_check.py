@@ -34,7 +34,7 @@ def state_problem(
     """How the form of a run's state differs from the one that it would save; None if it does not.
 
     Args:
-        found: the state that was read; has the keys of ``expected``.
+        found: the state that was read; has the keys of ``expected``, but perhaps no ``sentinel``.
         expected: the state that the run would save before its first iteration; its ``processes`` has the main process
             only.
         step: iterations done.
@@ -48,8 +48,10 @@ def state_problem(
         return f"training_set is {_described(identity)}"
     if any(isinstance(value, Tensor) for value in identity.values()):
         return "training_set has tensors"
+    both = found.keys() & expected.keys()
     return (
         _first(mismatch(found[name], expected[name], name) for name in ("task", "means"))
+        or (mismatch(found["sentinel"], expected["sentinel"], "sentinel") if {"sentinel"} <= both else None)
         or _schedule_mismatch(found["schedule"], expected["schedule"], step)
         or _optimizer_mismatch(found["optimizer"], expected["optimizer"], weights, optimizer)
         or _processes_mismatch(found["processes"], processes, expected, buffers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 
 from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import Processes, average_buffers, gathered, on_main
-from fastadv.train.checkpoint import Saved
+from fastadv.train.checkpoint import Saved, delete_after, newest
 from fastadv.train.config import TrainConfig
 from fastadv.train.iteration import IterationRunner
 from fastadv.train.non_finite import check_weights, refuse_losses
 from fastadv.train.outcomes import Outcome, Outcomes
-from fastadv.train.protocols import Averages, Task
+from fastadv.train.protocols import Alarm, Averages, Task, Watch
 from fastadv.train.rewind import Rewind
 from fastadv.train.run import Run
 from fastadv.train.run_log import RunLog
@@ -26,6 +27,7 @@ from fastadv.train.run_state import read_run, restore_run, save_run
 from fastadv.train.step_metrics import StepTotals
 from fastadv.train.validation import validate
 from fastadv.utils.gpu_settings import gpu_settings
+from fastadv.utils.stacklevel import user_stacklevel
 
 
 class Trainer:
@@ -151,6 +153,9 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Train for the rest of the current epoch, or until a stop."""
         epoch, start = divmod(self.step, self.steps_per_epoch)
+        sentinel = self.run.sentinel
+        if sentinel is not None:
+            sentinel.keep_images(range(self.step + 1, (epoch + 1) * self.steps_per_epoch + 1))
         minibatches = self._log.timed(self.train_loader.epoch(epoch, start=start * self.config.accumulate))
         self._restart_clocks()
         for _ in range(start, self.steps_per_epoch):
@@ -158,6 +163,8 @@ class Trainer:
             if self.step % self.config.log_every == 0:
                 assert self._totals is not None
                 self._log.write_step(self.step, self._totals, self._lr)
+            if sentinel is not None and self._sent_back_by(sentinel):
+                return
             stopping = self._stopping  # read once: a signal handler may set it between two lines
             if self.step % self.steps_per_epoch and (stopping or self._checkpoint_is_due()):
                 self.save()
@@ -263,6 +270,43 @@ class Trainer:
         path, saved = read_run(self.run, path, self._log.metrics)
         self._restore(saved)
         self.last_checkpoint = path
+
+    def _sent_back_by(self, sentinel: Watch) -> bool:
+        """Act on the sentinel's alarm, if there is one; returns whether the run went back to an earlier checkpoint."""
+        if sentinel.is_due(self.step):
+            self._read()
+        alarm = sentinel.after_step(self.step, self._log.write_check)
+        if alarm is None:
+            return False
+        text = alarm.text
+        if sentinel.recovers:
+            path = on_main(self.processes, lambda: self._healthy(alarm))
+            if path is not None:
+                self._go_back(path, sentinel)
+                self._warn(f"{text}; the run is back at iteration {self.step:,} and goes on with n_fgsm")
+                return True
+            text += f"; no checkpoint of iteration {alarm.healthy:,} or before is left"
+        if self.config.sentinel.then == "warn" or self.finished:
+            self._warn(text)
+        else:
+            self.request_stop(text)
+        return False
+
+    def _healthy(self, alarm: Alarm) -> Path | None:
+        found = newest(self.run_dir, before=alarm.healthy + 1)
+        return None if found is None else found[0]
+
+    def _go_back(self, path: Path, sentinel: Watch) -> None:
+        """Continue from an earlier checkpoint with the sentinel's attack; what came after it is deleted."""
+        self.load(path)
+        sentinel.recover()
+        on_main(self.processes, lambda: self._log.go_back(self.step))
+        self.save()
+        on_main(self.processes, lambda: delete_after(self.run_dir, self.step))
+
+    def _warn(self, text: str) -> None:
+        if self.processes.main:
+            warnings.warn(text, stacklevel=user_stacklevel())
 
     def _restore(self, saved: Saved) -> None:
         """Continue from a checkpoint that has been checked."""

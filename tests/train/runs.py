@@ -32,9 +32,10 @@ from fastadv.train import (
     checkpoint,
     create_trainer,
     outcomes,
+    sentinel,
 )
-from fastadv.train.outcomes import Outcomes
 from fastadv.train import initial_weights as initial_weights_module
+from fastadv.train.outcomes import Outcomes
 from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
@@ -485,3 +486,30 @@ def sync_bn_on_cpu(processes: Processes, config: TrainConfig, run: Path) -> None
 
 def train_all_digits(processes: Processes, config: TrainConfig, run: Path) -> None:
     create_trainer(config, run, processes=processes).fit()
+
+
+def train_with_collapse(processes: Processes, config: TrainConfig, run: Path, collapsed: int) -> dict[str, Any]:
+    """Train; from iteration 9 on, until it recovers, process ``collapsed`` loses all of its images under PGD."""
+    trainer, _ = trainer_of(processes, config, run)
+    watch = trainer.run.sentinel
+    assert isinstance(watch, sentinel.Sentinel)
+    calls: list[int] = []
+
+    def correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        calls.append(len(images))
+        under_pgd = len(calls) % 2 == 1
+        lost = under_pgd and processes.rank == collapsed and trainer.step > 8 and not watch.recovered
+        return torch.tensor(0 if lost else len(images))
+
+    sentinel._correct = correct
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit()
+    assert set(calls) == {16}  # two minibatches of each process
+    return {
+        "step": trainer.step,
+        "recovered": watch.recovered,
+        "robust": watch.state_dict()["last"][0],
+        "weights": weights(trainer.model),
+        "warned": [text for warning in caught if "robust accuracy" in (text := str(warning.message))],
+    }

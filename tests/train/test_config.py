@@ -10,7 +10,15 @@ import yaml
 from fastadv.data import Preprocessing
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
-from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastadv.train import (
+    AttackConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SentinelConfig,
+    TrainConfig,
+)
 from fastadv.train.config_errors import check_used
 from fastadv.train.config_parsing import ConfigError, create_parser, dump_config, parse_config, read_recipe, recipes
 
@@ -20,6 +28,7 @@ SECTIONS = {
     "attack": AttackConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
+    "sentinel": SentinelConfig,
 }
 
 
