@@ -35,6 +35,10 @@ class TruncatedNormalEps:
                 got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
                 raise ValueError(f"{name} must be positive and finite, got {got}")
 
+    def scaled(self, factor: float) -> TruncatedNormalEps:
+        """Return the distribution of ``factor`` times such an eps."""
+        return TruncatedNormalEps(sigma=factor * self.sigma, upper=factor * self.upper)
+
     def sample(self, n: int, *, seed: int | Tensor, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
         """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone.
 

@@ -21,6 +21,7 @@ _EXCLUDED_FROM_ID = {
 _EARLIER_DEFAULTS = {
     **{"data.keep_aspect": False, "data.interpolation": "bilinear"},
     **{"cudnn_benchmark": False, "tf32": False, "attack.running_statistics": "shared"},
+    **{"phases": [], "attack.eps_warmup": 0},
 }
 
 

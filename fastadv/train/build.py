@@ -18,12 +18,14 @@ from fastadv.distributed import ALONE, Processes, data_parallel, on_all, on_main
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.optim import create_optimizer, create_schedule
-from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming
+from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming, naming_phase
+from fastadv.train.phases import Timeline
 from fastadv.train.protocols import Averages, Task
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.resume import starting_point
-from fastadv.train.run import Run
+from fastadv.train.run import Run, Stage
 from fastadv.train.tasks.adversarial import AdversarialTask
+from fastadv.train.tasks.base import AttackTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
 from fastadv.train.tasks.paired import PairedTask
@@ -94,24 +96,23 @@ def _assemble(
     parallel: DistributedDataParallel | None,
     processes: Processes,
 ) -> Trainer:
-    model, train_loader = parts.model, parts.train_loader
-    if config.attack.training == "free":
-        train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
-    with naming("attack"):
-        task = _task(wrapped, config)
+    model, stages = parts.model, _stages(config, parts, wrapped)
     with naming("optimizer"):
         optimizer = create_optimizer(model, config.optimizer)
-    steps = len(train_loader) // config.accumulate
-    schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
+    timeline = Timeline(
+        [stage.config.epochs for stage in stages], [len(stage.train_loader) // config.accumulate for stage in stages]
+    )
+    rates = [stage.config.optimizer.lr / config.optimizer.lr for stage in stages]
+    schedule = create_schedule(optimizer, config.schedule, timeline, rates)
     run = Run(
         config=config,
         run_dir=run_dir,
         model=model,
-        task=task,
+        task=stages[0].task,
         optimizer=optimizer,
         schedule=schedule,
-        train_loader=train_loader,
-        test_loader=parts.test_loader,
+        train_loader=stages[0].train_loader,
+        test_loader=stages[0].test_loader,
         classes=parts.images.train.classes,
         in_channels=parts.shape[0],
         training_set=parts.training_set,
@@ -119,11 +120,27 @@ def _assemble(
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=_averages(model, config),
+        stages=stages,
     )
     trainer = Trainer(run)
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
     return trainer
+
+
+def _stages(config: TrainConfig, parts: Parts, wrapped: nn.Module) -> list[Stage]:
+    """The parts of each phase."""
+    stages = []
+    for number, phase in enumerate(config.in_phases()):
+        train_loader, test_loader = parts.loaders[number]
+        if phase.attack.training == "free":
+            train_loader = Replayed(train_loader, phase.attack.replays, together=phase.accumulate)
+        with naming_phase(config, number), naming("attack"):
+            task = _task(wrapped, phase)
+        if isinstance(task, AttackTask):
+            task.minibatches_per_iteration = config.accumulate
+        stages.append(Stage(config=phase, task=task, train_loader=train_loader, test_loader=test_loader))
+    return stages
 
 
 def _with_absolute_root(config: TrainConfig) -> TrainConfig:
@@ -144,10 +161,11 @@ def _stop_at_bad_images(trainer: Trainer) -> None:
             f"training leave them out"
         )
 
-    train_loader = trainer.train_loader
-    for loader in (train_loader.loader if isinstance(train_loader, Replayed) else train_loader, trainer.test_loader):
-        if isinstance(loader, data.ImageLoader):
-            loader.on_bad_image = stop
+    for stage in trainer.run.stages:
+        train_loader = stage.train_loader
+        for loader in (train_loader.loader if isinstance(train_loader, Replayed) else train_loader, stage.test_loader):
+            if isinstance(loader, data.ImageLoader):
+                loader.on_bad_image = stop
 
 
 def _wrap(
@@ -181,6 +199,7 @@ def _task(model: nn.Module, config: TrainConfig) -> Task:
     if attack.training == "free":
         return FreeTask(model, accumulate=config.accumulate, **_VALIDATE | attack.options, **options)
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
+    options["eps_warmup"] = attack.eps_warmup
     options["seed"] = config.seed
     given = attack_options(config)
     if attack.training == "paired":

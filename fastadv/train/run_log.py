@@ -55,7 +55,7 @@ class RunLog:
         images_per_s, data_wait = self._pace.read()
         record = StepRecord(
             step=step,
-            epoch=1 + (step - 1) // self._run.steps_per_epoch,
+            epoch=1 + self._run.timeline.position_of_last(step).epoch,
             loss=totals.loss,
             clean_accuracy=clean,
             adversarial_accuracy=adversarial,
@@ -76,7 +76,7 @@ class RunLog:
         means = self.metrics.means()
         record = EpochRecord(
             step=step,
-            epoch=step // self._run.steps_per_epoch,
+            epoch=self._run.timeline.epochs_done(step),
             mean_loss=means.loss,
             mean_clean_accuracy=means.clean,
             mean_adversarial_accuracy=means.adversarial,

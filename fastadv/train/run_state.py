@@ -39,7 +39,7 @@ def save_run(run: Run, *, step: int, metrics: EpochMetrics) -> Path:
             state={**shared_state(run, metrics), "processes": states},
             meta=checkpoint.Meta(
                 step=step,
-                epoch=step // run.steps_per_epoch,
+                epoch=run.timeline.epochs_done(step),
                 in_channels=run.in_channels,
                 processes=run.processes.world_size,
             ),

@@ -54,7 +54,10 @@ class Trainer:
         self._totals: StepTotals | None = None  # of the last iteration, like its learning rate
         self._lr = math.nan
         self._log = RunLog(run)
-        self._iterations = IterationRunner(run, lambda: self._asked_to_stop)
+        self._iterations = self._create_runner()
+
+    def _create_runner(self) -> IterationRunner:
+        return IterationRunner(self.run, lambda: self._asked_to_stop)
 
     @property
     def config(self) -> TrainConfig:
@@ -113,7 +116,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Iterations per epoch; minibatches that do not fill a last iteration are left out."""
+        """Iterations per epoch of the current phase; minibatches that do not fill a last one are left out."""
         return self.run.steps_per_epoch
 
     @property
@@ -147,22 +150,31 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train for the rest of the current epoch, or until a stop."""
-        epoch, start = divmod(self.step, self.steps_per_epoch)
+        phase, epoch, start, steps_per_epoch = self.run.timeline.position(self.step)
+        self._enter(phase)
+        end = self.step - start + steps_per_epoch
         minibatches = self._log.timed(self.train_loader.epoch(epoch, start=start * self.config.accumulate))
         self._log.restart_clock()
-        for _ in range(start, self.steps_per_epoch):
+        for _ in range(start, steps_per_epoch):
             self.train_step(islice(minibatches, self.config.accumulate))
             if self.step % self.config.log_every == 0:
                 assert self._totals is not None
                 self._log.write_step(self.step, self._totals, self._lr)
             stopping = self._stopping  # read once: a signal handler may set it between two lines
-            if self.step % self.steps_per_epoch and (stopping or self._checkpoint_is_due()):
+            if self.step != end and (stopping or self._checkpoint_is_due()):
                 self.save()
                 self._log.restart_clock()
             if stopping:
                 break
-        if self.step % self.steps_per_epoch == 0:
+        if self.step == end:
             self._finish_epoch()
+
+    def _enter(self, phase: int) -> None:
+        """Go to another phase; recordings of iterations are dropped, as their shapes and their task are others."""
+        if phase != self.run.phase:
+            self._iterations.forget_recordings()
+            self.run.enter(phase)
+            self._iterations = self._create_runner()
 
     def _finish_epoch(self) -> None:
         """Test the weights and their averages, and save a checkpoint."""
@@ -238,5 +250,7 @@ class Trainer:
     def _restore(self, saved: Saved) -> None:
         """Continue from a checkpoint that has been checked."""
         self.step = saved.meta.step
+        # The phase that has just ended, at the end of one: the next begins as it does in an uninterrupted run.
+        self._enter(self.run.timeline.position_of_last(self.step).phase)
         restore_run(self.run, saved, self._log.metrics)
         self._iterations.forget_recordings()

@@ -46,6 +46,8 @@ class AdversarialTask(AttackTask):
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0: the first has 1 / eps_warmup of it. An
+            alpha that is set grows with it.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss. The cost that the
             attack follows has none, unless ``attack_options={"label_smoothing": 0.1}`` sets it. It can reverse attacks
             that lead away from a class: if that class has a probability above 1 - label_smoothing * (1 - 1 / K), with K
@@ -57,10 +59,10 @@ class AdversarialTask(AttackTask):
             ``fastadv.attacks.create``.
 
     Raises:
-        ValueError: if k, ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the
-            attack is unknown or steps towards the labels, attack_options sets what the task has arguments for, or alpha
-            is 0.
-        TypeError: if k or start_after is not an integer, or the attack is neither a name nor a class.
+        ValueError: if k, ``lambda_``, start_after, eps_warmup or aux_weight is negative, label_smoothing is outside
+            [0, 1), the attack is unknown or steps towards the labels, attack_options sets what the task has arguments
+            for, or alpha is 0.
+        TypeError: if k, start_after or eps_warmup is not an integer, or the attack is neither a name nor a class.
 
     Warns:
         UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
@@ -78,6 +80,7 @@ class AdversarialTask(AttackTask):
         eps: float | TruncatedNormalEps = TruncatedNormalEps(),
         space: PixelSpace,
         start_after: int = 0,
+        eps_warmup: int = 0,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.4,
         seed: int | None = None,
@@ -91,6 +94,7 @@ class AdversarialTask(AttackTask):
             eps=eps,
             space=space,
             start_after=start_after,
+            eps_warmup=eps_warmup,
             label_smoothing=label_smoothing,
             aux_weight=aux_weight,
             seed=seed,
@@ -125,6 +129,7 @@ class AdversarialTask(AttackTask):
             warnings.warn(_TOO_FEW.format(k=self.k, m=len(images)), stacklevel=2)
         k = self.adversarial_of(len(images))
         if k:
+            self._set_size()
             with tracked_overwrite(images) as again:
                 if again:
                     warnings.warn(AGAIN, stacklevel=2)

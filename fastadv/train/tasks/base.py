@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.engine.step_sizes import Eps
 from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
@@ -110,14 +111,20 @@ class AttackTask(MinibatchTask):
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0, and with it an alpha that is set.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``.
 
+    Attributes:
+        minibatches_per_iteration: calls that make up an iteration of ``eps_warmup``, in which eps stays the same.
+
     Raises:
-        ValueError: if ``lambda_`` or start_after is negative, the attack is unknown or steps towards the labels, or
-            attack_options sets what the task has arguments for.
-        TypeError: if start_after is not an integer, or the attack is neither a name nor a class.
+        ValueError: if ``lambda_``, start_after or eps_warmup is negative, the attack is unknown or steps towards the
+            labels, or attack_options sets what the task has arguments for.
+        TypeError: if start_after or eps_warmup is not an integer, or the attack is neither a name nor a class.
     """
+
+    minibatches_per_iteration = 1
 
     def __init__(
         self,
@@ -128,12 +135,14 @@ class AttackTask(MinibatchTask):
         eps: float | TruncatedNormalEps,
         space: PixelSpace,
         start_after: int,
+        eps_warmup: int,
         label_smoothing: float,
         aux_weight: float,
         seed: int | None,
         attack_options: object,
     ) -> None:
         check_count("start_after", start_after, least=0)
+        check_count("eps_warmup", eps_warmup, least=0)
         check_real("lambda_", lambda_, least=0)
         given = checked_options(attack_options, ("eps", "space", "seed"), "it is an argument of the task")
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
@@ -142,8 +151,30 @@ class AttackTask(MinibatchTask):
         self.attack.true_labels(None)  # raises now what it would raise in the first call
         self.lambda_ = lambda_
         self.start_after = start_after
+        self.eps_warmup = eps_warmup
+        self._full_size: tuple[Eps, float | None] | None = None
         self._processes = ALONE
         self._join_processes()
+
+    def share_of_eps(self, iteration: int) -> float:
+        """Share of eps in a call, counted from 0: it grows from 1 / eps_warmup to 1, from start_after on."""
+        done = (iteration - self.start_after) // self.minibatches_per_iteration
+        return min(1.0, (done + 1) / self.eps_warmup) if self.eps_warmup else 1.0
+
+    def _set_size(self) -> None:
+        """Set the attack's eps for this call if there is a warm-up; it follows from the iteration alone.
+
+        A step length that is set has the same share: otherwise the first steps would leave a small ball.
+        """
+        if not self.eps_warmup:
+            return
+        if self._full_size is None:  # read late, because fast_task sets alpha
+            self._full_size = self.attack.eps, getattr(self.attack, "alpha", None)
+        eps, alpha = self._full_size
+        share = self.share_of_eps(self.iteration)
+        self.attack.eps = eps.scaled(share) if isinstance(eps, TruncatedNormalEps) else share * eps
+        if alpha is not None:
+            self.attack.alpha = share * alpha  # type: ignore[attr-defined]
 
     def _join_processes(self) -> None:
         """Split the attack's draws among the current processes: the group may have been created after the task."""

@@ -91,16 +91,17 @@ class PairedTask(AttackTask):
             also separates the layers' weights and biases). During training, each half is normalised by its own
             statistics either way.
         start_after: iterations on clean examples only before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0: the first has 1 / eps_warmup of it.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``label_smoothing``.
 
     Raises:
-        ValueError: if ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the attack
-            is unknown, takes several steps or steps towards the labels, or attack_options sets what the task has
-            arguments for or what does not apply to the training pass.
-        TypeError: if start_after is not an integer, or the attack is neither a name nor a class.
+        ValueError: if ``lambda_``, start_after, eps_warmup or aux_weight is negative, label_smoothing is outside
+            [0, 1), the attack is unknown, takes several steps or steps towards the labels, or attack_options sets what
+            the task has arguments for or what does not apply to the training pass.
+        TypeError: if start_after or eps_warmup is not an integer, or the attack is neither a name nor a class.
 
     Warns:
         UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies.
@@ -116,6 +117,7 @@ class PairedTask(AttackTask):
         space: PixelSpace,
         bn: str = "shared",
         start_after: int = 0,
+        eps_warmup: int = 0,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.4,
         seed: int | None = None,
@@ -130,6 +132,7 @@ class PairedTask(AttackTask):
             eps=eps,
             space=space,
             start_after=start_after,
+            eps_warmup=eps_warmup,
             label_smoothing=label_smoothing,
             aux_weight=aux_weight,
             seed=seed,
@@ -183,6 +186,7 @@ class PairedTask(AttackTask):
             clean = self._half(images, labels, 1.0, backward_fn)
             self._count_iteration(clean.logits, labels, 0)
             return clean.loss
+        self._set_size()
         of_clean, of_adversarial = 1 / (1 + self.lambda_), self.lambda_ / (1 + self.lambda_)
         with tracked_overwrite(images) as again:
             if again:
