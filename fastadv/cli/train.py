@@ -16,6 +16,7 @@ from typing import Any, Literal
 from fastadv import attacks
 from fastadv.cli.arguments import FilledHelp, Parser
 from fastadv.cli.exits import ending
+from fastadv.cli.train_cost import cost_line, plan
 from fastadv.distributed import Processes, launch_name, on_main, process_group
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
@@ -34,7 +35,7 @@ _LAUNCH = ".launch"
 _RESUME: dict[str, bool | Literal["auto"]] = {"no": False, "yes": True, "auto": "auto"}
 _USAGE = """\
 fastadv train [--recipe NAME] [--data DIR] [--download]
-                     [--out DIR] [--resume] [--FIELD VALUE ...]"""
+                     [--out DIR] [--resume] [--dry-run] [--FIELD VALUE ...]"""
 _DESCRIPTION = """\
 Train a network, adversarially unless --attack.k is 0, and keep checkpoints, a log and TensorBoard scalars in a folder.
 
@@ -60,7 +61,13 @@ Processes that torchrun restarts (--max-restarts) continue the run by themselves
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv train`` with these arguments; returns the exit code."""
     with ending("fastadv train", failures=_FAILURES, raised_by_all=_OF_ALL) as end, process_group() as processes:
-        trainer = _prepare(argv, processes)
+        config, run_dir, resume, dry_run = on_main(processes, lambda: _parse(argv))
+        trainer = _prepare(config, run_dir, resume, processes)
+        if dry_run:
+            if processes.main:
+                print(plan(trainer))
+            return end.code
+        on_main(processes, lambda: make_folder(run_dir))
         end.begin_work()
         end.code = _run(trainer)
     return end.code
@@ -73,6 +80,13 @@ def _run(trainer: Trainer) -> int:
         # With one-channel images, the first layer's gradients, a few hundred numbers, are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         stopped_by = _fit(trainer)
+    code = _outcome(trainer, stopped_by)
+    _say(trainer, cost_line(trainer))
+    return code
+
+
+def _outcome(trainer: Trainer, stopped_by: Signals | None) -> int:
+    """Say how the run ended and what comes next; returns the exit code."""
     if trainer.stopped_because is not None and not trainer.finished:
         _say(trainer, f"fastadv train: stopped, because {trainer.stopped_because}; {_how_to_continue(trainer)}")
         return 1
@@ -147,17 +161,18 @@ def _evaluation(trainer: Trainer) -> str:
     return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
 
 
-def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
-    """Create the Trainer that the arguments ask for. Only the main process reads recipes and runs."""
-    config, run_dir, resume = on_main(processes, lambda: _parse(argv))
+def _prepare(config: TrainConfig, run_dir: Path, resume: bool | Literal["auto"], processes: Processes) -> Trainer:
+    """Create the Trainer of a run."""
     if resume:
         on_main(processes, lambda: check_not_locked(run_dir))
-    trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
-    on_main(processes, lambda: make_folder(run_dir))
-    return trainer
+    return create_trainer(config, run_dir, resume=resume, processes=processes)
 
 
-def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"]]:
+def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"], bool]:
+    """The configuration, the run's folder, whether to resume, and whether to stop before the first iteration.
+
+    Only the main process reads recipes and runs.
+    """
     run_parser = Parser("fastadv train", add_help=False, allow_abbrev=False)
     _add_run_options(run_parser)
     run, _ = run_parser.parse_known_args(argv)
@@ -174,8 +189,8 @@ def _parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto
     config = build_config(parse_options(parser, _base(run), argv))
     run_dir = Path(run.out or Path("runs") / (Path(run.recipe).stem if run.recipe else config.data.name))
     if _was_taken(run_dir):
-        return config, run_dir, "auto"
-    return config, run_dir, _RESUME[run.resume]
+        return config, run_dir, "auto", run.dry_run
+    return config, run_dir, _RESUME[run.resume], run.dry_run
 
 
 def _add_run_options(parser: Any) -> None:
@@ -189,6 +204,13 @@ def _add_run_options(parser: Any) -> None:
         choices=tuple(_RESUME),
         help="continue the run in --out from its last checkpoint; with auto, start it if there is none, for clusters "
         "that run the same command again",
+    )
+    parser.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="build the run, print its phases and its cost in clean epochs (epochs of standard training that would "
+        "cost as much), and stop before the first iteration",
     )
 
 

@@ -103,7 +103,10 @@ def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[st
         options: dict[str, Any] = parser.parse_args(_expanded(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise explained(error, list(parser.get_defaults().keys())) from error
-    if "epochs" in values or any(argument.partition("=")[0] == "--epochs" for argument in arguments):
+    given = {argument.partition("=")[0] for argument in arguments}
+    if "--epochs" not in given and options["phases"] and given & {"--phases", "--phases+"}:
+        del options["epochs"]  # a recipe's, without the phases
+    elif "epochs" in values or "--epochs" in given:
         _check_epochs(options["epochs"], options["phases"])
     return options
 
@@ -114,8 +117,9 @@ def _check_epochs(epochs: int, phases: Sequence[Any]) -> None:
     Raises:
         ConfigError: if they are not the sum.
     """
-    lengths = [phase.get("epochs") for phase in phases if isinstance(phase, Mapping)]
-    if phases and all(isinstance(length, int) for length in lengths) and epochs != sum(lengths):
+    given = [phase.get("epochs") for phase in phases if isinstance(phase, Mapping)]
+    lengths = [length for length in given if isinstance(length, int)]
+    if phases and len(lengths) == len(phases) and epochs != sum(lengths):
         raise ConfigError(epochs_clash(epochs, sum(lengths)))
 
 

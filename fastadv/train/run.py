@@ -59,8 +59,9 @@ class Run:
         local_backward: context for the forward and backward passes of all minibatches of an iteration but the last,
             whose gradients need not be exchanged: ``DistributedDataParallel.no_sync``.
         averages: averages the model's weights over the iterations; None for no averaging.
-        stages: what differs between the phases; empty for a run that has one phase.
+        stages: what differs between the phases; by default one, of the fields above.
         phase: number of the current phase; see :meth:`enter`.
+        cost: of the iterations so far, in clean-epoch equivalents; see ``fastadv.train.cost``.
     """
 
     config: TrainConfig
@@ -80,6 +81,11 @@ class Run:
     averages: Averages | None = None
     stages: Sequence[Stage] = ()
     phase: int = 0
+    cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        own = Stage(config=self.config, task=self.task, train_loader=self.train_loader, test_loader=self.test_loader)
+        self.stages = self.stages or [own]
 
     @property
     def device(self) -> torch.device:
@@ -89,15 +95,13 @@ class Run:
     @property
     def timeline(self) -> Timeline:
         """Phase and epoch of each iteration."""
-        if not self.stages:
-            return Timeline([self.config.epochs], [self.steps_per_epoch])
         lengths = [len(stage.train_loader) // self.config.accumulate for stage in self.stages]
         return Timeline([stage.config.epochs for stage in self.stages], lengths)
 
     @property
     def phase_config(self) -> TrainConfig:
         """Configuration of the current phase."""
-        return self.stages[self.phase].config if self.stages else self.config
+        return self.stages[self.phase].config
 
     def enter(self, phase: int) -> None:
         """Make another phase the current one. The task's random draws and its count go on.

@@ -62,6 +62,7 @@ class RunLog:
             lr=lr,
             images_per_s=images_per_s,
             data_wait=data_wait,
+            cost=self._run.cost,
         )
         self._write(record)
         self._pace.restart()
@@ -81,6 +82,7 @@ class RunLog:
             mean_clean_accuracy=means.clean,
             mean_adversarial_accuracy=means.adversarial,
             test_accuracy=test_accuracies[0],
+            cost=self._run.cost,
             test_accuracy_averaged=test_accuracies[1] if len(test_accuracies) > 1 else None,
         )
         self._write(record)

@@ -80,6 +80,7 @@ def restore_run(run: Run, saved: checkpoint.Saved, metrics: EpochMetrics) -> Non
     kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}
     run.schedule.load_state_dict({**before, **kept})
     metrics.load_state_dict(state["means"])
+    run.cost = float(state["cost"])
     if len(state["processes"]) == run.processes.world_size or run.processes.main:
         _restore_process(run, state["processes"][run.processes.rank])
 
@@ -92,6 +93,7 @@ def shared_state(run: Run, metrics: EpochMetrics) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict(),
         "means": metrics.state_dict(),
+        "cost": run.cost,
     }
 
 

@@ -49,7 +49,7 @@ def state_problem(
     if any(isinstance(value, Tensor) for value in identity.values()):
         return "training_set has tensors"
     return (
-        _first(mismatch(found[name], expected[name], name) for name in ("task", "means"))
+        _first(mismatch(found[name], expected[name], name) for name in ("task", "means", "cost"))
         or _schedule_mismatch(found["schedule"], expected["schedule"], step)
         or _optimizer_mismatch(found["optimizer"], expected["optimizer"], weights, optimizer)
         or _processes_mismatch(found["processes"], processes, expected, buffers)

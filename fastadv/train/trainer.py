@@ -15,6 +15,7 @@ from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import Processes, average_buffers, gathered, on_main
 from fastadv.train.checkpoint import Saved
 from fastadv.train.config import TrainConfig
+from fastadv.train.cost import clean_epochs
 from fastadv.train.iteration import IterationRunner
 from fastadv.train.non_finite import check_weights, refuse_losses
 from fastadv.train.protocols import Averages, Task
@@ -192,6 +193,7 @@ class Trainer:
             NonFiniteLoss: if a loss is not finite; the weights are not updated.
         """
         started = self._iterations.start(minibatches)
+        self.run.cost += clean_epochs(self.task.take_passes(), self.run, self.run.stages[self.run.phase])
         totals = started.metrics.wait()
         if not totals.finite:
             refuse_losses(self.run, started.losses, iteration=self.step + 1, last_checkpoint=self.last_checkpoint)

@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(root: Path, attack: AttackConfig = DRAWN, phases: list[dict[str, Any]] = SIZES) -> TrainConfig:
-    """24 images, four iterations per epoch; averages, dropout, momentum, a schedule and a logged line each iteration."""
+    """24 images, four iterations per epoch; averages, dropout, momentum, a schedule, each iteration logged."""
     base = run_config(root, loader="torchvision")
     return replace(
         base,
@@ -91,6 +91,8 @@ def test_a_phase_changes_what_it_names() -> None:
 def test_phases_on_the_command_line() -> None:
     config = parse_config({"phases": [{"epochs": 3, "attack": {"k": 1}}]}, ["--phases", "[{epochs: 1}, {epochs: 4}]"])
     assert [phase.epochs for phase in config.in_phases()] == [1, 4] and config.phase(0).attack.k == 16
+    of_recipe = parse_config({"epochs": 7}, ["--phases", "[{epochs: 1}, {epochs: 4}]"])
+    assert of_recipe.epochs == 5
     without = parse_config({"phases": [{"epochs": 3}]}, ["--phases", "[]"])
     assert without.in_phases() == [without] and without.epochs == 10
 

@@ -145,6 +145,9 @@ class AdversarialTask(AttackTask):
         """How many of the next minibatch's m examples become adversarial."""
         return min(self.k, m) if self.iteration >= self.start_after else 0
 
+    def _rows(self, m: int, started: bool) -> tuple[int, int]:
+        return m, min(self.k, m) if started else 0
+
     @contextmanager
     def recorded(self, draws: RecordedDraws) -> Iterator[None]:
         """Context for a call that a CUDA graph records; it does not count. Call :meth:`replay` before each replay."""

@@ -15,6 +15,7 @@ from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
+from fastadv.train.tasks.passes import Passes
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import (
     explain_label_errors,
@@ -51,6 +52,7 @@ class MinibatchTask:
         self.label_smoothing = label_smoothing
         self.aux_weight = aux_weight
         self.iteration = 0
+        self._passes = Passes()
         self._last: tuple[Tensor, Tensor, int] | None = None
 
     def _loss(self, images: Tensor, labels: Tensor, k: int, lambda_: float) -> Tensor:
@@ -78,6 +80,25 @@ class MinibatchTask:
     def _count_iteration(self, logits: Tensor, labels: Tensor, k: int) -> None:
         self._last = logits, labels, k
         self.iteration += 1
+        self.add_passes(Passes(forward=len(logits), backward=len(logits)))
+
+    @property
+    def steady_from(self) -> int:
+        """The call, counted from 0, from which on all have the same :meth:`expected_passes`."""
+        return 0
+
+    def expected_passes(self, m: int, iteration: int) -> Passes:
+        """Expected passes of a call on m images and of its backward pass, by the number of the call from 0."""
+        return Passes(forward=m, backward=m)
+
+    def add_passes(self, passes: Passes) -> None:
+        """Count passes that were made, as in a call."""
+        self._passes = self._passes.plus(passes)
+
+    def take_passes(self) -> Passes:
+        """The passes since the last call of this method; each loss counts as followed by its backward pass."""
+        taken, self._passes = self._passes, Passes()
+        return taken
 
     def accuracy(self) -> Accuracy:
         """Accuracy on the minibatch of the last call; only this method waits for it to be computed.
@@ -153,6 +174,7 @@ class AttackTask(MinibatchTask):
         self.start_after = start_after
         self.eps_warmup = eps_warmup
         self._full_size: tuple[Eps, float | None] | None = None
+        self._gradients_taken = 0
         self._processes = ALONE
         self._join_processes()
 
@@ -172,9 +194,34 @@ class AttackTask(MinibatchTask):
             self._full_size = self.attack.eps, getattr(self.attack, "alpha", None)
         eps, alpha = self._full_size
         share = self.share_of_eps(self.iteration)
-        self.attack.eps = eps.scaled(share) if isinstance(eps, TruncatedNormalEps) else share * eps
+        self.attack.eps = _scaled(eps, share)
         if alpha is not None:
             self.attack.alpha = share * alpha  # type: ignore[attr-defined]
+
+    @property
+    def steady_from(self) -> int:
+        return self.start_after + self.eps_warmup * self.minibatches_per_iteration
+
+    def expected_passes(self, m: int, iteration: int) -> Passes:
+        trained, attacked = self._rows(m, iteration >= self.start_after)
+        passes = Passes(forward=trained, backward=trained)
+        if not attacked:
+            return passes
+        eps = self.attack.eps if self._full_size is None else self._full_size[0]
+        return passes.plus(self._expected_generation(attacked, _scaled(eps, self.share_of_eps(iteration))))
+
+    def _rows(self, m: int, started: bool) -> tuple[int, int]:
+        """How many images a call trains on and attacks; by default both versions of each, once it has started."""
+        return (2 * m, m) if started else (m, 0)
+
+    def _expected_generation(self, k: int, eps: Eps) -> Passes:
+        """Expected passes that make k images adversarial, at this size."""
+        gradients = k * self.attack.expected_gradients(k, eps)
+        return Passes(forward=gradients, to_images=gradients)
+
+    def take_passes(self) -> Passes:
+        made, self._gradients_taken = self.attack.image_gradients - self._gradients_taken, self.attack.image_gradients
+        return super().take_passes().plus(Passes(forward=made, to_images=made))
 
     def _join_processes(self) -> None:
         """Split the attack's draws among the current processes: the group may have been created after the task."""
@@ -208,6 +255,10 @@ class AttackTask(MinibatchTask):
         check_state(type(self).__name__, ("iteration", "stream"), state)
         self.iteration = state["iteration"]
         self.attack.stream.load_state_dict(state["stream"])
+
+
+def _scaled(eps: Eps, share: float) -> Eps:
+    return eps.scaled(share) if isinstance(eps, TruncatedNormalEps) else share * eps
 
 
 def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:

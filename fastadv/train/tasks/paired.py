@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.engine.step_sizes import Eps
 from fastadv.attacks.one_step import Draw
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.base import AttackTask, check_minibatch, checked_options
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
+from fastadv.train.tasks.passes import Passes
 from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
 from fastadv.utils.modules_behind import modules_behind, runs_compiled
@@ -233,6 +235,11 @@ class PairedTask(AttackTask):
         sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in _modules(self.model))
         return sharded or runs_compiled(self.model)
 
+    def _expected_generation(self, k: int, eps: Eps) -> Passes:
+        if self._follows_the_loss:
+            return Passes()
+        return super()._expected_generation(k, eps) if self._needs_own_pass else Passes(to_images=k)
+
     def _gradient_of_the_cost(self, outputs: list[Tensor], source: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
         """The gradient [k, C, H, W] of the attack's cost; keeps the activations for the backward pass of the loss."""
         cost = self.attack.cost("batch")
@@ -243,6 +250,7 @@ class PairedTask(AttackTask):
             (grad,) = torch.autograd.grad(used, source, derivatives, retain_graph=True, allow_unused=True)
         if grad is None:
             raise ValueError(f"{self.attack.name}: the model's logits do not depend on the images")
+        self.add_passes(Passes(to_images=len(source)))
         return grad
 
     def _half(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
