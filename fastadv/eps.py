@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,16 @@ class TruncatedNormalEps:
             if not is_number(value) or not value > 0:
                 got = f"a tensor {list(value.shape)}" if hasattr(value, "shape") else repr(value)
                 raise ValueError(f"{name} must be positive and finite, got {got}")
+
+    def scaled(self, factor: float) -> TruncatedNormalEps:
+        """Return the distribution of ``factor`` times such an eps."""
+        return TruncatedNormalEps(sigma=factor * self.sigma, upper=factor * self.upper)
+
+    def quantiles(self, n: int) -> Tensor:
+        """Return the quantiles of (i + 1/2) / n for i from 0: [n] float64, as if n draws were spread evenly."""
+        share = (torch.arange(n, dtype=torch.float64) + 0.5) / n  # [n]
+        width = math.sqrt(2) * self.sigma
+        return width * torch.erfinv(share * math.erf(self.upper / width))
 
     def sample(self, n: int, *, seed: int | Tensor, offset: int = 0, device: torch.device | str = "cpu") -> Tensor:
         """Draw eps for ``n`` examples: [N] float32. Row i depends on (seed, offset + i) alone.

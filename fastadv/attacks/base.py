@@ -76,6 +76,8 @@ class Attack(ABC):
         counting: true if calls count the examples whose first gradient is zero or not finite; off by default.
         looks: false to skip the check of the images, for callers that have checked them already. The model's outputs
             and the gradient are checked all the same.
+        image_gradients: gradients of single images that calls have computed so far, each a forward pass and a backward
+            pass to the image; 0 for a method that overrides ``run_``.
         without_gradient: the count of the last call, or of the last size of :meth:`at_each`: a scalar tensor on the
             images' device; None if nothing was counted or no gradient was computed.
         warned: true if the model's outputs or gradients caused a warning.
@@ -93,6 +95,7 @@ class Attack(ABC):
     draws: bool = False
     counting: bool = False
     looks: bool = True
+    image_gradients: int = 0
     without_gradient: Tensor | None = None
     warned: bool = False
     targeted: bool = False
@@ -294,6 +297,13 @@ class Attack(ABC):
     def gradients(self, eps: float) -> int:
         """Return how many gradients per image a call of this size computes, for time estimates."""
         return 0
+
+    def expected_gradients(self, n: int, eps: Eps) -> float:
+        """Return how many gradients per image a call with n images of this size computes; for a distribution, the mean.
+
+        It predicts ``image_gradients``.
+        """
+        return 0.0
 
     @abstractmethod
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # which torch requires
 
@@ -23,15 +24,17 @@ from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.result_check import check_in_place
 from fastadv.attacks.engine.state import AttackState
-from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
+from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_switches
 
+_QUANTILES = 1000  # that stand for a distribution of eps
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -235,6 +238,28 @@ class GradientAttack(Attack):
         """Return how many gradients per image a call of this size computes: one per step."""
         return len(self.step_sizes(Size(eps)))
 
+    def expected_gradients(self, n: int, eps: Eps) -> float:
+        if not isinstance(eps, TruncatedNormalEps):
+            return len(self.step_sizes(Size(eps)))
+        size = Size(eps.quantiles(_QUANTILES))
+        counts = self.step_counts(size)
+        if counts is None:
+            return len(self.step_sizes(size))
+        in_order = torch.tensor(sorted(counts), dtype=torch.float64)  # [_QUANTILES]
+        if self._examples_leave:
+            return float(in_order.mean())
+        # All take as many steps as the one that takes most: P(the largest of n is one of the first i) = (i / Q)^n.
+        up_to = (torch.arange(_QUANTILES + 1, dtype=torch.float64) / _QUANTILES) ** n  # [_QUANTILES + 1]
+        return float((in_order * up_to.diff()).sum())
+
+    @property
+    def _examples_leave(self) -> bool:
+        """Whether examples that are done leave the batch; see :meth:`step_counts`."""
+        model = raw_module(self.model)
+        weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        on_gpu = weight is not None and weight.is_cuda
+        return not (self.compile or self.capture or (self.fast and on_gpu) or mixes_examples(model, self.bn))
+
     @property
     def _has_own_loss(self) -> bool:
         return type(self).loss is not GradientAttack.loss
@@ -263,8 +288,11 @@ class GradientAttack(Attack):
         def run() -> Tensor:
             start = gradient.in_layout(adv)  # [N, C, ...]
             state = AttackState(start, start, size.eps, alphas[0], labels, seed, offset)
+            counts = None
             if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
-                steps.run_(state, alphas, self._counts(gradient, size))
+                counts = self._counts(gradient, size)
+                steps.run_(state, alphas, counts)
+            self.image_gradients += len(alphas) * len(adv) if counts is None else sum(counts)
             self.without_gradient = state.without_gradient
             return state.adv
 

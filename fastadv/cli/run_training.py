@@ -12,7 +12,8 @@ from signal import SIGINT, SIGTERM, Signals
 
 from fastadv import attacks
 from fastadv.cli.exits import ending
-from fastadv.cli.train_options import LAUNCH, parse
+from fastadv.cli.train_cost import cost_line, plan
+from fastadv.cli.train_options import LAUNCH, Request, parse
 from fastadv.distributed import Processes, on_main, process_group
 from fastadv.train import checkpoint
 from fastadv.train.build import create_trainer
@@ -29,7 +30,13 @@ _FAILURES = _OF_ALL = (NonFiniteLoss, checkpoint.CheckpointError)
 def run(argv: Sequence[str]) -> int:
     """Train as ``fastadv train`` with these arguments should; returns the exit code."""
     with ending("fastadv train", failures=_FAILURES, raised_by_all=_OF_ALL) as end, process_group() as processes:
-        trainer = _prepare(argv, processes)
+        request = on_main(processes, lambda: parse(argv))  # only the main process reads recipes and runs
+        trainer = _prepare(request, processes)
+        if request.dry_run:
+            if processes.main:
+                print(plan(trainer))
+            return end.code
+        on_main(processes, lambda: make_folder(request.run_dir))
         end.begin_work()
         end.code = _run(trainer)
     return end.code
@@ -42,6 +49,13 @@ def _run(trainer: Trainer) -> int:
         # With one-channel images, the first layer's gradients, a few hundred numbers, are copied once more.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         stopped_by = _fit(trainer)
+    code = _outcome(trainer, stopped_by)
+    _say(trainer, cost_line(trainer))
+    return code
+
+
+def _outcome(trainer: Trainer, stopped_by: Signals | None) -> int:
+    """Say how the run ended and what comes next; returns the exit code."""
     if trainer.stopped_because is not None and not trainer.finished:
         _say(trainer, f"fastadv train: stopped, because {trainer.stopped_because}; {_how_to_continue(trainer)}")
         return 1
@@ -116,14 +130,10 @@ def _evaluation(trainer: Trainer) -> str:
     return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
 
 
-def _prepare(argv: Sequence[str], processes: Processes) -> Trainer:
-    """Create the Trainer that the arguments ask for. Only the main process reads recipes and runs."""
-    config, run_dir, resume = on_main(processes, lambda: parse(argv))
-    if resume:
-        on_main(processes, lambda: check_not_locked(run_dir))
-    trainer = create_trainer(config, run_dir, resume=resume, processes=processes)
-    on_main(processes, lambda: make_folder(run_dir))
-    return trainer
+def _prepare(request: Request, processes: Processes) -> Trainer:
+    if request.resume:
+        on_main(processes, lambda: check_not_locked(request.run_dir))
+    return create_trainer(request.config, request.run_dir, resume=request.resume, processes=processes)
 
 
 def _take(run_dir: Path, stack: ExitStack) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastadv.cli.arguments import FilledHelp, Parser
 from fastadv.train.config import TrainConfig
@@ -20,7 +20,7 @@ LAUNCH = ".launch"  # a file in the run's folder
 _RESUME: dict[str, bool | Literal["auto"]] = {"no": False, "yes": True, "auto": "auto"}
 _USAGE = """\
 fastadv train [--recipe NAME] [--data DIR] [--download]
-                     [--out DIR] [--resume] [--FIELD VALUE ...]"""
+                     [--out DIR] [--resume] [--dry-run] [--FIELD VALUE ...]"""
 _DESCRIPTION = """\
 Train a network, adversarially unless --attack.k is 0, and keep checkpoints, a log and TensorBoard scalars in a folder.
 
@@ -43,8 +43,24 @@ Processes that torchrun restarts (--max-restarts) continue the run by themselves
 """
 
 
-def parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"]]:
-    """Parse the arguments of ``fastadv train``: the configuration, the run's folder, and whether to resume it.
+class Request(NamedTuple):
+    """What the arguments of ``fastadv train`` ask for.
+
+    Args:
+        config: the run's configuration.
+        run_dir: the run's folder.
+        resume: whether to continue the run, see ``create_trainer``.
+        dry_run: whether to stop before the first iteration.
+    """
+
+    config: TrainConfig
+    run_dir: Path
+    resume: bool | Literal["auto"]
+    dry_run: bool
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Parse the arguments of ``fastadv train``.
 
     Raises:
         ConfigError: if a field or option is unknown, or a value is invalid.
@@ -66,9 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, Path, bool | Literal["auto"
     _add_run_options(parser.add_argument_group("run"))
     config = build_config(parse_options(parser, _base(run), argv))
     run_dir = Path(run.out or Path("runs") / (Path(run.recipe).stem if run.recipe else config.data.name))
-    if was_taken(run_dir):
-        return config, run_dir, "auto"
-    return config, run_dir, _RESUME[run.resume]
+    return Request(config, run_dir, "auto" if was_taken(run_dir) else _RESUME[run.resume], run.dry_run)
 
 
 def _add_run_options(parser: Any) -> None:
@@ -82,6 +96,13 @@ def _add_run_options(parser: Any) -> None:
         choices=tuple(_RESUME),
         help="continue the run in --out from its last checkpoint; with auto, start it if there is none, for clusters "
         "that run the same command again",
+    )
+    parser.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="build the run, print its phases and its cost in clean epochs (epochs of standard training that would "
+        "cost as much), and stop before the first iteration",
     )
 
 

@@ -23,6 +23,7 @@ _EARLIER_DEFAULTS = {
     **{"cudnn_benchmark": False, "tf32": False, "attack.running_statistics": "shared", "attack.beta": 6.0},
     **{"model.init": None, "model.init_head": True, "attack.sources": []},
     **{"sentinel.every": None, "sentinel.then": "warn", "sentinel.fall": 0.2},
+    **{"phases": [], "attack.eps_warmup": 0},
 }
 
 

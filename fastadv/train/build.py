@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +22,16 @@ from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.initial_weights import initialise
 from fastadv.train.optim import create_optimizer, create_schedule
-from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming
+from fastadv.train.parts import Parts, check_same_images, create_parts, download, naming, naming_phase
+from fastadv.train.phases import Timeline
 from fastadv.train.protocols import Averages, Task
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.resume import starting_point, with_absolute_paths
-from fastadv.train.run import Run
+from fastadv.train.run import Run, Stage
 from fastadv.train.sentinel import create_sentinel
 from fastadv.train.static_sources import load_sources
 from fastadv.train.tasks.adversarial import AdversarialTask
+from fastadv.train.tasks.base import AttackTask
 from fastadv.train.tasks.fast import fast_task
 from fastadv.train.tasks.free import FreeTask
 from fastadv.train.tasks.paired import PairedTask
@@ -103,26 +106,25 @@ def _assemble(
     parallel: DistributedDataParallel | None,
     processes: Processes,
 ) -> Trainer:
-    model, train_loader = parts.model, parts.train_loader
     with naming("attack.sources"):
         sources = load_sources(config, parts, say=processes.main)
-    if config.attack.training == "free":
-        train_loader = Replayed(train_loader, config.attack.replays, together=config.accumulate)
-    with naming("attack"):
-        task = _task(wrapped, config, sources)
+    model, stages = parts.model, _stages(config, parts, wrapped, sources)
     with naming("optimizer"):
         optimizer = create_optimizer(model, config.optimizer)
-    steps = len(train_loader) // config.accumulate
-    schedule = create_schedule(optimizer, config.schedule, steps_per_epoch=steps, total_steps=config.epochs * steps)
+    timeline = Timeline(
+        [stage.config.epochs for stage in stages], [len(stage.train_loader) // config.accumulate for stage in stages]
+    )
+    rates = [stage.config.optimizer.lr / config.optimizer.lr for stage in stages]
+    schedule = create_schedule(optimizer, config.schedule, timeline, rates)
     run = Run(
         config=config,
         run_dir=run_dir,
         model=model,
-        task=task,
+        task=stages[0].task,
         optimizer=optimizer,
         schedule=schedule,
-        train_loader=train_loader,
-        test_loader=parts.test_loader,
+        train_loader=stages[0].train_loader,
+        test_loader=stages[0].test_loader,
         classes=parts.images.train.classes,
         in_channels=parts.shape[0],
         training_set=parts.training_set,
@@ -130,12 +132,34 @@ def _assemble(
         processes=processes,
         local_backward=nullcontext if parallel is None else parallel.no_sync,
         averages=_averages(model, config),
+        stages=stages,
     )
-    run.sentinel = create_sentinel(run, lambda: _n_fgsm(wrapped, config))
+    run.stages = [
+        replace(stage, sentinel=create_sentinel(run, stage, partial(_n_fgsm, wrapped, stage.config)))
+        for stage in stages
+    ]
+    run.sentinel = run.stages[0].sentinel
     trainer = Trainer(run)
     if config.data.on_bad_image == "stop":
         _stop_at_bad_images(trainer)
     return trainer
+
+
+def _stages(
+    config: TrainConfig, parts: Parts, wrapped: nn.Module, sources: Sequence[Source]
+) -> list[Stage]:
+    """The parts of each phase."""
+    stages = []
+    for number, phase in enumerate(config.in_phases()):
+        train_loader, test_loader = parts.loaders[number]
+        if phase.attack.training == "free":
+            train_loader = Replayed(train_loader, phase.attack.replays, together=phase.accumulate)
+        with naming_phase(config, number), naming("attack"):
+            task = _task(wrapped, phase, sources)
+        if isinstance(task, AttackTask):
+            task.minibatches_per_iteration = config.accumulate
+        stages.append(Stage(config=phase, task=task, train_loader=train_loader, test_loader=test_loader))
+    return stages
 
 
 def _with_absolute_root(config: TrainConfig) -> TrainConfig:
@@ -156,10 +180,11 @@ def _stop_at_bad_images(trainer: Trainer) -> None:
             f"training leave them out"
         )
 
-    train_loader = trainer.train_loader
-    for loader in (train_loader.loader if isinstance(train_loader, Replayed) else train_loader, trainer.test_loader):
-        if isinstance(loader, data.ImageLoader):
-            loader.on_bad_image = stop
+    for stage in trainer.run.stages:
+        train_loader = stage.train_loader
+        for loader in (train_loader.loader if isinstance(train_loader, Replayed) else train_loader, stage.test_loader):
+            if isinstance(loader, data.ImageLoader):
+                loader.on_bad_image = stop
 
 
 def _wrap(
@@ -194,6 +219,7 @@ def _task(model: nn.Module, config: TrainConfig, sources: Sequence[Source]) -> T
     if attack.training == "free":
         return FreeTask(model, accumulate=config.accumulate, **_VALIDATE | attack.options, **options)
     options["start_after"] = attack.start_after * config.accumulate  # the task counts minibatches
+    options["eps_warmup"] = attack.eps_warmup
     options["seed"] = config.seed
     given = attack_options(config)
     if attack.training == "paired":

@@ -224,6 +224,7 @@ class RecordedIteration:
         with task.recorded(self._draws):
             self._forward = recorder.record(lambda: made.append(forward(self._images, self._labels)))
         [(loss, self._metrics)] = made
+        self._passes = task.take_passes()  # of each replay: recording ran nothing
         self._backward = recorder.record(partial(backward, loss))
         self._update = recorder.record(partial(update, self._metrics))
         # Detached: its graph would tie later backward passes to the stream of the recording.
@@ -238,6 +239,7 @@ class RecordedIteration:
             self._images.copy_(images)
             self._labels.copy_(labels)
             self._task.replay(self._draws)
+            self._task.add_passes(self._passes)
             self._forward()
         return self._loss, self._metrics
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
 from fastadv.data.config import DataConfig
 from fastadv.eps import TruncatedNormalEps
+from fastadv.train.phases import CHANGEABLE, changed, check_phase, epochs_clash, leaves
 from fastadv.train.sentinel_config import SentinelConfig
 from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.validation import check_integer, check_one_of, check_real, check_switches
@@ -25,8 +26,8 @@ _UNUSED_BY_TRAINING = {
     "algorithm1": ("replays", "running_statistics", "beta"),
     "paired": ("replays", "k", "bn", "beta", "sources"),
     "free": (
-        *("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "bn", "running_statistics"),
-        *("label_smoothing", "beta", "sources"),
+        *("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "eps_warmup", "bn"),
+        *("running_statistics", "label_smoothing", "beta", "sources"),
     ),
     "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "beta"),
     "trades": (
@@ -35,6 +36,7 @@ _UNUSED_BY_TRAINING = {
     ),
 }
 _FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start"), "trades": ("aux_weight",)}
+_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,10 @@ class AttackConfig:
     start_after: int = 0
     """Iterations on clean examples only before adversarial training starts."""
 
+    eps_warmup: int = 0
+    """Iterations, from start_after on, in which eps grows linearly from 0, fixed or drawn; the first has 1 / eps_warmup
+    of it. A step length that is set, attack.options.alpha, grows with it. Not with free."""
+
     bn: BatchNormMode = "eval"
     """BatchNorm during generation: eval uses the running statistics, batch those of the k examples. eval is the default
     because it attacks the network as it will be deployed, makes an example independent of the others in its minibatch,
@@ -152,6 +158,7 @@ class AttackConfig:
         check_real("attack.eps_upper", self.eps_upper, above=0, most=largest)
         check_real("attack.beta", self.beta, least=0)
         check_integer("attack.start_after", self.start_after, least=0)
+        check_integer("attack.eps_warmup", self.eps_warmup, least=0)
         check_real("attack.label_smoothing", self.label_smoothing, least=0, below=1)
         check_one_of("attack.bn", self.bn, get_args(BatchNormMode))
         check_one_of("attack.running_statistics", self.running_statistics, get_args(RunningStatistics))
@@ -264,8 +271,16 @@ class TrainConfig:
     sentinel: SentinelConfig = field(default_factory=SentinelConfig)
     """Notices catastrophic overfitting."""
 
-    epochs: int = 10
-    """Passes over the training set."""
+    epochs: int = _EPOCHS
+    """Passes over the training set; with phases, the sum of theirs, and better left out."""
+
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    """Parts of the run, one after another. Each names its epochs and what differs from the configuration's other
+    fields in them: m, precision, data.size, data.least_area, optimizer.lr, and attack.name, k, lambda_, eps, eps_sigma,
+    eps_upper and options. Weights, their averages, the optimiser's state and the schedule go on. On the command line
+    they are given as a whole: --phases '[{epochs: 4, data: {size: 64}}, {epochs: 2}]', or --phases '[]' for none.
+    data.size is that of one of the phases: costs are relative to it, and other commands read images in it. The test
+    after each epoch is in the size of its phase."""
 
     m: int = 32
     """Minibatch size, adversarial examples included (so an epoch of paired training has twice the iterations); per
@@ -376,6 +391,60 @@ class TrainConfig:
             self._check_capture()
         attack = self.attack
         self.sentinel.check_use(attack.training, attack.name, attack.k, attack.options)
+        if self.phases:
+            self._check_phases()
+
+    def _check_phases(self) -> None:
+        """Check each phase, and that none contradicts another field; ``epochs`` becomes the sum of theirs."""
+        for number, phase in enumerate(self.phases):
+            check_phase(phase, f"phases[{number}]")
+        phases = [self.phase(number) for number in range(len(self.phases))]
+        total = sum(phase.epochs for phase in phases)
+        if self.epochs not in (_EPOCHS, total):
+            raise ValueError(epochs_clash(self.epochs, total))
+        object.__setattr__(self, "epochs", total)
+        self._check_used_by_a_phase(phases)
+
+    def _check_used_by_a_phase(self, phases: Sequence[TrainConfig]) -> None:
+        """Check that a phase uses data.size, and the value of each field that was set for all of them."""
+        sizes = list(dict.fromkeys(phase.data.size for phase in phases))
+        if self.data.size not in sizes:
+            raise ValueError(
+                f"data.size is {self.data.size}, and those of the phases are {', '.join(map(str, sizes))}: set it to "
+                f"the one that the network is for"
+            )
+        default, named = TrainConfig(), [dict(leaves(phase)) for phase in self.phases]
+        for name in CHANGEABLE:
+            if name in ("epochs", "data.size", "attack.options") or not all(name in of_phase for of_phase in named):
+                continue
+            if (value := _value(self, name)) != _value(default, name):
+                raise ValueError(
+                    f"{name} {value!r} has no effect, because each phase names its own: leave it out of one"
+                )
+
+    def phase(self, number: int) -> TrainConfig:
+        """The configuration of one phase: its changes applied, and no phases.
+
+        Raises:
+            ValueError: if the phase sets a value that is out of range or without effect; names the phase.
+        """
+        phase = self.phases[number]
+        try:
+            config = changed(replace(self, phases=[]), phase)
+        except ValueError as error:
+            given = str(error).startswith(tuple(name for name, _ in leaves(phase)))
+            raise ValueError(f"phases[{number}]{'.' if given else ': '}{error}") from error
+        drawn = [name for name, _ in leaves(phase) if name in ("attack.eps_sigma", "attack.eps_upper")]
+        if drawn and config.attack.eps is not None:
+            raise ValueError(
+                f"phases[{number}].{drawn[0]} has no effect with attack.eps {config.attack.eps}, one fixed size: set "
+                f"attack.eps to null there, or leave it out"
+            )
+        return config
+
+    def in_phases(self) -> list[TrainConfig]:
+        """The configuration of each phase, in order; this one alone for a run without phases."""
+        return [self.phase(number) for number in range(len(self.phases))] or [self]
 
     def _check_capture(self) -> None:
         """Check that nothing is set that a recorded iteration does not support."""
@@ -386,6 +455,7 @@ class TrainConfig:
         varying = issubclass(attacks.get(self.attack.name), PaperIterativeAttack) and "steps" not in options
         clashes = {
             f"accumulate {self.accumulate}": self.accumulate > 1,
+            "attack.eps_warmup": self.attack.eps_warmup > 0,
             "compile": self.compile,
             f"attack.training {self.attack.training}": self.attack.training in ("free", "paired"),
             "attack.sources, from which each minibatch draws": bool(self.attack.sources),
@@ -417,6 +487,12 @@ class TrainConfig:
     def in_channels_last(self) -> bool:
         """Whether weights and images are in channels_last: set by either of two options."""
         return self.channels_last or self.fast
+
+
+def _value(config: TrainConfig, name: str) -> Any:
+    """The value of a field by its dotted name."""
+    section, _, inner = name.rpartition(".")
+    return getattr(getattr(config, section) if section else config, inner)
 
 
 def _all(checks: Sequence[Callable[[], None]]) -> None:

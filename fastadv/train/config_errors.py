@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,6 +11,7 @@ from fastadv.data.config import DataConfig
 from fastadv.train.config import TrainConfig
 from fastadv.utils.suggestions import did_you_mean, nearest, unit_scale_hint
 
+_PHASES = "such as --phases '[{epochs: 4, data: {size: 64}}, {epochs: 2}]'"
 _USUAL_NAMES = {"batch_size": "m", "learning_rate": "optimizer.lr", "dataset": "data.name"}
 _WORDS_OF_TYPES = {float: "a number", int: "an integer", bool: "true or false", str: "text", type(None): "null"}
 
@@ -74,6 +75,18 @@ def check_used(data: DataConfig) -> None:
         raise ConfigError(f"data.name {data.name} does not use {', '.join(unused)}: {meant}")
 
 
+def check_phases_whole(arguments: Iterable[str]) -> None:
+    """Check that no option is for a part of the phases: the parser would change the last one's.
+
+    Raises:
+        ConfigError: if one is.
+    """
+    for argument in arguments:
+        if argument.startswith("--phases."):
+            option = argument.partition("=")[0]
+            raise ConfigError(f"{option} is no option: phases are given as a whole, {_PHASES}")
+
+
 def explained(error: Exception, known: Collection[str]) -> ConfigError:
     """Turn an error of jsonargparse into one line that suggests an option, or says what the field accepts.
 
@@ -99,6 +112,8 @@ def _accepting(kind: Any, field: str) -> str:
     """What a field of this type must be, in words."""
     if get_origin(kind) is Literal:
         return f"be one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is list:
+        return f"be a list of phases, {_PHASES}"
     if get_origin(kind) is dict:
         return f"map options to values, as --{field}.NAME VALUE does for one"
     if get_origin(kind) is list:

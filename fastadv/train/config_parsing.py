@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from fastadv.train.config import TrainConfig
-from fastadv.train.config_errors import ConfigError, check_fields, explained, fields_of
+from fastadv.train.config_errors import ConfigError, check_fields, check_phases_whole, explained, fields_of
+from fastadv.train.phases import epochs_clash
 from fastadv.train.yaml_text import MOST_CHARACTERS, read_yaml
 from fastadv.utils.optional_deps import require
 from fastadv.utils.suggestions import did_you_mean, nearest
@@ -97,12 +98,30 @@ def parse_options(parser: Any, values: Mapping[str, Any], arguments: Sequence[st
         ConfigError: if a field or option is unknown, or a value has the wrong type.
     """
     check_fields(values)
+    check_phases_whole(arguments)
     try:
         parser.set_defaults(dict(parser.parse_object(dict(values)).items()))
         options: dict[str, Any] = parser.parse_args(_expanded(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise explained(error, list(parser.get_defaults().keys())) from error
+    given = {argument.partition("=")[0] for argument in arguments}
+    if "--epochs" not in given and options["phases"] and given & {"--phases", "--phases+"}:
+        del options["epochs"]  # a recipe's, without the phases
+    elif "epochs" in values or "--epochs" in given:
+        _check_epochs(options["epochs"], options["phases"])
     return options
+
+
+def _check_epochs(epochs: int, phases: Sequence[Any]) -> None:
+    """Check epochs that were given against those of the phases: a TrainConfig cannot know that its default was given.
+
+    Raises:
+        ConfigError: if they are not the sum.
+    """
+    given = [phase.get("epochs") for phase in phases if isinstance(phase, Mapping)]
+    lengths = [length for length in given if isinstance(length, int)]
+    if phases and len(lengths) == len(phases) and epochs != sum(lengths):
+        raise ConfigError(epochs_clash(epochs, sum(lengths)))
 
 
 def _expanded(arguments: Sequence[str]) -> list[str]:

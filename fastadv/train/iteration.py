@@ -132,7 +132,7 @@ class IterationRunner:
             model=run.model,
             optimizer=run.optimizer,
             averages=run.averages,
-            m=run.config.m,
+            m=run.phase_config.m,
         )
 
     def _forward_alone(self, images: Tensor, labels: Tensor) -> tuple[Tensor, StepMetrics]:

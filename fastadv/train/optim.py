@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn, optim
 
 from fastadv.train.config import OptimizerConfig, ScheduleConfig
+from fastadv.train.phases import Timeline
 from fastadv.utils.optional_deps import require
 
 # Inception's published constants. Epsilon 1 keeps a rare gradient from causing a giant step; PyTorch adds it to the
@@ -51,12 +52,29 @@ def _groups(parameters: Iterable[Tensor], config: OptimizerConfig) -> list[dict[
 
 
 def create_schedule(
-    optimizer: optim.Optimizer, config: ScheduleConfig, *, steps_per_epoch: int, total_steps: int
+    optimizer: optim.Optimizer, config: ScheduleConfig, timeline: Timeline, rates: Sequence[float] = (1.0,)
 ) -> optim.lr_scheduler.LambdaLR:
-    """Create a schedule; step it after each iteration."""
+    """Create a schedule; step it after each iteration.
+
+    Where phases differ in their iterations per epoch, a schedule follows the epochs: it is the same at the end of an
+    epoch as in a run whose phases do not differ.
+
+    Args:
+        optimizer: has the learning rate of the first phase.
+        config: the schedule, which goes on through all phases.
+        timeline: of the run.
+        rates: factor of the learning rate in each phase.
+    """
 
     def factor(step: int) -> float:
-        return lr_factor(config, step, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        phase, epoch, start, steps_per_epoch = timeline.position(step)
+        of_schedule = lr_factor(
+            config,
+            epoch * steps_per_epoch + start,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=timeline.total_epochs * steps_per_epoch,
+        )
+        return rates[phase] * of_schedule
 
     return optim.lr_scheduler.LambdaLR(optimizer, factor)
 

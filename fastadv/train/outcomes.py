@@ -20,12 +20,14 @@ class Outcome(NamedTuple):
         shared: its totals.
         losses: for each minibatch of this process the loss, a scalar, and the data-set indices [m].
         images: number of images of this process.
+        cost: of its passes, in clean-epoch equivalents.
     """
 
     before: Rewind
     shared: SharedMetrics
     losses: list[tuple[Tensor, Tensor]]
     images: int
+    cost: float
 
 
 class Outcomes:

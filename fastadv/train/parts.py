@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +30,15 @@ class Parts:
     Args:
         device: device to train on.
         images: the whole data set; each process reads its share.
-        train_loader: loads this process's share of the training images.
-        test_loader: loads this process's share of the test images.
-        shape: [C, H, W] of an image.
+        loaders: in each phase, a loader of this process's share of the training images, and one of the test images.
+        shape: [C, H, W] of an image; in the first phase.
         model: the network on ``device``; all processes draw the same weights.
         training_set: identifies the training set; see :func:`fastadv.data.identity_of`.
     """
 
     device: torch.device
     images: data.ImageData
-    train_loader: Loader
-    test_loader: Loader
+    loaders: list[tuple[Loader, Loader]]
     shape: tuple[int, int, int]
     model: nn.Module
     training_set: dict[str, Any]
@@ -67,21 +65,18 @@ def create_parts(config: TrainConfig, processes: Processes) -> Parts:
         images = data.load(config.data.name, config.data.root, False)
         if len(images.train.classes) == 1:
             raise ValueError(f"{config.data.name} has one class, {images.train.classes[0]}: classification needs two")
-        train_loader, test_loader = _loaders(images, config, device, processes)
-        shape = data.shape_of(images.train, config.data)
-        if len(train_loader) < config.accumulate:
-            raise ValueError(f"accumulate={config.accumulate} is more than the {len(train_loader)} minibatches")
+        loaders = _loaders_of_phases(images, config, device, processes)
+        shapes = [data.shape_of(images.train, phase.data) for phase in config.in_phases()]
     with naming("model"):
         model = models.create(
-            config.model.name, num_classes=len(images.train.classes), in_channels=shape[0], **config.model.options
+            config.model.name, num_classes=len(images.train.classes), in_channels=shapes[0][0], **config.model.options
         )
-        model = _place(model, config, shape, device, processes)
+        model = _place(model, config, shapes, device, processes)
     return Parts(
         device=device,
         images=images,
-        train_loader=train_loader,
-        test_loader=test_loader,
-        shape=shape,
+        loaders=loaders,
+        shape=shapes[0],
         model=model,
         training_set=data.identity_of(images.train),
     )
@@ -120,6 +115,22 @@ def _left_out(images: data.ImageSet | data.ImageSource) -> list[int]:
     return [] if isinstance(images, data.ImageSet) else sorted(images.left_out)
 
 
+def _loaders_of_phases(
+    images: data.ImageData, config: TrainConfig, device: torch.device, processes: Processes
+) -> list[tuple[Loader, Loader]]:
+    """The loaders of each phase; phases that load the same minibatches share them, and so their memory."""
+    phases = config.in_phases()
+    created: list[tuple[Loader, Loader]] = []
+    for number, phase in enumerate(phases):
+        before = next((i for i in range(number) if (phases[i].data, phases[i].m) == (phase.data, phase.m)), None)
+        with naming_phase(config, number):
+            loaders = _loaders(images, phase, device, processes) if before is None else created[before]
+            if len(loaders[0]) < config.accumulate:
+                raise ValueError(f"accumulate={config.accumulate} is more than the {len(loaders[0])} minibatches")
+        created.append(loaders)
+    return created
+
+
 def _loaders(
     images: data.ImageData, config: TrainConfig, device: torch.device, processes: Processes
 ) -> tuple[Loader, Loader]:
@@ -135,11 +146,18 @@ def _loaders(
 
 
 def _place(
-    model: nn.Module, config: TrainConfig, shape: tuple[int, int, int], device: torch.device, processes: Processes
+    model: nn.Module,
+    config: TrainConfig,
+    shapes: Sequence[tuple[int, int, int]],
+    device: torch.device,
+    processes: Processes,
 ) -> nn.Module:
     """Move the model to the device, in the memory format and with the BatchNorm that it is trained with."""
     placed = in_layout(model.to(device), config)
-    _check_fits(placed, config, shape)
+    for number, phase in enumerate(config.in_phases()):
+        if shapes[number] not in shapes[:number]:
+            with naming_phase(config, number):
+                _check_fits(placed, phase, shapes[number])
     if config.sync_bn:
         _check_sync_bn(config, device)
     if config.sync_bn and not processes.alone:
@@ -170,6 +188,11 @@ def _check_sync_bn(config: TrainConfig, device: torch.device) -> None:
         raise ValueError("sync_bn does not go with compile in paired training: generation would wait for all processes")
     if device.type == "cpu":
         raise ValueError("sync_bn needs GPUs: PyTorch has no SyncBatchNorm for the CPU")
+
+
+def naming_phase(config: TrainConfig, number: int) -> AbstractContextManager[None]:
+    """:func:`naming` for a phase, in a configuration that has phases."""
+    return naming(f"phases[{number}]") if config.phases else nullcontext()
 
 
 @contextmanager

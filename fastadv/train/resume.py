@@ -13,7 +13,7 @@ from fastadv.distributed import Processes
 from fastadv.models.specs import parse_spec
 from fastadv.train import checkpoint
 from fastadv.train.config import TrainConfig
-from fastadv.train.config_errors import check_used
+from fastadv.train.config_errors import ConfigError, check_used
 from fastadv.train.config_parsing import flat
 from fastadv.train.optim import depends_on_length
 from fastadv.utils.text import counted
@@ -46,7 +46,7 @@ def starting_point(
         _check_new(run_dir)
     found = checkpoint.newest(run_dir) if resume else None
     if found is None and resume is not True:
-        check_used(config.data)
+        _check_data(config)
         return _with_loader(config), None, None
     if found is None:
         raise FileNotFoundError(f"{run_dir} has no checkpoint to resume from; leave --resume out to start a run there")
@@ -58,7 +58,7 @@ def starting_point(
     config = _with_as_many_examples(config, stored, before, processes.world_size)
     _check_same(config, stored, run_dir)
     if config.data != stored.data:
-        check_used(config.data)
+        _check_data(config)
     if processes.world_size == before:
         kept = f"this run continues with accumulate {config.accumulate}, as before, not {asked}"
         return config, start, None if asked == config.accumulate else kept
@@ -76,6 +76,16 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     init = None if config.model.init is None else os.path.abspath(os.path.expanduser(config.model.init))
     sources = [parse_spec(text).absolute().text for text in config.attack.sources]
     return replace(config, model=replace(config.model, init=init), attack=replace(config.attack, sources=sources))
+
+
+def _check_data(config: TrainConfig) -> None:
+    """Check that the data set uses the options that are set for it, in every phase."""
+    check_used(config.data)
+    for number, phase in enumerate(config.in_phases()):
+        try:
+            check_used(phase.data)
+        except ConfigError as error:
+            raise ConfigError(f"phases[{number}]: {error}") from error
 
 
 def _with_loader(config: TrainConfig, name: LoaderName | None = None) -> TrainConfig:

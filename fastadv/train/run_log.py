@@ -69,13 +69,14 @@ class RunLog:
         images_per_s, data_wait = self._pace.read()
         record = StepRecord(
             step=step,
-            epoch=1 + (step - 1) // self._run.steps_per_epoch,
+            epoch=1 + self._run.timeline.position_of_last(step).epoch,
             loss=totals.loss,
             clean_accuracy=clean,
             adversarial_accuracy=adversarial,
             lr=lr,
             images_per_s=images_per_s,
             data_wait=data_wait,
+            cost=self._run.cost,
         )
         self._write(record)
         self._pace.restart()
@@ -84,7 +85,7 @@ class RunLog:
         """Write the record of a check of the sentinel after iteration ``step``."""
         record = SentinelRecord(
             step=step,
-            epoch=1 + (step - 1) // self._run.steps_per_epoch,
+            epoch=1 + self._run.timeline.position_of_last(step).epoch,
             sentinel_robust_accuracy=check.robust,
             sentinel_one_step_accuracy=check.one_step,
         )
@@ -100,11 +101,12 @@ class RunLog:
         means = self.metrics.means()
         record = EpochRecord(
             step=step,
-            epoch=step // self._run.steps_per_epoch,
+            epoch=self._run.timeline.epochs_done(step),
             mean_loss=means.loss,
             mean_clean_accuracy=means.clean,
             mean_adversarial_accuracy=means.adversarial,
             test_accuracy=test_accuracies[0],
+            cost=self._run.cost,
             test_accuracy_averaged=test_accuracies[1] if len(test_accuracies) > 1 else None,
         )
         self._write(record)

@@ -10,7 +10,8 @@ class StepRecord:
     """A logged iteration: learning rate, and loss and accuracies (None without such examples) of all its minibatches.
 
     ``images_per_s`` and ``data_wait``, the share of the time spent waiting for the loader (see ``Pace``), are
-    since the previous record, or since a checkpoint after it. With several processes, ``data_wait`` is that of the main
+    since the previous record, or since a checkpoint after it. ``cost`` is that of all iterations so far, in clean-epoch
+    equivalents (see ``fastadv.train.cost``). With several processes, ``data_wait`` and ``cost`` are those of the main
     one; everything else is over all.
     """
 
@@ -22,13 +23,15 @@ class StepRecord:
     lr: float
     images_per_s: float
     data_wait: float
+    cost: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """The end of an epoch: means over its minibatches during training, and accuracy on the clean test set.
 
-    ``test_accuracy_averaged`` is that of the averaged weights; None without averages.
+    ``test_accuracy_averaged`` is that of the averaged weights; None without averages. ``cost`` is that of the run so
+    far, as in a :class:`StepRecord`.
     """
 
     step: int
@@ -37,6 +40,7 @@ class EpochRecord:
     mean_clean_accuracy: float | None
     mean_adversarial_accuracy: float | None
     test_accuracy: float
+    cost: float
     test_accuracy_averaged: float | None = None
 
 

@@ -41,7 +41,7 @@ def save_run(run: Run, *, step: int, metrics: EpochMetrics) -> Path:
             state={**shared_state(run, metrics), "processes": states},
             meta=checkpoint.Meta(
                 step=step,
-                epoch=step // run.steps_per_epoch,
+                epoch=run.timeline.epochs_done(step),
                 in_channels=run.in_channels,
                 processes=run.processes.world_size,
             ),
@@ -85,6 +85,7 @@ def restore_run(run: Run, saved: checkpoint.Saved, metrics: EpochMetrics) -> Non
     metrics.load_state_dict(state["means"])
     if run.sentinel is not None and "sentinel" in state:  # earlier versions had none
         run.sentinel.load_state_dict(state["sentinel"])
+    run.cost = float(state["cost"])
     if len(state["processes"]) == run.processes.world_size or run.processes.main:
         _restore_process(run, state["processes"][run.processes.rank])
 
@@ -98,6 +99,7 @@ def shared_state(run: Run, metrics: EpochMetrics) -> dict[str, Any]:
         "schedule": run.schedule.state_dict(),
         "means": metrics.state_dict(),
         **({} if run.sentinel is None else {"sentinel": run.sentinel.state_dict()}),
+        "cost": run.cost,
     }
 
 

@@ -17,7 +17,7 @@ from fastadv.train.collapse import Check, CollapseRule
 from fastadv.train.config import TrainConfig
 from fastadv.train.protocols import Alarm
 from fastadv.train.replay_loader import Replayed
-from fastadv.train.run import Run
+from fastadv.train.run import Run, Stage
 from fastadv.train.sentinel_config import why_unwatched
 from fastadv.train.tasks.base import AttackTask
 from fastadv.train.tasks.correct_counts import is_correct
@@ -42,6 +42,7 @@ class Sentinel:
 
     Args:
         run: what to watch, on this process; its raw weights, not their averages.
+        stage: the phase in which to watch it.
         replacement: creates the attack to go on with after a recovery.
 
     Attributes:
@@ -50,25 +51,26 @@ class Sentinel:
         recovered: whether the run went back to an earlier checkpoint, and trains on the replacement.
     """
 
-    def __init__(self, run: Run, replacement: Callable[[], attacks.Attack]) -> None:
-        config = run.config
+    def __init__(self, run: Run, stage: Stage, replacement: Callable[[], attacks.Attack]) -> None:
+        config = stage.config
         self.every = checks_every(config, run.processes.world_size)
         self.eps = config.attack.eps_upper if config.attack.eps is None else config.attack.eps
         self.recovered = False
         self._run = run
+        self._stage = stage
         self._replacement = replacement
-        self._original = run.task.attack if isinstance(run.task, AttackTask) else None
+        self._original = stage.task.attack if isinstance(stage.task, AttackTask) else None
         self._rule = CollapseRule(config.sentinel.fall)
         self._kept: list[tuple[Tensor, Tensor]] = []  # [n, C, H, W] and [n]
 
     @property
     def spared(self) -> int | None:
         """The newest checkpoint up to this iteration must not be deleted; None if there is none to go back to."""
-        return None if self._run.config.sentinel.then == "warn" else self._rule.healthy
+        return None if self._stage.config.sentinel.then == "warn" else self._rule.healthy
 
     def is_due(self, step: int) -> bool:
         """Whether there is a check after iteration ``step``."""
-        trained = step - self._run.config.attack.start_after
+        trained = step - self._stage.config.attack.start_after
         return self.every > 0 and trained > 0 and trained % self.every == 0
 
     def keep_images(self, steps: range) -> None:
@@ -78,7 +80,7 @@ class Sentinel:
         """
         if self._kept or not any(self.is_due(step) for step in steps):
             return
-        loader = self._run.train_loader
+        loader = self._stage.train_loader
         left = _images_of_one(self._run.processes.world_size)
         for images, labels in (loader.loader if isinstance(loader, Replayed) else loader).epoch(0):
             taken = images[:left].clone()
@@ -106,14 +108,14 @@ class Sentinel:
     @property
     def recovers(self) -> bool:
         """Whether an alarm sends the run back to an earlier checkpoint: once, and if it is configured."""
-        return self._run.config.sentinel.then == "recover" and not self.recovered
+        return self._stage.config.sentinel.then == "recover" and not self.recovered
 
     def check(self) -> Check:
         """Attack the kept images; all processes at once."""
         run = self._run
         counts = torch.zeros(3, dtype=torch.int64, device=run.device)  # [3]: correct under PGD and FGSM, images
         with _undisturbed(run.device), run.autocast():
-            options: dict[str, Any] = {"eps": self.eps, "space": run.config.data.pixel_space, "validate": "never"}
+            options: dict[str, Any] = {"eps": self.eps, "space": self._stage.config.data.pixel_space, "validate": "never"}
             used = attacks.PGD(run.model, steps=STEPS, seed=0, **options), attacks.FGSM(run.model, **options)
             for images, labels in self._kept:
                 correct = [_correct(run.model, attack(images, labels), labels) for attack in used]
@@ -146,15 +148,15 @@ class Sentinel:
 
     @property
     def _attack_task(self) -> AttackTask:
-        assert isinstance(self._run.task, AttackTask)  # not free training, with which no recovery is configured
-        return self._run.task
+        assert isinstance(self._stage.task, AttackTask)  # not free training, with which no recovery is configured
+        return self._stage.task
 
 
-def create_sentinel(run: Run, replacement: Callable[[], attacks.Attack]) -> Sentinel | None:
-    """Create the sentinel of a run; None if it does not train on a one-step attack."""
-    attack = run.config.attack
+def create_sentinel(run: Run, stage: Stage, replacement: Callable[[], attacks.Attack]) -> Sentinel | None:
+    """Create the sentinel of a phase; None if it does not train on a one-step attack."""
+    attack = stage.config.attack
     unwatched = why_unwatched(attack.training, attack.name, attack.k, attack.options)
-    return Sentinel(run, replacement) if unwatched is None else None
+    return Sentinel(run, stage, replacement) if unwatched is None else None
 
 
 def checks_every(config: TrainConfig, world_size: int) -> int:

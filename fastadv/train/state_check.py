@@ -50,7 +50,7 @@ def state_problem(
         return "training_set has tensors"
     both = found.keys() & expected.keys()
     return (
-        _first(mismatch(found[name], expected[name], name) for name in ("task", "means"))
+        _first(mismatch(found[name], expected[name], name) for name in ("task", "means", "cost"))
         or (mismatch(found["sentinel"], expected["sentinel"], "sentinel") if {"sentinel"} <= both else None)
         or _schedule_mismatch(found["schedule"], expected["schedule"], step)
         or _optimizer_mismatch(found["optimizer"], expected["optimizer"], weights, optimizer)

@@ -16,6 +16,7 @@ from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import Processes, average_buffers, gathered, on_main
 from fastadv.train.checkpoint import Saved, delete_after, newest
 from fastadv.train.config import TrainConfig
+from fastadv.train.cost import clean_epochs
 from fastadv.train.iteration import IterationRunner
 from fastadv.train.non_finite import check_weights, refuse_losses
 from fastadv.train.outcomes import Outcome, Outcomes
@@ -59,7 +60,10 @@ class Trainer:
         self._lr = math.nan
         self._log = RunLog(run)
         self._outcomes = Outcomes(at_once=run.device.type == "cpu", log_every=run.config.log_every)
-        self._iterations = IterationRunner(run, lambda: self._asked_to_stop)
+        self._iterations = self._create_runner()
+
+    def _create_runner(self) -> IterationRunner:
+        return IterationRunner(self.run, lambda: self._asked_to_stop)
 
     @property
     def config(self) -> TrainConfig:
@@ -118,7 +122,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Iterations per epoch; minibatches that do not fill a last iteration are left out."""
+        """Iterations per epoch of the current phase; minibatches that do not fill a last one are left out."""
         return self.run.steps_per_epoch
 
     @property
@@ -152,13 +156,15 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train for the rest of the current epoch, or until a stop."""
-        epoch, start = divmod(self.step, self.steps_per_epoch)
+        phase, epoch, start, steps_per_epoch = self.run.timeline.position(self.step)
+        self._enter(phase)
+        end = self.step - start + steps_per_epoch
         sentinel = self.run.sentinel
         if sentinel is not None:
-            sentinel.keep_images(range(self.step + 1, (epoch + 1) * self.steps_per_epoch + 1))
+            sentinel.keep_images(range(self.step + 1, end + 1))
         minibatches = self._log.timed(self.train_loader.epoch(epoch, start=start * self.config.accumulate))
         self._restart_clocks()
-        for _ in range(start, self.steps_per_epoch):
+        for _ in range(start, steps_per_epoch):
             self.train_step(islice(minibatches, self.config.accumulate))
             if self.step % self.config.log_every == 0:
                 assert self._totals is not None
@@ -166,17 +172,24 @@ class Trainer:
             if sentinel is not None and self._sent_back_by(sentinel):
                 return
             stopping = self._stopping  # read once: a signal handler may set it between two lines
-            if self.step % self.steps_per_epoch and (stopping or self._checkpoint_is_due()):
+            if self.step != end and (stopping or self._checkpoint_is_due()):
                 self.save()
                 self._restart_clocks()
             if stopping:
                 break
-        if self.step % self.steps_per_epoch == 0:
+        if self.step == end:
             self._finish_epoch()
 
     def _restart_clocks(self) -> None:
         self._log.restart_clock()
         self._iterations.restart_clock()
+
+    def _enter(self, phase: int) -> None:
+        """Go to another phase; recordings of iterations are dropped, as their shapes and their task are others."""
+        if phase != self.run.phase:
+            self._iterations.forget()
+            self.run.enter(phase)
+            self._iterations = self._create_runner()
 
     def _finish_epoch(self) -> None:
         """Test the weights and their averages, and save a checkpoint."""
@@ -201,7 +214,8 @@ class Trainer:
         """
         before = Rewind(self.run, self.step)
         started = self._iterations.start(minibatches)
-        self._outcomes.add(Outcome(before, started.shared, started.losses, started.images))
+        cost = clean_epochs(self.task.take_passes(), self.run, self.run.stages[self.run.phase])
+        self._outcomes.add(Outcome(before, started.shared, started.losses, started.images, cost))
         if self._outcomes.due(self.step + 1):
             self._read()
         started.update(self.step + 1)
@@ -222,6 +236,7 @@ class Trainer:
                 refuse_losses(self.run, outcome.losses, iteration=self.step + 1, last_checkpoint=self.last_checkpoint)
             self._totals, self._lr = totals, outcome.before.rates[0]
             self._agreed_to_stop |= totals.stop
+            self.run.cost += outcome.cost
             self._log.count(totals, outcome.images)
 
     def request_stop(self, because: str | None = None) -> None:
@@ -311,6 +326,8 @@ class Trainer:
     def _restore(self, saved: Saved) -> None:
         """Continue from a checkpoint that has been checked."""
         self.step = saved.meta.step
+        # The phase that has just ended, at the end of one: the next begins as it does in an uninterrupted run.
+        self._enter(self.run.timeline.position_of_last(self.step).phase)
         restore_run(self.run, saved, self._log.metrics)
         self._iterations.forget()
         self._outcomes.forget()

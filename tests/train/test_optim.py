@@ -8,6 +8,7 @@ from torch import nn
 
 from fastadv.train import OptimizerConfig, ScheduleConfig
 from fastadv.train.optim import create_optimizer, create_schedule, depends_on_length, lr_factor
+from fastadv.train.phases import Timeline
 
 WARM = ScheduleConfig(warmup=4)
 COSINE = ScheduleConfig(name="cosine")
@@ -49,7 +50,7 @@ def test_which_schedules_depend_on_how_many_iterations_follow(config: ScheduleCo
 
 def test_schedule_moves_the_learning_rate() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=8.0)
-    schedule = create_schedule(optimizer, STEPS, steps_per_epoch=1, total_steps=6)
+    schedule = create_schedule(optimizer, STEPS, Timeline([6], [1]))
     rates = []
     for _ in range(6):
         rates.append(optimizer.param_groups[0]["lr"])

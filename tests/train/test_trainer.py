@@ -461,7 +461,7 @@ def test_tensorboard(config: TrainConfig, tmp_path: Path) -> None:
     create_trainer(config, tmp_path).fit()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     expected = {"loss", "clean_accuracy", "adversarial_accuracy", "lr", "images_per_s", "data_wait"}
-    expected |= {"mean_loss", "mean_clean_accuracy", "mean_adversarial_accuracy"}
+    expected |= {"cost", "mean_loss", "mean_clean_accuracy", "mean_adversarial_accuracy"}
     assert set(events.Tags()["scalars"]) == {f"train/{name}" for name in expected} | {"test/accuracy"}
     losses = [record["loss"] for record in log_of(tmp_path) if "loss" in record]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses)
@@ -472,11 +472,11 @@ def test_progress(terminal: bool) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=160)
     progress = Progress(step=0, total_steps=10, epochs=2, console=console)
-    pace = {"images_per_s": 1234.0, "data_wait": 0.071}
+    pace = {"images_per_s": 1234.0, "data_wait": 0.071, "cost": 0.5}
     accuracies = {"clean_accuracy": 0.5, "adversarial_accuracy": None}
     progress.write(StepRecord(step=5, epoch=1, loss=0.25, lr=0.1, **accuracies, **pace))
     means = {"mean_loss": 0.75, "mean_clean_accuracy": 0.625, "mean_adversarial_accuracy": None}
-    progress.write(EpochRecord(step=5, epoch=1, test_accuracy=0.875, **means))
+    progress.write(EpochRecord(step=5, epoch=1, test_accuracy=0.875, cost=1.0, **means))
     progress.close()
     line = "epoch 1/2  1,234 images/s  data wait 7%  mean loss 0.750  clean 62.5%  test 87.5%"
     assert line in output.getvalue()

@@ -48,6 +48,8 @@ class AdversarialTask(RecordableCalls):
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0: the first has 1 / eps_warmup of it. An
+            alpha that is set grows with it.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss. The cost that the
             attack follows has none, unless ``attack_options={"label_smoothing": 0.1}`` sets it. It can reverse attacks
             that lead away from a class: if that class has a probability above 1 - label_smoothing * (1 - 1 / K), with K
@@ -64,11 +66,11 @@ class AdversarialTask(RecordableCalls):
             number of the minibatch, counted over all processes: each process chooses for its own.
 
     Raises:
-        ValueError: if k, ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the
-            attack is unknown or steps towards the labels, attack_options sets what the task has arguments for, alpha is
-            0, or a source has parameters of the model.
-        TypeError: if k or start_after is not an integer, the attack is neither a name nor a class, or a source is
-            neither a module nor a pair (module, PixelSpace).
+        ValueError: if k, ``lambda_``, start_after, eps_warmup or aux_weight is negative, label_smoothing is outside
+            [0, 1), the attack is unknown or steps towards the labels, attack_options sets what the task has arguments
+            for, alpha is 0, or a source has parameters of the model.
+        TypeError: if k, start_after or eps_warmup is not an integer, the attack is neither a name nor a class, or a
+            source is neither a module nor a pair (module, PixelSpace).
 
     Warns:
         UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies. Also,
@@ -86,6 +88,7 @@ class AdversarialTask(RecordableCalls):
         eps: float | TruncatedNormalEps = TruncatedNormalEps(),
         space: PixelSpace,
         start_after: int = 0,
+        eps_warmup: int = 0,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.4,
         seed: int | None = None,
@@ -100,6 +103,7 @@ class AdversarialTask(RecordableCalls):
             eps=eps,
             space=space,
             start_after=start_after,
+            eps_warmup=eps_warmup,
             label_smoothing=label_smoothing,
             aux_weight=aux_weight,
             seed=seed,
@@ -146,12 +150,14 @@ class AdversarialTask(RecordableCalls):
             self._sources.check(images)
         k = self.adversarial_of(len(images))
         if k:
+            self._set_size()
             processes = self._processes
             attack = self._sources.choose(self.iteration * processes.world_size + processes.rank)
             with tracked_overwrite(images) as again:
                 if again:
                     warnings.warn(AGAIN, stacklevel=2)
-                attack.perturb_(images[:k], attack.true_labels(labels[:k]))
+                with self._counted(attack):
+                    attack.perturb_(images[:k], attack.true_labels(labels[:k]))
         shown, before = images.clone() if self._model_writes else images, _version(images)
         loss = self._loss(shown, labels, k, self.lambda_)
         if _version(images) != before:
@@ -162,6 +168,9 @@ class AdversarialTask(RecordableCalls):
     def adversarial_of(self, m: int) -> int:
         """How many of the next minibatch's m examples become adversarial."""
         return min(self.k, m) if self.iteration >= self.start_after else 0
+
+    def _rows(self, m: int, started: bool) -> tuple[int, int]:
+        return m, min(self.k, m) if started else 0
 
     def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]:
         """Context for a call that a CUDA graph records, as for any task.

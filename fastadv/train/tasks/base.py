@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.engine.step_sizes import Eps
 from fastadv.distributed import ALONE, current
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.correct_counts import Accuracy, CorrectCounts, accuracy_of, count_correct
+from fastadv.train.tasks.passes import Passes
 from fastadv.train.tasks.soft_labels import are_soft, check_distributions, mixed_cross_entropy
 from fastadv.utils.input_hints import (
     explain_label_errors,
@@ -50,6 +53,7 @@ class MinibatchTask:
         self.label_smoothing = label_smoothing
         self.aux_weight = aux_weight
         self.iteration = 0
+        self._passes = Passes()
         self._last: tuple[Tensor, Tensor, int] | None = None
 
     def _loss(self, images: Tensor, labels: Tensor, k: int, lambda_: float) -> Tensor:
@@ -77,6 +81,25 @@ class MinibatchTask:
     def _count_iteration(self, logits: Tensor, labels: Tensor, k: int) -> None:
         self._last = logits, labels, k
         self.iteration += 1
+        self.add_passes(Passes(forward=len(logits), backward=len(logits)))
+
+    @property
+    def steady_from(self) -> int:
+        """The call, counted from 0, from which on all have the same :meth:`expected_passes`."""
+        return 0
+
+    def expected_passes(self, m: int, iteration: int) -> Passes:
+        """Expected passes of a call on m images and of its backward pass, by the number of the call from 0."""
+        return Passes(forward=m, backward=m)
+
+    def add_passes(self, passes: Passes) -> None:
+        """Count passes that were made, as in a call."""
+        self._passes = self._passes.plus(passes)
+
+    def take_passes(self) -> Passes:
+        """The passes since the last call of this method; each loss counts as followed by its backward pass."""
+        taken, self._passes = self._passes, Passes()
+        return taken
 
     def accuracy(self) -> Accuracy:
         """Accuracy on the minibatch of the last call; only this method waits for it to be computed.
@@ -109,14 +132,20 @@ class AttackTask(MinibatchTask):
         eps: size of the perturbation in pixel values: a number, or a distribution to draw from for each example.
         space: how the images were normalised.
         start_after: iterations on clean examples only before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0, and with it an alpha that is set.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``.
 
+    Attributes:
+        minibatches_per_iteration: calls that make up an iteration of ``eps_warmup``, in which eps stays the same.
+
     Raises:
-        ValueError: if start_after is negative, the attack is unknown or steps towards the labels, or
+        ValueError: if start_after or eps_warmup is negative, the attack is unknown or steps towards the labels, or
             attack_options sets what the task has arguments for.
-        TypeError: if start_after is not an integer, or the attack is neither a name nor a class.
+        TypeError: if start_after or eps_warmup is not an integer, or the attack is neither a name nor a class.
     """
+
+    minibatches_per_iteration = 1
 
     def __init__(
         self,
@@ -126,20 +155,74 @@ class AttackTask(MinibatchTask):
         eps: float | TruncatedNormalEps,
         space: PixelSpace,
         start_after: int,
+        eps_warmup: int,
         label_smoothing: float,
         aux_weight: float,
         seed: int | None,
         attack_options: object,
     ) -> None:
         check_count("start_after", start_after, least=0)
+        check_count("eps_warmup", eps_warmup, least=0)
         given = checked_options(attack_options, ("eps", "space", "seed"), "it is an argument of the task")
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         own: dict[str, Any] = {"eps": eps, "space": space, "seed": seed}
         self.attack = attacks.create(attack, model, **own, **given)
         self.attack.true_labels(None)  # raises now what it would raise in the first call
         self.start_after = start_after
+        self.eps_warmup = eps_warmup
+        self._full_size: _FullSize | None = None
         self._processes = ALONE
         self._join_processes()
+
+    def share_of_eps(self, iteration: int) -> float:
+        """Share of eps in a call, counted from 0: it grows from 1 / eps_warmup to 1, from start_after on."""
+        done = (iteration - self.start_after) // self.minibatches_per_iteration
+        return min(1.0, (done + 1) / self.eps_warmup) if self.eps_warmup else 1.0
+
+    def _set_size(self) -> None:
+        """Set the attack's eps for this call if there is a warm-up; it follows from the iteration alone.
+
+        A step length that is set has the same share: otherwise the first steps would leave a small ball.
+        """
+        if not self.eps_warmup:
+            return
+        # Read late, because fast_task sets alpha, and again if the attack was replaced.
+        if self._full_size is None or self._full_size.attack is not self.attack:
+            self._full_size = _FullSize(self.attack, self.attack.eps, getattr(self.attack, "alpha", None))
+        _, eps, alpha = self._full_size
+        share = self.share_of_eps(self.iteration)
+        self.attack.eps = _scaled(eps, share)
+        if alpha is not None:
+            self.attack.alpha = share * alpha  # type: ignore[attr-defined]
+
+    @property
+    def steady_from(self) -> int:
+        return self.start_after + self.eps_warmup * self.minibatches_per_iteration
+
+    def expected_passes(self, m: int, iteration: int) -> Passes:
+        trained, attacked = self._rows(m, iteration >= self.start_after)
+        passes = Passes(forward=trained, backward=trained)
+        if not attacked:
+            return passes
+        eps = self.attack.eps if self._full_size is None else self._full_size.eps
+        return passes.plus(self._expected_generation(attacked, _scaled(eps, self.share_of_eps(iteration))))
+
+    def _rows(self, m: int, started: bool) -> tuple[int, int]:
+        """How many images a call trains on and attacks; by default both versions of each, once it has started."""
+        return (2 * m, m) if started else (m, 0)
+
+    def _expected_generation(self, k: int, eps: Eps) -> Passes:
+        """Expected passes that make k images adversarial, at this size."""
+        gradients = k * self.attack.expected_gradients(k, eps)
+        return Passes(forward=gradients, to_images=gradients)
+
+    @contextmanager
+    def _counted(self, attack: attacks.Attack) -> Iterator[None]:
+        """Count the passes of an attack's calls in the block."""
+        before = attack.image_gradients
+        yield
+        made = attack.image_gradients - before
+        self.add_passes(Passes(forward=made, to_images=made))
 
     def _join_processes(self) -> None:
         """Split the attack's draws among the current processes: the group may have been created after the task."""
@@ -173,6 +256,18 @@ class AttackTask(MinibatchTask):
         check_state(type(self).__name__, ("iteration", "stream"), state)
         self.iteration = state["iteration"]
         self.attack.stream.load_state_dict(state["stream"])
+
+
+class _FullSize(NamedTuple):
+    """An attack's size after the warm-up: eps, and alpha if it has one that is set."""
+
+    attack: attacks.Attack
+    eps: Eps
+    alpha: float | None
+
+
+def _scaled(eps: Eps, share: float) -> Eps:
+    return eps.scaled(share) if isinstance(eps, TruncatedNormalEps) else share * eps
 
 
 def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def fast_task(
     alpha: float | None = None,
     start: str = "ball",
     start_after: int = 0,
+    eps_warmup: int = 0,
     label_smoothing: float = 0.0,
     aux_weight: float = 0.4,
     seed: int | None = None,
@@ -51,7 +52,8 @@ def fast_task(
         alpha: length of the step in pixel values; None takes the authors' values, 1.25 eps, or eps with
             ``start="noise"``.
         start: ``"ball"`` or ``"noise"``.
-        start_after: as for :class:`AdversarialTask`, like the next three.
+        start_after: as for :class:`AdversarialTask`, like the next four.
+        eps_warmup: iterations in which eps and alpha grow linearly from 0.
         label_smoothing: label smoothing of the loss.
         aux_weight: weight of the loss at auxiliary logits.
         seed: fixes the random starts.
@@ -77,6 +79,7 @@ def fast_task(
         eps=eps,
         space=space,
         start_after=start_after,
+        eps_warmup=eps_warmup,
         label_smoothing=label_smoothing,
         aux_weight=aux_weight,
         seed=seed,

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import attacks
+from fastadv.attacks.engine.step_sizes import Eps
 from fastadv.attacks.one_step import Draw
 from fastadv.eps import TruncatedNormalEps
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.base import AttackTask, check_minibatch, checked_options
 from fastadv.train.tasks.batch_reuse import AGAIN, tracked_overwrite
+from fastadv.train.tasks.passes import Passes
 from fastadv.utils.input_hints import explain_gradient_errors
 from fastadv.utils.module_modes import without_tracking
 from fastadv.utils.modules_behind import modules_behind, runs_compiled
@@ -91,16 +93,17 @@ class PairedTask(AttackTask):
             also separates the layers' weights and biases). During training, each half is normalised by its own
             statistics either way.
         start_after: iterations on clean examples only before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0: the first has 1 / eps_warmup of it.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the loss.
         aux_weight: weight of the same loss at each of the model's auxiliary logits, if it returns any.
         seed: fixes the attack's random draws; None draws from PyTorch's default generator.
         attack_options: further keyword arguments of ``fastadv.attacks.create``, such as ``label_smoothing``.
 
     Raises:
-        ValueError: if ``lambda_``, start_after or aux_weight is negative, label_smoothing is outside [0, 1), the attack
-            is unknown, takes several steps or steps towards the labels, or attack_options sets what the task has
-            arguments for or what does not apply to the training pass.
-        TypeError: if start_after is not an integer, or the attack is neither a name nor a class.
+        ValueError: if ``lambda_``, start_after, eps_warmup or aux_weight is negative, label_smoothing is outside
+            [0, 1), the attack is unknown, takes several steps or steps towards the labels, or attack_options sets what
+            the task has arguments for or what does not apply to the training pass.
+        TypeError: if start_after or eps_warmup is not an integer, or the attack is neither a name nor a class.
 
     Warns:
         UserWarning: if a minibatch comes a second time: the first call overwrote it, so train on fresh copies.
@@ -116,6 +119,7 @@ class PairedTask(AttackTask):
         space: PixelSpace,
         bn: str = "shared",
         start_after: int = 0,
+        eps_warmup: int = 0,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.4,
         seed: int | None = None,
@@ -130,6 +134,7 @@ class PairedTask(AttackTask):
             eps=eps,
             space=space,
             start_after=start_after,
+            eps_warmup=eps_warmup,
             label_smoothing=label_smoothing,
             aux_weight=aux_weight,
             seed=seed,
@@ -187,6 +192,7 @@ class PairedTask(AttackTask):
             clean = self._half(images, labels, 1.0, backward_fn)
             self._count_iteration(clean.logits, labels, 0)
             return clean.loss
+        self._set_size()
         of_clean, of_adversarial = 1 / (1 + self.lambda_), self.lambda_ / (1 + self.lambda_)
         with tracked_overwrite(images) as again:
             if again:
@@ -222,7 +228,8 @@ class PairedTask(AttackTask):
 
     def _clean_half_apart_(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:
         """The same for networks whose activations serve one backward pass only: the attack makes passes of its own."""
-        adv = self.attack(images, self.attack.true_labels(labels))  # [k, C, H, W]
+        with self._counted(self.attack):
+            adv = self.attack(images, self.attack.true_labels(labels))  # [k, C, H, W]
         clean = self._half(images.clone(), labels, weight, backward_fn)
         images.copy_(adv)
         return clean
@@ -232,6 +239,11 @@ class PairedTask(AttackTask):
         """True for compiled code, whose backward pass computes all gradients, once; and FSDP, which frees weights."""
         sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in _modules(self.model))
         return sharded or runs_compiled(self.model)
+
+    def _expected_generation(self, k: int, eps: Eps) -> Passes:
+        if self._follows_the_loss:
+            return Passes()
+        return super()._expected_generation(k, eps) if self._needs_own_pass else Passes(to_images=k)
 
     def _gradient_of_the_cost(self, outputs: list[Tensor], source: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
         """The gradient [k, C, H, W] of the attack's cost; keeps the activations for the backward pass of the loss."""
@@ -243,6 +255,7 @@ class PairedTask(AttackTask):
             (grad,) = torch.autograd.grad(used, source, derivatives, retain_graph=True, allow_unused=True)
         if grad is None:
             raise ValueError(f"{self.attack.name}: the model's logits do not depend on the images")
+        self.add_passes(Passes(to_images=len(source)))
         return grad
 
     def _half(self, images: Tensor, labels: Tensor, weight: float, backward_fn: BackwardFn) -> _Half:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import ops
-from fastadv.attacks.engine.step_sizes import check_step, checked_single_eps
+from fastadv.attacks.engine.step_sizes import Eps, check_step, checked_single_eps
 from fastadv.attacks.kl import KLAttack
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.base import check_minibatch, checked_options
+from fastadv.train.tasks.passes import Passes
 from fastadv.train.tasks.recordable import RecordableCalls
 from fastadv.train.tasks.soft_labels import are_soft
 from fastadv.utils.input_hints import explain_label_errors
@@ -60,6 +61,7 @@ class TradesTask(RecordableCalls):
             0.007 * 255 = 1.8.
         steps: number of steps.
         start_after: iterations on clean images alone before adversarial training starts.
+        eps_warmup: iterations from then on in which eps grows linearly from 0, and with it an alpha that is set.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1), in the cross-entropy.
         aux_weight: weight of the same loss, with both terms, at each of the model's auxiliary logits, if it returns
             any. Their predictions for the clean and the adversarial images are compared with each other; the attack
@@ -69,9 +71,9 @@ class TradesTask(RecordableCalls):
             in pixel values) and those of ``fastadv.attacks.GradientAttack``, such as ``{"fast": True}``.
 
     Raises:
-        ValueError: if beta, start_after or aux_weight is negative, eps or alpha is not positive and finite, steps is
+        ValueError: if beta, start_after, eps_warmup or aux_weight is negative, eps or alpha is not positive and finite, steps is
             below 1, label_smoothing is outside [0, 1), or attack_options sets what the task has arguments for.
-        TypeError: if steps or start_after is not an integer, or eps is not a number.
+        TypeError: if steps, start_after or eps_warmup is not an integer, or eps is not a number.
 
     Warns:
         UserWarning: if eps or alpha seems to be on a [0, 1] scale instead of in pixel values, or images of the first
@@ -90,6 +92,7 @@ class TradesTask(RecordableCalls):
         alpha: float | None = None,
         steps: int = 10,
         start_after: int = 0,
+        eps_warmup: int = 0,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.4,
         seed: int | None = None,
@@ -103,6 +106,7 @@ class TradesTask(RecordableCalls):
             eps=eps,
             space=space,
             start_after=start_after,
+            eps_warmup=eps_warmup,
             label_smoothing=label_smoothing,
             aux_weight=aux_weight,
             seed=seed,
@@ -136,7 +140,10 @@ class TradesTask(RecordableCalls):
         self._join_processes()
         if not self.adversarial_of(len(images)):
             return self._loss(images, labels, 0, 1.0)
-        adv = self.attack(images)  # [m, C, H, W]
+        self._set_size()
+        with self._counted(self.attack):
+            adv = self.attack(images)  # [m, C, H, W]
+        self.add_passes(Passes(forward=len(images)))  # the clean prediction, in evaluation mode
         (logits, *aux), (adv_logits, *adv_aux) = self._outputs(images), self._outputs(adv)  # [m, K] each
         with explain_label_errors(type(self).__name__):
             loss = self._trades_loss(logits, adv_logits, labels)
@@ -149,6 +156,9 @@ class TradesTask(RecordableCalls):
     def adversarial_of(self, m: int) -> int:
         """How many of the next minibatch's m examples get an adversarial version: all, or none at first."""
         return m if self.iteration >= self.start_after else 0
+
+    def _expected_generation(self, k: int, eps: Eps) -> Passes:
+        return super()._expected_generation(k, eps).plus(Passes(forward=k))
 
     def _trades_loss(self, logits: Tensor, adv_logits: Tensor, labels: Tensor) -> Tensor:  # [m, K], [m, K], [m]
         return ops.trades_loss(logits, adv_logits, labels, self.beta, self.label_smoothing)

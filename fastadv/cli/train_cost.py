@@ -1,0 +1,56 @@
+"""What ``fastadv train`` prints about a run's cost: the plan of --dry-run, and the last line."""
+
+from __future__ import annotations
+
+from fastadv.train.config import TrainConfig
+from fastadv.train.cost import predict
+from fastadv.train.trainer import Trainer
+
+_COLUMNS = ("phase", "epochs", "iterations", "images", "attack", "eps", "lr", "precision", "clean epochs")
+
+
+def cost_line(trainer: Trainer) -> str:
+    """The cost of the iterations so far, and the one that is predicted for the whole run."""
+    return (
+        f"cost: {trainer.run.cost:.2f} {_unit(trainer)}; predicted for the whole run: {sum(predict(trainer.run)):.2f}"
+    )
+
+
+def plan(trainer: Trainer) -> str:
+    """A table of the phases with their predicted costs, and a line with the sum."""
+    run = trainer.run
+    rows = [_COLUMNS]
+    for number, (stage, cost) in enumerate(zip(run.stages, predict(run), strict=True)):
+        phase = stage.config
+        rows.append(
+            (
+                f"{number + 1}/{len(run.stages)}",
+                str(phase.epochs),
+                f"{run.timeline.steps[number]:,}",
+                _images(phase),
+                _attack(phase),
+                f"{phase.attack.eps:g}" if phase.attack.eps is not None else f"up to {phase.attack.eps_upper:g}",
+                f"{phase.optimizer.lr:g}",
+                phase.precision,
+                f"{cost:.2f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, f"predicted cost: {sum(predict(run)):.2f} {_unit(trainer)}"])
+
+
+def _unit(trainer: Trainer) -> str:
+    data = trainer.config.data
+    return "clean epochs" + (f" at {data.size} px" if data.name == "imagenet" else "")
+
+
+def _images(phase: TrainConfig) -> str:
+    return f"{phase.m} of {phase.data.size} px" if phase.data.name == "imagenet" else str(phase.m)
+
+
+def _attack(phase: TrainConfig) -> str:
+    attack = phase.attack
+    if attack.training == "algorithm1":
+        return f"{attack.name}, k = {attack.k}" if attack.k else "none"
+    return f"paired, {attack.name}" if attack.training == "paired" else attack.training
