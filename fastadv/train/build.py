@@ -145,9 +145,7 @@ def _assemble(
     return trainer
 
 
-def _stages(
-    config: TrainConfig, parts: Parts, wrapped: nn.Module, sources: Sequence[Source]
-) -> list[Stage]:
+def _stages(config: TrainConfig, parts: Parts, wrapped: nn.Module, sources: Sequence[Source]) -> list[Stage]:
     """The parts of each phase."""
     stages = []
     for number, phase in enumerate(config.in_phases()):

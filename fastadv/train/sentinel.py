@@ -115,7 +115,8 @@ class Sentinel:
         run = self._run
         counts = torch.zeros(3, dtype=torch.int64, device=run.device)  # [3]: correct under PGD and FGSM, images
         with _undisturbed(run.device), run.autocast():
-            options: dict[str, Any] = {"eps": self.eps, "space": self._stage.config.data.pixel_space, "validate": "never"}
+            space = self._stage.config.data.pixel_space
+            options: dict[str, Any] = {"eps": self.eps, "space": space, "validate": "never"}
             used = attacks.PGD(run.model, steps=STEPS, seed=0, **options), attacks.FGSM(run.model, **options)
             for images, labels in self._kept:
                 correct = [_correct(run.model, attack(images, labels), labels) for attack in used]

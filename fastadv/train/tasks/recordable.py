@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from fastadv.train.tasks.base import AttackTask
 from fastadv.utils.rng import RecordedDraws
@@ -12,9 +12,12 @@ from fastadv.utils.rng import RecordedDraws
 class RecordableCalls(AttackTask):
     """An attack task whose calls may be recorded: they launch the same work each time."""
 
-    @contextmanager
-    def recorded(self, draws: RecordedDraws) -> Iterator[None]:
+    def recorded(self, draws: RecordedDraws) -> AbstractContextManager[None]:
         """Context for a call that a CUDA graph records; it does not count. Call :meth:`replay` before each replay."""
+        return self._recorded(draws)
+
+    @contextmanager
+    def _recorded(self, draws: RecordedDraws) -> Iterator[None]:
         iteration = self.iteration
         try:
             with self.attack.stream.recorded(draws):

@@ -71,8 +71,8 @@ class TradesTask(RecordableCalls):
             in pixel values) and those of ``fastadv.attacks.GradientAttack``, such as ``{"fast": True}``.
 
     Raises:
-        ValueError: if beta, start_after, eps_warmup or aux_weight is negative, eps or alpha is not positive and finite, steps is
-            below 1, label_smoothing is outside [0, 1), or attack_options sets what the task has arguments for.
+        ValueError: if beta, start_after, eps_warmup or aux_weight is negative, eps or alpha is not positive and finite,
+            steps is below 1, label_smoothing is outside [0, 1), or attack_options sets what the task has arguments for.
         TypeError: if steps, start_after or eps_warmup is not an integer, or eps is not a number.
 
     Warns:
