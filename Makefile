@@ -9,8 +9,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 # What make gpu runs (python -m benchmarks.gpu --help), and more options for it, such as OPTIONS="--imagenette DIR".
 PARTS := first
 OPTIONS :=
-# Processes that share the files of tests, each of 2 GB; with 0 there is one, as a debugger needs it. Their threads wait
-# passively, for those that spin keep the others' from working.
+# Number of test processes, of 2 GB each; 0 runs the tests in one process, for a debugger. OMP_WAIT_POLICY=passive below
+# keeps waiting threads of one process from spinning on the cores that another needs.
 WORKERS := 2
 SHARED := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The oldest torch that fastadv supports, in an environment of its own, on Python 3.12 where there is one.
@@ -19,8 +19,8 @@ OLDEST_PYTHON := $(if $(shell python3.12 --version 2>/dev/null),python3.12,$(PYT
 OLDEST_TESTS := tests/test_symbols.py tests/cuda_host tests/fake_cuda tests/ops
 SOURCES := $(shell find csrc -type f) setup.py CMakeLists.txt pyproject.toml
 
-# The documentation's tools have an environment of their own, which sees .venv: torchattacks asks for an older requests
-# than Sphinx does. pip says so when it installs them.
+# The documentation has an environment of its own, which also sees .venv: torchattacks needs an older requests than
+# Sphinx. pip prints a line about that conflict.
 DOCS := $(VENV)/docs
 
 .PHONY: demo check test test-oldest lint docs bench gpu format sdist wheels clean
@@ -42,7 +42,7 @@ test-oldest: $(OLDEST)/ready
 	here=$$PWD && cd $(OLDEST)/sources && FASTADV_OTHER_BUILD="$$here/fastadv" ../bin/python -m pytest $(SHARED) $(OLDEST_TESTS)
 	cd $(OLDEST)/sources && FASTADV_TEST_DEVICE=cpu ../bin/python -m pytest $(SHARED) tests/gpu
 
-# For the edit loop: what is quick and says most, in about a minute besides lint.
+# For the edit loop: the quick tests that find most mistakes, in about a minute after lint.
 CHECKED := tests/attacks/test_agreement.py tests/attacks/test_by_hand.py tests/attacks/test_isolation.py \
 	tests/attacks/test_refusals.py tests/attacks/test_registry.py tests/data/test_batches.py tests/docs/test_api_pages.py \
 	tests/evaluate/test_robustness.py tests/evaluate/test_statistics.py tests/evaluate/test_tables.py \
@@ -60,7 +60,7 @@ lint: $(VENV)/built
 	find csrc tests -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec $(VENV)/bin/clang-format --dry-run -Werror {} +
 	$(RUN) -m mypy
 
-# Strict: a broken link, a page outside of the navigation or a warning of any kind fails.
+# Any warning fails, such as a broken link or a page that is missing from the navigation.
 docs: $(DOCS)/ready
 	OMP_WAIT_POLICY=passive $(DOCS)/bin/python -m sphinx -q -n -W --keep-going -j auto -c docs . build/docs
 	@echo "The documentation is in build/docs/index.html"
@@ -89,7 +89,7 @@ sdist: $(VENV)/built
 wheels: $(VENV)/built
 	$(RUN) .ci/wheels.py
 
-# The interpreter and the pinned dependencies. The build's own come first: fastadv is built against the torch of .venv.
+# The interpreter, and what the build needs: fastadv is built against the torch in .venv.
 $(VENV)/ready: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.x ..."; exit 1; }
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "Python's venv is needed (Debian: apt-get install python3-venv)"; exit 1; }

@@ -84,6 +84,7 @@ def test_the_names_in_help_are_those_that_commands_accept() -> None:
     assert get_args(SpaceName) == names.SPACES and get_args(LoaderName) == names.LOADERS
     assert get_args(InterpolationName) == names.INTERPOLATIONS
     described = {study.name: f"{study.source}: {study.title.lower()}" for study in STUDIES.values()}
+    check_complete("STUDIES of fastadv/cli/names.py", names.STUDIES, described)
     assert list(described.items()) == list(names.STUDIES.items())
     default = DataConfig()
     assert (default.central, default.interpolation) == (names.CENTRAL, names.INTERPOLATION)

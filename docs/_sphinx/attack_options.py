@@ -1,4 +1,4 @@
-"""Attacks' docstrings on a page: each shows the options that it adds, where ``help()`` shows all that it takes."""
+"""Attacks on a page: signature and docstring show the options that a class adds; ``help()`` shows all that it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 from fastadv.attacks import Attack, GradientAttack
 
@@ -17,7 +18,7 @@ def shorten(app: Sphinx, kind: str, name: str, attack: object, options: object, 
     """Leave out defaults, which the signature shows, and the options of a base class that has its own entry."""
     if not (isinstance(attack, type) and issubclass(attack, Attack)):
         return
-    bases = [base for base in (GradientAttack, Attack) if attack is not base and issubclass(attack, base)]
+    bases = _documented_bases(attack)
     described = {entry for base in bases for entry in _entries(inspect.cleandoc(base.__doc__ or "").splitlines())}
     kept = [_without_default(entry) for entry in _entries(lines) if entry not in described]
     start = lines.index("Args:")
@@ -25,6 +26,24 @@ def shorten(app: Sphinx, kind: str, name: str, attack: object, options: object, 
     link = [f"Takes the options of :class:`{bases[0].__name__}`{' as well' if kept else ''}.", ""] if bases else []
     own = ["Args:", *(line for entry in kept for line in entry), ""] if kept else []
     lines[start:end] = [*link, *own]
+
+
+def shorten_signature(
+    app: Sphinx, kind: str, name: str, attack: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write ``**options`` for the options of a base class that has its own entry."""
+    if not (isinstance(attack, type) and issubclass(attack, Attack)) or not (bases := _documented_bases(attack)):
+        return signature, returns
+    model, *own = inspect.signature(attack).parameters.values()
+    inherited = inspect.signature(bases[0]).parameters
+    others = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
+    shown = inspect.Signature([model, *(one for one in own if one.name not in inherited), others])
+    return stringify_signature(shown, unqualified_typehints=True), returns
+
+
+def _documented_bases(attack: type[Attack]) -> list[type[Attack]]:
+    """The bases whose options are described in their own entries, the nearest first."""
+    return [base for base in (GradientAttack, Attack) if attack is not base and issubclass(attack, base)]
 
 
 def _entries(lines: list[str]) -> list[tuple[str, ...]]:
@@ -45,5 +64,6 @@ def _without_default(entry: tuple[str, ...]) -> list[str]:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", shorten, priority=400)  # before napoleon, at 500
     return {"parallel_read_safe": True}

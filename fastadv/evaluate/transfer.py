@@ -241,7 +241,7 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
     """Return the record of every source, target, attack and eps, measuring those that the file does not have.
 
     Args:
-        sweep: the images, of which ``limit`` are drawn at random with ``seed``; the attacks and sizes.
+        sweep: the images (``limit`` of them are drawn at random with ``seed``), the attacks and sizes.
         subjects: the models, each both source and target.
         file: where records are found and appended.
 

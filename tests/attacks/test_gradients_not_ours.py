@@ -69,7 +69,7 @@ def test_a_stored_tensor_is_left_as_it_is(
     images, labels = images_and_labels()
     model = Keeps(torch.linspace(-1, 1, 48).view(4, 3, 2, 2))
     attack = attacks.create(kind, model, eps=4, space=RAW, capture=capture)
-    for _ in range(3):  # of which the second is recorded
+    for _ in range(3):  # the second is recorded
         attack(images, labels)
     assert torch.equal(model.buffer, torch.linspace(-1, 1, 48).view(4, 3, 2, 2))
 

@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 STREAMING = ("step_kernel", "tile_step_kernel", "noise_kernel", "partial_kernel")
-# Reads and writes of a pack: adv, clean and grad, of which a first step has no clean and a norm only grad.
+# Reads and writes of a pack: adv, clean and grad; a first step reads no clean, and a norm only grad.
 LOADS = {
     "SignRule<true>": (2, 1),
     "SignRule<false>": (3, 1),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fastadv import attacks
 from tests.completeness import check_complete
 
 PAGES = Path(__file__).parents[2] / "docs" / "api"
@@ -64,6 +65,12 @@ def test_a_name_without_a_docstring_would_be_found() -> None:
             """This one is."""
 
     assert undocumented("Silent", Silent) == ["Silent", "Silent.method"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/attacks.md"])
+def test_a_list_of_attacks_has_all_of_them(page: str) -> None:
+    text = (PAGES.parents[1] / page).read_text()
+    check_complete(page, (name for name in attacks.names() if f"`{name}`" in text), attacks.names())
 
 
 def test_every_page_is_of_a_module() -> None:

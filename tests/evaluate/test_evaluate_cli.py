@@ -271,7 +271,7 @@ def test_a_limit_beyond_the_set_is_said(run_folder: Path, tmp_path: Path, capsys
 def test_results_are_shown_on_an_ascii_terminal(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured and written with its name, of which Python knows the bytes alone; a sign that ASCII lacks is escaped."""
+    """A name that is not UTF-8 works like any other; characters that ASCII lacks are escaped."""
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setattr(measure_accuracy, "save_figure", lambda *_: [])

@@ -80,7 +80,7 @@ def test_only_what_is_new_is_measured(images: ImageSet, path: Path) -> None:
     again = subject()
     records = run(sweep(images, eps=[2, 4, 8]), [again], RecordFile(path, Record))
     assert [record.eps for record in records] == [0.0, 2.0, 4.0, 8.0]
-    assert again.model.calls == 6  # 3 batches, of which each costs a forward for the attack and one for the logits
+    assert again.model.calls == 6  # 3 batches: each has a forward pass for the attack and one for the logits
 
 
 def test_sizes_of_a_one_step_attack_share_its_gradient(images: ImageSet, path: Path) -> None:

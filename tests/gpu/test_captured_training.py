@@ -1,4 +1,4 @@
-"""``capture`` on a GPU: ten iterations, of which eight are CUDA graphs, beside ten that run as they are."""
+"""``capture`` on a GPU: ten iterations, eight of them CUDA graphs, compared with ten ordinary ones."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def assert_same_scaled(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Te
         scaled.double() * 2.0 ** (by - right_exponent).item()
         for scaled, by in ((grad, exponent), (right, right_exponent))
     ]
-    if right_exponent < -(2**19):  # too small to be told apart
+    if right_exponent < -(2**19):  # too small to distinguish
         sizes = [size / size.abs().max() for size in sizes]
     rounding = 2e-9 if wide else max(4 * torch.finfo(grad.dtype).eps, 1e-4)
     torch.testing.assert_close(*sizes, rtol=rounding, atol=rounding)

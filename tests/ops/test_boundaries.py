@@ -13,7 +13,7 @@ from tests.ops.test_steps import STEPS, Operands, assert_same
 BLOCK = 256  # threads
 GRID = 3 * BLOCK  # threads of the largest grid where the kernels run on a host
 TILE = 2 * BLOCK  # packs of a block's tile of a long run, or twice as many; runs of two tiles are stepped in tiles
-CHUNK = 16384  # elements of which a norm is summed at once
+CHUNK = 16384  # elements that a norm sums at once
 
 
 def around(*edges: int) -> list[int]:

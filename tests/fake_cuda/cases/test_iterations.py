@@ -68,7 +68,7 @@ def replays(gpu: Runtime) -> int:
 
 
 def as_it_is(config: TrainConfig, run: Path) -> Trainer:
-    """A run of which nothing is recorded, and whose optimiser has the form that can be."""
+    """A run without recordings, whose optimiser has the form that can be recorded."""
     trainer = create_trainer(config, run)
     graphs = trainer._iterations._graphs
     assert graphs is not None
