@@ -29,9 +29,8 @@ class DeviceUpdate:
         self._averages = averages
 
     def __call__(self, metrics: StepMetrics) -> None:
-        with self._guard.over(metrics.not_finite()):
-            with self._rates.in_place():
-                self._step()
+        with self._rates.in_place(), self._guard.over(metrics.not_finite()):
+            self._step()
             if self._averages is not None:
                 self._averages.apply()
 

@@ -117,6 +117,10 @@ def _optimizer_mismatch(
     if differs is not None:
         return differs
     for of_group, group in zip(found["param_groups"], groups, strict=True):
+        form = of_group.get("fused") if isinstance(of_group, Mapping) else None
+        if form is not None and not isinstance(form, bool):
+            return f"optimizer.param_groups.fused is {_described(form)}, not true, false or nothing"
+        group = {**group, "fused": form}  # it depends on the device where the run began, and stays
         differs = mismatch(of_group, _common(group, of_group, _OF_GROUPS), "optimizer.param_groups")
         if differs is not None or of_group["params"] != group["params"]:
             return differs or "optimizer.param_groups are of other weights"

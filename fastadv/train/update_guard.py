@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ class UpdateGuard:
     """From the first loss that is not finite, undoes every update of the weights on the device: no host waits for it.
 
     Undone are changes to the weights, their averages and the optimiser's state. This costs a copy of all of them and
-    the memory for it. State that the optimiser creates in a step is undone from the next one: check the loss of the
-    first iteration before its update.
+    the memory for it, except that fused optimisers skip the step themselves. State that an optimiser creates in a step
+    is undone from the next one: check the loss of the first iteration before its update.
 
     Args:
         run: the run, on a GPU.
@@ -38,8 +39,10 @@ class UpdateGuard:
         kept = self._kept()
         if len(self._copies) != len(kept):
             self._copies = [torch.empty_like(tensor) for tensor in kept]
-        torch._foreach_copy_(self._copies, kept)
-        yield
+        if kept:
+            torch._foreach_copy_(self._copies, kept)
+        with self._skipped_step() if self._step_is_fused else nullcontext():
+            yield
         _copy_unless(self._all_finite, self._copies, kept)
 
     def reset(self) -> None:
@@ -47,12 +50,32 @@ class UpdateGuard:
         self._all_finite.fill_(1.0)
         self._copies = []
 
+    @property
+    def _step_is_fused(self) -> bool:
+        return all(group.get("fused") for group in self._run.optimizer.param_groups)
+
+    @contextmanager
+    def _skipped_step(self) -> Iterator[None]:
+        """Context in which a fused optimiser takes no step after a loss that is not finite."""
+        optimizer: Any = self._run.optimizer
+        optimizer.found_inf = 1 - self._all_finite
+        try:
+            yield
+        finally:
+            del optimizer.found_inf
+
     def _kept(self) -> list[Tensor]:
-        """Weights, averages, and the optimiser's state on the device, which excludes counters on the host."""
-        weights = [parameter.detach() for module in self._run.modules() for parameter in module.parameters()]
-        states = [value for state in self._run.optimizer.state.values() for value in state.values()]
-        on_device = [state for state in states if isinstance(state, Tensor) and state.device == self._run.device]
-        return [*weights, *on_device]
+        """Averages and, unless the step is skipped, weights and the optimiser's state on the device.
+
+        That excludes counters on the host.
+        """
+        model, *averages = self._run.modules()
+        kept = [parameter.detach() for module in averages for parameter in module.parameters()]
+        if not self._step_is_fused:
+            values = [value for state in self._run.optimizer.state.values() for value in state.values()]
+            states = [value for value in values if isinstance(value, Tensor) and value.device == self._run.device]
+            kept += [*(parameter.detach() for parameter in model.parameters()), *states]
+        return kept
 
 
 def _copy_unless(flag: Tensor, sources: Sequence[Tensor], places: Sequence[Tensor]) -> None:

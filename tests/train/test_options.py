@@ -343,5 +343,10 @@ def test_capture_refuses_other_tasks_and_optimisers(config: TrainConfig, tmp_pat
     ):
         with pytest.raises(ValueError, match=said):
             create_graphs(
-                iterations._forward_alone, iterations._backward, iterations._step_weights, m=32, **options | other
+                iterations._forward_alone,
+                iterations._backward,
+                iterations._step_weights,
+                guard=None,
+                m=32,
+                **options | other,
             )
