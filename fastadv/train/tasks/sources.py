@@ -91,6 +91,7 @@ class StaticSources:
                     f"sources[{number}] is on {places.pop()}, and the images are on {images.device}: move it there by "
                     f".to({str(images.device)!r})"
                 )
+            source.to(images.device)  # nothing but the constants of _Renormalised: each call would copy them
         with explain_model_errors(self._own.model, images):
             classes = _count_classes(self._own.model, images)
         for number, source in enumerate(self.modules):

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastadv.train import AttackConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from fastadv.train import AttackConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, create_trainer
+from tests.fake_cuda.runtime import Counts, Runtime
 from tests.train.conftest import few_digits  # noqa: F401  a fixture
 from tests.train.runs import weights
 
@@ -43,3 +44,19 @@ def test_the_weights_of_the_cpu(tmp_path: Path, options: dict[str, Any]) -> None
     config = replace(CONFIG, **options)
     on_cpu, on_gpu = (trained(tmp_path / device, replace(config, device=device)) for device in ("cpu", "cuda"))
     assert all(torch.equal(on_cpu[name], on_gpu[name]) for name in on_cpu)
+
+
+def test_static_sources(gpu: Runtime, tmp_path: Path) -> None:
+    """The same weights as on the CPU; and an iteration on a source waits for its metrics alone."""
+    trained(tmp_path / "source", replace(CONFIG, epochs=1, device="cpu"))
+    config = replace(CONFIG, epochs=1, attack=AttackConfig(k=12, sources=[str(tmp_path / "source")]))
+    on_cpu, on_gpu = (trained(tmp_path / device, replace(config, device=device)) for device in ("cpu", "cuda"))
+    assert all(torch.equal(on_cpu[name], on_gpu[name]) for name in on_cpu)
+    symmetric = replace(config, data=DataConfig(space="symmetric"), device="cuda")  # the source's is another
+    trainer = create_trainer(symmetric, tmp_path / "symmetric")
+    minibatches = trainer.train_loader.epoch(0)
+    for iteration in range(5):
+        gpu.counts = Counts()
+        trainer.train_step([next(minibatches)])
+        if iteration >= 3:  # before, the first batch of each network is looked at
+            assert (+gpu.counts.waits, +gpu.counts.blocking_copies) == ({"Event.synchronize": 1}, {})
