@@ -234,6 +234,31 @@ def test_a_check_is_two_attacks_on_the_first_images(name: str, config: TrainConf
     assert found.one_step == shares[1] and found.n == 64
 
 
+class MasksItsGradient(nn.Module):
+    """Classifies by z = 0.1 - d, d the mean pixel above 0.5, and has a bump at d = 0 where the gradient points back.
+
+    One step from d = 0 ends at d = -eps, where z is larger; steps that start beside the bump end at d = eps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(1e-4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        above = images.flatten(1).mean(1) - 0.5  # [N]
+        z = 0.1 - above + 2 * self.width * torch.tanh(above / self.width)
+        return torch.stack([z, -z], dim=1)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_check_sees_a_masked_gradient(config: TrainConfig, tmp_path: Path) -> None:
+    trainer = create_trainer(watched(config), tmp_path)
+    trainer.run.model = MasksItsGradient()
+    sentinel = sentinel_of(trainer)
+    sentinel._kept = [(torch.full((n, 1, 8, 8), 0.5), torch.zeros(n, dtype=torch.int64)) for n in (40, 24)]
+    assert sentinel.check() == (0.0, 1.0, 64)
+
+
 @pytest.mark.usefixtures("few_digits")
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -19,11 +19,14 @@ from fastadv.train import (
     NonFiniteLoss,
     OptimizerConfig,
     ScheduleConfig,
+    SentinelConfig,
     TrainConfig,
     Trainer,
     checkpoint,
     create_trainer,
 )
+from fastadv.train.collapse import Check
+from fastadv.train.sentinel import Sentinel
 from tests.fake_cuda.runtime import Counts, Runtime
 from tests.train.conftest import few_digits  # noqa: F401  a fixture
 from tests.train.test_trainer import assert_same_run, at_step, same
@@ -113,6 +116,25 @@ def test_resumed_run_is_the_uninterrupted_one(
     trainer.fit()
     create_trainer(config, tmp_path / "resumed", resume=True).fit()
     assert_same_run(whole, tmp_path / "resumed")
+
+
+def test_a_recovery_is_recorded_anew(gpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes back to iteration 5 with another attack, and is the one of which nothing is recorded."""
+
+    def check(sentinel: Sentinel) -> Check:
+        iteration = sentinel._run.task.state_dict()["iteration"]
+        sentinel.__class__.check_(sentinel)  # type: ignore[attr-defined]  # between two replays
+        return Check(0.5 if sentinel.recovered or iteration <= 8 else 0.0, 0.75, 64)
+
+    monkeypatch.setattr(Sentinel, "check_", Sentinel.check, raising=False)
+    monkeypatch.setattr(Sentinel, "check", check)
+    config = replace(CONFIG, sentinel=SentinelConfig(every=2, then="recover"))
+    for name, create in (("captured", create_trainer), ("eager", as_it_is)):
+        gpu.restart()
+        with pytest.warns(UserWarning, match="is back at iteration 5 and goes on with n_fgsm"):
+            create(config, tmp_path / name).fit()
+        assert (replays(gpu) > 0) is (name == "captured")
+    assert_same_run(tmp_path / "captured", tmp_path / "eager")
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf", "adamw", "sgd"])
