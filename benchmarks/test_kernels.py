@@ -359,6 +359,38 @@ def test_mixed_cross_entropy(benchmark, shape: tuple[int, int], dtype: torch.dty
     measure(benchmark, ROWS, f"mixed_cross_entropy and its gradient, {words(shape)}", dtype, work)
 
 
+def divergence_loss(logits: Tensor, adv_logits: Tensor, labels: Tensor) -> Tensor:  # [m, K], [m, K], [m] -> scalar
+    log_p, log_q = logits.float().log_softmax(dim=1), adv_logits.float().log_softmax(dim=1)
+    divergence = torch.nn.functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return torch.nn.functional.cross_entropy(logits.float(), labels) + 6.0 * divergence
+
+
+compiled_divergence_loss = torch.compile(divergence_loss, fullgraph=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=words)
+@pytest.mark.parametrize("shape", LOGITS, ids=words)
+def test_trades_loss(benchmark, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    values = [(4 * torch.randn(shape, device=DEVICE)).to(dtype) for _ in range(2)]
+    labels = torch.randint(0, shape[1], shape[:1], device=DEVICE)
+
+    def gradients_of(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        def gradients() -> tuple[Tensor, ...]:
+            leaves = [each.detach().requires_grad_() for each in values]
+            return torch.autograd.grad(loss(*leaves, labels), leaves)
+
+        return gradients
+
+    variants = {
+        "fused": gradients_of(ops.trades_loss),
+        "torch.compile": gradients_of(compiled_divergence_loss),
+        "eager, autograd": gradients_of(divergence_loss),
+    }
+    # Of each of the two what mixed_cross_entropy moves.
+    work = Work(variants, 2 * (2 * values[0].nbytes + 2 * 4 * values[0].numel()))
+    measure(benchmark, ROWS, f"trades_loss and its gradients, {words(shape)}", dtype, work)
+
+
 # --- launches --------------------------------------------------------------------------------------------------------
 
 

@@ -47,9 +47,8 @@ class TradesTask(RecordableCalls):
     start, and a warning says so in the first minibatch. A larger ``noise``, such as 2 pixel values, avoids that.
 
     The model may be wrapped by ``DistributedDataParallel`` or ``torch.compile``: examples are generated on the raw
-    module. ``DistributedDataParallel`` needs ``broadcast_buffers=False`` if the model has BatchNorm, because there are
-    two forward passes before the backward pass. With several processes, each draws the noise of its part of the
-    minibatch.
+    module, and both forward passes go through the wrapper. With several processes, m is per process, and each draws the
+    noise of its part of the minibatch.
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
