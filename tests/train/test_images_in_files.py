@@ -224,11 +224,11 @@ def test_the_command_line_says_which_loader_and_why_it_stopped(
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("data.loader auto: dali, because DALI ")]
     assert [line for line in lines if line.startswith(f"fastadv train: warning: {root / BAD} cannot be used")]
-    assert lines[-1].startswith(
+    assert lines[-2].startswith(
         f"fastadv train: stopped, because {root / BAD} cannot be used (data.on_bad_image stop); "
         f"fastadv data check {root} finds all such files"
     )
-    assert "--resume" in lines[-1]
+    assert "--resume" in lines[-2] and lines[-1].startswith("cost: ")
 
 
 def test_a_bad_file_in_the_last_iteration_does_not_make_a_failure_of_the_run(

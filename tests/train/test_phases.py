@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from fastadv.train import (
     fast_task,
 )
 from fastadv.train.config_errors import ConfigError
-from fastadv.train.config_parsing import dump_config, parse_config
+from fastadv.train.config_parsing import dump_config, parse_config, read_recipe
+from fastadv.train.cost import predict
 from fastadv.train.optim import create_schedule
 from fastadv.train.phases import Timeline
 from fastadv.train.yaml_text import read_yaml
@@ -341,3 +343,48 @@ def test_a_warm_up_that_cannot_be(attack: dict[str, Any], message: str) -> None:
 def test_a_recorded_iteration_does_not_follow_a_warm_up() -> None:
     with pytest.raises(ConfigError, match=r"capture does not go with attack\.eps_warmup"):
         parse_config({"capture": True, "attack": {"eps_warmup": 5}})
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+# Of each recipe with phases: smaller values of fields, a network for them, and the costs of the phases by hand.
+SMALLER: dict[str, tuple[dict[str, dict[int, int]], ModelConfig, list[float]]] = {
+    "resnet50_fast_phases": (
+        {"size": {288: 18, 224: 14, 128: 8}, "m": {32: 4, 56: 6, 128: 8}},
+        ModelConfig(options={"width": 0.25}),
+        [6 * 64 / 324 * 5 / 3, 6 * 196 / 324 * 5 / 3, 3 * 5 / 3],
+    ),
+    "vit_two_stages": (
+        {"size": {224: 64, 112: 32}, "m": {128: 6}, "k": {128: 6}, "eps_warmup": {1250: 4}},
+        ModelConfig(
+            name="timm/vit_small_patch16_224",
+            options={"dynamic_img_size": True, "img_size": 64, "depth": 1, "embed_dim": 24, "num_heads": 3},
+        ),
+        [90 / 4 * 5 / 3, 10 * (1 + 3 * 2 / 3)],
+    ),
+    "imagenette_phases": (
+        {"size": {96: 24, 64: 16, 48: 12}, "m": {64: 6}},
+        ModelConfig(options={"width": 0.25}),
+        [4 / 4 * 5 / 3, 3 * 4 / 9 * 5 / 3, 3 * 5 / 3],
+    ),
+}
+
+
+def smaller(values: Any, by: dict[str, dict[int, int]]) -> Any:
+    """A recipe's values, with those of some fields replaced wherever they are."""
+    if isinstance(values, dict):
+        return {key: by[key][one] if key in by else smaller(one, by) for key, one in values.items()}
+    return [smaller(one, by) for one in values] if isinstance(values, list) else values
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_a_recipe_with_phases_builds_and_trains(name: str, root: Path, tmp_path: Path) -> None:
+    by, model, costs = SMALLER[name]
+    config = parse_config(smaller(read_recipe(name), by))
+    local = replace(config.data, root=str(root), loader="torchvision", workers=0)
+    config = replace(config, data=local, model=model, device="cpu")
+    trainer = create_trainer(config, tmp_path)
+    assert predict(trainer.run) == pytest.approx(costs, rel=0.01)
+    for phase in range(len(trainer.run.stages)):
+        trainer._enter(phase)
+        trainer.train_step(islice(trainer.train_loader.epoch(0), config.accumulate))
