@@ -60,7 +60,7 @@ def written_out(
     steps: int,
     beta: float,
 ) -> Tensor:
-    """The loss of Zhang et al. (2019), equation 5, on images [m, ...] in [0, 1], by their inner loop (algorithm 1)."""
+    """The loss of Zhang et al. (2019) on images [m, ...] in [0, 1], by the inner loop of their algorithm 1."""
     model.eval()
     x = start  # [m, C, H, W]
     for _ in range(steps):

@@ -52,7 +52,7 @@ class TradesTask(RecordableCalls):
 
     Args:
         model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
-        beta: weight of the divergence; 6 is the authors' for CIFAR-10, and they report 1 to 10.
+        beta: weight of the divergence; 6 is the authors' for CIFAR-10.
         eps: size of the perturbation in pixel values; one number for all examples. The authors use 0.031 * 255 = 7.9
             for CIFAR-10.
         space: how the images were normalised.
