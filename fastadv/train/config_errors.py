@@ -112,12 +112,10 @@ def _accepting(kind: Any, field: str) -> str:
     """What a field of this type must be, in words."""
     if get_origin(kind) is Literal:
         return f"be one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is list:
-        return f"be a list of phases, {_PHASES}"
     if get_origin(kind) is dict:
         return f"map options to values, as --{field}.NAME VALUE does for one"
     if get_origin(kind) is list:
-        return f"be a list, as in --{field} A B"
+        return f"be a list of phases, {_PHASES}" if field == "phases" else f"be a list, as in --{field} A B"
     return "be " + " or ".join(_WORDS_OF_TYPES.get(one, str(one)) for one in get_args(kind) or (kind,))
 
 
