@@ -45,7 +45,7 @@ test-oldest: $(OLDEST)/ready
 # For the edit loop: the quick tests that find most mistakes, in about a minute after lint.
 CHECKED := tests/attacks/test_agreement.py tests/attacks/test_by_hand.py tests/attacks/test_isolation.py \
 	tests/attacks/test_refusals.py tests/attacks/test_registry.py tests/data/test_batches.py tests/docs/test_api_pages.py \
-	tests/evaluate/test_robustness.py tests/evaluate/test_statistics.py tests/evaluate/test_tables.py \
+	tests/evaluate/test_accuracy.py tests/evaluate/test_intervals.py tests/evaluate/test_tables.py \
 	tests/ops/test_against_the_reference.py tests/ops/test_arguments.py tests/ops/test_from_pixels.py \
 	tests/ops/test_logits.py tests/ops/test_random.py tests/ops/test_steps.py tests/study/test_verdicts.py \
 	tests/test_pixel_range.py tests/test_pixels.py tests/test_wording.py tests/train/test_config.py \

@@ -25,7 +25,7 @@ from fastadv.models.weight_files import WeightFile
 from fastadv.train import DataConfig
 from tests.data.pictures import write_data_set
 from tests.evaluate.test_evaluate_cli import save_run
-from tests.evaluate.test_subjects import options
+from tests.evaluate.test_model_specs import options
 
 
 def known(network: str, args: Any = None, path: Path = Path("w.pth")) -> KnownInput:

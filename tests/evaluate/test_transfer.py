@@ -17,7 +17,7 @@ from fastadv.evaluate.transfer_tables import transfer_figure, transfer_table
 
 RAW, SYMMETRIC = PixelSpace.raw(), PixelSpace.symmetric()
 
-# As in test_robustness: two pixels are the logits, and an attack of size eps moves a lead by 2 eps. A bias moves the
+# As in test_accuracy: two pixels are the logits, and an attack of size eps moves a lead by 2 eps. A bias moves the
 # border of another model.
 LEADS = (2, 6, 10, 20, 40, -10, -30)
 
