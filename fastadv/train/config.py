@@ -218,7 +218,8 @@ class OptimizerConfig:
 
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the PyTorch optimiser. Unless given: momentum 0.9 for sgd; alpha 0.9, momentum 0.9
-    and eps 1.0 for rmsprop and rmsprop_tf, the constants Inception networks are trained with."""
+    and eps 1.0 for rmsprop and rmsprop_tf, the constants Inception networks are trained with; on a GPU, fused for sgd
+    and adamw, which differs from PyTorch's other forms by rounding."""
 
     def __post_init__(self) -> None:
         check_one_of("optimizer.name", self.name, get_args(OptimizerName))

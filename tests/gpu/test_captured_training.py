@@ -37,7 +37,7 @@ class Run(NamedTuple):
 def run(*, dropout: float = 0.0, lr: float = 0.01, **options: Any) -> Run:
     torch.manual_seed(0)
     model = models.create("small_cnn", num_classes=CLASSES, width=0.25, dropout=dropout)
-    config = TrainConfig(**{"m": M, "attack": AttackConfig(k=8), **options})
+    config = TrainConfig(**{"m": M, "attack": AttackConfig(k=8), "log_every": 1, **options})
     trainer, _ = random_trainer(model, config, size=16, device=DEVICE)
     trainer.optimizer.param_groups[0]["initial_lr"] = lr
     trainer.run.schedule.base_lrs[0] = trainer.optimizer.param_groups[0]["lr"] = lr

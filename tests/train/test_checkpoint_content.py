@@ -186,6 +186,11 @@ WRONG: list[tuple[tuple[Any, ...], Any, str]] = [
     (("optimizer", "state", 0, "square_avg"), torch.ones(3), r"optimizer.state.0.square_avg is a tensor \[3\]"),
     (("optimizer", "state", 0, "step"), torch.ones(3), "optimizer.state.0.step is a tensor"),
     (("optimizer", "state", 0, "step"), None, "optimizer.state.0.step is None, not a number"),
+    (
+        ("optimizer", "param_groups", 0, "fused"),
+        "yes",
+        "optimizer.param_groups.fused is str, not true, false or nothing",
+    ),
     (("optimizer", "param_groups", 0, "foreach"), torch.ones(2), "optimizer.param_groups have tensors"),
     (("optimizer", "param_groups", 0, "alpha"), 0.5, "optimizer.param_groups have another alpha than the config"),
     (("sentinel",), [], "sentinel is list, not a mapping with recovered, best, last, healthy, collapsed"),
