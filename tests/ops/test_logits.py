@@ -190,6 +190,18 @@ def test_mixed_loss_and_gradient_against_the_reference(smoothing, shape, dtype) 
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
+def test_mixed_loss_of_masked_classes() -> None:
+    """Logits of -inf, as of classes that a network leaves out, change nothing."""
+    values, kept = torch.tensor([[1.0, -INF, 0.5], [0.0, -INF, 2.0]]), torch.tensor([0, 2])
+    results = []
+    for logits, labels in ((values, torch.tensor([2, 0])), (values[:, kept], torch.tensor([1, 0]))):
+        leaf = logits.clone().requires_grad_()
+        loss = ops.mixed_cross_entropy(leaf, labels, 1)
+        loss.backward()
+        results.append((loss.detach(), leaf.grad if len(leaf.T) == 2 else leaf.grad[:, kept]))
+    torch.testing.assert_close(*results)
+
+
 def gradient_penalty(function) -> torch.Tensor:
     """A graph that would hide a wrong second derivative, because it reaches the weight on other paths too."""
     weight = torch.randn(6, 5, requires_grad=True)
