@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from fastadv import data
@@ -41,7 +43,8 @@ def initialise(parts: Parts, config: TrainConfig, processes: Processes) -> None:
     path = Path(config.model.init)
 
     def read() -> dict[str, Tensor]:
-        with naming("model.init"):
+        # A run's network is created, which draws: dropout must not depend on where the weights are from.
+        with naming("model.init"), torch.random.fork_rng([]):
             _load(path, parts, config)
         return {} if processes.alone else {name: value.cpu() for name, value in parts.model.state_dict().items()}
 
@@ -53,15 +56,20 @@ def initialise(parts: Parts, config: TrainConfig, processes: Processes) -> None:
 def _load(path: Path, parts: Parts, config: TrainConfig) -> None:
     network, classes = config.model, parts.images.train.classes
     weights, space, own_classes = _read(path, network.name)
-    head = head_of(network.name, num_classes=len(classes), in_channels=parts.shape[0], options=network.options)
+    find_head = partial(
+        head_of, network.name, num_classes=len(classes), in_channels=parts.shape[0], options=network.options
+    )
     try:
-        load_state(parts.model, weights, path, left_out=() if network.init_head else head)
+        if network.init_head:
+            load_state(parts.model, weights, path)
+        else:
+            head = find_head()
+            load_state(parts.model, weights, path, left_out=head)
+            logger.info("model.init: %s start at random (model.init_head false)", few(sorted(head)))
     except WeightsDoNotFitError as error:
         hint = "; model.init_head false leaves out the classifier, all that differs"
-        fits = network.init_head and _fits_without(head, parts.model, weights, path)
+        fits = network.init_head and _fits_without(find_head(), parts.model, weights, path)
         raise ValueError(f"{error}{hint if fits else ''}") from error
-    if not network.init_head:
-        logger.info("model.init: %s start at random (model.init_head false)", few(sorted(head)))
     if space is not None and space != config.data.pixel_space:
         _warn(f"{path} was trained in {space}, and data.space is {config.data.space}: the network is less accurate")
     if own_classes is not None and network.init_head and (differ := data.other_classes(own_classes, classes)):

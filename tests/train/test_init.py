@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,14 +80,12 @@ def test_training_starts_with_exactly_these_weights(
     assert not same(trainer.model.state_dict(), source.model.state_dict())
 
 
-def test_the_rest_of_the_run_does_not_depend_on_where_weights_are_from(
-    source: Trainer, config: TrainConfig, tmp_path: Path
-) -> None:
+def test_the_rest_of_the_run_does_not_depend_on_where_weights_are_from(config: TrainConfig, tmp_path: Path) -> None:
     """The same dropout and the same draws: weights that are those of the seed's own start change nothing."""
     plain = create_trainer(config, tmp_path / "plain")
-    save_file(plain.model.state_dict(), tmp_path / "w.safetensors")
+    own_start = shutil.copytree(plain.save(), tmp_path / "start" / "step-00000000")
     plain.fit()
-    given = create_trainer(starting_from(config, tmp_path / "w.safetensors"), tmp_path / "given")
+    given = create_trainer(starting_from(config, own_start), tmp_path / "given")
     given.fit()
     assert same(given.model.state_dict(), plain.model.state_dict())
 
