@@ -25,6 +25,7 @@ from fastadv.train import (
     checkpoint,
     create_trainer,
 )
+from fastadv.train.capture import IterationGraphs
 from fastadv.train.collapse import Check
 from fastadv.train.sentinel import Sentinel
 from tests.fake_cuda.runtime import Counts, Runtime
@@ -88,6 +89,16 @@ def test_the_run_without(gpu: Runtime, tmp_path: Path, options: dict[str, Any]) 
     gpu.restart()
     as_it_is(config, tmp_path / "eager").fit()
     assert replays(gpu) == 0
+    assert_same_run(tmp_path / "captured", tmp_path / "eager")
+
+
+def test_each_phase_is_recorded(gpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases = [{"epochs": 1}, {"epochs": 1, "m": 20, "attack": {"eps": 4.0}}]  # five and eight iterations
+    config = replace(CONFIG, attack=AttackConfig(k=12), epochs=2, phases=phases)
+    create_trainer(config, tmp_path / "captured").fit()
+    assert replays(gpu) == 3 * (3 + 6)
+    monkeypatch.setattr(IterationGraphs, "choose", lambda graphs, images, labels: graphs._eager)
+    create_trainer(config, tmp_path / "eager").fit()
     assert_same_run(tmp_path / "captured", tmp_path / "eager")
 
 
