@@ -1,7 +1,7 @@
 """Training in several processes, started by torchrun, each with a copy of the network.
 
 They exchange gradients through DistributedDataParallel, 40 bytes of metrics per step (see ``train/step_metrics.py``),
-and small objects through the functions below when a run begins, is saved or ends.
+24 bytes per check of the sentinel, and small objects through the functions below when a run begins, is saved or ends.
 """
 
 from __future__ import annotations
