@@ -80,5 +80,6 @@ class CollapseRule:
 
 def _has_fallen(best: Check, now: Check, fall: float) -> bool:
     lost = best.robust - now.robust
-    variance = best.robust * (1 - best.robust) + now.robust * (1 - now.robust)
-    return lost > max(fall, 2 * math.sqrt(variance / now.n)) and best.one_step - now.one_step < lost / 2
+    variance = sum(share * (1 - share) for share in (best.robust, now.robust)) / now.n
+    noise = 2 * math.sqrt(max(0.0, variance))  # a checkpoint may hold any number
+    return lost > max(fall, noise) and best.one_step - now.one_step < lost / 2

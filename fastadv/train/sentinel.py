@@ -19,7 +19,7 @@ from fastadv.train.protocols import Alarm
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.run import Run, Stage
 from fastadv.train.sentinel_config import why_unwatched
-from fastadv.train.tasks.base import AttackTask
+from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.correct_counts import is_correct
 from fastadv.utils.module_modes import isolated
 
@@ -59,14 +59,25 @@ class Sentinel:
         self._run = run
         self._stage = stage
         self._replacement = replacement
+<<<<<<< HEAD
         self._original = stage.task.attack if isinstance(stage.task, AttackTask) else None
+=======
+        self._task = run.task if isinstance(run.task, AdversarialTask) else None  # whose attack can be replaced
+        self._original = None if self._task is None else self._task.attack
+>>>>>>> wt-sentinel
         self._rule = CollapseRule(config.sentinel.fall)
         self._kept: list[tuple[Tensor, Tensor]] = []  # [n, C, H, W] and [n]
 
     @property
     def spared(self) -> int | None:
+<<<<<<< HEAD
         """The newest checkpoint up to this iteration must not be deleted; None if there is none to go back to."""
         return None if self._stage.config.sentinel.then == "warn" else self._rule.healthy
+=======
+        """The newest checkpoint up to this iteration must not be deleted; None if none is worth going back to."""
+        goes_back = self.recovers or self._run.config.sentinel.then == "stop"
+        return self._rule.healthy if goes_back and self.every > 0 else None
+>>>>>>> wt-sentinel
 
     def is_due(self, step: int) -> bool:
         """Whether there is a check after iteration ``step``."""
@@ -128,9 +139,10 @@ class Sentinel:
 
     def recover(self) -> None:
         """Train on the replacement from now on; it continues the random draws of the attack before it."""
+        assert self._task is not None  # other training is not configured to recover
         replacement = self._replacement()
-        replacement.stream = self._attack_task.attack.stream
-        self._attack_task.attack = replacement
+        replacement.stream = self._task.attack.stream
+        self._task.attack = replacement
         self.recovered = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,8 +152,11 @@ class Sentinel:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a :meth:`state_dict`, and with it the attack that it was saved with."""
         self._rule.load_state_dict(state)
-        if state["recovered"] and not self.recovered:
+        if self._task is None or self._original is None or state["recovered"] == self.recovered:
+            return
+        if state["recovered"]:
             self.recover()
+<<<<<<< HEAD
         elif self.recovered and not state["recovered"]:
             assert self._original is not None
             self._attack_task.attack = self._original
@@ -151,6 +166,10 @@ class Sentinel:
     def _attack_task(self) -> AttackTask:
         assert isinstance(self._stage.task, AttackTask)  # not free training, with which no recovery is configured
         return self._stage.task
+=======
+        else:
+            self._task.attack, self.recovered = self._original, False
+>>>>>>> wt-sentinel
 
 
 def create_sentinel(run: Run, stage: Stage, replacement: Callable[[], attacks.Attack]) -> Sentinel | None:

@@ -61,6 +61,8 @@ def why_unwatched(training: str, name: str, k: int, options: Mapping[str, Any]) 
 
     if training in ("free", "fast"):
         return None
+    if training == "trades":
+        return "attack.training trades follows another cost, in several steps"
     if training == "algorithm1" and k == 0:
         return "attack.k 0 is training on clean images"
     attack = attacks.get(name)
