@@ -1,12 +1,7 @@
 """Training in several processes, started by torchrun, each with a copy of the network.
 
-<<<<<<< HEAD
 They exchange gradients through DistributedDataParallel, 48 bytes of metrics per step (see ``train/step_metrics.py``),
-and small objects through the functions below when a run begins, is saved or ends.
-=======
-They exchange gradients through DistributedDataParallel, 40 bytes of metrics per step (see ``train/step_metrics.py``),
 24 bytes per check of the sentinel, and small objects through the functions below when a run begins, is saved or ends.
->>>>>>> wt-sentinel
 """
 
 from __future__ import annotations

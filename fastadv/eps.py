@@ -43,6 +43,8 @@ class TruncatedNormalEps:
 
     def quantiles(self, n: int) -> Tensor:
         """Return the quantiles of (i + 1/2) / n for i from 0: [n] float64, as if n draws were spread evenly."""
+        import torch
+
         share = (torch.arange(n, dtype=torch.float64) + 0.5) / n  # [n]
         width = math.sqrt(2) * self.sigma
         return width * torch.erfinv(share * math.erf(self.upper / width))

@@ -391,7 +391,7 @@ class TrainConfig:
         if self.capture:
             self._check_capture()
         attack = self.attack
-        self.sentinel.check_use(attack.training, attack.name, attack.k, attack.options)
+        self.sentinel.check_use(attack.training, attack.name, attack.k, attack.options, attack.sources)
         if self.phases:
             self._check_phases()
 

@@ -59,25 +59,16 @@ class Sentinel:
         self._run = run
         self._stage = stage
         self._replacement = replacement
-<<<<<<< HEAD
-        self._original = stage.task.attack if isinstance(stage.task, AttackTask) else None
-=======
-        self._task = run.task if isinstance(run.task, AdversarialTask) else None  # whose attack can be replaced
+        self._task = stage.task if isinstance(stage.task, AdversarialTask) else None  # whose attack can be replaced
         self._original = None if self._task is None else self._task.attack
->>>>>>> wt-sentinel
         self._rule = CollapseRule(config.sentinel.fall)
         self._kept: list[tuple[Tensor, Tensor]] = []  # [n, C, H, W] and [n]
 
     @property
     def spared(self) -> int | None:
-<<<<<<< HEAD
-        """The newest checkpoint up to this iteration must not be deleted; None if there is none to go back to."""
-        return None if self._stage.config.sentinel.then == "warn" else self._rule.healthy
-=======
         """The newest checkpoint up to this iteration must not be deleted; None if none is worth going back to."""
-        goes_back = self.recovers or self._run.config.sentinel.then == "stop"
+        goes_back = self.recovers or self._stage.config.sentinel.then == "stop"
         return self._rule.healthy if goes_back and self.every > 0 else None
->>>>>>> wt-sentinel
 
     def is_due(self, step: int) -> bool:
         """Whether there is a check after iteration ``step``."""
@@ -156,20 +147,8 @@ class Sentinel:
             return
         if state["recovered"]:
             self.recover()
-<<<<<<< HEAD
-        elif self.recovered and not state["recovered"]:
-            assert self._original is not None
-            self._attack_task.attack = self._original
-            self.recovered = False
-
-    @property
-    def _attack_task(self) -> AttackTask:
-        assert isinstance(self._stage.task, AttackTask)  # not free training, with which no recovery is configured
-        return self._stage.task
-=======
         else:
             self._task.attack, self.recovered = self._original, False
->>>>>>> wt-sentinel
 
 
 def create_sentinel(run: Run, stage: Stage, replacement: Callable[[], attacks.Attack]) -> Sentinel | None:

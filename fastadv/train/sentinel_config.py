@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,7 @@ class SentinelConfig:
     then: Then = "warn"
     """What follows an alarm, beside the line that says so. warn: the run goes on. stop: it stops with a checkpoint.
     recover: it returns to the last checkpoint from before robust accuracy fell, and goes on with n_fgsm; not with
-    attack.training free or paired, or where the attack is n_fgsm already."""
+    attack.training free or paired, with attack.sources, or where the attack is n_fgsm already."""
 
     fall: float = 0.2
     """How far robust accuracy must fall below its best for an alarm, as a share of the images."""
@@ -34,7 +34,7 @@ class SentinelConfig:
         check_one_of("sentinel.then", self.then, get_args(Then))
         check_real("sentinel.fall", self.fall, above=0, below=1)
 
-    def check_use(self, training: str, name: str, k: int, options: Mapping[str, Any]) -> None:
+    def check_use(self, training: str, name: str, k: int, options: Mapping[str, Any], sources: Sequence[str]) -> None:
         """Check that no option is set that has no effect with these fields of ``attack``.
 
         Raises:
@@ -48,7 +48,7 @@ class SentinelConfig:
             raise ValueError(
                 f"{', '.join(changed)}: the sentinel watches training on a one-step attack, and {reason}; leave it out"
             )
-        if self.then == "recover" and (reason := _why_no_recovery(training, name, options)) is not None:
+        if self.then == "recover" and (reason := _why_no_recovery(training, name, options, sources)) is not None:
             raise ValueError(f"sentinel.then recover does not go with {reason}: choose warn or stop")
 
 
@@ -75,8 +75,10 @@ def why_unwatched(training: str, name: str, k: int, options: Mapping[str, Any]) 
     return None
 
 
-def _why_no_recovery(training: str, name: str, options: Mapping[str, Any]) -> str | None:
+def _why_no_recovery(training: str, name: str, options: Mapping[str, Any], sources: Sequence[str]) -> str | None:
     """Why training cannot go on with n_fgsm; None if it can."""
+    if sources:
+        return "attack.sources, whose attacks stay as they are"
     if training == "free":
         return "attack.training free, whose steps are part of the training pass"
     if training == "paired":

@@ -50,13 +50,8 @@ def state_problem(
         return "training_set has tensors"
     watched = "sentinel" in found.keys() & expected.keys()
     return (
-<<<<<<< HEAD
         _first(mismatch(found[name], expected[name], name) for name in ("task", "means", "cost"))
-        or (mismatch(found["sentinel"], expected["sentinel"], "sentinel") if {"sentinel"} <= both else None)
-=======
-        _first(mismatch(found[name], expected[name], name) for name in ("task", "means"))
         or (mismatch(found["sentinel"], expected["sentinel"], "sentinel") if watched else None)
->>>>>>> wt-sentinel
         or _schedule_mismatch(found["schedule"], expected["schedule"], step)
         or _optimizer_mismatch(found["optimizer"], expected["optimizer"], weights, optimizer)
         or _processes_mismatch(found["processes"], processes, expected, buffers)

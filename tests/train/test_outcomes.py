@@ -15,7 +15,7 @@ def outcome(seconds: float) -> Outcome:
     """Of an iteration whose totals took ``seconds``."""
     totals = StepTotals(1.0, 1, (1, 0), (2, 0), finite=True, stop=False, seconds=seconds)
     shared: Any = SimpleNamespace(wait=lambda: None, totals=lambda: totals)
-    return Outcome(cast(Any, None), shared, [], 2)
+    return Outcome(cast(Any, None), shared, [], 2, 0.0)
 
 
 def read_after(outcomes: Outcomes, seconds: list[float]) -> list[int]:

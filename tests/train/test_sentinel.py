@@ -141,6 +141,7 @@ def test_other_training_is_not_watched(attack: AttackConfig, reason: str, few_di
         (ONE_STEP["paired"], "attack.training paired"),
         (AttackConfig(name="n_fgsm"), "attack.name n_fgsm"),
         (AttackConfig(training="fast", eps=8, options={"start": "noise"}), "attack.options.start noise"),
+        (AttackConfig(sources=["runs/other"]), "attack.sources"),
     ],
 )
 def test_training_that_cannot_go_on_with_n_fgsm(attack: AttackConfig, named: str) -> None:

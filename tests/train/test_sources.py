@@ -92,7 +92,7 @@ def test_against_a_plain_loop() -> None:
 def test_each_network_is_drawn_equally_often(seed: int | None) -> None:
     torch.manual_seed(0)
     task = AdversarialTask(Pixels(), k=1, eps=1, space=RAW, seed=seed, sources=[Negative(), Negative()])
-    counts = Counter(id(task._sources.choose(iteration)) for iteration in range(3000))
+    counts = Counter(id(task._sources.choose(task.attack, iteration)) for iteration in range(3000))
     assert len(counts) == 3 and all(abs(count - 1000) < 4 * (3000 * 2 / 9) ** 0.5 for count in counts.values())
 
 
@@ -141,7 +141,7 @@ def test_a_source_of_another_space() -> None:
 def test_attacks_on_sources_follow_the_tasks_own() -> None:
     task = fast_task(Pixels(), eps=8, space=RAW, seed=1, sources=[Negative()])
     task.attack.eps = 4.0
-    found = {type(one.model): one for one in map(task._sources.choose, range(20))}
+    found = {type(one.model): one for one in (task._sources.choose(task.attack, number) for number in range(20))}
     assert [(one.eps, one.alpha, one.stream) for one in found.values()] == [(4.0, 10.0, task.attack.stream)] * 2  # type: ignore[attr-defined]
 
 

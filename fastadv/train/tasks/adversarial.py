@@ -152,7 +152,7 @@ class AdversarialTask(RecordableCalls):
         if k:
             self._set_size()
             processes = self._processes
-            attack = self._sources.choose(self.iteration * processes.world_size + processes.rank)
+            attack = self._sources.choose(self.attack, self.iteration * processes.world_size + processes.rank)
             with tracked_overwrite(images) as again:
                 if again:
                     warnings.warn(AGAIN, stacklevel=2)

@@ -61,19 +61,19 @@ class StaticSources:
         """A hash of each source's weights and pixel space, for checkpoints."""
         return [_fingerprint(source) for source in self.modules]
 
-    def choose(self, minibatch: int) -> Attack:
+    def choose(self, own: Attack, minibatch: int) -> Attack:
         """The attack of a minibatch, by its number in the run: the task's own, or the same one on a source."""
         if not self._attacks:
-            return self._own
-        seed, _ = self._own.stream.take(0)  # without a seed, a new number from PyTorch's default generator
+            return own
+        seed, _ = own.stream.take(0)  # without a seed, a new number from PyTorch's default generator
         drawn = np.random.SeedSequence(int(seed) % 2**64, spawn_key=(minibatch,)).generate_state(1)
         number = int(drawn[0]) % (1 + len(self._attacks))
         if number == 0:
-            return self._own
+            return own
         chosen = self._attacks[number - 1]
         for name in _FOLLOWED:
-            if hasattr(self._own, name):
-                setattr(chosen, name, getattr(self._own, name))
+            if hasattr(own, name):
+                setattr(chosen, name, getattr(own, name))
         return chosen
 
     def check(self, images: Tensor) -> None:
