@@ -39,6 +39,7 @@ from fastadv.train.outcomes import Outcomes
 from fastadv.train.validation import accuracy, validate
 
 UNIT = PixelSpace.unit()
+METRICS = 6  # numbers that an iteration of several processes adds up
 
 
 def use_few_digits() -> None:
