@@ -15,7 +15,7 @@ from fastadv.distributed import gathered_on_main, on_all, on_main
 from fastadv.train import checkpoint
 from fastadv.train.epoch_metrics import EpochMetrics
 from fastadv.train.run import Run
-from fastadv.train.state_check import state_problem
+from fastadv.train.state_check import OPTIONAL, state_problem
 
 
 def save_run(run: Run, *, step: int, metrics: EpochMetrics) -> Path:
@@ -83,9 +83,9 @@ def restore_run(run: Run, saved: checkpoint.Saved, metrics: EpochMetrics) -> Non
     kept = {name: state["schedule"].get(name, value) for name, value in before.items() if name != "lr_lambdas"}
     run.schedule.load_state_dict({**before, **kept})
     metrics.load_state_dict(state["means"])
-    if run.sentinel is not None and "sentinel" in state:  # earlier versions had none
+    if run.sentinel is not None and "sentinel" in state:
         run.sentinel.load_state_dict(state["sentinel"])
-    run.cost = float(state["cost"])
+    run.cost = float(state.get("cost", 0.0))
     if len(state["processes"]) == run.processes.world_size or run.processes.main:
         _restore_process(run, state["processes"][run.processes.rank])
 
@@ -154,7 +154,7 @@ def _read_usable(run: Run, path: Path, metrics: EpochMetrics) -> tuple[Path, che
 def _problem(run: Run, saved: checkpoint.Saved, metrics: EpochMetrics) -> str | None:
     """Why the run cannot use the state of a checkpoint; None if it can."""
     expected = {**shared_state(run, metrics), "processes": [process_state(run)]}
-    if missing := sorted(expected.keys() - saved.state.keys() - {"sentinel"}):
+    if missing := sorted(expected.keys() - saved.state.keys() - OPTIONAL):
         return f"was written by another version of fastadv: it lacks {', '.join(missing)}"
     if run.averages is not None and saved.averaged is None:
         return "has no averaged weights, and ema_decay asks for them"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastadv.train.config import OptimizerConfig
 from fastadv.train.optim import create_optimizer
 
+OPTIONAL = frozenset({"sentinel", "cost"})  # of a run's state: earlier versions had neither
 _LARGEST = 2**63  # bound on numbers: counts of iterations and examples are below it, and float32 can hold it
 # Keys that every version of PyTorch has; the others depend on the version.
 _OF_SCHEDULES = ("last_epoch", "base_lrs")
@@ -34,7 +35,7 @@ def state_problem(
     """How the form of a run's state differs from the one that it would save; None if it does not.
 
     Args:
-        found: the state that was read; has the keys of ``expected``, but perhaps no ``sentinel``.
+        found: the state that was read; has the keys of ``expected``, those of ``OPTIONAL`` perhaps not.
         expected: the state that the run would save before its first iteration; its ``processes`` has the main process
             only.
         step: iterations done.
@@ -48,10 +49,9 @@ def state_problem(
         return f"training_set is {_described(identity)}"
     if any(isinstance(value, Tensor) for value in identity.values()):
         return "training_set has tensors"
-    watched = "sentinel" in found.keys() & expected.keys()
+    optional = sorted(OPTIONAL & found.keys() & expected.keys())
     return (
-        _first(mismatch(found[name], expected[name], name) for name in ("task", "means", "cost"))
-        or (mismatch(found["sentinel"], expected["sentinel"], "sentinel") if watched else None)
+        _first(mismatch(found[name], expected[name], name) for name in ("task", "means", *optional))
         or _schedule_mismatch(found["schedule"], expected["schedule"], step)
         or _optimizer_mismatch(found["optimizer"], expected["optimizer"], weights, optimizer)
         or _processes_mismatch(found["processes"], processes, expected, buffers)

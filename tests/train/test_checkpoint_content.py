@@ -21,7 +21,7 @@ from fastadv.train import NonFiniteLoss, TrainConfig, Trainer, checkpoint, creat
 from fastadv.train.checkpoint import CheckpointError
 from fastadv.train.checkpoint_content import classes_of, meta_of
 from fastadv.train.run_state import process_state, shared_state
-from fastadv.train.state_check import state_problem
+from fastadv.train.state_check import OPTIONAL, state_problem
 from tests.evaluate.test_records import JSON
 from tests.train.test_checkpoint import network, save, sign
 from tests.train.test_config import LAUGHS
@@ -233,6 +233,18 @@ def test_a_run_continues_from_the_previous_checkpoint(run: Path, config: TrainCo
             assert trainer.step == 0 and trainer.last_checkpoint == run / "checkpoints/step-00000000"
     with pytest.raises(CheckpointError, match=r"no usable checkpoint: .*00000001 is damaged.*00000000 is damaged"):
         create_trainer(config, run, resume=True)
+
+
+def test_a_run_that_an_earlier_version_started(run: Path, config: TrainConfig) -> None:
+    """It goes on without the state of a sentinel, and its cost is counted from here."""
+    path = checkpoint.resolve(run)
+    state = checkpoint.load_state(path)
+    for name in OPTIONAL:
+        del state[name]
+    (path / "state.pt").write_bytes(pickled(state))
+    sign(path)
+    trainer = create_trainer(config, run, resume=True)
+    assert trainer.step == 1 and trainer.run.cost == 0
 
 
 VALUES = st.one_of(
