@@ -111,7 +111,8 @@ class Run:
         """Make another phase the current one. The task's random draws and its count go on.
 
         What a task keeps from minibatch to minibatch, as free training does its perturbations, starts anew; so do the
-        sentinel's checks, because accuracies at another size or eps cannot be compared.
+        sentinel's checks, because accuracies at another size or eps cannot be compared. After a recovery, the phase
+        trains on the sentinel's attack from its start.
         """
         stage, state = self.stages[phase], self.task.state_dict()
         self.phase = phase
@@ -119,8 +120,8 @@ class Run:
         fresh = self.task.state_dict()
         self.task.load_state_dict({name: state[name] if name in _GOES_ON else fresh[name] for name in state})
         before, self.sentinel = self.sentinel, stage.sentinel
-        if before is not None and before.recovered and self.sentinel is not None and not self.sentinel.recovered:
-            self.sentinel.recover()
+        if self.sentinel is not None:
+            self.sentinel.start_anew(recovered=before is not None and before.recovered)
 
     @property
     def steps_per_epoch(self) -> int:

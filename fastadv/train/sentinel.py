@@ -136,6 +136,10 @@ class Sentinel:
         self._task.attack = replacement
         self.recovered = True
 
+    def start_anew(self, *, recovered: bool) -> None:
+        """Forget the checks, as a phase begins; train on the replacement if the run has ``recovered``."""
+        self.load_state_dict({"recovered": recovered, **CollapseRule(self._rule.fall).state_dict()})
+
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the best and the last check, and whether the run has recovered."""
         return {"recovered": self.recovered, **self._rule.state_dict()}

@@ -297,7 +297,7 @@ class Trainer:
         if sentinel.recovers:
             path = on_main(self.processes, lambda: self._healthy(alarm))
             if path is not None:
-                self._go_back(path, sentinel)
+                self._go_back(path)
                 self._warn(f"{text}; the run is back at iteration {self.step:,} and goes on with n_fgsm")
                 return True
             text += f"; no checkpoint of iteration {alarm.healthy:,} or before is left"
@@ -311,9 +311,15 @@ class Trainer:
         found = newest(self.run_dir, before=alarm.healthy + 1)
         return None if found is None else found[0]
 
-    def _go_back(self, path: Path, sentinel: Watch) -> None:
-        """Continue from an earlier checkpoint with the sentinel's attack; what came after it is deleted."""
+    def _go_back(self, path: Path) -> None:
+        """Continue from an earlier checkpoint with the sentinel's attack; what came after it is deleted.
+
+        The checkpoint may be of an earlier phase: the recovery is in the state of that phase's sentinel, from which the
+        phases after it take it.
+        """
         self.load(path)
+        sentinel = self.run.sentinel
+        assert sentinel is not None  # a run that recovers has one in every phase
         sentinel.recover()
         on_main(self.processes, lambda: self._log.go_back(self.step))
         self.save()

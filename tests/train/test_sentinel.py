@@ -512,3 +512,48 @@ def test_processes_decide_together(collapsed: int, config: TrainConfig, tmp_path
     assert nothing == []
     assert said.startswith("robust accuracy has collapsed by iteration 12: of 64 training images at eps 64, 50% are")
     assert checkpoints(tmp_path) == [10, 12, 15]
+
+
+# --- phases ----------------------------------------------------------------------------------------------------------
+
+
+def in_phases(config: TrainConfig) -> TrainConfig:
+    """Two phases of five iterations; a checkpoint at the end of each alone."""
+    phases: list[dict[str, Any]] = [{"epochs": 1}, {"epochs": 1, "attack": {"eps_upper": 32.0}}]
+    attack = replace(config.attack, start_after=0)
+    return replace(config, attack=attack, phases=phases, epochs=2, checkpoint_every=0)
+
+
+@pytest.fixture
+def collapse_in_phase_1(few_digits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let checks find that robustness collapses after iteration 7, and not under n_fgsm."""
+
+    def check(self: Sentinel) -> Check:
+        robust = 0.5 if self.recovered or self._run.task.state_dict()["iteration"] <= 7 else 0.0
+        return Check(robust, 0.75, 64)
+
+    monkeypatch.setattr(Sentinel, "check", check)
+
+
+@pytest.mark.usefixtures("collapse_in_phase_1")
+def test_going_back_over_the_border_of_a_phase(config: TrainConfig, tmp_path: Path) -> None:
+    """The checkpoint from before the fall is one of the phase before; the next starts with n_fgsm, also if resumed."""
+    config = watched(in_phases(config), then="recover", every=1)
+    whole, (said,) = fitted(config, tmp_path / "whole")
+    assert said.endswith("; the run is back at iteration 5 and goes on with n_fgsm")
+    assert whole.task.attack.name == "n_fgsm" and sentinel_of(whole).recovered  # type: ignore[attr-defined]
+
+    stopped = create_trainer(config, tmp_path / "run")
+    go_back = stopped._go_back
+
+    def and_stop(path: Path) -> None:
+        go_back(path)
+        stopped.request_stop()
+
+    stopped._go_back = and_stop  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="goes on with n_fgsm"):
+        stopped.fit()
+    assert stopped.step == 5
+    resumed, said_again = fitted(config, tmp_path / "run", resume=True)
+    assert said_again == [] and sentinel_of(resumed).recovered
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
