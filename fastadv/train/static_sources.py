@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fastadv import models
+from fastadv import data, models
 from fastadv.models.check_input import check_accepts
 from fastadv.models.known_input import known_input
 from fastadv.models.specs import ModelSpec, parse_spec
@@ -27,17 +27,19 @@ def load_sources(config: TrainConfig, parts: Parts, *, say: bool) -> list[tuple[
         say: log what is assumed of sources whose pixel space is not known.
 
     Raises:
-        ValueError: if a source was trained on other classes, or does not take the images, or its weights do not fit.
+        ValueError: if a source was trained on other classes, or does not take the images of every phase, or its weights
+            do not fit.
         OSError: if a file cannot be read.
         CheckpointError: if a checkpoint is not usable.
     """
     sources = []
     for spec in map(parse_spec, config.attack.sources):
         model, space = _from_run(spec, config, parts) if spec.network is None else _from_file(spec, config, parts, say)
-        try:
-            check_accepts(model.eval(), parts.shape)
-        except ValueError as error:
-            raise ValueError(f"{spec.text}: {error}") from error
+        for shape in dict.fromkeys(data.shape_of(parts.images.train, phase.data) for phase in config.in_phases()):
+            try:
+                check_accepts(model.eval(), shape)
+            except ValueError as error:
+                raise ValueError(f"{spec.text}: {error}") from error
         sources.append((in_layout(model.to(parts.device), config), space))
     return sources
 

@@ -155,6 +155,19 @@ def test_images_that_the_network_does_not_take_are_found_before_the_first_iterat
         create_trainer(config, tmp_path / "run")
 
 
+def test_sources_that_do_not_take_the_images_of_a_phase_are_found_before_the_first_iteration(
+    root: Path, tmp_path: Path
+) -> None:
+    plain = replace(config_of(root), phases=[])
+    of_16 = replace(plain.data, size=16)
+    vision_transformer = ModelConfig(name="timm/test_vit", options={"img_size": 16})
+    create_trainer(replace(plain, data=of_16, model=vision_transformer), tmp_path / "vit").save()
+    ensemble = replace(DRAWN, sources=[str(tmp_path / "vit")])
+    create_trainer(replace(plain, data=of_16, attack=ensemble), tmp_path / "of 16")
+    with pytest.raises(ValueError, match=r"attack\.sources: .*vit: images \[C, H, W\] = \[3, 20, 20\] do not fit"):
+        create_trainer(config_of(root, ensemble), tmp_path / "run")
+
+
 # --- the timeline ----------------------------------------------------------------------------------------------------
 
 
