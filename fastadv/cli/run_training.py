@@ -103,8 +103,9 @@ def _progress(trainer: Trainer) -> str:
     text = f"{trainer.run_dir}: {trainer.step:,} of {trainer.total_steps:,} iterations done, on {trainer.device}"
     config, processes = trainer.config, trainer.processes.world_size
     if config.accumulate * processes > 1:
-        examples = config.m * config.accumulate * processes
-        text += f"; {examples:,} examples each: m {config.m} x accumulate {config.accumulate}"
+        m = trainer.run.phase_config.m
+        examples = m * config.accumulate * processes
+        text += f"; {examples:,} examples each: m {m} x accumulate {config.accumulate}"
         text += f" x {counted(processes, 'process')}"
     epochs = trainer.config.epochs
     before = checkpoint.load_config(trainer.last_checkpoint).epochs if trainer.last_checkpoint else epochs
@@ -119,8 +120,8 @@ def _how_to_continue(trainer: Trainer) -> str:
 
 
 def _evaluation(trainer: Trainer) -> str:
-    """A command that evaluates the run with one-step and iterative attacks, up to the eps that it was trained with."""
-    attack = trainer.config.attack
+    """A command that evaluates the run with one-step and iterative attacks, up to the eps of its last phase."""
+    attack = trainer.config.in_phases()[-1].attack
     largest = attack.eps or attack.eps_upper
     sizes = ",".join(f"{largest / parts:g}" for parts in (8, 4, 2, 1))
     trained_on = attacks.get(attack.name)

@@ -183,12 +183,14 @@ def test_a_run_stays_that_of_its_torchrun(
         (["--attack.eps", "0"], "step_ll,iter_ll --eps 8,16,32,64"),
         (["--attack.name", "fgsm"], "step_ll,iter_ll --eps 8,16,32,64"),
         (["--attack.name", "iter_ll", "--attack.eps", "16"], "iter_ll --eps 2,4,8,16"),
+        (["--phases", "[{epochs: 1}, {epochs: 1, attack: {eps: 8}}]"], "step_ll,iter_ll --eps 1,2,4,8"),
     ],
 )
 def test_the_next_command(
     options: list[str], attacks_and_sizes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*SMALL, "--epochs", "1", "--out", str(tmp_path / "a run"), *options]) == 0
+    length = [] if "--phases" in options else ["--epochs", "1"]
+    assert main([*SMALL, *length, "--out", str(tmp_path / "a run"), *options]) == 0
     said = f"next: fastadv evaluate '{tmp_path}/a run' --attacks {attacks_and_sizes}\n"
     assert said in capsys.readouterr().err
 
