@@ -33,9 +33,10 @@ On several GPUs or machines: torchrun --nproc-per-node=G -m fastadv train ...
 _EPILOG = """\
 exit codes:
   0         trained
-  1         stopped by a loss that is not finite, a file that could not be
-            written, an image that cannot be used (--data.on_bad_image stop) or
-            256 of them in a row, or the death of another process
+  1         stopped by a loss that is not finite, a collapse of robustness
+            (--sentinel.then stop), a file that could not be written, an image
+            that cannot be used (--data.on_bad_image stop) or 256 of them in a
+            row, or the death of another process
   2         a mistake in the options or the data
   130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; continue with --resume
 

@@ -339,8 +339,9 @@ class TrainConfig:
     capture: bool = False
     """Record the whole iteration (generation, both passes and the optimiser's step) as CUDA graphs, and replay them: an
     iteration then takes about ten launches instead of hundreds. For networks whose kernels take less time than their
-    launches. Needs one process and accumulate 1; not with compile or attack.training free or paired. If recording
-    fails, a warning says why and training continues without it. attack.options.capture records generation alone."""
+    launches. Needs one process and accumulate 1; not with compile, attack.training free or paired, attack.sources or
+    attack.eps_warmup. If recording fails, a warning says why and training continues without it. attack.options.capture
+    records generation alone."""
 
     sync_bn: bool = False
     """Compute BatchNorm's statistics over the minibatches of all processes, at the price of two collectives per layer

@@ -40,6 +40,12 @@ METHODS: dict[str, tuple[dict[str, Any], float]] = {
     "fast": ({"training": "fast", "eps": 8}, 1 + BY_STEP),
     "fast from noise": ({"training": "fast", "eps": 8, "options": {"start": "noise"}}, 1 + BY_STEP),
     "fast with a warm-up": ({"training": "fast", "eps": 8, "eps_warmup": 5}, 1 + BY_STEP),
+    # Of each image: the clean prediction, two steps, and both versions forward and backward.
+    "trades": ({"training": "trades", "eps": 8, "options": {"steps": 2}}, 2 + 1 / 3 + 2 * BY_STEP),
+    "trades, start_after and a warm-up": (
+        {"training": "trades", "eps": 8, "start_after": 5, "eps_warmup": 3, "options": {"steps": 2}},
+        1 + (1 + 1 / 3 + 2 * BY_STEP) / 2,
+    ),
     # Paper's iterations at eps 1.6, 3.2, ..., 8: 2, 4, 6, 8 and 10 in the first five, then 10.
     "iter_ll with a warm-up": ({"name": "iter_ll", "k": 32, "eps": 8, "eps_warmup": 5}, 1 + 8 * BY_STEP),
 }
