@@ -442,6 +442,22 @@ def test_an_earlier_state_brings_back_the_attack(config: TrainConfig, tmp_path: 
     assert trainer.task.attack.name == "step_ll"  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("few_digits")
+def test_an_earlier_state_brings_back_the_attack_in_its_full_size(config: TrainConfig, tmp_path: Path) -> None:
+    """The warm-up had made it smaller before it was replaced."""
+    warm = replace(config, attack=AttackConfig(training="fast", eps=16, eps_warmup=10))
+    trainer = create_trainer(watched(warm, then="recover"), tmp_path)
+    start = trainer.save()
+    minibatches = trainer.train_loader.epoch(0)
+    trainer.train_step([next(minibatches)])
+    sentinel_of(trainer).recover()
+    trainer.train_step([next(minibatches)])
+    trainer.load(start)
+    trainer.train_step([next(minibatches)])
+    attack = trainer.task.attack  # type: ignore[attr-defined]
+    assert (attack.name, attack.eps, attack.alpha) == ("pgd", pytest.approx(1.6), pytest.approx(2.0))
+
+
 @pytest.mark.usefixtures("collapse")
 def test_a_stopped_run_can_recover_later(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, schedule=replace(config.schedule, name="constant"))

@@ -186,14 +186,14 @@ class AttackTask(MinibatchTask):
         """
         if not self.eps_warmup:
             return
-        # Read late, because fast_task sets alpha, and again if the attack was replaced.
+        # Read late, because fast_task sets alpha, and again if the attack was replaced; the one before may come back.
         if self._full_size is None or self._full_size.attack is not self.attack:
+            if self._full_size is not None:
+                _set_size_of(*self._full_size)
             self._full_size = _FullSize(self.attack, self.attack.eps, getattr(self.attack, "alpha", None))
         _, eps, alpha = self._full_size
         share = self.share_of_eps(self.iteration)
-        self.attack.eps = _scaled(eps, share)
-        if alpha is not None:
-            self.attack.alpha = share * alpha  # type: ignore[attr-defined]
+        _set_size_of(self.attack, _scaled(eps, share), None if alpha is None else share * alpha)
 
     @property
     def steady_from(self) -> int:
@@ -264,6 +264,12 @@ class _FullSize(NamedTuple):
     attack: attacks.Attack
     eps: Eps
     alpha: float | None
+
+
+def _set_size_of(attack: attacks.Attack, eps: Eps, alpha: float | None) -> None:
+    attack.eps = eps
+    if alpha is not None:
+        attack.alpha = alpha  # type: ignore[attr-defined]
 
 
 def _scaled(eps: Eps, share: float) -> Eps:
