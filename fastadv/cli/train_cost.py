@@ -29,7 +29,7 @@ def plan(trainer: Trainer) -> str:
                 f"{run.timeline.steps[number]:,}",
                 _images(phase),
                 _attack(phase),
-                f"{phase.attack.eps:g}" if phase.attack.eps is not None else f"up to {phase.attack.eps_upper:g}",
+                _eps(phase),
                 f"{phase.optimizer.lr:g}",
                 phase.precision,
                 f"{cost:.2f}",
@@ -47,6 +47,13 @@ def _unit(trainer: Trainer) -> str:
 
 def _images(phase: TrainConfig) -> str:
     return f"{phase.m} of {phase.data.size} px" if phase.data.name == "imagenet" else str(phase.m)
+
+
+def _eps(phase: TrainConfig) -> str:
+    attack = phase.attack
+    if attack.training == "algorithm1" and not attack.k:
+        return "none"
+    return f"up to {attack.eps_upper:g}" if attack.eps is None else f"{attack.eps:g}"
 
 
 def _attack(phase: TrainConfig) -> str:

@@ -183,7 +183,8 @@ def test_the_command_predicts_and_reports(tmp_path: Path, capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "predicted cost: 3.67 clean epochs" and not list(tmp_path.iterdir())
     assert [line.split()[-1] for line in lines[1:-1]] == ["1.00", "2.67"]
-    assert "none" in lines[1] and "step_ll, k = 16" in lines[2] and "bfloat16" in lines[2]
+    assert lines[1].split()[4:6] == ["none", "none"]  # no attack, and no eps
+    assert "step_ll, k = 16  up to 64" in lines[2] and "bfloat16" in lines[2]
     assert main(["train", *small, *phases]) == 0
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "cost: 3.67 clean epochs; predicted for the whole run: 3.67"
