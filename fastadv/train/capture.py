@@ -161,6 +161,7 @@ class IterationGraphs:
         try:
             return RecordedIteration(forward, backward, self._update, images, labels, self._task, self._recorder)
         except Exception as error:  # of any kind: nothing has run yet, so the iteration can run eagerly
+            self._task.take_passes()  # those that were to be recorded
             self._give_up(str(error) or type(error).__name__)
             return None
 

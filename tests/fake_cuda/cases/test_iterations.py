@@ -219,38 +219,40 @@ def test_a_minibatch_of_another_size_runs_as_it_is(gpu: Runtime, tmp_path: Path)
 
 
 class Waiting(nn.Module):
-    """A network that waits for the device, in a way that shows in its operators or not."""
+    """A network that waits for the device, in a way that shows in its operators or not; perhaps in training alone."""
 
-    def __init__(self, net: nn.Module, shows: bool) -> None:
+    def __init__(self, net: nn.Module, shows: bool, always: bool) -> None:
         super().__init__()
-        self.net, self.shows = net, shows
+        self.net, self.shows, self.always = net, shows, always
 
     def forward(self, images: Tensor) -> Tensor:
         if self.shows:
             images.sum().item()
-        else:
+        elif self.always or self.training:
             torch.cuda.synchronize()
         return self.net(images)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
-    ("shows", "said"),
+    ("shows", "always", "said"),
     [
-        (True, "the model waits for the device, in aten._local_scalar_dense"),
-        (False, "operation not permitted when stream is capturing"),
+        (True, True, "the model waits for the device, in aten._local_scalar_dense"),
+        (False, True, "operation not permitted when stream is capturing"),
+        (False, False, "operation not permitted when stream is capturing"),
     ],
 )
 def test_what_cannot_be_recorded_runs_without(
-    gpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shows: bool, said: str
+    gpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shows: bool, always: bool, said: str
 ) -> None:
-    """It says so once, and loses no iteration."""
+    """It says so once, loses no iteration, and counts none twice."""
     create = models.create
-    monkeypatch.setattr(models, "create", lambda *given, **options: Waiting(create(*given, **options), shows))
+    monkeypatch.setattr(models, "create", lambda *given, **options: Waiting(create(*given, **options), shows, always))
+    config = replace(CONFIG, attack=AttackConfig(k=12))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        create_trainer(CONFIG, tmp_path / "captured").fit()
+        create_trainer(config, tmp_path / "captured").fit()
     [warning] = caught
     assert str(warning.message).startswith("training runs without capture: ") and said in str(warning.message)
     assert replays(gpu) == 0
-    as_it_is(CONFIG, tmp_path / "eager").fit()
+    as_it_is(config, tmp_path / "eager").fit()
     assert_same_run(tmp_path / "captured", tmp_path / "eager")
