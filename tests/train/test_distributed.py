@@ -246,7 +246,9 @@ def test_collectives(attack: str, accumulate: int, config: TrainConfig, tmp_path
         assert seen["generation"] == Counter()
         assert seen["unchanged"]  # no gradient of a weight was touched
         # The gradients once, in DDP's single bucket, and the metrics.
-        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", runs.METRICS): 1})
+        assert seen["step"] == Counter(
+            {("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", runs.METRICS): 1}
+        )
         assert seen["test"] == Counter({("gloo:all_reduce", 2): 1})
         assert seen["statistics"] == Counter({("gloo:all_reduce", seen["values"]): 1})
         # Objects, each as length and content: whether weights are finite; generators and statistics; the path.
@@ -511,4 +513,6 @@ def test_collectives_on_gpus(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, m=16, device="auto", attack=AttackConfig(k=12, eps=8))
     for seen in succeeded(together(2, runs.count_collectives, config, tmp_path)):
         assert seen["generation"] == Counter() and seen["unchanged"]
-        assert seen["step"] == Counter({("nccl:all_reduce", seen["parameters"]): 1, ("nccl:all_reduce", runs.METRICS): 1})
+        assert seen["step"] == Counter(
+            {("nccl:all_reduce", seen["parameters"]): 1, ("nccl:all_reduce", runs.METRICS): 1}
+        )

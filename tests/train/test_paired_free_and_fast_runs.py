@@ -206,7 +206,9 @@ def test_a_run_of_two_is_that_of_one_that_accumulates(
 def test_gradients_of_a_pair_travel_once(attack: AttackConfig, config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, m=16, attack=replace(attack, start_after=0))
     for seen in succeeded(together(2, runs.count_of_iteration, config, tmp_path)):
-        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", runs.METRICS): 1})
+        assert seen["step"] == Counter(
+            {("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", runs.METRICS): 1}
+        )
 
 
 def test_free_continues_with_another_number_of_processes(free_config: TrainConfig, tmp_path: Path) -> None:
@@ -221,4 +223,6 @@ def test_free_continues_with_another_number_of_processes(free_config: TrainConfi
 def test_what_free_training_sends(free_config: TrainConfig, tmp_path: Path) -> None:
     """The gradients and the metrics, like training on clean images."""
     for seen in succeeded(together(2, runs.count_of_iteration, replace(free_config, m=16), tmp_path)):
-        assert seen["step"] == Counter({("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", runs.METRICS): 1})
+        assert seen["step"] == Counter(
+            {("gloo:all_reduce", seen["parameters"]): 1, ("gloo:all_reduce", runs.METRICS): 1}
+        )
