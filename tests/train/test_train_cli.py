@@ -183,6 +183,7 @@ def test_a_run_stays_that_of_its_torchrun(
         (["--attack.eps", "0"], "step_ll,iter_ll --eps 8,16,32,64"),
         (["--attack.name", "fgsm"], "step_ll,iter_ll --eps 8,16,32,64"),
         (["--attack.name", "iter_ll", "--attack.eps", "16"], "iter_ll --eps 2,4,8,16"),
+        (["--attack.training", "fast", "--attack.eps", "16"], "pgd --eps 2,4,8,16"),
     ],
 )
 def test_the_next_command(
