@@ -1,8 +1,8 @@
 """The cost of a run in clean-epoch equivalents: how many epochs of standard training would cost as much.
 
 A clean epoch shows each image of an epoch once, at ``data.size``. Images of a phase with another size count by their
-number of pixels. Only the passes of training are counted: not those of the test after each epoch, nor those that check
-the first minibatch.
+number of pixels. Only the passes of training are counted: not those of the test after each epoch, nor those of the
+sentinel, nor those that check the first minibatch.
 """
 
 from __future__ import annotations
