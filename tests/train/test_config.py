@@ -160,6 +160,7 @@ def test_values_and_overrides(values: dict[str, Any], overrides: list[str], expe
         ({}, ["--lr=0.1"], ["unknown option --lr (did you mean --optimizer.lr?)"]),
         ({}, ["--learning-rate", "0.1"], ["did you mean --optimizer.lr?"]),
         ({}, ["--eps", "8"], ["unknown option --eps (did you mean --attack.eps?)"]),
+        ({}, ["--attack.steps", "3"], ["unknown option --attack.steps (did you mean --attack.options.steps?)"]),
         ({}, ["--batch-size", "8"], ["did you mean --m?"]),
         ({}, ["--lambda", "1"], ["did you mean --attack.lambda_?"]),
         ({}, ["--model", "small_cnn"], ["unknown option --model (did you mean --model.name?)"]),
