@@ -120,14 +120,15 @@ def _how_to_continue(trainer: Trainer) -> str:
 
 
 def _evaluation(trainer: Trainer) -> str:
-    """A command that evaluates the run with one-step and iterative attacks, up to the eps of its last phase."""
+    """A command that evaluates the run with attacks that suit how it was trained, up to the eps of its last phase."""
     attack = trainer.config.in_phases()[-1].attack
     largest = attack.eps or attack.eps_upper
     sizes = ",".join(f"{largest / parts:g}" for parts in (8, 4, 2, 1))
     trained_on = attacks.get(attack.name)
     # A network trained on the true label's gradient may have learned to read the label off (section 4.2 of the paper).
     first = attack.name if attack.k and not trained_on.needs_labels else "step_ll"
-    names = ",".join(dict.fromkeys([first, "iter_ll"]))
+    for_robustness_to_pgd = attack.training in ("free", "fast", "trades")
+    names = "pgd" if for_robustness_to_pgd else ",".join(dict.fromkeys([first, "iter_ll"]))
     return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])
 
 

@@ -26,14 +26,11 @@ _UNUSED_BY_TRAINING = {
     "algorithm1": ("replays", "running_statistics", "beta"),
     "paired": ("replays", "k", "bn", "beta", "sources"),
     "free": (
-        *("name", "k", "lambda_", "eps_sigma", "eps_upper", "start_after", "eps_warmup", "bn"),
+        *("name", "k", "lambda_", "start_after", "eps_warmup", "bn"),
         *("running_statistics", "label_smoothing", "beta", "sources"),
     ),
-    "fast": ("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "beta"),
-    "trades": (
-        *("name", "k", "lambda_", "eps_sigma", "eps_upper", "replays", "running_statistics", "label_smoothing"),
-        "sources",
-    ),
+    "fast": ("name", "k", "lambda_", "replays", "running_statistics", "beta"),
+    "trades": ("name", "k", "lambda_", "replays", "running_statistics", "label_smoothing", "sources"),
 }
 _FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start"), "trades": ("aux_weight",)}
 _EPOCHS = 10
@@ -184,7 +181,8 @@ class AttackConfig:
         if self.training in ("algorithm1", "paired"):
             return
         suffix = f"with attack.training {self.training},"
-        needs = [partial(check_real, f"attack.eps, {suffix}", self.eps, above=0)]
+        one = " one size for all examples, such as 16," if self.eps is None else ""
+        needs = [partial(check_real, f"attack.eps,{one} {suffix}", self.eps, above=0)]
         if self.training == "free":
             needs.append(partial(check_integer, f"attack.replays, {suffix}", self.replays, least=2))
         _all(needs)
@@ -421,7 +419,8 @@ class TrainConfig:
                 continue
             if (value := _value(self, name)) != _value(default, name):
                 raise ValueError(
-                    f"{name} {value!r} has no effect, because each phase names its own: leave it out of one"
+                    f"{name} {value!r} has no effect, because each phase names its own: leave it out of a phase that "
+                    f"is to have this value, or leave out this one"
                 )
 
     def phase(self, number: int) -> TrainConfig:

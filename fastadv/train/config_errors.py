@@ -97,7 +97,9 @@ def explained(error: Exception, known: Collection[str]) -> ConfigError:
     text = " ".join(str(error).split())
     unknown = re.match(r"unrecognized arguments: --([\w.]+)", text)
     if unknown:
-        meant = _nearest_field(unknown[1], known)
+        section, _, name = unknown[1].rpartition(".")
+        of_attack = section == "attack" and name in ("alpha", "noise", "start", "steps")  # often looked for there
+        meant = [f"attack.options.{name}"] if of_attack else _nearest_field(unknown[1], known)
         suggestion = did_you_mean([f"--{name}" for name in meant])
         return ConfigError(f"unknown option --{unknown[1]}{suggestion}; fastadv train --help lists them all")
     wrong, types = re.match(r'Parser key "([\w.]+)": .*value: (.*)', text), dict(fields_of(TrainConfig))

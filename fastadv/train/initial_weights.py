@@ -71,7 +71,9 @@ def _load(path: Path, parts: Parts, config: TrainConfig) -> None:
         fits = network.init_head and _fits_without(find_head(), parts.model, weights, path)
         raise ValueError(f"{error}{hint if fits else ''}") from error
     if space is not None and space != config.data.pixel_space:
-        _warn(f"{path} was trained in {space}, and data.space is {config.data.space}: the network is less accurate")
+        _warn(
+            f"{path} was trained in {space}, and data.space is {config.data.space}: the network is less accurate in it"
+        )
     if own_classes is not None and network.init_head and (differ := data.other_classes(own_classes, classes)):
         _warn(f"{path} was trained on other classes: {differ}; model.init_head false leaves out its classifier")
 
@@ -89,6 +91,10 @@ def _read(path: Path, network: str) -> tuple[Mapping[str, Tensor], PixelSpace | 
     if path.is_dir():
         run = load_model(path)
         return run.model.state_dict(), run.config.data.pixel_space, run.classes
+    if not path.exists():
+        after = str(path).partition("@")[2]
+        meant = f": give {after} alone, and the network by model.name" if after and Path(after).exists() else ""
+        raise FileNotFoundError(f"model.init: there is no run, checkpoint or file of weights {path}{meant}")
     file = read_weights(path)
     if file.passed_over:
         logger.info("model.init: of the weights in %s, %s are used, not %s", path, file.taken, few(file.passed_over))

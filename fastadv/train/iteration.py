@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from itertools import islice
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -55,7 +56,8 @@ class IterationRunner:
 
     def start(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> Started:
         """Run both passes over ``config.accumulate`` minibatches of images [m, C, H, W] and labels [m]."""
-        return self._start_eager(minibatches) if self._graphs is None else self._start_on(self._graphs, minibatches)
+        taken = islice(minibatches, self._run.config.accumulate)
+        return self._start_eager(taken) if self._graphs is None else self._start_on(self._graphs, taken)
 
     def forget(self) -> None:
         """Forget losses that were not finite, and recorded graphs: the run continues from another state."""

@@ -34,10 +34,15 @@ def check_phase(phase: Any, name: str) -> None:
     for section in sorted(_SECTIONS & phase.keys()):
         if not isinstance(phase[section], Mapping) or not phase[section]:
             raise ValueError(f"{name}.{section} must map fields to values, got {phase[section]!r}")
+    for dotted in CHANGEABLE:
+        section, dot, field = dotted.partition(".")
+        if dot and dotted in phase:
+            raise ValueError(f"{name}.{dotted}: fields of a section are nested here: write {section}: {{{field}: ...}}")
     given = dict(leaves(phase))
     for field in given:
         if field not in CHANGEABLE:
-            meant = did_you_mean(nearest(field, CHANGEABLE))
+            ending = [known for known in CHANGEABLE if known.endswith(f".{field}")]  # eps for attack.eps
+            meant = did_you_mean(ending or nearest(field, CHANGEABLE))
             raise ValueError(
                 f"{name}.{field} is not a field that phases change{meant}; these are {', '.join(CHANGEABLE)}"
             )

@@ -45,6 +45,8 @@ def load_sources(config: TrainConfig, parts: Parts, *, say: bool) -> list[tuple[
 
 
 def _from_run(spec: ModelSpec, config: TrainConfig, parts: Parts) -> tuple[nn.Module, PixelSpace]:
+    if spec.path.is_file():
+        raise ValueError(f"{spec.text} is a file: name its network, too, as in {config.model.name}@{spec.path.name}")
     run = load_model(spec.path)
     where = f"{config.data.name} in {config.data.root}" if config.data.root else config.data.name
     check_classes(spec.text, run, parts.images.train, where)

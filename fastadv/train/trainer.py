@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -165,7 +164,7 @@ class Trainer:
         minibatches = self._log.timed(self.train_loader.epoch(epoch, start=start * self.config.accumulate))
         self._restart_clocks()
         for _ in range(start, steps_per_epoch):
-            self.train_step(islice(minibatches, self.config.accumulate))
+            self.train_step(minibatches)
             if self.step % self.config.log_every == 0:
                 assert self._totals is not None
                 self._log.write_step(self.step, self._totals, self._lr)
@@ -202,7 +201,7 @@ class Trainer:
         self.save()
 
     def train_step(self, minibatches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Run one iteration on ``config.accumulate`` minibatches of images [m, C, H, W] and labels [m].
+        """Run one iteration on the next ``config.accumulate`` minibatches of images [m, C, H, W] and labels [m].
 
         On a GPU, the host learns only in every ``config.log_every``-th iteration, or after about a second, whether the
         losses were finite. Until then, no iteration after one with a loss that is not finite changes the weights.

@@ -160,6 +160,7 @@ def test_values_and_overrides(values: dict[str, Any], overrides: list[str], expe
         ({}, ["--lr=0.1"], ["unknown option --lr (did you mean --optimizer.lr?)"]),
         ({}, ["--learning-rate", "0.1"], ["did you mean --optimizer.lr?"]),
         ({}, ["--eps", "8"], ["unknown option --eps (did you mean --attack.eps?)"]),
+        ({}, ["--attack.steps", "3"], ["unknown option --attack.steps (did you mean --attack.options.steps?)"]),
         ({}, ["--batch-size", "8"], ["did you mean --m?"]),
         ({}, ["--lambda", "1"], ["did you mean --attack.lambda_?"]),
         ({}, ["--model", "small_cnn"], ["unknown option --model (did you mean --model.name?)"]),
@@ -222,28 +223,33 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: free(name="fgsm"), "attack.name has no effect with attack.training free: leave it out"),
         (lambda: free(k=0), "attack.k has no effect with attack.training free"),
         (lambda: free(lambda_=1.0), "attack.lambda_ has no effect"),
-        (lambda: free(eps_sigma=16.0), "attack.eps_sigma has no effect"),
         (
-            lambda: free(eps_sigma=16.0, k=3),
-            "attack.k, attack.eps_sigma have no effect with attack.training free: leave them out, or, where the "
-            "recipe sets them, go back to the default by --attack.k 16 --attack.eps_sigma 8.0",
+            lambda: free(lambda_=1.0, k=3),
+            "attack.k, attack.lambda_ have no effect with attack.training free: leave them out, or, where the "
+            "recipe sets them, go back to the default by --attack.k 16 --attack.lambda_ 0.3",
         ),
-        (lambda: free(eps_upper=32.0), "attack.eps_upper has no effect"),
         (lambda: free(start_after=10), "attack.start_after has no effect"),
         (lambda: free(bn="batch"), "attack.bn has no effect"),
         (lambda: free(options={"steps": 2}), "attack.options must not set steps with attack.training free"),
         (lambda: free(options={"fold_bn": True}), "attack.options must not set fold_bn with attack.training free"),
-        (lambda: free(eps=None), "attack.eps, with attack.training free, must be a number above 0, got None"),
+        (
+            lambda: free(eps=None),
+            "attack.eps, one size for all examples, such as 16, with attack.training free, must be",
+        ),
         (lambda: free(eps=0), "attack.eps, with attack.training free, must be a number above 0, got 0"),
         (lambda: free(replays=1), "attack.replays, with attack.training free, must be an integer of at least 2, got 1"),
         (
             lambda: AttackConfig(training="free"),
-            "attack.eps, with attack.training free, must be a number above 0, got None; attack.replays, with "
+            "attack.eps, one size for all examples, such as 16, with attack.training free, must be a number above 0, "
+            "got None; attack.replays, with "
             "attack.training free, must be an integer of at least 2, got 1",
         ),
         (lambda: fast(replays=4), "attack.replays has no effect with attack.training fast"),
         (lambda: fast(k=128), "attack.k has no effect with attack.training fast"),
-        (lambda: fast(eps=None), "attack.eps, with attack.training fast, must be a number above 0, got None"),
+        (
+            lambda: fast(eps=None),
+            "attack.eps, one size for all examples, such as 16, with attack.training fast, must be",
+        ),
         (lambda: fast(options={"random_start": False}), "must not set random_start with attack.training fast"),
         (lambda: paired(k=16, bn="batch"), "attack.bn has no effect with attack.training paired"),
         (lambda: paired(k=8), "attack.k has no effect with attack.training paired"),
@@ -253,7 +259,10 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: fast(beta=1.0), "attack.beta has no effect with attack.training fast"),
         (lambda: trades(k=8), "attack.k has no effect with attack.training trades"),
         (lambda: trades(label_smoothing=0.1), "attack.label_smoothing has no effect with attack.training trades"),
-        (lambda: trades(eps=None), "attack.eps, with attack.training trades, must be a number above 0, got None"),
+        (
+            lambda: trades(eps=None),
+            "attack.eps, one size for all examples, such as 16, with attack.training trades, must be",
+        ),
         (lambda: trades(options={"aux_weight": 1}), "must not set aux_weight with attack.training trades"),
         (lambda: TrainConfig(m=33, attack=paired()), "with attack.training paired, m must be even"),
         (lambda: TrainConfig(capture=True, attack=paired()), "capture does not go with attack.training paired"),
@@ -419,3 +428,10 @@ def test_what_the_data_set_does_not_use_was_meant_for_another(given: dict[str, A
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_set_nothing_that_is_not_used(name: str) -> None:
     check_used(parse_config(read_recipe(name)).data)
+
+
+@pytest.mark.parametrize("method", ["free", "fast", "trades"])
+def test_a_recipe_with_drawn_sizes_can_be_trained_by_a_method_with_one_size(method: str) -> None:
+    replays = {"replays": 2} if method == "free" else {}
+    attack = AttackConfig(training=method, eps=16.0, eps_sigma=32.0, eps_upper=64.0, **replays)  # type: ignore[arg-type]
+    assert attack.size == 16.0

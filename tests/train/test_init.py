@@ -166,7 +166,8 @@ def test_nothing_in_a_file_is_executed(config: TrainConfig, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("init", "kind", "said"),
     [
-        ("none.pth", FileNotFoundError, "there is no weights file .*none.pth"),
+        ("none.pth", FileNotFoundError, "there is no run, checkpoint or file of weights .*none.pth"),
+        ("small_cnn@w.pth", FileNotFoundError, "small_cnn@w.pth: give w.pth alone, and the network by model.name"),
         ("folder", FileNotFoundError, "folder is neither a checkpoint nor the folder of a run that has one"),
         ("w.txt", ValueError, "model.init: weights files must be .safetensors, .pth, "),
     ],
@@ -176,6 +177,8 @@ def test_no_weights(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
+    Path("w.txt").touch()
+    Path("w.pth").touch()
     with pytest.raises(kind, match=said) as error:
         create_trainer(starting_from(config, init), "run")
     assert "\n" not in str(error.value)

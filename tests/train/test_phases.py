@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +107,8 @@ def test_phases_on_the_command_line() -> None:
         ([{"epochs": 1, "data": {}}], r"phases\[0\]\.data must map fields to values, got {}"),
         ([{"epochs": 1, "data": {"size": "big"}}], r"phases\[0\]\.data\.size must be an integer"),
         ([{"epochs": 1, "data": {"siez": 3}}], r"phases\[0\]\.data\.siez is not a .*did you mean data\.size\?"),
+        ([{"epochs": 1, "lr": 0.1}], r"phases\[0\]\.lr is not a field .*did you mean optimizer\.lr\?"),
+        ([{"epochs": 1, "attack.eps": 4}], r"phases\[0\]\.attack\.eps: .* nested here: write attack: {eps: \.\.\.}"),
         ([{"epochs": 1, "model": {"name": "x"}}], r"phases\[0\]\.model is not a field that phases change"),
         ([{"epochs": 1, "attack": {"options": 3}}], r"phases\[0\]\.attack\.options must map options to values, got 3"),
         ([{"epochs": 1, "attack": {"k": 99}}], r"phases\[0\]\.attack\.k must be at most"),
@@ -400,4 +401,4 @@ def test_a_recipe_with_phases_builds_and_trains(name: str, root: Path, tmp_path:
     assert predict(trainer.run) == pytest.approx(costs, rel=0.01)
     for phase in range(len(trainer.run.stages)):
         trainer._enter(phase)
-        trainer.train_step(islice(trainer.train_loader.epoch(0), config.accumulate))
+        trainer.train_step(trainer.train_loader.epoch(0))

@@ -83,9 +83,11 @@ def test_transfer(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("scale")
 def test_a_study(tmp_path: Path) -> None:
+    """The same counts; the weights may differ in their last bits, because a GPU takes the fused optimiser."""
     found = []
     for device in DEVICES:
         out = tmp_path / device.replace(":", "")
         command("study", "delay", "--out", out, "--device", device)
-        found.append([(r.key, r.top1) for r in read_records(out / "records" / "robustness.jsonl", Record)])
+        records = read_records(out / "records" / "robustness.jsonl", Record)
+        found.append([(r.attack, r.eps, r.n, r.top1) for r in records])
     assert found[0] == found[1]

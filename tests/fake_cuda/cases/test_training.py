@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,4 +60,4 @@ def test_static_sources(gpu: Runtime, tmp_path: Path) -> None:
         gpu.counts = Counts()
         trainer.train_step([next(minibatches)])
         if iteration >= 3:  # before, the first batch of each network is looked at
-            assert (+gpu.counts.waits, +gpu.counts.blocking_copies) == ({"Event.synchronize": 1}, {})
+            assert not +gpu.counts.blocking_copies and +gpu.counts.waits <= Counter({"Event.synchronize": 1})
