@@ -310,15 +310,15 @@ class GradientAttack(Attack):
             state.target = gradient.logits(state.adv)  # [N, K]
         moved = self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
         check_in_place(self, "start_", state.adv, moved)
-        chosen, grad = gradient.first(state.adv, state.target, state.seed, state.offset)
+        found = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
-            state.target = chosen
-        state.without_gradient = count_zero_gradients(grad) if self.counting else None
-        self._follow_(state, grad)
+            state.target = found.target
+        state.without_gradient = count_zero_gradients(found.grad) if self.counting else None
+        self._follow_(state, found.grad)
 
     def _next_(self, gradient: InputGradient, state: AttackState) -> None:
         """Run a further step, for the target that the first one chose."""
-        self._follow_(state, gradient.further(state.adv, state.target))
+        self._follow_(state, gradient.further(state.adv, state.target).grad)
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)

@@ -103,7 +103,7 @@ class OneStepAttack(GradientAttack):
 
         def first() -> Tensor:  # [N, C, ...]
             gradient.refresh()
-            return gradient.first(gradient.in_layout(clean), labels, seed, offset)[1]
+            return gradient.first(gradient.in_layout(clean), labels, seed, offset).grad
 
         with torch.inference_mode(False), torch.no_grad():
             grad = gradient.run(clean, first)

@@ -127,7 +127,7 @@ def test_auxiliary_logits_keep_their_share(name: str, factor: float) -> None:
     output = model.forward_with_aux(images)
     labels = output.logits.argmax(1)
     attack = attacks.create(name, model, aux_weight=0.4)
-    _, grad = attack._input_gradient().first(images, labels, 0, 0)
+    grad = attack._input_gradient().first(images, labels, 0, 0).grad
     target, main = ops.target_grad(output.logits, attack.rule, labels)
     aux = ops.target_grad(output.aux_logits, "entropy" if attack.rule == "entropy" else "label", target).dlogits
     (expected,) = torch.autograd.grad(list(output), images, [main, 0.4 * aux])
@@ -153,7 +153,7 @@ def test_costs_of_examples_that_depend_on_each_other_are_added_up_as_they_are(tr
     labels = labels % 3
     attack = attacks.create("fgsm", model, bn=bn)
     with isolated(model, bn):
-        _, grad = attack._input_gradient().first(images, labels, 0, 0)
+        grad = attack._input_gradient().first(images, labels, 0, 0).grad
         x = images.clone().requires_grad_()
         (expected,) = torch.autograd.grad(nn.functional.cross_entropy(model(x), labels, reduction="sum"), x)
     ratio = (grad / expected)[expected.abs() > 1e-9]

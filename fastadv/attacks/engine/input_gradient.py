@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,20 @@ from fastadv.utils.model_outputs import logits_hint
 from fastadv.utils.module_modes import isolated
 
 T = TypeVar("T")
+
+
+class Gradient(NamedTuple):
+    """A gradient, and what the forward pass found on its way.
+
+    Args:
+        target: [N] int64, the class that the cost is about; or, as given, another goal of the cost with N rows.
+        grad: [N, C, ...], the gradient of each example's cost times an arbitrary power of two.
+        logits: [N, K], without a graph.
+    """
+
+    target: Tensor
+    grad: Tensor
+    logits: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +126,12 @@ class InputGradient:
         """Return the logits [N, K] of images [N, C, ...], without a graph.
 
         Raises:
-            ValueError: as for :meth:`first`.
+            ValueError: if the outputs are not logits [N, K].
         """
-        return self._outputs(images.detach().requires_grad_())[0].detach()
+        return self._outputs(images.detach())[0]
 
-    def first(self, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> tuple[Tensor, Tensor]:
-        """Return (the target [N] that the cost's rule chooses, the gradient [N, C, ...]).
+    def first(self, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:
+        """Return the gradient for the target that the cost's rule chooses.
 
         Args:
             images: [N, C, ...].
@@ -130,36 +144,34 @@ class InputGradient:
         """
         checks = self.checks_outputs
         with explain_label_errors(self.user):
-            target, grad = self._gradient(self.cost, images, labels, seed, offset)
+            found = self._gradient(self.cost, images, labels, seed, offset)
         if checks and self.first_batch is not None:
-            self.first_batch.check_gradient(self.user, grad)
+            self.first_batch.check_gradient(self.user, found.grad)
             self.first_batch.passed = True
-        return target, grad
+        return found
 
-    def further(self, images: Tensor, target: Tensor | None) -> Tensor:
-        """Return the gradient [N, C, ...] at images [N, C, ...] for the target [N] that :meth:`first` chose."""
-        return self._gradient(self._further_cost, images, target, 0, 0)[1]
+    def further(self, images: Tensor, target: Tensor | None) -> Gradient:
+        """Return the gradient at images [N, C, ...] for the target [N] that :meth:`first` chose."""
+        return self._gradient(self._further_cost, images, target, 0, 0)
 
     @cached_property
     def _further_cost(self) -> Cost:
         return self.cost.for_known_target()
 
-    def _gradient(
-        self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
-    ) -> tuple[Tensor, Tensor]:
+    def _gradient(self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:
         if self.compiled is None:
             return self._eager_gradient(cost, images, labels, seed, offset)
         if not self.checks_outputs:  # the checks need an eager run
             found = self.compiled(self.forward, cost, images.detach(), labels, seed, offset)
             if found is not None:
-                return found
+                return Gradient(*found)
         result = self._eager_gradient(cost, images, labels, seed, offset)
         self.compiled.eager_worked(self.user)
         return result
 
     def _eager_gradient(
         self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Gradient:
         images = images.detach().requires_grad_()
         training = TrainingWatch(self.user, self.model, images) if self.checks_outputs else None
         with training or nullcontext():
@@ -177,16 +189,17 @@ class InputGradient:
             raise ValueError(f"{self.user}: the model's logits do not depend on the images")
         if training is not None:
             training.warn(logits.detach(), lambda: self._outputs(images)[0])
-        return target, grad
+        return Gradient(target, grad, logits.detach())
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...]."""
+        """Return logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...] that require grad."""
         watched = nullcontext() if self._folded is None else self._folded.watched()
-        with watched, torch.enable_grad(), explain_model_errors(self.model, images, user=self.user):
+        differentiable = images.requires_grad
+        with watched, torch.set_grad_enabled(differentiable), explain_model_errors(self.model, images, user=self.user):
             # The model may write to its input, and the step reads the images afterwards.
             logits, auxiliary = self.forward(images.clone())
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
-        if not fits or not logits.requires_grad:
+        if not fits or (differentiable and not logits.requires_grad):
             raise ValueError(
                 f"{self.user}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
                 f"{batch_dim_hint(images)}"
