@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from fastadv.attacks import other_packages
 from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.fab import FAB, FABT
 from fastadv.attacks.fast_entropy import FastEntropy
 from fastadv.attacks.fast_grad import FastGradL2, FastGradLinf
 from fastadv.attacks.fgsm import FGSM
@@ -21,11 +22,15 @@ from fastadv.attacks.n_fgsm import NFGSM
 from fastadv.attacks.noise import RandomNormal, RandomSign
 from fastadv.attacks.one_step import OneStepAttack
 from fastadv.attacks.pgd import PGD
+from fastadv.attacks.search import SearchAttack
+from fastadv.attacks.square import Square
 from fastadv.attacks.step_ll import StepLL
 from fastadv.attacks.step_rnd import StepRnd
 from fastadv.utils.suggestions import did_you_mean, nearest
 
 __all__ = [
+    "FAB",
+    "FABT",
     "FGSM",
     "MIFGSM",
     "NFGSM",
@@ -42,7 +47,9 @@ __all__ = [
     "OneStepAttack",
     "RandomNormal",
     "RandomSign",
+    "SearchAttack",
     "Size",
+    "Square",
     "StepLL",
     "StepRnd",
     "create",
@@ -56,6 +63,7 @@ _ATTACKS: dict[str, type[Attack]] = {
     for attack in (
         *(FGSM, FGSMPred, FastEntropy, FastGradL2, FastGradLinf, StepLL, StepRnd, IterBasic, IterLL),
         *(RandomSign, RandomNormal, PGD, MIFGSM, NFGSM),
+        *(FAB, FABT, Square),
     )
 }
 

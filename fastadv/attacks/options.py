@@ -37,3 +37,21 @@ class IterativeAttackOptions(GradientAttackOptions, total=False):
 
     alpha: float | None
     steps: int | None
+
+
+class SearchAttackOptions(AttackOptions, total=False):
+    """Options of attacks that search until an image is fooled, see :class:`fastadv.attacks.SearchAttack`."""
+
+    norm: str
+    restarts: int
+    fold_bn: bool
+
+
+class FABOptions(SearchAttackOptions, total=False):
+    """Options of both forms of FAB, see :class:`fastadv.attacks.FABT`."""
+
+    steps: int
+    alpha_max: float
+    eta: float
+    beta: float
+    minimize: bool

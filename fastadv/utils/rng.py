@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -12,6 +13,18 @@ from torch import Tensor
 from fastadv.utils.recorded_number import RecordedNumber
 
 _SEED_LIMIT = 2**63 - 1
+
+
+def nth_seed(seed: int | Tensor, n: int) -> int:
+    """Return the seed of the n-th of several sequences that one seed stands for; the 0th is that of the seed itself.
+
+    Raises:
+        RuntimeError: if the seed is on a device, as while work is recorded.
+    """
+    if isinstance(seed, Tensor):
+        raise RuntimeError("an attack that draws for several runs cannot be recorded in a CUDA graph")
+    text = f"{seed} {n}".encode()
+    return seed if n == 0 else int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") % _SEED_LIMIT
 
 
 class RecordedDraws:
