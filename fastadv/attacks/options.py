@@ -37,3 +37,12 @@ class IterativeAttackOptions(GradientAttackOptions, total=False):
 
     alpha: float | None
     steps: int | None
+
+
+class AdaptivePGDOptions(GradientAttackOptions, total=False):
+    """Options of attacks that find their own step sizes, see :class:`fastadv.attacks.AdaptivePGD`."""
+
+    norm: str
+    steps: int
+    restarts: int
+    rho: float
