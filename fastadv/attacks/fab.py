@@ -75,7 +75,7 @@ class _FAB(SearchAttack):
             labels: [N].
         """
 
-    def search(self, task: Task) -> None:
+    def attack(self, task: Task) -> None:
         undecided = task.undecided
         runs = self.targets(task.clean_logits, undecided.labels)  # [N, T] each
         for number, (targets, restart) in enumerate(product(runs, range(self.restarts))):

@@ -39,6 +39,15 @@ class IterativeAttackOptions(GradientAttackOptions, total=False):
     steps: int | None
 
 
+class AdaptivePGDOptions(GradientAttackOptions, total=False):
+    """Options of attacks that find their own step sizes, see :class:`fastadv.attacks.AdaptivePGD`."""
+
+    norm: str
+    steps: int
+    restarts: int
+    rho: float
+
+
 class SearchAttackOptions(AttackOptions, total=False):
     """Options of attacks that search until an image is fooled, see :class:`fastadv.attacks.SearchAttack`."""
 

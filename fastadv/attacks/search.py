@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack  # which torch requires
 
+from fastadv import ops
 from fastadv.attacks.base import Attack
 from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.first_batch import FirstBatch
@@ -20,13 +21,15 @@ from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.logit_difference import LogitDifference
 from fastadv.attacks.engine.pixel_box import PixelBox
 from fastadv.attacks.engine.result_check import NORMS
-from fastadv.attacks.engine.rows_of_noise import rows_of_noise
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.options import AttackOptions
+from fastadv.pixels import PixelSpace
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.rng import nth_seed
 from fastadv.utils.validation import check_count, check_one_of, check_switches
+
+_UNCLIPPED = PixelSpace(0.0, 1.0, lower=-8.0, upper=8.0)  # for noise of any kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,57 +112,49 @@ class SearchAttack(Attack):
         self._folding = FoldingCache()
 
     @abstractmethod
-    def search(self, task: Task) -> None:
-        """Look for adversarial images, and decide those that are found with ``task.undecided``."""
+    def attack(self, task: Task) -> None:
+        """Look for adversarial images, and tell ``task.undecided`` of those that are found."""
 
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
-        self.run_some_(adv, labels, size, seed, offset, None)
+        assert labels is not None
+        adv.copy_(self.search(Undecided(adv, labels), size, seed, offset))
 
-    def run_some_(
-        self,
-        adv: Tensor,
-        labels: Tensor | None,
-        size: Size,
-        seed: int | Tensor,
-        offset: int,
-        index: Tensor | None,
-    ) -> None:
-        """Run on some images of a batch, as :meth:`run_` would with all of them.
+    def search(self, given: Undecided, size: Size, seed: int | Tensor, offset: int) -> Tensor:
+        """Attack the images of a batch that are left; return adversarial images [N, C, ...], and clean ones for others.
+
+        An image's result depends neither on the others nor on which of them are left.
 
         Args:
-            adv: [n, C, ...].
-            labels: [n].
-            size: of their perturbations.
-            seed, offset: of the batch.
-            index: [n] int64, the images' places in the batch; None for the whole one.
+            given: the images.
+            size: of the perturbations of all N images.
+            seed, offset: of the random numbers of all N images.
         """
-        assert labels is not None
-        true = labels
         gradient = self._input_gradient()
-        box = PixelBox.of(self.space, adv)
-        eps = torch.as_tensor(size.eps, dtype=box.std.dtype, device=adv.device).expand(len(adv))  # [n]
+        box = PixelBox.of(self.space, given.clean)
+        eps = torch.as_tensor(size.eps, dtype=box.std.dtype, device=given.clean.device).expand(len(given.clean))  # [N]
         counted = self.image_gradients, self.image_queries
 
-        def noise(shape: Sequence[int], kind: str, number: int) -> Tensor:  # [n, *shape]
-            like = torch.empty((len(adv), *shape), device=adv.device)
-            return rows_of_noise(like, kind, nth_seed(seed, number), offset, index)
+        def run() -> Tensor:  # [N, C, ...]
+            self.image_gradients, self.image_queries = counted  # it runs again if a folded model turns out to differ
+            gradient.refresh()
+            clean = gradient.in_layout(box.clip(given.clean))  # [N, C, ...]
+            undecided = Undecided(clean, given.labels, given.left)
+            whole = gradient.cost.mixes_examples
+            self.image_queries += len(clean) if whole else len(undecided.left)
+            logits = first_look(gradient, undecided, whole=whole)
+            if len(undecided.left):
+                self.attack(Task(gradient, undecided, logits, box, eps, noise, logits_of))
+            return undecided.adv
+
+        def noise(shape: Sequence[int], kind: str, number: int) -> Tensor:  # [N, *shape]
+            zeros = torch.zeros((len(given.clean), *shape), device=given.clean.device)
+            return ops.noise_step_(zeros, zeros, 1.0, kind, nth_seed(seed, number), offset, _UNCLIPPED)
 
         def logits_of(images: Tensor) -> Tensor:  # [n, C, ...] -> [n, K]
             self.image_queries += len(images)
             return gradient.logits(gradient.in_layout(images))
 
-        def run() -> Tensor:  # [n, C, ...]
-            self.image_gradients, self.image_queries = counted  # also if a folded model turned out to differ
-            self.without_gradient = None
-            gradient.refresh()
-            clean = gradient.in_layout(box.clip(adv))  # [n, C, ...]
-            undecided, logits = first_look(gradient, clean, true)
-            self.image_queries += len(clean)
-            if len(undecided.left):
-                self.search(Task(gradient, undecided, logits, box, eps, noise, logits_of))
-            return undecided.adv
-
-        adv.copy_(gradient.run(adv, run))
+        return gradient.run(given.clean, run)
 
     def _input_gradient(self) -> InputGradient:
         model = raw_module(self.model)

@@ -16,6 +16,7 @@ from fastadv.attacks.engine.square_l2 import L2Squares
 from fastadv.attacks.engine.square_linf import LinfSquares
 from fastadv.attacks.engine.square_windows import window_side
 from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.options import SearchAttackOptions
 from fastadv.attacks.search import SearchAttack, Task
 from fastadv.utils.validation import check_count, check_real
@@ -79,20 +80,13 @@ class Square(SearchAttack):
         self.queries = queries
         self.p_init = float(p_init)
 
-    def run_some_(
-        self,
-        adv: Tensor,
-        labels: Tensor | None,
-        size: Size,
-        seed: int | Tensor,
-        offset: int,
-        index: Tensor | None,
-    ) -> None:
-        if adv.dim() != 4:
-            raise ValueError(f"square needs images [N, C, H, W], to change squares of them, got {list(adv.shape)}")
-        super().run_some_(adv, labels, size, seed, offset, index)
+    def search(self, given: Undecided, size: Size, seed: int | Tensor, offset: int) -> Tensor:
+        if given.clean.dim() != 4:
+            shape = list(given.clean.shape)
+            raise ValueError(f"square needs images [N, C, H, W], of which it changes squares, got {shape}")
+        return super().search(given, size, seed, offset)
 
-    def search(self, task: Task) -> None:
+    def attack(self, task: Task) -> None:
         for restart in range(self.restarts):
             if len(task.undecided.left):
                 self._run(task, restart * self.queries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,18 +12,18 @@ from torch import Tensor
 from fastadv.utils.recorded_number import RecordedNumber
 
 _SEED_LIMIT = 2**63 - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: its multiples are far apart
 
 
-def nth_seed(seed: int | Tensor, n: int) -> int:
-    """Return the seed of the n-th of several sequences that one seed stands for; the 0th is that of the seed itself.
+def nth_seed(seed: int | Tensor, number: int) -> int:
+    """Return the seed of one of several streams that a seed stands for, the first of which is its own.
 
     Raises:
-        RuntimeError: if the seed is on a device, as while work is recorded.
+        TypeError: if the seed is a tensor, which a CUDA graph reads.
     """
     if isinstance(seed, Tensor):
-        raise RuntimeError("an attack that draws for several runs cannot be recorded in a CUDA graph")
-    text = f"{seed} {n}".encode()
-    return seed if n == 0 else int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") % _SEED_LIMIT
+        raise TypeError("an attack with several random starts cannot be recorded as a CUDA graph")
+    return (seed + number * _GOLDEN) % 2**63
 
 
 class RecordedDraws:

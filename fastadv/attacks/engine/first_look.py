@@ -6,25 +6,30 @@ from torch import Tensor
 
 from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.undecided import Undecided
-from fastadv.utils.input_hints import labels_refusal
+from fastadv.utils.input_hints import check_labels_in_range
 
 
-def first_look(gradient: InputGradient, clean: Tensor, labels: Tensor) -> tuple[Undecided, Tensor]:
-    """Decide the images that are misclassified without an attack; return the undecided ones, and all logits [N, K].
+def first_look(gradient: InputGradient, undecided: Undecided, *, whole: bool) -> Tensor:
+    """Decide the images that are misclassified without an attack; return the logits [N, K] of clean images.
 
     Args:
         gradient: within its ``run``.
-        clean: [N, C, ...], N > 0.
-        labels: [N] int64.
+        undecided: the images.
+        whole: run the model on all images, because the logits of one depend on the others; otherwise those of images
+            that were decided before are zeros.
 
     Raises:
-        ValueError: if a label is none of the model's classes.
+        ValueError: if the label of an image that is left is none of the model's classes.
     """
-    logits = gradient.logits(clean)  # [N, K]
-    least, most = (int(end) for end in labels.aminmax())
-    if least < 0 or most >= logits.shape[1]:
-        wrong = most if most >= logits.shape[1] else least
-        raise ValueError(labels_refusal(gradient.user, logits.shape[1], wrong))
-    undecided = Undecided(clean, labels)
-    undecided.look(undecided.left, clean, logits)
-    return undecided, logits
+    place = undecided.left
+    found = gradient.logits(undecided.clean if whole else undecided.clean[place])
+    check_labels_in_range(gradient.user, undecided.labels[place], found.shape[1])
+    if gradient.first_batch is not None and gradient.checks_outputs:
+        gradient.first_batch.check_logits(gradient.user, found)
+    if whole:
+        logits = found
+    else:
+        logits = found.new_zeros(len(undecided.clean), found.shape[1])
+        logits[place] = found
+    undecided.look(place, undecided.clean[place], logits[place])
+    return logits
