@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack  # which torch requires
 
-from fastadv import ops, reference
+from fastadv import ops
 from fastadv.attacks.engine.ascent import Ascent, check_windows
 from fastadv.attacks.engine.cost import label_and_target
 from fastadv.attacks.engine.first_look import first_look
@@ -221,7 +221,7 @@ class AdaptivePGD(GradientAttack):
             return self.loss(logits, goal)
         rule = "log_odds" if self.rule == "label" else self.rule
         labels, targets = label_and_target(goal)
-        return reference.row_losses(logits, labels, rule, targets)
+        return ops.row_losses(logits, labels, rule, targets)
 
     def options(self) -> dict[str, Any]:
         own = {"norm": self.norm, "steps": self.steps, "restarts": self.restarts, "rho": self.rho}

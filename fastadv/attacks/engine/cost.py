@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fastadv import ops, reference
+from fastadv import ops
 from fastadv.attacks.engine.gradient_scale import to_common_scale
 from fastadv.attacks.engine.loss_gradient import Loss, scaled_loss_grad
 
@@ -76,7 +76,7 @@ class Cost:
             return scaled_loss_grad(self.loss, logits, labels)
         if self.rule in MARGINS and labels is not None:
             classes, targets = label_and_target(labels)
-            found = reference.scaled_target_grad(logits, self.rule, classes, targets=targets)
+            found = ops.scaled_target_grad(logits, self.rule, classes, targets=targets)
             return found._replace(target=labels)
         rule = "label" if target_known and self.rule != "entropy" else self.rule
         closed_form = ops.scaled_target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
