@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +17,10 @@ from fastadv.attacks.engine.cost import label_and_target
 from fastadv.attacks.engine.first_look import first_look
 from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.result_check import NORMS
-from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
-from fastadv.attacks.gradient import GradientAttack
+from fastadv.attacks.gradient import GradientAttack, refuse_costs_options
 from fastadv.attacks.options import GradientAttackOptions
 from fastadv.pixels import PixelSpace
 from fastadv.utils.rng import nth_seed
@@ -48,6 +49,9 @@ class AdaptivePGD(GradientAttack):
             gradient is that at the start.
         restarts: number of random starts. Only images that are still correct get another.
         rho: share of the steps between two checkpoints that have to raise the loss.
+        eot: number of passes whose gradients are averaged, for a model that draws random numbers ("expectation over
+            transformation", Athalye et al., 2018). Its logits are averaged as well: an image is misclassified if their
+            mean is.
     """
 
     ascend = True
@@ -72,6 +76,7 @@ class AdaptivePGD(GradientAttack):
         steps: int = 100,
         restarts: int = 1,
         rho: float = 0.75,
+        eot: int = 1,
         **options: Unpack[GradientAttackOptions],
     ) -> None:
         check_one_of("norm", norm, tuple(NORMS))
@@ -80,13 +85,13 @@ class AdaptivePGD(GradientAttack):
         check_count("steps", steps, least=1)
         check_count("restarts", restarts, least=1)
         check_real("rho", rho, least=0, most=1)
-        for name in ("label_smoothing", "aux_weight"):
-            if getattr(self, name):
-                raise ValueError(f"{name} must be 0 for {self.name}, whose loss has none, got {getattr(self, name)}")
+        check_count("eot", eot, least=1)
+        refuse_costs_options(self)
         self.norm = norm
         self.steps = steps
         self.restarts = restarts
         self.rho = float(rho)
+        self.eot = eot
 
     @abstractmethod
     def goals(self, labels: Tensor, logits: Tensor) -> Iterator[Tensor]:
@@ -105,6 +110,14 @@ class AdaptivePGD(GradientAttack):
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         """Return the length that each step has at most, which is that of the first."""
         return [2 * size.eps] * (self.steps * self.runs)
+
+    def gradients(self, eps: float) -> int:
+        """Return how many gradients per image a call computes for an image that stays correct; for others fewer."""
+        return self.steps * self.runs * self.eot
+
+    def expected_gradients(self, n: int, eps: Eps) -> float:
+        """Return the most that there may be: those of images that all stay correct."""
+        return float(self.gradients(0.0))
 
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Move adv to a random point: uniform noise whose largest value is eps, or normal noise of the length eps."""
@@ -192,7 +205,7 @@ class AdaptivePGD(GradientAttack):
     ) -> Ascent:
         """Compute the gradients at the starts of the images at ``place``."""
         found = gradient.first(start, goal, 0, 0)
-        self.image_gradients += len(place)
+        self.image_gradients += self.eot * len(place)
         if self.counting and self.without_gradient is None:
             self.without_gradient = count_zero_gradients(found.grad)
         undecided.look(place, start, found.logits)
@@ -205,8 +218,11 @@ class AdaptivePGD(GradientAttack):
         if not needs_gradient:
             return gradient.logits(ascent.adv), None
         found = gradient.further(ascent.adv, ascent.goal)
-        self.image_gradients += len(ascent.adv)
+        self.image_gradients += self.eot * len(ascent.adv)
         return found.logits, found.grad
+
+    def _input_gradient(self) -> InputGradient:
+        return replace(super()._input_gradient(), samples=self.eot)
 
     def height(self, logits: Tensor, goal: Tensor) -> Tensor:
         """Return by what the iterates of an image are compared: the loss, or what rises and falls with it: [n].
@@ -225,4 +241,4 @@ class AdaptivePGD(GradientAttack):
 
     def options(self) -> dict[str, Any]:
         own = {"norm": self.norm, "steps": self.steps, "restarts": self.restarts, "rho": self.rho}
-        return {**super().options(), **own}
+        return {**super().options(), **own, "eot": self.eot}

@@ -389,3 +389,14 @@ class GradientAttack(Attack):
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:
     """Return the tensor, copied if it shares memory with another one that may be written or kept."""
     return tensor.clone() if memory_of(tensor) == memory_of(other) else tensor
+
+
+def refuse_costs_options(attack: GradientAttack) -> None:
+    """Refuse options of the cross-entropy, for an attack whose cost has none.
+
+    Raises:
+        ValueError: if one is set.
+    """
+    for name in ("label_smoothing", "aux_weight"):
+        if getattr(attack, name):
+            raise ValueError(f"{name} must be 0 for {attack.name}, whose cost has none, got {getattr(attack, name)}")

@@ -46,6 +46,7 @@ class AdaptivePGDOptions(GradientAttackOptions, total=False):
     steps: int
     restarts: int
     rho: float
+    eot: int
 
 
 class SearchAttackOptions(AttackOptions, total=False):

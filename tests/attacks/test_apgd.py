@@ -372,7 +372,7 @@ REFUSED = [
     ({"steps": 0}, "steps must be at least 1, got 0"),
     ({"restarts": 0}, "restarts must be at least 1, got 0"),
     ({"rho": 1.5}, "rho must be a number at least 0 and at most 1, got 1.5"),
-    ({"label_smoothing": 0.1}, "label_smoothing must be 0 for apgd_t, whose loss has none, got 0.1"),
+    ({"label_smoothing": 0.1}, "label_smoothing must be 0 for apgd_t, whose cost has none, got 0.1"),
     ({"target_classes": 0}, "target_classes must be at least 1, got 0"),
     ({"norm": "linf", "eps": 256}, "eps must be at most 255"),
 ]

@@ -49,10 +49,15 @@ class TrainingWatch:
             self._handle.remove()
         self._draws = not all(map(torch.equal, self._before, self._generators()))
 
-    def warn(self, logits: Tensor, again: Callable[[], Tensor]) -> None:
-        """Warn of what the pass with logits [N, K] did; may run the model ``again`` to be sure."""
+    def warn(self, logits: Tensor, again: Callable[[], Tensor] | None) -> None:
+        """Warn of what the pass with logits [N, K] did.
+
+        Args:
+            logits: of the pass.
+            again: runs the model again, to be sure that it draws; None if it may draw.
+        """
         moves = self._moves
-        draws = self._draws and (moves or self._draws_again(logits, again))
+        draws = again is not None and self._draws and (moves or self._draws_again(logits, again))
         seen = [what for what, is_seen in ((_MOVES, moves), (_DRAWS, draws)) if is_seen]
         if seen:
             warnings.warn(

@@ -250,7 +250,7 @@ class PairedTask(AttackTask):
         cost = self.attack.cost("batch")
         used = outputs if cost.aux_weight else outputs[:1]
         with torch.no_grad():
-            _, derivatives = cost.derivatives(used[0], used[1:], labels, draw.seed, draw.offset)
+            derivatives = cost.derivatives(used[0], used[1:], labels, draw.seed, draw.offset).outputs
         with explain_gradient_errors(self.attack.name), _without_autocast(source), _explain_compiled_parts():
             (grad,) = torch.autograd.grad(used, source, derivatives, retain_graph=True, allow_unused=True)
         if grad is None:
