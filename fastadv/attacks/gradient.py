@@ -28,6 +28,7 @@ from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
+from fastadv.attacks.targets import Goal, goal_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
@@ -89,6 +90,11 @@ class GradientAttack(Attack):
             are more shapes. Weights may change in place; anything else that the model reads from Python stays as it was
             during recording. If a model cannot be captured, and for :meth:`at_each` of one-step attacks, the attack
             runs without a graph, and a warning says why.
+        targeted: step towards the labels that a call is given, which are targets then: ``attack(images, targets)``.
+        targets: the class that the cost is about: ``"label"``, the labels of a call; ``"predicted"``, the class that
+            the model predicts, to step away from; ``"least_likely"`` or ``"random"``, a class that the model finds
+            least likely or does not predict, to step towards. All but the first are called without labels. None is the
+            method's own choice; methods that are defined by their class take no other, nor ``targeted``.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -98,8 +104,8 @@ class GradientAttack(Attack):
         ascend: true to increase the cost (away from the class), false to decrease it (towards the class).
     """
 
-    rule: ClassVar[str]
-    ascend: ClassVar[bool]
+    rule: str
+    ascend: bool
     _labels_ignored = False
 
     def __init__(
@@ -110,6 +116,8 @@ class GradientAttack(Attack):
         fold_bn: bool = False,
         compile: bool = False,
         capture: bool = False,
+        targeted: bool = False,
+        targets: str | None = None,
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
@@ -128,15 +136,26 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
+        self.targets = targets
+        self._towards_labels = targeted
+        if targeted or targets is not None:
+            self._set_goal(goal_of(self, targets, targeted))
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
         self._captured = CapturedIterations()
 
+    def _set_goal(self, goal: Goal) -> None:
+        self.rule, self.ascend = goal
+        self.needs_labels = self.rule == "label"
+        if self.rule == "random":
+            self.draws = True
+
     @property
     def targeted(self) -> bool:  # type: ignore[override]
-        """See :class:`Attack`; false with an own loss, whose descent may lead anywhere."""
-        return self.needs_labels and not self.ascend and not self._has_own_loss
+        """See :class:`Attack`; of a class with an own loss, whose descent may lead anywhere, only if it is set."""
+        by_definition = self.rule == "label" and self.needs_labels and not self.ascend and not self._has_own_loss
+        return self._towards_labels or by_definition
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         refuse_func_transforms(self.name)
@@ -144,8 +163,8 @@ class GradientAttack(Attack):
         if labels is not None and not (self.needs_labels or self.ascend or self._labels_ignored):
             self._labels_ignored = True
             warnings.warn(
-                f"{self.name} ignores the labels that it is called with: it chooses the class that it steps towards, "
-                f"and has no option for another. Call it with images alone",
+                f"{self.name} ignores the labels that it is called with: it chooses the class that it steps towards. "
+                f"Call it with images alone, or call an attack such as pgd or fgsm, with targeted=True, for targets",
                 stacklevel=user_stacklevel(),
             )
 
@@ -383,7 +402,7 @@ class GradientAttack(Attack):
 
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super().options(), **own}
+        return {**super().options(), **own, "targeted": self.targeted, "targets": self.targets}
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:

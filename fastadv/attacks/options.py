@@ -30,6 +30,8 @@ class GradientAttackOptions(AttackOptions, total=False):
     fold_bn: bool
     compile: bool
     capture: bool
+    targeted: bool
+    targets: str | None
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):
