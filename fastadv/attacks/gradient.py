@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,19 @@ from fastadv.attacks.engine.cuda_graphs import CapturedIterations
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
+from fastadv.attacks.engine.losses import LOSSES, dlr, margin
 from fastadv.attacks.engine.result_check import check_in_place
 from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
-from fastadv.attacks.targets import Goal, goal_of
+from fastadv.attacks.targets import TARGETS, Goal, goal_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
-from fastadv.utils.validation import check_aux_weight, check_switches
+from fastadv.utils.validation import check_aux_weight, check_one_of, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
@@ -95,6 +96,10 @@ class GradientAttack(Attack):
             the model predicts, to step away from; ``"least_likely"`` or ``"random"``, a class that the model finds
             least likely or does not predict, to step towards. All but the first are called without labels. None is the
             method's own choice; methods that are defined by their class take no other, nor ``targeted``.
+        loss: of attacks on a class, the cost of each example: ``"ce"``, the cross-entropy; ``"margin"``, the largest
+            logit of the other classes minus that of the class (Carlini and Wagner, 2017); or ``"dlr"``, the difference
+            of logits ratio, the margin over the difference between the largest and the third largest logit (Croce and
+            Hein, 2020, equation 6), for three classes or more. The last two take no ``label_smoothing``.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -118,6 +123,7 @@ class GradientAttack(Attack):
         capture: bool = False,
         targeted: bool = False,
         targets: str | None = None,
+        loss: str = "ce",
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
@@ -140,10 +146,25 @@ class GradientAttack(Attack):
         self._towards_labels = targeted
         if targeted or targets is not None:
             self._set_goal(goal_of(self, targets, targeted))
+        self.loss_name = self._checked_loss(loss)
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
         self._captured = CapturedIterations()
+
+    def _checked_loss(self, name: str) -> str:
+        check_one_of("loss", name, LOSSES)
+        if name == "ce":
+            return name
+        if self._has_own_loss:
+            raise ValueError(f"{self.name} has a loss of its own, so it takes no option loss, got {name!r}")
+        if self.rule not in TARGETS:
+            raise ValueError(f"{self.name} takes no option loss, because its cost is not about a class, got {name!r}")
+        if self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {self.label_smoothing}"
+            )
+        return name
 
     def _set_goal(self, goal: Goal) -> None:
         self.rule, self.ascend = goal
@@ -171,8 +192,8 @@ class GradientAttack(Attack):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
-        The default, the cross-entropy with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and the
-        divergence, is differentiated in closed form. An override is differentiated with respect to the logits by
+        The default is the option ``loss``, with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and
+        the divergence; all but the margin and the DLR are differentiated in closed form. An override is differentiated with respect to the logits by
         autograd; like the model, it must not read values back from a GPU if it is compiled or captured.
 
         Args:
@@ -189,7 +210,19 @@ class GradientAttack(Attack):
         if self.rule == KL:
             log_q, log_p = logits.log_softmax(dim=1), target.log_softmax(dim=1)  # [N, K]
             return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+        if self.loss_name == "margin":
+            return margin(logits, target)
+        if self.loss_name == "dlr":
+            self._check_three_classes(logits)
+            return dlr(logits, target)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+
+    def _check_three_classes(self, logits: Tensor) -> None:
+        if logits.shape[1] < 3:
+            raise ValueError(
+                f"{self.name}: loss='dlr' needs at least three classes, got logits {list(logits.shape)}; "
+                f"loss='margin' takes two"
+            )
 
     @abstractmethod
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
@@ -373,7 +406,7 @@ class GradientAttack(Attack):
             self.label_smoothing,
             self.aux_weight,
             mixes_examples(raw_module(self.model), bn),
-            self.loss if self._has_own_loss else None,
+            None if self.loss_name == "ce" and not self._has_own_loss else self.loss,
         )
 
     def _folds_bn(self) -> bool:
@@ -402,7 +435,7 @@ class GradientAttack(Attack):
 
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super().options(), **own, "targeted": self.targeted, "targets": self.targets}
+        return {**super().options(), **own, "targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class GradientAttackOptions(AttackOptions, total=False):
     capture: bool
     targeted: bool
     targets: str | None
+    loss: str
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):

@@ -126,7 +126,7 @@ def test_noise_has_no_class() -> None:
 
 
 def test_missing_targets() -> None:
-    with pytest.raises(ValueError, match="^pgd needs targets: call it with labels"):
+    with pytest.raises(ValueError, match=r"^pgd needs targets: call it with labels"):
         attacks.PGD(ConvNet(), targeted=True)(batch()[0])
 
 
@@ -164,7 +164,7 @@ def test_an_evaluation() -> None:
     images, labels = batch(12)
     model = ConvNet()
     common: dict[str, Any] = {"eps": 8, "space": UNIT}
-    with pytest.raises(ValueError, match="fgsm is targeted: .* true classes"):
+    with pytest.raises(ValueError, match=r"fgsm is targeted: .* true classes"):
         evaluate(model, [(images, labels)], attack="fgsm", targeted=True, **common)
     found = evaluate(model, [(images, labels)], attack="fgsm", targets="least_likely", **common)
     assert found == evaluate(model, [(images, labels)], attack="step_ll", **common)
