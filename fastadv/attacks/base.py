@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -383,6 +383,11 @@ def _signature(kind: type[Any]) -> inspect.Signature:
 def options_of(attack: type[Attack]) -> set[str]:
     """Return the names of an attack's options."""
     return set(inspect.signature(attack).parameters) - {"model"}
+
+
+def ball_of(attack: type[Attack], options: Mapping[str, Any]) -> str | None:
+    """Return the norm of the ball that an attack with these options keeps to, see ``ball`` of :class:`Attack`."""
+    return options.get("norm", attack.ball) if "norm" in options_of(attack) else attack.ball
 
 
 def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:

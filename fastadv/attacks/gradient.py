@@ -193,8 +193,9 @@ class GradientAttack(Attack):
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
         The default is the option ``loss``, with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and
-        the divergence; all but the margin and the DLR are differentiated in closed form. An override is differentiated with respect to the logits by
-        autograd; like the model, it must not read values back from a GPU if it is compiled or captured.
+        the divergence; all but the margin and the DLR are differentiated in closed form. An override is differentiated
+        with respect to the logits by autograd; like the model, it must not read values back from a GPU if it is
+        compiled or captured.
 
         Args:
             logits: [N, K]; float32 if the model's are in half precision. With ``aux_weight``, the auxiliary logits are
