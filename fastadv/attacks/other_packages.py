@@ -8,8 +8,6 @@ ATTACKS = {
     "ifgsm": "iter_basic",
     "mifgsm": "mi_fgsm",
     "fgm": "fast_grad_l2",
-    "pgdl2": "pgd",
-    "pgd_l2": "pgd",
 }
 
 CLASSES = {
