@@ -15,11 +15,14 @@ from fastadv._types import ScaledKLGrad, ScaledTargetGrad, TargetGrad
 from fastadv.pixels import PixelSpace
 
 __all__ = [
+    "apgd_step_",
     "from_pixels",
     "from_pixels_",
+    "keep_best_",
     "mixed_cross_entropy",
     "noise_step_",
     "normalized_step_",
+    "row_losses",
     "sample_eps",
     "scaled_kl_grad",
     "scaled_target_grad",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 RULES = ("label", "predicted", "least_likely", "random", "entropy")
+MARGINS = ("margin", "dlr", "targeted_dlr")  # rules of target_grad as well
+LOSSES = ("ce", "log_odds", *MARGINS)
 NOISES = ("sign", "truncated_normal", "normal", "uniform")
 NORMS = ("l2", "linf")
 
@@ -38,6 +43,9 @@ PURPOSE_NOISE, PURPOSE_EPS, PURPOSE_TARGET = 0, 1, 2
 
 # Exponents of scaled derivatives: for a row of zeros, and the lowest for any other row.
 EXPONENT_OF_ZERO, LOWEST_EXPONENT = -(2**30), -(2**20)
+
+# Added to the denominator of the DLR losses, as in the authors' code.
+DLR_OFFSET = 1e-12
 
 
 def __dir__() -> list[str]:
@@ -78,25 +86,55 @@ def normalized_step_(
     The gradient with respect to pixels is grad / std. Elements that are not finite count as zero. The ball is the L2
     ball in pixel values for ``l2``, the Linf ball for ``linf``.
     """
-    compute = _compute_dtype(adv)
     std = _channels(space.std, adv)
     alpha, eps = _examples(alpha, adv), _examples(eps, adv)  # [N or 1, 1, 1...]
-    pixel_grad = grad.to(torch.float64) / std.double()  # [N, C, ...]
-    pixel_grad = torch.where(pixel_grad.isfinite(), pixel_grad, 0.0)
-    largest = _per_example(pixel_grad.abs(), torch.amax)  # [N, 1, 1...]
-    unit = pixel_grad / torch.where(largest > 0, largest, 1.0)
-    if norm == "l2":
-        length = _per_example(unit.square(), torch.sum).sqrt()
-        unit = unit / torch.where(length > 0, length, 1.0)
-    base = clean.to(compute)
-    moved = adv.to(compute) + (alpha.double() * unit / std.double()).to(compute)
+    base = clean.to(_compute_dtype(adv))
+    moved = _along_unit(adv.to(base.dtype), grad, alpha, std, norm)
+    return adv.copy_(_project(moved, base, eps, std, norm, space, adv.dtype))
+
+
+def apgd_step_(
+    adv: Tensor,  # [N, C, ...]
+    previous: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    grad: Tensor,  # [N, C, ...]
+    alpha: float | Tensor,  # number or [N]
+    eps: float | Tensor,  # number or [N]
+    space: PixelSpace = PixelSpace.raw(),
+    *,
+    norm: str = "linf",
+    momentum: float = 0.75,
+) -> Tensor:
+    """previous, adv <- adv, P(adv + momentum (z - adv) + (1 - momentum) (adv - previous))  (Croce & Hein, Algorithm 1).
+
+    z is P(adv + alpha sign(grad)) or, for ``l2``, P(adv + alpha grad / ||grad||_2), where P projects onto the ball
+    around clean, and then onto the pixel range.
+    """
+    std = _channels(space.std, adv)
+    alpha, eps = _examples(alpha, adv), _examples(eps, adv)  # [N or 1, 1, 1...]
+    here, before, base = (images.to(_compute_dtype(adv)) for images in (adv, previous, clean))
     if norm == "linf":
-        return adv.copy_(_clip(moved, base, eps / std, space, adv.dtype))
-    delta = (moved - base).double() * std.double()  # in pixels
-    distance = _per_example(torch.where(delta.isfinite(), delta, 0.0).square(), torch.sum).sqrt()
-    shrink = torch.where(eps > 0, torch.where(distance > eps, eps / distance, 1.0), 0.0)
-    moved = torch.where(shrink < 1, base + (shrink * delta / std.double()).to(compute), moved)
-    return adv.copy_(_clamp_range(moved, space, adv.dtype))
+        stepped = here + alpha / std * torch.sign(torch.nan_to_num(grad.to(here.dtype), nan=0.0))
+    else:
+        stepped = _along_unit(here, grad, alpha, std, norm)
+    z = _project(stepped, base, eps, std, norm, space, adv.dtype)
+    moved = here + momentum * (z - here) + (1 - momentum) * (here - before)
+    previous.copy_(adv)
+    return adv.copy_(_project(moved, base, eps, std, norm, space, adv.dtype))
+
+
+def keep_best_(
+    best: Tensor,  # [N, ...]
+    best_grad: Tensor | None,  # [N, ...]
+    candidate: Tensor,  # [N, ...]
+    grad: Tensor | None,  # [N, ...]
+    better: Tensor,  # [N] bool
+) -> Tensor:
+    """Copy the examples of candidate that are better to best, and those of grad to best_grad."""
+    best[better] = candidate[better]
+    if best_grad is not None and grad is not None:
+        best_grad[better] = grad[better]
+    return best
 
 
 def noise_step_(
@@ -206,11 +244,16 @@ def target_grad(
     label_smoothing: float = 0.0,
     seed: int | Tensor = 0,
     offset: int = 0,
+    targets: Tensor | None = None,  # [N] int64
 ) -> TargetGrad:
     """Return each example's target class, and d(sum over examples of the cost) / d logits.
 
-    The cost is the cross-entropy with the target or, for ``entropy``, the entropy of the predicted distribution.
+    The cost is the cross-entropy with the target or, for ``entropy``, the entropy of the predicted distribution. That
+    of ``margin``, ``dlr`` and ``targeted_dlr`` is the loss of :func:`row_losses`.
     """
+    if rule in MARGINS:
+        target, derivative = _margin_grad(logits, rule, labels, targets)
+        return TargetGrad(target, derivative.to(logits.dtype))
     target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
     return TargetGrad(target, (relative * log_unit.exp()).to(logits.dtype))
 
@@ -222,9 +265,14 @@ def scaled_target_grad(
     label_smoothing: float = 0.0,
     seed: int | Tensor = 0,
     offset: int = 0,
+    targets: Tensor | None = None,  # [N] int64
 ) -> ScaledTargetGrad:
     """Return target_grad as dlogits * 2**exponent; the largest element of each row of dlogits is in [0.5, 1)."""
-    target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
+    if rule in MARGINS:
+        target, relative = _margin_grad(logits, rule, labels, targets)
+        log_unit = torch.zeros_like(relative[:, :1])
+    else:
+        target, relative, log_unit = _relative_grad(logits, rule, labels, label_smoothing, seed, offset)
     dlogits, exponent = _scaled(relative, log_unit)
     return ScaledTargetGrad(target, dlogits.to(logits.dtype), exponent)
 
@@ -305,6 +353,78 @@ def _target(
         assert labels is not None
         return labels.to(torch.int64)
     return _first_without_nan(-logits) if rule == "least_likely" else predicted
+
+
+def row_losses(
+    logits: Tensor,  # [N, K]
+    labels: Tensor,  # [N] int64
+    rule: str,
+    targets: Tensor | None = None,  # [N] int64
+) -> Tensor:
+    """Return each example's loss [N]; a row that has NaN or +infinity gives NaN.
+
+    ``ce``: the cross-entropy, log(1 + exp(log_odds)). ``log_odds``: log of (1 - p_y) / p_y, or logsumexp of the other
+    classes' logits minus z_y. ``margin``: the largest of the other classes' logits minus z_y. ``dlr`` and
+    ``targeted_dlr``: equations 6 and 7 of Croce & Hein (2020).
+    """
+    z = logits.double()
+    if rule in MARGINS:
+        gap, spread, _, _ = _margin_terms(z, labels, rule, targets)
+        losses = -gap if rule == "margin" else -gap / (spread + DLR_OFFSET)
+    else:
+        others = z.scatter(1, labels[:, None], -math.inf).logsumexp(dim=1)  # [N]
+        losses = others - z.gather(1, labels[:, None])[:, 0]
+        if rule == "ce":
+            losses = torch.logaddexp(losses, torch.zeros_like(losses))
+    spoilt = (z.isnan() | (z == math.inf)).any(dim=1)
+    return torch.where(spoilt, math.nan, losses).to(_compute_dtype(logits))
+
+
+def _margin_grad(
+    logits: Tensor,  # [N, K]
+    rule: str,
+    labels: Tensor | None,  # [N]
+    targets: Tensor | None,  # [N]
+) -> tuple[Tensor, Tensor]:
+    """Return targets [N], or labels, and the derivative [N, K] of -gap or -gap / (spread + offset), in float64.
+
+    A row whose gap or spread is not finite is NaN.
+    """
+    assert labels is not None
+    target = labels if targets is None or rule != "targeted_dlr" else targets
+    gap, spread, of_gap, of_spread = _margin_terms(logits.double(), labels, rule, targets)
+    gap, spread = gap[:, None], spread[:, None]
+    if rule == "margin":
+        grad = -of_gap
+    else:
+        # The two products cancel exactly where the loss is constant but for the offset: only then does that count.
+        numerator = (of_spread * gap - of_gap * spread) - of_gap * DLR_OFFSET
+        grad = numerator / (spread + DLR_OFFSET) / (spread + DLR_OFFSET)
+    return target, torch.where(gap.isfinite() & spread.isfinite(), grad, math.nan)
+
+
+def _margin_terms(
+    z: Tensor,  # [N, K]
+    labels: Tensor,  # [N]
+    rule: str,
+    targets: Tensor | None,  # [N]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return z_y - z_t [N], the denominator of the DLR [N], and the derivatives of both [N, K].
+
+    t is the target class or, if there is none, the largest of the others. Of equal logits the first comes first.
+    """
+    ranked = z.argsort(dim=1, descending=True, stable=True)  # [N, K]; NaN comes first
+    if rule != "targeted_dlr":
+        targets = torch.where(ranked[:, 0] == labels, ranked[:, 1], ranked[:, 0])
+    assert targets is not None
+    one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)  # [K, K]
+    gap = (z.gather(1, labels[:, None]) - z.gather(1, targets[:, None]))[:, 0]
+    of_gap = one[labels] - one[targets]
+    if rule == "margin":
+        return gap, torch.ones_like(gap), of_gap, torch.zeros_like(of_gap)
+    top, low = ranked[:, :1], ranked[:, 2:3] if rule == "dlr" else ranked[:, 2:4]
+    spread = (z.gather(1, top) - z.gather(1, low)).mean(dim=1)
+    return gap, spread, of_gap, one[top[:, 0]] - one[low].mean(dim=1)
 
 
 def mixed_cross_entropy(
@@ -434,6 +554,31 @@ def _per_example(values: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
     if values[0:1].numel() == 0:
         return values.new_zeros([values.shape[0]] + [1] * (values.dim() - 1))
     return reduce(values.flatten(1), dim=1).view(-1, *[1] * (values.dim() - 1))
+
+
+def _along_unit(here: Tensor, grad: Tensor, alpha: Tensor, std: Tensor, norm: str) -> Tensor:
+    """Return here + alpha grad / ||grad||; alpha and the norm are in pixel values."""
+    pixel_grad = grad.to(torch.float64) / std.double()  # [N, C, ...]
+    pixel_grad = torch.where(pixel_grad.isfinite(), pixel_grad, 0.0)
+    largest = _per_example(pixel_grad.abs(), torch.amax)  # [N, 1, 1...]
+    unit = pixel_grad / torch.where(largest > 0, largest, 1.0)
+    if norm == "l2":
+        length = _per_example(unit.square(), torch.sum).sqrt()
+        unit = unit / torch.where(length > 0, length, 1.0)
+    return here + (alpha.double() * unit / std.double()).to(here.dtype)
+
+
+def _project(
+    moved: Tensor, clean: Tensor, eps: Tensor, std: Tensor, norm: str, space: PixelSpace, dtype: torch.dtype
+) -> Tensor:
+    """Project onto the ball of eps pixel values around clean, then onto the pixel range."""
+    if norm == "linf":
+        return _clip(moved, clean, eps / std, space, dtype)
+    delta = (moved - clean).double() * std.double()  # in pixels
+    distance = _per_example(torch.where(delta.isfinite(), delta, 0.0).square(), torch.sum).sqrt()
+    shrink = torch.where(eps > 0, torch.where(distance > eps, eps / distance, 1.0), 0.0)
+    moved = torch.where(shrink < 1, clean + (shrink * delta / std.double()).to(clean.dtype), moved)
+    return _clamp_range(moved, space, dtype)
 
 
 def _clip(moved: Tensor, clean: Tensor, eps: Tensor, space: PixelSpace, dtype: torch.dtype) -> Tensor:

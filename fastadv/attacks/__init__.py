@@ -1,4 +1,4 @@
-"""Attacks by name: the eleven of the paper, PGD, MI-FGSM and N-FGSM."""
+"""Attacks by name: the eleven of the paper, and later ones for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastadv.attacks import other_packages
+from fastadv.attacks.adaptive_pgd import AdaptivePGD
+from fastadv.attacks.apgd import APGDCE, APGDDLR, APGDT
 from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.fab import FAB, FABT
 from fastadv.attacks.fast_entropy import FastEntropy
 from fastadv.attacks.fast_grad import FastGradL2, FastGradLinf
 from fastadv.attacks.fgsm import FGSM
@@ -21,15 +24,23 @@ from fastadv.attacks.n_fgsm import NFGSM
 from fastadv.attacks.noise import RandomNormal, RandomSign
 from fastadv.attacks.one_step import OneStepAttack
 from fastadv.attacks.pgd import PGD
+from fastadv.attacks.search import SearchAttack
+from fastadv.attacks.square import Square
 from fastadv.attacks.step_ll import StepLL
 from fastadv.attacks.step_rnd import StepRnd
 from fastadv.utils.suggestions import did_you_mean, nearest
 
 __all__ = [
+    "APGDCE",
+    "APGDDLR",
+    "APGDT",
+    "FAB",
+    "FABT",
     "FGSM",
     "MIFGSM",
     "NFGSM",
     "PGD",
+    "AdaptivePGD",
     "Attack",
     "FGSMPred",
     "FastEntropy",
@@ -42,7 +53,9 @@ __all__ = [
     "OneStepAttack",
     "RandomNormal",
     "RandomSign",
+    "SearchAttack",
     "Size",
+    "Square",
     "StepLL",
     "StepRnd",
     "create",
@@ -55,7 +68,8 @@ _ATTACKS: dict[str, type[Attack]] = {
     attack.name: attack
     for attack in (
         *(FGSM, FGSMPred, FastEntropy, FastGradL2, FastGradLinf, StepLL, StepRnd, IterBasic, IterLL),
-        *(RandomSign, RandomNormal, PGD, MIFGSM, NFGSM),
+        *(RandomSign, RandomNormal, PGD, MIFGSM, NFGSM, APGDCE, APGDDLR, APGDT),
+        *(FAB, FABT, Square),
     )
 }
 

@@ -40,3 +40,30 @@ class IterativeAttackOptions(GradientAttackOptions, total=False):
 
     alpha: float | None
     steps: int | None
+
+
+class AdaptivePGDOptions(GradientAttackOptions, total=False):
+    """Options of attacks that find their own step sizes, see :class:`fastadv.attacks.AdaptivePGD`."""
+
+    norm: str
+    steps: int
+    restarts: int
+    rho: float
+
+
+class SearchAttackOptions(AttackOptions, total=False):
+    """Options of attacks that search until an image is fooled, see :class:`fastadv.attacks.SearchAttack`."""
+
+    norm: str
+    restarts: int
+    fold_bn: bool
+
+
+class FABOptions(SearchAttackOptions, total=False):
+    """Options of both forms of FAB, see :class:`fastadv.attacks.FABT`."""
+
+    steps: int
+    alpha_max: float
+    eta: float
+    beta: float
+    minimize: bool

@@ -193,6 +193,18 @@ def explain_label_errors(user: str) -> Iterator[None]:
         raise ValueError(labels_refusal(user, int(found[1]), int(found[2]))) from error
 
 
+def check_labels_in_range(user: str, labels: Tensor, classes: int) -> None:
+    """Refuse labels [N] that are none of a model's classes. Waits for the device.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    if len(labels):
+        least, most = (int(end) for end in labels.aminmax())
+        if least < 0 or most >= classes:
+            raise ValueError(labels_refusal(user, classes, most if most >= classes else least))
+
+
 def labels_refusal(user: str, classes: int, label: int) -> str:
     """Return the message for a label that is none of a model's classes."""
     return f"{user}: labels must be in [0, {classes}), the model's {classes} classes, got {label}"

@@ -12,6 +12,18 @@ from torch import Tensor
 from fastadv.utils.recorded_number import RecordedNumber
 
 _SEED_LIMIT = 2**63 - 1
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: its multiples are far apart
+
+
+def nth_seed(seed: int | Tensor, number: int) -> int:
+    """Return the seed of one of several streams that a seed stands for, the first of which is its own.
+
+    Raises:
+        TypeError: if the seed is a tensor, which a CUDA graph reads.
+    """
+    if isinstance(seed, Tensor):
+        raise TypeError("an attack with several random starts cannot be recorded as a CUDA graph")
+    return (seed + number * _GOLDEN) % 2**63
 
 
 class RecordedDraws:

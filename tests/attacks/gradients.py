@@ -8,4 +8,6 @@ GRADIENTS = {  # at eps = 4
     **dict.fromkeys(("iter_basic", "iter_ll"), 5),
     **dict.fromkeys(("random_sign", "random_normal"), 0),
     **dict.fromkeys(("pgd", "mi_fgsm"), 10),
+    **dict.fromkeys(("apgd_ce", "apgd_dlr"), 100),
+    "apgd_t": 400,  # four targets, of images that stay correct
 }

@@ -195,7 +195,8 @@ def passes(model: nn.Module) -> Iterator[dict[str, list[int]]]:
 
     def forward(module: nn.Module, _: Any, logits: Tensor) -> None:
         seen["train" if module.training else "eval"].append(len(logits))
-        logits.register_hook(lambda grad: seen["backward"].append(len(grad)))
+        if logits.requires_grad:
+            logits.register_hook(lambda grad: seen["backward"].append(len(grad)))
 
     handle = model.register_forward_hook(forward)
     yield seen

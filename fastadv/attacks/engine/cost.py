@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fastadv import ops
+from fastadv import ops, reference
 from fastadv.attacks.engine.gradient_scale import to_common_scale
 from fastadv.attacks.engine.loss_gradient import Loss, scaled_loss_grad
 
 KL = "kl"  # the rule of attacks that move the prediction away from that for the clean image
+MARGINS = ("margin", "dlr", "targeted_dlr")  # rules with a loss of their own, see fastadv.ops.row_losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,8 @@ class Cost:
 
     Args:
         rule: chooses the class, see :func:`fastadv.ops.target_grad`; :data:`KL` takes logits of the clean images
-            [N, K] in place of labels and a target.
+            [N, K] in place of labels and a target. For ``"targeted_dlr"`` the label and the target of each example
+            [N, 2] take their place.
         label_smoothing: of the cross-entropy.
         aux_weight: of the same cost at each auxiliary output, with the target that the main logits choose.
         mixes_examples: true if an example's logits depend on the rest of its batch: all examples then share one scale.
@@ -70,8 +72,20 @@ class Cost:
     ) -> ops.ScaledTargetGrad:
         if self.rule == KL and labels is not None and self.loss is None:
             return ops.ScaledTargetGrad(labels, *ops.scaled_kl_grad(logits, labels))
-        if self.loss is not None and (target_known or self.rule == KL) and labels is not None:
+        if self.loss is not None and (target_known or self.rule in (KL, *MARGINS)) and labels is not None:
             return scaled_loss_grad(self.loss, logits, labels)
+        if self.rule in MARGINS and labels is not None:
+            classes, targets = label_and_target(labels)
+            found = reference.scaled_target_grad(logits, self.rule, classes, targets=targets)
+            return found._replace(target=labels)
         rule = "label" if target_known and self.rule != "entropy" else self.rule
         closed_form = ops.scaled_target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
         return closed_form if self.loss is None else scaled_loss_grad(self.loss, logits, closed_form.target)
+
+
+def label_and_target(goal: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Split what a cost is about, a class [N], or a label and a target [N, 2], into labels [N] and targets [N]."""
+    if goal.dim() == 1:
+        return goal, None
+    label, target = goal.unbind(1)
+    return label, target

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients, warn_of_zero_gradients
-from fastadv.utils.input_hints import labels_refusal
+from fastadv.utils.input_hints import check_labels_in_range
 from fastadv.utils.stacklevel import user_stacklevel
 
 
@@ -31,10 +31,8 @@ class FirstBatch:
         Raises:
             ValueError: if there are any.
         """
-        if labels.device.type != "cpu" and len(labels):
-            least, most = (int(end) for end in labels.aminmax())
-            if least < 0 or most >= classes:
-                raise ValueError(labels_refusal(user, classes, most if most >= classes else least))
+        if labels.device.type != "cpu":
+            check_labels_in_range(user, labels, classes)
 
     def check_logits(self, user: str, logits: Tensor) -> None:
         """Warn of logits [N, K] with which an attack runs but has little effect."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,6 +154,17 @@ class InputGradient:
         """Return the gradient at images [N, C, ...] for the target [N] that :meth:`first` chose."""
         return self._gradient(self._further_cost, images, target, 0, 0)
 
+    def each(self, images: Tensor, targets: Sequence[Tensor]) -> Iterator[Gradient]:
+        """Yield the gradient at images [N, C, ...] for each of several targets [N], from one forward pass."""
+        if not targets:
+            return
+        images = images.detach().requires_grad_()
+        logits, auxiliary = self._outputs(images)
+        for left, target in zip(reversed(range(len(targets))), targets, strict=True):
+            derivatives = self._further_cost.derivatives(logits, auxiliary, target)[1]
+            grad = self._backward([logits, *auxiliary], images, derivatives, again=left > 0)
+            yield Gradient(target, grad, logits.detach())
+
     @cached_property
     def _further_cost(self) -> Cost:
         return self.cost.for_known_target()
@@ -181,15 +192,22 @@ class InputGradient:
                 self.first_batch.check_labels(self.user, labels, logits.shape[1])
             self.first_batch.check_logits(self.user, logits.detach())
         target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
+        grad = self._backward([logits, *auxiliary], images, derivatives)
+        if training is not None:
+            training.warn(logits.detach(), lambda: self._outputs(images)[0])
+        return Gradient(target, grad, logits.detach())
+
+    def _backward(
+        self, outputs: Sequence[Tensor], images: Tensor, derivatives: Sequence[Tensor], *, again: bool = False
+    ) -> Tensor:
+        """Return the gradient [N, C, ...], for derivatives with respect to the outputs; ``again`` keeps the graph."""
         with explain_gradient_errors(self.user):
-            (grad,) = torch.autograd.grad([logits, *auxiliary], images, derivatives, allow_unused=True)
+            (grad,) = torch.autograd.grad(outputs, images, derivatives, retain_graph=again, allow_unused=True)
         if self._folded is not None:
             self._folded.check_backward()
         if grad is None:
             raise ValueError(f"{self.user}: the model's logits do not depend on the images")
-        if training is not None:
-            training.warn(logits.detach(), lambda: self._outputs(images)[0])
-        return Gradient(target, grad, logits.detach())
+        return grad
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits [N, K] and auxiliary ones, each with its graph back to images [N, C, ...] that require grad."""

@@ -28,20 +28,26 @@ class Undecided:
     Args:
         clean: [N, C, ...].
         labels: [N] int64.
+        left: [L] int64, the places of those that are undecided, in order; None for all.
 
     Attributes:
         adv: [N, C, ...], the result of each image; at first the clean one.
         left: [L] int64, the places of the undecided images, in order.
     """
 
-    def __init__(self, clean: Tensor, labels: Tensor) -> None:
+    def __init__(self, clean: Tensor, labels: Tensor, left: Tensor | None = None) -> None:
         self.clean = clean
         self.labels = labels
         self.adv = clean.clone()
-        self.left = torch.arange(len(clean), device=clean.device)
-        self._is_left = torch.ones(len(clean), dtype=torch.bool, device=clean.device)  # [N]
+        self.left = torch.arange(len(clean), device=clean.device) if left is None else left
+        self._is_left = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)  # [N]
+        self._is_left[self.left] = True
         wide = torch.promote_types(clean.dtype, torch.float32)
         self._height = torch.full((len(clean),), -math.inf, dtype=wide, device=clean.device)  # [N]
+
+    def again(self) -> Undecided:
+        """The images that are left, for another attack: without the results so far."""
+        return Undecided(self.clean, self.labels, self.left)
 
     def look(self, place: Tensor, images: Tensor, logits: Tensor) -> Tensor:
         """Decide the images that are misclassified, and return which of them are: [n] bool.

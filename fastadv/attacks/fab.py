@@ -1,0 +1,180 @@
+"""FAB, the Fast Adaptive Boundary attack (Croce and Hein, 2020a), in the two forms that AutoAttack uses."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack  # which torch requires
+
+from fastadv.attacks.engine.boundary_search import BoundarySearch, boundary_step, nearest_boundary
+from fastadv.attacks.engine.input_gradient import Gradient
+from fastadv.attacks.engine.step_sizes import Eps
+from fastadv.attacks.engine.undecided import is_correct
+from fastadv.attacks.engine.zero_gradients import count_zero_gradients
+from fastadv.attacks.options import FABOptions, SearchAttackOptions
+from fastadv.attacks.search import SearchAttack, Task
+from fastadv.utils.validation import check_count, check_real, check_switches
+
+_KINDS = {"linf": "uniform", "l2": "normal"}  # of the noise that a start is drawn from
+
+
+class _FAB(SearchAttack):
+    """Looks for the nearest adversarial image, and returns it if it lies in the ball.
+
+    A step leads to where two logits would be equal if they were linear around the current image: to the nearest such
+    point of the pixel range, and a little further. It is drawn towards the clean image, and an image that is past the
+    boundary goes part of the way back, so that the iterates follow the boundary to where it is nearest. On their way
+    they leave the ball.
+
+    Args:
+        restarts: number of runs on images that are not fooled yet. The first starts from the clean image, the others
+            from random points at a distance of eps / 2.
+        steps: number of iterations of a run.
+        alpha_max: largest weight of the part of a step that starts from the clean image.
+        eta: length of a step, as a multiple of the way to the boundary.
+        beta: share of its perturbation that an adversarial image keeps for the next step.
+        minimize: go on with images that are fooled within eps, and return the nearest adversarial ones. With a large
+            eps, their distances say at which smaller eps each image is fooled.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        steps: int = 100,
+        alpha_max: float = 0.1,
+        eta: float = 1.05,
+        beta: float = 0.9,
+        minimize: bool = False,
+        **options: Unpack[SearchAttackOptions],
+    ) -> None:
+        super().__init__(model, **options)
+        check_count("steps", steps, least=1)
+        check_real("alpha_max", alpha_max, least=0, most=1)
+        check_real("eta", eta, least=1)
+        check_real("beta", beta, least=0, below=1)
+        check_switches(minimize=minimize)
+        self.steps = steps
+        self.alpha_max = float(alpha_max)
+        self.eta = float(eta)
+        self.beta = float(beta)
+        self.minimize = minimize
+        self.draws = self.restarts > 1
+
+    @abstractmethod
+    def targets(self, logits: Tensor, labels: Tensor) -> list[Tensor]:
+        """Return the other classes whose boundaries each run looks at: [N, T] int64 for each run.
+
+        Args:
+            logits: [N, K], of the clean images.
+            labels: [N].
+        """
+
+    def attack(self, task: Task) -> None:
+        undecided = task.undecided
+        runs = self.targets(task.clean_logits, undecided.labels)  # [N, T] each
+        for number, (targets, restart) in enumerate(product(runs, range(self.restarts))):
+            if len(undecided.left):
+                start = self._start(task, number) if restart else undecided.clean  # [N, C, ...]
+                whole = (start, undecided.clean, undecided.labels, targets, task.eps)  # [N, ...] each
+                place = task.place
+                self._follow(task, BoundarySearch(place, *(tensor[place] for tensor in whole)))
+
+    def _start(self, task: Task, number: int) -> Tensor:  # [N, C, ...]
+        """Return random points halfway from the clean images to the ball's surface, clipped to the range."""
+        clean = task.undecided.clean
+        noise = task.noise(clean.shape[1:], _KINDS[self.norm], number) / task.box.std  # [N, C, ...]
+        scale = task.eps / 2 / task.box.length(noise, self.norm)  # [N]
+        return task.box.clip(clean + noise * scale.view(-1, *[1] * (clean.dim() - 1)))
+
+    def _follow(self, task: Task, search: BoundarySearch) -> None:
+        """Take the steps of one run, and decide the images for which it finds an adversarial one in the ball."""
+        for _ in range(self.steps):
+            boundary = nearest_boundary(self._gradients(task, search), task.box, self.norm)
+            search = search.at(boundary_step(search, boundary, task.box, self.norm, self.eta, self.alpha_max))
+            wrong = self._look(task, search)  # [n] bool
+            back = torch.lerp(search.clean, search.images, self.beta)  # [n, C, ...]
+            search = search.at(torch.where(wrong.view(-1, *[1] * (back.dim() - 1)), back, search.images))
+            rows = task.rows_left(search.place)
+            if rows is not None:
+                search = search.rows(rows)
+            if not len(search.place):
+                return
+
+    def _gradients(self, task: Task, search: BoundarySearch) -> Iterator[Gradient]:
+        """Yield the gradients of the differences between the other classes' logits and the true one's."""
+        pairs = search.pairs()  # [n, 2] each
+        self.image_gradients += len(pairs) * len(search.place)
+        if len(pairs) == 1 or task.gradient.checks_outputs:
+            found = task.gradient.first(search.images, pairs.pop(0), 0, 0)
+            if self.counting and self.without_gradient is None:
+                self.without_gradient = count_zero_gradients(found.grad)
+            yield found
+        yield from task.gradient.each(search.images, pairs)
+
+    def _look(self, task: Task, search: BoundarySearch) -> Tensor:
+        """Keep the adversarial images in the ball; return which are adversarial, also outside it: [n] bool."""
+        logits = task.logits(search.images)  # [n, K]
+        wrong = ~is_correct(logits, search.labels)
+        distance = task.box.distance(search.images, search.clean, self.norm)  # [n]
+        rows = (wrong & (distance <= search.eps)).nonzero()[:, 0]
+        found = search.place[rows], search.images[rows]
+        if self.minimize:
+            task.undecided.keep_best(*found, -distance[rows])
+        else:
+            task.undecided.look(*found, logits[rows])
+        return wrong
+
+    def expected_gradients(self, n: int, eps: Eps) -> float:
+        return float(self.gradients(0.0))
+
+    def options(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("steps", "alpha_max", "eta", "beta", "minimize")}
+        return {**super().options(), **own}
+
+
+class FAB(_FAB):
+    """In each step the boundary to whichever class seems the nearest, at one gradient for each other class.
+
+    Costly if there are many classes; AutoAttack's version "plus" uses it with five restarts.
+    """
+
+    name = "fab"
+
+    def targets(self, logits: Tensor, labels: Tensor) -> list[Tensor]:
+        classes = logits.shape[1]
+        beyond = torch.arange(1, classes, device=labels.device)  # [K - 1]
+        return [(labels[:, None] + beyond) % classes]
+
+
+class FABT(_FAB):
+    """One run for each target class, the likeliest first; in each step the boundary to the run's target.
+
+    Args:
+        target_classes: number of target classes; at most all but the true one are taken.
+    """
+
+    name = "fab_t"
+
+    def __init__(self, model: Callable[..., Any], *, target_classes: int = 9, **options: Unpack[FABOptions]) -> None:
+        super().__init__(model, **options)
+        check_count("target_classes", target_classes, least=1)
+        self.target_classes = target_classes
+
+    def targets(self, logits: Tensor, labels: Tensor) -> list[Tensor]:
+        others = logits.scatter(1, labels[:, None], -torch.inf)  # [N, K]
+        count = min(self.target_classes, logits.shape[1] - 1)
+        ranked = others.topk(count, dim=1).indices  # [N, T]
+        return [ranked[:, rank : rank + 1] for rank in range(count)]
+
+    def gradients(self, eps: float) -> int:
+        """Return the most gradients per image that a call computes, if there are that many classes."""
+        return self.target_classes * self.restarts * self.steps
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "target_classes": self.target_classes}
