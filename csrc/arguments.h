@@ -31,7 +31,8 @@ struct PerExample {
   const void* scale;  // [N] or null, of the compute dtype: float64 for float64 images, float32 otherwise
 };
 
-// adv is read and written; clean is null where it is adv itself, as before the first step.
+// adv is read and written; clean is null where it is adv itself, as before the first step. A step with momentum reads
+// previous, and leaves adv there.
 struct Step {
   void* adv;          // [N, C, ...]
   const void* clean;  // [N, C, ...] or null
@@ -40,6 +41,7 @@ struct Step {
   Batch batch;
   Space space;
   PerExample alpha, eps;
+  void* previous = nullptr;  // [N, C, ...] or null
 };
 
 // Where a call's random numbers begin: row i uses example offset + i of the sequence that `seed` names. If on_device is

@@ -36,11 +36,14 @@ __all__ = [
     "ScaledKLGrad",
     "ScaledTargetGrad",
     "TargetGrad",
+    "apgd_step_",
     "from_pixels",
     "from_pixels_",
+    "keep_best_",
     "mixed_cross_entropy",
     "noise_step_",
     "normalized_step_",
+    "row_losses",
     "sample_eps",
     "scaled_kl_grad",
     "scaled_target_grad",
@@ -116,6 +119,94 @@ def normalized_step_(
     amounts = (*_amount("alpha", alpha, adv), *_amount("eps", eps, adv))
     _run(_ops.normalized_step_.default, work, base, grad, *amounts, norm, *_constants(space, adv))
     return _finish(adv, work)
+
+
+def apgd_step_(
+    adv: Tensor,  # [N, C, ...]
+    previous: Tensor,  # [N, C, ...]
+    clean: Tensor,  # [N, C, ...]
+    grad: Tensor,  # [N, C, ...]
+    alpha: float | Tensor,  # number or [N]
+    eps: float | Tensor,  # number or [N]
+    space: PixelSpace = PixelSpace.raw(),
+    *,
+    norm: str = "linf",
+    momentum: float = 0.75,
+) -> Tensor:
+    """Step with momentum, and project onto the ball and the pixel range (APGD: Croce & Hein, 2020, Algorithm 1).
+
+    ``previous, adv <- adv, P(adv + momentum * (z - adv) + (1 - momentum) * (adv - previous))``, where
+    ``z = P(adv + alpha * sign(grad))``, or for ``norm="l2"``, ``z = P(adv + alpha * grad / ||grad||_2)``. P projects
+    onto the ball of radius eps around ``clean``, and then clamps to the pixel range. In the Linf ball this is one pass,
+    with four reads and two writes an element.
+
+    Args:
+        adv: [N, C, ...] model inputs, mutated in place.
+        previous: the iterate before ``adv``, mutated in place: ``adv`` as it was before this step. At the first step a
+            copy of ``adv``.
+        clean: the clean inputs, like ``adv`` but in memory of their own.
+        grad: the gradient of the loss with respect to ``adv``. For ``l2``, elements that are not finite count as 0,
+            and an all-zero gradient gives ``z = P(adv)``, as in :func:`normalized_step_`.
+        alpha: step in pixel values, a number or [N]; a negative alpha descends.
+        eps: radius of the ball in pixel values, a number or [N].
+        space: how pixels map to the model's input.
+        norm: ``"linf"`` or ``"l2"``, of the ball and the step.
+        momentum: weight of the new step, in [0, 1]; what is left is the weight of the previous one. The authors' is
+            0.75, and 1 at the first step.
+
+    The result and the errors are those of :func:`sign_step_`; an unknown norm or another momentum raises ValueError.
+    """
+    work = _dense(adv)
+    _refuse_grad("previous", previous)
+    before, base, grad = (
+        _like(work, name, other) for name, other in (("previous", previous), ("clean", clean), ("grad", grad))
+    )
+    amounts = (*_amount("alpha", alpha, adv), *_amount("eps", eps, adv))
+    _run(_ops.apgd_step_.default, work, before, base, grad, *amounts, norm, momentum, *_constants(space, adv))
+    _finish(previous, before)
+    return _finish(adv, work)
+
+
+def keep_best_(
+    best: Tensor,  # [N, ...]
+    best_grad: Tensor | None,  # [N, ...]
+    candidate: Tensor,  # [N, ...]
+    grad: Tensor | None,  # [N, ...]
+    better: Tensor,  # [N] bool
+) -> Tensor:
+    """Copy the examples that are better from ``candidate`` to ``best``, and from ``grad`` to ``best_grad``.
+
+    An attack keeps its best iterate by this, and returns to it with the arguments exchanged. Examples that are not
+    better are neither read nor written.
+
+    Args:
+        best: [N, ...], mutated in place.
+        best_grad: the gradient at ``best``, mutated in place, or None.
+        candidate: like ``best``.
+        grad: the gradient at ``candidate``, or None.
+        better: which examples to copy.
+
+    Returns:
+        ``best``.
+
+    Raises:
+        ValueError: if shapes, devices or strides differ, memory overlaps, one of the gradients is missing, or a
+            tensor to be mutated requires grad.
+        TypeError: if dtypes are not floating or differ, or ``better`` is not bool.
+    """
+    work = _dense(best, "best")
+    candidate = _like(work, "candidate", candidate)
+    _require_tensor("better", better, best)
+    work_grad = best_grad
+    if best_grad is not None:
+        _refuse_grad("best_grad", best_grad)
+        work_grad = _like(work, "best_grad", best_grad)
+    if grad is not None:
+        grad = _like(work, "grad", grad)
+    _run(_ops.keep_best_.default, work, work_grad, candidate, grad, better.contiguous())
+    if best_grad is not None and work_grad is not None:
+        _finish(best_grad, work_grad)
+    return _finish(best, work)
 
 
 def noise_step_(
@@ -197,8 +288,7 @@ def from_pixels_(
         ValueError: as for :func:`from_pixels`, or if shapes or devices differ, memory overlaps, or images require grad.
         TypeError: as for :func:`from_pixels`.
     """
-    _refuse_grad("images", images)
-    work = images if _is_dense(images) else images.contiguous()
+    work = _dense(images, "images")
     pixels = _like(work, "pixels", pixels)
     if mirrored is not None:
         _require_tensor("mirrored", mirrored, images)
@@ -261,6 +351,7 @@ def target_grad(
     label_smoothing: float = 0.0,
     seed: int | Tensor | None = None,
     offset: int = 0,
+    targets: Tensor | None = None,  # [N] int64
 ) -> TargetGrad:
     """Choose each example's target class and differentiate its cost with respect to the logits, in one pass.
 
@@ -269,23 +360,32 @@ def target_grad(
     sum over the other classes, so that it does not cancel to zero for a confident network. float16 still rounds
     derivatives below 3e-8 to zero: if only the gradient's direction matters, use :func:`scaled_target_grad`.
 
+    ``"margin"``, ``"dlr"`` and ``"targeted_dlr"`` differentiate the loss of :func:`row_losses`, which is zero but for
+    the label, the other class of the margin, and the first, third and fourth largest logits. Among equal logits the
+    lower class is the larger. The row is NaN if one of these logits is not finite.
+
     Args:
         logits: [N, K].
         rule: ``"label"``, ``"predicted"`` (argmax), ``"least_likely"`` (argmin), ``"random"`` (uniform over the
-            classes that are not predicted), or ``"entropy"`` (its target is the predicted class).
-        labels: [N] int64; required by ``"label"``, ignored by the other rules.
+            classes that are not predicted), ``"entropy"`` (its target is the predicted class), ``"margin"``, ``"dlr"``
+            or ``"targeted_dlr"``.
+        labels: [N] int64; required by ``"label"``, ``"margin"``, ``"dlr"`` and ``"targeted_dlr"``, ignored by the other
+            rules.
         label_smoothing: in [0, 1), of the cross-entropy.
         seed, offset: the random numbers for ``"random"``, as for :func:`noise_step_`.
+        targets: [N] int64; required by ``"targeted_dlr"``, ignored by the other rules.
 
     Returns:
-        ``target`` [N] int64 and ``dlogits`` [N, K] in the logits' dtype.
+        ``target`` [N] int64 (of ``"margin"`` and ``"dlr"``, the label) and ``dlogits`` [N, K] in the logits' dtype.
 
     Raises:
-        ValueError: if the rule is unknown, labels are missing or out of range, or shapes are wrong. (On a GPU labels
-            are not read beforehand: one out of range gives a gradient of NaN.)
-        TypeError: if logits are not floating or labels are not int64.
+        ValueError: if the rule is unknown, there are fewer classes than it needs (2 for ``"margin"``, 3 for ``"dlr"``,
+            4 for ``"targeted_dlr"``), labels or targets are missing or out of range, or shapes are wrong. (On a GPU
+            neither is read beforehand: one out of range gives a gradient of NaN.)
+        TypeError: if logits are not floating, or labels or targets are not int64.
     """
-    return TargetGrad(*_target_grad(_ops.target_grad.default, logits, rule, labels, label_smoothing, seed, offset))
+    operator = _ops.target_grad.default
+    return TargetGrad(*_target_grad(operator, logits, rule, labels, label_smoothing, seed, offset, targets))
 
 
 def scaled_target_grad(
@@ -295,6 +395,7 @@ def scaled_target_grad(
     label_smoothing: float = 0.0,
     seed: int | Tensor | None = None,
     offset: int = 0,
+    targets: Tensor | None = None,  # [N] int64
 ) -> ScaledTargetGrad:
     """Compute :func:`target_grad` with each row times a power of two, so that it does not underflow.
 
@@ -310,7 +411,50 @@ def scaled_target_grad(
     The arguments and the errors are those of :func:`target_grad`.
     """
     operator = _ops.scaled_target_grad.default
-    return ScaledTargetGrad(*_target_grad(operator, logits, rule, labels, label_smoothing, seed, offset))
+    return ScaledTargetGrad(*_target_grad(operator, logits, rule, labels, label_smoothing, seed, offset, targets))
+
+
+def row_losses(
+    logits: Tensor,  # [N, K]
+    labels: Tensor,  # [N] int64
+    rule: str,
+    targets: Tensor | None = None,  # [N] int64
+) -> Tensor:
+    """Compute the loss of each example, in one pass: what an attack that keeps its best iterate compares.
+
+    With z_1 >= z_2 >= ... the logits in order, and y the label:
+
+    - ``"ce"``: the cross-entropy. That of a confident network does not vanish until it underflows.
+    - ``"log_odds"``: logsumexp of the other classes' logits minus z_y, or log((1 - p_y) / p_y). The cross-entropy is
+      log(1 + exp(log_odds)): they increase together, but this never rounds to zero.
+    - ``"margin"``: the largest of the other classes' logits minus z_y, positive if y is not predicted.
+    - ``"dlr"``: that over (z_1 - z_3), the difference of logits ratio (Croce & Hein, 2020, equation 6).
+    - ``"targeted_dlr"``: (z_t - z_y) / (z_1 - (z_3 + z_4) / 2), t the target (equation 7).
+
+    As in the authors' code, 1e-12 is added to the denominators: where all of the largest logits are equal, they are
+    that.
+
+    Args:
+        logits: [N, K].
+        labels: [N] int64.
+        rule: which loss.
+        targets: [N] int64; required by ``"targeted_dlr"``, ignored by the others.
+
+    Returns:
+        [N] float32, or float64 for float64 logits. A row that has NaN or +infinity gives NaN. Not differentiable:
+        :func:`target_grad` and :func:`scaled_target_grad` compute the derivatives.
+
+    Raises:
+        ValueError: if the rule is unknown, there are fewer classes than it needs (2 for ``"margin"``, 3 for ``"dlr"``,
+            4 for ``"targeted_dlr"``), targets are missing, labels or targets are out of range, or shapes are wrong.
+            (On a GPU, a label or target out of range gives NaN.)
+        TypeError: if logits are not floating, or labels or targets are not int64.
+    """
+    _require_tensor("logits", logits)
+    _require_tensor("labels", labels, logits)
+    logits, targets = logits.detach().contiguous(), _classes("targets", targets, logits)
+    losses: Tensor = _run(_ops.row_losses.default, logits, labels.contiguous(), rule, targets)
+    return losses
 
 
 def mixed_cross_entropy(
@@ -429,23 +573,29 @@ def _target_grad(
     label_smoothing: float,
     seed: int | Tensor | None,
     offset: int,
+    targets: Tensor | None,  # [N]
 ) -> Any:
     _require_tensor("logits", logits)
     logits = logits.detach().contiguous()
     stream = _stream(seed, offset, logits.device) if rule == "random" else (0, 0, None)
-    if labels is not None:
-        _require_tensor("labels", labels, logits)
-        labels = labels.contiguous()
-    return _run(operator, logits, rule, labels, label_smoothing, *stream)
+    labels, targets = _classes("labels", labels, logits), _classes("targets", targets, logits)
+    return _run(operator, logits, rule, labels, label_smoothing, *stream, targets)
+
+
+def _classes(name: str, classes: Tensor | None, logits: Tensor) -> Tensor | None:
+    if classes is None:
+        return None
+    _require_tensor(name, classes, logits)
+    return classes.contiguous()
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
 
 
-def _dense(adv: Tensor) -> Tensor:
-    """Return adv in a layout that the kernels support: a copy only if it is neither contiguous nor channels_last."""
-    _refuse_grad("adv", adv)
-    return adv if _is_dense(adv) else adv.contiguous()
+def _dense(images: Tensor, name: str = "adv") -> Tensor:
+    """Return images in a layout that the kernels support: a copy only if it is neither contiguous nor channels_last."""
+    _refuse_grad(name, images)
+    return images if _is_dense(images) else images.contiguous()
 
 
 def _require_tensor(name: str, value: Tensor, beside: Tensor | None = None) -> None:
@@ -609,6 +759,11 @@ def _(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
 def _(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     target, exponent = (logits.new_empty(logits.shape[0], dtype=dtype) for dtype in (torch.int64, torch.int32))
     return target, torch.empty_like(logits), exponent
+
+
+@torch.library.register_fake("fastadv::row_losses")  # type: ignore[untyped-decorator]
+def _(logits: Tensor, *others: Any) -> Tensor:
+    return logits.new_empty(logits.shape[0], dtype=_compute_dtype(logits))
 
 
 @torch.library.register_fake("fastadv::scaled_kl_grad")  # type: ignore[untyped-decorator]

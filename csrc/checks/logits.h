@@ -23,17 +23,18 @@ inline void same_logits(const char* op, const char* what, const Tensor& other, c
 }
 
 // labels [N], logits [N, K].
-inline void labels(const char* op, const Tensor& labels, const Tensor& logits) {
-  type(labels.scalar_type() == ScalarType::Long, op, "labels must be int64, got ", name(labels.scalar_type()));
-  same_device(op, "labels", labels, logits);
-  value(labels.dim() == 1 && labels.size(0) == logits.size(0) && labels.is_contiguous(), op,
-        "labels must be a contiguous tensor of shape [", logits.size(0), "], got ", shape(labels));
+inline void labels(const char* op, const Tensor& labels, const Tensor& logits, const char* what = "labels") {
+  type(labels.scalar_type() == ScalarType::Long, op, what, " must be int64, got ", name(labels.scalar_type()));
+  same_device(op, what, labels, logits);
+  value(labels.dim() == 1 && labels.size(0) == logits.size(0) && labels.is_contiguous(), op, what,
+        " must be a contiguous tensor of shape [", logits.size(0), "], got ", shape(labels));
 }
 
 // Reading labels is cheap on the CPU. On a GPU, the row of a label out of range becomes NaN instead.
-inline void labels_in_range(const char* op, const int64_t* labels, int64_t rows, int64_t classes) {
+inline void labels_in_range(const char* op, const int64_t* labels, int64_t rows, int64_t classes,
+                            const char* what = "labels") {
   for (int64_t i = 0; labels != nullptr && i < rows; ++i)
-    value(labels[i] >= 0 && labels[i] < classes, op, "labels must be in [0, ", classes, "), got ", labels[i],
+    value(labels[i] >= 0 && labels[i] < classes, op, what, " must be in [0, ", classes, "), got ", labels[i],
           " at row ", i);
 }
 

@@ -1,4 +1,4 @@
-// Arguments of the steps: sign_step_, normalized_step_ and noise_step_.
+// Arguments of the steps: sign_step_, normalized_step_, apgd_step_ and noise_step_.
 #pragma once
 
 #include <cmath>
@@ -8,14 +8,19 @@
 
 namespace fastadv::checks {
 
-// A tensor that the step reads beside adv.
-inline void like_adv(const char* op, const char* what, const Tensor& tensor, const Tensor& adv, bool channels_last) {
-  type(tensor.scalar_type() == adv.scalar_type(), op, what, " must have adv's dtype ", name(adv.scalar_type()),
+inline void apart(const char* op, const char* what, const Tensor& tensor, const char* of, const Tensor& other) {
+  value(!overlap(tensor, other), op, what, " must not share memory with ", of);
+}
+
+// A tensor that is read or written beside another.
+inline void like(const char* op, const char* what, const Tensor& tensor, const char* of, const Tensor& other,
+                 bool channels_last) {
+  type(tensor.scalar_type() == other.scalar_type(), op, what, " must have ", of, "'s dtype ", name(other.scalar_type()),
        ", got ", name(tensor.scalar_type()));
-  same_device(op, what, tensor, adv);
-  value(shape(tensor) == shape(adv), op, what, " must have adv's shape ", shape(adv), ", got ", shape(tensor));
-  value(dense(tensor, channels_last), op, what, " must have adv's strides");
-  value(!overlap(tensor, adv), op, what, " must not share memory with adv");
+  same_device(op, what, tensor, other);
+  value(shape(tensor) == shape(other), op, what, " must have ", of, "'s shape ", shape(other), ", got ", shape(tensor));
+  value(dense(tensor, channels_last), op, what, " must have ", of, "'s strides");
+  apart(op, what, tensor, of, other);
 }
 
 // values [N] or none, adv [N, C, ...].
@@ -40,8 +45,8 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
                  const std::vector<double>& lower, const std::vector<double>& upper, bool channels_apart) {
   const DType dtype = floating(op, "adv", adv);
   const bool last = channels_last(op, "adv", adv);
-  if (clean.has_value()) like_adv(op, "clean", *clean, adv, last);
-  if (grad.has_value()) like_adv(op, "grad", *grad, adv, last);
+  if (clean.has_value()) like(op, "clean", *clean, "adv", adv, last);
+  if (grad.has_value()) like(op, "grad", *grad, "adv", adv, last);
   const bool one_channel = std.size() == 1 && !(channels_apart && last);
   return {adv.data_ptr(),
           clean.has_value() ? clean->data_ptr() : nullptr,
@@ -50,7 +55,8 @@ inline Step step(const char* op, const Tensor& adv, const std::optional<Tensor>&
           batch(adv, last, one_channel),
           space(op, adv, std, lower, upper),
           per_example(op, "alpha", alpha, alpha_scale, adv, dtype, true),
-          per_example(op, "eps", eps, eps_scale, adv, dtype, false)};
+          per_example(op, "eps", eps, eps_scale, adv, dtype, false),
+          nullptr};
 }
 
 inline int64_t elements(const Batch& batch) { return batch.examples * batch.channels * batch.plane; }

@@ -4,6 +4,7 @@
 // cursor finds the place of a pack's first element by two multiplications and walks from there.
 #pragma once
 
+#include <initializer_list>
 #include <type_traits>
 
 #include "../math/fast_divide.h"
@@ -182,11 +183,11 @@ struct Layout {
 
 // Whether the operands can be read 16 bytes at a time, and from which element on; null operands do not matter.
 template <class T>
-bool wide_layout(int64_t total, const void* a, const void* b, const void* c, Layout* layout) {
+bool wide_layout(int64_t total, const void* first, std::initializer_list<const void*> others, Layout* layout) {
   const auto misaligned = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16; };
-  for (const void* other : {b, c})
-    if (other != nullptr && misaligned(other) != misaligned(a)) return false;
-  int64_t head = static_cast<int64_t>((16 - misaligned(a)) % 16 / sizeof(T));
+  for (const void* other : others)
+    if (other != nullptr && misaligned(other) != misaligned(first)) return false;
+  int64_t head = static_cast<int64_t>((16 - misaligned(first)) % 16 / sizeof(T));
   if (head > total) head = total;
   *layout = {total, head, (total - head) / kWide<T>};
   return true;

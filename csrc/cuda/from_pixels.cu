@@ -129,7 +129,7 @@ template <class T>
 void launch(const FromPixels& args, int64_t total, cudaStream_t stream) {
   constexpr int width = kWide<T>;
   Layout layout{total, 0, total};
-  wide_layout<T>(total, args.images, nullptr, nullptr, &layout);
+  wide_layout<T>(total, args.images, {}, &layout);
   const bool wide = reinterpret_cast<uintptr_t>(args.pixels + layout.head) % width == 0;
   if constexpr (sizeof(T) < 8) {
     if (tiles_suit<T, 1>(args)) return launch_tiles<T, 1>(args, layout, wide, stream);

@@ -1,7 +1,7 @@
 // The paper's loss and its derivative: each row's share, then their sum.
 #include "../ops/mixed_cross_entropy.h"
 #include "logit_rows.cuh"
-#include "row_losses.cuh"
+#include "total_loss.cuh"
 
 namespace fastadv::cuda {
 namespace {

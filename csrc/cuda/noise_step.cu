@@ -96,7 +96,7 @@ cudaError_t noise_step(const NoiseStep& args, cudaStream_t stream) {
   with_type(step.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     Layout layout{total, 0, total};
-    if (wide_layout<T>(total, step.adv, step.clean, nullptr, &layout)) launch<T, kWide<T>>(args, layout, stream);
+    if (wide_layout<T>(total, step.adv, {step.clean}, &layout)) launch<T, kWide<T>>(args, layout, stream);
     else launch<T, 1>(args, layout, stream);
   });
   return cudaGetLastError();

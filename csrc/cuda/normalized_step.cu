@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "../ops/normalized_step.h"
-#include "partial_sums.cuh"
+#include "example_norms.cuh"
 
 namespace fastadv::cuda {
 namespace {
@@ -11,67 +11,41 @@ namespace {
 // What is reduced over an example, of one element: its gradient's magnitude, its square relative to a scale, the square
 // of the distance that a step along it reaches. The factor is the example's. Zeros add nothing.
 struct GradientMax {
-  static constexpr bool kDistance = false;
+  static constexpr bool kDistance = false, kMomentum = false;
+  using Factor = double;
   __device__ __forceinline__ double factor(int64_t) const { return 1.0; }
 
   template <class F>
-  __device__ __forceinline__ double operator()(F gradient, F, F, double, const Here<F>& here) const {
-    return std::fabs(pixel_gradient(gradient, here.inverse_std));
+  __device__ __forceinline__ double operator()(const Element<F>& at, double, const Here<F>& here) const {
+    return std::fabs(pixel_gradient(at.grad, here.inverse_std));
   }
 };
 struct GradientSquares {
-  static constexpr bool kDistance = false;
+  static constexpr bool kDistance = false, kMomentum = false;
+  using Factor = double;
   const double* inverse_scale;  // [N]
   __device__ __forceinline__ double factor(int64_t example) const { return inverse_scale[example]; }
 
   template <class F>
-  __device__ __forceinline__ double operator()(F gradient, F, F, double factor, const Here<F>& here) const {
-    const double pixels = pixel_gradient(gradient, here.inverse_std),
+  __device__ __forceinline__ double operator()(const Element<F>& at, double factor, const Here<F>& here) const {
+    const double pixels = pixel_gradient(at.grad, here.inverse_std),
                  value = kSquaresNeedScale<F> ? pixels * factor : pixels;
     return value * value;
   }
 };
 struct DistanceSquares {
-  static constexpr bool kDistance = true;
+  static constexpr bool kDistance = true, kMomentum = false;
+  using Factor = double;
   const double* inverse_length;  // [N]
   __device__ __forceinline__ double factor(int64_t example) const { return inverse_length[example]; }
 
   template <class F>
-  __device__ __forceinline__ double operator()(F gradient, F adv, F clean, double factor, const Here<F>& here) const {
-    const F there = moved(adv, gradient, here.inverse_std, here.alpha, factor);
-    const double pixels = pixel_distance(there, clean, here.std);
+  __device__ __forceinline__ double operator()(const Element<F>& at, double factor, const Here<F>& here) const {
+    const F there = moved(at.adv, at.grad, here.inverse_std, here.alpha, factor);
+    const double pixels = pixel_distance(there, at.clean, here.std);
     return pixels * pixels;
   }
 };
-
-enum class Finish { inverse_scale, inverse_length, shrink };
-
-// What the totals become, per example.
-template <class F>
-struct Totals {
-  double *scale, *inverse_scale, *inverse_length, *shrink;  // [N]
-  PerExampleOf<F> eps;
-};
-
-// totals[example] from the partial reductions of its chunks; a block each.
-template <class F, class Join>
-__global__ void __launch_bounds__(kThreads)
-    finish_kernel(const double* partial, int64_t examples, int64_t chunks, Join join, Finish finish, Totals<F> totals) {
-  for (int64_t example = blockIdx.x; example < examples; example += gridDim.x) {
-    double value = 0.0;
-    for (int64_t c = threadIdx.x; c < chunks; c += kThreads) value = join(value, partial[example * chunks + c]);
-    value = group_reduce<kThreads>(value, join);
-    if (threadIdx.x != 0) continue;
-    if (finish == Finish::shrink) {
-      totals.shrink[example] = shrink_onto_ball(std::sqrt(value), at_example(totals.eps, example));
-    } else if (finish == Finish::inverse_length) {
-      totals.inverse_length[example] = inverse_or_zero(totals.scale[example] * std::sqrt(value));
-    } else {
-      totals.scale[example] = value;
-      totals.inverse_scale[example] = inverse_or_zero(value);
-    }
-  }
-}
 
 // scale and its inverse of 1, and the shrinkage of a first step, which is alpha long.
 template <class F>
@@ -85,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) prepare_kernel(int64_t examples, Per
 
 template <bool first>
 struct NormalizedRule {
-  static constexpr bool kFirst = first;
+  static constexpr bool kFirst = first, kMomentum = false;
 
   template <class T, bool kLast>
   static constexpr int blocks() {
@@ -110,74 +84,51 @@ struct NormalizedRule {
   }
 
   template <class F>
-  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Constants<F>& here) const {
+  __device__ __forceinline__ F operator()(const Element<F>& at, const Constants<F>& here) const {
     const Bounds<F>& bounds = here.bounds;
-    const F there = moved(adv, gradient, here.inverse_std, bounds.alpha, inverse_length);
-    return norm == Norm::l2 ? clamp(shrunk(there, clean, shrink), bounds.lower, bounds.upper)
-                            : clip(there, clean, bounds.eps, bounds.lower, bounds.upper);
-  }
-};
-
-// The passes before the step: totals of what the norm asks for.
-template <class T>
-struct Reductions {
-  const Step& step;
-  Totals<compute_t<T>> totals;
-  double* partial;  // [N, chunks]
-  Layout layout;
-  bool wide;
-  cudaStream_t stream;
-
-  template <class Term, class Join>
-  void operator()(Term term, Join join, Finish finish) const {
-    const int64_t n = step.batch.examples;
-    const Chunks chunks(step.batch);
-    FASTADV_LAUNCH(kernel(term, join), blocks_for(chunks.blocks, 1), kThreads, stream, operands<T>(step), layout.head,
-                   chunks, term, join, partial, places<compute_t<T>>(step));
-    FASTADV_LAUNCH((finish_kernel<compute_t<T>, Join>), blocks_for(n, 1), kThreads, stream, partial, n, chunks.chunks,
-                   join, finish, totals);
-  }
-
-  template <class Term, class Join>
-  auto kernel(Term, Join) const {
-    constexpr int width = kWide<T>;
-    if (step.batch.channels_last)
-      return wide ? partial_kernel<T, width, true, Term, Join> : partial_kernel<T, 1, true, Term, Join>;
-    return wide ? partial_kernel<T, width, false, Term, Join> : partial_kernel<T, 1, false, Term, Join>;
+    const F there = moved(at.adv, at.grad, here.inverse_std, bounds.alpha, inverse_length);
+    return norm == Norm::l2 ? clamp(shrunk(there, at.clean, shrink), bounds.lower, bounds.upper)
+                            : clip(there, at.clean, bounds.eps, bounds.lower, bounds.upper);
   }
 };
 
 template <class T>
-void launch(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
+UnitSteps reduce_unit_steps(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
   using F = compute_t<T>;
-  const int64_t n = step.batch.examples, total = n * step.batch.channels * step.batch.plane;
+  const int64_t n = step.batch.examples;
   const Places<F> where = places<F>(step);
   const Totals<F> totals{workspace, workspace + n, workspace + 2 * n, workspace + 3 * n, where.eps};
-  Layout layout{total, 0, total};
-  const bool wide = wide_layout<T>(total, step.adv, step.clean, step.grad, &layout);
-  const Reductions<T> reduce{step, totals, workspace + 4 * n, layout, wide, stream};
+  const Reductions<T> reduce(step, totals, partial_sums(step.batch, workspace), stream);
 
-  const double* inverse_length = totals.inverse_length;
   FASTADV_LAUNCH(prepare_kernel<F>, blocks_for(n), kThreads, stream, n, where.alpha, totals);
   if (norm == Norm::linf || kSquaresNeedScale<F>) reduce(GradientMax{}, Larger{}, Finish::inverse_scale);
-  if (norm == Norm::linf) inverse_length = totals.inverse_scale;
-  else {
-    reduce(GradientSquares{totals.inverse_scale}, Add{}, Finish::inverse_length);
-    if (step.clean != nullptr) reduce(DistanceSquares{inverse_length}, Add{}, Finish::shrink);
-  }
-  if (cudaPeekAtLastError() != cudaSuccess) return;  // no step along a norm that was not computed
-  if (step.clean == nullptr) launch_step<T>(step, NormalizedRule<true>{norm, inverse_length, totals.shrink}, stream);
-  else launch_step<T>(step, NormalizedRule<false>{norm, inverse_length, totals.shrink}, stream);
+  if (norm == Norm::linf) return {totals.inverse_scale, totals.shrink};
+  reduce(GradientSquares{totals.inverse_scale}, Add{}, Finish::inverse_length);
+  if (step.clean != nullptr) reduce(DistanceSquares{totals.inverse_length}, Add{}, Finish::shrink);
+  return {totals.inverse_length, totals.shrink};
 }
 
 }  // namespace
 
+UnitSteps unit_steps(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
+  return with_type(step.dtype, [&](auto* type) {
+    return reduce_unit_steps<std::remove_pointer_t<decltype(type)>>(step, norm, workspace, stream);
+  });
+}
+
 int64_t normalized_workspace(const Batch& batch) { return batch.examples * (4 + Chunks(batch).chunks); }
+double* partial_sums(const Batch& batch, double* workspace) { return workspace + 4 * batch.examples; }
 
 cudaError_t normalized_step(const Step& step, Norm norm, double* workspace, cudaStream_t stream) {
   if (step.batch.examples * step.batch.channels * step.batch.plane == 0) return cudaSuccess;
-  with_type(step.dtype,
-            [&](auto* type) { launch<std::remove_pointer_t<decltype(type)>>(step, norm, workspace, stream); });
+  const UnitSteps along = unit_steps(step, norm, workspace, stream);
+  if (cudaPeekAtLastError() != cudaSuccess) return cudaGetLastError();  // no step along a norm that was not computed
+  with_type(step.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (step.clean == nullptr)
+      launch_step<T>(step, NormalizedRule<true>{norm, along.inverse_length, along.shrink}, stream);
+    else launch_step<T>(step, NormalizedRule<false>{norm, along.inverse_length, along.shrink}, stream);
+  });
   return cudaGetLastError();
 }
 

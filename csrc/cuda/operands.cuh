@@ -10,12 +10,20 @@ struct Operands {
   T* adv;          // [N, C, ...]
   const T* clean;  // [N, C, ...]; null before the first step, where it is adv itself
   const T* grad;   // [N, C, ...]
+  T* previous;     // [N, C, ...]; null for steps without momentum
 };
 
 template <class T>
 Operands<T> operands(const Step& step) {
-  return {static_cast<T*>(step.adv), static_cast<const T*>(step.clean), static_cast<const T*>(step.grad)};
+  return {static_cast<T*>(step.adv), static_cast<const T*>(step.clean), static_cast<const T*>(step.grad),
+          static_cast<T*>(step.previous)};
 }
+
+// What is read of one element; zero what is not.
+template <class F>
+struct Element {
+  F adv, clean, grad, previous;
+};
 
 template <class T, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> read(const T* from, int64_t first) {
@@ -40,19 +48,24 @@ __device__ __forceinline__ void step_packs(const Operands<T>& in, int64_t first,
   using P = Pack<T, kWidth>;
   rule.enter(example);
   auto constants = constants_of();
-  P a[kPacks], c[kPacks], g[kPacks];
+  P a[kPacks], c[kPacks], g[kPacks], b[kPacks];
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     a[p] = read<T, kWidth>(in.adv, first + p * kDistance);
     g[p] = read<T, kWidth>(in.grad, first + p * kDistance);
     if (!Rule::kFirst) c[p] = read<T, kWidth>(in.clean, first + p * kDistance);
+    if (Rule::kMomentum) b[p] = read<T, kWidth>(in.previous, first + p * kDistance);
   }
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
+    if (Rule::kMomentum) *reinterpret_cast<P*>(in.previous + first + p * kDistance) = a[p];
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      const compute_t<T> here = element(a[p], i), clean = Rule::kFirst ? here : element(c[p], i);
-      store(a[p].value[i], rule(here, clean, element(g[p], i), constants(p * kDistance + i)));
+      using F = compute_t<T>;
+      const F here = element(a[p], i);
+      const Element<F> all{here, Rule::kFirst ? here : element(c[p], i), element(g[p], i),
+                           Rule::kMomentum ? element(b[p], i) : F(0)};
+      store(a[p].value[i], rule(all, constants(p * kDistance + i)));
     }
     *reinterpret_cast<P*>(in.adv + first + p * kDistance) = a[p];
   }

@@ -14,14 +14,16 @@ namespace fastadv::cuda {
 template <class F>
 struct Here {
   double inverse_std;
-  F std, alpha;
+  F std, alpha, lower, upper;
 };
 
 // alpha: of the example, in pixel values, where each has its own.
 template <class F>
 __device__ __forceinline__ Here<F> here_in(const Places<F>& places, F alpha, int32_t channel) {
+  const Bounds<F>& bounds = places.space.bounds[channel];
   return {places.space.inverse_std[channel], places.space.std[channel],
-          places.alpha.scale == nullptr ? places.space.bounds[channel].alpha : in_input(alpha, places.space, channel)};
+          places.alpha.scale == nullptr ? bounds.alpha : in_input(alpha, places.space, channel), bounds.lower,
+          bounds.upper};
 }
 
 // Elements that lie beside each other, zeros until they are read: as words, which are fewer than elements.
@@ -39,34 +41,38 @@ struct LatePack {
   }
 };
 
-// What a block reduces, and how.
+// What a block reduces, and how: term(element, the example's factor, what holds there), and what the term reads besides
+// the gradient: Term::kDistance adv and clean, Term::kMomentum previous.
 template <class T, class Term, class Join>
 struct Reduction {
   Operands<T> in;
   int64_t head;  // elements before the first pack of the flat tensor
   Term term;
   Join join;
-  double factor;
+  typename Term::Factor factor;
 };
 
-template <class T, int kWidth, bool kDistance>
+template <class T, int kWidth, class Term>
 struct OperandPack {
-  LatePack<T, kWidth> grad, adv, clean;
+  LatePack<T, kWidth> grad, adv, clean, previous;
 
   __device__ __forceinline__ void read_at(const Operands<T>& in, int64_t first) {
     grad.read_at(in.grad + first);
-    if (!kDistance) return;
+    if (!Term::kDistance) return;
     adv.read_at(in.adv + first);
     clean.read_at(in.clean + first);
+    if (Term::kMomentum) previous.read_at(in.previous + first);
   }
 
   // next() is what holds at the first element, at the second, and so on.
-  template <class Term, class Join, class Next>
+  template <class Join, class Next>
   __device__ __forceinline__ double reduced(double value, const Reduction<T, Term, Join>& of, Next next) const {
-    const Pack<T, kWidth> g = grad.elements(), a = adv.elements(), c = clean.elements();
+    const Pack<T, kWidth> g = grad.elements(), a = adv.elements(), c = clean.elements(), b = previous.elements();
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i)
-      value = of.join(value, of.term(load(g.value[i]), load(a.value[i]), load(c.value[i]), of.factor, next()));
+    for (int i = 0; i < kWidth; ++i) {
+      const Element<compute_t<T>> all{load(a.value[i]), load(c.value[i]), load(g.value[i]), load(b.value[i])};
+      value = of.join(value, of.term(all, of.factor, next()));
+    }
     return value;
   }
 };
@@ -77,26 +83,28 @@ template <int kWidth, class T, class Term, class Join, class HereFrom>
 __device__ __forceinline__ double reduce_span(const Reduction<T, Term, Join>& of, int64_t begin, int32_t count,
                                               double value, HereFrom here_from) {
   constexpr int packs = !Term::kDistance ? 4 : sizeof(T) == 4 ? 2 : 1, stride = kThreads * kWidth;
-  Operands<T> in{nullptr, nullptr, of.in.grad + begin};
-  if (Term::kDistance) in = {of.in.adv + begin, of.in.clean + begin, in.grad};
+  Operands<T> in{nullptr, nullptr, of.in.grad + begin, nullptr};
+  if (Term::kDistance) in = {of.in.adv + begin, of.in.clean + begin, in.grad, nullptr};
+  if (Term::kMomentum) in.previous = of.in.previous + begin;
   // The packs of the flat tensor that lie in the span, and the few elements before and behind them.
   int32_t from = static_cast<int32_t>((kWidth + (of.head - begin) % kWidth) % kWidth);
   if (from > count) from = count;
   const int32_t to = count - (count - from) % kWidth, thread = static_cast<int32_t>(threadIdx.x);
   for (int32_t round = from; round < to; round += packs * stride) {
     const int32_t first = round + thread * kWidth;
-    OperandPack<T, kWidth, Term::kDistance> read[packs];
+    OperandPack<T, kWidth, Term> read[packs];
 #pragma unroll
     for (int p = 0; p < packs; ++p)
       if (first + p * stride < to) read[p].read_at(in, first + p * stride);
 #pragma unroll
     for (int p = 0; p < packs; ++p) {
-      if (p > 0 && round + p * stride >= to) break;  // none for any thread
+      // None for any thread; and where zeros that were not read would count, none for this one.
+      if (Term::kMomentum ? first + p * stride >= to : p > 0 && round + p * stride >= to) break;
       value = read[p].reduced(value, of, here_from(first + p * stride));
     }
   }
   const auto single = [&](int32_t element) {
-    OperandPack<T, 1, Term::kDistance> read;
+    OperandPack<T, 1, Term> read;
     read.read_at(in, element);
     value = read.reduced(value, of, here_from(element));
   };
@@ -183,12 +191,12 @@ __device__ __forceinline__ double reduce_turns(const Reduction<T, Term, Join>& o
 }
 
 // As many blocks of a multiprocessor as leave the registers for what is under way.
-template <class T, bool kDistance>
-constexpr int kPartialBlocks = 5 - (kDistance ? 1 : 0) - (sizeof(T) == 8 ? 1 : 0);
+template <class T, class Term>
+constexpr int kPartialBlocks = 5 - (Term::kDistance ? 1 : 0) - (Term::kMomentum ? 1 : 0) - (sizeof(T) == 8 ? 1 : 0);
 
 // partial[example * chunks + chunk] <- reduction of one chunk; a block each.
 template <class T, int kWidth, bool kLast, class Term, class Join>
-__global__ void __launch_bounds__(kThreads, kPartialBlocks<T, Term::kDistance>)
+__global__ void __launch_bounds__(kThreads, kPartialBlocks<T, Term>)
     partial_kernel(const Operands<T> in, int64_t head, const Chunks chunks, Term term, Join join, double* partial,
                    const __grid_constant__ Places<compute_t<T>> places) {
   using F = compute_t<T>;

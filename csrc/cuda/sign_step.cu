@@ -7,7 +7,7 @@ namespace {
 
 template <bool first>
 struct SignRule {
-  static constexpr bool kFirst = first;
+  static constexpr bool kFirst = first, kMomentum = false;
 
   template <class T, bool kLast>
   static constexpr int blocks() {
@@ -29,8 +29,9 @@ struct SignRule {
   __device__ __forceinline__ void enter(int64_t) {}
 
   template <class F>
-  __device__ __forceinline__ F operator()(F adv, F clean, F gradient, const Constants<F>& here) const {
-    return kFirst ? first_sign_step(adv, gradient, here.bounds) : fastadv::sign_step(adv, clean, gradient, here.bounds);
+  __device__ __forceinline__ F operator()(const Element<F>& at, const Constants<F>& here) const {
+    return kFirst ? first_sign_step(at.adv, at.grad, here.bounds)
+                  : fastadv::sign_step(at.adv, at.clean, at.grad, here.bounds);
   }
 };
 

@@ -1,9 +1,10 @@
 // One pass of a step over a batch, in packs of 16 bytes: what a step does to an element is its rule.
 //
-// rule(adv, clean, gradient, constants) is the new adv; rule.enter(example) comes before the elements of a pack.
-// Rule::kFirst: clean is adv itself. Rule::blocks: the minimum of resident blocks per multiprocessor (the second
-// argument of __launch_bounds__). Rule::tile_blocks: the same for tiles. Rule::tile_packs: packs of a tile that a
-// thread loads before it uses the first, as many as fit into the registers that this many blocks leave.
+// rule(element, constants) is the new adv; rule.enter(example) comes before the elements of a pack. Rule::kFirst: clean
+// is adv itself. Rule::kMomentum: previous is read, and becomes what adv was. Rule::blocks: the minimum of resident
+// blocks per multiprocessor (the second argument of __launch_bounds__). Rule::tile_blocks: the same for tiles.
+// Rule::tile_packs: packs of a tile that a thread loads before it uses the first, as many as fit into the registers
+// that this many blocks leave.
 //
 // Long runs are stepped tile by tile (tile_step.cuh). Short ones, channels that lie last and are not three, operands at
 // odd addresses, and float64 are walked as one flat tensor, where each thread finds the place of its pack or element.
@@ -60,7 +61,7 @@ void launch_step(const Step& step, const Rule& rule, cudaStream_t stream) {
   const Batch& batch = step.batch;
   const int64_t total = batch.examples * batch.channels * batch.plane;
   Layout layout{total, 0, total};
-  if (!wide_layout<T>(total, step.adv, step.clean, step.grad, &layout))
+  if (!wide_layout<T>(total, step.adv, {step.clean, step.grad, step.previous}, &layout))
     return launch_flat<T, 1>(step, layout, rule, stream);
   if constexpr (kInTiles<T>) {
     if (!batch.channels_last && StepTiles<T, 1, Rule>::suit(batch))

@@ -1,7 +1,7 @@
 // The loss of TRADES and its derivatives: each row's share of the mean, then their sum.
 #include "../ops/trades_loss.h"
 #include "pair_of_rows.cuh"
-#include "row_losses.cuh"
+#include "total_loss.cuh"
 
 namespace fastadv::cuda {
 namespace {

@@ -1,23 +1,26 @@
-// The sum of the rows' shares of a loss, on the CPU.
+// The arguments of the kernels of row_losses.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
 #include "../arguments.h"
+#include "../kernels.h"
+#include "../math/margin.h"
 
 namespace fastadv {
 
-template <class F>
-void add_up(const torch::stable::Tensor& row_loss, const torch::stable::Tensor& loss) {
-  double total = 0;
-  for (int64_t i = 0; i < row_loss.numel(); ++i) total += static_cast<const F*>(row_loss.data_ptr())[i];
-  *static_cast<F*>(loss.data_ptr()) = static_cast<F>(total);
-}
+enum class RowLoss { cross_entropy, log_odds, margin };
 
-// row_loss [m] and loss, a scalar to be written: both of the compute dtype.
-inline void add_up(DType dtype, const torch::stable::Tensor& row_loss, const torch::stable::Tensor& loss) {
-  if (dtype == DType::float64) add_up<double>(row_loss, loss);
-  else add_up<float>(row_loss, loss);
-}
+struct RowLosses {
+  const void* logits;      // [N, K]
+  const int64_t* labels;   // [N]
+  const int64_t* targets;  // [N] or null: of targeted_dlr
+  void* losses;            // [N] of the compute dtype
+  DType dtype;
+  int64_t rows, classes;
+  RowLoss loss;
+  MarginLoss margin;  // which, for RowLoss::margin
+};
+
+FASTADV_CPU_KERNEL(row_losses, const RowLosses& args, int64_t begin, int64_t end);  // rows
+FASTADV_CUDA_LAUNCHER(row_losses, const RowLosses& args);
 
 }  // namespace fastadv

@@ -4,7 +4,7 @@
 
 #include "../checks/logits.h"
 #include "backends.h"
-#include "row_losses.h"
+#include "total_loss.h"
 
 namespace fastadv {
 
