@@ -6,13 +6,13 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # which torch requires
 
-from fastadv import ops
+from fastadv import ops, reference
 from fastadv.attacks.base import Attack
 from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.bn_folding_search import memory_of
@@ -22,7 +22,6 @@ from fastadv.attacks.engine.cuda_graphs import CapturedIterations
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
-from fastadv.attacks.engine.losses import LOSSES, dlr, margin
 from fastadv.attacks.engine.result_check import check_in_place
 from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Eps, Size
@@ -37,6 +36,7 @@ from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_one_of, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
+LOSSES = ("ce", "dlr", "margin")
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -107,10 +107,13 @@ class GradientAttack(Attack):
             the cost is the divergence of the prediction from that for the clean image, as in TRADES, for one more
             forward pass.
         ascend: true to increase the cost (away from the class), false to decrease it (towards the class).
+        fixed_goal: true for a class that is defined by its cost, and takes none of ``targeted``, ``targets`` and
+            ``loss``.
     """
 
     rule: str
     ascend: bool
+    fixed_goal: ClassVar[bool] = False
     _labels_ignored = False
 
     def __init__(
@@ -158,8 +161,8 @@ class GradientAttack(Attack):
             return name
         if self._has_own_loss:
             raise ValueError(f"{self.name} has a loss of its own, so it takes no option loss, got {name!r}")
-        if self.rule not in TARGETS:
-            raise ValueError(f"{self.name} takes no option loss, because its cost is not about a class, got {name!r}")
+        if self.fixed_goal or self.rule not in TARGETS:
+            raise ValueError(f"{self.name} is defined by its cost, so it takes no option loss, got {name!r}")
         if self.label_smoothing:
             raise ValueError(
                 f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {self.label_smoothing}"
@@ -193,7 +196,7 @@ class GradientAttack(Attack):
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
         The default is the option ``loss``, with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and
-        the divergence; all but the margin and the DLR are differentiated in closed form. An override is differentiated
+        the divergence. It is differentiated in closed form. An override is differentiated
         with respect to the logits by autograd; like the model, it must not read values back from a GPU if it is
         compiled or captured.
 
@@ -211,19 +214,9 @@ class GradientAttack(Attack):
         if self.rule == KL:
             log_q, log_p = logits.log_softmax(dim=1), target.log_softmax(dim=1)  # [N, K]
             return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-        if self.loss_name == "margin":
-            return margin(logits, target)
-        if self.loss_name == "dlr":
-            self._check_three_classes(logits)
-            return dlr(logits, target)
+        if self.loss_name != "ce":
+            return reference.row_losses(logits, target, self.loss_name)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
-
-    def _check_three_classes(self, logits: Tensor) -> None:
-        if logits.shape[1] < 3:
-            raise ValueError(
-                f"{self.name}: loss='dlr' needs at least three classes, got logits {list(logits.shape)}; "
-                f"loss='margin' takes two"
-            )
 
     @abstractmethod
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
@@ -407,7 +400,8 @@ class GradientAttack(Attack):
             self.label_smoothing,
             self.aux_weight,
             mixes_examples(raw_module(self.model), bn),
-            None if self.loss_name == "ce" and not self._has_own_loss else self.loss,
+            self.loss if self._has_own_loss else None,
+            self.loss_name,
         )
 
     def _folds_bn(self) -> bool:

@@ -46,7 +46,7 @@ class PGD(IterativeAttack):
         check_one_of("norm", norm, tuple(NORMS))
         self.norm = norm
         if norm != "linf":
-            self.ball = norm
+            self.ball = norm  # before the base checks eps
         self.random_start = self.draws = random_start
         super().__init__(model, **options)
 

@@ -33,7 +33,7 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
         check_one_of("targets", targets, TARGETS)
     elif not targeted:
         return Goal(attack.rule, attack.ascend)
-    if (attack.rule, attack.ascend) != ("label", True):
+    if attack.fixed_goal or (attack.rule, attack.ascend) != ("label", True):
         option = "targeted" if targets is None else "targets"
         raise ValueError(
             f"{attack.name} chooses its class by definition (rule = {attack.rule!r}, ascend = {attack.ascend}), so it "

@@ -1,4 +1,4 @@
-"""The option loss: the margin and the difference of logits ratio, by hand, in plain PyTorch, and within attacks."""
+"""The option loss: attacks on the margin and on the difference of logits ratio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastadv import PixelSpace, attacks
-from fastadv.attacks.engine.losses import dlr, log_odds, margin
 from fastadv.train import PairedTask
 from tests.attacks.models import ConvNet, PixelLogits, WithAux, batch
 
@@ -22,31 +21,10 @@ ON_CLASSES = ("fgsm", "fgsm_pred", "step_ll", "step_rnd", "fast_grad_l2", "iter_
 def test_values_by_hand() -> None:
     logits = torch.tensor([[5.0, 1.0, 3.0, 2.0], [5.0, 1.0, 3.0, 2.0], [4.0, 4.0, 0.0, 1.0]])  # [3, 4]
     target = torch.tensor([0, 3, 1])
-    assert margin(logits, target).tolist() == [-2.0, 3.0, 0.0]
+    margin, dlr = (attacks.PGD(ConvNet(), loss=name).loss(logits, target) for name in ("margin", "dlr"))
+    assert margin.tolist() == [-2.0, 3.0, 0.0]
     # Over 5 - 2, the first minus the third of all logits, whatever the target is.
-    torch.testing.assert_close(dlr(logits, target), torch.tensor([-2 / 3, 3 / 3, 0.0]))
-
-
-def test_the_log_of_the_odds() -> None:
-    logits = 3 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    target = torch.arange(20) % 5
-    p = logits.softmax(1).gather(1, target[:, None])[:, 0]
-    torch.testing.assert_close(log_odds(logits, target), ((1 - p) / p).log())
-    confident = torch.tensor([[200.0, 0.0, 0.0], [300.0, 0.0, 0.0]])  # whose cross-entropies are 0 in float32
-    assert log_odds(confident, torch.tensor([0, 0])).diff().item() == -100
-
-
-@pytest.mark.parametrize("loss", [margin, dlr])
-def test_derivatives(loss: Any) -> None:
-    logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(loss, (logits, torch.arange(8) % 5))
-
-
-def test_equal_logits_have_one_derivative() -> None:
-    """As in torch.topk: half of it at each would turn a step to both."""
-    logits = torch.tensor([[1.0, 2.0, 2.0, 0.0]], requires_grad=True)
-    (grad,) = torch.autograd.grad(margin(logits, torch.tensor([0])).sum(), logits)
-    assert grad.tolist() == [[-1.0, 1.0, 0.0, 0.0]]
+    torch.testing.assert_close(dlr, torch.tensor([-2 / 3, 3 / 3, 0.0]))
 
 
 # --- attacks ---------------------------------------------------------------------------------------------------------
@@ -146,7 +124,7 @@ def test_two_classes_have_no_third() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     images, labels = batch()
     with pytest.raises(
-        ValueError, match=r"^pgd: loss='dlr' needs at least three classes, got logits \[6, 2\]; loss=.margin. takes"
+        ValueError, match=r"^pgd: loss='dlr' needs at least three classes, and the model has 2: use loss='margin'$"
     ):
         attacks.PGD(model, eps=4, loss="dlr")(images, labels % 2)
     attacks.PGD(model, eps=4, loss="margin")(images, labels % 2)
@@ -176,7 +154,12 @@ class OwnLoss(attacks.PGD):
     [
         ("pgd", {"loss": "cw"}, "^loss must be one of ce, dlr, margin, got 'cw'"),
         ("pgd", {"loss": "dlr", "label_smoothing": 0.1}, "^label_smoothing is of the cross-entropy: it must be 0 with"),
-        ("fast_entropy", {"loss": "dlr"}, "^fast_entropy takes no option loss, because its cost is not about a class"),
+        (
+            "fast_entropy",
+            {"loss": "dlr"},
+            "^fast_entropy is defined by its cost, so it takes no option loss, got 'dlr'",
+        ),
+        ("apgd_ce", {"loss": "margin"}, "^apgd_ce is defined by its cost, so it takes no option loss"),
         (OwnLoss, {"loss": "margin"}, "^own_loss has a loss of its own, so it takes no option loss, got 'margin'"),
     ],
 )

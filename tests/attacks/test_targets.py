@@ -17,7 +17,7 @@ from tests.attacks.models import CLASSES, ConvNet, PixelLogits, batch
 
 UNIT, RAW = PixelSpace.unit(), PixelSpace.raw()
 WITH_A_CHOICE = ("fgsm", "fast_grad_l2", "fast_grad_linf", "iter_basic", "pgd", "mi_fgsm", "n_fgsm")
-WITHOUT = ("fgsm_pred", "fast_entropy", "step_ll", "step_rnd", "iter_ll")
+WITHOUT = ("fgsm_pred", "fast_entropy", "step_ll", "step_rnd", "iter_ll", "apgd_ce", "apgd_dlr", "apgd_t")
 SAME = (  # an attack with targets, and the method of the paper that it then is
     *(("fgsm", "predicted", "fgsm_pred"), ("fgsm", "least_likely", "step_ll"), ("fgsm", "random", "step_rnd")),
     ("iter_basic", "least_likely", "iter_ll"),

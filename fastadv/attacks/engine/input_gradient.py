@@ -191,6 +191,7 @@ class InputGradient:
             if labels is not None and cost.rule == "label":
                 self.first_batch.check_labels(self.user, labels, logits.shape[1])
             self.first_batch.check_logits(self.user, logits.detach())
+        cost.check_classes(self.user, logits.shape[1])
         target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
         grad = self._backward([logits, *auxiliary], images, derivatives)
         if training is not None:
