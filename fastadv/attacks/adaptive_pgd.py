@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack  # which torch requires
 
-from fastadv import ops, reference
+from fastadv import ops
 from fastadv.attacks.engine.ascent import Ascent, check_windows
 from fastadv.attacks.engine.cost import label_and_target
+from fastadv.attacks.engine.first_look import first_look
 from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.result_check import NORMS
 from fastadv.attacks.engine.step_sizes import Size
@@ -21,7 +22,6 @@ from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.gradient import GradientAttack
 from fastadv.attacks.options import GradientAttackOptions
 from fastadv.pixels import PixelSpace
-from fastadv.utils.input_hints import check_labels_in_range
 from fastadv.utils.rng import nth_seed
 from fastadv.utils.validation import check_count, check_one_of, check_real
 
@@ -137,10 +137,11 @@ class AdaptivePGD(GradientAttack):
         counted = self.image_gradients
 
         def run() -> Tensor:
-            self.image_gradients = counted  # it runs again if a folded model turns out to differ
+            self.image_gradients, self.without_gradient = counted, None  # also if a folded model turns out to differ
             gradient.refresh()
             undecided = given.again()
-            logits = self._clean_logits(gradient, undecided)
+            logits = first_look(gradient, undecided, whole=gradient.cost.mixes_examples)
+            self.check_classes(logits.shape[1])
             for number, goal in enumerate(self.goals(undecided.labels, logits)):
                 if len(undecided.left):
                     start = undecided.clean.clone()  # [N, C, ...]
@@ -150,21 +151,14 @@ class AdaptivePGD(GradientAttack):
 
         return gradient.run(given.clean, run)
 
-    def _clean_logits(self, gradient: InputGradient, undecided: Undecided) -> Tensor:
-        """Decide the images that are misclassified without an attack; return the logits of those left, in [N, K]."""
-        place = undecided.left
-        images, labels = undecided.clean[place], undecided.labels[place]
-        found = gradient.logits(images)  # [L, K]
-        classes = found.shape[1]
+    def check_classes(self, classes: int) -> None:
+        """Refuse a model that has too few classes for the loss.
+
+        Raises:
+            ValueError: if so.
+        """
         if classes < self.fewest_classes:
             raise ValueError(f"{self.name} needs a model with at least {self.fewest_classes} classes, got {classes}")
-        check_labels_in_range(self.name, labels, classes)
-        if gradient.checks_outputs and gradient.first_batch is not None:
-            gradient.first_batch.check_logits(self.name, found)
-        undecided.look(place, images, found)
-        logits = found.new_zeros(len(undecided.clean), classes)
-        logits[place] = found
-        return logits
 
     def _climb(
         self, gradient: InputGradient, undecided: Undecided, goal: Tensor, start: Tensor, eps: float | Tensor
@@ -228,7 +222,7 @@ class AdaptivePGD(GradientAttack):
             return self.loss(logits, goal)
         rule = "log_odds" if self.rule == "label" else self.rule
         labels, targets = label_and_target(goal)
-        return reference.row_losses(logits, labels, rule, targets)
+        return ops.row_losses(logits, labels, rule, targets)
 
     def options(self) -> dict[str, Any]:
         own = {"norm": self.norm, "steps": self.steps, "restarts": self.restarts, "rho": self.rho}

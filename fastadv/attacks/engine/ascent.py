@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from fastadv import reference as ops
+from fastadv import ops
 from fastadv.pixels import PixelSpace
 
 _MOMENTUM = 0.75  # the share of the gradient's step in a step; the rest repeats the step before
