@@ -57,6 +57,7 @@ class AdaptivePGD(GradientAttack):
     ascend = True
     needs_labels = True
     draws = True
+    fixed_goal = True
     fewest_classes: ClassVar[int] = 2
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -80,7 +81,7 @@ class AdaptivePGD(GradientAttack):
         **options: Unpack[GradientAttackOptions],
     ) -> None:
         check_one_of("norm", norm, tuple(NORMS))
-        self.ball = norm  # type: ignore[misc]  # of this attack: its base reads it to check eps
+        self.ball = norm  # before the base checks eps
         super().__init__(model, **options)
         check_count("steps", steps, least=1)
         check_count("restarts", restarts, least=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -84,14 +84,14 @@ class Attack(ABC):
         ball: the norm of the ball of radius eps that holds every result, ``"linf"`` or ``"l2"``; None for a method that
             leaves the ball on purpose. If a class outside this package has a ``step_`` or ``run_`` of its own, its
             first results are checked against the ball and the pixel range, unless validate is ``"never"``.
-        targeted: true if it steps towards the labels that it is called with, as your own subclass may: these are
-            targets then, not true classes.
+        targeted: true if it steps towards the labels that it is called with, by an option or as your own subclass may:
+            these are targets then, not true classes.
     """
 
     name: ClassVar[str]
-    needs_labels: ClassVar[bool] = False
-    one_gradient: ClassVar[bool] = False
-    ball: ClassVar[str | None] = "linf"
+    needs_labels: bool = False
+    one_gradient: bool = False
+    ball: str | None = "linf"
     draws: bool = False
     counting: bool = False
     looks: bool = True
@@ -327,7 +327,7 @@ class Attack(ABC):
         if images.dim() < 2:
             raise ValueError(f"{self.name}: images must have shape [N, C, ...], got {list(images.shape)}")
         if self.needs_labels:
-            _check_labels(self.name, labels, images)
+            _check_labels(self.name, labels, images, use="needs targets" if self.targeted else "uses the true label")
         if self.looks:
             self._watch.look(images, self.validate)
 
@@ -339,9 +339,8 @@ class Attack(ABC):
         """
         if self.targeted:
             raise ValueError(
-                f"{self.name} has ascend = False and needs_labels: it steps towards the labels that it is called with, "
-                f"and here these are the true classes, which makes a model look robust. Call the attack yourself, with "
-                f"targets"
+                f"{self.name} is targeted: it steps towards the labels that it is called with, and here these are the "
+                f"true classes, which makes a model look robust. Call the attack yourself, with targets"
             )
         return labels if self.needs_labels else None
 
@@ -386,6 +385,11 @@ def options_of(attack: type[Attack]) -> set[str]:
     return set(inspect.signature(attack).parameters) - {"model"}
 
 
+def ball_of(attack: type[Attack], options: Mapping[str, Any]) -> str | None:
+    """Return the norm of the ball that an attack with these options keeps to, see ``ball`` of :class:`Attack`."""
+    return options.get("norm", attack.ball) if "norm" in options_of(attack) else attack.ball
+
+
 def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
     """Return the error message for options that an attack does not have."""
     name, known, wrong = getattr(attack, "name", attack.__name__), sorted(options_of(attack)), sorted(unknown)
@@ -397,7 +401,7 @@ def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
 Attack.__signature__ = _signature(Attack)  # type: ignore[attr-defined]  # instead of __new__'s
 
 
-def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  # [N], [N, C, ...]
+def _check_labels(attack: str, labels: Tensor | None, images: Tensor, *, use: str) -> None:  # [N], [N, C, ...]
     """Refuse labels that are not one class index for each image.
 
     Raises:
@@ -405,7 +409,7 @@ def _check_labels(attack: str, labels: Tensor | None, images: Tensor) -> None:  
         TypeError: if they are not a tensor of integers.
     """
     if labels is None:
-        raise ValueError(f"{attack} uses the true label: call it with labels [N]")
+        raise ValueError(f"{attack} {use}: call it with labels [N]")
     if (
         not isinstance(labels, Tensor)
         or labels.is_floating_point()

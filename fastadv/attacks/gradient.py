@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack  # which torch requires
 
-from fastadv import ops
+from fastadv import ops, reference
 from fastadv.attacks.base import Attack
 from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.bn_folding_search import memory_of
@@ -28,13 +28,15 @@ from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
+from fastadv.attacks.targets import TARGETS, Goal, goal_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
-from fastadv.utils.validation import check_aux_weight, check_switches
+from fastadv.utils.validation import check_aux_weight, check_one_of, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
+LOSSES = ("ce", "dlr", "margin")
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -89,6 +91,15 @@ class GradientAttack(Attack):
             are more shapes. Weights may change in place; anything else that the model reads from Python stays as it was
             during recording. If a model cannot be captured, and for :meth:`at_each` of one-step attacks, the attack
             runs without a graph, and a warning says why.
+        targeted: step towards the labels that a call is given, which are targets then: ``attack(images, targets)``.
+        targets: the class that the cost is about: ``"label"``, the labels of a call; ``"predicted"``, the class that
+            the model predicts, to step away from; ``"least_likely"`` or ``"random"``, a class that the model finds
+            least likely or does not predict, to step towards. All but the first are called without labels. None is the
+            method's own choice; methods that are defined by their class take no other, nor ``targeted``.
+        loss: of attacks on a class, the cost of each example: ``"ce"``, the cross-entropy; ``"margin"``, the largest
+            logit of the other classes minus that of the class (Carlini and Wagner, 2017); or ``"dlr"``, the difference
+            of logits ratio, the margin over the difference between the largest and the third largest logit (Croce and
+            Hein, 2020, equation 6), for three classes or more. The last two take no ``label_smoothing``.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -96,10 +107,13 @@ class GradientAttack(Attack):
             the cost is the divergence of the prediction from that for the clean image, as in TRADES, for one more
             forward pass.
         ascend: true to increase the cost (away from the class), false to decrease it (towards the class).
+        fixed_goal: true for a class that is defined by its cost, and takes none of ``targeted``, ``targets`` and
+            ``loss``.
     """
 
-    rule: ClassVar[str]
-    ascend: ClassVar[bool]
+    rule: str
+    ascend: bool
+    fixed_goal: ClassVar[bool] = False
     _labels_ignored = False
 
     def __init__(
@@ -110,6 +124,9 @@ class GradientAttack(Attack):
         fold_bn: bool = False,
         compile: bool = False,
         capture: bool = False,
+        targeted: bool = False,
+        targets: str | None = None,
+        loss: str = "ce",
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
@@ -128,15 +145,41 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
+        self.targets = targets
+        self._towards_labels = targeted
+        if targeted or targets is not None:
+            self._set_goal(goal_of(self, targets, targeted))
+        self.loss_name = self._checked_loss(loss)
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
         self._captured = CapturedIterations()
 
+    def _checked_loss(self, name: str) -> str:
+        check_one_of("loss", name, LOSSES)
+        if name == "ce":
+            return name
+        if self._has_own_loss:
+            raise ValueError(f"{self.name} has a loss of its own, so it takes no option loss, got {name!r}")
+        if self.fixed_goal or self.rule not in TARGETS:
+            raise ValueError(f"{self.name} is defined by its cost, so it takes no option loss, got {name!r}")
+        if self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {self.label_smoothing}"
+            )
+        return name
+
+    def _set_goal(self, goal: Goal) -> None:
+        self.rule, self.ascend = goal
+        self.needs_labels = self.rule == "label"
+        if self.rule == "random":
+            self.draws = True
+
     @property
     def targeted(self) -> bool:  # type: ignore[override]
-        """See :class:`Attack`; false with an own loss, whose descent may lead anywhere."""
-        return self.needs_labels and not self.ascend and not self._has_own_loss
+        """See :class:`Attack`; of a class with an own loss, whose descent may lead anywhere, only if it is set."""
+        by_definition = self.rule == "label" and self.needs_labels and not self.ascend and not self._has_own_loss
+        return self._towards_labels or by_definition
 
     def _check(self, images: Tensor, labels: Tensor | None) -> None:
         refuse_func_transforms(self.name)
@@ -144,17 +187,18 @@ class GradientAttack(Attack):
         if labels is not None and not (self.needs_labels or self.ascend or self._labels_ignored):
             self._labels_ignored = True
             warnings.warn(
-                f"{self.name} ignores the labels that it is called with: it chooses the class that it steps towards, "
-                f"and has no option for another. Call it with images alone",
+                f"{self.name} ignores the labels that it is called with: it chooses the class that it steps towards. "
+                f"Call it with images alone, or call an attack such as pgd or fgsm, with targeted=True, for targets",
                 stacklevel=user_stacklevel(),
             )
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
-        The default, the cross-entropy with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and the
-        divergence, is differentiated in closed form. An override is differentiated with respect to the logits by
-        autograd; like the model, it must not read values back from a GPU if it is compiled or captured.
+        The default is the option ``loss``, with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and
+        the divergence. It is differentiated in closed form. An override is differentiated
+        with respect to the logits by autograd; like the model, it must not read values back from a GPU if it is
+        compiled or captured.
 
         Args:
             logits: [N, K]; float32 if the model's are in half precision. With ``aux_weight``, the auxiliary logits are
@@ -170,6 +214,8 @@ class GradientAttack(Attack):
         if self.rule == KL:
             log_q, log_p = logits.log_softmax(dim=1), target.log_softmax(dim=1)  # [N, K]
             return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+        if self.loss_name != "ce":
+            return reference.row_losses(logits, target, self.loss_name)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
     @abstractmethod
@@ -355,6 +401,7 @@ class GradientAttack(Attack):
             self.aux_weight,
             mixes_examples(raw_module(self.model), bn),
             self.loss if self._has_own_loss else None,
+            self.loss_name,
         )
 
     def _folds_bn(self) -> bool:
@@ -383,7 +430,7 @@ class GradientAttack(Attack):
 
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super().options(), **own}
+        return {**super().options(), **own, "targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ class GradientAttackOptions(AttackOptions, total=False):
     fold_bn: bool
     compile: bool
     capture: bool
+    targeted: bool
+    targets: str | None
+    loss: str
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):

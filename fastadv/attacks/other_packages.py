@@ -17,17 +17,18 @@ CLASSES = {
     "BIM": "IterBasic(model, eps=8, alpha=1, steps=10)",
     "FFGSM": "PGD(model, eps=8, alpha=10, steps=1)",
     "RFGSM": "PGD(model, eps=8, alpha=4, steps=1)",
-    "PGDL2": "FastGradL2(model, eps=128) for one step; several steps in L2 are not implemented",
+    "PGDL2": "PGD(model, norm='l2', eps=128, alpha=51, steps=10)",
+    "EOTPGD": "PGD(model, eps=8, alpha=2, steps=10, eot=2)",
     "MultiAttack": "fastadv.evaluate.evaluate_each, or one evaluation for each attack",
 }
 
 METHODS = {
     "set_normalization_used": "pass space=fastadv.PixelSpace.normalized(mean, std) and normalised images",
-    "set_mode_default": "the attack's class determines the target",
-    "set_mode_targeted_by_label": "derive a class with ascend = False and needs_labels = True",
-    "set_mode_targeted_by_function": "derive a class with ascend = False and needs_labels = True",
-    "set_mode_targeted_least_likely": "use StepLL or IterLL, which are called without labels",
-    "set_mode_targeted_random": "use StepRnd, which is called without labels",
+    "set_mode_default": "create another attack without the options targeted and targets",
+    "set_mode_targeted_by_label": "create the attack with targeted=True and call it with the targets",
+    "set_mode_targeted_by_function": "create the attack with targeted=True and call it with the function's targets",
+    "set_mode_targeted_least_likely": "create the attack with targets='least_likely' and call it without labels",
+    "set_mode_targeted_random": "create the attack with targets='random' and call it without labels",
     "set_model_training_mode": "pass bn='eval' or bn='batch'; dropout is always off",
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastadv import attacks
+from fastadv.attacks.base import ball_of
 from fastadv.attacks.engine.step_sizes import checked_eps
 from fastadv.cli.model_specs import LoadedModels
 from fastadv.evaluate.attack_specs import parse_attack
@@ -67,9 +68,9 @@ def create_sweep(
     )
     for subject in loaded.subjects:
         for attack in arguments.attacks:
-            name, _ = parse_attack(attack, subject.model, fast=arguments.fast)
+            name, options = parse_attack(attack, subject.model, fast=arguments.fast)
             for eps in arguments.eps:  # warns of a unit that is not meant, even if no number has to be measured
-                checked_eps(eps, subject.space, attacks.get(name).ball)
+                checked_eps(eps, subject.space, ball_of(attacks.get(name), options))
         create_test_loader(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image
     return sweep
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastadv.attacks import get as attack_class
 from fastadv.attacks import names as attack_names
+from fastadv.attacks.base import ball_of
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
@@ -148,12 +149,16 @@ def about_images(record: Record | TransferRecord) -> tuple[tuple[str, str], ...]
 
 def what_eps_is(records: Sequence[Record]) -> str:
     """Say what the eps of the records' attack bounds."""
-    name = next((record.attack.partition(":")[0] for record in records if record.attack != CLEAN), CLEAN)
-    ball = attack_class(name).ball if name in attack_names() else "linf"
+    name, options = next((_named(record) for record in records if record.attack != CLEAN), (CLEAN, {}))
+    ball = ball_of(attack_class(name), options) if name in attack_names() else "linf"
     text = "eps in pixel values of [0, 255]"
     if ball == "l2":
         return f"{text}: the L2 norm of the whole perturbation, not of a pixel."
     return f"{text}." if ball == "linf" else f"{text}, which {name} exceeds: it is made for training."
+
+
+def _named(record: Record) -> tuple[str, Mapping[str, Any]]:
+    return record.attack.partition(":")[0], record.options
 
 
 def _notes(records: Sequence[Record]) -> tuple[str, ...]:

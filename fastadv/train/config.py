@@ -143,12 +143,14 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         from fastadv import attacks
+        from fastadv.attacks.base import ball_of
 
         check_one_of("attack.training", self.training, get_args(TrainingName))
         check_one_of("attack.name", self.name, attacks.names())
         check_integer("attack.k", self.k, least=0)
         check_real("attack.lambda_", self.lambda_, least=0)
-        largest = math.inf if attacks.get(self.name).ball == "l2" else 255.0  # the pixel range of every data.space
+        ball = ball_of(attacks.get(self.name), self.options)
+        largest = math.inf if ball == "l2" else 255.0  # the pixel range of every data.space
         if self.eps is not None:
             check_real("attack.eps", self.eps, least=0, most=largest)
         check_real("attack.eps_sigma", self.eps_sigma, above=0)

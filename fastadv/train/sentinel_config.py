@@ -58,6 +58,7 @@ _DEFAULTS = asdict(SentinelConfig())
 def why_unwatched(training: str, name: str, k: int, options: Mapping[str, Any]) -> str | None:
     """Why training with these fields of ``attack`` is not on a one-step attack in the Linf ball; None if it is."""
     from fastadv import attacks
+    from fastadv.attacks.base import ball_of
 
     if training in ("free", "fast"):
         return None
@@ -66,7 +67,7 @@ def why_unwatched(training: str, name: str, k: int, options: Mapping[str, Any]) 
     if training == "algorithm1" and k == 0:
         return "attack.k 0 is training on clean images"
     attack = attacks.get(name)
-    if attack.ball == "l2":
+    if ball_of(attack, options) == "l2":
         return f"attack.name {name} is bounded in L2"
     if not issubclass(attack, attacks.GradientAttack):
         return f"attack.name {name} is noise"

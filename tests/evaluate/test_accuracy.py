@@ -312,7 +312,7 @@ class Towards(attacks.FGSM):
 
 def test_steps_towards_the_true_label_are_no_attack() -> None:
     """All but the two images that are far behind would be right."""
-    message = "towards has ascend = False and needs_labels: .* true classes"
+    message = "towards is targeted: it steps towards the labels .* true classes"
     with pytest.raises(ValueError, match=message):
         evaluate(Pixels(), [two_pixels()], attack=Towards, eps=8, space=RAW)
     with pytest.raises(ValueError, match=message):

@@ -43,6 +43,7 @@ class Cost:
         aux_weight: of the same cost at each auxiliary output, with the target that the main logits choose.
         mixes_examples: true if an example's logits depend on the rest of its batch: all examples then share one scale.
         loss: replaces the cross-entropy or the entropy, and is differentiated by autograd.
+        name: the loss on the class that the rule chooses: ``"ce"``, the cross-entropy, ``"margin"`` or ``"dlr"``.
         target_known: true if the labels are the target that the rule chose before.
     """
 
@@ -51,11 +52,19 @@ class Cost:
     aux_weight: float = 0.0
     mixes_examples: bool = False
     loss: Loss | None = None
+    name: str = "ce"
     target_known: bool = False
 
     def for_known_target(self) -> Cost:
         """Return the same cost for a target that was already chosen, and is passed as labels."""
         return replace(self, target_known=True)
+
+    def check_classes(self, user: str, classes: int) -> None:
+        """Raise ValueError if a model with so many classes has no such cost; ``user`` is the attack's name."""
+        if self.name == "dlr" and classes < 3:
+            raise ValueError(
+                f"{user}: loss='dlr' needs at least three classes, and the model has {classes}: use loss='margin'"
+            )
 
     def derivatives(
         self,
@@ -94,8 +103,12 @@ class Cost:
             classes, targets = label_and_target(labels)
             found = ops.scaled_target_grad(logits, self.rule, classes, targets=targets)
             return found._replace(target=labels)
+        if self.name != "ce" and (target_known or self.rule == "label"):
+            return ops.scaled_target_grad(logits, self.name, labels)
         rule = "label" if target_known and self.rule != "entropy" else self.rule
         closed_form = ops.scaled_target_grad(logits, rule, labels, self.label_smoothing, seed, offset)
+        if self.name != "ce":
+            return ops.scaled_target_grad(logits, self.name, closed_form.target)
         return closed_form if self.loss is None else scaled_loss_grad(self.loss, logits, closed_form.target)
 
 

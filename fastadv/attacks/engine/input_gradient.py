@@ -62,8 +62,7 @@ class InputGradient:
     """Computes the target and the gradient of each example's cost, with one forward pass and one backward pass.
 
     The backward pass leads to the images only: no gradients of weights are computed. Each example's gradient is
-        multiplied
-    by a positive factor, so that it does not underflow.
+    multiplied by a positive factor, so that it does not underflow.
 
     A call uses it within :meth:`run`: :meth:`refresh` first, then :meth:`first` for the first step, which chooses the
     target, and :meth:`further` for each further step.
@@ -216,6 +215,7 @@ class InputGradient:
             if labels is not None and cost.rule == "label":
                 self.first_batch.check_labels(self.user, labels, logits.shape[1])
             self.first_batch.check_logits(self.user, logits.detach())
+        cost.check_classes(self.user, logits.shape[1])
         target, derivatives, exponent = cost.derivatives(logits, auxiliary, labels, seed, offset)
         grad = self._backward([logits, *auxiliary], images, derivatives)
         if training is not None:

@@ -151,10 +151,11 @@ class PairedTask(AttackTask):
         self.lambda_ = lambda_
         if bn == "split" and any(isinstance(module, torch.jit.ScriptModule) for module in _modules(model)):
             raise ValueError("bn='split' does not work with modules of TorchScript, whose statistics cannot be frozen")
+        cost = made.cost("batch")
         self._follows_the_loss = (
             (made.rule, made.ascend, made.label_smoothing) == ("label", True, label_smoothing)
             and made.aux_weight in (0, aux_weight)
-            and made.cost("batch").loss is None
+            and (cost.loss, cost.name) == (None, "ce")
         )
 
     def __call__(self, images: Tensor, labels: Tensor) -> NoReturn:
