@@ -54,7 +54,7 @@ def _auxiliary(output: Any) -> list[Tensor]:
     if isinstance(output, Mapping):
         names: list[Any] = list(output)
     else:
-        names = list(getattr(output, "_fields", None) or getattr(output, "__dict__", ()))
+        names = list(getattr(output, "_fields", ()) or getattr(output, "__dict__", ()))
     heads = [_field(output, name) for name in names if isinstance(name, str) and name.startswith("aux")]
     return [head for head in heads if isinstance(head, Tensor) and head.dim() == 2]
 
