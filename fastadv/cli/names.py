@@ -7,6 +7,7 @@ ATTACKS = (
     *("iter_basic", "iter_ll", "random_sign", "random_normal", "pgd", "mi_fgsm", "n_fgsm"),
 )
 DATA_SETS = ("digits", "mnist", "fashion_mnist", "cifar10", "imagenet")
+FOLDER = "folder"  # images in DIR/CLASS/IMAGE, for evaluation only
 SPACES = ("raw", "unit", "symmetric", "imagenet")
 INTERPOLATIONS = ("bilinear", "bicubic")
 LOADERS = ("auto", "dali", "torchvision")
