@@ -99,7 +99,7 @@ def test_the_names_in_help_are_those_that_commands_accept() -> None:
         (
             ["evaluate", "x", "--dataset", "cifra10"],
             "fastadv evaluate: argument --dataset: must be one of digits, mnist, fashion_mnist, cifar10, imagenet, "
-            "got 'cifra10' (did you mean cifar10?)",
+            "folder, got 'cifra10' (did you mean cifar10?)",
         ),
         (["evaluate", "x", "--loader", "dalli"], "(did you mean dali?)"),
         (

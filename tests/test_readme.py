@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "contributing").glob("*.md"))]
+# Their Python needs a package that may not be installed: tests/docs/test_real_network.py runs it.
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -119,7 +121,7 @@ def test_commands_run(tmp_path: Path, images_in_files: str, monkeypatch: pytest.
 
 def test_commands_that_are_not_run_have_known_options(capsys: pytest.CaptureFixture[str]) -> None:
     found = 0
-    for page in PAGES:
+    for page in (*PAGES, *TUTORIALS):
         for command in commands(page.read_text(), "sh"):
             _, marker, rest = command.partition("fastadv ")
             if not marker:
@@ -128,7 +130,7 @@ def test_commands_that_are_not_run_have_known_options(capsys: pytest.CaptureFixt
             name = words[:2] if words[0] == "data" else words[:1]
             with pytest.raises(SystemExit, match="0"):
                 main([*name, "--help"])
-            known = set(re.findall(r"--[\w.]+", capsys.readouterr().out))
+            known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
             assert {word for word in words if word.startswith("--")} <= known, command
             found += 1
     assert found
@@ -136,7 +138,7 @@ def test_commands_that_are_not_run_have_known_options(capsys: pytest.CaptureFixt
 
 def test_links_lead_somewhere() -> None:
     """On a code host and in a source distribution alike: to files of the repository, and to headings in them."""
-    for page in PAGES:
+    for page in (*PAGES, *TUTORIALS):
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             target, _, heading = link.partition("#")
             if ":" in target:

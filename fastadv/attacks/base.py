@@ -40,10 +40,11 @@ class Attack(ABC):
 
     Args:
         model: a module (wrapped by DistributedDataParallel or torch.compile, or not), a method of one, or any callable
-            that maps images [N, C, ...] to logits [N, K]. Modules behind a callable are found through its closure,
-            default values, globals and attributes. If the model still draws random numbers or updates running
-            statistics on the first batch, a warning says so; a model that draws is run once more on that batch.
-            Running statistics are not watched inside torch.jit code or models that torch.compile compiled in part.
+            that maps images [N, C, ...] to logits [N, K], or to a named tuple, a dictionary or an object that holds
+            ``logits``. Modules behind a callable are found through its closure, default values, globals and attributes.
+            If the model still draws random numbers or updates running statistics on the first batch, a warning says so;
+            a model that draws is run once more on that batch. Running statistics are not watched inside torch.jit code
+            or models that torch.compile compiled in part.
         eps: size of the perturbation in pixel values of [0, 255]: a number, a tensor [N], or a distribution, from which
             each example draws its own.
         space: how pixel values map to the model's input; None is :meth:`PixelSpace.unit`, images in [0, 1].

@@ -71,8 +71,9 @@ class GradientAttack(Attack):
     Args:
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the main logits
             choose; the paper's authors use 0.4 in their code. The model needs a method ``forward_with_aux`` that
-            returns a named tuple of logits and auxiliary logits for images, also in evaluation mode, as
-            ``inception_v3`` has. It is called instead of the model, so hooks on the model as a whole do not run.
+            returns logits and auxiliary logits for images, also in evaluation mode, as ``inception_v3`` has: a named
+            tuple, a dictionary or an object with ``logits`` and ``aux...``. It is called instead of the model, so hooks
+            on the model as a whole do not run.
         fold_bn: during generation, fold each BatchNorm layer that follows a convolution into it: the same function up
             to rounding, without BatchNorm's passes over the activations. Needs ``bn="eval"``. Weights are folded again
             in each call; the first call runs the model twice more to find the layers. Layers with hooks, with their own

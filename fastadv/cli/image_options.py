@@ -88,7 +88,7 @@ def _check_known(ways: Mapping[str, Mapping[str, Any]], networks: Mapping[str, s
     if unknown:
         raise ValueError(
             f"--size is needed for {', '.join(unknown)}: how many pixels a side had the images that the weights were "
-            f"trained on?{size_hint(networks[unknown[0]])}"
+            f"trained on?{size_hint(networks.get(unknown[0], ''))}"
         )
 
 
@@ -120,11 +120,17 @@ def log_input(
     shown = f"images of {config.preprocessing.shown}, " if in_files else ""
     logger.info("%s: input is %s%s%s", name, shown, space, f"; from {known.source}" if known.source else "")
     used = {way: getattr(config, way) for way in DATA_OPTIONS} if in_files else {}
-    differing = [f"{way} {value}" for way, value in known.data_options().items() if way in used and used[way] != value]
-    differing += [str(known.space)] if known.space and not _alike(known.space, space) else []
+    differing = [
+        f"{way} {value} (not {used[way]})"
+        for way, value in known.data_options().items()
+        if way in used and used[way] != value
+    ]
+    differing += [f"{known.space} (not {space})"] if known.space and not _alike(known.space, space) else []
     differing += [known.unsupported] if known.unsupported and in_files else []
     if differing:
         logger.warning("%s: %s says otherwise: %s", name, known.source, ", ".join(differing))
+    if not network:
+        return
     library, architecture = library_of(network)
     architecture = architecture.partition(".")[0]
     if library == "":

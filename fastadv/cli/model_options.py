@@ -6,14 +6,15 @@ import argparse
 from functools import partial
 
 from fastadv.cli.arguments import whole
-from fastadv.cli.names import CENTRAL, DATA_SETS, INTERPOLATION, INTERPOLATIONS, LOADERS, SPACES
+from fastadv.cli.names import CENTRAL, DATA_SETS, FOLDER, INTERPOLATION, INTERPOLATIONS, LOADERS, SPACES
 from fastadv.utils.devices import MOST_THREADS
 
 HELP = (
     "a run's folder (its latest checkpoint), a checkpoint's folder, or NETWORK@FILE: any network of fastadv, timm or "
     "torchvision with a .safetensors, .pth, .pt or .pth.tar file of its weights, as in "
-    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own weights; NAME is the name "
-    "of its row (default: that of the run's folder or of the file)"
+    "timm/resnet50@weights.safetensors, or timm/resnet50.a1_in1k@FILE for the library's own weights; or hf/DIR, a "
+    "folder of transformers, of which no code is run; or path/to/file.py:FUNCTION (module:FUNCTION), which is run to "
+    "make a network of your own. NAME is the name of its row (default: that of the run's folder, file or function)"
 )
 
 
@@ -29,9 +30,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--dataset",
         metavar="NAME",
-        choices=DATA_SETS,
-        help=f"the data set, one of {', '.join(DATA_SETS)} (default: the one that the runs were trained on; required "
-        "if all models are from files)",
+        choices=(*DATA_SETS, FOLDER),
+        help=f"the data set, one of {', '.join(DATA_SETS)}, or folder: images in DIR/CLASS/IMAGE, with the options for "
+        "imagenet (default: the one that the runs were trained on; required if all models are from files)",
     )
     add(
         "--space",
@@ -44,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--size",
+        "--data.size",
         type=int,
         metavar="N",
         help="imagenet: height and width of the input of models from files, in pixels; required unless the file or the "

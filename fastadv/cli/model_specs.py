@@ -10,21 +10,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from torch import nn
+
 from fastadv import data, models
 from fastadv.cli.arguments import number
+from fastadv.cli.folder_labels import CLASSES_OF_FOLDER, label_folder
 from fastadv.cli.image_options import check_in_memory, log_input, merge_image_options
 from fastadv.data.config import DataConfig, SpaceName
+from fastadv.data.sources.folder import ImageFolder
 from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.check_input import check_accepts
+from fastadv.models.complete import load_complete
 from fastadv.models.known_input import KnownInput, known_input
-from fastadv.models.specs import ModelSpec, parse_spec
+from fastadv.models.shapes import classes_of_weights
+from fastadv.models.specs import ModelSpec, check_names_a_network, parse_spec
 from fastadv.models.weight_files import WeightFile, is_averaged, read_weights
 from fastadv.models.weights import WeightsDoNotFitError, load_state
 from fastadv.pixels import PixelSpace
 from fastadv.train.check_classes import CLASSES_OF_FILES, check_classes
 from fastadv.train.checkpoint import LoadedModel, load_model
 from fastadv.utils.log import logger
+from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.text import as_utf8, counted, printable
 
@@ -52,7 +59,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     """Load the models that a command line names, and their images.
 
     Args:
-        texts: the arguments, each ``[NAME=]PATH`` or ``[NAME=]NETWORK@FILE``.
+        texts: the arguments, see :func:`fastadv.models.specs.parse_spec`.
         options: those of :func:`fastadv.cli.model_options.add_options`.
 
     Raises:
@@ -62,7 +69,9 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
         CheckpointError: if a checkpoint is unusable.
     """
     named = [parse_spec(text) for text in texts]
-    runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.network is None}
+    for one in named:
+        check_names_a_network(one)
+    runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.kind == "run"}
     names = _names(named, runs)
     config = _data_set(names, runs, options)
     try:
@@ -73,26 +82,43 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
         first = names[next(iter(runs))]
         why = f"{first} was trained with --data {config.root}, relative to another folder: give its place by --data DIR"
         raise OSError(f"{error}. {why}") from error
+    files = {one: _read(one, names[one], options.averaged) for one in named if one.kind == "weights"}
+    complete = {one: load_complete(one) for one in named if one.kind in ("hf", "code")}
+    known = {names[one]: known_input(one.network or "", one.path, file) for one, file in files.items()}
+    known |= {names[one]: input_of_it for one, (_, input_of_it) in complete.items()}
+    known = {names[one]: known[names[one]] for one in named if one not in runs}
+    config = _shown(config, names, runs, known, images, options)
+    shape = data.shape_of(images, config)
+    spaces = _spaces(options.space, known, shape[0])
+    made = {one: (model, _classes_of(one, model, shape)) for one, (model, _) in complete.items()}
+    if isinstance(images, ImageFolder) and config.name == data.FOLDER:
+        sizes = {classes for _, classes in made.values()}
+        sizes |= {classes_of_weights(one.architecture, file.weights) or 0 for one, file in files.items()}
+        images = label_folder(images, [run.classes for run in runs.values()], sizes, say=launched().main)
     where = f"{config.name} in {config.root}" if config.root else config.name
     for one, run in runs.items():
         check_classes(names[one], run, images, where)
-    files = {one: _read(one, names[one], options.averaged) for one in named if one.network is not None}
-    known = {names[one]: known_input(one.network or "", one.path, file) for one, file in files.items()}
-    config = _shown(config, names, runs, known, images, options)
-    spaces = _spaces(options.space, known, data.shape_of(images, config)[0])
+    for one, (_, classes) in made.items():
+        if classes != len(images.classes):
+            raise ValueError(
+                f"{names[one]} has {counted(classes, 'class')}, and {where} has {len(images.classes)}"
+                f"{_classes_hint(images, config)}"
+            )
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
         if one in runs
+        else Subject(names[one], made[one][0], spaces[names[one]])
+        if one in made
         else _from_file(one, names[one], files[one], images, config, spaces)
         for one in named
     ]
     if launched().main:
-        for one in files:
+        for one in (*files, *made):
             in_files = not isinstance(images, data.ImageSet)
             name = names[one]
             log_input(name, one.network or "", known[name], spaces[name], config, in_files=in_files)
     averaged = " (averaged)" if options.averaged else ""
-    paths = {names[one]: as_utf8(f"{one.path.resolve()}{averaged}") for one in named}
+    paths = {names[one]: as_utf8(f"{one.place}{averaged}") for one in named}
     given = {names[one]: as_utf8(one.text) for one in named}
     return LoadedModels(subjects, _with_loader(config, images, options), images, paths, given)
 
@@ -100,7 +126,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
 def _names(named: Sequence[ModelSpec], runs: Mapping[ModelSpec, LoadedModel]) -> dict[ModelSpec, str]:
     names: dict[ModelSpec, str] = {}
     for one in named:
-        stem = Path(one.path.name.removesuffix(".tar")).stem
+        stem = one.factory or (one.path.name if one.kind == "hf" else Path(one.path.name.removesuffix(".tar")).stem)
         name = printable(as_utf8(one.name or (runs[one].name if one in runs else stem)))
         if name in names.values():
             raise ValueError(
@@ -126,6 +152,8 @@ def _data_set(
                 f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
                 f"{names[other]} on {runs[other].config.data.name}; evaluate them with separate commands"
             )
+    if options.dataset == data.FOLDER and one.name == "imagenet":
+        return replace(one, name=data.FOLDER, root=options.data)
     if options.dataset not in (None, one.name):
         raise ValueError(f"{names[first]} was trained on {one.name}, but --dataset is {options.dataset}")
     return replace(one, root=options.data or one.root)
@@ -143,7 +171,7 @@ def _shown(
     if isinstance(images, data.ImageSet):
         check_in_memory(images, config.name, known, options)
         return config
-    networks = {names[one]: one.network for one in names if one.network is not None}
+    networks = {names[one]: one.network or "" for one in names if one not in runs}
     return merge_image_options(
         config, {names[one]: run.config.data for one, run in runs.items()}, known, networks, options
     )
@@ -225,10 +253,29 @@ def _from_file(
     try:
         load_state(model, file.weights, one.path)
     except WeightsDoNotFitError as error:
-        note = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
-        raise ValueError(f"{error}. {config.name} has {counted(len(images.classes), 'class')}{note}") from error
+        has = f"{config.name} has {counted(len(images.classes), 'class')}{_classes_hint(images, config)}"
+        raise ValueError(f"{error}. {has}") from error
     try:
         check_accepts(model.eval(), shape)
     except ValueError as error:
         raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
     return Subject(name, model, spaces[name])
+
+
+def _classes_of(one: ModelSpec, model: nn.Module, shape: Sequence[int]) -> int:
+    """Number of classes of a network, by its logits for images [C, H, W]."""
+    try:
+        output = check_accepts(model, shape)
+        logits, _ = split_logits(output)  # [N, K]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{one.text}: {error}") from error
+    if logits.dim() != 2:
+        raise ValueError(f"{one.text} must return logits [N, K], got {list(logits.shape)}")
+    return logits.shape[1]
+
+
+def _classes_hint(images: Images, config: DataConfig) -> str:
+    """Where the classes of images in files come from."""
+    if isinstance(images, data.ImageSet):
+        return ""
+    return CLASSES_OF_FOLDER if config.name == data.FOLDER else CLASSES_OF_FILES

@@ -9,6 +9,7 @@ ATTACKS = (
     *("fab", "fab_t", "square", "autoattack"),
 )
 DATA_SETS = ("digits", "mnist", "fashion_mnist", "cifar10", "imagenet")
+FOLDER = "folder"  # images in DIR/CLASS/IMAGE, for evaluation only
 SPACES = ("raw", "unit", "symmetric", "imagenet")
 INTERPOLATIONS = ("bilinear", "bicubic")
 LOADERS = ("auto", "dali", "torchvision")

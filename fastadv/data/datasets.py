@@ -15,6 +15,7 @@ from fastadv.data.in_memory.image_set import ImageData, ImageSet
 from fastadv.data.in_memory.mnist import load_mnist_like
 from fastadv.data.sources.base import ImageSource
 from fastadv.data.sources.folder import SPLITS, expected
+from fastadv.data.sources.plain_folder import load_folder
 from fastadv.data.sources.scan import load_splits
 from fastadv.utils.suggestions import did_you_mean, nearest
 
@@ -25,6 +26,7 @@ def _load_files(root: Path, download: bool) -> ImageData:
     return ImageData(found["train"], found["val"])
 
 
+FOLDER = "folder"  # a data set for evaluation only
 _EMBEDDED: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
 _FROM_FOLDER: dict[str, Callable[[Path, bool], ImageData]] = {
     "mnist": partial(load_mnist_like, "mnist", "MNIST"),
@@ -81,13 +83,17 @@ def load_test(name: str, root: str | os.PathLike[str] | None = None, download: b
     """Load the test images of a data set; for ``imagenet``, read only ``val/``.
 
     Args:
-        name: see :func:`load`.
+        name: see :func:`load`; or ``folder`` for image files in ``root/CLASS/IMAGE``, without splits.
         root: see :func:`load`.
         download: see :func:`load`.
 
     Raises:
         ValueError: see :func:`load`, also for other errors and for warnings.
     """
+    if name == FOLDER:
+        if root is None or download:
+            raise ValueError(f"{FOLDER} is read from a folder that holds CLASS/IMAGE: pass it with --data DIR (root)")
+        return load_folder(Path(root).expanduser())
     if name == "imagenet" and root is not None:
         return load_splits(Path(root).expanduser(), ("val",), download)["val"]
     return load(name, root, download).test

@@ -85,7 +85,7 @@ def evaluate(
         print("top 1:", proportion(counts.top1, counts.n))
 
     Args:
-        model: gives logits [m, K].
+        model: gives logits [m, K], or a named tuple, a dictionary or an object that holds ``logits``.
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; iterated once. Or a loader of
             :mod:`fastadv.data` that leaves nothing out.
         attack: one of ``fastadv.attacks.names()``, your own attack class, or "clean" for none.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv.utils.input_hints import explain_model_errors, labels_shape_hint
-from fastadv.utils.model_outputs import check_classes, logits_hint
+from fastadv.utils.model_outputs import check_classes, logits_hint, logits_of
 
 FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every class is among the five likeliest
 
@@ -40,7 +40,9 @@ def hits(model: nn.Module, images: Tensor, labels: Tensor) -> Hits:
     """
     _check_labels(images, labels)
     with torch.no_grad(), explain_model_errors(model, images):
-        logits = model(images.clone())  # [m, K]; cloned, as the model may write to its input, which is used again
+        logits = logits_of(
+            model(images.clone())
+        )  # [m, K]; cloned, as the model may write to its input, which is used again
     _check_logits(logits, labels)
     likeliest = logits.argsort(dim=1, descending=True, stable=True)[:, :5]  # [m, 5 or K]
     found = (likeliest == labels[:, None]) & ~logits.isnan().any(dim=1, keepdim=True)  # [m, 5 or K]

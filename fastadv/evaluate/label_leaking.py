@@ -66,7 +66,7 @@ def leaking(
     """Count leaked labels: images that are classified correctly if made with the true label, and wrongly if not.
 
     Args:
-        model: gives logits [m, K].
+        model: gives logits [m, K], or a named tuple, a dictionary or an object that holds ``logits``.
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), where the model is.
         attack: an attack that uses the true label.
         without: the corresponding attack without it. ``fgsm_pred`` is FGSM with the predicted class: the two differ

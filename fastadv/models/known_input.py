@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from fastadv import models
 from fastadv.data.transforms.preprocessing import InterpolationName
+from fastadv.models.shapes import classes_of_weights
 from fastadv.models.weight_files import WeightFile
 from fastadv.pixels import PixelSpace
 from fastadv.utils.optional_deps import require
@@ -56,8 +57,10 @@ def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
     """Return what is known of the input of a network whose weights are in a file.
 
     Looked up first are the options of timm's or torchvision's training script, which it saves in the file; then timm's
-    ``config.json`` next to the file; then the name of the library's own weights, as in ``timm/resnet18.a1_in1k``. A
-    name without a tag, ``timm/resnet18``, says nothing: the weights may have been trained on images of any size.
+    ``config.json`` next to the file; then the name of the library's own weights, as in ``timm/resnet18.a1_in1k``. For a
+    name without a tag, ``timm/resnet18``, the library's configuration counts if the file has as many classes as the
+    library's own weights, such as ImageNet's 1,000: of timm all of it, of torchvision, whose weights differ in the size
+    of their images, the normalisation. Weights for other classes may have been trained on images of any kind.
 
     Raises:
         OSError: if a file next to it cannot be read.
@@ -72,9 +75,9 @@ def known_input(network: str, path: Path, file: WeightFile) -> KnownInput:
     args = file.beside.get("args")
     options = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
     if library == "timm":
-        return _by_timm(name, path, options)
+        return _by_timm(name, path, file, options)
     if library == "torchvision":
-        return _by_torchvision(name, path, options)
+        return _by_torchvision(name, path, file, options)
     return KnownInput()
 
 
@@ -92,20 +95,22 @@ def size_hint(network: str) -> str:
 # --- timm ------------------------------------------------------------------------------------------------------------
 
 
-def _by_timm(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
+def _by_timm(name: str, path: Path, file: WeightFile, options: Mapping[str, Any]) -> KnownInput:
     architecture, _, tag = name.partition(".")
     if str(options.get("model")).partition(".")[0] == architecture:
         source = f"the training options in {path}"
         if others := [f"{option} {options[option]}" for option in _OF_NETWORKS if options.get(option)]:
             raise ValueError(f"{source} describe a network that cannot be created here: {', '.join(others)}")
-        return _of_timm_config(_timm_config(str(options["model"])), options, source)
+        return input_of_timm_config(_timm_config(str(options["model"])), source, options)
     beside = path.with_name("config.json")
     config = _json_of(beside)
     if config.get("architecture") == architecture and isinstance(config.get("pretrained_cfg"), dict):
-        return _of_timm_config(config["pretrained_cfg"], {}, str(beside))
+        return input_of_timm_config(config["pretrained_cfg"], str(beside))
     config = _timm_config(name)
     if tag:
-        return _of_timm_config(config, {}, f"timm's configuration of {name}")
+        return input_of_timm_config(config, f"timm's configuration of {name}")
+    if config.get("tag") and classes_of_weights(f"timm/{name}", file.weights) == config.get("num_classes"):
+        return input_of_timm_config(config, f"timm's configuration of {name}, whose number of classes the file has")
     if config.get("fixed_input_size"):  # weights of another size would not fit
         return KnownInput(source=f"timm's {name}, which takes no other", size=config["input_size"][-1])
     return KnownInput()
@@ -132,14 +137,25 @@ def _json_of(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], source: str) -> KnownInput:
-    """Resolve a configuration as timm does; options override it."""
+def input_of_timm_config(
+    config: Mapping[str, Any], source: str, options: Mapping[str, Any] | None = None
+) -> KnownInput:
+    """Resolve a network's ``pretrained_cfg`` as timm does.
+
+    Args:
+        config: the configuration.
+        source: where it is written, for messages.
+        options: of timm's training script, which override it.
+
+    Raises:
+        ValueError: if its values are invalid or describe images that no loader here can make.
+    """
     resolve = require("timm.data", extra="train").resolve_data_config
     try:
-        found = resolve(args=dict(options), pretrained_cfg=dict(config))
+        found = resolve(args=dict(options or {}), pretrained_cfg=dict(config))
         _, height, width = found["input_size"]
         size, share, mode = int(height), float(found["crop_pct"]), found["crop_mode"]
-        space = _space(found["mean"], found["std"])
+        space = space_of_constants(found["mean"], found["std"])
     except (AssertionError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{source}: not a valid timm configuration ({error})") from error
     if height != width or not 0 < share <= 1 or not 1 <= size <= _LARGEST:
@@ -151,7 +167,7 @@ def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], sourc
         size=size,
         central=size / math.floor(size / share),  # timm first resizes to whole pixels
         keep_aspect={"center": True, "squash": False}.get(mode),
-        **_interpolation(
+        **interpolation_fields(
             found["interpolation"], unsupported="" if mode in ("center", "squash") else f"crop mode {mode}"
         ),
         space=space,
@@ -161,7 +177,7 @@ def _of_timm_config(config: Mapping[str, Any], options: Mapping[str, Any], sourc
 # --- torchvision -----------------------------------------------------------------------------------------------------
 
 
-def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownInput:
+def _by_torchvision(name: str, path: Path, file: WeightFile, options: Mapping[str, Any]) -> KnownInput:
     architecture, _, tag = name.partition(".")
     crop: Any = options.get("val_crop_size")
     resize: Any = options.get("val_resize_size")
@@ -172,12 +188,18 @@ def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownI
             size=crop,
             central=crop / resize,
             keep_aspect=True,
-            **_interpolation(options.get("interpolation")),
+            **interpolation_fields(options.get("interpolation")),
             space=PixelSpace.imagenet(),  # constants of the script
         )
-    if not tag:
-        return KnownInput()
     known = _torchvision_weights(architecture)
+    if not tag:
+        own = {len(weights.meta["categories"]) for weights in known.values()}
+        if own == {classes_of_weights(f"torchvision/{architecture}", file.weights)}:
+            return KnownInput(
+                source=f"torchvision's own weights of {architecture}, whose number of classes the file has",
+                space=_space_of_preset(architecture, next(iter(known.values())).transforms()),
+            )
+        return KnownInput()
     if tag not in known:
         raise ValueError(f"torchvision/{architecture} has no weights {tag!r}; it has {', '.join(known) or 'none'}")
     preset = known[tag].transforms()
@@ -186,9 +208,14 @@ def _by_torchvision(name: str, path: Path, options: Mapping[str, Any]) -> KnownI
         size=preset.crop_size[0],
         central=preset.crop_size[0] / preset.resize_size[0],
         keep_aspect=True,
-        **_interpolation(preset.interpolation.value),
-        space=PixelSpace.symmetric() if architecture in SYMMETRIC else _space(preset.mean, preset.std),
+        **interpolation_fields(preset.interpolation.value),
+        space=_space_of_preset(architecture, preset),
     )
+
+
+def _space_of_preset(architecture: str, preset: Any) -> PixelSpace:
+    """The space of torchvision's transforms, which is the same for all of its weights of a network."""
+    return PixelSpace.symmetric() if architecture in SYMMETRIC else space_of_constants(preset.mean, preset.std)
 
 
 def _torchvision_weights(architecture: str) -> dict[str, Any]:
@@ -201,14 +228,14 @@ def _torchvision_weights(architecture: str) -> dict[str, Any]:
 # --- both ------------------------------------------------------------------------------------------------------------
 
 
-def _space(mean: Sequence[float], std: Sequence[float]) -> PixelSpace:
+def space_of_constants(mean: Sequence[float], std: Sequence[float]) -> PixelSpace:
     """Create a PixelSpace from constants on a [0, 1] scale; one for all channels if they are equal."""
     if len({*mean}) == len({*std}) == 1:
         return PixelSpace.normalized(mean[0], std[0])
     return PixelSpace.normalized(tuple(mean), tuple(std))
 
 
-def _interpolation(name: Any, unsupported: str = "") -> dict[str, Any]:
+def interpolation_fields(name: Any, unsupported: str = "") -> dict[str, Any]:
     """Return KnownInput's field ``interpolation``, if the loaders have it, and ``unsupported``."""
     if name in get_args(InterpolationName):
         return {"interpolation": name, "unsupported": unsupported}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastadv import models
 
@@ -47,3 +47,19 @@ def head_of(name: str, *, num_classes: int, in_channels: int, options: Mapping[s
     with torch.random.fork_rng([]):
         own, other = shapes(num_classes), shapes(num_classes + 1)
     return frozenset(weight for weight in own if own[weight] != other[weight])
+
+
+def classes_of_weights(name: str, weights: Mapping[str, Tensor]) -> int | None:
+    """Number of classes that a network's weights are for, by the shapes of its classifier; None if they lack it.
+
+    Args:
+        name: of the network, see :func:`fastadv.models.create`.
+        weights: by name, which prefixes of wrappers such as DistributedDataParallel may precede.
+    """
+    head = head_of(name, num_classes=1000, in_channels=3, options={})
+    found = {
+        tensor.shape[0]
+        for weight, tensor in weights.items()
+        if any(weight == one or weight.endswith(f".{one}") for one in head) and tensor.dim() > 0
+    }
+    return found.pop() if len(found) == 1 else None

@@ -21,6 +21,7 @@ from fastadv.train.run import Run, Stage
 from fastadv.train.sentinel_config import why_unwatched
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.correct_counts import is_correct
+from fastadv.utils.model_outputs import logits_of
 from fastadv.utils.module_modes import isolated
 
 STEPS = 10  # of PGD
@@ -192,4 +193,4 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 @torch.no_grad()
 def _correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:  # [n, C, H, W], [n] -> []
     with isolated(model, bn="eval"):
-        return is_correct(model(images), labels).sum()
+        return is_correct(logits_of(model(images)), labels).sum()

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from fastadv.distributed import ALONE, Processes
 from fastadv.train.run import Run
 from fastadv.train.tasks.correct_counts import is_correct
-from fastadv.utils.model_outputs import check_classes
+from fastadv.utils.model_outputs import check_classes, logits_of
 from fastadv.utils.module_modes import isolated
 
 
@@ -35,7 +35,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], process
     with isolated(model, bn="eval"):
         for images, labels in batches:
             # The model may write to its input, and a loader may yield the same tensors again.
-            logits = model(images.clone())  # [m, K]
+            logits = logits_of(model(images.clone()))  # [m, K]
             check_classes(logits)
             counts[0] += is_correct(logits, labels).sum()
             counts[1] += len(labels)

@@ -1,4 +1,4 @@
-"""Reads networks' outputs: logits, with auxiliary logits as in Inception v3 and GoogLeNet, or something else."""
+"""Reads networks' outputs: logits, or something that holds them, as transformers' networks return."""
 
 from __future__ import annotations
 
@@ -9,31 +9,54 @@ from typing import Any
 from torch import Tensor
 
 
+def logits_of(output: Any) -> Any:
+    """Return the logits in a network's output; an output without any is returned as it is, for the caller to refuse.
+
+    Args:
+        output: logits; or a named tuple, an object such as those of transformers, or a dictionary, whose field
+            ``logits`` is a tensor.
+    """
+    if isinstance(output, Tensor):
+        return output
+    found = _field(output, "logits")
+    return found if isinstance(found, Tensor) else output
+
+
 def split_logits(output: Any) -> tuple[Tensor, list[Tensor]]:
     """Split a network's output into logits [N, K] and auxiliary logits, each [N, K], which most networks lack.
 
     Args:
-        output: logits, or a named tuple whose field ``logits`` comes first and whose other fields are called
-            ``aux...``, such as torchvision's ``InceptionOutputs`` and ``GoogLeNetOutputs``; None for a head that is
-            off.
+        output: as for :func:`logits_of`. Auxiliary logits are the fields that are called ``aux...``, as in
+            torchvision's ``InceptionOutputs`` and ``GoogLeNetOutputs``, and hold a tensor of two dimensions; other
+            fields are left aside.
 
     Raises:
         TypeError: if the output is anything else.
         ValueError: if the logits have one class.
     """
-    if isinstance(output, Tensor):
-        check_classes(output)
-        return output, []
-    first, *others = getattr(output, "_fields", None) or ("",)
-    if first != "logits" or not all(name.startswith("aux") for name in others):
+    logits = logits_of(output)
+    if not isinstance(logits, Tensor):
         raise TypeError(
-            "the model must return logits [N, K], or a named tuple of logits and of aux..., such as torchvision's "
-            f"InceptionOutputs; got {type(output).__name__}{logits_hint(output)}"
+            "the model must return logits [N, K], or a named tuple, a dictionary or an object whose field logits is a "
+            f"tensor; got {type(output).__name__}{logits_hint(output)}"
         )
-    for head in output:
+    auxiliary = [] if logits is output else _auxiliary(output)
+    for head in (logits, *auxiliary):
         check_classes(head)
-    logits, *auxiliary = output
-    return logits, [aux for aux in auxiliary if aux is not None]
+    return logits, auxiliary
+
+
+def _field(output: Any, name: str) -> Any:
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def _auxiliary(output: Any) -> list[Tensor]:
+    if isinstance(output, Mapping):
+        names: list[Any] = list(output)
+    else:
+        names = list(getattr(output, "_fields", ()) or getattr(output, "__dict__", ()))
+    heads = [_field(output, name) for name in names if isinstance(name, str) and name.startswith("aux")]
+    return [head for head in heads if isinstance(head, Tensor) and head.dim() == 2]
 
 
 def logits_hint(output: object) -> str:

@@ -198,7 +198,10 @@ def test_what_the_file_says_is_used_and_said(
     given = options(*photographs, "--size", "32", "--no-keep-aspect", "--space", "unit")
     loaded = load_subjects([text], given)
     assert loaded.config.preprocessing.shown == "32 px, bilinear, the central 1 of both sides"
-    assert caplog.messages[-1].endswith("w.pth says otherwise: size 64, keep_aspect True, PixelSpace.symmetric()")
+    assert caplog.messages[-1].endswith(
+        "w.pth says otherwise: size 64 (not 32), keep_aspect True (not False), "
+        "PixelSpace.symmetric() (not PixelSpace.unit())"
+    )
 
 
 def test_files_that_are_shown_images_in_different_ways(tmp_path: Path, photographs: list[str]) -> None:

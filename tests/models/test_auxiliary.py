@@ -6,6 +6,7 @@ import functools
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +40,11 @@ def one_thread() -> Iterator[None]:
         (GoogLeNetOutputs(ONE, TWO, THREE), ONE, [TWO, THREE]),
         (namedtuple("Mine", ["logits"])(ONE), ONE, []),
         (namedtuple("Mine", ["logits", "aux1"])(ONE, TWO), ONE, [TWO]),
+        (namedtuple("Mine", ["aux_logits", "logits"])(ONE, TWO), TWO, [ONE]),
+        (namedtuple("Mine", ["features", "logits"])(ONE, TWO), TWO, []),
+        ({"logits": ONE}, ONE, []),
+        ({"loss": None, "aux": TWO, "logits": ONE, 3: THREE, "aux_loss": THREE.sum()}, ONE, [TWO]),
+        (SimpleNamespace(logits=ONE, aux_logits=TWO, features=THREE), ONE, [TWO]),
     ],
 )
 def test_outputs_are_split_into_logits_and_auxiliary_logits(
@@ -53,14 +59,15 @@ def test_outputs_are_split_into_logits_and_auxiliary_logits(
     [
         (ONE, TWO),
         [ONE],
-        {"logits": ONE},
+        {"out": ONE},
+        {"logits": [1.0, 2.0]},
         None,
-        namedtuple("Features", ["logits", "features"])(ONE, TWO),
-        namedtuple("Aux", ["aux_logits", "logits"])(ONE, TWO),
+        namedtuple("Features", ["scores", "features"])(ONE, TWO),
+        SimpleNamespace(logits=None),
     ],
 )
 def test_other_outputs_are_refused(output: Any) -> None:
-    with pytest.raises(TypeError, match=f"logits .N, K., or a named tuple .* got {type(output).__name__}"):
+    with pytest.raises(TypeError, match=f"logits .N, K., or a named tuple, .* got {type(output).__name__}"):
         split_logits(output)
 
 

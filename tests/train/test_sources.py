@@ -291,7 +291,10 @@ def test_sources_may_move_but_not_change(with_two: TrainConfig, tmp_path: Path) 
     ("source", "said"),
     [
         ("none", "none is neither a checkpoint nor the folder of a run that has one"),
-        ("w.pth", "attack.sources: .*w.pth is a file: name its network, too, as in small_cnn@w.pth"),
+        (
+            "w.pth",
+            "attack.sources: .*w.pth is a file, which does not say what network its weights are of: name that, too",
+        ),
         ("timm/test_resnet@none.pth", "there is no weights file .*none.pth"),
         ("small_cnn@w.pth", "attack.sources: .*w.pth does not fit the model SmallCNN: the file lacks"),
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastadv.utils.model_outputs import check_classes, split_logits
+from fastadv.utils.model_outputs import check_classes, logits_of, split_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +26,15 @@ class Forward:
     auxiliary: bool = False
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return (the model's output, auxiliary logits [N, K] each); the model may write to the images.
+        """Return (logits [N, K], auxiliary logits [N, K] each); the model may write to the images.
+
+        An output that has no logits is returned as it is.
 
         Raises:
             ValueError: if there is only one class, or there are no auxiliary logits.
         """
         if not self.auxiliary:
-            output = self.model(images)
+            output = logits_of(self.model(images))
             check_classes(output, user=self.user)
             return output, []
         logits, auxiliary = split_logits(self.model.forward_with_aux(images))  # type: ignore[attr-defined]

@@ -125,12 +125,13 @@ def _found_in(root: Path) -> str:
     return f"; there are {few(files, most=3)}" if files else "; it is empty"
 
 
-def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
+def scan_class_folders(root: Path, classes: Sequence[str] = (), file: Path | None = None) -> ImageFolder:
     """List the images in the class folders of ``root``.
 
     Args:
         root: the folder that contains the class folders.
         classes: all class names in order; if empty, the class folders determine them.
+        file: that may name the classes, for messages; None is ``classes.txt`` beside ``root``.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -141,11 +142,12 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
         shown = [entry for entry in entries if not is_hidden(entry.name)]
     folders = sorted(entry.name for entry in shown if leads_to_folder(entry))
     broken = [entry.name for entry in shown if entry.is_symlink() and not os.path.exists(entry.path)]
-    _check_broken_links(root, broken, classes)
+    file = root.parent / CLASSES_FILE if file is None else file
+    _check_broken_links(root, broken, classes, file)
     if not folders:
         raise ValueError(f"{root} has no class folders: it must hold CLASS/IMAGE, or {SHARDS}{_found_in(root)}")
     classes = tuple(classes or folders)
-    _check_named(root, folders, classes)
+    _check_named(root, folders, classes, file)
     found = {name: files_below(root / name, root) for name in folders}
     images = [[file for file in one.files if _is_image(file)] for one in found.values()]
     _warn_of_links(root, found)
@@ -153,7 +155,7 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
     if empty:
         raise ValueError(
             f"{root}: no images (*{', *'.join(EXTENSIONS)}) in the class folders {few(empty)}: put images there, or "
-            f"delete the folders, in train/ and val/ alike"
+            f"delete the folders{', in train/ and val/ alike' if root.name in SPLITS else ''}"
         )
     paths = np.array([f for name, files in zip(folders, images, strict=True) for f in _with_folder(name, files)])  # [N]
     counts = torch.tensor([len(files) for files in images])  # [K]
@@ -162,17 +164,16 @@ def scan_class_folders(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
     return ImageFolder(root, paths, labels, classes)
 
 
-def _check_broken_links(root: Path, broken: Sequence[str], classes: Sequence[str]) -> None:
+def _check_broken_links(root: Path, broken: Sequence[str], classes: Sequence[str], file: Path) -> None:
     """Refuse broken links with the name of a class; without classes.txt, any name may be one."""
     if missing := sorted(name for name in broken if not classes or name in classes):
         what = "images of classes are" if classes else "classes may be"
-        otherwise = "" if classes else f", or name all classes in {root.parent / CLASSES_FILE}, one per line"
+        otherwise = "" if classes else f", or name all classes in {file}, one per line"
         raise ValueError(f"{root}: broken links, so that {what} missing: {few(missing)}. Remove or fix them{otherwise}")
 
 
-def _check_named(root: Path, folders: Sequence[str], classes: Sequence[str]) -> None:
+def _check_named(root: Path, folders: Sequence[str], classes: Sequence[str], file: Path) -> None:
     """Refuse folders that are not among the classes, or that classes.txt names twice."""
-    file = root.parent / CLASSES_FILE
     if unknown := sorted(set(folders) - set(classes)):
         raise ValueError(
             f"{root}: the class folders {few(unknown)} are not among the {counted(len(classes), 'class')} that {file} "

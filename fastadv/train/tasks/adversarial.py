@@ -40,7 +40,8 @@ class AdversarialTask(RecordableCalls):
     process, and each process draws the random numbers of its part of the global minibatch.
 
     Args:
-        model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
+        model: [m, C, H, W] -> logits [m, K]; or a named tuple, a dictionary or an object that holds
+            ``logits``, and possibly auxiliary logits ``aux...``, as Inception v3's does.
         attack: one of ``fastadv.attacks.names()``, or your own class derived from ``fastadv.attacks.Attack``.
         k: adversarial examples per minibatch; 0 is standard training. In a smaller minibatch, such as an uneven last
             one, all examples become adversarial: min(k, m).
@@ -133,7 +134,7 @@ class AdversarialTask(RecordableCalls):
 
         Raises:
             TypeError: if images are not floating point, labels are neither int64 nor soft, or the model returns neither
-                logits nor a named tuple that starts with them.
+                logits nor something that holds them as ``logits``.
             ValueError: if images are empty, require a gradient or do not fit the model, there is not one label per
                 image, soft labels are not distributions (on a GPU: the loss is NaN) or the attack uses the true label,
                 the logits are of a single class, or, in the first call, a source is on another device than the images

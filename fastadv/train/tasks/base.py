@@ -33,7 +33,8 @@ class MinibatchTask:
     """Computes the loss of a minibatch with a clean and an adversarial part, and counts correct examples of each.
 
     Args:
-        model: [m, C, H, W] -> logits [m, K], or a named tuple of logits and auxiliary logits.
+        model: [m, C, H, W] -> logits [m, K]; or a named tuple, a dictionary or an object that holds
+            ``logits``, and possibly auxiliary logits ``aux...``.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
         aux_weight: weight of the same loss at each of the model's auxiliary logits.
 

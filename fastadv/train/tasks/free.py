@@ -53,7 +53,8 @@ class FreeTask(MinibatchTask):
     own perturbations.
 
     Args:
-        model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
+        model: [m, C, H, W] -> logits [m, K]; or a named tuple, a dictionary or an object that holds
+            ``logits``, and possibly auxiliary logits ``aux...``, as Inception v3's does.
         eps: largest perturbation of a pixel, in pixel values; one number for all examples.
         space: how the images were normalised.
         alpha: length of a step in pixel values; None takes eps, as the paper does.
@@ -119,7 +120,7 @@ class FreeTask(MinibatchTask):
 
         Raises:
             TypeError: if images are not floating point, labels are neither int64 nor soft, or the model returns neither
-                logits nor a named tuple that starts with them.
+                logits nor something that holds them as ``logits``.
             ValueError: if images are empty, require a gradient, lie outside the space (on a GPU, after the first
                 minibatch, the next call raises it) or have another shape than before, there is not one label per image,
                 or the logits are of a single class.

@@ -82,7 +82,8 @@ class PairedTask(AttackTask):
     training pass; FGSM then leaves the image unchanged. Other costs are scaled so that they do not underflow.
 
     Args:
-        model: [k, C, H, W] -> logits [k, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
+        model: [k, C, H, W] -> logits [k, K]; or a named tuple, a dictionary or an object that holds
+            ``logits``, and possibly auxiliary logits ``aux...``, as Inception v3's does.
         attack: name of a method that takes one step along a gradient from the clean image, or your own class derived
             from ``fastadv.attacks.OneStepAttack``.
         lambda_: weight of an adversarial example in the loss; a clean one weighs 1.
@@ -179,7 +180,7 @@ class PairedTask(AttackTask):
 
         Raises:
             TypeError: if images are not floating point, labels are neither int64 nor soft, or the model returns neither
-                logits nor a named tuple that starts with them.
+                logits nor something that holds them as ``logits``.
             ValueError: if images are empty, require a gradient, lie outside the space or do not fit the model, there is
                 not one label per image, or soft labels are not distributions or the attack uses the true label.
             RuntimeError: under ``no_grad`` or ``inference_mode``.

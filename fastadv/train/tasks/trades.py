@@ -51,7 +51,8 @@ class TradesTask(RecordableCalls):
     noise of its part of the minibatch.
 
     Args:
-        model: [m, C, H, W] -> logits [m, K], or, like Inception v3, a named tuple of logits and auxiliary logits.
+        model: [m, C, H, W] -> logits [m, K]; or a named tuple, a dictionary or an object that holds
+            ``logits``, and possibly auxiliary logits ``aux...``, as Inception v3's does.
         beta: weight of the divergence; 6 is the authors' for CIFAR-10.
         eps: size of the perturbation in pixel values; one number for all examples. The authors use 0.031 * 255 = 7.9
             for CIFAR-10.
@@ -124,8 +125,8 @@ class TradesTask(RecordableCalls):
             labels: [m] int64.
 
         Raises:
-            TypeError: if images are not floating point, labels are not int64, or the model returns neither logits nor a
-                named tuple that starts with them.
+            TypeError: if images are not floating point, labels are not int64, or the model returns neither logits nor
+                something that holds them as ``logits``.
             ValueError: if images are empty, require a gradient, lie outside the space or do not fit the model, there is
                 not one label per image, labels are soft or not among the model's classes, or the logits are of a single
                 class.
