@@ -49,12 +49,10 @@ def draw(shown: Sequence[Row], times: Interleaved, n: int, eps: float, file: Pat
         axes.set_xscale("log")
         axes.set_xticks(_COSTS, labels=[f"{cost:g}" for cost in _COSTS])
         axes.set_xticks([], minor=True)
-        axes.set(
-            xlabel="time of an iteration over standard training's", ylabel=f"accuracy, {strongest}, eps {eps:g} (%)"
-        )
+        axes.set_xlabel("time of an iteration over standard training's")
+        axes.set_ylabel(f"accuracy under {strongest}, eps = {eps:g} (%)")
         axes.grid(alpha=0.3)
-        figure.legend(
-            loc="outside lower center", ncols=2, fontsize=8, frameon=False, handletextpad=0.1, columnspacing=0.8
-        )
+        spacing = {"handletextpad": 0.1, "columnspacing": 0.8}
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, **spacing)
         figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
