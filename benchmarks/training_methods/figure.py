@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,12 +33,13 @@ def draw(shown: Sequence[Row], times: Interleaved, n: int, eps: float, file: Pat
         # As wide as a telephone's screen, with room below for the names, which would cover each other at the points.
         figure, axes = plt.subplots(figsize=(4.6, 5.2), layout="constrained")
         for index, row in enumerate(shown):
-            found, counts = row.accuracy(strongest, n), row.correct[strongest]
+            counts = row.correct[strongest]
+            mean = statistics.mean(counts)
             colour = COLOURS[index % len(COLOURS)]
             axes.errorbar(
                 [times.ratio(row.way.name, STANDARD).median],
-                [100 * found.value],
-                yerr=[[100 * found.value - 100 * min(counts) / n], [100 * max(counts) / n - 100 * found.value]],
+                [100 * mean / n],
+                yerr=[[100 * (mean - min(counts)) / n], [100 * (max(counts) - mean) / n]],
                 label=row.way.name,
                 color=colour,
                 marker=MARKERS[index % len(MARKERS)],

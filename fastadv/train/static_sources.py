@@ -14,7 +14,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.check_classes import check_classes
 from fastadv.train.checkpoint import load_model
 from fastadv.train.config import TrainConfig
-from fastadv.train.parts import Parts, in_layout
+from fastadv.train.parts import Parts, in_layout, naming_run
 from fastadv.utils.log import logger
 
 
@@ -47,7 +47,8 @@ def load_sources(config: TrainConfig, parts: Parts, *, say: bool) -> list[tuple[
 def _from_run(spec: ModelSpec, config: TrainConfig, parts: Parts) -> tuple[nn.Module, PixelSpace]:
     if spec.path.is_file():
         raise ValueError(f"{spec.text} is a file: name its network, too, as in {config.model.name}@{spec.path.name}")
-    run = load_model(spec.path)
+    with naming_run("attack.sources"):
+        run = load_model(spec.path)
     where = f"{config.data.name} in {config.data.root}" if config.data.root else config.data.name
     check_classes(spec.text, run, parts.images.train, where)
     return run.model, run.config.data.pixel_space
