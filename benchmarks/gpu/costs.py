@@ -17,12 +17,8 @@ FASHION_MNIST = ["--limit", "10000", "--epochs", "4"]
 def curves(setting: Setting) -> Findings:
     """Run benchmarks.cost_curves."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
         rounds = ["--rounds", "2"] if setting.rehearsal else []
-        findings = _written(setting, "cost_curves", [*rounds, "--out", name], folder / "cost.md")
-        drawn = folder / "cost.svg"
-        findings.figure = drawn.read_text() if drawn.exists() else None
-        return findings
+        return _written(setting, "cost_curves", [*rounds, "--out", name], Path(name) / "cost.md")
 
 
 def methods(setting: Setting) -> Findings:
@@ -35,7 +31,7 @@ def methods(setting: Setting) -> Findings:
 
 
 def _written(setting: Setting, module: str, words: list[str], report: Path) -> Findings:
-    """Run a benchmark module and collect its report, as far as it got within its limit."""
+    """Run a benchmark module and collect its report with its figure, as far as it got within its limit."""
     findings = Findings()
     command = [sys.executable, "-m", f"benchmarks.{module}", *words]
     done = run(module, command, setting.limit(480), FASTADV_TEST_DEVICE=setting.device)
@@ -45,4 +41,6 @@ def _written(setting: Setting, module: str, words: list[str], report: Path) -> F
         findings.tables += [f"```bash\n{shown}\n```", sections(report.read_text())]
     else:
         findings.lacks(module, "table")
+    drawn = report.with_suffix(".svg")
+    findings.figure = drawn.read_text() if drawn.exists() else None
     return findings

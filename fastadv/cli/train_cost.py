@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from fastadv.train.config import TrainConfig
-from fastadv.train.cost import predict
+from fastadv.train.cost import checks_in, predict
 from fastadv.train.trainer import Trainer
+from fastadv.utils.text import counted
 
 _COLUMNS = ("phase", "epochs", "iterations", "images", "attack", "eps", "lr", "precision", "clean epochs")
 
@@ -37,7 +41,21 @@ def plan(trainer: Trainer) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, f"predicted cost: {sum(predict(run)):.2f} {_unit(trainer)}"])
+    total = f"predicted cost: {sum(predict(run)):.2f} {_unit(trainer)}"
+    return "\n".join([*lines, *_of_the_whole_run(trainer), total])
+
+
+def _of_the_whole_run(trainer: Trainer) -> Iterator[str]:
+    """A line for each option that is not of a phase and that changes which examples are adversarial, or the cost."""
+    run, attack = trainer.run, trainer.config.attack
+    if attack.start_after:
+        yield f"start_after: {attack.start_after:,} iterations on clean images first"
+    if attack.eps_warmup:
+        yield f"eps_warmup: from then on eps grows from 0 over {attack.eps_warmup:,} iterations"
+    if attack.sources:
+        yield f"sources: examples are made on the network or on {', '.join(attack.sources)}"
+    if any(stage.sentinel is not None for stage in run.stages):
+        yield f"sentinel: {counted(sum(map(partial(checks_in, run), range(len(run.stages)))), 'check')}"
 
 
 def _unit(trainer: Trainer) -> str:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fastadv import attacks, data
 from fastadv.attacks.base import options_of
 from fastadv.distributed import ALONE, Processes, data_parallel, on_all, on_main, seed_draws
+from fastadv.train.attack_options import check_attack_options
 from fastadv.train.compiled import CompiledOrEager
 from fastadv.train.config import TrainConfig
 from fastadv.train.initial_weights import initialise
@@ -39,6 +40,7 @@ from fastadv.train.tasks.sources import Source
 from fastadv.train.tasks.trades import TradesTask
 from fastadv.train.trainer import Trainer
 from fastadv.train.validation import chance
+from fastadv.train.without_effect import without_effect
 from fastadv.utils.optional_deps import require
 
 # Loaders clip images to the pixel range: checking every minibatch would find nothing.
@@ -72,7 +74,8 @@ def create_trainer(
 
     Warns:
         UserWarning: if a run continues with another number of processes than it had, or if the network was not designed
-            for the pixel space.
+            for the pixel space, if attacks start or reach their size after the run's end, or if the sentinel does not
+            watch a phase of a run that sets its options.
     """
     run_dir, config = Path(run_dir), with_absolute_paths(config)
     config, start, warning = on_main(processes, lambda: starting_point(config, run_dir, resume, processes))
@@ -95,6 +98,9 @@ def create_trainer(
         warnings.warn(f"inception_v3 is designed for data.space symmetric, got {config.data.space}", stacklevel=2)
     if warning is not None and processes.main:
         warnings.warn(warning, stacklevel=2)
+    if processes.main:
+        for text in without_effect(trainer.run):
+            warnings.warn(text, stacklevel=2)
     return trainer
 
 
@@ -152,8 +158,10 @@ def _stages(config: TrainConfig, parts: Parts, wrapped: nn.Module, sources: Sequ
         train_loader, test_loader = parts.loaders[number]
         if phase.attack.training == "free":
             train_loader = Replayed(train_loader, phase.attack.replays, together=phase.accumulate)
-        with naming_phase(config, number), naming("attack"):
-            task = _task(wrapped, phase, sources)
+        with naming_phase(config, number):
+            check_attack_options(phase.attack.training, phase.attack.name, phase.attack.options)
+            with naming("attack"):
+                task = _task(wrapped, phase, sources)
         if isinstance(task, AttackTask):
             task.minibatches_per_iteration = config.accumulate
         stages.append(Stage(config=phase, task=task, train_loader=train_loader, test_loader=test_loader))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from fastadv.data.config import DataConfig
 from fastadv.eps import TruncatedNormalEps
 from fastadv.train.phases import CHANGEABLE, changed, check_phase, epochs_clash, leaves
-from fastadv.train.sentinel_config import SentinelConfig
+from fastadv.train.sentinel_config import Method, SentinelConfig
 from fastadv.utils.devices import MOST_THREADS
 from fastadv.utils.validation import check_integer, check_one_of, check_real, check_switches
 
@@ -34,6 +34,19 @@ _UNUSED_BY_TRAINING = {
 }
 _FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start"), "trades": ("aux_weight",)}
 _EPOCHS = 10
+
+
+class UnusedOptionsError(ValueError):
+    """Options are set that have no effect.
+
+    Args:
+        message: the message.
+        defaults: the options' names, with the values that they have unless they are set.
+    """
+
+    def __init__(self, message: str, defaults: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.defaults = defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +176,9 @@ class AttackConfig:
         check_one_of("attack.running_statistics", self.running_statistics, get_args(RunningStatistics))
         if not isinstance(self.sources, list) or not all(isinstance(one, str) and one for one in self.sources):
             raise ValueError(f"attack.sources must be a list of networks, as in [runs/a, runs/b], got {self.sources!r}")
+        twice = next((one for number, one in enumerate(self.sources) if one in self.sources[:number]), None)
+        if twice is not None:
+            raise ValueError(f"attack.sources names {twice} twice: each is chosen with the same probability")
         for name in ("bn", "eps", "label_smoothing", "seed", "space", "generator"):
             if name in self.options:
                 raise ValueError(f"attack.options must not set {name}, which the configuration has elsewhere")
@@ -175,10 +191,9 @@ class AttackConfig:
         if unused:
             has, it = ("has", "it") if len(unused) == 1 else ("have", "them")
             given = ", ".join(f"attack.{name}" for name in unused)
-            back = " ".join(f"--attack.{name} {defaults[name]}" for name in unused)
-            raise ValueError(
-                f"{given} {has} no effect with attack.training {self.training}: leave {it} out, or, where the recipe "
-                f"sets {it}, go back to the default by {back}"
+            raise UnusedOptionsError(
+                f"{given} {has} no effect with attack.training {self.training}: leave {it} out",
+                {f"attack.{name}": defaults[name] for name in unused},
             )
         if self.training in ("algorithm1", "paired"):
             return
@@ -391,10 +406,12 @@ class TrainConfig:
             )
         if self.capture:
             self._check_capture()
-        attack = self.attack
-        self.sentinel.check_use(attack.training, attack.name, attack.k, attack.options, attack.sources)
         if self.phases:
             self._check_phases()
+        phases = self.in_phases()
+        if self.attack.sources and self.attack.training == "algorithm1" and not any(one.attack.k for one in phases):
+            raise ValueError("attack.sources has no effect with attack.k 0: there are no adversarial examples to make")
+        self.sentinel.check_use([_method(phase.attack) for phase in phases], self.attack.sources)
 
     def _check_phases(self) -> None:
         """Check each phase, and that none contradicts another field; ``epochs`` becomes the sum of theirs."""
@@ -432,11 +449,15 @@ class TrainConfig:
             ValueError: if the phase sets a value that is out of range or without effect; names the phase.
         """
         phase = self.phases[number]
+        # Whether these two have an effect depends on all phases together.
+        alone = replace(self, phases=[], sentinel=SentinelConfig(), attack=replace(self.attack, sources=[]))
         try:
-            config = changed(replace(self, phases=[]), phase)
+            config = changed(alone, phase)
         except ValueError as error:
             given = str(error).startswith(tuple(name for name, _ in leaves(phase)))
             raise ValueError(f"phases[{number}]{'.' if given else ': '}{error}") from error
+        object.__setattr__(config, "sentinel", self.sentinel)
+        object.__setattr__(config.attack, "sources", self.attack.sources)
         drawn = [name for name, _ in leaves(phase) if name in ("attack.eps_sigma", "attack.eps_upper")]
         if drawn and config.attack.eps is not None:
             raise ValueError(
@@ -496,6 +517,10 @@ def _value(config: TrainConfig, name: str) -> Any:
     """The value of a field by its dotted name."""
     section, _, inner = name.rpartition(".")
     return getattr(getattr(config, section) if section else config, inner)
+
+
+def _method(attack: AttackConfig) -> Method:
+    return Method(attack.training, attack.name, attack.k, attack.options)
 
 
 def _all(checks: Sequence[Callable[[], None]]) -> None:

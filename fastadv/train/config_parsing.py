@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from fastadv.train.config import TrainConfig
+from fastadv.train.config import TrainConfig, UnusedOptionsError
 from fastadv.train.config_errors import ConfigError, check_fields, check_phases_whole, explained, fields_of
 from fastadv.train.phases import epochs_clash
 from fastadv.train.yaml_text import MOST_CHARACTERS, read_yaml
@@ -165,6 +165,10 @@ def build_config(values: Mapping[str, Any]) -> TrainConfig:
     """
     try:
         config: TrainConfig = _build(TrainConfig, values)
+    except UnusedOptionsError as error:
+        back = " ".join(f"--{name} {value}" for name, value in error.defaults.items())
+        them = "it" if len(error.defaults) == 1 else "them"
+        raise ConfigError(f"{error}, or, where the recipe sets {them}, go back to the default by {back}") from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return config

@@ -1,8 +1,8 @@
 """The cost of a run in clean-epoch equivalents: how many epochs of standard training would cost as much.
 
 A clean epoch shows each image of an epoch once, at ``data.size``. Images of a phase with another size count by their
-number of pixels. Only the passes of training are counted: not those of the test after each epoch, of the sentinel's
-checks, nor those that check the first minibatch.
+number of pixels. The passes of training and of the sentinel's checks are counted: not those of the test after each
+epoch, nor those that check the first minibatch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ def _expected(run: Run, number: int, stage: Stage) -> Passes:
     total = stage.task.expected_passes(m, steady).times(end - steady)
     for call, weight in _samples(first, steady):
         total = total.plus(stage.task.expected_passes(m, call).times(weight))
-    return total
+    return total if stage.sentinel is None else total.plus(stage.sentinel.passes.times(checks_in(run, number)))
+
+
+def checks_in(run: Run, number: int) -> int:
+    """How often the sentinel checks in one phase."""
+    first, end = run.timeline.first_step(number), run.timeline.first_step(number + 1)
+    sentinel = run.stages[number].sentinel
+    return 0 if sentinel is None else sentinel.checks(range(first + 1, end + 1))
 
 
 def _samples(first: int, end: int) -> Iterator[tuple[int, float]]:

@@ -20,7 +20,7 @@ from fastadv.models.weights import WeightsDoNotFitError, load_state
 from fastadv.pixels import PixelSpace
 from fastadv.train.checkpoint import load_model
 from fastadv.train.config import TrainConfig
-from fastadv.train.parts import Parts, naming
+from fastadv.train.parts import Parts, naming, naming_run
 from fastadv.utils.log import logger
 from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.text import few
@@ -89,7 +89,8 @@ def _fits_without(head: frozenset[str], model: nn.Module, weights: Mapping[str, 
 def _read(path: Path, network: str) -> tuple[Mapping[str, Tensor], PixelSpace | None, tuple[str, ...] | None]:
     """The weights of a run, a checkpoint or a file, and their pixel space and classes if these are known."""
     if path.is_dir():
-        run = load_model(path)
+        with naming_run("model.init"):
+            run = load_model(path)
         return run.model.state_dict(), run.config.data.pixel_space, run.classes
     if not path.exists():
         after = str(path).partition("@")[2]

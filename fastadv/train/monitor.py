@@ -98,6 +98,8 @@ class Progress:
         line = f"epoch {record.epoch}/{self._epochs}  {pace}mean {means}  test {record.test_accuracy:.1%}"
         if record.test_accuracy_averaged is not None:
             line += f"  averaged {record.test_accuracy_averaged:.1%}"
+        if record.last_robust_accuracy is not None:
+            line += f"  robust {record.last_robust_accuracy:.1%}"
         self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from fastadv import data, models
 from fastadv.data.loaders.protocol import Loader
 from fastadv.distributed import Processes, device_name, gathered, on_main
 from fastadv.models.check_input import check_accepts
+from fastadv.train.checkpoint_content import CheckpointError
 from fastadv.train.config import TrainConfig
 from fastadv.utils import devices
 
@@ -193,6 +194,15 @@ def _check_sync_bn(config: TrainConfig, device: torch.device) -> None:
 def naming_phase(config: TrainConfig, number: int) -> AbstractContextManager[None]:
     """:func:`naming` for a phase, in a configuration that has phases."""
     return naming(f"phases[{number}]") if config.phases else nullcontext()
+
+
+@contextmanager
+def naming_run(option: str) -> Iterator[None]:
+    """Prefix errors about a run or checkpoint that cannot be loaded with the option that names it."""
+    try:
+        yield
+    except (FileNotFoundError, CheckpointError) as error:
+        raise type(error)(f"{option}: {error}") from error
 
 
 @contextmanager

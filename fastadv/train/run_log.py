@@ -108,9 +108,14 @@ class RunLog:
             test_accuracy=test_accuracies[0],
             cost=self._run.cost,
             test_accuracy_averaged=test_accuracies[1] if len(test_accuracies) > 1 else None,
+            last_robust_accuracy=self._last_robust_accuracy(),
         )
         self._write(record)
         self.metrics.reset()
+
+    def _last_robust_accuracy(self) -> float | None:
+        sentinel = self._run.sentinel
+        return None if sentinel is None or sentinel.last is None else sentinel.last.robust
 
     def _write(self, record: Record) -> None:
         for monitor in self._monitors:

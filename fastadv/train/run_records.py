@@ -31,7 +31,8 @@ class EpochRecord:
     """The end of an epoch: means over its minibatches during training, and accuracy on the clean test set.
 
     ``test_accuracy_averaged`` is that of the averaged weights; None without averages. ``cost`` is that of the run so
-    far, as in a :class:`StepRecord`.
+    far, as in a :class:`StepRecord`. ``last_robust_accuracy`` is that of the sentinel's last check in this phase,
+    which may be of an earlier epoch; None before its first.
     """
 
     step: int
@@ -42,6 +43,7 @@ class EpochRecord:
     test_accuracy: float
     cost: float
     test_accuracy_averaged: float | None = None
+    last_robust_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

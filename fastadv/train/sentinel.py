@@ -18,16 +18,17 @@ from fastadv.train.config import TrainConfig
 from fastadv.train.protocols import Alarm
 from fastadv.train.replay_loader import Replayed
 from fastadv.train.run import Run, Stage
-from fastadv.train.sentinel_config import why_unwatched
+from fastadv.train.sentinel_config import Method, why_unwatched
 from fastadv.train.tasks.adversarial import AdversarialTask
 from fastadv.train.tasks.correct_counts import is_correct
+from fastadv.train.tasks.passes import Passes
 from fastadv.utils.model_outputs import logits_of
 from fastadv.utils.module_modes import isolated
 
 STEPS = 10  # of PGD
 IMAGES = 64  # of all processes together
-# Passes over an image in a check, forward and backward: PGD's gradients, FGSM's, and the results of both.
-_PASSES = 2 * (STEPS + 1) + 2
+# Passes of an image in a check: PGD's gradients, FGSM's, and the results of both.
+_PASSES = Passes(forward=STEPS + 1 + 2, to_images=STEPS + 1)
 _SHARE = 0.01  # of the passes over images in training
 
 
@@ -47,20 +48,22 @@ class Sentinel:
         replacement: creates the attack to go on with after a recovery.
 
     Attributes:
-        every: iterations between two checks; 0 for none.
+        every: iterations between two checks; 0 for none, as in phases that it does not watch.
         eps: size of both attacks in pixel values; where training draws sizes, the largest.
         recovered: whether the run went back to an earlier checkpoint, and trains on the replacement.
     """
 
     def __init__(self, run: Run, stage: Stage, replacement: Callable[[], attacks.Attack]) -> None:
         config = stage.config
-        self.every = checks_every(config, run.processes.world_size)
+        self.watches = unwatched(config) is None
+        self.every = checks_every(config, run.processes.world_size) if self.watches else 0
         self.eps = config.attack.eps_upper if config.attack.eps is None else config.attack.eps
         self.recovered = False
         self._run = run
         self._stage = stage
         self._replacement = replacement
-        self._task = stage.task if isinstance(stage.task, AdversarialTask) else None  # whose attack can be replaced
+        # Whose attack can be replaced.
+        self._task = stage.task if self.watches and isinstance(stage.task, AdversarialTask) else None
         self._original = None if self._task is None else self._task.attack
         self._rule = CollapseRule(config.sentinel.fall)
         self._kept: list[tuple[Tensor, Tensor]] = []  # [n, C, H, W] and [n]
@@ -75,6 +78,23 @@ class Sentinel:
         """Whether there is a check after iteration ``step``."""
         trained = step - self._stage.config.attack.start_after
         return self.every > 0 and trained > 0 and trained % self.every == 0
+
+    @property
+    def last(self) -> Check | None:
+        """The last check of this phase."""
+        return self._rule.last
+
+    def checks(self, steps: range) -> int:
+        """How many of these iterations are followed by a check."""
+        return sum(map(self.is_due, steps)) if self.every else 0
+
+    @property
+    def passes(self) -> Passes:
+        """Passes of a check on this process."""
+        loader = self._stage.train_loader
+        minibatches = len(loader.loader if isinstance(loader, Replayed) else loader)
+        available = minibatches * self._stage.config.images_per_minibatch
+        return _PASSES.times(min(available, _images_of_one(self._run.processes.world_size)))
 
     def keep_images(self, steps: range) -> None:
         """Copy the first images of the first epoch if there is a check after one of these iterations.
@@ -130,8 +150,13 @@ class Sentinel:
         return Check(robust / n, one_step / n, n)
 
     def recover(self) -> None:
-        """Train on the replacement from now on; it continues the random draws of the attack before it."""
-        assert self._task is not None  # other training is not configured to recover
+        """Train on the replacement from now on; it continues the random draws of the attack before it.
+
+        A phase that is not watched keeps its attack: only those after it take the replacement.
+        """
+        if self._task is None:  # other training is not configured to recover
+            self.recovered = True
+            return
         replacement = self._replacement()
         replacement.stream = self._task.attack.stream
         self._task.attack = replacement
@@ -148,19 +173,30 @@ class Sentinel:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a :meth:`state_dict`, and with it the attack that it was saved with."""
         self._rule.load_state_dict(state)
-        if self._task is None or self._original is None or state["recovered"] == self.recovered:
+        if state["recovered"] == self.recovered:
             return
         if state["recovered"]:
             self.recover()
-        else:
-            self._task.attack, self.recovered = self._original, False
+            return
+        if self._task is not None and self._original is not None:
+            self._task.attack = self._original
+        self.recovered = False
 
 
 def create_sentinel(run: Run, stage: Stage, replacement: Callable[[], attacks.Attack]) -> Sentinel | None:
-    """Create the sentinel of a phase; None if it does not train on a one-step attack."""
-    attack = stage.config.attack
-    unwatched = why_unwatched(attack.training, attack.name, attack.k, attack.options)
-    return Sentinel(run, stage, replacement) if unwatched is None else None
+    """Create the sentinel of a phase; None if it does not train on a one-step attack.
+
+    In a run that may recover, every phase has one: it hands on that the run has recovered.
+    """
+    watched = [unwatched(phase.config) is None for phase in run.stages]
+    recovers = any(watched) and run.config.sentinel.then == "recover"
+    return Sentinel(run, stage, replacement) if recovers or unwatched(stage.config) is None else None
+
+
+def unwatched(phase: TrainConfig) -> str | None:
+    """Why the sentinel does not watch a phase; None if it does."""
+    attack = phase.attack
+    return why_unwatched(Method(attack.training, attack.name, attack.k, attack.options))
 
 
 def checks_every(config: TrainConfig, world_size: int) -> int:
@@ -174,7 +210,7 @@ def checks_every(config: TrainConfig, world_size: int) -> int:
     attack = config.attack
     generated = {"algorithm1": attack.k, "fast": config.m}.get(attack.training, 0)
     in_training = 2 * (config.m + generated) * config.accumulate
-    return math.ceil(_PASSES * _images_of_one(world_size) / (_SHARE * in_training))
+    return math.ceil((_PASSES.forward + _PASSES.to_images) * _images_of_one(world_size) / (_SHARE * in_training))
 
 
 def _images_of_one(world_size: int) -> int:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from fastadv.utils.validation import check_integer, check_one_of, check_real
 
 Then = Literal["warn", "stop", "recover"]
+
+
+class Method(NamedTuple):
+    """How a phase trains: fields of ``attack``."""
+
+    training: str
+    name: str
+    k: int
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +27,8 @@ class SentinelConfig:
     every: int | None = None
     """Iterations between two checks: PGD of 10 steps and FGSM on 64 training images. null is the smallest number at
     which they add at most 1 % to the images that go forward and backward; with a smaller one they cost more. 0 switches
-    the sentinel off. Training on clean images, on noise, in several steps or in the L2 ball is not watched."""
+    the sentinel off. Training on clean images, on noise, in several steps or in the L2 ball is not watched, nor are
+    phases of such training."""
 
     then: Then = "warn"
     """What follows an alarm, beside the line that says so. warn: the run goes on. stop: it stops with a checkpoint.
@@ -34,32 +44,45 @@ class SentinelConfig:
         check_one_of("sentinel.then", self.then, get_args(Then))
         check_real("sentinel.fall", self.fall, above=0, below=1)
 
-    def check_use(self, training: str, name: str, k: int, options: Mapping[str, Any], sources: Sequence[str]) -> None:
-        """Check that no option is set that has no effect with these fields of ``attack``.
+    def check_use(self, phases: Sequence[Method], sources: Sequence[str]) -> None:
+        """Check that no option is set that has no effect: phases that are not watched are left alone.
+
+        Args:
+            phases: how each trains.
+            sources: ``attack.sources``.
 
         Raises:
             ValueError: if there is one.
         """
         if self.every == 0:
             return
-        reason = why_unwatched(training, name, k, options)
-        changed = [f"sentinel.{field} {value}" for field, value in asdict(self).items() if value != _DEFAULTS[field]]
-        if reason is not None and changed:
+        reasons = [why_unwatched(phase) for phase in phases]
+        if None not in reasons and self.changed:
+            changed = ", ".join(f"sentinel.{field} {value}" for field, value in self.changed.items())
             raise ValueError(
-                f"{', '.join(changed)}: the sentinel watches training on a one-step attack, and {reason}; leave it out"
+                f"{changed}: the sentinel watches training on a one-step attack, and {reasons[0]}; leave it out"
             )
-        if self.then == "recover" and (reason := _why_no_recovery(training, name, options, sources)) is not None:
-            raise ValueError(f"sentinel.then recover does not go with {reason}: choose warn or stop")
+        if self.then != "recover":
+            return
+        for phase, unwatched in zip(phases, reasons, strict=True):
+            if unwatched is None and (reason := _why_no_recovery(phase, sources)) is not None:
+                raise ValueError(f"sentinel.then recover does not go with {reason}: choose warn or stop")
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The fields that do not have their defaults."""
+        return {field: value for field, value in asdict(self).items() if value != _DEFAULTS[field]}
 
 
 _DEFAULTS = asdict(SentinelConfig())
 
 
-def why_unwatched(training: str, name: str, k: int, options: Mapping[str, Any]) -> str | None:
-    """Why training with these fields of ``attack`` is not on a one-step attack in the Linf ball; None if it is."""
+def why_unwatched(phase: Method) -> str | None:
+    """Why a phase does not train on a one-step attack in the Linf ball; None if it does."""
     from fastadv import attacks
     from fastadv.attacks.base import ball_of
 
+    training, name, k, options = phase
     if training in ("free", "fast"):
         return None
     if training == "trades":
@@ -76,8 +99,9 @@ def why_unwatched(training: str, name: str, k: int, options: Mapping[str, Any]) 
     return None
 
 
-def _why_no_recovery(training: str, name: str, options: Mapping[str, Any], sources: Sequence[str]) -> str | None:
+def _why_no_recovery(phase: Method, sources: Sequence[str]) -> str | None:
     """Why training cannot go on with n_fgsm; None if it can."""
+    training, name, _, options = phase
     if sources:
         return "attack.sources, whose attacks stay as they are"
     if training == "free":

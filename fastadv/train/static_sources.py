@@ -17,7 +17,7 @@ from fastadv.pixels import PixelSpace
 from fastadv.train.check_classes import check_classes
 from fastadv.train.checkpoint import load_model
 from fastadv.train.config import TrainConfig
-from fastadv.train.parts import Parts, in_layout
+from fastadv.train.parts import Parts, in_layout, naming_run
 from fastadv.utils.log import logger
 from fastadv.utils.model_outputs import logits_of
 
@@ -50,7 +50,8 @@ def load_sources(config: TrainConfig, parts: Parts, *, say: bool) -> list[tuple[
 
 def _from_run(spec: ModelSpec, config: TrainConfig, parts: Parts) -> tuple[nn.Module, PixelSpace]:
     check_names_a_network(spec)
-    run = load_model(spec.path)
+    with naming_run("attack.sources"):
+        run = load_model(spec.path)
     where = f"{config.data.name} in {config.data.root}" if config.data.root else config.data.name
     check_classes(spec.text, run, parts.images.train, where)
     return run.model, run.config.data.pixel_space

@@ -289,6 +289,7 @@ class Trainer:
         """Act on the sentinel's alarm, if there is one; returns whether the run went back to an earlier checkpoint."""
         if sentinel.is_due(self.step):
             self._read()
+            self.run.cost += clean_epochs(sentinel.passes, self.run, self.run.stages[self.run.phase])
         alarm = sentinel.after_step(self.step, self._log.write_check)
         if alarm is None:
             return False

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import cost_curves, launches, training_methods
+from benchmarks import cost_curves, launches
 from benchmarks import test_options as options
 from benchmarks.first_calls import first_calls
 from benchmarks.gpu import __main__ as command
@@ -26,6 +26,7 @@ from benchmarks.gpu.part import Findings, Setting
 from benchmarks.gpu.plan import PARTS
 from benchmarks.gpu.processes import Deadline, Done
 from benchmarks.harness import Table
+from benchmarks.training_methods.__main__ import parser as methods_parser
 from fastadv import cli
 
 pytestmark = pytest.mark.slow
@@ -285,10 +286,11 @@ def test_methods_take_what_data_there_are(
 
     def run(name: str, command: list[str], limit: float, **environment: str) -> Done:
         assert command[1:3] == ["-m", "benchmarks.training_methods"]
-        read.append(training_methods._parser().parse_args(command[3:]))
+        read.append(methods_parser().parse_args(command[3:]))
         assert command[3 : 3 + len(words)] == words and read[0].device == setting.device
         if written:
             read[0].out.write_text("# Ways\n\n- date\n\n## Digits\n\nrows\n")
+            read[0].out.with_suffix(".svg").write_text("<svg/>")
         return Done(name, command, 480, None, "")
 
     monkeypatch.setattr(costs, "run", run)
@@ -297,5 +299,6 @@ def test_methods_take_what_data_there_are(
     if written:
         shown, table = findings.tables
         assert table == "## Digits\n\nrows" and f"--device {setting.device} --out DIR/methods.md" in shown
+        assert findings.figure == "<svg/>"
     else:
         assert findings.checks[1] == "training_methods: it wrote no table"

@@ -225,8 +225,7 @@ def test_errors_name_the_field_and_what_it_accepts(
         (lambda: free(lambda_=1.0), "attack.lambda_ has no effect"),
         (
             lambda: free(lambda_=1.0, k=3),
-            "attack.k, attack.lambda_ have no effect with attack.training free: leave them out, or, where the "
-            "recipe sets them, go back to the default by --attack.k 16 --attack.lambda_ 0.3",
+            "attack.k, attack.lambda_ have no effect with attack.training free: leave them out",
         ),
         (lambda: free(start_after=10), "attack.start_after has no effect"),
         (lambda: free(bn="batch"), "attack.bn has no effect"),
@@ -435,3 +434,14 @@ def test_a_recipe_with_drawn_sizes_can_be_trained_by_a_method_with_one_size(meth
     replays = {"replays": 2} if method == "free" else {}
     attack = AttackConfig(training=method, eps=16.0, eps_sigma=32.0, eps_upper=64.0, **replays)  # type: ignore[arg-type]
     assert attack.size == 16.0
+
+
+def test_how_to_unset_what_a_recipe_sets(tmp_path: Path) -> None:
+    """Only the command line has options that go back to a default: not Python, and not a phase."""
+    attack = {"training": "free", "replays": 4, "eps": 16, "lambda_": 1.0, "k": 3}
+    back = "leave them out, or, where the recipe sets them, go back to the default by --attack.k 16 --attack.lambda_"
+    with pytest.raises(ConfigError, match=f"have no effect with attack.training free: {back} 0.3$"):
+        parse_config({"attack": attack})
+    fast = {"training": "fast", "eps": 16}
+    with pytest.raises(ConfigError, match=r"phases\[0\].attack.k has no effect with .* fast: leave it out$"):
+        parse_config({"attack": fast, "phases": [{"epochs": 1, "attack": {"k": 3}}]})

@@ -182,7 +182,7 @@ def test_the_command_predicts_and_reports(tmp_path: Path, capsys: pytest.Capture
     assert main(["train", *small, *phases, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "predicted cost: 3.67 clean epochs" and not list(tmp_path.iterdir())
-    assert [line.split()[-1] for line in lines[1:-1]] == ["1.00", "2.67"]
+    assert [line.split()[-1] for line in lines[1:3]] == ["1.00", "2.67"] and lines[3:-1] == ["sentinel: 0 checks"]
     assert lines[1].split()[4:6] == ["none", "none"]  # no attack, and no eps
     assert "step_ll, k = 16  up to 64" in lines[2] and "bfloat16" in lines[2]
     assert main(["train", *small, *phases]) == 0
@@ -195,3 +195,19 @@ def test_the_command_predicts_and_reports(tmp_path: Path, capsys: pytest.Capture
 def test_a_dry_run_refuses_what_a_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--out", str(tmp_path), "--dry-run", "--phases", "[{epochs: 1, m: 2000}]"]) == 2
     assert "phases[0]" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_what_is_not_of_a_phase(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--recipe", "digits_step_ll", "--model.options.width", "0.25", "--device", "cpu", "--epochs", "2"]
+    assert main(["train", *small, "--attack.k", "0", "--out", str(tmp_path / "other")]) == 0
+    capsys.readouterr()
+    options = ["--attack.start_after", "7", "--attack.eps_warmup", "11", "--sentinel.every", "10"]
+    given = [*options, "--attack.sources", str(tmp_path / "other")]
+    assert main(["train", *small, *given, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:-1] == [
+        "start_after: 7 iterations on clean images first",
+        "eps_warmup: from then on eps grows from 0 over 11 iterations",
+        f"sources: examples are made on the network or on {tmp_path / 'other'}",
+        "sentinel: 7 checks",  # of 79 iterations after the first 7
+    ]

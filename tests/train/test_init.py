@@ -168,7 +168,7 @@ def test_nothing_in_a_file_is_executed(config: TrainConfig, tmp_path: Path, monk
     [
         ("none.pth", FileNotFoundError, "there is no run, checkpoint or file of weights .*none.pth"),
         ("small_cnn@w.pth", FileNotFoundError, "small_cnn@w.pth: give w.pth alone, and the network by model.name"),
-        ("folder", FileNotFoundError, "folder is neither a checkpoint nor the folder of a run that has one"),
+        ("folder", FileNotFoundError, "model.init: .*folder is neither a checkpoint nor the folder of a run"),
         ("w.txt", ValueError, "model.init: weights files must be .safetensors, .pth, "),
     ],
 )

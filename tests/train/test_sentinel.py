@@ -18,6 +18,7 @@ from fastadv import attacks, models
 from fastadv.cli import main
 from fastadv.train import AttackConfig, SentinelConfig, TrainConfig, Trainer, checkpoint, create_trainer, trainer
 from fastadv.train.collapse import Check, CollapseRule
+from fastadv.train.cost import predict
 from fastadv.train.sentinel import Sentinel, checks_every
 from tests.train import runs
 from tests.train.group import succeeded, together
@@ -283,12 +284,25 @@ def test_a_watched_run_is_the_unwatched_one(
         trainer.fit()
         states.append((checkpoint.load_state(checkpoint.resolve(run)), runs.weights(trainer.model)))
         assert states[-1][0].pop("sentinel")["last"][2] == (64 if every else 0)
+        del states[-1][0]["cost"]  # which is higher with checks
         logs.append(log_of(run))
     assert same(*states)
     checks = [record for record in logs[0] if "sentinel_robust_accuracy" in record]
     start = config.attack.start_after
     assert [record["step"] for record in checks] == list(range(start + 2, trainer.total_steps + 1, 2))
-    assert [record for record in logs[0] if record not in checks] == logs[1]
+    assert without_checks(logs[0]) == without_checks(logs[1])
+    assert [record["last_robust_accuracy"] for record in logs[0] if "test_accuracy" in record] == [
+        next((check["sentinel_robust_accuracy"] for check in reversed(checks) if check["step"] <= record["step"]), None)
+        for record in logs[0]
+        if "test_accuracy" in record
+    ]
+
+
+def without_checks(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records that a run without a sentinel has as well, without what checks change in them."""
+    changed = ("cost", "last_robust_accuracy")
+    kept = [record for record in log if "sentinel_robust_accuracy" not in record]
+    return [{name: value for name, value in record.items() if name not in changed} for record in kept]
 
 
 # --- after an alarm --------------------------------------------------------------------------------------------------
@@ -374,9 +388,8 @@ def test_recover(name: str, config: TrainConfig, tmp_path: Path) -> None:
     for mine, other in zip(trainer.run.modules(), expected.run.modules(), strict=True):
         assert same(runs.weights(mine), runs.weights(other))
     assert checkpoints(tmp_path / "run") == [15]
-    assert [record for record in log_of(tmp_path / "run") if "sentinel_robust_accuracy" not in record] == log_of(
-        tmp_path / "by hand"
-    )
+    logs = [without_checks(log_of(tmp_path / folder)) for folder in ("run", "by hand")]
+    assert logs[0] == logs[1]
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/sentinel_robust_accuracy")] == [
         (step, 0.5) for step in (6, 8, 10, 12, 14)
@@ -573,3 +586,42 @@ def test_going_back_over_the_border_of_a_phase(config: TrainConfig, tmp_path: Pa
     resumed, said_again = fitted(config, tmp_path / "run", resume=True)
     assert said_again == [] and sentinel_of(resumed).recovered
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_phases_that_are_not_watched(config: TrainConfig, tmp_path: Path) -> None:
+    """They are left alone, which is said once; refused is only a sentinel that watches none."""
+    clean: dict[str, Any] = {"epochs": 1, "attack": {"k": 0}}
+    attack = replace(config.attack, start_after=0)
+    mixed = replace(config, attack=attack, phases=[clean, {"epochs": 1}], epochs=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = create_trainer(watched(mixed, then="stop"), tmp_path)
+    said = [str(warning.message) for warning in caught]
+    assert said == ["the sentinel does not watch phases[0] (attack.k 0 is training on clean images)"]
+    assert [stage.sentinel is None for stage in trainer.run.stages] == [True, False]
+    with pytest.raises(ValueError, match=r"sentinel.every 2, .* stop: .* attack.k 0 is training on clean"):
+        watched(replace(config, attack=replace(attack, k=0)), then="stop")
+
+
+@pytest.mark.usefixtures("collapse_in_phase_1")
+def test_going_back_to_a_phase_that_is_not_watched(config: TrainConfig, tmp_path: Path) -> None:
+    """It keeps its own attack; the next phase starts with n_fgsm."""
+    config = in_phases(config)
+    config = replace(config, phases=[{"epochs": 1, "attack": {"k": 0}}, {"epochs": 1}])
+    config = watched(config, then="recover", every=1)
+    whole, (_, said) = fitted(config, tmp_path / "whole")
+    assert said.endswith("; the run is back at iteration 5 and goes on with n_fgsm")
+    assert [stage.task.attack.name for stage in whole.run.stages] == ["step_ll", "n_fgsm"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_checks_are_part_of_the_cost(config: TrainConfig, tmp_path: Path) -> None:
+    """A check has 13 forward passes and 11 backward passes to the images, of 64 images: 512 images of training."""
+    costs = []
+    for every in (5, 0):
+        trainer = create_trainer(watched(config, every=every), tmp_path / str(every))
+        trainer.fit()
+        assert trainer.run.cost == pytest.approx(sum(predict(trainer.run)), rel=0.02)
+        costs.append(trainer.run.cost)
+    assert costs[0] - costs[1] == pytest.approx(2 * 512 / 160)  # at iterations 9 and 14, of 160 images an epoch

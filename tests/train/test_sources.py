@@ -165,7 +165,7 @@ def test_a_resumed_task_draws_the_same() -> None:
         ([other_cnn(2), other_cnn(1)], "saved with another network, or with another pixel space, as sources[0]"),
         ([other_cnn(1), (other_cnn(2), SYMMETRIC)], "another pixel space, as sources[1]: pass the same sources in"),
         ([other_cnn(1)], "the state was saved with another number of sources: 2, not 1"),
-        ([], "AdversarialTask's state has the keys iteration and stream, got iteration, stream, sources"),
+        ([], "the state was saved by a task with static sources, and this one has none: pass the same sources"),
     ],
 )
 def test_other_sources_than_those_of_the_state(sources: list[Any], said: str) -> None:
@@ -290,7 +290,7 @@ def test_sources_may_move_but_not_change(with_two: TrainConfig, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("none", "none is neither a checkpoint nor the folder of a run that has one"),
+        ("none", "^attack.sources: .*none is neither a checkpoint nor the folder of a run that has one"),
         (
             "w.pth",
             "attack.sources: .*w.pth is a file, which does not say what network its weights are of: name that, too",
@@ -339,7 +339,9 @@ def test_sources_on_the_command_line(arguments: list[str], found: list[str]) -> 
         (lambda: AttackConfig(sources="runs/a"), "attack.sources must be a list of networks, as in [runs/a, runs/b]"),  # type: ignore[arg-type]
         (lambda: AttackConfig(sources=[""]), "attack.sources must be a list of networks"),
         (lambda: AttackConfig(training="paired", k=16, sources=["a"]), "attack.sources has no effect with attack.tra"),
-        (lambda: free(sources=["a"]), "go back to the default by --attack.sources []"),
+        (lambda: free(sources=["a"]), "attack.sources has no effect with attack.training free: leave it out"),
+        (lambda: AttackConfig(sources=["a", "b", "a"]), "attack.sources names a twice"),
+        (lambda: TrainConfig(attack=AttackConfig(k=0, sources=["a"])), "attack.sources has no effect with attack.k 0"),
         (lambda: TrainConfig(capture=True, attack=AttackConfig(sources=["a"])), "capture does not go with attack.sou"),
         (lambda: parse_config({"attack": {"sources": "a"}}), "attack.sources must be a list, as in --attack.sources A"),
         (lambda: parse_config({}, ["--attack.sources"]), "--attack.sources"),
@@ -367,3 +369,15 @@ def test_sources_are_part_of_a_networks_id() -> None:
 def test_absolute_paths_of_specs(text: str, spec: ModelSpec, absolute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getcwd", lambda: "/here")
     assert (parse_spec(text), parse_spec(text).absolute().text) == (spec, absolute)
+
+
+def test_a_phase_on_clean_images_may_have_sources() -> None:
+    attack = AttackConfig(sources=["a"])
+    config = TrainConfig(attack=attack, phases=[{"epochs": 1, "attack": {"k": 0}}, {"epochs": 1}])
+    assert [phase.attack.sources for phase in config.in_phases()] == [["a"], ["a"]]
+
+
+def test_the_same_module_twice() -> None:
+    one = other_cnn(1)
+    with pytest.raises(ValueError, match=r"sources\[2\] is sources\[0\] again"):
+        with_sources(one, other_cnn(2), (one, SYMMETRIC))

@@ -271,7 +271,12 @@ def test_a_gradient_scaler_under_autocast(dtype: torch.dtype) -> None:
         ({"attack_options": {"steps": 3}}, ValueError, "attack_options must not set steps: it is an argument"),
         ({"attack_options": {"noise": 0}}, ValueError, "noise must be a number above 0, got 0"),
         ({"attack_options": {"label_smoothing": 0.1}}, ValueError, "label_smoothing must be 0 for kl"),
-        ({"attack_options": {"random_start": False}}, ValueError, "kl has no option random_start"),
+        (
+            {"attack_options": {"random_start": False}},
+            ValueError,
+            "attack_options must not set random_start: the attack of T",
+        ),
+        ({"attack_options": {"stps": 3}}, ValueError, r"must not set stps \(did you mean steps, an argument of the"),
         ({"start_after": -1}, ValueError, "start_after must be"),
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing must be"),
         ({"aux_weight": -0.1}, ValueError, "aux_weight must be"),

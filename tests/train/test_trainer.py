@@ -571,7 +571,19 @@ def test_standard_training_and_all_adversarial(k: int, adversarial: bool, config
         ({"model": {"name": "resnet"}}, "model: unknown model 'resnet'; accepted: small_cnn"),
         ({"model": {"options": {"depth": 3}}}, "model: small_cnn has no option depth; accepted: width"),
         ({"model": {"options": {"width": "wide"}}}, "model: "),
-        ({"attack": {"options": {"steps": 3}}}, "attack: step_ll has no option steps"),
+        ({"attack": {"options": {"steps": 3}}}, "attack.name step_ll has no option attack.options.steps; attack.opt"),
+        (
+            {"attack": {"training": "trades", "k": 16, "eps": 8, "options": {"stps": 3}}},
+            "attack.training trades has no option attack.options.stps (did you mean attack.options.steps?); attack.opt",
+        ),
+        (
+            {"attack": {"training": "fast", "k": 16, "eps": 8, "options": {"noise": 2}}},
+            "attack.training fast has no option attack.options.noise",
+        ),
+        (
+            {"attack": {"training": "paired", "k": 16, "options": {"fast": True}}},
+            "attack.training paired has no option attack.options.fast",
+        ),
         ({"optimizer": {"options": {"beta": 3}}}, "optimizer: rmsprop has no option beta"),
         ({"optimizer": {"options": {"momentum": "x"}}}, "optimizer: "),
         ({"m": 161}, "data: the training set has 160 images, fewer than a batch of 161, and"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -198,6 +198,10 @@ class AdversarialTask(RecordableCalls):
         Raises:
             ValueError: if it is the state of another kind of object, or was saved with other sources.
         """
+        if not self._sources.modules and isinstance(state, Mapping) and "sources" in state:
+            raise ValueError(
+                "the state was saved by a task with static sources, and this one has none: pass the same sources"
+            )
         if self._sources.modules:
             check_state(type(self).__name__, ("iteration", "stream", "sources"), state)
             self._sources.check_same(state["sources"])

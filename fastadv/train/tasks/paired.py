@@ -25,7 +25,7 @@ from fastadv.utils.modules_behind import modules_behind, runs_compiled
 from fastadv.utils.validation import check_one_of, check_real
 
 _BN = ("shared", "split")
-_WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture")
+WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture")
 
 
 BackwardFn: TypeAlias = Callable[[Tensor], None]  # takes a loss, a scalar
@@ -128,7 +128,7 @@ class PairedTask(AttackTask):
     ) -> None:
         check_one_of("bn", bn, _BN)
         check_real("lambda_", lambda_, least=0)
-        given = checked_options(attack_options, _WITHOUT_EFFECT, "the gradient comes from the training pass")
+        given = checked_options(attack_options, WITHOUT_EFFECT, "the gradient comes from the training pass")
         super().__init__(
             model,
             attack,
@@ -145,7 +145,7 @@ class PairedTask(AttackTask):
         if not isinstance(made, attacks.OneStepAttack) or not made.one_gradient or made.gradients(1.0) != 1:
             raise ValueError(
                 f"attack must be a one-step method that starts from the clean image, such as fgsm or step_ll, got "
-                f"{made.name}: for others use AdversarialTask or fast_task"
+                f"{made.name}: for others use AdversarialTask or fast_task (attack.training algorithm1 or fast)"
             )
         self.attack: attacks.OneStepAttack = made
         self.bn = bn

@@ -36,7 +36,7 @@ class StaticSources:
 
     Raises:
         TypeError: if a source is neither a module nor a pair of a module and a PixelSpace.
-        ValueError: if a source has parameters of the network that is trained, or its space does not fit.
+        ValueError: if a source has parameters of the network that is trained, comes twice, or its space does not fit.
     """
 
     def __init__(self, sources: Sequence[Source], own: Attack, create: Callable[[nn.Module], Attack]) -> None:
@@ -51,6 +51,7 @@ class StaticSources:
                     f"sources[{number}] has parameters of the model that is trained, and sources are frozen: pass a "
                     f"copy.deepcopy of it; the model itself is always one of the networks that examples are made on"
                 )
+        _check_distinct(sources)
         for source in self.modules:
             source.eval().requires_grad_(False)
         self._attacks = [create(source) for source in self.modules]
@@ -167,6 +168,17 @@ def _source(number: int, given: object, space: PixelSpace) -> nn.Module:
             f"sources[{number}] has a space of {own.channels} channels, and that of the task has {space.channels}"
         )
     return _Renormalised(model, space, own)
+
+
+def _check_distinct(given: Sequence[Source]) -> None:
+    """Check that no module comes twice: it would be chosen twice as often as the others."""
+    modules = [one if isinstance(one, nn.Module) else one[0] for one in given]
+    for number, module in enumerate(modules):
+        if module in modules[:number]:
+            raise ValueError(
+                f"sources[{number}] is sources[{modules.index(module)}] again: each network is chosen with the same "
+                f"probability, so name it once"
+            )
 
 
 def _described(value: object) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastadv import ops
+from fastadv.attacks.base import options_of
 from fastadv.attacks.engine.step_sizes import Eps, check_step, checked_single_eps
 from fastadv.attacks.kl import KLAttack
 from fastadv.pixels import PixelSpace
@@ -16,7 +17,10 @@ from fastadv.train.tasks.passes import Passes
 from fastadv.train.tasks.recordable import RecordableCalls
 from fastadv.train.tasks.soft_labels import are_soft
 from fastadv.utils.input_hints import explain_label_errors
+from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.validation import check_real
+
+_ARGUMENTS = ("alpha", "steps")  # of the task, which are options of its attack
 
 
 class TradesTask(RecordableCalls):
@@ -99,7 +103,8 @@ class TradesTask(RecordableCalls):
         attack_options: dict[str, Any] | None = None,
     ) -> None:
         check_real("beta", beta, least=0)
-        given = checked_options(attack_options, ("alpha", "steps"), "it is an argument of the task")
+        given = checked_options(attack_options, _ARGUMENTS, "it is an argument of the task")
+        _check_names(given)
         super().__init__(
             model,
             KLAttack,
@@ -168,3 +173,17 @@ class TradesTask(RecordableCalls):
             f"TradesTask(attack={self.attack}, beta={self.beta}, start_after={self.start_after}, "
             f"label_smoothing={self.label_smoothing}, aux_weight={self.aux_weight}, iteration={self.iteration})"
         )
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Check that the attack has these options; it is no attack that users know by its name."""
+    known = options_of(KLAttack) - {"eps", "space", "seed"}
+    wrong = sorted(options.keys() - known)
+    if not wrong:
+        return
+    close = nearest(wrong[0], known)
+    meant = [f"{name}, an argument of the task" if name in _ARGUMENTS else name for name in close]
+    raise ValueError(
+        f"attack_options must not set {', '.join(wrong)}{did_you_mean(meant)}: the attack of TradesTask has "
+        f"{', '.join(sorted(known - set(_ARGUMENTS)))}"
+    )
