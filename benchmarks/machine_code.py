@@ -21,6 +21,7 @@ from fastadv import _C
 
 REGISTERS, THREADS, BLOCK = 65_536, 2_048, 256  # per multiprocessor; per block of our kernels
 NAME = re.compile(r"(\bFunction\s*:?\s*)(_Z\w+)")
+ACCESS = re.compile(r"\b(LDG|STG|LDL|STL)((?:\.[A-Z0-9]+)*)")
 
 
 @dataclass
@@ -66,8 +67,10 @@ def find_cuobjdump() -> str | None:
 
 
 @cache
-def kernels() -> list[Kernel]:
-    """All kernels in the built module, for each architecture.
+def kernels(arch: str | None = None) -> list[Kernel]:
+    """All kernels in the built module, for one architecture, such as ``sm_90``, or for each.
+
+    Printing the machine code takes most of the time, so one architecture of three takes a third of it.
 
     Raises:
         RuntimeError: if there is no cuobjdump, or the module has no CUDA kernels.
@@ -77,21 +80,22 @@ def kernels() -> list[Kernel]:
         raise RuntimeError("cuobjdump is needed: it is in the CUDA toolkit, and in triton (pip install triton)")
     if not _C.build_info()["cuda"]:
         raise RuntimeError("fastadv was built without CUDA kernels")
-    usage, code = (_demangled(_output(cuobjdump, option)) for option in ("--dump-resource-usage", "-sass"))
+    chosen = [] if arch is None else ["-arch", arch]
+    usage, code = (_demangled(_output(cuobjdump, option, *chosen)) for option in ("--dump-resource-usage", "-sass"))
     made = {(kernel.arch, kernel.name): kernel for kernel in _resources(usage)}
-    for arch, name, line in _lines_by_kernel(code):
+    for made_for, name, line in _lines_by_kernel(code):
         if ";" not in line:
             continue  # second half of an instruction's encoding
-        kernel = made[arch, name]
+        kernel = made[made_for, name]
         kernel.lines.append(line)
         kernel.accesses.update(_accesses(line))
     return sorted(made.values(), key=lambda kernel: (kernel.name, int(kernel.arch.removeprefix("sm_"))))
 
 
-def _output(cuobjdump: str, option: str) -> str:
+def _output(cuobjdump: str, *options: str) -> str:
     module = _C.__file__
     assert module is not None
-    return subprocess.run([cuobjdump, option, module], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([cuobjdump, *options, module], capture_output=True, text=True, check=True).stdout
 
 
 def _demangled(text: str) -> list[str]:
@@ -132,7 +136,7 @@ def _resources(lines: list[str]) -> Iterator[Kernel]:
 
 
 def _accesses(line: str) -> Iterator[str]:
-    match = re.search(r"\b(LDG|STG|LDL|STL)((?:\.[A-Z0-9]+)*)", line)
+    match = ACCESS.search(line) if "LD" in line or "ST" in line else None  # few lines of half a million
     if match:
         width = re.search(r"\.(256|128|64|U16|U8|S16|S8)\b", match[2])
         yield f"{match[1]}.{width[1].lstrip('US') if width else 32}"

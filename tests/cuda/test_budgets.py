@@ -156,7 +156,7 @@ def excess(name: str, found: Budget, budget: Budget) -> list[str]:
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Kernel]:
-    return {kernel.name: kernel for kernel in kernels() if kernel.arch == ARCH}
+    return {kernel.name: kernel for kernel in kernels(ARCH)}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=compiled_here) for name in BUDGETS])
@@ -186,7 +186,7 @@ def slack(figure: int | None, wanted: int | None) -> int | None:
 
 
 if __name__ == "__main__":
-    built = {kernel.name: kernel for kernel in kernels() if kernel.arch == ARCH}
+    built = {kernel.name: kernel for kernel in kernels(ARCH)}
     for row, budget in BUDGETS.items():
         found = figures(built[row])
         made = found._replace(path=slack(found.path, budget.path), loop=slack(found.loop, budget.loop))

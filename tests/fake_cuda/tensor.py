@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 from fastadv.attacks.engine.cuda_graph_recorder import waits
 from tests.fake_cuda.runtime import Runtime, poison
@@ -114,7 +113,7 @@ class DeviceTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        (runtime, *_) = (leaf.runtime for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, DeviceTensor))
+        (runtime, *_) = (leaf.runtime for leaf in _leaves((args, kwargs)) if isinstance(leaf, DeviceTensor))
         return run(runtime, func, args, kwargs or {})
 
 
@@ -142,7 +141,7 @@ class NumberedDevice(TorchFunctionMode):
             if func in (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy):  # of the host's numbers
                 return func(*args, **{**kwargs, "device": None}).to(CUDA)
             kwargs = {**kwargs, "device": CUDA}
-        return func(*tree_map(_numbered, args), **kwargs)
+        return func(*map(_numbered, args), **kwargs)
 
 
 @cache
@@ -171,12 +170,13 @@ def run(runtime: Runtime, func: Any, args: Any, kwargs: Any) -> Any:
     if torch.Tag.nondeterministic_seeded in func.tags:
         runtime.count_draw()
     result = _compute(runtime, func, args, kwargs)
-    return return_and_correct_aliasing(func, args, kwargs, _wrapped(runtime, result))
+    wrapped = _wrapped(runtime, result)
+    return return_and_correct_aliasing(func, args, kwargs, wrapped) if _aliases(func) else wrapped
 
 
 def _compute(runtime: Runtime, func: Any, args: Any, kwargs: Any) -> Any:
     """On the host's tensors; while a graph is recorded, without a trace in them."""
-    host_args, host_kwargs = tree_map(_host, args), tree_map(_host, kwargs)
+    host_args, host_kwargs = _mapped(_host, args), _mapped(_host, kwargs)
     if "device" in host_kwargs:
         host_kwargs["device"] = torch.device("cpu")
 
@@ -268,17 +268,50 @@ def _check_devices(runtime: Runtime, func: Any, given: list[Tensor]) -> None:
     )
 
 
+@cache
+def _aliases(func: Any) -> bool:
+    """Whether what it returns is, or shares memory with, an argument."""
+    return any(one.alias_info is not None for one in func._schema.returns)
+
+
+@cache
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns
     return any(one.alias_info is not None and not one.alias_info.is_write for one in returns)
 
 
+@cache
 def _name(func: Any) -> str:
     return str(func._schema.name).removeprefix("aten::")
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor)]
+
+
+# torch.utils._pytree took more time than the operators themselves.
+def _leaves(tree: Any) -> list[Any]:
+    """What lies in lists, tuples and the values of dictionaries, which are all that operators take and return."""
+    if isinstance(tree, dict):
+        tree = [*tree.values()]
+    if not isinstance(tree, (tuple, list)):
+        return [tree]
+    leaves = []
+    for value in tree:
+        if isinstance(value, (tuple, list, dict)):
+            leaves += _leaves(value)
+        else:
+            leaves.append(value)
+    return leaves
+
+
+def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The same lists, tuples and dictionaries, of what the function makes of their leaves."""
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([_mapped(function, value) for value in tree])
+    if isinstance(tree, dict):
+        return {key: _mapped(function, value) for key, value in tree.items()}
+    return function(tree)
 
 
 def _is_cuda(device: object) -> bool:
@@ -290,4 +323,4 @@ def _host(value: Any) -> Any:
 
 
 def _wrapped(runtime: Runtime, result: Any) -> Any:
-    return tree_map(lambda value: DeviceTensor(value, runtime) if isinstance(value, Tensor) else value, result)
+    return _mapped(lambda value: DeviceTensor(value, runtime) if isinstance(value, Tensor) else value, result)
