@@ -31,9 +31,9 @@ def move_onto_hyperplane(images: Tensor, normal: Tensor, gap: Tensor, box: Pixel
     gap = torch.where(usable, gap.view_as(largest) / largest, 0)
     normal = torch.where(usable, normal / largest, 0)  # so that products of two elements do not underflow
     rises = normal * gap.sign() > 0
-    room = torch.where(rises, box.upper - images, images - box.lower)
+    room = torch.where(rises, box.upper - images, images - box.lower).masked_fill_(normal == 0, 0)
     weight = normal.abs()
-    speed = weight / box.std**2 if norm == "l2" else (weight > 0) / box.std
+    speed = weight / box.std**2 if norm == "l2" else 1 / box.std
     length = torch.minimum(room, _time(weight, room, speed, gap.abs(), every) * speed)
     return torch.where(rises, length, -length)
 
