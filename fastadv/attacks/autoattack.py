@@ -174,6 +174,9 @@ class AutoAttack(Attack):
         """Return how many gradients per image a call computes for an image that no attack fools; for others fewer."""
         return sum(part.gradients(eps) for part in self.parts)
 
+    def forwards(self, eps: float) -> int:
+        return 1 + sum(1 + part.forwards(eps) for part in self.parts)
+
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """Return the most that there may be: those of images that no attack fools."""
         return float(self.gradients(0.0))
