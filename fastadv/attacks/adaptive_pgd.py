@@ -115,6 +115,9 @@ class AdaptivePGD(GradientAttack):
         """Return how many gradients per image a call computes for an image that stays correct; for others fewer."""
         return self.steps * self.runs * self.eot
 
+    def forwards(self, eps: float) -> int:
+        return self.eot * (1 + self.runs)  # at the clean image, and after the last step of each run
+
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """Return the most that there may be: those of images that all stay correct."""
         return float(self.gradients(0.0))

@@ -55,7 +55,8 @@ class AutoAttack(Attack):
 
     The result of an image is that of the first attack that fools the model, as a last forward pass finds, or the image
     itself if it is misclassified without an attack. If no attack fools the model, it is the one of the candidates, and
-    the clean image, with the least margin between the true logit and the largest other one.
+    the clean image, with the least margin between the true logit and the largest other one. ``parts`` are the attacks,
+    in order.
 
     Args:
         norm: of the ball, ``"linf"`` or ``"l2"``.
@@ -64,10 +65,6 @@ class AutoAttack(Attack):
         queries: number of queries of Square.
         fold_bn: during generation, fold each BatchNorm layer that follows a convolution into it, see
             :class:`GradientAttack`. Needs ``bn="eval"``.
-
-    Attributes:
-        parts: the attacks, in order.
-        image_queries: logits of single images that FAB and Square have asked for so far, without a gradient.
     """
 
     name = "autoattack"
