@@ -71,7 +71,6 @@ class AdaptivePGD(GradientAttack):
         *,
         norm: str = "linf",
         steps: int = 100,
-        restarts: int = 1,
         rho: float = 0.75,
         **options: Unpack[GradientAttackOptions],
     ) -> None:
@@ -79,14 +78,12 @@ class AdaptivePGD(GradientAttack):
         self.ball = norm  # before the base checks eps
         super().__init__(model, **options)
         check_count("steps", steps, least=1)
-        check_count("restarts", restarts, least=1)
         check_real("rho", rho, least=0, most=1)
         for name in ("label_smoothing", "aux_weight"):
             if getattr(self, name):
                 raise ValueError(f"{name} must be 0 for {self.name}, whose loss has none, got {getattr(self, name)}")
         self.norm = norm
         self.steps = steps
-        self.restarts = restarts
         self.rho = float(rho)
 
     @abstractmethod
@@ -98,14 +95,12 @@ class AdaptivePGD(GradientAttack):
             logits: [N, K], of the clean images.
         """
 
-    @property
-    def runs(self) -> int:
-        """How often an image that stays correct is attacked."""
-        return self.restarts
+    def _check_restarts(self) -> None:
+        check_count("restarts", self.restarts, least=1)
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         """Return the length that each step has at most, which is that of the first."""
-        return [2 * size.eps] * (self.steps * self.runs)
+        return [2 * size.eps] * self.steps
 
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Move adv to a random point: uniform noise whose largest value is eps, or normal noise of the length eps."""
@@ -225,5 +220,5 @@ class AdaptivePGD(GradientAttack):
         return ops.row_losses(logits, labels, rule, targets)
 
     def options(self) -> dict[str, Any]:
-        own = {"norm": self.norm, "steps": self.steps, "restarts": self.restarts, "rho": self.rho}
+        own = {"norm": self.norm, "steps": self.steps, "rho": self.rho}
         return {**super().options(), **own}

@@ -28,12 +28,13 @@ from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
+from fastadv.attacks.restarts import run_restarts_
 from fastadv.attacks.targets import TARGETS, Goal, goal_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
-from fastadv.utils.validation import check_aux_weight, check_one_of, check_switches
+from fastadv.utils.validation import check_aux_weight, check_count, check_one_of, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
 LOSSES = ("ce", "dlr", "margin")
@@ -100,6 +101,10 @@ class GradientAttack(Attack):
             logit of the other classes minus that of the class (Carlini and Wagner, 2017); or ``"dlr"``, the difference
             of logits ratio, the margin over the difference between the largest and the third largest logit (Croce and
             Hein, 2020, equation 6), for three classes or more. The last two take no ``label_smoothing``.
+        restarts: of attacks that draw random numbers, number of runs. Images that are misclassified after a run, or
+            have their targets, keep that result; only the others go into the next run, and keep the result with the
+            highest loss. A call needs the true labels, also if the attack chooses its class, or the targets. Images are
+            judged by their logits after each run, which is another forward pass; on a GPU, that waits for it.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -127,6 +132,7 @@ class GradientAttack(Attack):
         targeted: bool = False,
         targets: str | None = None,
         loss: str = "ce",
+        restarts: int = 1,
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
@@ -150,6 +156,8 @@ class GradientAttack(Attack):
         if targeted or targets is not None:
             self._set_goal(goal_of(self, targets, targeted))
         self.loss_name = self._checked_loss(loss)
+        self.restarts = restarts
+        self._check_restarts()
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
@@ -168,6 +176,20 @@ class GradientAttack(Attack):
                 f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {self.label_smoothing}"
             )
         return name
+
+    def _check_restarts(self) -> None:
+        check_count("restarts", self.restarts, least=1)
+        if self.restarts == 1:
+            return
+        if type(self).run_ is not GradientAttack.run_:
+            raise ValueError(f"{self.name} overrides run_, which has no restarts: restarts must be 1")
+        if not self.draws:
+            raise ValueError(
+                f"{self.name} draws no random numbers here, so each of its restarts would give the same images: "
+                f"restarts must be 1, got {self.restarts}; pgd starts at a random point"
+            )
+        self.needs_labels = True
+        self.one_gradient = False
 
     def _set_goal(self, goal: Goal) -> None:
         self.rule, self.ascend = goal
@@ -217,6 +239,24 @@ class GradientAttack(Attack):
         if self.loss_name != "ce":
             return reference.row_losses(logits, target, self.loss_name)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+
+    def height(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return by what the results of restarts are compared, the higher the better: the loss, or what grows with it.
+
+        In place of the cross-entropy these are the log-odds of the class being wrong, which do not round to zero.
+
+        Args:
+            logits: [N, K].
+            labels: [N] int64, the true classes, or the targets.
+
+        Returns:
+            [N].
+        """
+        if self._has_own_loss and self.rule == "label":
+            height = self.loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+            return height if self.ascend else -height
+        height = ops.row_losses(logits, labels, "log_odds" if self.loss_name == "ce" else self.loss_name)
+        return -height if self.targeted else height
 
     @abstractmethod
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
@@ -280,11 +320,20 @@ class GradientAttack(Attack):
         """
         ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
 
+    @property
+    def runs(self) -> int:
+        """How often an image is attacked at most."""
+        return self.restarts
+
     def gradients(self, eps: float) -> int:
-        """Return how many gradients per image a call of this size computes: one per step."""
-        return len(self.step_sizes(Size(eps)))
+        """Return how many gradients per image a call of this size computes at most: one per step of each run."""
+        return self.runs * len(self.step_sizes(Size(eps)))
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
+        """See :class:`Attack`; with several runs, the number for images that need all of them."""
+        return self.runs * self._expected_steps(n, eps)
+
+    def _expected_steps(self, n: int, eps: Eps) -> float:
         if not isinstance(eps, TruncatedNormalEps):
             return len(self.step_sizes(Size(eps)))
         size = Size(eps.quantiles(_QUANTILES))
@@ -292,15 +341,15 @@ class GradientAttack(Attack):
         if counts is None:
             return len(self.step_sizes(size))
         in_order = torch.tensor(sorted(counts), dtype=torch.float64)  # [_QUANTILES]
-        if self._examples_leave:
+        if self.examples_leave:
             return float(in_order.mean())
         # All take as many steps as the one that takes most: P(the largest of n is one of the first i) = (i / Q)^n.
         up_to = (torch.arange(_QUANTILES + 1, dtype=torch.float64) / _QUANTILES) ** n  # [_QUANTILES + 1]
         return float((in_order * up_to.diff()).sum())
 
     @property
-    def _examples_leave(self) -> bool:
-        """Whether examples that are done leave the batch; see :meth:`step_counts`."""
+    def examples_leave(self) -> bool:
+        """True if examples that are done leave the batch; see :meth:`step_counts`."""
         model = raw_module(self.model)
         weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         on_gpu = weight is not None and weight.is_cuda
@@ -321,10 +370,26 @@ class GradientAttack(Attack):
         return type(self).direction is not GradientAttack.direction
 
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
+        if self.restarts > 1 and labels is not None:
+            run_restarts_(self, adv, labels, size, seed, offset)
+        else:
+            self.run_once_(adv, labels, size, seed, offset)
+
+    def run_once_(
+        self,
+        adv: Tensor,
+        labels: Tensor | None,
+        size: Size,
+        seed: int | Tensor,
+        offset: int,
+        start: Tensor | None = None,
+    ) -> None:
+        """Do what :meth:`run_` does without restarts; ``start`` [N, C, ...] replaces what :meth:`start_` makes."""
+        start_ = self.start_ if start is None else partial(_copy_start_, start)
         alphas = [alpha if self.ascend else -alpha for alpha in self.step_sizes(size)]
         gradient = self._input_gradient()
         steps = Steps(
-            partial(self._first_, gradient),
+            partial(self._first_, gradient, start_),
             partial(self._next_, gradient),
             keeps_clean=len(alphas) > 1 or self.starts_elsewhere,
             several=len(alphas) > 1,
@@ -349,12 +414,12 @@ class GradientAttack(Attack):
     def _counts(self, gradient: InputGradient, size: Size) -> Sequence[int] | None:
         return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
 
-    def _first_(self, gradient: InputGradient, state: AttackState) -> None:
+    def _first_(self, gradient: InputGradient, start_: Callable[..., None], state: AttackState) -> None:
         """Run the start and the first step, which chooses the target."""
         gradient.refresh()
         if self.rule == KL:
             state.target = gradient.logits(state.adv)  # [N, K]
-        moved = self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
+        moved = start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
         check_in_place(self, "start_", state.adv, moved)
         found = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
@@ -430,7 +495,12 @@ class GradientAttack(Attack):
 
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super().options(), **own, "targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
+        goal = {"targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
+        return {**super().options(), **own, **goal, "restarts": self.restarts}
+
+
+def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] each
+    adv.copy_(start)
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:

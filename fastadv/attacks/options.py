@@ -33,6 +33,7 @@ class GradientAttackOptions(AttackOptions, total=False):
     targeted: bool
     targets: str | None
     loss: str
+    restarts: int
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):
@@ -47,7 +48,6 @@ class AdaptivePGDOptions(GradientAttackOptions, total=False):
 
     norm: str
     steps: int
-    restarts: int
     rho: float
 
 
