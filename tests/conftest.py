@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from fastadv import attacks
 from fastadv.evaluate import Record
 from fastadv.evaluate.records import packed
 
@@ -24,6 +25,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not (rehearsal and item.path.parent.name == "gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+# Attacks of hundreds of steps, or thousands of queries, have so many by default in the tests: (class, option, number).
+FEW_STEPS = [
+    *((attacks.AdaptivePGD, "steps", 5), (attacks.FAB.__base__, "steps", 3), (attacks.Square, "queries", 12)),
+    *((attacks.AutoAttack, "steps", 3), (attacks.AutoAttack, "queries", 12)),
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, option, number in FEW_STEPS:
+            patch.setitem(kind.__init__.__kwdefaults__, option, number)
+        yield
 
 
 @pytest.fixture

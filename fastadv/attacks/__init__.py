@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from fastadv.attacks import other_packages
 from fastadv.attacks.adaptive_pgd import AdaptivePGD
 from fastadv.attacks.apgd import APGDCE, APGDDLR, APGDT
+from fastadv.attacks.autoattack import AutoAttack
 from fastadv.attacks.base import Attack, no_such_option, options_of
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.fab import FAB, FABT
@@ -42,6 +43,7 @@ __all__ = [
     "PGD",
     "AdaptivePGD",
     "Attack",
+    "AutoAttack",
     "FGSMPred",
     "FastEntropy",
     "FastGradL2",
@@ -69,7 +71,7 @@ _ATTACKS: dict[str, type[Attack]] = {
     for attack in (
         *(FGSM, FGSMPred, FastEntropy, FastGradL2, FastGradLinf, StepLL, StepRnd, IterBasic, IterLL),
         *(RandomSign, RandomNormal, PGD, MIFGSM, NFGSM, APGDCE, APGDDLR, APGDT),
-        *(FAB, FABT, Square),
+        *(FAB, FABT, Square, AutoAttack),
     )
 }
 

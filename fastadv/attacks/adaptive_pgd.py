@@ -19,7 +19,7 @@ from fastadv.attacks.engine.result_check import NORMS
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
-from fastadv.attacks.gradient import GradientAttack
+from fastadv.attacks.gradient import GradientAttack, refuse_costs_options
 from fastadv.attacks.options import GradientAttackOptions
 from fastadv.pixels import PixelSpace
 from fastadv.utils.rng import nth_seed
@@ -48,6 +48,9 @@ class AdaptivePGD(GradientAttack):
             gradient is that at the start.
         restarts: number of random starts. Only images that are still correct get another.
         rho: share of the steps between two checkpoints that have to raise the loss.
+        eot: number of passes whose gradients are averaged, for a model that draws random numbers ("expectation over
+            transformation", Athalye et al., 2018). Its logits are averaged as well: an image is misclassified if their
+            mean is.
     """
 
     ascend = True
@@ -79,9 +82,7 @@ class AdaptivePGD(GradientAttack):
         super().__init__(model, **options)
         check_count("steps", steps, least=1)
         check_real("rho", rho, least=0, most=1)
-        for name in ("label_smoothing", "aux_weight"):
-            if getattr(self, name):
-                raise ValueError(f"{name} must be 0 for {self.name}, whose loss has none, got {getattr(self, name)}")
+        refuse_costs_options(self)
         self.norm = norm
         self.steps = steps
         self.rho = float(rho)
@@ -188,7 +189,7 @@ class AdaptivePGD(GradientAttack):
     ) -> Ascent:
         """Compute the gradients at the starts of the images at ``place``."""
         found = gradient.first(start, goal, 0, 0)
-        self.image_gradients += len(place)
+        self.image_gradients += self.eot * len(place)
         if self.counting and self.without_gradient is None:
             self.without_gradient = count_zero_gradients(found.grad)
         undecided.look(place, start, found.logits)
@@ -201,7 +202,7 @@ class AdaptivePGD(GradientAttack):
         if not needs_gradient:
             return gradient.logits(ascent.adv), None
         found = gradient.further(ascent.adv, ascent.goal)
-        self.image_gradients += len(ascent.adv)
+        self.image_gradients += self.eot * len(ascent.adv)
         return found.logits, found.grad
 
     def height(self, logits: Tensor, goal: Tensor) -> Tensor:

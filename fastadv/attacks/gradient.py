@@ -105,6 +105,8 @@ class GradientAttack(Attack):
             have their targets, keep that result; only the others go into the next run, and keep the result with the
             highest loss. A call needs the true labels, also if the attack chooses its class, or the targets. Images are
             judged by their logits after each run, which is another forward pass; on a GPU, that waits for it.
+        eot: number of passes whose gradients are averaged for each step, for a model that draws random numbers also in
+            evaluation mode ("expectation over transformation", Athalye et al., 2018).
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -133,6 +135,7 @@ class GradientAttack(Attack):
         targets: str | None = None,
         loss: str = "ce",
         restarts: int = 1,
+        eot: int = 1,
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
@@ -158,6 +161,8 @@ class GradientAttack(Attack):
         self.loss_name = self._checked_loss(loss)
         self.restarts = restarts
         self._check_restarts()
+        check_count("eot", eot, least=1)
+        self.eot = eot
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
@@ -326,12 +331,12 @@ class GradientAttack(Attack):
         return self.restarts
 
     def gradients(self, eps: float) -> int:
-        """Return how many gradients per image a call of this size computes at most: one per step of each run."""
-        return self.runs * len(self.step_sizes(Size(eps)))
+        """Return how many gradients per image a call of this size computes at most: ``eot`` per step of each run."""
+        return self.eot * self.runs * len(self.step_sizes(Size(eps)))
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """See :class:`Attack`; with several runs, the number for images that need all of them."""
-        return self.runs * self._expected_steps(n, eps)
+        return self.eot * self.runs * self._expected_steps(n, eps)
 
     def _expected_steps(self, n: int, eps: Eps) -> float:
         if not isinstance(eps, TruncatedNormalEps):
@@ -403,7 +408,7 @@ class GradientAttack(Attack):
             if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
                 counts = self._counts(gradient, size)
                 steps.run_(state, alphas, counts)
-            self.image_gradients += len(alphas) * len(adv) if counts is None else sum(counts)
+            self.image_gradients += self.eot * (len(alphas) * len(adv) if counts is None else sum(counts))
             self.without_gradient = state.without_gradient
             return state.adv
 
@@ -456,6 +461,7 @@ class GradientAttack(Attack):
             first_batch=None if self.validate == "never" else self._first_batch,
             folding=self._folding if self._folds_bn() else None,
             compiled=self._compiled if self.compile else None,
+            samples=self.eot,
         )
 
     def cost(self, bn: str) -> Cost:
@@ -496,7 +502,7 @@ class GradientAttack(Attack):
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
         goal = {"targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
-        return {**super().options(), **own, **goal, "restarts": self.restarts}
+        return {**super().options(), **own, **goal, "restarts": self.restarts, "eot": self.eot}
 
 
 def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] each
@@ -506,3 +512,14 @@ def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] ea
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:
     """Return the tensor, copied if it shares memory with another one that may be written or kept."""
     return tensor.clone() if memory_of(tensor) == memory_of(other) else tensor
+
+
+def refuse_costs_options(attack: GradientAttack) -> None:
+    """Refuse options of the cross-entropy, for an attack whose cost has none.
+
+    Raises:
+        ValueError: if one is set.
+    """
+    for name in ("label_smoothing", "aux_weight"):
+        if getattr(attack, name):
+            raise ValueError(f"{name} must be 0 for {attack.name}, whose cost has none, got {getattr(attack, name)}")

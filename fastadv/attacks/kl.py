@@ -10,6 +10,7 @@ from typing_extensions import Unpack  # which torch requires
 
 from fastadv import ops
 from fastadv.attacks.engine.step_sizes import Size
+from fastadv.attacks.gradient import refuse_costs_options
 from fastadv.attacks.iterative import IterativeAttack
 from fastadv.attacks.options import IterativeAttackOptions
 from fastadv.utils.validation import check_real
@@ -38,9 +39,7 @@ class KLAttack(IterativeAttack):
     ) -> None:
         super().__init__(model, **options)
         check_real("noise", noise, above=0)
-        for name in ("label_smoothing", "aux_weight"):
-            if getattr(self, name):
-                raise ValueError(f"{name} must be 0 for {self.name}, whose cost has none, got {getattr(self, name)}")
+        refuse_costs_options(self)
         self.noise = float(noise)
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:

@@ -34,6 +34,7 @@ class GradientAttackOptions(AttackOptions, total=False):
     targets: str | None
     loss: str
     restarts: int
+    eot: int
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):

@@ -8,9 +8,12 @@ ATTACKS = {
     "ifgsm": "iter_basic",
     "mifgsm": "mi_fgsm",
     "fgm": "fast_grad_l2",
+    "apgd": "apgd_ce",
+    "auto_attack": "autoattack",
 }
 
 CLASSES = {
+    "APGD": "APGDCE(model, eps=8, steps=10), or APGDDLR",
     "BIM": "IterBasic(model, eps=8, alpha=1, steps=10)",
     "FFGSM": "PGD(model, eps=8, alpha=10, steps=1)",
     "RFGSM": "PGD(model, eps=8, alpha=4, steps=1)",

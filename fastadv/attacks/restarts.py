@@ -60,7 +60,7 @@ class _Logits:
 
     def __init__(self, attack: Any) -> None:
         forward = Forward(raw_module(attack.model), attack.name)
-        self._gradient = InputGradient(forward, attack.cost(attack.bn), attack.bn)
+        self._gradient = InputGradient(forward, attack.cost(attack.bn), attack.bn, samples=attack.eot)
 
     def __call__(self, images: Tensor) -> Tensor:  # [n, C, ...] -> [n, K]
         return self._gradient.run(images, lambda: self._gradient.logits(images))

@@ -99,7 +99,8 @@ class Square(SearchAttack):
         squares = _SQUARES[self.norm](PixelBox.of(self.space, clean), (channels, height, width))
         start = squares.start(clean, eps, task.noise(squares.numbers_to_start, "uniform", number))  # [N, C, H * W]
         margins = torch.full_like(task.eps, torch.inf)  # [N]
-        walk = _Walk(task.place, undecided.labels, clean, eps, start, margins).rows(task.place)
+        every = torch.arange(len(clean), device=clean.device)  # [N]
+        walk = _Walk(every, undecided.labels, clean, eps, start, margins).rows(task.place)
         walk = self._ask(task, walk, walk.best, (height, width))
         numbers = clean  # [N, _CHUNK, R]
         for query in range(1, self.queries):

@@ -6,7 +6,7 @@ ATTACKS = (
     *("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd"),
     *("iter_basic", "iter_ll", "random_sign", "random_normal", "pgd", "mi_fgsm", "n_fgsm"),
     *("apgd_ce", "apgd_dlr", "apgd_t"),
-    *("fab", "fab_t", "square"),
+    *("fab", "fab_t", "square", "autoattack"),
 )
 DATA_SETS = ("digits", "mnist", "fashion_mnist", "cifar10", "imagenet")
 SPACES = ("raw", "unit", "symmetric", "imagenet")

@@ -354,6 +354,40 @@ def test_a_loss_of_ones_own() -> None:
         assert (adv - climb.result).abs().max() < 1e-9
 
 
+class Alternating(nn.Module):
+    """One network in every other pass, and one that is far more confident in the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+        self.passes = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        return self.net(images) * (1.0 if self.passes % 2 else 20.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_mean_of_several_gradients(dtype: torch.dtype) -> None:
+    """Each with its true length, and of the logits: what APGD takes for one of a model that draws."""
+    images, labels = correct_batch()[1].to(dtype), correct_batch()[2]
+    model = Alternating().to(dtype)
+    attack = attacks.APGDCE(model, eps=4, space=SPACE, eot=4, validate="never")
+    gradient = attack._input_gradient()
+    with torch.no_grad():
+        found = gradient.first(images, labels, 0, 0)
+    assert model.passes == 4
+    x = images.clone().requires_grad_()
+    logits = model.net(x)
+    costs = [nn.functional.cross_entropy(scale * logits, labels, reduction="sum") for scale in (1.0, 20.0)]
+    one, other = (torch.autograd.grad(cost, x, retain_graph=True)[0] for cost in costs)
+    mean = found.grad * torch.exp2(found.exponent.to(dtype)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(mean, (one + other) / 2)
+    torch.testing.assert_close(found.logits, 10.5 * logits.detach())
+    attack(images, labels)
+    assert attack.image_gradients % 4 == 0
+
+
 def few_classes(classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, classes)).double()
 
@@ -372,7 +406,7 @@ REFUSED = [
     ({"steps": 0}, "steps must be at least 1, got 0"),
     ({"restarts": 0}, "restarts must be at least 1, got 0"),
     ({"rho": 1.5}, "rho must be a number at least 0 and at most 1, got 1.5"),
-    ({"label_smoothing": 0.1}, "label_smoothing must be 0 for apgd_t, whose loss has none, got 0.1"),
+    ({"label_smoothing": 0.1}, "label_smoothing must be 0 for apgd_t, whose cost has none, got 0.1"),
     ({"target_classes": 0}, "target_classes must be at least 1, got 0"),
     ({"norm": "linf", "eps": 256}, "eps must be at most 255"),
 ]

@@ -20,7 +20,7 @@ from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
 from tests.attacks.tape import Tape, TapeRecorder, tensors_in
 
-GRADIENT_ATTACKS = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+GRADIENT_ATTACKS = [name for name in GRADIENTS if issubclass(attacks.get(name), attacks.GradientAttack)]
 
 
 @pytest.fixture

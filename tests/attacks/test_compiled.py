@@ -19,7 +19,7 @@ from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
-NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+NAMES = [name for name in GRADIENTS if issubclass(attacks.get(name), attacks.GradientAttack)]
 
 
 @pytest.fixture

@@ -89,10 +89,12 @@ def test_a_common_scale_by_hand() -> None:
     exponents = torch.tensor([[-4, 0, -(2**30), -100], [0, -3, -40, -(2**20)]], dtype=torch.int32)
     target = torch.zeros(4, dtype=torch.int64)
     outputs = [ScaledTargetGrad(target, rows, exponents[0]), ScaledTargetGrad(target, rows.flip(0), exponents[1])]
-    main, aux = to_common_scale(outputs, [1.0, 3.0])  # 1 = 0.5 * 2^1, 3 = 0.75 * 2^2
+    (main, aux), common = to_common_scale(outputs, [1.0, 3.0])  # 1 = 0.5 * 2^1, 3 = 0.75 * 2^2
     assert main[:, 1].tolist() == [0.5 * 0.5 * 2**-5, 0.5 * 0.5, 0.0, 0.5 * 0.75]
     assert aux[:, 1].tolist() == [0.75 * 0.75, 0.0, 0.75 * 0.5, 0.0]
-    (whole,) = to_common_scale(outputs[:1], [1.0], whole_batch=True)
+    assert common.tolist() == [2, 1, -38, -99]
+    (whole,), common = to_common_scale(outputs[:1], [1.0], whole_batch=True)
+    assert common.tolist() == [1] * 4
     assert whole[:, 1].tolist() == [0.5 * 0.5 * 2**-4, 0.5 * 0.5, 0.0, 0.0]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastadv import PixelSpace, attacks
+from tests.attacks.gradients import STOPPING
 from tests.attacks.models import CLASSES, DTYPES, SPACES, ConvNet, assert_in_range, batch
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -46,7 +47,7 @@ def test_inside_the_ball_and_the_range(name: str, dtype: torch.dtype, space: Pix
     if name == "fast_grad_l2":
         size, rounding = change.norm(2, dim=1), rounding * math.sqrt(change.shape[1])
     assert (size <= eps + rounding).all()
-    assert (change[0] == 0).all() and (change[1:] != 0).any(1).all()
+    assert (change[0] == 0).all() and (name in STOPPING or (change[1:] != 0).any(1).all())
 
 
 @pytest.mark.parametrize("name", attacks.names())

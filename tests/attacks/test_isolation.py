@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastadv import attacks
 from fastadv.utils import module_modes
-from tests.attacks.gradients import GRADIENTS
+from tests.attacks.gradients import GRADIENTS, STOPPING
 from tests.attacks.models import ConvNet, batch
 from tests.completeness import check_complete
 
 
 def test_the_table_is_complete() -> None:
-    check_complete("GRADIENTS in tests/attacks/gradients.py", GRADIENTS, attacks.names())
+    check_complete("tests/attacks/gradients.py", [*GRADIENTS, *STOPPING], attacks.names())
 
 
 # --- no more work than needed ----------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class NewShapes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("bn", ["eval", "batch"])
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", [*GRADIENTS, *STOPPING])
 def test_no_gradient_of_a_weight_is_computed(name: str, bn: str) -> None:
     model = ConvNet().train()
     matrices = {tuple(weight.shape) for weight in model.parameters() if weight.dim() > 1}
@@ -153,7 +153,7 @@ class FailsLate(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.left = min(GRADIENTS[name], 2)
+        self.left = min(GRADIENTS.get(name, 2), 2)
 
     def forward(self, features: Tensor) -> Tensor:
         self.left -= 1
@@ -165,7 +165,7 @@ class FailsLate(nn.Module):
 @pytest.mark.parametrize("call", ["__call__", "perturb_"])
 @pytest.mark.parametrize("bn", ["eval", "batch"])
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", [*GRADIENTS, *STOPPING])
 def test_the_model_is_as_it_was(name: str, make: Callable[[], nn.Module], bn: str, call: str) -> None:
     model = make()
     before = everything(model)
@@ -176,7 +176,7 @@ def test_the_model_is_as_it_was(name: str, make: Callable[[], nn.Module], bn: st
 @pytest.mark.parametrize("call", ["__call__", "perturb_"])
 @pytest.mark.parametrize("bn", ["eval", "batch"])
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("name", [name for name, gradients in GRADIENTS.items() if gradients])
+@pytest.mark.parametrize("name", [name for name in (*GRADIENTS, *STOPPING) if GRADIENTS.get(name) != 0])
 def test_all_is_as_it_was_when_the_model_raises(name: str, make: Callable[[], nn.Module], bn: str, call: str) -> None:
     model = make()
     model.features.insert(3, FailsLate(name))
@@ -188,7 +188,7 @@ def test_all_is_as_it_was_when_the_model_raises(name: str, make: Callable[[], nn
     assert torch.equal(images, batch()[0])  # also in place, and after a first step
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", [*GRADIENTS, *STOPPING])
 def test_a_method_stands_for_its_module(name: str) -> None:
     images, labels = batch()
     model = ConvNet().train()
@@ -212,7 +212,7 @@ def test_a_module_that_has_every_attribute_is_itself() -> None:
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", [*GRADIENTS, *STOPPING])
 def test_two_models_sharing_weights(name: str) -> None:
     """A student in training mode and its teacher in evaluation mode share a trunk, its BatchNorm and a parameter."""
     student, teacher = ConvNet().train(), ConvNet(seed=1).eval()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.operators import Operators
 from fastadv import attacks
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
 from tests.attacks.tape import TapeRecorder
 
@@ -111,7 +112,7 @@ def test_each_call_counts_its_own(monkeypatch: pytest.MonkeyPatch, name: str, op
         assert attack.without_gradient is not None and attack.without_gradient.item() == count
 
 
-@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_each_size_counts_its_own_and_nothing_is_waited_for(name: str) -> None:
     attack = attacks.create(name, Masked(torch.arange(6) < 2), eps=4, seed=0, validate="never")
     attack.counting = True

@@ -26,6 +26,7 @@ from fastadv.evaluate import (
 from fastadv.evaluate.effort import generation_passes
 from fastadv.utils import progress
 from fastadv.utils.progress import show_progress
+from tests.attacks.gradients import GRADIENTS
 
 SUBJECTS = [Subject(name, nn.Sequential(nn.Flatten(), nn.Linear(4, 6)), PixelSpace.unit()) for name in ("one", "other")]
 IMAGES = ImageSet(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.arange(10) % 6, tuple("abcdef"))
@@ -47,7 +48,7 @@ def test_passes_by_hand(attack: str, options: dict[str, Any], eps: list[float], 
     assert generation_passes(SUBJECTS[0].model, SUBJECTS[0].space, attack, options, eps) == passes
 
 
-@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_as_many_gradients_as_the_model_is_asked_for(name: str) -> None:
     """The model is called once for each, and not for anything else."""
     calls = []

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.train import AdversarialTask
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
 from tests.gpu.agreement import assert_agree
 from tests.gpu.device import DEVICE, REHEARSAL, needs_streams, needs_two_gpus
 
 pytestmark = pytest.mark.gpu
 
-GRADIENT_ATTACKS = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+GRADIENT_ATTACKS = [name for name in GRADIENTS if issubclass(attacks.get(name), attacks.GradientAttack)]
 EPS = {"number": 8, "per example": torch.arange(1.0, 17), "distribution": TruncatedNormalEps(sigma=4, upper=8)}
 UNIT = PixelSpace.unit()
 
@@ -80,7 +81,7 @@ def test_captured_is_eager(replays: list[int], name: str, eps: Any, bn: str) -> 
 @captures
 @needs_streams
 @pytest.mark.parametrize("option", ["eager", "capture", "fast"])
-@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_a_call_waits_for_nothing(replays: list[int], name: str, option: str) -> None:
     """With PyTorch's own check of synchronisation set to raise, from the third call on."""
     options = of_gradients_alone(name, option)

@@ -15,6 +15,7 @@ import torch
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks, ops
 from fastadv.train import AdversarialTask, TradesTask
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, batch
 from tests.completeness import check_complete, operators
 
@@ -218,7 +219,7 @@ ATTACKS: dict[str, dict[str, int]] = {
 
 
 def test_the_table_has_every_attack() -> None:
-    check_complete("ATTACKS of tests/simt/on_a_device.py", ATTACKS, attacks.names())
+    check_complete("ATTACKS of tests/simt/on_a_device.py", ATTACKS, GRADIENTS)
 
 
 # What options add. Folding launches only PyTorch's kernels. The larger of the two drawn sizes is 4.6: five iterations,

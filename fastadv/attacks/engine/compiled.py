@@ -39,11 +39,8 @@ class CompiledGradient:
         labels: Tensor | None,
         seed: int | Tensor,
         offset: int,
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return (target [N], gradient [N, C, ...], logits [N, K]) at images [N, C, ...], labels [N].
-
-        None if it must be eager.
-        """
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Return the fields of a :class:`Gradient` at images [N, C, ...], for labels [N]; None if it must be eager."""
         # torch.compile does not compile under a dispatch mode, which has to see every operator.
         if self._failed or is_in_torch_dispatch_mode(include_infra_modes=False):
             return None
@@ -52,7 +49,7 @@ class CompiledGradient:
             own = FunctionType(_gradient.__code__.replace(), _gradient.__globals__)
             self._function = torch.compile(own, fullgraph=True)
         try:
-            result: tuple[Tensor, Tensor, Tensor] = self._function(forward, cost, images, labels, seed, offset)
+            result: tuple[Tensor, Tensor, Tensor, Tensor] = self._function(forward, cost, images, labels, seed, offset)
             return result
         except Exception as error:
             if not is_compile_error(error):
@@ -69,13 +66,13 @@ class CompiledGradient:
 
 def _gradient(
     forward: Forward, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     def outputs_of(x: Tensor) -> list[Tensor]:
         logits, auxiliary = forward(x.clone())  # the model may write to its input
         return [logits, *auxiliary]
 
     outputs, vjp, *_ = torch.func.vjp(outputs_of, images)  # [N, K] each
     logits, *auxiliary = (output.detach() for output in outputs)
-    target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
+    target, derivatives, exponent = cost.derivatives(logits, auxiliary, labels, seed, offset)
     (grad,) = vjp(derivatives)
-    return target, grad, logits
+    return target, grad, logits, exponent

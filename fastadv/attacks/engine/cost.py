@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,6 +14,20 @@ from fastadv.attacks.engine.loss_gradient import Loss, scaled_loss_grad
 
 KL = "kl"  # the rule of attacks that move the prediction away from that for the clean image
 MARGINS = ("margin", "dlr", "targeted_dlr")  # rules with a loss of their own, see fastadv.ops.row_losses
+
+
+class Derivatives(NamedTuple):
+    """The derivatives of each example's cost, times a power of two.
+
+    Args:
+        target: [N] int64, the class that the cost is about; or, as given, another goal with N rows.
+        outputs: with respect to the logits, and to each auxiliary output: [N, K] each.
+        exponent: [N] int32; the derivatives are these, times 2**exponent.
+    """
+
+    target: Tensor
+    outputs: list[Tensor]
+    exponent: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +73,19 @@ class Cost:
         labels: Tensor | None,
         seed: int | Tensor = 0,
         offset: int = 0,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return (target [N], the cost's derivatives with respect to logits [N, K] and each auxiliary [N, K]).
+    ) -> Derivatives:
+        """Return the cost's derivatives with respect to logits [N, K] and each auxiliary output [N, K].
 
         Each example's derivatives are multiplied by a power of two: half precision would round those of a confident
         model to zero, and no step depends on the length of a gradient.
         """
         main = self._derivative(logits, labels, seed, offset, self.target_known)
         if not auxiliary and not self.mixes_examples:
-            return main.target, [main.dlogits]
+            return Derivatives(main.target, [main.dlogits], main.exponent)
         others = [self._derivative(aux, main.target, target_known=True) for aux in auxiliary]
         weights = [1.0] + [self.aux_weight] * len(others)
-        return main.target, to_common_scale([main, *others], weights, whole_batch=self.mixes_examples)
+        scaled, exponent = to_common_scale([main, *others], weights, whole_batch=self.mixes_examples)
+        return Derivatives(main.target, scaled, exponent)
 
     def _derivative(
         self,

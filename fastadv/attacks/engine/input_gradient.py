@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fastadv.attacks.engine.compiled import CompiledGradient
 from fastadv.attacks.engine.cost import Cost
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
+from fastadv.attacks.engine.gradient_scale import add_scaled
 from fastadv.attacks.engine.training_mode import TrainingWatch
 from fastadv.utils.input_hints import (
     batch_dim_hint,
@@ -27,6 +29,7 @@ from fastadv.utils.input_hints import (
 )
 from fastadv.utils.model_outputs import logits_hint
 from fastadv.utils.module_modes import isolated
+from fastadv.utils.stacklevel import user_stacklevel
 
 T = TypeVar("T")
 
@@ -38,11 +41,22 @@ class Gradient(NamedTuple):
         target: [N] int64, the class that the cost is about; or, as given, another goal of the cost with N rows.
         grad: [N, C, ...], the gradient of each example's cost times an arbitrary power of two.
         logits: [N, K], without a graph.
+        exponent: [N] int32; the gradient is ``grad`` times 2**exponent.
     """
 
     target: Tensor
     grad: Tensor
     logits: Tensor
+    exponent: Tensor
+
+    def plus(self, other: Gradient) -> Gradient:
+        """The sum of the gradients, and of the logits, of two passes for the same target."""
+        grad, exponent = add_scaled(self.grad, self.exponent, other.grad, other.exponent)
+        return Gradient(self.target, grad, self.logits + other.logits, exponent)
+
+    def mean(self, samples: int, dtype: torch.dtype) -> Gradient:
+        """The mean of so many gradients, of which this is the sum."""
+        return self._replace(grad=(self.grad / samples).to(dtype), logits=self.logits / samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +77,7 @@ class InputGradient:
         first_batch: checks the outputs and the gradient until a batch has passed; None checks nothing.
         folding: the model's folded forms; None runs the model unfolded.
         compiled: runs both passes as one compiled function, from the second gradient on; None runs them eagerly.
+        samples: number of passes whose gradients, and whose logits, are averaged, for a model that draws.
     """
 
     forward: Forward
@@ -71,6 +86,7 @@ class InputGradient:
     first_batch: FirstBatch | None = None
     folding: FoldingCache | None = None
     compiled: CompiledGradient | None = None
+    samples: int = 1
 
     @property
     def user(self) -> str:
@@ -128,7 +144,10 @@ class InputGradient:
         Raises:
             ValueError: if the outputs are not logits [N, K].
         """
-        return self._outputs(images.detach())[0]
+        logits = self._outputs(images.detach())[0]
+        if self.samples == 1:
+            return logits
+        return torch.stack([logits, *(self._outputs(images.detach())[0] for _ in range(self.samples - 1))]).mean(dim=0)
 
     def first(self, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:
         """Return the gradient for the target that the cost's rule chooses.
@@ -161,15 +180,31 @@ class InputGradient:
         images = images.detach().requires_grad_()
         logits, auxiliary = self._outputs(images)
         for left, target in zip(reversed(range(len(targets))), targets, strict=True):
-            derivatives = self._further_cost.derivatives(logits, auxiliary, target)[1]
+            _, derivatives, exponent = self._further_cost.derivatives(logits, auxiliary, target)
             grad = self._backward([logits, *auxiliary], images, derivatives, again=left > 0)
-            yield Gradient(target, grad, logits.detach())
+            yield Gradient(target, grad, logits.detach(), exponent)
 
     @cached_property
     def _further_cost(self) -> Cost:
         return self.cost.for_known_target()
 
     def _gradient(self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:
+        checks = self.checks_outputs
+        found = self._sample(cost, images, labels, seed, offset)
+        if self.samples == 1:
+            return found
+        for number in range(1, self.samples):
+            further = self._sample(self._further_cost, images, found.target, 0, 0)
+            if number == 1 and checks and torch.equal(found.logits, further.logits):
+                warnings.warn(
+                    f"{self.user}: eot={self.samples} averages the same gradient {self.samples} times: the model gave "
+                    f"the same logits in two passes",
+                    stacklevel=user_stacklevel(),
+                )
+            found = found.plus(further)
+        return found.mean(self.samples, images.dtype)
+
+    def _sample(self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:
         if self.compiled is None:
             return self._eager_gradient(cost, images, labels, seed, offset)
         if not self.checks_outputs:  # the checks need an eager run
@@ -192,11 +227,11 @@ class InputGradient:
                 self.first_batch.check_labels(self.user, labels, logits.shape[1])
             self.first_batch.check_logits(self.user, logits.detach())
         cost.check_classes(self.user, logits.shape[1])
-        target, derivatives = cost.derivatives(logits, auxiliary, labels, seed, offset)
+        target, derivatives, exponent = cost.derivatives(logits, auxiliary, labels, seed, offset)
         grad = self._backward([logits, *auxiliary], images, derivatives)
         if training is not None:
-            training.warn(logits.detach(), lambda: self._outputs(images)[0])
-        return Gradient(target, grad, logits.detach())
+            training.warn(logits.detach(), None if self.samples > 1 else lambda: self._outputs(images)[0])
+        return Gradient(target, grad, logits.detach(), exponent)
 
     def _backward(
         self, outputs: Sequence[Tensor], images: Tensor, derivatives: Sequence[Tensor], *, again: bool = False

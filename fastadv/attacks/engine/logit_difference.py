@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastadv.attacks.engine.cost import Cost
+from fastadv.attacks.engine.cost import Cost, Derivatives
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +28,12 @@ class LogitDifference(Cost):
         labels: Tensor | None,
         seed: int | Tensor = 0,
         offset: int = 0,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return (the pairs [N, 2], [1 for the other class and -1 for the true one, else 0: [N, K]])."""
+    ) -> Derivatives:
+        """Return the pairs [N, 2], and 1 for the other class, -1 for the true one, and 0 for the rest: [N, K]."""
         assert labels is not None
         signs = torch.tensor([-1.0, 1.0], dtype=logits.dtype, device=logits.device).expand(len(logits), 2)
-        return labels, [torch.zeros_like(logits).scatter_(1, labels, signs)]
+        derivatives = torch.zeros_like(logits).scatter_(1, labels, signs)  # [N, K]
+        return Derivatives(labels, [derivatives], torch.zeros_like(labels[:, 0], dtype=torch.int32))
 
 
 def logit_difference(logits: Tensor, pairs: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from fastadv.utils.modules_behind import modules_behind, runs_compiled
 from fastadv.utils.validation import check_one_of, check_real
 
 _BN = ("shared", "split")
-_WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture")
+_WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture", "eot")
 
 
 BackwardFn: TypeAlias = Callable[[Tensor], None]  # takes a loss, a scalar
@@ -251,7 +251,7 @@ class PairedTask(AttackTask):
         cost = self.attack.cost("batch")
         used = outputs if cost.aux_weight else outputs[:1]
         with torch.no_grad():
-            _, derivatives = cost.derivatives(used[0], used[1:], labels, draw.seed, draw.offset)
+            derivatives = cost.derivatives(used[0], used[1:], labels, draw.seed, draw.offset).outputs
         with explain_gradient_errors(self.attack.name), _without_autocast(source), _explain_compiled_parts():
             (grad,) = torch.autograd.grad(used, source, derivatives, retain_graph=True, allow_unused=True)
         if grad is None:

@@ -23,6 +23,7 @@ from fastadv.train import (
     create_trainer,
     outcomes,
 )
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet
 from tests.fake_cuda.runtime import Counts, Runtime
 from tests.train.conftest import few_digits  # noqa: F401  a fixture
@@ -74,7 +75,7 @@ def test_fast_launches_no_more_than_no_option(gpu: Runtime, network: str, names:
 
 
 @pytest.mark.parametrize("options", [{}, {"fast": True}], ids=["as it is", "fast"])
-@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("name", GRADIENTS)
 def test_a_call_waits_for_nothing(gpu: Runtime, name: str, options: dict[str, Any]) -> None:
     counts = counted(gpu, "ConvNet", name, **options)
     assert (+counts.waits, +counts.blocking_copies) == (RANGE, {})

@@ -1,0 +1,219 @@
+"""Verdicts and times of AutoAttack and its parts, beside those of torchattacks, on a network trained by ``fast_task``.
+
+    python -m benchmarks.autoattack --data DIR --out FILE
+    python -m benchmarks.autoattack --data-set digits --limit 500 --images 50 --steps 5 --queries 20 --out FILE
+
+Writes two Markdown tables. The runs of APGD start from torchattacks' own random points. torchattacks' AutoAttack runs APGD
+and FAB with 10 steps, rather than the 100 of their authors; ``--steps`` sets both packages'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from benchmarks.harness import Table
+from benchmarks.machine import describe
+from fastadv import PixelSpace, attacks, data, models, ops
+from fastadv.train import fast_task
+
+SPACE = PixelSpace.unit()
+NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, compare verdicts and times; write the tables."""
+    options = _parser().parse_args(argv)
+    images = data.load(options.data_set, options.data)
+    model = trained(images.train, options)
+    x = images.test.images[: options.images].float() / 255  # [N, C, H, W]
+    y = images.test.labels[: options.images]  # [N]
+    command = shlex.join(["python", "-m", "benchmarks.autoattack", *(sys.argv[1:] if argv is None else argv)])
+    clean = float((model(x).argmax(dim=1) == y).float().mean())
+    head = (
+        f"# AutoAttack beside torchattacks\n\n{describe()}\n\n```bash\n{command}\n```\n\n"
+        f"{options.data_set}, {len(x)} test images, small_cnn of width {options.width:g} trained by fast at eps = "
+        f"{options.eps:g} on {options.limit:,} images {options.epochs} times; accuracy {100 * clean:.1f} %."
+    )
+    same = agreement(model, x, y, options)
+    options.out.write_text(f"{head}\n\n{same.markdown()}\n")
+    whole = whole_attack(model, x, y, options)
+    options.out.write_text(f"{head}\n\n{same.markdown()}\n\n{whole.markdown()}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.autoattack", description=__doc__)
+    parser.add_argument("--data-set", default="fashion_mnist")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set; not needed for digits")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the tables, in Markdown")
+    parser.add_argument("--limit", type=int, default=10_000, help="number of training images, from the first")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--images", type=int, default=200, help="number of test images, from the first")
+    parser.add_argument("--width", type=float, default=0.5, help="width of small_cnn")
+    parser.add_argument("--eps", type=float, default=16, help="Linf radius in pixel values of [0, 255]")
+    parser.add_argument("--eps-l2", type=float, default=255, help="L2 radius in pixel values")
+    parser.add_argument("--steps", type=int, default=30, help="of APGD and FAB, in both packages")
+    parser.add_argument("--queries", type=int, default=1000, help="of Square, in both packages")
+    parser.add_argument("--rounds", type=int, default=2, help="in which both packages take turns")
+    return parser
+
+
+def trained(train: data.ImageSet, options: argparse.Namespace) -> nn.Module:
+    """A network in evaluation mode."""
+    torch.manual_seed(0)
+    model = models.create(
+        "small_cnn", num_classes=len(train.classes), in_channels=train.images.shape[1], width=options.width
+    )
+    few = data.ImageSet(train.images[: options.limit], train.labels[: options.limit], train.classes)
+    task = fast_task(model, eps=options.eps, space=SPACE, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.002, weight_decay=0.0)
+    loader = data.TensorLoader(few, 128, space=SPACE, seed=0)
+    for epoch in range(options.epochs):
+        for images, labels in loader.epoch(epoch):
+            optimizer.zero_grad()
+            task(images, labels).backward()
+            optimizer.step()
+    return model.eval()
+
+
+# --- verdicts from the same starts -----------------------------------------------------------------------------------
+
+
+class _TheirStarts:
+    """Starts as torchattacks draws them, for all images of the call at once."""
+
+    def start_(self, adv: Tensor, clean: Tensor, eps: Any, seed: Any, offset: int) -> None:
+        drawn = 2 * torch.rand(clean.shape) - 1 if self.norm == "linf" else torch.randn(clean.shape)  # type: ignore[attr-defined]
+        ops.normalized_step_(adv, clean, drawn, eps, eps, self.norm, SPACE)  # type: ignore[attr-defined]
+
+
+class CE(_TheirStarts, attacks.APGDCE):
+    """apgd_ce from torchattacks' starts."""
+
+
+class DLR(_TheirStarts, attacks.APGDDLR):
+    """apgd_dlr from torchattacks' starts."""
+
+
+class OneTarget(_TheirStarts, attacks.APGDT):
+    """One of the runs of apgd_t, from torchattacks' starts."""
+
+    rank = 0
+
+    def goals(self, labels: Tensor, logits: Tensor) -> Iterator[Tensor]:
+        yield list(super().goals(labels, logits))[self.rank]
+
+
+def agreement(model: nn.Module, x: Tensor, y: Tensor, options: argparse.Namespace) -> Table:
+    """APGD's verdicts, image by image."""
+    table = Table(
+        f"The same starts, {options.steps} steps",
+        [
+            "attack",
+            "norm",
+            "eps",
+            "correct, fastadv",
+            "correct, torchattacks",
+            "equal verdicts",
+            "s",
+            "s, torchattacks",
+        ],
+    )
+    for norm, eps in (("linf", options.eps), ("l2", options.eps_l2)):
+        own: dict[str, Any] = {"eps": eps, "norm": norm, "steps": options.steps, "space": SPACE}
+        theirs: dict[str, Any] = {"eps": eps / 255, "norm": NORMS[norm], "steps": options.steps}
+        for name, ours, peer in (
+            ("apgd_ce", CE(model, **own), torchattacks.APGD(model, loss="ce", **theirs)),
+            ("apgd_dlr", DLR(model, **own), torchattacks.APGD(model, loss="dlr", **theirs)),
+            ("apgd_t", OneTarget(model, **own), torchattacks.APGDT(model, n_classes=10, **theirs)),
+        ):
+            ranks = range(9 if isinstance(ours, OneTarget) else 1)
+            begin = time.process_time()
+            left = stays_correct(model, ours, x, y, ranks)
+            between = time.process_time()
+            correct = model(peer(x, y)).argmax(dim=1) == y  # [N]
+            seconds = [f"{between - begin:.1f}", f"{time.process_time() - between:.1f}"]
+            counts = [str(int(verdicts.sum())) for verdicts in (left, correct)]
+            same = f"{int((left == correct).sum())} of {len(y)}"
+            table.rows.append([name, norm, f"{eps:g}", *counts, same, *seconds])
+            print(table.rows[-1], file=sys.stderr)
+    return table
+
+
+def stays_correct(model: nn.Module, ours: attacks.AdaptivePGD, x: Tensor, y: Tensor, ranks: range) -> Tensor:
+    """Which images [N] the attack leaves correct; each run draws for those that are left, as torchattacks does."""
+    left = model(x).argmax(dim=1) == y
+    torch.manual_seed(0)
+    for rank in ranks:
+        if isinstance(ours, OneTarget):
+            ours.rank = rank
+        state = torch.get_rng_state()
+        ours.stream.seed = 0  # so that taking a seed draws nothing
+        torch.set_rng_state(state)
+        place = left.nonzero()[:, 0]
+        left[place] = model(ours(x[place], y[place])).argmax(dim=1) == y[place]
+    return left
+
+
+# --- the whole of it -------------------------------------------------------------------------------------------------
+
+
+def whole_attack(model: nn.Module, x: Tensor, y: Tensor, options: argparse.Namespace) -> Table:
+    """Standard AutoAttack, both packages in turns, process time."""
+    table = Table(
+        f"AutoAttack, standard, {options.steps} steps, {options.queries:,} queries",
+        [
+            *("norm", "eps", "correct, fastadv", "correct, torchattacks", "s, fastadv", "s, torchattacks"),
+            *("times as fast", "gradient rows, fastadv", "query rows, fastadv", "forward rows, torchattacks"),
+        ],
+    )
+    for norm, eps in (("linf", options.eps), ("l2", options.eps_l2)):
+        ours = attacks.AutoAttack(
+            model, eps=eps, norm=norm, steps=options.steps, queries=options.queries, space=SPACE, seed=0
+        )
+        counted = Counted(model)
+        peer = torchattacks.AutoAttack(counted, eps=eps / 255, norm=NORMS[norm], n_classes=10, seed=0)
+        for part in peer._autoattack.attacks:
+            part.steps, part.n_queries = options.steps, options.queries
+        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for _ in range(options.rounds):
+            ours.image_gradients = ours.image_queries = counted.rows = 0
+            correct = {}
+            for name, attack in (("ours", ours), ("theirs", peer)):
+                begin = time.process_time()
+                adv = attack(x, y)
+                seconds[name].append(time.process_time() - begin)
+                correct[name] = int((model(adv).argmax(dim=1) == y).sum())
+        one, other = min(seconds["ours"]), min(seconds["theirs"])
+        rows = [f"{rows:,}" for rows in (ours.image_gradients, ours.image_queries, counted.rows)]
+        counts = [str(correct["ours"]), str(correct["theirs"])]
+        table.rows.append([norm, f"{eps:g}", *counts, f"{one:.1f}", f"{other:.1f}", f"{other / one:.2f}", *rows])
+        print(table.rows[-1], file=sys.stderr)
+    return table
+
+
+class Counted(nn.Module):
+    """Counts the images that a model classifies."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.rows = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.rows += len(images)
+        logits: Tensor = self.model(images)
+        return logits
+
+
+if __name__ == "__main__":
+    main()
