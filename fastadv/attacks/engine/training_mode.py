@@ -18,6 +18,10 @@ from fastadv.utils.modules_behind import runs_compiled
 from fastadv.utils.stacklevel import user_stacklevel
 
 _REMEDY = "put hidden modules in evaluation mode, and call functions such as dropout with training=False"
+_AVERAGE = (
+    "If it is part of the model, average over it, as by eot=10 of attacks that follow a gradient: one pass follows one "
+    "draw, and the model looks more robust than it is"
+)
 _MOVES = "moves running statistics"
 _DRAWS = "draws random numbers"
 
@@ -63,11 +67,11 @@ class TrainingWatch:
         draws = again is not None and self._draws and (moves or self._draws_again(logits, again))
         seen = [what for what, is_seen in ((_MOVES, moves), (_DRAWS, draws)) if is_seen]
         if seen:
+            if_meant = f". {_AVERAGE}" if draws else ""
             warnings.warn(
                 f"{self._attack}: the model {' and '.join(seen)} in every pass of the attack, although all of its "
                 f"modules that were found are in evaluation mode. Unless the randomness is part of the model, the "
-                f"attack does not follow the network that is evaluated: {_REMEDY}. If it is part of the model, average "
-                f"over it, as by eot=10: one pass follows one draw, and the model looks more robust than it is",
+                f"attack does not follow the network that is evaluated: {_REMEDY}{if_meant}",
                 stacklevel=user_stacklevel(),
             )
 
