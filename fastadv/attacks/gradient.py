@@ -57,17 +57,15 @@ class GradientAttack(Attack):
     - :meth:`step_`: how a step moves the images, instead of along the sign;
     - :meth:`options`: the values of options that the subclass adds.
 
-    An attack whose cost is the margin between the best other class and the true one (Carlini and Wagner, 2017)::
+    An attack whose cost is the probability that the class is another one::
 
-        class Margin(fastadv.attacks.PGD):
-            name = "margin"
+        class Probability(fastadv.attacks.PGD):
+            name = "probability"
 
             def loss(self, logits, target):  # [N, K], [N] -> [N]
-                true = logits.gather(1, target[:, None])  # [N, 1]
-                others = logits.scatter(1, target[:, None], -torch.inf)  # [N, K]
-                return (others.amax(dim=1, keepdim=True) - true)[:, 0]
+                return 1 - logits.softmax(dim=1).gather(1, target[:, None])[:, 0]
 
-        adv = Margin(model, eps=8, steps=20)(images, labels)
+        adv = Probability(model, eps=8, steps=20)(images, labels)
 
     Args:
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the main logits
