@@ -152,12 +152,12 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
-        self.targets = targets
+        self._targets = targets
         self._towards_labels = targeted
         if targeted or targets is not None:
             self._set_goal(goal_of(self, targets, targeted))
         self.loss_name = self._checked_loss(loss)
-        self.restarts = restarts
+        self._restarts = restarts
         self._check_restarts()
         check_count("eot", eot, least=1)
         self.eot = eot
@@ -199,6 +199,16 @@ class GradientAttack(Attack):
         self.needs_labels = self.rule == "label"
         if self.rule == "random":
             self.draws = True
+
+    @property
+    def targets(self) -> str | None:
+        """The option of this name, which another attack would have to be created with."""
+        return self._targets
+
+    @property
+    def restarts(self) -> int:
+        """The option of this name, which another attack would have to be created with."""
+        return self._restarts
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
@@ -373,10 +383,11 @@ class GradientAttack(Attack):
         return type(self).direction is not GradientAttack.direction
 
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
-        if self.restarts > 1 and labels is not None:
-            run_restarts_(self, adv, labels, size, seed, offset)
-        else:
+        if self.restarts == 1:
             self.run_once_(adv, labels, size, seed, offset)
+        else:
+            assert labels is not None  # which restarts need
+            run_restarts_(self, adv, labels, size, seed, offset)
 
     def run_once_(
         self,

@@ -11,6 +11,7 @@ from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.undecided import Undecided
+from fastadv.utils.input_hints import check_labels_in_range
 from fastadv.utils.module_modes import raw_module
 from fastadv.utils.rng import nth_seed
 
@@ -35,18 +36,20 @@ def run_restarts_(attack: Any, adv: Tensor, labels: Tensor, size: Size, seed: in
     counted = None
     for number in range(attack.restarts):
         place = undecided.left if leave else torch.arange(len(clean), device=clean.device)  # [n]
-        made = clean[place]  # [n, C, ...]
         of_run = nth_seed(seed, number)
         if len(place) == len(clean):
+            made = clean.clone()
             attack.run_once_(made, labels, size, of_run, offset)
         else:
+            made = clean[place]  # [n, C, ...]
             start = clean.clone()  # the draws depend on the place in the whole batch
             attack.start_(start, clean, size.eps, of_run, offset)
             attack.run_once_(made, labels[place], size.rows(place), of_run, offset, start[place])
+        logits = logits_of(made)  # [n, K]
         if number == 0:
+            check_labels_in_range(attack.name, labels, logits.shape[1])
             undecided.adv.copy_(made)
             counted = attack.without_gradient
-        logits = logits_of(made)  # [n, K]
         undecided.look(place, made, logits)
         undecided.keep_best(place, made, attack.height(logits, labels[place]))
         if not len(undecided.left):

@@ -289,6 +289,18 @@ def test_other_refusals() -> None:
             AdversarialTask(ConvNet(), attack=name, space=UNIT, attack_options={"restarts": 2})
 
 
+def test_labels_are_checked_also_where_they_only_judge() -> None:
+    with pytest.raises(ValueError, match=r"pgd.*label.*\b9\b"):
+        attacks.PGD(ConvNet(), restarts=2, targets="least_likely")(batch(2)[0], torch.tensor([0, 9]))
+
+
+def test_options_that_other_attributes_follow_from_cannot_be_set_later() -> None:
+    attack = attacks.PGD(ConvNet())
+    for name, value in (("restarts", 2), ("targets", "random"), ("targeted", True)):
+        with pytest.raises(AttributeError):
+            setattr(attack, name, value)
+
+
 def test_what_it_counts_and_says() -> None:
     attack = attacks.PGD(ConvNet(), steps=5, restarts=3)
     assert attack.gradients(8) == attack.expected_gradients(10, 8.0) == 15
