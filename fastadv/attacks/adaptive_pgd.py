@@ -103,6 +103,9 @@ class AdaptivePGD(GradientAttack):
         """Return the length that each step has at most, which is that of the first."""
         return [2 * size.eps] * self.steps
 
+    def forwards(self, eps: float) -> int:
+        return self.eot * (1 + self.runs)  # at the clean image, and after the last step of each run
+
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Move adv to a random point: uniform noise whose largest value is eps, or normal noise of the length eps."""
         noise = torch.zeros_like(clean)

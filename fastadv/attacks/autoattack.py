@@ -55,7 +55,8 @@ class AutoAttack(Attack):
 
     The result of an image is that of the first attack that fools the model, as a last forward pass finds, or the image
     itself if it is misclassified without an attack. If no attack fools the model, it is the one of the candidates, and
-    the clean image, with the least margin between the true logit and the largest other one.
+    the clean image, with the least margin between the true logit and the largest other one. ``parts`` are the attacks,
+    in order.
 
     Args:
         norm: of the ball, ``"linf"`` or ``"l2"``.
@@ -64,10 +65,6 @@ class AutoAttack(Attack):
         queries: number of queries of Square.
         fold_bn: during generation, fold each BatchNorm layer that follows a convolution into it, see
             :class:`GradientAttack`. Needs ``bn="eval"``.
-
-    Attributes:
-        parts: the attacks, in order.
-        image_queries: logits of single images that FAB and Square have asked for so far, without a gradient.
     """
 
     name = "autoattack"
@@ -173,6 +170,9 @@ class AutoAttack(Attack):
     def gradients(self, eps: float) -> int:
         """Return how many gradients per image a call computes for an image that no attack fools; for others fewer."""
         return sum(part.gradients(eps) for part in self.parts)
+
+    def forwards(self, eps: float) -> int:
+        return 1 + sum(1 + part.forwards(eps) for part in self.parts)
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """Return the most that there may be: those of images that no attack fools."""

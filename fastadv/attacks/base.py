@@ -298,6 +298,10 @@ class Attack(ABC):
         """Return how many gradients per image a call of this size computes, for time estimates."""
         return 0
 
+    def forwards(self, eps: float) -> int:
+        """Return how many forward passes without a gradient a call of this size runs per image, for time estimates."""
+        return 0
+
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """Return how many gradients per image a call with n images of this size computes; for a distribution, the mean.
 

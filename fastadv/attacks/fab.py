@@ -1,10 +1,13 @@
-"""FAB, the Fast Adaptive Boundary attack (Croce and Hein, 2020a), in the two forms that AutoAttack uses."""
+"""FAB, the Fast Adaptive Boundary attack, in the two forms that AutoAttack uses.
+
+Croce and Hein: "Minimally distorted adversarial examples with a fast adaptive boundary attack", 2020.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import torch
@@ -17,19 +20,14 @@ from fastadv.attacks.engine.step_sizes import Eps
 from fastadv.attacks.engine.undecided import is_correct
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import FABOptions, SearchAttackOptions
-from fastadv.attacks.search import SearchAttack, Task
+from fastadv.attacks.search import SearchAttack, SearchCall
 from fastadv.utils.validation import check_count, check_real, check_switches
 
 _KINDS = {"linf": "uniform", "l2": "normal"}  # of the noise that a start is drawn from
 
 
 class _FAB(SearchAttack):
-    """Looks for the nearest adversarial image, and returns it if it lies in the ball.
-
-    A step leads to where two logits would be equal if they were linear around the current image: to the nearest such
-    point of the pixel range, and a little further. It is drawn towards the clean image, and an image that is past the
-    boundary goes part of the way back, so that the iterates follow the boundary to where it is nearest. On their way
-    they leave the ball.
+    """The iterations of both forms, which differ in the classes whose boundaries they look at.
 
     Args:
         restarts: number of runs on images that are not fooled yet. The first starts from the clean image, the others
@@ -75,62 +73,73 @@ class _FAB(SearchAttack):
             labels: [N].
         """
 
-    def attack(self, task: Task) -> None:
-        undecided = task.undecided
-        runs = self.targets(task.clean_logits, undecided.labels)  # [N, T] each
+    def attack(self, call: SearchCall) -> None:
+        undecided = call.undecided
+        runs = self.targets(call.clean_logits, undecided.labels)  # [N, T] each
         for number, (targets, restart) in enumerate(product(runs, range(self.restarts))):
             if len(undecided.left):
-                start = self._start(task, number) if restart else undecided.clean  # [N, C, ...]
-                whole = (start, undecided.clean, undecided.labels, targets, task.eps)  # [N, ...] each
-                place = task.place
-                self._follow(task, BoundarySearch(place, *(tensor[place] for tensor in whole)))
+                start = self._start(call, number) if restart else undecided.clean  # [N, C, ...]
+                whole = (start, undecided.clean, undecided.labels, targets, call.eps)  # [N, ...] each
+                place = call.place
+                self._follow(call, BoundarySearch(place, *(tensor[place] for tensor in whole)))
 
-    def _start(self, task: Task, number: int) -> Tensor:  # [N, C, ...]
+    def _start(self, call: SearchCall, number: int) -> Tensor:  # [N, C, ...]
         """Return random points halfway from the clean images to the ball's surface, clipped to the range."""
-        clean = task.undecided.clean
-        noise = task.noise(clean.shape[1:], _KINDS[self.norm], number) / task.box.std  # [N, C, ...]
-        scale = task.eps / 2 / task.box.length(noise, self.norm)  # [N]
-        return task.box.clip(clean + noise * scale.view(-1, *[1] * (clean.dim() - 1)))
+        clean = call.undecided.clean
+        noise = call.noise(clean.shape[1:], _KINDS[self.norm], number) / call.box.std  # [N, C, ...]
+        scale = call.eps / 2 / call.box.length(noise, self.norm)  # [N]
+        return call.box.clip(clean + noise * scale.view(-1, *[1] * (clean.dim() - 1)))
 
-    def _follow(self, task: Task, search: BoundarySearch) -> None:
+    def _follow(self, call: SearchCall, search: BoundarySearch) -> None:
         """Take the steps of one run, and decide the images for which it finds an adversarial one in the ball."""
         for _ in range(self.steps):
-            boundary = nearest_boundary(self._gradients(task, search), task.box, self.norm)
-            search = search.at(boundary_step(search, boundary, task.box, self.norm, self.eta, self.alpha_max))
-            wrong = self._look(task, search)  # [n] bool
+            boundary = nearest_boundary(self._gradients(call, search), call.box, self.norm)
+            search = search.at(boundary_step(search, boundary, call.box, self.norm, self.eta, self.alpha_max))
+            wrong = self._look(call, search)  # [n] bool
             back = torch.lerp(search.clean, search.images, self.beta)  # [n, C, ...]
             search = search.at(torch.where(wrong.view(-1, *[1] * (back.dim() - 1)), back, search.images))
-            rows = task.rows_left(search.place)
+            rows = call.rows_left(search.place)
             if rows is not None:
                 search = search.rows(rows)
             if not len(search.place):
                 return
 
-    def _gradients(self, task: Task, search: BoundarySearch) -> Iterator[Gradient]:
+    def _gradients(self, call: SearchCall, search: BoundarySearch) -> Iterator[Gradient]:
         """Yield the gradients of the differences between the other classes' logits and the true one's."""
         pairs = search.pairs()  # [n, 2] each
+        alone = 1 if len(pairs) == 1 or call.gradient.checks_outputs else 0
+        found = (call.gradient.first(search.images, pair, 0, 0) for pair in pairs[:alone])
         self.image_gradients += len(pairs) * len(search.place)
-        if len(pairs) == 1 or task.gradient.checks_outputs:
-            found = task.gradient.first(search.images, pairs.pop(0), 0, 0)
+        for gradient in chain(found, call.gradient.each(search.images, pairs[alone:])):
             if self.counting and self.without_gradient is None:
-                self.without_gradient = count_zero_gradients(found.grad)
-            yield found
-        yield from task.gradient.each(search.images, pairs)
+                self.without_gradient = count_zero_gradients(gradient.grad)
+            yield gradient
 
-    def _look(self, task: Task, search: BoundarySearch) -> Tensor:
+    def _look(self, call: SearchCall, search: BoundarySearch) -> Tensor:
         """Keep the adversarial images in the ball; return which are adversarial, also outside it: [n] bool."""
-        logits = task.logits(search.images)  # [n, K]
+        logits = call.logits(search.images)  # [n, K]
         wrong = ~is_correct(logits, search.labels)
-        distance = task.box.distance(search.images, search.clean, self.norm)  # [n]
+        distance = call.box.distance(search.images, search.clean, self.norm)  # [n]
         rows = (wrong & (distance <= search.eps)).nonzero()[:, 0]
         found = search.place[rows], search.images[rows]
         if self.minimize:
-            task.undecided.keep_best(*found, -distance[rows])
+            call.undecided.keep_best(*found, -distance[rows])
         else:
-            task.undecided.look(*found, logits[rows])
+            call.undecided.look(*found, logits[rows])
         return wrong
 
+    def gradients(self, eps: float) -> int:
+        """Return how many gradients per image a call computes for an image that is not fooled; for others fewer.
+
+        Without a model's number of classes this counts one other class.
+        """
+        return self.restarts * self.steps
+
+    def forwards(self, eps: float) -> int:
+        return 1 + self.gradients(eps)
+
     def expected_gradients(self, n: int, eps: Eps) -> float:
+        """Return the most that there may be: those of images that are not fooled."""
         return float(self.gradients(0.0))
 
     def options(self) -> dict[str, Any]:
@@ -139,9 +148,14 @@ class _FAB(SearchAttack):
 
 
 class FAB(_FAB):
-    """In each step the boundary to whichever class seems the nearest, at one gradient for each other class.
+    """Looks for the nearest adversarial image, and returns it if it lies in the ball.
 
-    Costly if there are many classes; AutoAttack's version "plus" uses it with five restarts.
+    A step leads to where two logits would be equal if they were linear around the current image: to the nearest such
+    point of the pixel range, for whichever other class seems the nearest, and a little further. It is drawn towards the
+    clean image, and an image that is past the boundary goes part of the way back: so the iterates follow the boundary
+    to where it is nearest. On their way they leave the ball. A step computes one gradient for each other class.
+
+    AutoAttack's version "plus" uses it with five restarts.
     """
 
     name = "fab"
@@ -153,7 +167,9 @@ class FAB(_FAB):
 
 
 class FABT(_FAB):
-    """One run for each target class, the likeliest first; in each step the boundary to the run's target.
+    """FAB, but in each run only the boundary to one target class, the likeliest first.
+
+    So a step computes one gradient, however many classes there are. AutoAttack's version "standard" uses it.
 
     Args:
         target_classes: number of target classes; at most all but the true one are taken.
@@ -173,7 +189,7 @@ class FABT(_FAB):
         return [ranked[:, rank : rank + 1] for rank in range(count)]
 
     def gradients(self, eps: float) -> int:
-        """Return the most gradients per image that a call computes, if there are that many classes."""
+        """Return how many gradients per image a call computes for an image that is not fooled; for others fewer."""
         return self.target_classes * self.restarts * self.steps
 
     def options(self) -> dict[str, Any]:

@@ -342,6 +342,9 @@ class GradientAttack(Attack):
         """Return how many gradients per image a call of this size computes at most: ``eot`` per step of each run."""
         return self.eot * self.runs * len(self.step_sizes(Size(eps)))
 
+    def forwards(self, eps: float) -> int:
+        return self.eot * self.restarts if self.restarts > 1 else 0  # to judge the images after each run
+
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """See :class:`Attack`; with several runs, the number for images that need all of them."""
         return self.eot * self.runs * self._expected_steps(n, eps)

@@ -29,12 +29,13 @@ from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.rng import nth_seed
 from fastadv.utils.validation import check_count, check_one_of, check_switches
 
+_WORTH_LEAVING = 0.95  # of the rows: hundreds or thousands of passes follow, which only the undecided ones need
 _UNCLIPPED = PixelSpace(0.0, 1.0, lower=-8.0, upper=8.0)  # for noise of any kind
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """What a search starts from.
+class SearchCall:
+    """What the search of one call starts from.
 
     Args:
         gradient: of the difference of two logits, within its ``run``.
@@ -64,7 +65,7 @@ class Task:
         """The rows of ``place`` [n] to go on with: [r]; None to go on with all of them."""
         if not len(self.undecided.left):
             return place[:0]
-        return None if self.gradient.cost.mixes_examples else self.undecided.rows_left(place)
+        return None if self.gradient.cost.mixes_examples else self.undecided.rows_left(place, _WORTH_LEAVING)
 
 
 class SearchAttack(Attack):
@@ -112,8 +113,8 @@ class SearchAttack(Attack):
         self._folding = FoldingCache()
 
     @abstractmethod
-    def attack(self, task: Task) -> None:
-        """Look for adversarial images, and tell ``task.undecided`` of those that are found."""
+    def attack(self, call: SearchCall) -> None:
+        """Look for adversarial images, and tell ``call.undecided`` of those that are found."""
 
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
         assert labels is not None
@@ -143,7 +144,7 @@ class SearchAttack(Attack):
             self.image_queries += len(clean) if whole else len(undecided.left)
             logits = first_look(gradient, undecided, whole=whole)
             if len(undecided.left):
-                self.attack(Task(gradient, undecided, logits, box, eps, noise, logits_of))
+                self.attack(SearchCall(gradient, undecided, logits, box, eps, noise, logits_of))
             return undecided.adv
 
         def noise(shape: Sequence[int], kind: str, number: int) -> Tensor:  # [N, *shape]

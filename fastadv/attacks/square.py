@@ -18,7 +18,7 @@ from fastadv.attacks.engine.square_windows import window_side
 from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.options import SearchAttackOptions
-from fastadv.attacks.search import SearchAttack, Task
+from fastadv.attacks.search import SearchAttack, SearchCall
 from fastadv.utils.validation import check_count, check_real
 
 _SQUARES: dict[str, type[LinfSquares] | type[L2Squares]] = {"linf": LinfSquares, "l2": L2Squares}
@@ -86,45 +86,48 @@ class Square(SearchAttack):
             raise ValueError(f"square needs images [N, C, H, W], of which it changes squares, got {shape}")
         return super().search(given, size, seed, offset)
 
-    def attack(self, task: Task) -> None:
+    def attack(self, call: SearchCall) -> None:
         for restart in range(self.restarts):
-            if len(task.undecided.left):
-                self._run(task, restart * self.queries)
+            if len(call.undecided.left):
+                self._run(call, restart * self.queries)
 
-    def _run(self, task: Task, number: int) -> None:
+    def _run(self, call: SearchCall, number: int) -> None:
         """Ask the queries of one restart; ``number`` is that of its first random numbers."""
-        undecided = task.undecided
+        undecided = call.undecided
         channels, height, width = undecided.clean.shape[1:]
-        clean, eps = undecided.clean.flatten(2), task.eps.view(-1, 1, 1)  # [N, C, H * W], [N, 1, 1]
+        clean, eps = undecided.clean.flatten(2), call.eps.view(-1, 1, 1)  # [N, C, H * W], [N, 1, 1]
         squares = _SQUARES[self.norm](PixelBox.of(self.space, clean), (channels, height, width))
-        start = squares.start(clean, eps, task.noise(squares.numbers_to_start, "uniform", number))  # [N, C, H * W]
-        margins = torch.full_like(task.eps, torch.inf)  # [N]
+        start = squares.start(clean, eps, call.noise(squares.numbers_to_start, "uniform", number))  # [N, C, H * W]
+        margins = torch.full_like(call.eps, torch.inf)  # [N]
         every = torch.arange(len(clean), device=clean.device)  # [N]
-        walk = _Walk(every, undecided.labels, clean, eps, start, margins).rows(task.place)
-        walk = self._ask(task, walk, walk.best, (height, width))
+        walk = _Walk(every, undecided.labels, clean, eps, start, margins).rows(call.place)
+        walk = self._ask(call, walk, walk.best, (height, width))
         numbers = clean  # [N, _CHUNK, R]
         for query in range(1, self.queries):
             if not len(walk.place):
                 return
             step = (query - 1) % _CHUNK
             if step == 0:
-                numbers = task.noise((_CHUNK, squares.numbers), "uniform", number + query)
+                numbers = call.noise((_CHUNK, squares.numbers), "uniform", number + query)
             side = window_side(self.p_init, query, self.queries, height, width)
             drawn = numbers[walk.place, step]  # [n, R]
             candidate = squares.propose(walk.clean, walk.best, walk.eps, side, drawn)  # [n, C, H * W]
-            walk = self._ask(task, walk, candidate, (height, width))
+            walk = self._ask(call, walk, candidate, (height, width))
 
-    def _ask(self, task: Task, walk: _Walk, candidate: Tensor, size: tuple[int, int]) -> _Walk:
+    def _ask(self, call: SearchCall, walk: _Walk, candidate: Tensor, size: tuple[int, int]) -> _Walk:
         """Ask the model about candidates [n, C, H * W], keep those that are better, and let decided images leave."""
         images = candidate.view(*candidate.shape[:2], *size)  # [n, C, H, W]
-        logits = task.logits(images)  # [n, K]
-        task.undecided.look(walk.place, images, logits)
+        logits = call.logits(images)  # [n, K]
+        call.undecided.look(walk.place, images, logits)
         margins = margin(logits, walk.labels)  # [n]
         better = margins < walk.margin
         best = torch.where(better[:, None, None], candidate, walk.best)
         walk = replace(walk, best=best, margin=torch.where(better, margins, walk.margin))
-        rows = task.rows_left(walk.place)
+        rows = call.rows_left(walk.place)
         return walk if rows is None else walk.rows(rows)
+
+    def forwards(self, eps: float) -> int:
+        return 1 + self.restarts * self.queries
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "queries": self.queries, "p_init": self.p_init}

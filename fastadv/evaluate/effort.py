@@ -30,5 +30,5 @@ def generation_passes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the attack warns when it is run
         made = attacks.create(attack.partition(":")[0], model, space=space, **options)
-    gradients = [made.gradients(size) for size in eps]
-    return GRADIENT * (max(gradients) if made.one_gradient else sum(gradients))
+    passes = [GRADIENT * made.gradients(size) + made.forwards(size) for size in eps]
+    return max(passes) if made.one_gradient else sum(passes)

@@ -11,4 +11,5 @@ GRADIENTS = {  # at eps = 4
 }
 # Attacks that stop for an image as soon as it is misclassified: what they compute depends on the images. Tests of their
 # own count it.
-STOPPING = ("apgd_ce", "apgd_dlr", "apgd_t", "fab", "fab_t", "square", "autoattack")
+SEARCHES = ("fab", "fab_t", "square")  # which return the clean image if they find none
+STOPPING = ("apgd_ce", "apgd_dlr", "apgd_t", *SEARCHES, "autoattack")

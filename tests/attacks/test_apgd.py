@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -308,6 +309,31 @@ def test_batch_statistics_keep_all_images_together() -> None:
     counted = Rows(model.train())
     attacks.APGDCE(counted, eps=4, steps=3, space=SPACE, bn="batch", seed=0)(images, labels)
     assert set(counted.differentiable) == {len(images)}
+
+
+@pytest.mark.filterwarnings("error:.*runs without compile=True")
+def test_compiled_batches_keep_their_shape(used: Counter[str]) -> None:
+    model, images, labels = correct_batch()
+    options: dict[str, Any] = {"eps": EPS["linf"], "steps": 3, "space": SPACE, "seed": 3, "restarts": 2}
+    compiled, plain = attacks.APGDCE(model, compile=True, **options), attacks.APGDCE(model, **options)
+    assert (compiled(images, labels) - plain(images, labels)).abs().max() < 1e-9
+    assert used["compile"] == 2 * 3 - 1  # the first gradient is computed eagerly
+    assert compiled.image_gradients == 2 * 3 * len(images) > plain.image_gradients
+
+
+def test_capture_is_skipped() -> None:
+    model, images, labels = correct_batch()
+    attack = attacks.APGDCE(model, eps=4, steps=2, space=SPACE, capture=True)
+    with pytest.warns(UserWarning, match="apgd_ce runs without capture=True: it reads the losses of its steps"):
+        attack(images, labels)
+
+
+def test_folded_layers() -> None:
+    model, images, labels = correct_batch()
+    options: dict[str, Any] = {"eps": EPS["linf"], "steps": STEPS, "space": SPACE, "seed": 3}
+    folded, plain = attacks.APGDDLR(model, fast=True, **options), attacks.APGDDLR(model, **options)
+    assert (folded(images, labels) - plain(images, labels)).abs().max() < 1e-9
+    assert folded.image_gradients == plain.image_gradients
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------

@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from fastadv import PixelSpace, attacks
+from tests.attacks.gradients import GRADIENTS
 from tests.attacks.models import ConvNet, Residual, WithAux, batch, without_batch_norm
 from tests.attacks.test_folding import set_up
 
 UNIT = PixelSpace.unit()
-NAMES = [name for name in attacks.names() if issubclass(attacks.get(name), attacks.GradientAttack)]
+NAMES = [name for name in GRADIENTS if issubclass(attacks.get(name), attacks.GradientAttack)]
 # What is asked for, and what of it does its work on a CPU.
 OPTIONS: dict[str, tuple[dict[str, bool], set[str]]] = {
     "fold_bn": ({"fold_bn": True}, {"fold_bn"}),

@@ -13,6 +13,7 @@ from torch import nn
 
 import fastadv
 from fastadv import PixelSpace, attacks
+from fastadv.attacks.engine.cost import MARGINS
 from tests.attacks.models import ConvNet, batch
 
 PAPER = [
@@ -45,7 +46,8 @@ def test_everything_exported_is_there() -> None:
 def test_each_attack_that_needs_labels_says_so() -> None:
     needing = {name for name, kind in CLASSES.items() if kind.needs_labels}
     assert needing & set(PAPER) == {"fgsm", "fast_grad_l2", "fast_grad_linf", "iter_basic"}
-    assert needing == {name for name, kind in CLASSES.items() if getattr(kind, "rule", None) == "label"}
+    by_rule = {name for name, kind in CLASSES.items() if getattr(kind, "rule", None) in ("label", *MARGINS)}
+    assert needing == {*by_rule, "fab", "fab_t", "square", "autoattack"}
     with pytest.raises(ValueError, match="step_ll"):
         attacks.get("step")
 

@@ -303,6 +303,7 @@ def test_options_that_other_attributes_follow_from_cannot_be_set_later() -> None
 
 def test_what_it_counts_and_says() -> None:
     attack = attacks.PGD(ConvNet(), steps=5, restarts=3)
+    assert (attack.forwards(8), attacks.PGD(ConvNet()).forwards(8)) == (3, 0)
     assert attack.gradients(8) == attack.expected_gradients(10, 8.0) == 15
     assert "restarts=3" in repr(attack)
     model = Waves()

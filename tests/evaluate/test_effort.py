@@ -42,6 +42,9 @@ IMAGES = ImageSet(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.arange(10) 
         ("pgd:steps=3", {"steps": 3}, [16], 2.5 * 3),
         ("pgd", {}, [4, 8], 2.5 * 20),
         ("random_sign", {}, [16], 0),
+        ("fab_t", {"steps": 2, "target_classes": 3}, [4, 8], 2 * (2.5 * 6 + 7)),  # each step looks, too; so at first
+        ("apgd_t", {"steps": 3, "target_classes": 2, "restarts": 5}, [16], 2.5 * 30 + 11),
+        ("square", {"queries": 10, "restarts": 2}, [16], 21),
     ],
 )
 def test_passes_by_hand(attack: str, options: dict[str, Any], eps: list[float], passes: float) -> None:

@@ -63,7 +63,7 @@ class Boundary:
 
 
 def nearest_boundary(gradients: Iterable[Gradient], box: PixelBox, norm: str) -> Boundary:
-    """Return each example's nearest boundary (equation 8), of those that gradients of logit differences describe."""
+    """Return each example's nearest boundary, of those that gradients of logit differences describe."""
     nearest: Boundary | None = None
     least: Tensor | None = None  # [n]
     for found in gradients:
@@ -85,7 +85,7 @@ def nearest_boundary(gradients: Iterable[Gradient], box: PixelBox, norm: str) ->
 def boundary_step(
     search: BoundarySearch, boundary: Boundary, box: PixelBox, norm: str, eta: float, alpha_max: float
 ) -> Tensor:
-    """Return the next iterates [n, C, ...], in the pixel range (Croce and Hein, 2020a, equations 9 to 11).
+    """Return the next iterates [n, C, ...], in the pixel range.
 
     They lie between where the shortest moves onto the boundary lead from the iterates and from the clean images, times
     eta. The weight of the second grows with the length of the first's move, up to alpha_max.

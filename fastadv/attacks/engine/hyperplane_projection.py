@@ -13,7 +13,7 @@ def move_onto_hyperplane(images: Tensor, normal: Tensor, gap: Tensor, box: Pixel
 
     Elements move towards the hyperplane or not at all. With a speed v_i, which is 1 / std_i in Linf and |w_i| / std_i^2
     in L2, and the room r_i up to its bound, the least move has the lengths min(r_i, t v_i), for the t at which
-    sum_i |w_i| min(r_i, t v_i) = |gap|: these are the Lagrange conditions of Croce and Hein (2020a), equations 5 to 7.
+    sum_i |w_i| min(r_i, t v_i) = |gap|, as the conditions of Lagrange say.
 
     Args:
         images: [N, C, ...], inside the box.
@@ -31,9 +31,9 @@ def move_onto_hyperplane(images: Tensor, normal: Tensor, gap: Tensor, box: Pixel
     gap = torch.where(usable, gap.view_as(largest) / largest, 0)
     normal = torch.where(usable, normal / largest, 0)  # so that products of two elements do not underflow
     rises = normal * gap.sign() > 0
-    room = torch.where(rises, box.upper - images, images - box.lower)
+    room = torch.where(rises, box.upper - images, images - box.lower).masked_fill_(normal == 0, 0)
     weight = normal.abs()
-    speed = weight / box.std**2 if norm == "l2" else (weight > 0) / box.std
+    speed = weight / box.std**2 if norm == "l2" else 1 / box.std
     length = torch.minimum(room, _time(weight, room, speed, gap.abs(), every) * speed)
     return torch.where(rises, length, -length)
 

@@ -87,7 +87,7 @@ def bumps(side: int, like: Tensor) -> Tensor:
     """Return what fills a window: two halves of opposite signs, and the transpose: [2, side, side], of norm 1 each.
 
     At the distance d from its centre, in the maximum norm, a half has the value of 1 / (d + 1)^2 + 1 / (d + 2)^2 + ...,
-    up to the term of its edge (section 3.3 of the paper, equation 4).
+    up to the term of its edge.
     """
     upper, lower = _half(side // 2, side), _half(side - side // 2, side)  # [side // 2, side], [the rest, side]
     bump = torch.cat((upper, -lower))  # [side, side]

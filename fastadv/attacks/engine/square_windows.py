@@ -15,7 +15,7 @@ def window_side(p_init: float, query: int, queries: int, height: int, width: int
     """Return the side of the windows of a query.
 
     A window has a share of the image's pixels that begins with p_init, and is halved on a schedule for 10,000 queries,
-    which is stretched to the number of queries that there are (Andriushchenko et al., 2020, section 4.1).
+    which is stretched to the number of queries that there are.
 
     Args:
         p_init: in (0, 1].
@@ -38,13 +38,12 @@ class Windows:
     """
 
     def __init__(self, corners: Tensor, side: int, height: int, width: int) -> None:
-        choices = corners.new_tensor([height - side + 1, width - side + 1])  # [2]
-        drawn = (corners + 1) / 2 * choices  # [n, 2]
-        self._first = torch.minimum(drawn, choices - 1).to(torch.int64)  # [n, 2], also if a 1 was drawn
-        self._side = side
         along = torch.arange(side, device=corners.device)
-        self._rows = self._first[:, :1, None] + along[:, None]  # [n, side, 1]
-        self._columns = self._first[:, 1:, None] + along  # [n, 1, side]
+        self._side = side
+        self._top = _first(corners[:, 0], height - side)  # [n, 1, 1]
+        self._left = _first(corners[:, 1], width - side)  # [n, 1, 1]
+        self._rows = self._top + along[:, None]  # [n, side, 1]
+        self._columns = self._left + along  # [n, 1, side]
         self._pixels = (self._rows * width + self._columns).flatten(1)[:, None]  # [n, 1, side * side]
 
     def of(self, images: Tensor) -> Tensor:
@@ -57,7 +56,11 @@ class Windows:
 
     def outside(self, other: Windows) -> Tensor:
         """Return which pixels of these windows do not lie in the other ones: [n, 1, side * side] bool."""
-        top, left = other._first[:, :1, None], other._first[:, 1:, None]  # [n, 1, 1] each
-        rows = (self._rows >= top) & (self._rows < top + other._side)  # [n, side, 1]
-        columns = (self._columns >= left) & (self._columns < left + other._side)  # [n, 1, side]
+        rows = (self._rows >= other._top) & (self._rows < other._top + other._side)  # [n, side, 1]
+        columns = (self._columns >= other._left) & (self._columns < other._left + other._side)  # [n, 1, side]
         return ~(rows & columns).flatten(1)[:, None]
+
+
+def _first(drawn: Tensor, last: int) -> Tensor:
+    """Return which of the rows or columns 0 to ``last`` numbers [n] on [-1, 1] choose: [n, 1, 1] int64."""
+    return ((drawn + 1) / 2 * (last + 1)).to(torch.int64).clamp_(max=last)[:, None, None]  # where 1 was drawn, too

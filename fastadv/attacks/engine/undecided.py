@@ -86,16 +86,20 @@ class Undecided:
         self.adv[place[rows]] = images[rows]
         self._height[place[rows]] = height[rows]
 
-    def rows_left(self, place: Tensor) -> Tensor | None:
+    def rows_left(self, place: Tensor, worth: float | None = None) -> Tensor | None:
         """Return the rows of ``place`` [n] that are undecided, if so many are decided that it is worth leaving them.
 
         Waits for the device.
 
+        Args:
+            place: [n] int64.
+            worth: the share of undecided rows below which the others leave; None is three quarters.
+
         Returns:
-            [r] int64; None while at least three quarters are undecided, and all rows may stay.
+            [r] int64; None while all rows may stay.
         """
         rows = self._is_left[place].nonzero()[:, 0]
-        return rows if len(rows) < _WORTH_LEAVING * len(place) else None
+        return rows if len(rows) < (_WORTH_LEAVING if worth is None else worth) * len(place) else None
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
