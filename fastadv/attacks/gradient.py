@@ -27,17 +27,16 @@ from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
+from fastadv.attacks.goal import Goal, checked_loss, goal_of
 from fastadv.attacks.options import AttackOptions
 from fastadv.attacks.restarts import run_restarts_
-from fastadv.attacks.targets import TARGETS, Goal, goal_of
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
-from fastadv.utils.validation import check_aux_weight, check_count, check_one_of, check_switches
+from fastadv.utils.validation import check_aux_weight, check_count, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
-LOSSES = ("ce", "dlr", "margin")
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -138,7 +137,7 @@ class GradientAttack(Attack):
     ) -> None:
         super().__init__(model, **options)
         check_aux_weight(aux_weight)
-        check_switches(fold_bn=fold_bn, compile=compile, capture=capture)
+        check_switches(fold_bn=fold_bn, compile=compile, capture=capture, targeted=targeted)
         if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
             raise ValueError(
                 f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
@@ -156,7 +155,7 @@ class GradientAttack(Attack):
         self._towards_labels = targeted
         if targeted or targets is not None:
             self._set_goal(goal_of(self, targets, targeted))
-        self.loss_name = self._checked_loss(loss)
+        self.loss_name = checked_loss(self, loss, has_own=self._has_own_loss)
         self._restarts = restarts
         self._check_restarts()
         check_count("eot", eot, least=1)
@@ -165,20 +164,6 @@ class GradientAttack(Attack):
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
         self._captured = CapturedIterations()
-
-    def _checked_loss(self, name: str) -> str:
-        check_one_of("loss", name, LOSSES)
-        if name == "ce":
-            return name
-        if self._has_own_loss:
-            raise ValueError(f"{self.name} has a loss of its own, so it takes no option loss, got {name!r}")
-        if self.fixed_goal or self.rule not in TARGETS:
-            raise ValueError(f"{self.name} is defined by its cost, so it takes no option loss, got {name!r}")
-        if self.label_smoothing:
-            raise ValueError(
-                f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {self.label_smoothing}"
-            )
-        return name
 
     def _check_restarts(self) -> None:
         check_count("restarts", self.restarts, least=1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastadv import PixelSpace, attacks
-from fastadv.train import AdversarialTask, PairedTask
+from fastadv.train import AdversarialTask, PairedTask, TradesTask
 from tests.attacks.models import ConvNet, batch
 
 UNIT = PixelSpace.unit()
@@ -151,6 +151,17 @@ def test_training_counts_its_passes() -> None:
     expected = task.expected_passes(8, 0)
     task(images, labels)
     assert task.take_passes() == expected and expected.to_images == 12
+
+
+def test_trades_counts_its_passes() -> None:
+    """Also those of the clean prediction, which is a mean as well."""
+    images, labels = batch(4)
+    model, rows = Noisy().eval(), []
+    model.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    task = TradesTask(model, eps=8, space=UNIT, steps=2, attack_options={"eot": 3})
+    expected = task.expected_passes(4, 0)
+    task(images, labels)
+    assert task.take_passes() == expected and expected.forward == sum(rows) == 4 * (3 + 2 * 3 + 2)
 
 
 def test_paired_training_has_one_pass() -> None:
