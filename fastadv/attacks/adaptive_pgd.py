@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from fastadv.attacks.engine.cost import label_and_target
 from fastadv.attacks.engine.first_look import first_look
 from fastadv.attacks.engine.input_gradient import InputGradient
 from fastadv.attacks.engine.result_check import NORMS
-from fastadv.attacks.engine.step_sizes import Eps, Size
+from fastadv.attacks.engine.step_sizes import Size
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.gradient import GradientAttack, refuse_costs_options
@@ -75,24 +74,18 @@ class AdaptivePGD(GradientAttack):
         *,
         norm: str = "linf",
         steps: int = 100,
-        restarts: int = 1,
         rho: float = 0.75,
-        eot: int = 1,
         **options: Unpack[GradientAttackOptions],
     ) -> None:
         check_one_of("norm", norm, tuple(NORMS))
         self.ball = norm  # before the base checks eps
         super().__init__(model, **options)
         check_count("steps", steps, least=1)
-        check_count("restarts", restarts, least=1)
         check_real("rho", rho, least=0, most=1)
-        check_count("eot", eot, least=1)
         refuse_costs_options(self)
         self.norm = norm
         self.steps = steps
-        self.restarts = restarts
         self.rho = float(rho)
-        self.eot = eot
 
     @abstractmethod
     def goals(self, labels: Tensor, logits: Tensor) -> Iterator[Tensor]:
@@ -103,25 +96,15 @@ class AdaptivePGD(GradientAttack):
             logits: [N, K], of the clean images.
         """
 
-    @property
-    def runs(self) -> int:
-        """How often an image that stays correct is attacked."""
-        return self.restarts
+    def _check_restarts(self) -> None:
+        check_count("restarts", self.restarts, least=1)
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         """Return the length that each step has at most, which is that of the first."""
-        return [2 * size.eps] * (self.steps * self.runs)
-
-    def gradients(self, eps: float) -> int:
-        """Return how many gradients per image a call computes for an image that stays correct; for others fewer."""
-        return self.steps * self.runs * self.eot
+        return [2 * size.eps] * self.steps
 
     def forwards(self, eps: float) -> int:
         return self.eot * (1 + self.runs)  # at the clean image, and after the last step of each run
-
-    def expected_gradients(self, n: int, eps: Eps) -> float:
-        """Return the most that there may be: those of images that all stay correct."""
-        return float(self.gradients(0.0))
 
     def start_(self, adv: Tensor, clean: Tensor, eps: float | Tensor, seed: int | Tensor, offset: int) -> None:
         """Move adv to a random point: uniform noise whose largest value is eps, or normal noise of the length eps."""
@@ -225,9 +208,6 @@ class AdaptivePGD(GradientAttack):
         self.image_gradients += self.eot * len(ascent.adv)
         return found.logits, found.grad
 
-    def _input_gradient(self) -> InputGradient:
-        return replace(super()._input_gradient(), samples=self.eot)
-
     def height(self, logits: Tensor, goal: Tensor) -> Tensor:
         """Return by what the iterates of an image are compared: the loss, or what rises and falls with it: [n].
 
@@ -244,5 +224,5 @@ class AdaptivePGD(GradientAttack):
         return ops.row_losses(logits, labels, rule, targets)
 
     def options(self) -> dict[str, Any]:
-        own = {"norm": self.norm, "steps": self.steps, "restarts": self.restarts, "rho": self.rho}
-        return {**super().options(), **own, "eot": self.eot}
+        own = {"norm": self.norm, "steps": self.steps, "rho": self.rho}
+        return {**super().options(), **own}

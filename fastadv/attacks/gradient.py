@@ -27,16 +27,16 @@ from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Eps, Size
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
+from fastadv.attacks.goal import Goal, checked_loss, goal_of
 from fastadv.attacks.options import AttackOptions
-from fastadv.attacks.targets import TARGETS, Goal, goal_of
+from fastadv.attacks.restarts import run_restarts_
 from fastadv.eps import TruncatedNormalEps
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
-from fastadv.utils.validation import check_aux_weight, check_one_of, check_switches
+from fastadv.utils.validation import check_aux_weight, check_count, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
-LOSSES = ("ce", "dlr", "margin")
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -56,17 +56,15 @@ class GradientAttack(Attack):
     - :meth:`step_`: how a step moves the images, instead of along the sign;
     - :meth:`options`: the values of options that the subclass adds.
 
-    An attack whose cost is the margin between the best other class and the true one (Carlini and Wagner, 2017)::
+    An attack whose cost is the probability that the class is another one::
 
-        class Margin(fastadv.attacks.PGD):
-            name = "margin"
+        class Probability(fastadv.attacks.PGD):
+            name = "probability"
 
             def loss(self, logits, target):  # [N, K], [N] -> [N]
-                true = logits.gather(1, target[:, None])  # [N, 1]
-                others = logits.scatter(1, target[:, None], -torch.inf)  # [N, K]
-                return (others.amax(dim=1, keepdim=True) - true)[:, 0]
+                return 1 - logits.softmax(dim=1).gather(1, target[:, None])[:, 0]
 
-        adv = Margin(model, eps=8, steps=20)(images, labels)
+        adv = Probability(model, eps=8, steps=20)(images, labels)
 
     Args:
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the main logits
@@ -101,6 +99,12 @@ class GradientAttack(Attack):
             logit of the other classes minus that of the class (Carlini and Wagner, 2017); or ``"dlr"``, the difference
             of logits ratio, the margin over the difference between the largest and the third largest logit (Croce and
             Hein, 2020, equation 6), for three classes or more. The last two take no ``label_smoothing``.
+        restarts: of attacks that draw random numbers, number of runs. Images that are misclassified after a run, or
+            have their targets, keep that result; only the others go into the next run, and keep the result with the
+            highest loss. A call needs the true labels, also if the attack chooses its class, or the targets. Images are
+            judged by their logits after each run, which is another forward pass; on a GPU, that waits for it.
+        eot: number of passes whose gradients are averaged for each step, for a model that draws random numbers also in
+            evaluation mode ("expectation over transformation", Athalye et al., 2018).
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -128,11 +132,13 @@ class GradientAttack(Attack):
         targeted: bool = False,
         targets: str | None = None,
         loss: str = "ce",
+        restarts: int = 1,
+        eot: int = 1,
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
         check_aux_weight(aux_weight)
-        check_switches(fold_bn=fold_bn, compile=compile, capture=capture)
+        check_switches(fold_bn=fold_bn, compile=compile, capture=capture, targeted=targeted)
         if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
             raise ValueError(
                 f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
@@ -146,35 +152,49 @@ class GradientAttack(Attack):
         self.fold_bn = fold_bn
         self.compile = compile
         self.capture = capture
-        self.targets = targets
+        self._targets = targets
         self._towards_labels = targeted
         if targeted or targets is not None:
             self._set_goal(goal_of(self, targets, targeted))
-        self.loss_name = self._checked_loss(loss)
+        self.loss_name = checked_loss(self, loss, has_own=self._has_own_loss)
+        self._restarts = restarts
+        self._check_restarts()
+        check_count("eot", eot, least=1)
+        self.eot = eot
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
         self._captured = CapturedIterations()
 
-    def _checked_loss(self, name: str) -> str:
-        check_one_of("loss", name, LOSSES)
-        if name == "ce":
-            return name
-        if self._has_own_loss:
-            raise ValueError(f"{self.name} has a loss of its own, so it takes no option loss, got {name!r}")
-        if self.fixed_goal or self.rule not in TARGETS:
-            raise ValueError(f"{self.name} is defined by its cost, so it takes no option loss, got {name!r}")
-        if self.label_smoothing:
+    def _check_restarts(self) -> None:
+        check_count("restarts", self.restarts, least=1)
+        if self.restarts == 1:
+            return
+        if type(self).run_ is not GradientAttack.run_:
+            raise ValueError(f"{self.name} overrides run_, which has no restarts: restarts must be 1")
+        if not self.draws:
             raise ValueError(
-                f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {self.label_smoothing}"
+                f"{self.name} draws no random numbers here, so each of its restarts would give the same images: "
+                f"restarts must be 1, got {self.restarts}; pgd starts at a random point"
             )
-        return name
+        self.needs_labels = True
+        self.one_gradient = False
 
     def _set_goal(self, goal: Goal) -> None:
         self.rule, self.ascend = goal
         self.needs_labels = self.rule == "label"
         if self.rule == "random":
             self.draws = True
+
+    @property
+    def targets(self) -> str | None:
+        """The option of this name, which another attack would have to be created with."""
+        return self._targets
+
+    @property
+    def restarts(self) -> int:
+        """The option of this name, which another attack would have to be created with."""
+        return self._restarts
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
@@ -218,6 +238,24 @@ class GradientAttack(Attack):
         if self.loss_name != "ce":
             return reference.row_losses(logits, target, self.loss_name)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+
+    def height(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return by what the results of restarts are compared, the higher the better: the loss, or what grows with it.
+
+        In place of the cross-entropy these are the log-odds of the class being wrong, which do not round to zero.
+
+        Args:
+            logits: [N, K].
+            labels: [N] int64, the true classes, or the targets.
+
+        Returns:
+            [N].
+        """
+        if self._has_own_loss and self.rule == "label":
+            height = self.loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+            return height if self.ascend else -height
+        height = ops.row_losses(logits, labels, "log_odds" if self.loss_name == "ce" else self.loss_name)
+        return -height if self.targeted else height
 
     @abstractmethod
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
@@ -281,11 +319,23 @@ class GradientAttack(Attack):
         """
         ops.sign_step_(adv, clean, grad, alpha, eps, self.space)
 
+    @property
+    def runs(self) -> int:
+        """How often an image is attacked at most."""
+        return self.restarts
+
     def gradients(self, eps: float) -> int:
-        """Return how many gradients per image a call of this size computes: one per step."""
-        return len(self.step_sizes(Size(eps)))
+        """Return how many gradients per image a call of this size computes at most: ``eot`` per step of each run."""
+        return self.eot * self.runs * len(self.step_sizes(Size(eps)))
+
+    def forwards(self, eps: float) -> int:
+        return self.eot * self.restarts if self.restarts > 1 else 0  # to judge the images after each run
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
+        """See :class:`Attack`; with several runs, the number for images that need all of them."""
+        return self.eot * self.runs * self._expected_steps(n, eps)
+
+    def _expected_steps(self, n: int, eps: Eps) -> float:
         if not isinstance(eps, TruncatedNormalEps):
             return len(self.step_sizes(Size(eps)))
         size = Size(eps.quantiles(_QUANTILES))
@@ -293,15 +343,15 @@ class GradientAttack(Attack):
         if counts is None:
             return len(self.step_sizes(size))
         in_order = torch.tensor(sorted(counts), dtype=torch.float64)  # [_QUANTILES]
-        if self._examples_leave:
+        if self.examples_leave:
             return float(in_order.mean())
         # All take as many steps as the one that takes most: P(the largest of n is one of the first i) = (i / Q)^n.
         up_to = (torch.arange(_QUANTILES + 1, dtype=torch.float64) / _QUANTILES) ** n  # [_QUANTILES + 1]
         return float((in_order * up_to.diff()).sum())
 
     @property
-    def _examples_leave(self) -> bool:
-        """Whether examples that are done leave the batch; see :meth:`step_counts`."""
+    def examples_leave(self) -> bool:
+        """True if examples that are done leave the batch; see :meth:`step_counts`."""
         model = raw_module(self.model)
         weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         on_gpu = weight is not None and weight.is_cuda
@@ -322,10 +372,27 @@ class GradientAttack(Attack):
         return type(self).direction is not GradientAttack.direction
 
     def run_(self, adv: Tensor, labels: Tensor | None, size: Size, seed: int | Tensor, offset: int) -> None:
+        if self.restarts == 1:
+            self.run_once_(adv, labels, size, seed, offset)
+        else:
+            assert labels is not None  # which restarts need
+            run_restarts_(self, adv, labels, size, seed, offset)
+
+    def run_once_(
+        self,
+        adv: Tensor,
+        labels: Tensor | None,
+        size: Size,
+        seed: int | Tensor,
+        offset: int,
+        start: Tensor | None = None,
+    ) -> None:
+        """Do what :meth:`run_` does without restarts; ``start`` [N, C, ...] replaces what :meth:`start_` makes."""
+        start_ = self.start_ if start is None else partial(_copy_start_, start)
         alphas = [alpha if self.ascend else -alpha for alpha in self.step_sizes(size)]
         gradient = self._input_gradient()
         steps = Steps(
-            partial(self._first_, gradient),
+            partial(self._first_, gradient, start_),
             partial(self._next_, gradient),
             keeps_clean=len(alphas) > 1 or self.starts_elsewhere,
             several=len(alphas) > 1,
@@ -339,7 +406,7 @@ class GradientAttack(Attack):
             if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
                 counts = self._counts(gradient, size)
                 steps.run_(state, alphas, counts)
-            self.image_gradients += len(alphas) * len(adv) if counts is None else sum(counts)
+            self.image_gradients += self.eot * (len(alphas) * len(adv) if counts is None else sum(counts))
             self.without_gradient = state.without_gradient
             return state.adv
 
@@ -350,12 +417,12 @@ class GradientAttack(Attack):
     def _counts(self, gradient: InputGradient, size: Size) -> Sequence[int] | None:
         return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
 
-    def _first_(self, gradient: InputGradient, state: AttackState) -> None:
+    def _first_(self, gradient: InputGradient, start_: Callable[..., None], state: AttackState) -> None:
         """Run the start and the first step, which chooses the target."""
         gradient.refresh()
         if self.rule == KL:
             state.target = gradient.logits(state.adv)  # [N, K]
-        moved = self.start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
+        moved = start_(state.adv, state.clean, state.eps, state.seed, state.offset)  # type: ignore[func-returns-value]
         check_in_place(self, "start_", state.adv, moved)
         found = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
@@ -392,6 +459,7 @@ class GradientAttack(Attack):
             first_batch=None if self.validate == "never" else self._first_batch,
             folding=self._folding if self._folds_bn() else None,
             compiled=self._compiled if self.compile else None,
+            samples=self.eot,
         )
 
     def cost(self, bn: str) -> Cost:
@@ -431,7 +499,12 @@ class GradientAttack(Attack):
 
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
-        return {**super().options(), **own, "targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
+        goal = {"targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
+        return {**super().options(), **own, **goal, "restarts": self.restarts, "eot": self.eot}
+
+
+def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] each
+    adv.copy_(start)
 
 
 def _own_memory(tensor: Tensor, other: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ class OneStepAttack(GradientAttack):
         self, clean: Tensor, labels: Tensor | None, sizes: Sequence[Size], seed: int | Tensor, offset: int
     ) -> Iterator[Tensor]:
         """Compute one gradient for all sizes, since eps only scales the step. Not captured: no iteration runs twice."""
-        if self.starts_elsewhere or type(self).run_ is not GradientAttack.run_:  # the gradient then depends on the size
+        own_run = type(self).run_ is not GradientAttack.run_
+        if self.starts_elsewhere or own_run or self.restarts > 1:  # the gradient then depends on the size
             yield from super()._run_each(clean, labels, sizes, seed, offset)
             return
         if self._captures(clean):

@@ -33,6 +33,8 @@ class GradientAttackOptions(AttackOptions, total=False):
     targeted: bool
     targets: str | None
     loss: str
+    restarts: int
+    eot: int
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):
@@ -47,9 +49,7 @@ class AdaptivePGDOptions(GradientAttackOptions, total=False):
 
     norm: str
     steps: int
-    restarts: int
     rho: float
-    eot: int
 
 
 class SearchAttackOptions(AttackOptions, total=False):

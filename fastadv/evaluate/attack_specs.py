@@ -32,7 +32,8 @@ def parse_attack(
         fast: add ``fast=True`` if the attack has that option and the text does not set it.
 
     Raises:
-        ValueError: if ``fastadv.attacks.create`` rejects the attack, or a part is not OPTION=VALUE.
+        ValueError: if ``fastadv.attacks.create`` rejects the attack, it steps towards the labels, or a part is not
+            OPTION=VALUE.
     """
     name, *parts = text.split(":")
     options = {}
@@ -50,9 +51,10 @@ def parse_attack(
     if fast and name in attacks.names() and issubclass(attacks.get(name), attacks.GradientAttack):
         options.setdefault("fast", True)
     try:
-        attacks.create(name, _AnyModel() if model is None else model, **options)
+        made = attacks.create(name, _AnyModel() if model is None else model, **options)
     except TypeError as error:
         raise ValueError(f"{text}: {error}") from error
+    made.true_labels(None)  # raises now what it would raise at the first image
     return name, options
 
 

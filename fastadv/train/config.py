@@ -32,7 +32,7 @@ _UNUSED_BY_TRAINING = {
     "fast": ("name", "k", "lambda_", "replays", "running_statistics", "beta"),
     "trades": ("name", "k", "lambda_", "replays", "running_statistics", "label_smoothing", "sources"),
 }
-_FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start"), "trades": ("aux_weight",)}
+_FIXED_BY_TRAINING = {"free": (), "fast": ("steps", "random_start", "norm", "targets"), "trades": ("aux_weight",)}
 _EPOCHS = 10
 
 

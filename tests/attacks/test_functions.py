@@ -367,6 +367,7 @@ def test_a_network_that_stays_in_training_mode_warns_once(
     for warning in caught:
         assert f"{name}: the model {seen} in every pass" in str(warning.message)
         assert "Unless the randomness is part of the model, " in str(warning.message)
+        assert ("as by eot=10" in str(warning.message)) == (DRAWS in str(seen))
 
 
 @pytest.mark.usefixtures("net_as_it_was")

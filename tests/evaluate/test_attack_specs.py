@@ -16,6 +16,9 @@ from fastadv.evaluate.attack_specs import parse_attack
         ("pgd:alpha=2.5", "pgd", {"alpha": 2.5}),
         ("pgd:random_start=false", "pgd", {"random_start": False}),
         ("fgsm:bn=batch", "fgsm", {"bn": "batch"}),
+        ("pgd:steps=20:restarts=5:loss=dlr", "pgd", {"steps": 20, "restarts": 5, "loss": "dlr"}),
+        ("pgd:targets=least_likely", "pgd", {"targets": "least_likely"}),
+        ("pgd:norm=l2:eot=2", "pgd", {"norm": "l2", "eot": 2}),
         ("step_ll:aux_weight=0.4", "step_ll", {"aux_weight": 0.4}),  # for models that are not known yet
     ],
 )
@@ -50,6 +53,10 @@ def test_fast(text: str, options: dict[str, Any]) -> None:
         ("pgd:eps=4", "eps is the same for all attacks"),
         ("pgd:stps=4", "pgd has no option stps (did you mean steps?); its options are alpha"),
         ("pgd:seed=4", "seed is the same for all attacks"),
+        ("pgd:targeted=true", "pgd is targeted: it steps towards the labels"),
+        ("step_ll:targets=random", "step_ll chooses its class by definition"),
+        ("fgsm:restarts=2", "fgsm draws no random numbers here"),
+        ("pgd:loss=cw", "loss must be one of ce, dlr, margin, got 'cw'"),
     ],
 )
 def test_refuses(text: str, said: str) -> None:

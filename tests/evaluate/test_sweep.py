@@ -215,3 +215,20 @@ def test_a_limit_of_no_images_is_refused(images: ImageSet, limit: int) -> None:
 )
 def test_fingerprints(one: dict[str, Tensor], other: dict[str, Tensor], same: bool) -> None:
     assert (fingerprint(one) == fingerprint(other)) is same
+
+
+def test_options_of_an_attack_are_another_evaluation(images: ImageSet, path: Path) -> None:
+    """Each has a row and a record of its own, and is found again."""
+    texts = ["pgd:steps=2", "pgd:steps=2:restarts=3", "pgd:steps=2:targets=predicted", "pgd:steps=2:loss=margin"]
+    records = run(sweep(images, attacks=texts, eps=[8]), [subject()], RecordFile(path, Record))
+    assert [record.attack for record in records] == ["clean", *texts]
+    assert len({record.key for record in records}) == 5
+    assert records[2].options == {"steps": 2, "restarts": 3}
+    again = subject()
+    assert run(sweep(images, attacks=texts, eps=[8]), [again], RecordFile(path, Record)) == records
+    assert again.model.calls == 0
+
+
+def test_steps_towards_the_true_classes_are_refused(images: ImageSet, path: Path) -> None:
+    with pytest.raises(ValueError, match="pgd is targeted"):
+        run(sweep(images, attacks=["pgd:targeted=true"]), [subject()], RecordFile(path, Record))

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fastadv.evaluate import Record, Table, proportion, robustness_tables, save_table
-from fastadv.evaluate.tables import display_rows, to_csv, to_json, to_markdown, to_rich
+from fastadv.evaluate.tables import display_rows, to_csv, to_json, to_markdown, to_rich, what_eps_is
 
 MakeRecord = Callable[..., Record]
 
@@ -224,3 +224,11 @@ def test_saved_under_the_whole_stem(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["eps.0.5.md", "eps.0.5.csv", "eps.0.5.json"]
     for path, render in zip(paths, (to_markdown, to_csv, to_json), strict=True):
         assert path.read_text(encoding="utf-8") == render(table)
+
+
+def test_what_eps_bounds(make_record: MakeRecord) -> None:
+    for attack, options in (("fast_grad_l2", {}), ("pgd:norm=l2", {"norm": "l2"}), ("apgd_ce:norm=l2", {"norm": "l2"})):
+        assert "the L2 norm of the whole perturbation" in what_eps_is(
+            [make_record("A", attack, 100.0, 5, options=options)]
+        )
+    assert what_eps_is([make_record("A", "pgd:steps=2", 8.0, 5, options={"steps": 2})]).endswith("[0, 255].")

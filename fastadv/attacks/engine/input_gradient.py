@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from fastadv.utils.input_hints import (
 )
 from fastadv.utils.model_outputs import logits_hint
 from fastadv.utils.module_modes import isolated
+from fastadv.utils.stacklevel import user_stacklevel
 
 T = TypeVar("T")
 
@@ -186,11 +188,19 @@ class InputGradient:
         return self.cost.for_known_target()
 
     def _gradient(self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:
+        checks = self.checks_outputs
         found = self._sample(cost, images, labels, seed, offset)
         if self.samples == 1:
             return found
-        for _ in range(self.samples - 1):
-            found = found.plus(self._sample(self._further_cost, images, found.target, 0, 0))
+        for number in range(1, self.samples):
+            further = self._sample(self._further_cost, images, found.target, 0, 0)
+            if number == 1 and checks and torch.equal(found.logits, further.logits):
+                warnings.warn(
+                    f"{self.user}: eot={self.samples} averages the same gradient {self.samples} times: the model gave "
+                    f"the same logits in two passes",
+                    stacklevel=user_stacklevel(),
+                )
+            found = found.plus(further)
         return found.mean(self.samples, images.dtype)
 
     def _sample(self, cost: Cost, images: Tensor, labels: Tensor | None, seed: int | Tensor, offset: int) -> Gradient:

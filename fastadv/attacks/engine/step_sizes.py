@@ -50,6 +50,13 @@ class Size:
         draw = partial(eps.sample, len(images), seed=seed, offset=offset)
         return cls(draw(device=images.device), cache(draw))
 
+    def rows(self, index: Tensor) -> Size:
+        """The size of some of the examples, by their rows [r]."""
+        if not isinstance(self.eps, Tensor):
+            return self
+        host = self.host
+        return Size(self.eps[index], None if host is None else lambda: host()[index.cpu()])
+
     def on_host(self) -> float | Tensor:
         """Return a number, or [N] on the CPU; waits for a GPU only if the caller's numbers lie there."""
         if not isinstance(self.eps, Tensor):

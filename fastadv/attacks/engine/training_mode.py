@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -16,6 +18,10 @@ from fastadv.utils.modules_behind import runs_compiled
 from fastadv.utils.stacklevel import user_stacklevel
 
 _REMEDY = "put hidden modules in evaluation mode, and call functions such as dropout with training=False"
+_AVERAGE = (
+    "If it is part of the model, average over it, as by eot=10 of attacks that follow a gradient: one pass follows one "
+    "draw, and the model looks more robust than it is"
+)
 _MOVES = "moves running statistics"
 _DRAWS = "draws random numbers"
 
@@ -40,14 +46,15 @@ class TrainingWatch:
     def __enter__(self) -> TrainingWatch:
         self._moves = False
         self._thread = threading.get_ident()
-        self._before = self._generators()
+        self._before, self._others_before = self._generators(), _other_generators()
         self._handle = register_module_forward_pre_hook(self._look) if self._hooks else None
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             self._handle.remove()
-        self._draws = not all(map(torch.equal, self._before, self._generators()))
+        same = all(map(torch.equal, self._before, self._generators()))
+        self._draws = not same or self._others_before != _other_generators()
 
     def warn(self, logits: Tensor, again: Callable[[], Tensor] | None) -> None:
         """Warn of what the pass with logits [N, K] did.
@@ -60,10 +67,11 @@ class TrainingWatch:
         draws = again is not None and self._draws and (moves or self._draws_again(logits, again))
         seen = [what for what, is_seen in ((_MOVES, moves), (_DRAWS, draws)) if is_seen]
         if seen:
+            if_meant = f". {_AVERAGE}" if draws else ""
             warnings.warn(
                 f"{self._attack}: the model {' and '.join(seen)} in every pass of the attack, although all of its "
                 f"modules that were found are in evaluation mode. Unless the randomness is part of the model, the "
-                f"attack does not follow the network that is evaluated: {_REMEDY}",
+                f"attack does not follow the network that is evaluated: {_REMEDY}{if_meant}",
                 stacklevel=user_stacklevel(),
             )
 
@@ -85,6 +93,15 @@ class TrainingWatch:
         if self._images.is_cuda:
             states.append(torch.cuda.get_rng_state(self._images.device))
         return states
+
+
+def _other_generators() -> tuple[Any, ...]:
+    """Return the states of Python's and NumPy's own generators, which models draw from, too."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return (random.getstate(),)
+    _, keys, place, *_ = numpy.random.get_state()
+    return random.getstate(), keys.tobytes(), place
 
 
 class EvaluationWatch(TrainingWatch):

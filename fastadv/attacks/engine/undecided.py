@@ -13,8 +13,8 @@ _WORTH_LEAVING = 0.75  # of the rows of a batch: if fewer are undecided, the dec
 class Undecided:
     """Keeps a result for each image: the first one that is misclassified, or else the best one that was found.
 
-    An image that is misclassified is decided. Its result stays, and no further work is spent on it. An attack that
-    works through the undecided images of a call can so go on where another has stopped::
+    An image that is misclassified, or that has its target, is decided. Its result stays, and no further work is spent
+    on it. An attack that works through the undecided images of a call can so go on where another has stopped::
 
         undecided = Undecided(clean, labels)
         undecided.look(undecided.left, clean, logits)  # misclassified without an attack
@@ -29,15 +29,17 @@ class Undecided:
         clean: [N, C, ...].
         labels: [N] int64.
         left: [L] int64, the places of those that are undecided, in order; None for all.
+        targeted: the labels are targets: an image that is classified as its label is decided, and no other.
 
     Attributes:
         adv: [N, C, ...], the result of each image; at first the clean one.
         left: [L] int64, the places of the undecided images, in order.
     """
 
-    def __init__(self, clean: Tensor, labels: Tensor, left: Tensor | None = None) -> None:
+    def __init__(self, clean: Tensor, labels: Tensor, left: Tensor | None = None, *, targeted: bool = False) -> None:
         self.clean = clean
         self.labels = labels
+        self.targeted = targeted
         self.adv = clean.clone()
         self.left = torch.arange(len(clean), device=clean.device) if left is None else left
         self._is_left = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)  # [N]
@@ -47,10 +49,10 @@ class Undecided:
 
     def again(self) -> Undecided:
         """The images that are left, for another attack: without the results so far."""
-        return Undecided(self.clean, self.labels, self.left)
+        return Undecided(self.clean, self.labels, self.left, targeted=self.targeted)
 
     def look(self, place: Tensor, images: Tensor, logits: Tensor) -> Tensor:
-        """Decide the images that are misclassified, and return which of them are: [n] bool.
+        """Decide the images that are misclassified, or have their targets, and return which do: [n] bool.
 
         Waits for the device. A result must lie in the eps ball and the pixel range.
 
@@ -59,14 +61,14 @@ class Undecided:
             images: [n, C, ...].
             logits: [n, K], at the images.
         """
-        wrong = ~is_correct(logits, self.labels[place])  # [n]
-        rows = (wrong & self._is_left[place]).nonzero()[:, 0]
+        done = is_correct(logits, self.labels[place]) == self.targeted  # [n]
+        rows = (done & self._is_left[place]).nonzero()[:, 0]
         if len(rows):
             decided = place[rows]
             self.adv[decided] = images[rows]
             self._is_left[decided] = False
             self.left = self._is_left.nonzero()[:, 0]
-        return wrong
+        return done
 
     def keep_best(self, place: Tensor, images: Tensor, height: Tensor) -> None:
         """Keep, for each undecided image, the highest of the candidates that are offered for it.

@@ -168,6 +168,11 @@ class AttackTask(MinibatchTask):
         super().__init__(model, label_smoothing=label_smoothing, aux_weight=aux_weight)
         own: dict[str, Any] = {"eps": eps, "space": space, "seed": seed}
         self.attack = attacks.create(attack, model, **own, **given)
+        if getattr(self.attack, "restarts", 1) > 1:
+            raise ValueError(
+                "restarts are for evaluations, which look for the worst image: in training, attack each once, "
+                "as by attack_options={'restarts': 1}"
+            )
         self.attack.true_labels(None)  # raises now what it would raise in the first call
         self.start_after = start_after
         self.eps_warmup = eps_warmup

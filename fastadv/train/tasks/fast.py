@@ -15,7 +15,7 @@ from fastadv.train.tasks.sources import Source
 from fastadv.utils.validation import check_one_of
 
 _STARTS = {"ball": "pgd", "noise": "n_fgsm"}
-_FIXED = ("steps", "alpha", "random_start")
+_FIXED = ("steps", "alpha", "random_start", "norm", "targets")
 
 
 def fast_task(

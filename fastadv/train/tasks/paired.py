@@ -25,7 +25,7 @@ from fastadv.utils.modules_behind import modules_behind, runs_compiled
 from fastadv.utils.validation import check_one_of, check_real
 
 _BN = ("shared", "split")
-WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture")
+WITHOUT_EFFECT = ("bn", "fast", "fold_bn", "compile", "capture", "eot")
 
 
 BackwardFn: TypeAlias = Callable[[Tensor], None]  # takes a loss, a scalar

@@ -148,7 +148,7 @@ class TradesTask(RecordableCalls):
         self._set_size()
         with self._counted(self.attack):
             adv = self.attack(images)  # [m, C, H, W]
-        self.add_passes(Passes(forward=len(images)))  # the clean prediction, in evaluation mode
+        self.add_passes(Passes(forward=self.attack.eot * len(images)))  # the clean prediction, in evaluation mode
         (logits, *aux), (adv_logits, *adv_aux) = self._outputs(images), self._outputs(adv)  # [m, K] each
         with explain_label_errors(type(self).__name__):
             loss = self._trades_loss(logits, adv_logits, labels)
@@ -163,7 +163,7 @@ class TradesTask(RecordableCalls):
         return m if self.iteration >= self.start_after else 0
 
     def _expected_generation(self, k: int, eps: Eps) -> Passes:
-        return super()._expected_generation(k, eps).plus(Passes(forward=k))
+        return super()._expected_generation(k, eps).plus(Passes(forward=self.attack.eot * k))
 
     def _trades_loss(self, logits: Tensor, adv_logits: Tensor, labels: Tensor) -> Tensor:  # [m, K], [m, K], [m]
         return ops.trades_loss(logits, adv_logits, labels, self.beta, self.label_smoothing)

@@ -1,11 +1,12 @@
-"""The options that choose the class an attack is about, and whether it leads away from that class or towards it."""
+"""The options that choose what an attack is about: the class, the direction from or to it, and the loss on it."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastadv.utils.validation import check_one_of, check_switches
+from fastadv.utils.validation import check_one_of
 
+LOSSES = ("ce", "dlr", "margin")
 TARGETS = ("label", "predicted", "least_likely", "random")
 _TOWARDS = ("least_likely", "random")  # leading away from them would change nothing, or help the network
 
@@ -28,7 +29,6 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
     Raises:
         ValueError: if the options contradict each other, or the attack has another goal by its definition.
     """
-    check_switches(targeted=targeted)
     if targets is not None:
         check_one_of("targets", targets, TARGETS)
     elif not targeted:
@@ -46,3 +46,28 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
         )
     rule = targets or "label"
     return Goal(rule, ascend=not (targeted or rule in _TOWARDS))
+
+
+def checked_loss(attack: Any, name: str, *, has_own: bool) -> str:
+    """Return the name of an attack's loss, one of :data:`LOSSES`.
+
+    Args:
+        attack: with its goal and its label smoothing.
+        name: the option.
+        has_own: whether its class has a loss of its own.
+
+    Raises:
+        ValueError: if the attack has no choice of a loss.
+    """
+    check_one_of("loss", name, LOSSES)
+    if name == "ce":
+        return name
+    if has_own:
+        raise ValueError(f"{attack.name} has a loss of its own, so it takes no option loss, got {name!r}")
+    if attack.fixed_goal or attack.rule not in TARGETS:
+        raise ValueError(f"{attack.name} is defined by its cost, so it takes no option loss, got {name!r}")
+    if attack.label_smoothing:
+        raise ValueError(
+            f"label_smoothing is of the cross-entropy: it must be 0 with loss={name!r}, got {attack.label_smoothing}"
+        )
+    return name
