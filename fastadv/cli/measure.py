@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from fastadv import attacks
 from fastadv.attacks.engine.step_sizes import checked_eps
 from fastadv.cli.model_specs import LoadedModels
-from fastadv.evaluate.attack_specs import parse_attack
+from fastadv.evaluate.attack_specs import attack_class, parse_attack
 from fastadv.evaluate.folder import describe_left_out
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import Sweep, create_test_loader, fingerprint
@@ -67,9 +66,9 @@ def create_sweep(
     )
     for subject in loaded.subjects:
         for attack in arguments.attacks:
-            name, _ = parse_attack(attack, subject.model, fast=arguments.fast)
+            parse_attack(attack, subject.model, fast=arguments.fast)
             for eps in arguments.eps:  # warns of a unit that is not meant, even if no number has to be measured
-                checked_eps(eps, subject.space, attacks.get(name).ball)
+                checked_eps(eps, subject.space, attack_class(attack).ball)
         create_test_loader(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image
     return sweep
 
