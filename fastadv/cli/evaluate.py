@@ -76,8 +76,8 @@ def add_subjects(parser: argparse.ArgumentParser, *, attacks_by_default: str, ep
         type=attack_list,
         default=attacks_by_default,
         metavar="A,B,...",
-        help=f"any of {', '.join(ATTACKS)}; options of an attack follow its name, as in pgd:steps=20:alpha=2 "
-        "(default: %(default)s)",
+        help=f"any of {', '.join(ATTACKS)}, or your own as path/to/file.py:CLASS or module:CLASS, which is run; "
+        "options of an attack follow its name, as in pgd:steps=20:alpha=2 (default: %(default)s)",
     )
     add(
         "--eps",
@@ -139,7 +139,7 @@ def attack_list(text: str) -> list[str]:
     try:
         for one in texts:
             parse_attack(one)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return texts
 

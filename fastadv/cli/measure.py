@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from fastadv import attacks
 from fastadv.attacks.base import ball_of
 from fastadv.attacks.engine.step_sizes import checked_eps
 from fastadv.cli.model_specs import LoadedModels
-from fastadv.evaluate.attack_specs import parse_attack
+from fastadv.evaluate.attack_specs import attack_class, parse_attack
 from fastadv.evaluate.folder import describe_left_out
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import Sweep, create_test_loader, fingerprint
@@ -70,7 +69,7 @@ def create_sweep(
         for attack in arguments.attacks:
             name, options = parse_attack(attack, subject.model, fast=arguments.fast)
             for eps in arguments.eps:  # warns of a unit that is not meant, even if no number has to be measured
-                checked_eps(eps, subject.space, ball_of(attacks.get(name), options))
+                checked_eps(eps, subject.space, ball_of(attack_class(name), options))
         create_test_loader(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image
     return sweep
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -90,7 +91,7 @@ def _write(records: Sequence[Record], out: Path) -> list[Path]:
 
 
 def _table(out: Path, attack: str) -> Path:
-    return out / "tables" / f"robustness-{attack.replace(':', '-')}"
+    return out / "tables" / f"robustness-{re.sub('[:/]', '-', attack)}"  # an attack of one's own may have a path
 
 
 def _figure(out: Path, top: int) -> Path:

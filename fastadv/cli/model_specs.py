@@ -17,6 +17,7 @@ from fastadv.cli.arguments import number
 from fastadv.cli.folder_labels import CLASSES_OF_FOLDER, label_folder
 from fastadv.cli.image_options import check_in_memory, log_input, merge_image_options
 from fastadv.data.config import DataConfig, SpaceName
+from fastadv.data.datasets import FOLDER
 from fastadv.data.sources.folder import ImageFolder
 from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
@@ -91,7 +92,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     shape = data.shape_of(images, config)
     spaces = _spaces(options.space, known, shape[0])
     made = {one: (model, _classes_of(one, model, shape)) for one, (model, _) in complete.items()}
-    if isinstance(images, ImageFolder) and config.name == data.FOLDER:
+    if isinstance(images, ImageFolder) and config.name == FOLDER:
         sizes = {classes for _, classes in made.values()}
         sizes |= {classes_of_weights(one.architecture, file.weights) or 0 for one, file in files.items()}
         images = label_folder(images, [run.classes for run in runs.values()], sizes, say=launched().main)
@@ -152,8 +153,8 @@ def _data_set(
                 f"models of different data sets cannot share a table: {names[first]} was trained on {one.name}, "
                 f"{names[other]} on {runs[other].config.data.name}; evaluate them with separate commands"
             )
-    if options.dataset == data.FOLDER and one.name == "imagenet":
-        return replace(one, name=data.FOLDER, root=options.data)
+    if options.dataset == FOLDER and one.name == "imagenet":
+        return replace(one, name=FOLDER, root=options.data)
     if options.dataset not in (None, one.name):
         raise ValueError(f"{names[first]} was trained on {one.name}, but --dataset is {options.dataset}")
     return replace(one, root=options.data or one.root)
@@ -278,4 +279,4 @@ def _classes_hint(images: Images, config: DataConfig) -> str:
     """Where the classes of images in files come from."""
     if isinstance(images, data.ImageSet):
         return ""
-    return CLASSES_OF_FOLDER if config.name == data.FOLDER else CLASSES_OF_FILES
+    return CLASSES_OF_FOLDER if config.name == FOLDER else CLASSES_OF_FILES

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from fastadv.utils.lazy_imports import imports_on_use
 
 if TYPE_CHECKING:
-    from fastadv.data.datasets import FOLDER, load, load_test, names
+    from fastadv.data.datasets import load, load_test, names
     from fastadv.data.fingerprint import identity_of, other_classes
     from fastadv.data.in_memory.image_set import ImageData, ImageSet
     from fastadv.data.loaders.bad_images import BadImage, BadImageWarning, warn_of_bad_image
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fastadv.data.transforms.preprocessing import Preprocessing
 
 __all__ = [
-    "FOLDER",
     "BadImage",
     "BadImageWarning",
     "DaliLoader",
@@ -48,7 +47,6 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FOLDER": "fastadv.data.datasets",
     "BadImage": "fastadv.data.loaders.bad_images",
     "BadImageWarning": "fastadv.data.loaders.bad_images",
     "DaliLoader": "fastadv.data.loaders.dali_loader",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastadv import attacks
 from fastadv.attacks.engine.training_mode import EvaluationWatch
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount, warn_of_zero_gradients
+from fastadv.evaluate.given_attacks import AttackLike, UnderAttack, one_attack, several_attacks, sizes_of_attack
 from fastadv.evaluate.hits import Hits, hits
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import proportion
@@ -53,6 +54,24 @@ class Counts:
         return html_table(("", "accuracy", "correct"), rows, notes=notes)
 
 
+@dataclass(frozen=True)
+class WorstCase:
+    """Counts under several attacks.
+
+    Args:
+        each: the counts under each attack by its name, those of clean images first, as ``"clean"``.
+        worst: of the worst case per image: those images count that are classified correctly when clean and under each
+            of the attacks.
+    """
+
+    each: Mapping[str, Counts]
+    worst: Counts
+
+    def _repr_html_(self) -> str:
+        rows = [(name, str(proportion(counts.top1, counts.n))) for name, counts in self.each.items()]
+        return html_table(("", "top 1"), [*rows, ("worst case", str(proportion(self.worst.top1, self.worst.n)))])
+
+
 def add_counts(counts: Sequence[Counts]) -> Counts:
     """Add up the counts of disjoint parts of the images."""
     top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
@@ -61,18 +80,44 @@ def add_counts(counts: Sequence[Counts]) -> Counts:
     return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5, correct, lost)
 
 
+@overload
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]] | Loader,
     *,
-    attack: str | type[attacks.Attack] = CLEAN,
+    attack: AttackLike = CLEAN,
     eps: float | None = None,
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = False,
     **options: Any,
-) -> Counts:
+) -> Counts: ...
+@overload
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]] | Loader,
+    *,
+    attack: list[AttackLike] | tuple[AttackLike, ...],
+    eps: float | None = None,
+    space: PixelSpace,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> WorstCase: ...
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]] | Loader,
+    *,
+    attack: AttackLike | list[AttackLike] | tuple[AttackLike, ...] = CLEAN,
+    eps: float | None = None,
+    space: PixelSpace,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Counts | WorstCase:
     """Count the images that a model classifies correctly, each attacked with the gradients of the model itself.
 
     Works with any module and any source of batches. The model is put in eval mode meanwhile; afterwards each of its
@@ -84,38 +129,50 @@ def evaluate(
         counts = evaluate(model, test_loader, attack="step_ll", eps=16, space=PixelSpace.imagenet(), device="cuda")
         print("top 1:", proportion(counts.top1, counts.n))
 
+        found = evaluate(model, test_loader, attack=["fgsm", "pgd:steps=20"], eps=8, space=PixelSpace.imagenet())
+        print("under both:", proportion(found.worst.top1, found.worst.n))
+
     Args:
         model: gives logits [m, K], or a named tuple, a dictionary or an object that holds ``logits``.
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), each image once; iterated once. Or a loader of
             :mod:`fastadv.data` that leaves nothing out.
-        attack: one of ``fastadv.attacks.names()``, your own attack class, or "clean" for none.
-        eps: size of the perturbation in pixel values; None for "clean".
+        attack: as on the command line, one of ``fastadv.attacks.names()``, which options may follow
+            (``"pgd:steps=20:alpha=2"``), or ``"path/to/file.py:CLASS"``; or your own attack class; or an attack that
+            was created, which has its own model, options and random numbers; or "clean" for none. Or a list of these.
+        eps: size of the perturbation in pixel values; None for "clean", and for the own eps of an attack that was
+            created.
         space: the PixelSpace of the model's input.
         seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
         progress: show a progress bar over the batches, on a terminal or in a notebook; needs rich.
-        options: further options of the attack as keywords, such as ``alpha``: those of ``fastadv.attacks.create``.
+        options: further options of the attack as keywords, such as ``alpha``: those of ``fastadv.attacks.create``. Of
+            several attacks, each must have them.
+
+    Returns:
+        :class:`Counts`; for a list of attacks a :class:`WorstCase`, with the counts of each and of the worst case per
+        image. All attacks see a batch before the next is read.
 
     Raises:
         ValueError: if the attack is unknown, has no eps or steps towards the labels, "clean" has eps or options, images
-            lie outside ``space``, there are no images, or logits do not fit the labels.
-        TypeError: if ``attack`` is neither a name nor a class, ``eps`` is a list (use :func:`evaluate_each`), or
-            batches are not pairs of tensors.
+            lie outside ``space``, there are no images, or logits do not fit the labels; if a list is empty or has an
+            attack twice, or an attack that was created has another space.
+        TypeError: if ``attack`` is not an attack, ``eps`` is a list (use :func:`evaluate_each`), or batches are not
+            pairs of tensors.
         ModuleNotFoundError: if ``progress`` is set and rich is not installed.
     """
-    if attack == CLEAN:
-        if eps or options:
-            raise ValueError(f"clean images take no eps and no options, got eps={eps} and {options}")
-        [counts] = evaluate_each(model, batches, attack=CLEAN, eps=[0.0], space=space, device=device, progress=progress)
-        return counts
-    if eps is None:
-        raise ValueError(f"{attack} needs eps, in pixel values")
+    check_model(model)
+    check_space(space)
     if isinstance(eps, (list, tuple)):
         raise TypeError(
             f"eps must be one number here, got {eps}: evaluate_each takes several, and returns their counts"
         )
-    common: dict[str, Any] = {"space": space, "seed": seed, "device": device, "progress": progress}
-    [counts] = evaluate_each(model, batches, attack=attack, eps=[eps], **common, **options)
+    common: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "options": options}
+    if isinstance(attack, (list, tuple)):
+        under = several_attacks(attack, model, **common)
+        return _worst_case(model, batches, under, space=space, device=device, progress=progress)
+    [[counts]] = _measure(
+        model, batches, [one_attack(attack, model, **common)], space=space, device=device, progress=progress
+    ).each
     return counts
 
 
@@ -123,7 +180,7 @@ def evaluate_each(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]] | Loader,
     *,
-    attack: str | type[attacks.Attack],
+    attack: AttackLike,
     eps: Sequence[float],
     space: PixelSpace,
     seed: int = 0,
@@ -137,7 +194,7 @@ def evaluate_each(
     One-step attacks compute one gradient for all sizes; the others save reading the batches again.
 
     Args:
-        model: as for :func:`evaluate`, like all arguments but ``eps`` and ``first``.
+        model: as for :func:`evaluate`, like all arguments but ``eps`` and ``first``; ``attack`` is one.
         eps: sizes of the perturbation in pixel values.
         first: index of the first image in the whole set, if the batches are a part of it: an image's random numbers
             depend on its index.
@@ -151,36 +208,83 @@ def evaluate_each(
     check_space(space)
     if not isinstance(eps, Iterable):
         raise TypeError(f"eps must be a sequence of sizes, such as [2, 4, 8], got {type(eps).__name__}")
-    perturb = None if attack == CLEAN else attacks.create(attack, model, space=space, seed=seed, **options)
-    if perturb is not None:
-        perturb.stream.offset = first
-        perturb.counting = True
-        perturb.looks = False  # the RangeWatch below checks the range instead
-    running = [_RunningCounts() for _ in eps]
+    under = sizes_of_attack(attack, model, eps=eps, space=space, seed=seed, options=options)
+    if under.attack is not None:
+        under.attack.stream.offset = first
+    [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
+    return counts
+
+
+def _worst_case(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]] | Loader,
+    under: Sequence[UnderAttack],
+    **common: Any,
+) -> WorstCase:
+    """Measure several attacks, each with one eps, and clean images first."""
+    measured = _measure(model, batches, [UnderAttack(CLEAN, None, [0.0]), *under], **common)
+    each = {name: counts for name, [counts] in zip((CLEAN, *(one.name for one in under)), measured.each, strict=True)}
+    return WorstCase(each, measured.worst)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Counts of each attack at each of its sizes, and of images that are correct under all of them."""
+
+    each: list[list[Counts]]
+    worst: Counts
+
+
+def _measure(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]] | Loader,
+    under: Sequence[UnderAttack],
+    *,
+    space: PixelSpace,
+    device: torch.device | str | None,
+    progress: bool,
+) -> _Measured:
+    """Attack each batch by all of the attacks, at each of their sizes, before the next batch is read."""
+    running = [[_RunningCounts() for _ in one.eps] for one in under]
+    worst = _RunningCounts()
     watch = RangeWatch(space)
-    first_pass = not isinstance(perturb, attacks.GradientAttack)  # which watches the model itself
+    first_pass = not isinstance(under[0].attack, attacks.GradientAttack)  # which watches the model itself
     given: Any = batches
     total = len(given) if hasattr(given, "__len__") else None
     if hasattr(given, "epoch"):  # a loader
         given = given.epoch(0)
     if progress:
-        given = _with_bar(given, total, CLEAN if perturb is None else perturb.name)
-    with isolated(model, bn="eval"):
+        given = _with_bar(given, total, ", ".join(one.name for one in under))
+    with isolated(model, bn="eval"), ExitStack() as stack:
+        for one in under:
+            stack.enter_context(one.counting())
         for batch in given:
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
             watch.look(images)
-            candidates = [images] if perturb is None else perturb.at_each(images, perturb.true_labels(labels), eps=eps)
-            for candidate, found in zip(candidates, running, strict=True):
-                with EvaluationWatch("evaluation", model, candidate) if first_pass else nullcontext():
-                    found.add(hits(model, candidate, labels))
-                first_pass = False
-                found.without_gradient.add(None if perturb is None else perturb.without_gradient)
-    counts = [found.counts() for found in running]
-    if counts and counts[0].n == 0:
+            hits_of_all: list[Hits] = []
+            for one, counts_of_one in zip(under, running, strict=True):
+                for candidate, found in zip(one.candidates(images, labels), counts_of_one, strict=True):
+                    with EvaluationWatch("evaluation", model, candidate) if first_pass else nullcontext():
+                        hits_of_all.append(hits(model, candidate, labels))
+                    first_pass = False
+                    found.add(hits_of_all[-1])
+                    found.without_gradient.add(one.without_gradient)
+            if hits_of_all:
+                worst.add(_correct_in_all(hits_of_all))
+    counts = [[found.counts() for found in of_one] for of_one in running]
+    if counts[0] and counts[0][0].n == 0:
         raise ValueError("there are no images to evaluate")
-    if counts and perturb is not None and not perturb.warned:  # by the first batch
-        warn_of_zero_gradients(perturb.name, max(count.without_gradient or 0 for count in counts), counts[0].n)
-    return counts
+    for one, of_one in zip(under, counts, strict=True):
+        if of_one and one.attack is not None and not one.attack.warned:  # by the first batch
+            warn_of_zero_gradients(one.attack.name, max(count.without_gradient or 0 for count in of_one), of_one[0].n)
+    return _Measured(counts, worst.counts())
+
+
+def _correct_in_all(found: Sequence[Hits]) -> Hits:
+    """The images of a batch that are classified correctly under each attack."""
+    top1 = torch.stack([one.top1 for one in found]).all(dim=0)  # [m]
+    top5 = [one.top5 for one in found if one.top5 is not None]
+    return Hits(top1, torch.stack(top5).all(dim=0) if top5 else None)
 
 
 def _with_bar(batches: Iterable[T], total: int | None, title: str) -> Iterator[T]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastadv import attacks
+from fastadv.evaluate.attack_specs import attack_class, run_options
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace
 
@@ -29,6 +30,6 @@ def generation_passes(
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the attack warns when it is run
-        made = attacks.create(attack.partition(":")[0], model, space=space, **options)
+        made = attacks.create(attack_class(attack), model, space=space, **run_options(options))
     passes = [GRADIENT * made.gradients(size) + made.forwards(size) for size in eps]
     return max(passes) if made.one_gradient else sum(passes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastadv.attacks.engine.zero_gradients import LEAST_SHARE
+from fastadv.evaluate.attack_specs import run_options
 from fastadv.evaluate.intervals import Estimate, wilson
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.tables import check_same_images, images_of, records_under
@@ -76,7 +77,7 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
 
 def _with_options(attack: str, records: Sequence[Record]) -> str:
     """The attack with its options, which its name has unless they apply to all attacks, such as ``fast``."""
-    options = next(record.options for record in records if record.attack == attack)
+    options = run_options(next(record.options for record in records if record.attack == attack))
     return ":".join([attack, *(f"{name}={value}" for name, value in options.items() if f":{name}=" not in attack)])
 
 

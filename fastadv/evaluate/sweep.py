@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 import fastadv
-from fastadv import attacks
 from fastadv.data import (
     BadImage,
     ImageLoader,
@@ -29,7 +28,7 @@ from fastadv.data import (
 from fastadv.data.config import DataConfig
 from fastadv.distributed import ALONE, Processes, gathered, on_all, on_main
 from fastadv.evaluate.accuracy import Counts, add_counts, evaluate_each
-from fastadv.evaluate.attack_specs import parse_attack
+from fastadv.evaluate.attack_specs import attack_class, parse_attack, recorded_options, run_options
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
@@ -212,12 +211,17 @@ def image_fields(sweep: Sweep, images: Images) -> dict[str, Any]:
     }
 
 
+def options_in_records(attack: str, fast: bool, model: nn.Module | None = None) -> dict[str, Any]:
+    """The options of an attack of a sweep, as records have them."""
+    return recorded_options(attack, parse_attack(attack, model, fast=fast)[1])
+
+
 def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:
     clean = clean_evaluation(sweep, subject, images)
     return [
         clean,
         *(
-            replace(clean, attack=text, eps=float(eps), options=parse_attack(text, fast=sweep.fast)[1])
+            replace(clean, attack=text, eps=float(eps), options=options_in_records(text, sweep.fast))
             for text in sweep.attacks
             for eps in sweep.eps
         ),
@@ -232,7 +236,7 @@ def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
     """
     if one == other:
         return True
-    return one.attack == other.attack != CLEAN and attacks.get(one.attack.partition(":")[0]).one_gradient
+    return one.attack == other.attack != CLEAN and attack_class(one.attack).one_gradient
 
 
 def _describe(record: Record) -> str:
@@ -260,12 +264,12 @@ def _measure(
         return evaluate_each(
             subject.model.to(sweep.device),
             iterate_batches(loader, advance, batches),
-            attack=first.attack.partition(":")[0],
+            attack=CLEAN if first.attack == CLEAN else attack_class(first.attack),
             eps=[evaluation.eps for evaluation in evaluations],
             space=subject.space,
             seed=first.seed,
             first=places.start,
-            **first.options,
+            **run_options(first.options),
         )
 
     start = time.perf_counter()

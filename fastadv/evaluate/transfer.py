@@ -17,7 +17,7 @@ from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
 from fastadv.data import ImageSet
 from fastadv.data.sources.base import Selection
-from fastadv.evaluate.attack_specs import parse_attack
+from fastadv.evaluate.attack_specs import attack_class, run_options
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.hits import Hits, hits
 from fastadv.evaluate.intervals import Proportion, proportion
@@ -31,6 +31,7 @@ from fastadv.evaluate.sweep import (
     fingerprint,
     image_fields,
     iterate_batches,
+    options_in_records,
     provenance,
 )
 from fastadv.pixels import PixelSpace
@@ -159,7 +160,7 @@ def transfer(
     targets: Sequence[tuple[nn.Module, PixelSpace]],
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
-    attack: str,
+    attack: str | type[attacks.Attack],
     eps: Sequence[float],
     space: PixelSpace,
     seed: int = 0,
@@ -171,7 +172,7 @@ def transfer(
         source: the model that is attacked.
         targets: models that classify the images, each with the PixelSpace of its input.
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), where the models are.
-        attack: one of ``fastadv.attacks.names()``.
+        attack: one of ``fastadv.attacks.names()``, or your own attack class.
         eps: sizes of the perturbation in pixel values.
         space: the PixelSpace of the source's input.
         seed: seed of the attack's random numbers.
@@ -305,7 +306,7 @@ def _evaluations(
             target_space=str(target.space),
             attack=attack,
             eps=float(eps),
-            options=parse_attack(attack, source.model, fast=sweep.fast)[1],
+            options=options_in_records(attack, sweep.fast, source.model),
             **common,
         )
         for eps in sweep.eps
@@ -329,11 +330,11 @@ def _measure(
         source.model,
         [(target.model, target.space) for target in targets],
         iterate_batches(loader, advance),
-        attack=evaluations[0].attack.partition(":")[0],
+        attack=attack_class(evaluations[0].attack),
         eps=sweep.eps,
         space=source.space,
         seed=sweep.seed,
-        **evaluations[0].options,
+        **run_options(evaluations[0].options),
     )
     seconds = (time.perf_counter() - start) / len(evaluations)
     for evaluation, counts in zip(evaluations, itertools.chain.from_iterable(table), strict=True):

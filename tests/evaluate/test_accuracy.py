@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fastadv import PixelSpace, attacks
+from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.evaluate import Counts, evaluate, evaluate_each
 from fastadv.evaluate.accuracy import add_counts
 from fastadv.evaluate.transfer import transfer
@@ -355,3 +355,73 @@ def test_no_progress_bar_unless_asked(capsys: pytest.CaptureFixture[str]) -> Non
     evaluate(Pixels(), [two_pixels()], attack="fgsm", eps=4, space=RAW)
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""
+
+
+# --- several attacks, and attacks in every form ----------------------------------------------------------------------
+
+
+def test_an_attack_in_every_form() -> None:
+    batches = batched(*two_pixels(), 3)
+    expected = evaluate(Pixels(), batches, attack="pgd", eps=8, steps=3, random_start=False, space=RAW)
+    text = "pgd:steps=3:random_start=false"
+    created = attacks.create("pgd", Pixels(), eps=8, steps=3, random_start=False, space=RAW)
+    code = "fastadv.attacks:PGD:steps=3:random_start=false"
+    for attack, eps in ((text, 8), (created, None), (created, 8), (code, 8)):
+        found = evaluate(Pixels(), batches, attack=attack, eps=eps, space=RAW)
+        assert found == expected and torch.equal(found.correct, expected.correct)
+    assert not created.counting and created.looks  # as they were
+    weaker = evaluate(Pixels(), batches, attack=created, eps=2, space=RAW)
+    assert weaker.top1 > expected.top1
+    [one, other] = evaluate_each(Pixels(), batches, attack=text, eps=[2, 8], space=RAW)
+    assert (one, other) == (weaker, expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_the_worst_case_of_several(batch_size: int) -> None:
+    images, labels = two_pixels()
+    batches = batched(images, labels, batch_size)
+    found = evaluate(Pixels(), iter(batches), attack=["step_ll", "fgsm"], eps=8, space=RAW)
+    assert list(found.each) == ["clean", "step_ll", "fgsm"]
+    for name, counts in found.each.items():
+        alone = evaluate(Pixels(), batches, attack=name, eps=None if name == "clean" else 8, space=RAW)
+        assert counts == alone and torch.equal(counts.correct, alone.correct)
+    # step_ll makes the image of lead -10 correct: it counts as wrong, as it is when clean.
+    clean, least_likely, label = (counts.correct for counts in found.each.values())
+    assert bool(least_likely[5]) and not clean[5]
+    assert found.worst.correct.tolist() == (clean & least_likely & label).tolist()
+    assert (found.worst.n, found.worst.top1, found.worst.top5) == (7, 2, None)
+    assert "worst case" in found._repr_html_()
+
+
+def test_the_worst_case_at_top_five() -> None:
+    """An image counts if its class is among the five likeliest under each attack."""
+    images, labels = 255 * torch.rand(20, 1, 1, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 8
+    found = evaluate(Pixels(), [(images, labels)], attack=["fgsm", "random_sign"], eps=32, space=RAW)
+    assert found.worst.top5 is not None
+    assert found.worst.top1 <= found.worst.top5 <= min(counts.top5 or 0 for counts in found.each.values())
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "the list of attacks is empty"),
+        (["clean"], {}, ValueError, "the list of attacks is empty"),
+        (["fgsm", "fgsm"], {}, ValueError, "two attacks are called fgsm: name each with its options"),
+        (["fgsm", "pgd"], {"steps": 2}, ValueError, "fgsm has no option steps"),
+        ("pgd:steps=2", {"steps": 3}, ValueError, "steps: given in 'pgd:steps=2' and as a keyword"),
+        ("pgd:stps=2", {}, ValueError, r"did you mean steps\?"),
+        (attacks.create("fgsm", Pixels(), space=PixelSpace.unit()), {}, ValueError, "fgsm was created for images in"),
+        (attacks.create("fgsm", Pixels(), space=RAW), {"bn": "eval"}, ValueError, "takes no others here: bn"),
+        (3, {}, TypeError, "an attack is a name or a class, got int"),
+    ],
+)
+def test_attacks_that_are_refused(attack: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(Pixels(), [two_pixels()], attack=attack, eps=8, space=RAW, **options)
+
+
+def test_a_created_attack_needs_one_size() -> None:
+    attack = attacks.create("fgsm", Pixels(), eps=TruncatedNormalEps(8, 16), space=RAW)
+    with pytest.raises(TypeError, match="give the evaluation one number for all images, by eps="):
+        evaluate(Pixels(), [two_pixels()], attack=attack, space=RAW)
+    assert evaluate(Pixels(), [two_pixels()], attack=attack, eps=8, space=RAW).top1 == 2
