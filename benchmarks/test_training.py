@@ -18,12 +18,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from benchmarks.device import DEVICE, REHEARSAL, SECONDS, TIMES
 from benchmarks.harness import TABLES, Interleaved, Table, device_seconds, whole_seconds
+from benchmarks.pairs import process_seconds
 from benchmarks.trainers import CLASSES, random_trainer, step
 from fastadv import PixelSpace, attacks, models
-from fastadv.train import AttackConfig, TrainConfig
+from fastadv.train import AdversarialTask, AttackConfig, TrainConfig
+from fastadv.train.compiled import CompiledOrEager
 
 TRAINING = Table(
     "An iteration of training",
@@ -51,7 +54,17 @@ OUTSIDE = Table(
         "time counts, because launches run ahead."
     ],
 )
-TABLES += [TRAINING, OUTSIDE]
+COMPILED = Table(
+    "torch.compile of an iteration, whole and in parts",
+    ["network", "m", "compiled", "graphs", "ms (quartiles)", "eager iterations (quartiles)", "rounds"],
+    notes=[
+        "Step l.l. on half of the minibatch, on one CPU thread, in process time. The training pass is compiled by "
+        "--compile, generation by attack.options.compile. The whole step is torch.compile of the task's call, "
+        "generation and training pass together; the backward pass is compiled with it. Graphs: compiled pieces, "
+        "between which Python runs."
+    ],
+)
+TABLES += [TRAINING, OUTSIDE, COMPILED]
 
 
 @dataclass(frozen=True)
@@ -163,3 +176,60 @@ def test_outside_of_the_network(benchmark: Any, network: str) -> None:
         times = [timings[whole].text, timings[outside].text, interleaved.ratio(outside, whole).percent]
         made = ["step_ll", "fast" if fast else "", *times, str(interleaved.rounds)]
         OUTSIDE.rows.append([network, str(n), *made])
+
+
+# --- compiled --------------------------------------------------------------------------------------------------------
+
+
+def compiled_step(case: Case, *, training: bool, generation: bool, whole: bool) -> Callable[[], object]:
+    """An iteration whose parts are compiled, or all of it up to the loss."""
+    torch.manual_seed(0)
+    model = models.create(case.name, num_classes=CLASSES).train()
+    options = {"validate": "never", "compile": generation}
+    task = AdversarialTask(
+        CompiledOrEager(model) if training else model,
+        attack="step_ll",
+        k=case.m // 2,
+        eps=8,
+        space=PixelSpace.unit(),
+        seed=0,
+        attack_options=options,
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    images, labels = torch.rand(case.m, 3, case.side, case.side), torch.randint(CLASSES, (case.m,))
+    task(images.clone(), labels)  # the checks of the first minibatch
+    call = torch.compile(task.__call__) if whole else task
+
+    def run() -> None:
+        optimizer.zero_grad()
+        call(images.clone(), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+COMPILED_PARTS = {
+    "nothing": {},
+    "training pass": {"training": True},
+    "generation": {"generation": True},
+    "both parts": {"training": True, "generation": True},
+    "whole step": {"whole": True},
+}
+
+
+@pytest.mark.skipif(REHEARSAL or DEVICE.type != "cpu", reason="test_options.py has it for GPUs, and it takes minutes")
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_compiled_step(benchmark: Any) -> None:
+    torch.set_num_threads(1)
+    case, variants, graphs = CASES["small_cnn"], {}, {}
+    for name, parts in COMPILED_PARTS.items():
+        counters.clear()
+        variants[name] = compiled_step(case, **{"training": False, "generation": False, "whole": False, **parts})
+        for _ in range(3):  # the second gradient is compiled, not the first
+            variants[name]()
+        graphs[name] = counters["stats"]["unique_graphs"]
+    interleaved = Interleaved(variants, clock=process_seconds)
+    benchmark.pedantic(interleaved.run, args=(SECONDS,), rounds=1)
+    for name, timing in interleaved.timings().items():
+        cost = [timing.text, interleaved.ratio(name, "nothing").text, str(interleaved.rounds)]
+        COMPILED.rows.append(["small_cnn", str(case.m), name, str(graphs[name]), *cost])

@@ -37,12 +37,18 @@ FASTADV_HOST_DEVICE PairOfExp<F> pair_of_exp(F clean, F adv, Tops<F> tops, F ori
           log_ratio_of(clean, adv, tops)};
 }
 
-// a - b, where log_ratio = log(a / b); 0 where both are, even if the logits are -inf.
+// a - b from expm1(-|log_ratio|), where log_ratio = log(a / b) and not both are 0.
+template <class F>
+FASTADV_HOST_DEVICE F difference_from(F a, F b, F log_ratio, F expm1) {
+  const F part = (log_ratio > F(0) ? a : b) * expm1;
+  return log_ratio > F(0) ? -part : part;
+}
+
+// The same; 0 where both are, even if the logits are -inf.
 template <class F>
 FASTADV_HOST_DEVICE F difference(F a, F b, F log_ratio) {
   if (a == F(0) && b == F(0)) return F(0);
-  const F part = (log_ratio > F(0) ? a : b) * static_cast<F>(std::expm1(-std::fabs(log_ratio)));
-  return log_ratio > F(0) ? -part : part;
+  return difference_from(a, b, log_ratio, static_cast<F>(std::expm1(-std::fabs(log_ratio))));
 }
 
 template <class F>
@@ -64,12 +70,15 @@ FASTADV_HOST_DEVICE F kl_grad_adv(F difference, F p, F differences, F adv_invers
   return (difference - p * differences) * adv_inverse;
 }
 
-// The share of one class in the divergence, given q_j - p_j. The series is used where the closed form would cancel.
+// Where the closed form of a class's share in the divergence would cancel, and its series is used.
 template <class F>
-FASTADV_HOST_DEVICE F kl_term(F p, F grad_adv, F delta) {
+FASTADV_HOST_DEVICE bool is_near(F delta) {
   constexpr F near = sizeof(F) == 8 ? F(1.0 / 32) : F(0.25);
-  if (p == F(0)) return grad_adv;
-  if (!(std::fabs(delta) < near)) return grad_adv - p * delta;
+  return std::fabs(delta) < near;
+}
+
+template <class F>
+FASTADV_HOST_DEVICE F kl_term_near(F p, F delta) {
   F series = F(1.0 / 362880);  // the sum of delta^n / (n + 2)!
   series = series * delta + F(1.0 / 40320);
   series = series * delta + F(1.0 / 5040);
@@ -79,6 +88,14 @@ FASTADV_HOST_DEVICE F kl_term(F p, F grad_adv, F delta) {
   series = series * delta + F(1.0 / 6);
   series = series * delta + F(0.5);
   return p * (delta * delta * series);
+}
+
+// The share of one class in the divergence, given q_j - p_j.
+template <class F>
+FASTADV_HOST_DEVICE F kl_term(F p, F grad_adv, F delta) {
+  if (p == F(0)) return grad_adv;
+  if (!is_near(delta)) return grad_adv - p * delta;
+  return kl_term_near(p, delta);
 }
 
 // d_j relative to that of the clean row's largest class, so that a confident network's gradient is not rounded off.
