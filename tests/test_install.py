@@ -68,13 +68,19 @@ def test_the_source_distribution_is_complete(distribution: Path, sources: Path) 
 
 @pytest.mark.timeout(900)
 def test_pip_install_without_cuda(distribution: Path, tmp_path: Path) -> None:
-    """From the source distribution by a wheel, built in a path with a space, to a call."""
+    """From the source distribution by a wheel, built in a path with a space, to a call.
+
+    With -O1, which compiles in half the time: make has built the same files with -O3.
+    """
     target, building = tmp_path / "installed here", tmp_path / "built here"
     building.mkdir()
     install = subprocess.run(
         [sys.executable, "-m", *INSTALL.split()[:-1], str(distribution), "--no-deps", "--target", str(target)],
         cwd=tmp_path,
-        env={**os.environ, "FASTADV_CUDA": "OFF", "TMPDIR": str(building)},
+        env={
+            **os.environ,
+            **{"FASTADV_CUDA": "OFF", "CMAKE_ARGS": "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "TMPDIR": str(building)},
+        },
         capture_output=True,
         text=True,
     )
