@@ -6,8 +6,6 @@
 namespace fastadv::cuda {
 namespace {
 
-constexpr int kUnderWay = 4;  // packs of a thread that are loaded before the first is stored
-
 // `count` elements, as unsigned integers of their size, in packs where multiples of 16 bytes lie alike in both.
 template <class T, int kWidth>
 __device__ __forceinline__ void copy_span(T* to, const T* from, int32_t count) {
@@ -16,18 +14,10 @@ __device__ __forceinline__ void copy_span(T* to, const T* from, int32_t count) {
   int32_t head = static_cast<int32_t>((0 - reinterpret_cast<uintptr_t>(to) / sizeof(T)) % kWidth);
   if (head > count) head = count;
   const int32_t packs = (count - head) / kWidth, tail = head + packs * kWidth;
-  const auto read_from = [&](int32_t pack) { return reinterpret_cast<const P*>(from + head + pack * kWidth); };
-  const auto write_to = [&](int32_t pack) { return reinterpret_cast<P*>(to + head + pack * kWidth); };
-  int32_t first = thread;
-  for (; first + (kUnderWay - 1) * kThreads < packs; first += kUnderWay * kThreads) {
-    P pack[kUnderWay];
-#pragma unroll
-    for (int p = 0; p < kUnderWay; ++p) pack[p] = *read_from(first + p * kThreads);
-#pragma unroll
-    for (int p = 0; p < kUnderWay; ++p) *write_to(first + p * kThreads) = pack[p];
-  }
+  // One at a time: as many threads as a multiprocessor holds keep memory busy.
 #pragma unroll 1
-  for (; first < packs; first += kThreads) *write_to(first) = *read_from(first);
+  for (int32_t pack = thread; pack < packs; pack += kThreads)
+    *reinterpret_cast<P*>(to + head + pack * kWidth) = *reinterpret_cast<const P*>(from + head + pack * kWidth);
   if (thread < head) to[thread] = from[thread];
   if (tail + thread < count) to[tail + thread] = from[tail + thread];
 }

@@ -17,14 +17,14 @@ pytestmark = [
 
 STREAMING = ("step_kernel", "tile_step_kernel", "noise_kernel", "partial_kernel", "keep_best_kernel")
 # Reads and writes of a pack: adv, clean and grad; a first step reads no clean, and a norm only grad. With momentum,
-# previous is read and written as well. Of the best iterate, four packs are under way.
+# previous is read and written as well.
 LOADS = {
     "SignRule<true>": (2, 1),
     "SignRule<false>": (3, 1),
     "ApgdSignRule": (4, 2),
     "ApgdUnitRule": (4, 2),
     "MomentumDistanceSquares": (4, 0),
-    "keep_best_kernel": (4, 4),
+    "keep_best_kernel": (1, 1),
     "NormalizedRule<true>": (2, 1),
     "NormalizedRule<false>": (3, 1),
     "GradientMax": (1, 0),
