@@ -60,8 +60,8 @@ def test_every_architecture_has_every_kernel(compiled: list[Kernel]) -> None:
     archs = {re.match(r"\d+", arch)[0] for arch in _C.build_info()["cuda_archs"].split() if "virtual" not in arch}
     assert {arch.removeprefix("sm_") for arch in names} == archs
     wide = [kernel for kernel in compiled if is_wide(kernel)]
-    # Four dtypes in two layouts: six steps, four reductions, noise; three dtypes' steps in tiles. Three sizes of elements
-    # to copy.
+    # Four dtypes in two layouts: six steps, four reductions, noise; three dtypes' steps in tiles. Copies of elements of
+    # three sizes.
     counted = Counter(kernel.name.partition("<")[0] for kernel in wide)
     assert len(wide) == len(names) * (2 * (4 * (6 + 4 + 1) + 3 * 6) + 3), (
         f"count a new kernel of STREAMING here: {counted}"
