@@ -6,8 +6,6 @@
 namespace fastadv::cuda {
 namespace {
 
-constexpr int kUnderWay = 4;  // packs of a thread that are loaded before the first is stored
-
 // `count` elements, as unsigned integers of their size, in packs where multiples of 16 bytes lie alike in both.
 template <class T, int kWidth>
 __device__ __forceinline__ void copy_span(T* to, const T* from, int32_t count) {
@@ -16,16 +14,10 @@ __device__ __forceinline__ void copy_span(T* to, const T* from, int32_t count) {
   int32_t head = static_cast<int32_t>((0 - reinterpret_cast<uintptr_t>(to) / sizeof(T)) % kWidth);
   if (head > count) head = count;
   const int32_t packs = (count - head) / kWidth, tail = head + packs * kWidth;
-  for (int32_t first = thread; first < packs; first += kUnderWay * kThreads) {
-    P pack[kUnderWay];
-#pragma unroll
-    for (int p = 0; p < kUnderWay; ++p)
-      if (first + p * kThreads < packs)
-        pack[p] = *reinterpret_cast<const P*>(from + head + (first + p * kThreads) * kWidth);
-#pragma unroll
-    for (int p = 0; p < kUnderWay; ++p)
-      if (first + p * kThreads < packs) *reinterpret_cast<P*>(to + head + (first + p * kThreads) * kWidth) = pack[p];
-  }
+  // One at a time: as many threads as a multiprocessor holds keep memory busy.
+#pragma unroll 1
+  for (int32_t pack = thread; pack < packs; pack += kThreads)
+    *reinterpret_cast<P*>(to + head + pack * kWidth) = *reinterpret_cast<const P*>(from + head + pack * kWidth);
   if (thread < head) to[thread] = from[thread];
   if (tail + thread < count) to[tail + thread] = from[tail + thread];
 }

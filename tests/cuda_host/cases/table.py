@@ -127,11 +127,11 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
     ),
     "apgd_step_, linf": (
         lambda new: partial(ops.apgd_step_, *new.images(4), 1.0, 8.0),
-        [DEVICE, "tile_step_kernel<float, 1, ApgdSignRule<float>> x 16768", RESULT],
+        [*TWICE, "tile_step_kernel<float, 1, ApgdSignRule<float>> x 16768", RESULT],
     ),
     "apgd_step_, linf, channels_last": (
         lambda new: partial(ops.apgd_step_, *new.images(4, HALF, memory_format=LAST), new(64), new(64), IMAGENET),
-        [DEVICE, "tile_step_kernel<__half, 3, ApgdSignRule<float>> x 8448", RESULT],
+        [*TWICE, "tile_step_kernel<__half, 3, ApgdSignRule<float>> x 8384", RESULT],
     ),
     "apgd_step_, l2": (
         lambda new: partial(ops.apgd_step_, *new.images(4), 1.0, 8.0, norm="l2"),
@@ -147,7 +147,7 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
     ),
     "keep_best_": (
         lambda new: partial(ops.keep_best_, *new.images(4), new(64, dtype=torch.bool)),
-        [DEVICE, "keep_best_kernel<unsigned int, 4> x 1088", RESULT],
+        [*TWICE, "keep_best_kernel<unsigned int, 4> x 1088", RESULT],
     ),
     "keep_best_, without gradients, odd addresses": (
         lambda new: partial(
@@ -158,11 +158,11 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
             None,
             new(2, dtype=torch.bool),
         ),
-        [DEVICE, "keep_best_kernel<unsigned short, 1> x 2", RESULT],
+        [*TWICE, "keep_best_kernel<unsigned short, 1> x 2", RESULT],
     ),
     "keep_best_, none": (
         lambda new: partial(ops.keep_best_, new(0, 3), None, new(0, 3), None, new(0, dtype=torch.bool)),
-        [DEVICE],
+        TWICE,
     ),
     "noise_step_": (
         lambda new: partial(ops.noise_step_, *new.images(2), 8.0, "truncated_normal", 1),
