@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastadv import PixelSpace, TruncatedNormalEps, attacks
 from fastadv.train import AdversarialTask
-from tests.attacks.gradients import GRADIENTS
+from tests.attacks.gradients import GRADIENTS, SEARCHES
 from tests.attacks.models import ConvNet, batch
 from tests.gpu.agreement import assert_agree
 from tests.gpu.device import DEVICE, REHEARSAL, needs_streams, needs_two_gpus
@@ -45,7 +45,7 @@ def test_half_precision(name: str, fast: bool) -> None:
     assert adv.dtype == torch.bfloat16 and adv.min() >= 0 and adv.max() <= 1
     if attacks.get(name).ball == "linf":
         assert (adv.float() - clean.float()).abs().max() <= 8 / 255 + 0.5 / 256  # half a step of bfloat16 below 1
-    assert not torch.equal(adv, clean)
+    assert name in SEARCHES or not torch.equal(adv, clean)
 
 
 def of_gradients_alone(name: str, option: str) -> dict[str, bool]:
