@@ -45,10 +45,6 @@ class Undecided:
         wide = torch.promote_types(clean.dtype, torch.float32)
         self._height = torch.full((len(clean),), -math.inf, dtype=wide, device=clean.device)  # [N]
 
-    def again(self) -> Undecided:
-        """The images that are left, for another attack: without the results so far."""
-        return Undecided(self.clean, self.labels, self.left)
-
     def look(self, place: Tensor, images: Tensor, logits: Tensor) -> Tensor:
         """Decide the images that are misclassified, and return which of them are: [n] bool.
 
