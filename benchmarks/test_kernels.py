@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.apgd_operators import dlr_as_torchattacks
 from benchmarks.harness import TABLES, Interleaved, Ratio, Table, device_seconds, host_seconds
 from benchmarks.launches import launches
 from benchmarks.test_ops import ALPHA, EPS, compiled_first, compiled_step, compiled_step_
@@ -225,6 +226,8 @@ def test_step(benchmark, case: str, shape: tuple[int, ...], dtype: torch.dtype) 
 
 NOISE = {"noise, sign": "sign", "noise, truncated normal": "truncated_normal", "noise, uniform": "uniform"}
 NORMS = {"normalised step, L2": "l2", "normalised step, Linf": "linf"}
+APGD = {"APGD's step, Linf": "linf", "APGD's step, L2": "l2"}
+BEST = "best iterate, half of the images better"
 CHANNELS_LAST, EPS_ALONE = "sign step, channels_last, constants per channel", "eps drawn for 1,000,000 examples"
 
 
@@ -252,13 +255,22 @@ def other(case: str, dtype: torch.dtype) -> Work:
         return against_reference(
             lambda m: m.normalized_step_(adv, clean, grad, 1.0, 8.0, norm, UNIT), passes * adv.nbytes
         )
+    if case in APGD:  # for L2 the norm, the distances of two projections, and the step
+        norm, passes = APGD[case], {"linf": 4 + 2, "l2": 1 + 3 + 4 + 4 + 2}[APGD[case]]
+        previous = random_images(MIDDLE, dtype)
+        return against_reference(
+            lambda m: m.apgd_step_(adv, previous, clean, grad, 2.0, 8.0, UNIT, norm=norm), passes * adv.nbytes
+        )
+    if case == BEST:  # images and gradients
+        better, best_grad = torch.arange(MIDDLE[0], device=DEVICE) % 2 == 0, torch.zeros_like(grad)
+        return against_reference(lambda m: m.keep_best_(clean, best_grad, adv, grad, better), 2 * adv.nbytes)
     adv, clean, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (adv, clean, grad))
     return against_reference(lambda m: m.sign_step_(adv, clean, grad, 1.0, 8.0, IMAGENET), 4 * adv.nbytes)
 
 
 @without_rival
 @pytest.mark.parametrize("dtype", DTYPES, ids=words)
-@pytest.mark.parametrize("case", [*NOISE, *NORMS, CHANNELS_LAST])
+@pytest.mark.parametrize("case", [*NOISE, *NORMS, *APGD, BEST, CHANNELS_LAST])
 def test_other(benchmark, case: str, dtype: torch.dtype) -> None:
     measure(benchmark, OTHERS, f"{case}, {words(MIDDLE)}", dtype, other(case, dtype))
 
@@ -324,6 +336,25 @@ def test_target_grad(benchmark, shape: tuple[int, int], dtype: torch.dtype) -> N
         target(
             f"target_grad at 1,000 classes, {dtype}: share of a copy", measured.ratio("copy", "fused"), 0.8, 0.8, ".0%"
         )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=words)
+@pytest.mark.parametrize("shape", LOGITS, ids=words)
+def test_dlr(benchmark, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """The DLR loss of each row, and its derivative."""
+    logits = (4 * torch.randn(shape, device=DEVICE)).to(dtype)
+    labels = torch.randint(0, shape[1], shape[:1], device=DEVICE)
+
+    def fused() -> object:
+        return ops.row_losses(logits, labels, "dlr"), ops.scaled_target_grad(logits, "dlr", labels)
+
+    def eager() -> object:
+        leaf = logits.detach().requires_grad_()
+        losses = dlr_as_torchattacks(leaf, labels)
+        return losses.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+
+    work = Work({"fused": fused, "eager, autograd": eager}, 3 * logits.nbytes)
+    measure(benchmark, ROWS, f"DLR loss and derivative, {words(shape)}", dtype, work)
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:  # [m, K], [m], [m] -> scalar

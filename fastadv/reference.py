@@ -417,14 +417,18 @@ def _margin_terms(
     if rule != "targeted_dlr":
         targets = torch.where(ranked[:, 0] == labels, ranked[:, 1], ranked[:, 0])
     assert targets is not None
-    one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)  # [K, K]
     gap = (z.gather(1, labels[:, None]) - z.gather(1, targets[:, None]))[:, 0]
-    of_gap = one[labels] - one[targets]
+    of_gap = _one_hot(labels, z) - _one_hot(targets, z)
     if rule == "margin":
         return gap, torch.ones_like(gap), of_gap, torch.zeros_like(of_gap)
     top, low = ranked[:, :1], ranked[:, 2:3] if rule == "dlr" else ranked[:, 2:4]
     spread = (z.gather(1, top) - z.gather(1, low)).mean(dim=1)
-    return gap, spread, of_gap, one[top[:, 0]] - one[low].mean(dim=1)
+    return gap, spread, of_gap, _one_hot(top[:, 0], z) - _one_hot(low, z).mean(dim=1)
+
+
+def _one_hot(classes: Tensor, z: Tensor) -> Tensor:
+    """Return classes [...] as [..., K]."""
+    return torch.nn.functional.one_hot(classes, z.shape[1]).to(z.dtype)
 
 
 def mixed_cross_entropy(

@@ -16,16 +16,18 @@ __device__ __forceinline__ void copy_span(T* to, const T* from, int32_t count) {
   int32_t head = static_cast<int32_t>((0 - reinterpret_cast<uintptr_t>(to) / sizeof(T)) % kWidth);
   if (head > count) head = count;
   const int32_t packs = (count - head) / kWidth, tail = head + packs * kWidth;
-  for (int32_t first = thread; first < packs; first += kUnderWay * kThreads) {
+  const auto read_from = [&](int32_t pack) { return reinterpret_cast<const P*>(from + head + pack * kWidth); };
+  const auto write_to = [&](int32_t pack) { return reinterpret_cast<P*>(to + head + pack * kWidth); };
+  int32_t first = thread;
+  for (; first + (kUnderWay - 1) * kThreads < packs; first += kUnderWay * kThreads) {
     P pack[kUnderWay];
 #pragma unroll
-    for (int p = 0; p < kUnderWay; ++p)
-      if (first + p * kThreads < packs)
-        pack[p] = *reinterpret_cast<const P*>(from + head + (first + p * kThreads) * kWidth);
+    for (int p = 0; p < kUnderWay; ++p) pack[p] = *read_from(first + p * kThreads);
 #pragma unroll
-    for (int p = 0; p < kUnderWay; ++p)
-      if (first + p * kThreads < packs) *reinterpret_cast<P*>(to + head + (first + p * kThreads) * kWidth) = pack[p];
+    for (int p = 0; p < kUnderWay; ++p) *write_to(first + p * kThreads) = pack[p];
   }
+#pragma unroll 1
+  for (; first < packs; first += kThreads) *write_to(first) = *read_from(first);
   if (thread < head) to[thread] = from[thread];
   if (tail + thread < count) to[tail + thread] = from[tail + thread];
 }

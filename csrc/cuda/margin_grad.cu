@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(kThreads, kMarginBlocks<Row>)
   with_own_row<Row>(args, [&](Row row, int64_t i) {
     const int64_t label = args.labels[i], target = args.targets == nullptr ? label : args.targets[i];
     const Margin margin = margin_of_row(row, args.margin, ranking_of(row), label, target);
-    const SparseRow<F> grad = margin_grad<F>(margin, args.exponent != nullptr);
+    const SparseRow<F> grad = fastadv::margin_grad<F>(margin, args.exponent != nullptr);
     row.each([&](int64_t j) { store(row.dz[j], entry(grad, static_cast<int32_t>(j))); });
     if (row.lane != 0) return;
     args.target[i] = target;

@@ -192,7 +192,8 @@ __device__ __forceinline__ double reduce_turns(const Reduction<T, Term, Join>& o
 
 // As many blocks of a multiprocessor as leave the registers for what is under way.
 template <class T, class Term>
-constexpr int kPartialBlocks = 5 - (Term::kDistance ? 1 : 0) - (Term::kMomentum ? 1 : 0) - (sizeof(T) == 8 ? 1 : 0);
+constexpr int kPartialBlocks =
+    Term::kMomentum ? (sizeof(T) == 4 ? 3 : 2) : 5 - (Term::kDistance ? 1 : 0) - (sizeof(T) == 8 ? 1 : 0);
 
 // partial[example * chunks + chunk] <- reduction of one chunk; a block each.
 template <class T, int kWidth, bool kLast, class Term, class Join>

@@ -56,11 +56,12 @@ void run(Cpu, const char* op, const Tensor&, const ApgdStep& args, Norm norm) {
 
 #ifdef FASTADV_WITH_CUDA
 void run(Cuda, const char* op, const Tensor& adv, const ApgdStep& args, Norm norm) {
-  const int64_t size = norm == Norm::l2 ? cuda::apgd_workspace(args.step.batch) : 0;
-  const Tensor workspace = torch::stable::new_empty(adv, {size}, torch::headeronly::ScalarType::Double);
-  cuda::on_device_of(op, adv, [&](cudaStream_t stream) {
-    return cuda::apgd_step(args, norm, static_cast<double*>(workspace.data_ptr()), stream);
-  });
+  std::optional<Tensor> workspace;
+  if (norm == Norm::l2)
+    workspace =
+        torch::stable::new_empty(adv, {cuda::apgd_workspace(args.step.batch)}, torch::headeronly::ScalarType::Double);
+  double* norms = norm == Norm::l2 ? static_cast<double*>(workspace->data_ptr()) : nullptr;
+  cuda::on_device_of(op, adv, [&](cudaStream_t stream) { return cuda::apgd_step(args, norm, norms, stream); });
 }
 #endif
 

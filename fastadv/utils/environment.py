@@ -11,8 +11,9 @@ import torch
 from fastadv import _C, __version__
 
 OPERATORS = (
-    *("sign_step_", "normalized_step_", "noise_step_", "from_pixels_", "truncated_normal_", "sample_eps"),
-    *("target_grad", "scaled_target_grad", "mixed_cross_entropy", "scaled_kl_grad", "trades_loss"),
+    *("sign_step_", "normalized_step_", "apgd_step_", "keep_best_", "noise_step_", "from_pixels_"),
+    *("truncated_normal_", "sample_eps", "target_grad", "scaled_target_grad", "row_losses", "mixed_cross_entropy"),
+    *("scaled_kl_grad", "trades_loss"),
 )
 EXTRAS = ("train", "evaluate", "dali", "bench")
 REBUILD = "pip install --no-build-isolation ."

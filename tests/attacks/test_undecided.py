@@ -84,6 +84,3 @@ def test_with_targets_those_that_have_them_are_decided() -> None:
     assert undecided.left.tolist() == [0, 2] and undecided.adv.tolist() == [[0], [11], [2]]
     undecided.keep_best(place, numbered(20, 21, 22), torch.tensor([1.0, 1.0, -1.0]))
     assert undecided.adv.tolist() == [[20], [11], [22]]
-    again = undecided.again()
-    assert again.targeted and again.look(again.left, numbered(30, 32), logits(True, False)).tolist() == [True, False]
-    assert again.left.tolist() == [2]

@@ -60,12 +60,15 @@ def collected(names: list[str]) -> subprocess.CompletedProcess[str]:
 SHOWS = {
     "sign_step_": r"\[sign-",
     "normalized_step_": r"\[(l2|linf)-",
+    "apgd_step_": r"\[apgd_(linf|l2)-",
+    "keep_best_": "test_keep_best",
     "noise_step_": r"\[noise_",
     "from_pixels_": "test_from_pixels",
     "truncated_normal_": "test_drawn_eps",
     "sample_eps": "test_drawn_eps",
     "target_grad": "test_target_grad",
     "scaled_target_grad": "test_target_grad",  # the same kernel
+    "row_losses": "test_row_losses",
     "mixed_cross_entropy": "test_mixed_cross_entropy",
     "scaled_kl_grad": "test_scaled_kl_grad",
     "trades_loss": "test_trades_loss",
@@ -85,7 +88,8 @@ def test_what_is_sanitized_is_every_operator() -> None:
     for operator, pattern in SHOWS.items():
         assert any(re.search(pattern, case) for case in sanitizers.SANITIZED["memcheck"]), operator
     # Those with shared memory.
-    for operator in ("normalized_step_", "from_pixels_", "target_grad", "mixed_cross_entropy", "trades_loss"):
+    shared = ("normalized_step_", "apgd_step_", "from_pixels_", "target_grad", "row_losses", "mixed_cross_entropy")
+    for operator in (*shared, "trades_loss"):
         assert any(re.search(SHOWS[operator], case) for case in sanitizers.SANITIZED["racecheck"]), operator
 
 

@@ -22,9 +22,15 @@ def test_tensors_on_two_devices() -> None:
         lambda: ops.sign_step_(adv, other, adv.clone(), 1.0, 8.0),
         lambda: ops.sign_step_(adv, adv, other, 1.0, 8.0),
         lambda: ops.sign_step_(adv, adv, adv.clone(), 1.0, torch.ones(2)),
+        lambda: ops.apgd_step_(adv, other, adv.clone(), adv.clone(), 1.0, 8.0),
+        lambda: ops.keep_best_(adv, None, adv.clone(), None, torch.tensor([True, False])),
         lambda: ops.noise_step_(adv, other, 8.0, "sign", 1),
         lambda: ops.noise_step_(adv, adv, 8.0, "sign", torch.tensor([1, 2])),
         lambda: ops.target_grad(adv, "label", torch.tensor([1, 2])),
+        lambda: ops.target_grad(
+            adv, "targeted_dlr", torch.zeros(2, dtype=torch.int64, device=DEVICE), targets=torch.tensor([1, 2])
+        ),
+        lambda: ops.row_losses(adv, torch.tensor([1, 2]), "ce"),
         lambda: ops.mixed_cross_entropy(adv, torch.tensor([1, 2]), 1),
         lambda: ops.scaled_kl_grad(adv, other),
         lambda: ops.trades_loss(adv, other, torch.tensor([1, 2], device=DEVICE)),
@@ -68,6 +74,9 @@ def test_labels_out_of_range_give_nan_in_their_rows() -> None:
     assert grad[0].isnan().all() and grad[1].isfinite().all()
     assert ops.mixed_cross_entropy(logits, labels, 1).isnan()
     assert ops.trades_loss(logits, logits + 1, labels).isnan()
+    for rule in ("ce", "log_odds", "margin", "dlr"):
+        losses = ops.row_losses(logits, labels, rule)
+        assert losses[0].isnan() and losses[1].isfinite()
 
 
 @needs_streams

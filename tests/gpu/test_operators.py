@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastadv import PixelSpace, ops
+from fastadv import PixelSpace, ops, reference
 from tests.gpu.device import DEVICE, SIDE, moved
 from tests.ops.cases import DTYPES, SHAPES, SPACES, Operands, operands
 from tests.ops.test_boundaries import flat
@@ -123,6 +123,42 @@ def test_scaled_target_grad(rule: str, dtype: torch.dtype, shape: tuple[int, int
     result, expected = ops.scaled_target_grad(moved(logits), rule), ops.scaled_target_grad(logits, rule)
     power = torch.exp2((result.exponent.cpu() - expected.exponent).double())[:, None]  # or 2, where a rounding decides
     torch.testing.assert_close((result.dlogits.cpu() * power).to(dtype), expected.dlogits)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (33, 129), (64, 1000), (3, 1025), (2, 21_841)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rule", reference.MARGINS)
+def test_margin_grad(rule: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    logits, labels = logits_of(*shape, dtype), torch.arange(shape[0]) % shape[1]
+    targets = (labels + 2) % shape[1]
+    for operator in (ops.target_grad, ops.scaled_target_grad):
+        result = operator(moved(logits), rule, moved(labels), targets=moved(targets))
+        expected = operator(logits, rule, labels, targets=targets)
+        torch.testing.assert_close(tuple(each.cpu() for each in result), tuple(expected))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (33, 129), (64, 1000), (3, 1025), (2, 21_841)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rule", reference.LOSSES)
+def test_row_losses(rule: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    logits, labels = logits_of(*shape, dtype), torch.arange(shape[0]) % shape[1]
+    targets = (labels + 2) % shape[1]
+    result = ops.row_losses(moved(logits), moved(labels), rule, moved(targets))
+    torch.testing.assert_close(result.cpu(), ops.row_losses(logits, labels, rule, targets))
+
+
+@pytest.mark.parametrize("unaligned", [False, True], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_keep_best(dtype: torch.dtype, shape: tuple[int, ...], unaligned: bool) -> None:
+    o = operands(shape, dtype, unaligned=unaligned)
+    better = torch.arange(shape[0]) % 2 == 0
+    results = []
+    for where in (moved, Tensor.clone):
+        best, best_grad = where(o.clean), where(o.grad)
+        ops.keep_best_(best, best_grad, where(o.adv), where(o.grad) + 1, where(better))
+        results.append((best.cpu(), best_grad.cpu()))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(2, 10), (33, 129), (64, 1000), (3, 1025)], ids=str)

@@ -53,5 +53,5 @@ def operands(
 
 def at_odd_offset(tensor: Tensor, offset: int) -> Tensor:
     """Return the same values and strides, `offset` elements into a storage."""
-    room = torch.empty(tensor.numel() + offset, dtype=tensor.dtype)
+    room = torch.empty(tensor.numel() + offset, dtype=tensor.dtype, device=tensor.device)
     return room.as_strided(tensor.shape, tensor.stride(), offset).copy_(tensor)

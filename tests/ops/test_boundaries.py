@@ -41,7 +41,7 @@ def check(step: str, examples: int, size: int, dtype: torch.dtype, offset: int =
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("step", ["sign", "noise_uniform"])
+@pytest.mark.parametrize("step", ["sign", "apgd_linf", "noise_uniform"])
 def test_elements_before_and_behind_the_packs(step: str, dtype: torch.dtype) -> None:
     width = 16 // dtype.itemsize
     for offset in range(width):
@@ -74,7 +74,7 @@ def in_tiles(step: str, shape: tuple[int, ...], dtype: torch.dtype, channels_las
 
 # Runs of whole tiles, of a tile more, and of one element or pack less or more, at every distance from 16 bytes.
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("step", ["sign", "linf"])
+@pytest.mark.parametrize("step", ["sign", "linf", "apgd_linf"])
 @pytest.mark.parametrize(
     ("channels", "channels_last"), [(1, False), (3, False), (3, True), (4, True)], ids=["1", "3", "3 last", "4 last"]
 )
@@ -89,13 +89,13 @@ def test_runs_around_tiles(step: str, dtype: torch.dtype, channels: int, channel
             in_tiles(step, (2, channels, 1, plane), dtype, channels_last, 0)
 
 
-@pytest.mark.parametrize("step", ["l2", "linf"])
+@pytest.mark.parametrize("step", ["l2", "linf", "apgd_l2"])
 @pytest.mark.parametrize("size", around(BLOCK, CHUNK, 2 * CHUNK))
 def test_elements_around_a_chunk(step: str, size: int) -> None:
     check(step, 2, size, torch.float32)
 
 
-@pytest.mark.parametrize("step", ["l2", "linf"])
+@pytest.mark.parametrize("step", ["l2", "linf", "apgd_l2"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_two_chunks_of_any_dtype(step: str, dtype: torch.dtype) -> None:
     check(step, 2, CHUNK + 3, dtype, offset=1)

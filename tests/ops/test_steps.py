@@ -1,4 +1,4 @@
-"""sign_step_, normalized_step_ and noise_step_: values by hand, then against the reference over a table."""
+"""sign_step_, normalized_step_, apgd_step_ and noise_step_: values by hand, then against the reference over a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastadv import PixelSpace, ops, reference
-from tests.ops.cases import DTYPES, SHAPES, SPACES, Operands, operands
+from tests.ops.cases import DTYPES, SHAPES, SPACES, Operands, at_odd_offset, operands
 
 NAN, INF = float("nan"), float("inf")
 
@@ -98,11 +98,30 @@ def test_noise_on_many_channels(channels: int) -> None:
 
 # --- against the reference -------------------------------------------------------------------------------------------
 
+
+def apgd(
+    module: object, o: Operands, clean: Tensor, alpha: object, eps: object, space: PixelSpace, norm: str
+) -> Tensor:
+    """A step with momentum, whose previous iterate lies between adv and clean; its own address is like adv's."""
+    before = o.adv.clone()
+    previous, clean = beside(o.adv, (o.adv + clean) / 2), beside(o.adv, clean) if clean is o.adv else clean
+    module.apgd_step_(o.adv, previous, clean, o.grad, alpha, eps, space, norm=norm, momentum=0.7)
+    assert torch.equal(previous, before)
+    return o.adv
+
+
+def beside(adv: Tensor, values: Tensor) -> Tensor:
+    """A copy of values with adv's strides, as far behind an aligned address."""
+    return at_odd_offset(torch.empty_like(adv).copy_(values), adv.storage_offset())
+
+
 Step = Callable[..., Tensor]
 STEPS: dict[str, Callable[[object, Operands, Tensor, object, object, PixelSpace], Tensor]] = {
     "sign": lambda m, o, clean, alpha, eps, space: m.sign_step_(o.adv, clean, o.grad, alpha, eps, space),
     "l2": lambda m, o, clean, alpha, eps, space: m.normalized_step_(o.adv, clean, o.grad, alpha, eps, "l2", space),
     "linf": lambda m, o, clean, alpha, eps, space: m.normalized_step_(o.adv, clean, o.grad, alpha, eps, "linf", space),
+    "apgd_linf": lambda *arguments: apgd(*arguments, "linf"),
+    "apgd_l2": lambda *arguments: apgd(*arguments, "l2"),
     "noise_sign": lambda m, o, clean, _, eps, space: m.noise_step_(o.adv, clean, eps, "sign", 5, 7, space),
     "noise_normal": lambda m, o, clean, _, eps, space: m.noise_step_(
         o.adv, clean, eps, "truncated_normal", 5, 7, space
@@ -123,7 +142,7 @@ def both(step: str, make: Callable[[], Operands], alpha, eps, space: PixelSpace,
 
 
 def assert_same(step: str, result: Tensor, expected: Tensor) -> None:
-    if step == "sign":  # the same few operations in the same order: exactly equal
+    if step in ("sign", "apgd_linf"):  # the same few operations in the same order: exactly equal
         assert torch.equal(result, expected)
         return
     # Norms are summed in another order, and noise is float32 by design: a rounding of the stored dtype at most.
@@ -226,7 +245,7 @@ def test_layout_and_threads_do_not_show(step: str) -> None:
         assert torch.equal(whole, run(slice(0, 6), 2, False))
         split = torch.cat([run(slice(0, 1), 2, False), run(slice(1, 4), 2, False), run(slice(4, 6), 1, False)])
         assert torch.equal(whole, split)
-        if step in ("l2",):  # an L2 norm is summed in memory order
+        if step in ("l2", "apgd_l2"):  # an L2 norm is summed in memory order
             torch.testing.assert_close(whole, run(slice(0, 6), 2, True))
         else:
             assert torch.equal(whole, run(slice(0, 6), 2, True))

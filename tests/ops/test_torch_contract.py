@@ -30,17 +30,40 @@ SAMPLES = {
     "sign_step_": (OPERATORS.sign_step_, (x(), x(), x(), 1.0, PER_EXAMPLE, 1.0, PER_EXAMPLE, *RGB), {}),
     "normalized_step_ l2": (OPERATORS.normalized_step_, (x(), x(), x(), 1.0, None, 8.0, None, "l2", *RAW), {}),
     "normalized_step_ linf": (OPERATORS.normalized_step_, (x(), None, x(), 1.0, None, 8.0, None, "linf", *RGB), {}),
+    "apgd_step_ linf": (OPERATORS.apgd_step_, (x(), x(), x(), x(), 1.0, None, 8.0, None, "linf", 0.75, *RGB), {}),
+    "apgd_step_ l2": (
+        OPERATORS.apgd_step_,
+        (x(), x(), x(), x(), 1.0, PER_EXAMPLE, 8.0, PER_EXAMPLE, "l2", 0.75, *RAW),
+        {},
+    ),
+    "keep_best_": (OPERATORS.keep_best_, (x(), None, x(), None, PER_EXAMPLE > 1), {}),
+    "keep_best_ with gradients": (OPERATORS.keep_best_, (x(), x(), x(), x(), PER_EXAMPLE > 1), {}),
     "noise_step_": (OPERATORS.noise_step_, (x(), x(), 8.0, None, "truncated_normal", 1, 2, None, *RAW), {}),
     "noise_step_ stream": (OPERATORS.noise_step_, (x(), None, 8.0, None, "sign", 0, 2, torch.tensor([1, 2]), *RAW), {}),
     "from_pixels_": (OPERATORS.from_pixels_, (x().bfloat16(), x().byte(), None, [0.0], *RAW), {}),
     "from_pixels_ mirrored": (OPERATORS.from_pixels_, (x(), x().byte(), PER_EXAMPLE > 1, [1.0] * 3, *RGB), {}),
     "truncated_normal_": (OPERATORS.truncated_normal_, (torch.ones(5), 8.0, 16.0, 1, 2, None), {}),
     "sample_eps": (OPERATORS.sample_eps, (5, 8.0, 16.0, 1, 2, None), {"device": torch.device("cpu")}),
-    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
-    "scaled_target_grad": (OPERATORS.scaled_target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None), {}),
+    "target_grad": (OPERATORS.target_grad, (torch.randn(4, 5), "random", None, 0.1, 1, 2, None, None), {}),
+    "scaled_target_grad": (
+        OPERATORS.scaled_target_grad,
+        (torch.randn(4, 5), "random", None, 0.1, 1, 2, None, None),
+        {},
+    ),
+    "scaled_target_grad targeted_dlr": (
+        OPERATORS.scaled_target_grad,
+        (torch.randn(4, 5), "targeted_dlr", torch.arange(4), 0.0, 0, 0, None, torch.arange(1, 5)),
+        {},
+    ),
+    "row_losses": (OPERATORS.row_losses, (torch.randn(4, 5).half(), torch.arange(4), "ce", None), {}),
+    "row_losses targeted_dlr": (
+        OPERATORS.row_losses,
+        (torch.randn(4, 5), torch.arange(4), "targeted_dlr", torch.arange(1, 5)),
+        {},
+    ),
     "target_grad label": (
         OPERATORS.target_grad,
-        (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None),
+        (torch.randn(4, 5), "label", torch.arange(4), 0.0, 0, 0, None, None),
         {},
     ),
     "scaled_kl_grad": (OPERATORS.scaled_kl_grad, (torch.randn(4, 5), torch.randn(4, 5)), {}),
@@ -75,11 +98,18 @@ def step_chain(adv, clean, grad, logits, labels):
     eps = eps + ops.sample_eps(adv.shape[0], seed=5, device=adv.device)
     moved = ops.sign_step_(moved, clean, grad, 2.0, eps, space)
     moved = ops.normalized_step_(moved, clean, grad, -3.0, 8.0, "linf", space)
-    moved = moved + ops.from_pixels(adv.to(torch.uint8), adv[:, 0, 0, 0] > 100, adv.dtype, PixelSpace.imagenet())
+    previous = moved * 1.0
+    moved = ops.apgd_step_(moved, previous, clean, grad, 3.0, eps, space, momentum=0.75)
+    moved = ops.keep_best_(moved, previous, clean, grad, eps > 4)
+    moved = (
+        moved + previous + ops.from_pixels(adv.to(torch.uint8), adv[:, 0, 0, 0] > 100, adv.dtype, PixelSpace.imagenet())
+    )
     target, dlogits = ops.target_grad(logits, "least_likely")
     scaled = ops.scaled_target_grad(logits, "entropy")
     loss = ops.mixed_cross_entropy(logits, labels, 1) + ops.trades_loss(logits, logits * 0.9, labels)
-    return moved + 1, target, dlogits, *scaled, *ops.scaled_kl_grad(logits * 0.9, logits), loss
+    dlr = ops.target_grad(logits, "dlr", labels)
+    losses = ops.row_losses(logits, labels, "targeted_dlr", target)
+    return moved + 1, target, dlogits, *scaled, *dlr, losses, *ops.scaled_kl_grad(logits * 0.9, logits), loss
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -175,7 +205,7 @@ def peak_growth(function) -> int:
 def test_no_full_size_temporary(dtype: torch.dtype) -> None:
     # 64 MB: above what the C library keeps for later, so that every allocation of the size is new pages.
     o = operands((8, 3, 1024, 2731 // dtype.itemsize), dtype)
-    full = o.adv.nbytes
+    full, previous = o.adv.nbytes, o.adv.clone()
     eps = torch.ones(8)
     assert peak_growth(lambda: o.adv + 1) > 0.9 * full  # the count sees what it should
     steps = {
@@ -183,6 +213,9 @@ def test_no_full_size_temporary(dtype: torch.dtype) -> None:
         "first": lambda: ops.sign_step_(o.adv, o.adv, o.grad, 1.0, 8.0),
         "l2": lambda: ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, eps, "l2"),
         "linf": lambda: ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, eps, "linf"),
+        "apgd": lambda: ops.apgd_step_(o.adv, previous, o.clean, o.grad, 1.0, eps),
+        "apgd, l2": lambda: ops.apgd_step_(o.adv, previous, o.clean, o.grad, 1.0, eps, norm="l2"),
+        "best": lambda: ops.keep_best_(o.adv, previous, o.clean, o.grad, eps > 0),
         "noise": lambda: ops.noise_step_(o.adv, o.clean, eps, "truncated_normal", 1),
     }
     for name, step in steps.items():
@@ -202,6 +235,9 @@ for dtype in DTYPES:
         o = operands((3, 3, 17, 19), dtype, SPACES["imagenet"], last)
         ops.sign_step_(o.adv, o.clean, o.grad, 1.0, 8.0, SPACES["imagenet"])
         ops.normalized_step_(o.adv, o.clean, o.grad, 1.0, 8.0, "l2", SPACES["imagenet"])
+        for norm in ("linf", "l2"):
+            previous = (o.adv + o.clean) / 2
+            ops.apgd_step_(o.adv, previous, o.clean, o.grad, 1.0, 8.0, SPACES["imagenet"], norm=norm)
         for kind in ("sign", "truncated_normal", "normal", "uniform"):
             ops.noise_step_(o.adv, o.adv, 8.0, kind, 3, 0, SPACES["imagenet"])
         pixels, mirrored = o.clean.to(torch.uint8), torch.tensor([True, False, True])

@@ -7,10 +7,13 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/ops/apgd_step.h"
 #include "../../csrc/ops/from_pixels.h"
+#include "../../csrc/ops/keep_best.h"
 #include "../../csrc/ops/mixed_cross_entropy.h"
 #include "../../csrc/ops/noise_step.h"
 #include "../../csrc/ops/normalized_step.h"
+#include "../../csrc/ops/row_losses.h"
 #include "../../csrc/ops/sign_step.h"
 #include "../../csrc/ops/target_grad.h"
 #include "../../csrc/ops/truncated_normal.h"
@@ -56,6 +59,21 @@ void step_kernels(DType dtype, bool channels_last) {
   in_parts(kElements, [&](int64_t begin, int64_t end) {
     baseline::normalized_step(step, Norm::l2, one.data(), one.data(), begin, end);
   });
+
+  std::vector<double> previous(kElements);  // [N, C, plane]
+  step.previous = previous.data();
+  const ApgdStep apgd{step, 0.75};
+  in_parts(kElements, [&](int64_t begin, int64_t end) { baseline::apgd_sign_step(apgd, begin, end); });
+  in_parts(chunks, [&](int64_t begin, int64_t end) {
+    baseline::apgd_distance_squares(apgd, one.data(), one.data(), partial.data(), begin, end);
+  });
+  in_parts(kElements, [&](int64_t begin, int64_t end) {
+    baseline::apgd_unit_step(apgd, one.data(), one.data(), one.data(), begin, end);
+  });
+  const bool better[kExamples] = {true, true, false, true, true};
+  const KeepBest best{
+      {adv.data(), previous.data()}, {clean.data(), grad.data()}, 2, better, dtype, kExamples, kChannels * kPlane};
+  in_parts(kElements, [&](int64_t begin, int64_t end) { baseline::keep_best(best, begin, end); });
 }
 
 void pixel_kernel(DType dtype, bool channels_last) {
@@ -81,8 +99,18 @@ void row_kernels(DType dtype) {
   std::vector<int32_t> exponent(kElements);                                    // [N]
   const int64_t rows = kElements / kClasses;
   const TargetGrad single{logits.data(), labels.data(), dlogits.data(), target.data(), exponent.data(), dtype,
-                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}};
+                          rows,          kClasses,      Rule::random,   0.1,           {1, 2, nullptr}, {},
+                          nullptr};
   in_parts(rows, [&](int64_t begin, int64_t end) { baseline::target_grad(single, begin, end); });
+  TargetGrad margin = single;
+  margin.margin = MarginLoss::targeted_dlr;
+  margin.targets = labels.data();
+  in_parts(rows, [&](int64_t begin, int64_t end) { baseline::margin_grad(margin, begin, end); });
+  for (const RowLoss which : {RowLoss::log_odds, RowLoss::margin}) {
+    const RowLosses each{logits.data(), labels.data(), labels.data(), loss.data(),    dtype,
+                         rows,          kClasses,      which,         MarginLoss::dlr};
+    in_parts(rows, [&](int64_t begin, int64_t end) { baseline::row_losses(each, begin, end); });
+  }
   const MixedCrossEntropy mixed{
       logits.data(), labels.data(), dlogits.data(), loss.data(), dtype, rows, kClasses, rows / 2, 1.0, 0.3, 0.1};
   in_parts(rows, [&](int64_t begin, int64_t end) { baseline::mixed_cross_entropy(mixed, begin, end); });

@@ -73,6 +73,22 @@ def test_steps(sparse, step: str, examples: int) -> None:
 
 
 @pytest.mark.parametrize("examples", CASES.values(), ids=CASES)
+def test_a_step_with_momentum_and_the_best_iterate(sparse, examples: int) -> None:
+    adv, previous, clean = (filled(sparse(examples, *IMAGE), seed, 0, 255) for seed in (1, 2, 3))
+    grad = filled(sparse(examples, *IMAGE), 4, -1, 1)
+    parts = [[each[end].clone() for each in (adv, previous, clean, grad)] for end in (slice(0, 1), slice(-1, None))]
+    ops.apgd_step_(adv, previous, clean, grad, 4.0, 100.0)
+    ops.keep_best_(clean, None, grad, None, torch.arange(examples) == examples - 1)
+    for part in parts:
+        reference.apgd_step_(*part, 4.0, 100.0)
+    for found, (first, last) in zip((adv, previous, clean), zip(*parts, strict=True), strict=False):
+        if found is clean:
+            last = parts[1][3]
+        assert torch.equal(found[0].flatten()[:EDGE], first.flatten()[:EDGE])
+        assert torch.equal(found[-1].flatten()[-EDGE:], last.flatten()[-EDGE:])
+
+
+@pytest.mark.parametrize("examples", CASES.values(), ids=CASES)
 def test_pixels(sparse, examples: int) -> None:
     pixels = filled(sparse(examples, *IMAGE, dtype=torch.uint8), 4, 0, 255)
     mirrored = torch.arange(examples) == examples - 1

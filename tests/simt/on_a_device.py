@@ -46,16 +46,30 @@ def test_a_label_out_of_range_gives_nan_in_its_row_alone(classes: int, label: in
     assert scaled[0].isnan().all() and scaled[1].isfinite().all() and exponent[0] == 0
     assert ops.mixed_cross_entropy(torch.randn(2, classes), labels, 1).isnan()
     assert ops.trades_loss(torch.randn(2, classes), torch.randn(2, classes), labels).isnan()
+    for good_and_bad in (
+        {"labels": labels, "targets": torch.tensor([0, 0])},
+        {"labels": labels[[1, 1]], "targets": labels},
+    ):
+        grad = ops.target_grad(torch.randn(2, classes), "targeted_dlr", **good_and_bad).dlogits
+        assert grad[0].isnan().all() and grad[1].isfinite().all()
+        losses = ops.row_losses(torch.randn(2, classes), rule="targeted_dlr", **good_and_bad)
+        assert losses[0].isnan() and losses[1].isfinite()
+    for rule in ("ce", "log_odds", "margin", "dlr"):
+        losses = ops.row_losses(torch.randn(2, classes), labels, rule)
+        assert losses[0].isnan() and losses[1].isfinite()
 
 
 CALLS = {
     "sign_step_": lambda adv, grad: ops.sign_step_(adv, adv, grad, 3.0, 8.0),
     "normalized_step_": lambda adv, grad: ops.normalized_step_(adv, adv, grad, 3.0, 8.0, "l2"),
+    "apgd_step_": lambda adv, grad: ops.apgd_step_(adv, adv.clone(), adv.clone(), grad, 3.0, 8.0, norm="l2"),
+    "keep_best_": lambda adv, grad: ops.keep_best_(adv, None, grad, None, torch.tensor([True, True])),
     "noise_step_": lambda adv, grad: ops.noise_step_(adv, adv, 8.0, "sign", 1),
     "truncated_normal_": lambda adv, grad: ops.truncated_normal_(adv[0], seed=1),
     "from_pixels_": lambda adv, grad: ops.from_pixels_(adv, grad.to(torch.uint8)),
     "target_grad": lambda adv, grad: ops.target_grad(grad, "predicted"),
     "scaled_target_grad": lambda adv, grad: ops.scaled_target_grad(grad, "predicted"),
+    "row_losses": lambda adv, grad: ops.row_losses(grad, torch.ones(2, dtype=torch.int64), "ce"),
     "mixed_cross_entropy": lambda adv, grad: ops.mixed_cross_entropy(grad, torch.ones(2, dtype=torch.int64), 1),
     "scaled_kl_grad": lambda adv, grad: ops.scaled_kl_grad(grad, adv),
     "trades_loss": lambda adv, grad: ops.trades_loss(grad, adv, torch.ones(2, dtype=torch.int64)),
@@ -119,6 +133,16 @@ def test_no_step_along_a_norm_that_was_not_computed(monkeypatch: pytest.MonkeyPa
     assert (adv == 104.0).all()
 
 
+@pytest.mark.parametrize("kernel", ["prepare_kernel", "kernel(term", "finish_kernel"])
+def test_no_step_with_momentum_along_a_norm_that_was_not_computed(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    adv, previous, clean = (torch.full((2, 5), value) for value in (104.0, 103.0, 100.0))
+    monkeypatch.setenv("FASTADV_SIMT_ERROR", "2")
+    monkeypatch.setenv("FASTADV_SIMT_FAILS", kernel)
+    with pytest.raises(torch.OutOfMemoryError):
+        ops.apgd_step_(adv, previous, clean, torch.ones(2, 5), 3.0, 8.0, norm="l2")
+    assert (adv == 104.0).all() and (previous == 103.0).all()
+
+
 # --- how many launches -----------------------------------------------------------------------------------------------
 
 STEP, NOISE, DRAW = (
@@ -128,16 +152,17 @@ STEP, NOISE, DRAW = (
 )
 ROWS, ENTROPY = "target_grad.cu: target_grad_kernel<Row>", "target_grad.cu: entropy_grad_kernel<Row>"
 LOSS, TOTAL = "mixed_cross_entropy.cu: mixed_kernel<Row>", "mixed_cross_entropy.cu: total_kernel<F>"
+MARGIN = "margin_grad.cu: margin_grad_kernel<Row>"
 KL = "kl_grad.cu: kl_grad_kernel<Row>"
 TRADES = ["trades_loss.cu: trades_kernel<Row>", "trades_loss.cu: total_kernel<F>"]
 PREPARE = "normalized_step.cu: prepare_kernel<F>"
-REDUCE = ["normalized_step.cu: kernel(term, join)", "normalized_step.cu: (finish_kernel<compute_t<T>, Join>)"]
+REDUCE = ["example_norms.cuh: kernel(term, join)", "example_norms.cuh: (finish_kernel<compute_t<T>, Join>)"]
 ADV, CLEAN, GRAD, WIDE = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.float64
 UNIT = PixelSpace.unit()
 
 # One launch per operator, with two exceptions. The loss has a second one, which adds up the rows. Before a step along a
-# norm come one that prepares, two for the norm (for float64 two more, for its range), and two for the distance in the
-# L2 ball.
+# norm come one that prepares, two for the norm (for float64 two more, for its range), and two for each distance in the
+# L2 ball, of which a step with momentum has two.
 OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "sign_step_, one step": (lambda: ops.sign_step_(ADV, ADV, GRAD, 1.0, 8.0, UNIT), [STEP]),
     "sign_step_, eps for each": (lambda: ops.sign_step_(ADV, CLEAN, GRAD, 1.0, torch.ones(2), UNIT), [STEP]),
@@ -154,6 +179,14 @@ OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "normalized_step_, linf": (
         lambda: ops.normalized_step_(ADV, CLEAN, GRAD, 1.0, 8.0, "linf", UNIT), [PREPARE, *REDUCE, STEP]
     ),
+    "apgd_step_, linf": (lambda: ops.apgd_step_(ADV, ADV.clone(), CLEAN, GRAD, 1.0, 8.0, UNIT), [STEP]),
+    "apgd_step_, l2": (
+        lambda: ops.apgd_step_(ADV, ADV.clone(), CLEAN, GRAD, 1.0, torch.ones(2), UNIT, norm="l2"),
+        [PREPARE, *REDUCE, *REDUCE, *REDUCE, STEP],
+    ),
+    "keep_best_": (
+        lambda: ops.keep_best_(ADV, CLEAN, GRAD, GRAD.clone(), torch.tensor([True, False])), ["keep_best.cu: kernel"]
+    ),
     "noise_step_": (lambda: ops.noise_step_(ADV, CLEAN, 8.0, "truncated_normal", 1, 0, UNIT), [NOISE]),
     "from_pixels": (lambda: ops.from_pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), ["from_pixels.cu: kernel"]),
     "truncated_normal_": (lambda: ops.truncated_normal_(torch.empty(2), seed=1), [DRAW]),
@@ -161,6 +194,18 @@ OPERATORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "target_grad": (lambda: ops.target_grad(torch.randn(2, 5), "least_likely"), [ROWS]),
     "scaled_target_grad": (lambda: ops.scaled_target_grad(torch.randn(2, 5), "entropy"), [ENTROPY]),
     "target_grad, many classes": (lambda: ops.target_grad(torch.randn(2, 1025), "random", seed=1), [ROWS]),
+    "target_grad, dlr": (lambda: ops.target_grad(torch.randn(2, 5), "dlr", torch.ones(2, dtype=torch.int64)), [MARGIN]),
+    "scaled_target_grad, margin": (
+        lambda: ops.scaled_target_grad(torch.randn(2, 1025), "margin", torch.ones(2, dtype=torch.int64)), [MARGIN]
+    ),
+    "row_losses, ce": (
+        lambda: ops.row_losses(torch.randn(2, 5), torch.ones(2, dtype=torch.int64), "ce"),
+        ["row_losses.cu: log_odds_kernel<Row>"],
+    ),
+    "row_losses, dlr": (
+        lambda: ops.row_losses(torch.randn(2, 1025), torch.ones(2, dtype=torch.int64), "dlr"),
+        ["row_losses.cu: margin_loss_kernel<Row>"],
+    ),
     "mixed_cross_entropy": (
         lambda: ops.mixed_cross_entropy(torch.randn(2, 5), torch.ones(2, dtype=torch.int64), 1), [LOSS, TOTAL]
     ),

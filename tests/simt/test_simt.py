@@ -36,23 +36,25 @@ ARGUMENTS, CONTRACT, PROPERTIES = (
     f"tests/ops/test_{name}.py" for name in ("arguments", "torch_contract", "properties")
 )
 PIXELS, ROWS, BOUNDARIES = (f"tests/ops/test_{name}.py" for name in ("from_pixels", "logit_rows", "boundaries"))
-PAIRS = "tests/ops/test_kl.py"
+PAIRS, MARGINS, BEST = (f"tests/ops/test_{name}.py" for name in ("kl", "margins", "keep_best"))
+MOMENTUM = "tests/ops/test_apgd_step.py"
 # -k takes a file's name like a test's.
 OF_PIXELS, OF_ROWS, OF_BOUNDARIES = "test_from_pixels", "test_logit_rows", "test_boundaries"
 
 RUNS = {
     "CPU kernels out of bounds": Run(
         "cpu_address",
-        f"{STEPS} {LOGITS} {ROWS} {PAIRS} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}",
+        f"{STEPS} {LOGITS} {ROWS} {PAIRS} {MARGINS} {BEST} {RANDOM} {ARGUMENTS} {BOUNDARIES} {PIXELS}",
         "not 299 and not threads_do_not_show and not (spaces and (unit or symmetric))",
         at_least=1200,
     ),
     "out of bounds": Run(
         "simt_address",
-        f"{STEPS} {LOGITS} {RANDOM} {ROWS} {PAIRS}",
+        f"{STEPS} {LOGITS} {RANDOM} {ROWS} {PAIRS} {MARGINS} {BEST}",
         f"not {OF_ROWS} and (unaligned or (reference and random) or fills)"
         f" or {OF_ROWS} and (1000 or 1001 or 1024 or (not 1025 and (float16 or float64)))"
-        " or test_kl and reference and (129 or 1025)",
+        " or test_kl and reference and (129 or 1025)"
+        " or test_margins and (against and 1-shape or equal_logits) or test_keep_best and reference and not 299",
         at_least=380,
     ),
     "out of bounds, pixels and boundaries": Run(
@@ -66,14 +68,15 @@ RUNS = {
     ),
     "races": Run(
         "simt_thread",
-        f"{STEPS} {LOGITS} {ROWS} {PAIRS} {BOUNDARIES} {PIXELS}",
+        f"{STEPS} {LOGITS} {ROWS} {PAIRS} {MARGINS} {BEST} {BOUNDARIES} {PIXELS}",
         "(unaligned and float32) or (reference and random and float32) or (mixed and 0.1) or (chunk and 32769)"
         " or (rule and bfloat16 and (33 or 1000 or 1001)) or (tiles and sign and bfloat16)"
-        " or (test_kl and reference and float32 and (129 or 1025))",
+        " or (test_kl and reference and float32 and (129 or 1025))"
+        " or (test_margins and against and 0-float32 and (129 or 1025)) or (test_keep_best and bfloat16 and 65)",
         at_least=45,
     ),
-    "steps": Run("simt_plain", STEPS, at_least=1250),
-    "logits": Run("simt_plain", f"{LOGITS} {ROWS} {PAIRS}", at_least=850),
+    "steps": Run("simt_plain", f"{STEPS} {MOMENTUM} {BEST}", at_least=1900),
+    "logits": Run("simt_plain", f"{LOGITS} {ROWS} {PAIRS} {MARGINS}", at_least=1600),
     "pixels and boundaries": Run("simt_plain", f"{PIXELS} {BOUNDARIES}", at_least=620),
     "contract": Run(
         "simt_plain",

@@ -125,6 +125,45 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
         lambda new: partial(ops.normalized_step_, new(0, 3, 4, 4), new(0, 3, 4, 4), new(0, 3, 4, 4), 1.0, 8.0, "l2"),
         TWICE,
     ),
+    "apgd_step_, linf": (
+        lambda new: partial(ops.apgd_step_, *new.images(4), 1.0, 8.0),
+        [DEVICE, "tile_step_kernel<float, 1, ApgdSignRule<float>> x 16768", RESULT],
+    ),
+    "apgd_step_, linf, channels_last": (
+        lambda new: partial(ops.apgd_step_, *new.images(4, HALF, memory_format=LAST), new(64), new(64), IMAGENET),
+        [DEVICE, "tile_step_kernel<__half, 3, ApgdSignRule<float>> x 8448", RESULT],
+    ),
+    "apgd_step_, l2": (
+        lambda new: partial(ops.apgd_step_, *new.images(4), 1.0, 8.0, norm="l2"),
+        [
+            *(*TWICE, PREPARE, *SQUARES, *DISTANCES),
+            *(NORM.format("MomentumDistanceSquares<float>", "Add"), FINISH.format("Add"), SO_FAR),
+            *("tile_step_kernel<float, 1, ApgdUnitRule<float>> x 16768", RESULT),
+        ],
+    ),
+    "apgd_step_, none": (
+        lambda new: partial(ops.apgd_step_, *(new(0, 3, 4, 4) for _ in range(4)), 1.0, 8.0, norm="l2"),
+        TWICE,
+    ),
+    "keep_best_": (
+        lambda new: partial(ops.keep_best_, *new.images(4), new(64, dtype=torch.bool)),
+        [DEVICE, "keep_best_kernel<unsigned int, 4> x 1088", RESULT],
+    ),
+    "keep_best_, without gradients, odd addresses": (
+        lambda new: partial(
+            ops.keep_best_,
+            new(33, dtype=HALF)[1:].view(2, 16),
+            None,
+            new(2, 16, dtype=HALF),
+            None,
+            new(2, dtype=torch.bool),
+        ),
+        [DEVICE, "keep_best_kernel<unsigned short, 1> x 2", RESULT],
+    ),
+    "keep_best_, none": (
+        lambda new: partial(ops.keep_best_, new(0, 3), None, new(0, 3), None, new(0, dtype=torch.bool)),
+        [DEVICE],
+    ),
     "noise_step_": (
         lambda new: partial(ops.noise_step_, *new.images(2), 8.0, "truncated_normal", 1),
         [DEVICE, "noise_kernel<float, 4, false> x 16763", RESULT],
@@ -172,6 +211,29 @@ OPERATORS: dict[str, tuple[Callable[[New], Call], list[str]]] = {
         lambda new: partial(ops.scaled_target_grad, new(64, 1000), "random", seed=new.stream()),
         [*TWICE, "target_grad_kernel<RegisterRow<float, float, true>> x 8", RESULT],
     ),
+    "target_grad, dlr": (
+        lambda new: partial(ops.target_grad, new(64, 1000), "dlr", new.labels()),
+        [*TWICE, "margin_grad_kernel<MemoryRow<float, float, 32>> x 8", RESULT],
+    ),
+    "scaled_target_grad, targeted_dlr, many classes": (
+        lambda new: partial(
+            ops.scaled_target_grad, new(64, 1025, dtype=HALF), "targeted_dlr", new.labels(), targets=new.labels()
+        ),
+        [*TWICE, "margin_grad_kernel<MemoryRow<__half, __half, 256>> x 64", RESULT],
+    ),
+    "target_grad, margin, none": (
+        lambda new: partial(ops.target_grad, new(0, 10), "margin", new(0, dtype=torch.int64)),
+        TWICE,
+    ),
+    "row_losses": (
+        lambda new: partial(ops.row_losses, new(64, 1000), new.labels(), "log_odds"),
+        [*TWICE, "log_odds_kernel<MemoryRow<float, float, 32>> x 8", RESULT],
+    ),
+    "row_losses, dlr, many classes": (
+        lambda new: partial(ops.row_losses, new(64, 1025, dtype=BRAIN), new.labels(), "dlr"),
+        [*TWICE, "margin_loss_kernel<MemoryRow<__nv_bfloat16, __nv_bfloat16, 256>> x 64", RESULT],
+    ),
+    "row_losses, none": (lambda new: partial(ops.row_losses, new(0, 10), new(0, dtype=torch.int64), "ce"), TWICE),
     "mixed_cross_entropy": (
         lambda new: partial(ops.mixed_cross_entropy, new(64, 1000), new.labels(), 16),
         [*TWICE, "mixed_kernel<RegisterRow<float, float, true>> x 8", "total_kernel<float> x 1", RESULT],
