@@ -138,7 +138,7 @@ class AdaptivePGD(GradientAttack):
         def run() -> Tensor:
             self.image_gradients, self.without_gradient = counted, None  # also if a folded model turns out to differ
             gradient.refresh()
-            undecided = given.again()
+            undecided = Undecided(gradient.in_layout(given.clean), given.labels, given.left)
             logits = first_look(gradient, undecided, whole=gradient.cost.mixes_examples)
             self.check_classes(logits.shape[1])
             for number, goal in enumerate(self.goals(undecided.labels, logits)):
@@ -165,7 +165,7 @@ class AdaptivePGD(GradientAttack):
         """Attack the images that are left once, with goals [N, ...] from starts [N, C, ...]."""
         stays = gradient.cost.mixes_examples or self.compile  # then the batch remains as it is
         place = torch.arange(len(start), device=start.device) if stays else undecided.left
-        ascent = self._begin(gradient, undecided, place, goal[place], gradient.in_layout(start[place]), eps)
+        ascent = self._begin(gradient, undecided, place, goal[place], start[place], eps)
         windows = check_windows(self.steps)
         for step in range(1, self.steps + 1):
             rows = None if stays else undecided.rows_left(ascent.place)

@@ -175,8 +175,8 @@ class Attack(ABC):
 
         Args:
             images: [N, C, ...] clean model inputs, floating; not changed.
-            labels: [N] true classes, for methods that use the true label. Other methods ignore them; those that step
-                towards a class warn once, because they choose that class themselves.
+            labels: [N] true classes, for methods that use the true label; targets, if the attack is ``targeted``. Other
+                methods ignore them; those that step towards a class of their own choice warn once.
             eps: overrides the attack's eps for this call.
 
         Returns:

@@ -56,15 +56,15 @@ class GradientAttack(Attack):
     - :meth:`step_`: how a step moves the images, instead of along the sign;
     - :meth:`options`: the values of options that the subclass adds.
 
-    An attack whose cost is the probability that the class is another one::
+    An attack whose cost is by how much the true class's logit is below the mean of all::
 
-        class Probability(fastadv.attacks.PGD):
-            name = "probability"
+        class BelowMean(fastadv.attacks.PGD):
+            name = "below_mean"
 
             def loss(self, logits, target):  # [N, K], [N] -> [N]
-                return 1 - logits.softmax(dim=1).gather(1, target[:, None])[:, 0]
+                return logits.mean(dim=1) - logits.gather(1, target[:, None])[:, 0]
 
-        adv = Probability(model, eps=8, steps=20)(images, labels)
+        adv = BelowMean(model, eps=8, steps=20)(images, labels)
 
     Args:
         aux_weight: weight of the same cost at the model's auxiliary logits, with the target that the main logits

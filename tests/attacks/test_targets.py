@@ -14,6 +14,7 @@ from fastadv import PixelSpace, attacks
 from fastadv.evaluate import evaluate
 from fastadv.train import AdversarialTask, PairedTask
 from tests.attacks.models import CLASSES, ConvNet, PixelLogits, batch
+from tests.attacks.test_agreement import HANDFUL, elements_that_differ
 
 UNIT, RAW = PixelSpace.unit(), PixelSpace.raw()
 WITH_A_CHOICE = ("fgsm", "fast_grad_l2", "fast_grad_linf", "iter_basic", "pgd", "mi_fgsm", "n_fgsm")
@@ -68,6 +69,17 @@ def test_pgd_towards_targets_in_plain_pytorch() -> None:
         (grad,) = torch.autograd.grad(functional.cross_entropy(model(adv), targets, reduction="sum"), adv)
         adv = (adv.detach() - 2 / 255 * grad.sign()).clamp(images - 8 / 255, images + 8 / 255).clamp(0, 1)
     torch.testing.assert_close(attack(images, targets), adv, rtol=0, atol=1e-12)
+
+
+def test_torchattacks() -> None:
+    torchattacks = pytest.importorskip("torchattacks", reason="compares with torchattacks where it is installed")
+    images, labels = batch(16)
+    model = ConvNet().eval()
+    theirs = torchattacks.PGD(model, eps=8 / 255, alpha=2 / 255, steps=5, random_start=False)
+    theirs.set_mode_targeted_by_label(quiet=True)
+    targets = (labels + 1) % CLASSES
+    adv = attacks.PGD(model, eps=8, alpha=2, steps=5, random_start=False, targeted=True)(images, targets)
+    assert elements_that_differ(255 * adv, 255 * theirs(images, targets)) <= HANDFUL
 
 
 @pytest.mark.parametrize("name", WITH_A_CHOICE)

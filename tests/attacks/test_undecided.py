@@ -75,3 +75,12 @@ def test_images_leave_when_fewer_than_three_quarters_of_the_batch_are_left() -> 
     assert undecided.rows_left(torch.tensor([7, 2, 3, 4])) is None  # 3 of 4
     rows = undecided.rows_left(torch.tensor([7, 0]))
     assert rows is not None and rows.tolist() == []
+
+
+def test_with_targets_those_that_have_them_are_decided() -> None:
+    undecided = Undecided(numbered(0, 1, 2), torch.zeros(3, dtype=torch.int64), targeted=True)
+    place = undecided.left
+    assert undecided.look(place, numbered(10, 11, 12), logits(False, True, False)).tolist() == [False, True, False]
+    assert undecided.left.tolist() == [0, 2] and undecided.adv.tolist() == [[0], [11], [2]]
+    undecided.keep_best(place, numbered(20, 21, 22), torch.tensor([1.0, 1.0, -1.0]))
+    assert undecided.adv.tolist() == [[20], [11], [22]]

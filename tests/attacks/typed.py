@@ -22,6 +22,8 @@ def right(model: nn.Module, images: Tensor, labels: Tensor, name: str, kind: str
     assert_type(attacks.RandomSign(model, seed=1), attacks.RandomSign)
     assert_type(attacks.IterLL(model, alpha=1, steps=None, fold_bn=True), attacks.IterLL)
     assert_type(attacks.PGD(model, random_start=False, steps=5), attacks.PGD)
+    assert_type(attacks.PGD(model, norm="l2", targets="random", restarts=2, loss="dlr", eot=2), attacks.PGD)
+    assert_type(attacks.APGDCE(model, restarts=2, eot=2), attacks.APGDCE)
     assert_type(attacks.MIFGSM(model, decay=0.5, label_smoothing=0.1, fast=True), attacks.MIFGSM)
     assert_type(attacks.create("fgsm", model), attacks.Attack)
     assert_type(attacks.create(name, model, eps=4), attacks.Attack)
@@ -36,6 +38,8 @@ def wrong(model: nn.Module, images: Tensor) -> None:
     attacks.FGSM(model, steps=5)  # type: ignore[call-arg]
     attacks.FGSM()  # type: ignore[call-arg]
     attacks.RandomSign(model, capture=True)  # type: ignore[call-arg]
+    attacks.PGD(model, targeted="yes")  # type: ignore[arg-type]
+    attacks.MIFGSM(model, norm="l2")  # type: ignore[call-arg]
     attacks.PGD(model, decay=0.5)  # type: ignore[call-arg]
     attacks.MIFGSM(model, capture="yes")  # type: ignore[arg-type]
     attacks.FGSM(model)(images, epsilon=8)  # type: ignore[call-arg]

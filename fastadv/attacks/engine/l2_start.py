@@ -39,6 +39,6 @@ def uniform_in_l2_ball_(
     lengths = torch.linalg.vector_norm(inside, dim=1) / torch.linalg.vector_norm(normal, dim=1)  # [N], at most 1
     direction = inside.view(clean.shape)
     if len(set(space.std)) > 1:  # the step is along the gradient with respect to pixels, which is this one over std
-        std = torch.tensor(space.std, dtype=wide, device=clean.device)
-        direction = direction * std.view(-1, *[1] * (clean.dim() - 2))
+        for channel, std in zip(direction.unbind(1), space.std, strict=True):  # numbers: a CUDA graph copies no tensor
+            channel.mul_(std)
     ops.normalized_step_(adv, clean, direction.to(clean.dtype), eps * lengths, eps, "l2", space)

@@ -47,10 +47,6 @@ class Undecided:
         wide = torch.promote_types(clean.dtype, torch.float32)
         self._height = torch.full((len(clean),), -math.inf, dtype=wide, device=clean.device)  # [N]
 
-    def again(self) -> Undecided:
-        """The images that are left, for another attack: without the results so far."""
-        return Undecided(self.clean, self.labels, self.left, targeted=self.targeted)
-
     def look(self, place: Tensor, images: Tensor, logits: Tensor) -> Tensor:
         """Decide the images that are misclassified, or have their targets, and return which do: [n] bool.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -59,3 +60,25 @@ def test_an_attack_is_given_up_within_a_capture() -> None:
     with torch.cuda.graph(graph):
         del attack
         gc.collect()
+
+
+@pytest.mark.filterwarnings("error:.*runs without capture")
+@pytest.mark.filterwarnings("ignore:.*averages the same gradient")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "l2", "eps": 100, "space": PixelSpace(100, (40, 50, 60))},
+        {"loss": "dlr"},
+        {"targets": "random"},
+        {"targeted": True, "eot": 2},
+        {"restarts": 3},
+    ],
+    ids=str,
+)
+def test_options_are_recorded(options: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"eps": 4, "steps": 2, "seed": 1, **options}
+    inside, labels, model = images()[0], LABELS.to("cuda"), network()
+    recorded, eager = (attacks.PGD(model, capture=capture, **given) for capture in (True, False))
+    for _ in range(3):
+        called = (inside, labels) if recorded.needs_labels else (inside,)
+        assert torch.equal(recorded(*called), eager(*called))
