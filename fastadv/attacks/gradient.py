@@ -17,7 +17,7 @@ from fastadv.attacks.base import Attack
 from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.bn_folding_search import memory_of
 from fastadv.attacks.engine.compiled import CompiledGradient
-from fastadv.attacks.engine.cost import KL, Cost
+from fastadv.attacks.engine.cost import KL, MARGINS, Cost, label_and_target
 from fastadv.attacks.engine.cuda_graphs import CapturedIterations
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
@@ -29,6 +29,7 @@ from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.options import AttackOptions
 from fastadv.eps import TruncatedNormalEps
+from fastadv.reference import row_losses
 from fastadv.utils.input_hints import refuse_func_transforms
 from fastadv.utils.module_modes import mixes_examples, raw_module
 from fastadv.utils.stacklevel import user_stacklevel
@@ -153,13 +154,15 @@ class GradientAttack(Attack):
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
         The default, the cross-entropy with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and the
-        divergence, is differentiated in closed form. An override is differentiated with respect to the logits by
-        autograd; like the model, it must not read values back from a GPU if it is compiled or captured.
+        divergence, or the loss of :func:`fastadv.ops.row_losses` that a rule names, is differentiated in closed form.
+        An override is differentiated with respect to the logits by autograd; like the model, it must not read values
+        back from a GPU if it is compiled or captured.
 
         Args:
             logits: [N, K]; float32 if the model's are in half precision. With ``aux_weight``, the auxiliary logits are
                 passed in another call.
-            target: [N] int64, the class that ``rule`` chose; for ``"kl"``, the logits of the clean images [N, K].
+            target: [N] int64, the class that ``rule`` chose; for ``"kl"``, the logits of the clean images [N, K]; for
+                ``"targeted_dlr"``, the true class and the target [N, 2].
 
         Returns:
             [N], differentiable. Its scale does not matter, because only the direction of an example's gradient does.
@@ -170,6 +173,9 @@ class GradientAttack(Attack):
         if self.rule == KL:
             log_q, log_p = logits.log_softmax(dim=1), target.log_softmax(dim=1)  # [N, K]
             return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+        if self.rule in MARGINS:
+            labels, targets = label_and_target(target)
+            return row_losses(logits, labels, self.rule, targets)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
     @abstractmethod
