@@ -17,7 +17,7 @@ from fastadv.attacks.base import Attack
 from fastadv.attacks.engine.bn_folding_cache import FoldingCache
 from fastadv.attacks.engine.bn_folding_search import memory_of
 from fastadv.attacks.engine.compiled import CompiledGradient
-from fastadv.attacks.engine.cost import KL, Cost
+from fastadv.attacks.engine.cost import KL, MARGINS, Cost, label_and_target
 from fastadv.attacks.engine.cuda_graphs import CapturedIterations
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
@@ -216,15 +216,16 @@ class GradientAttack(Attack):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cost of each example, which the attack increases if ``ascend``, and otherwise decreases.
 
-        The default is the option ``loss``, with the target, or for the rules ``"entropy"`` and ``"kl"`` the entropy and
-        the divergence. It is differentiated in closed form. An override is differentiated
-        with respect to the logits by autograd; like the model, it must not read values back from a GPU if it is
-        compiled or captured.
+        The default is differentiated in closed form: the option ``loss`` with the target, the entropy or the divergence
+        for the rules ``"entropy"`` and ``"kl"``, or the loss of :func:`fastadv.ops.row_losses` that the rule names. An
+        override is differentiated with respect to the logits by autograd; like the model, it must not read values back
+        from a GPU if it is compiled or captured.
 
         Args:
             logits: [N, K]; float32 if the model's are in half precision. With ``aux_weight``, the auxiliary logits are
                 passed in another call.
-            target: [N] int64, the class that ``rule`` chose; for ``"kl"``, the logits of the clean images [N, K].
+            target: [N] int64, the class that ``rule`` chose; for ``"kl"``, the logits of the clean images [N, K]; for
+                ``"targeted_dlr"``, the true class and the target [N, 2].
 
         Returns:
             [N], differentiable. Its scale does not matter, because only the direction of an example's gradient does.
@@ -237,6 +238,9 @@ class GradientAttack(Attack):
             return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
         if self.loss_name != "ce":
             return reference.row_losses(logits, target, self.loss_name)
+        if self.rule in MARGINS:
+            labels, targets = label_and_target(target)
+            return reference.row_losses(logits, labels, self.rule, targets)
         return nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
     def height(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -382,6 +382,21 @@ def test_a_loss_of_ones_own() -> None:
         assert (adv - climb.result).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("kind", [attacks.APGDCE, attacks.APGDDLR, attacks.APGDT])
+def test_the_default_loss_by_autograd(kind: type[attacks.AdaptivePGD]) -> None:
+    """An override that returns the default changes nothing."""
+
+    class Same(kind):  # type: ignore[misc,valid-type]
+        def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+            return super().loss(logits, target)
+
+    model, images, labels = correct_batch()
+    options: dict[str, Any] = {"eps": EPS["l2"], "norm": "l2", "steps": STEPS, "space": SPACE, "seed": 3}
+    if kind is attacks.APGDT:
+        options["target_classes"] = 2
+    assert (Same(model, **options)(images, labels) - kind(model, **options)(images, labels)).abs().max() < 1e-9
+
+
 class Alternating(nn.Module):
     """One network in every other pass, and one that is far more confident in the others."""
 
