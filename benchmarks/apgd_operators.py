@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> None:
             for what, works in step_works(shape).items()
             for row in timed(works, options.rounds)
         ],
-        notes=[
-            "Median and quartiles; over fused: ratio in the same round. The best iterate: half of the images are better."
-        ],
+        notes=["Median and quartiles; over fused: ratio in the same round. Half of the images are better."],
     )
     losses = Table(
         f"The loss of each row and its derivative by the logits, {ROWS} rows, float32",
