@@ -26,10 +26,17 @@ def generation_passes(
         options: options of the attack besides eps.
         eps: sizes of the perturbation, made in one pass over the images.
     """
+    return GRADIENT * gradients_per_image(model, space, attack, options, eps)
+
+
+def gradients_per_image(
+    model: Callable[..., Any], space: PixelSpace, attack: str, options: Mapping[str, Any], eps: Sequence[float]
+) -> int:
+    """How many gradients an image of each of these sizes takes; see :func:`generation_passes`."""
     if attack == CLEAN:
-        return 0.0
+        return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the attack warns when it is run
         made = attacks.create(attack_class(attack), model, space=space, **run_options(options))
     gradients = [made.gradients(size) for size in eps]
-    return GRADIENT * (max(gradients) if made.one_gradient else sum(gradients))
+    return max(gradients) if made.one_gradient else sum(gradients)
