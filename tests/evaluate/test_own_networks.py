@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastadv import PixelSpace, models
+from fastadv.cli.folder_labels import label_folder
 from fastadv.cli.model_specs import load_subjects
 from fastadv.data import load_test
 from fastadv.data.sources.plain_folder import imagenet_ids, load_folder
@@ -164,6 +165,15 @@ def test_untagged_weights_of_imagenets_classes_have_the_librarys_normalisation(
     (photographs / "classes.txt").unlink()
     with pytest.raises(ValueError, match="--space is needed for w"):
         load_subjects([of_three(tmp_path / "w.pth")], sized)
+
+
+def test_folders_of_a_run_have_its_labels(photographs: Path) -> None:
+    """By the names of its classes; with other names its own order counts, and the classes are compared later."""
+    images = load_folder(photographs)
+    labelled = label_folder(images, [("cherry", "apple", "other", "banana")], [], say=False)
+    assert labelled.labels.tolist() == [1, 1, 3, 3, 0, 0] and labelled.classes == ("cherry", "apple", "other", "banana")
+    assert labelled.key(0) == images.key(0)
+    assert label_folder(images, [("a", "b", "c")], [], say=False) is images
 
 
 def test_folders_that_are_none(tmp_path: Path, photographs: Path) -> None:

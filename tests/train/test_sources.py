@@ -362,6 +362,9 @@ def test_sources_are_part_of_a_networks_id() -> None:
         ("runs/a", ModelSpec("runs/a", "", Path("runs/a")), "/here/runs/a"),
         ("A=net@b/w.pth", ModelSpec("net@b/w.pth", "A", Path("b/w.pth"), "net"), "net@/here/b/w.pth"),
         ("timm/n@/w.pth", ModelSpec("timm/n@/w.pth", "", Path("/w.pth"), "timm/n"), "timm/n@/w.pth"),
+        ("V=hf/vit", ModelSpec("hf/vit", "V", Path("vit"), transformers=True), "hf//here/vit"),
+        ("b/my.py:net", ModelSpec("b/my.py:net", "", Path("b/my.py"), factory="net"), "/here/b/my.py:net"),
+        ("my.nets:net", ModelSpec("my.nets:net", "", Path("my.nets"), factory="net"), "my.nets:net"),
     ],
 )
 def test_absolute_paths_of_specs(text: str, spec: ModelSpec, absolute: str, monkeypatch: pytest.MonkeyPatch) -> None:
