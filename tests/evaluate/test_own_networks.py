@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,16 @@ def test_folders_of_a_run_have_its_labels(photographs: Path) -> None:
     assert labelled.labels.tolist() == [1, 1, 3, 3, 0, 0] and labelled.classes == ("cherry", "apple", "other", "banana")
     assert labelled.key(0) == images.key(0)
     assert label_folder(images, [("a", "b", "c")], [], say=False) is images
+
+
+def test_folders_with_numbers_are_sorted_as_text_and_that_is_said(tmp_path: Path) -> None:
+    write_folder(tmp_path, {name: [jpeg(40, 50)] for name in ("1", "2", "10")})
+    with pytest.warns(UserWarning, match="sorted alphabetically, 10 before 2"):
+        assert load_folder(tmp_path).classes == ("1", "10", "2")
+    (tmp_path / "classes.txt").write_text("1\n2\n10\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_folder(tmp_path).classes == ("1", "2", "10")
 
 
 def test_folders_that_are_none(tmp_path: Path, photographs: Path) -> None:
