@@ -121,10 +121,12 @@ def _test_images(
     runs: Mapping[ModelSpec, LoadedModel],
     options: argparse.Namespace,
 ) -> Images:
-    """Load the test images; a relative folder of a run that is not found is answered with ``--data``."""
+    """Load the test images; what was probably meant is said if they are not found."""
     try:
         return data.load_test(config.name, config.root, options.download)
     except OSError as error:
+        if config.name == "imagenet" and config.root and any(Path(config.root).expanduser().glob("*/*.*")):
+            raise OSError(f"{error}; for images in CLASS/IMAGE alone, give --dataset {FOLDER}") from error
         if options.data or not config.root or os.path.isabs(config.root):
             raise
         first = names[next(iter(runs))]

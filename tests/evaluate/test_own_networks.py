@@ -187,6 +187,12 @@ def test_folders_with_numbers_are_sorted_as_text_and_that_is_said(tmp_path: Path
         assert load_folder(tmp_path).classes == ("1", "2", "10")
 
 
+def test_a_plain_folder_as_imagenet_is_answered_with_the_other_name(tmp_path: Path, photographs: Path) -> None:
+    given = options("--dataset", "imagenet", "--data", str(photographs), "--space", "imagenet", "--size", "64")
+    with pytest.raises(OSError, match="has no val/: .*; for images in CLASS/IMAGE alone, give --dataset folder"):
+        load_subjects([of_three(tmp_path / "w.pth")], given)
+
+
 def test_folders_that_are_none(tmp_path: Path, photographs: Path) -> None:
     write_folder(tmp_path / "set" / "val", {"apple": [jpeg(40, 50)]})
     with pytest.raises(ValueError, match=r"holds val/, which is the layout of the data set imagenet"):
