@@ -189,7 +189,7 @@ def test_folders_with_numbers_are_sorted_as_text_and_that_is_said(tmp_path: Path
 
 def test_a_plain_folder_as_imagenet_is_answered_with_the_other_name(tmp_path: Path, photographs: Path) -> None:
     given = options("--dataset", "imagenet", "--data", str(photographs), "--space", "imagenet", "--size", "64")
-    with pytest.raises(OSError, match="has no val/: .*; for images in CLASS/IMAGE alone, give --dataset folder"):
+    with pytest.raises(OSError, match=r"has no val/: .*; for images in CLASS/IMAGE alone, give --dataset folder"):
         load_subjects([of_three(tmp_path / "w.pth")], given)
 
 
