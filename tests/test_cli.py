@@ -17,6 +17,7 @@ from fastadv import attacks, cli, data
 from fastadv.cli import names
 from fastadv.cli.arguments import create_parser
 from fastadv.data.config import DataConfig, LoaderName, SpaceName
+from fastadv.data.datasets import FOLDER
 from fastadv.data.sources import manifest
 from fastadv.data.transforms.preprocessing import InterpolationName
 from fastadv.study.experiments import STUDIES
@@ -80,7 +81,7 @@ def test_help_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_names_in_help_are_those_that_commands_accept() -> None:
     check_complete("ATTACKS of fastadv/cli/names.py", names.ATTACKS, attacks.names())
-    assert list(names.ATTACKS) == attacks.names() and list(names.DATA_SETS) == data.names()
+    assert list(names.ATTACKS) == attacks.names() and list(names.DATA_SETS) == data.names() and names.FOLDER == FOLDER
     assert get_args(SpaceName) == names.SPACES and get_args(LoaderName) == names.LOADERS
     assert get_args(InterpolationName) == names.INTERPOLATIONS
     described = {study.name: f"{study.source}: {study.title.lower()}" for study in STUDIES.values()}

@@ -60,9 +60,23 @@ def _parser() -> Parser:
         "--limit",
         type=whole,
         metavar="N",
-        help="use N test images: the first N, or of images in files N evenly spread (default: all)",
+        help="use N test images, drawn at random by the seed (default: all)",
     )
     add_run_options(parser)
+    add(
+        "--save-images",
+        "--save_images",
+        type=Path,
+        metavar="DIR",
+        help="write the first images clean and adversarial as PNG, rounded to 8 bits, and say what rounding changes",
+    )
+    add("--first", type=whole, default=16, metavar="N", help="images that --save-images writes (default: %(default)s)")
+    add(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="print what would be measured, its gradients and forward passes, and an estimate of the time",
+    )
     add("--out", type=Path, default=Path("evaluation"), metavar="DIR", help="output folder (default: %(default)s)")
     return parser
 
@@ -104,8 +118,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         type=partial(whole, least=0),
         default=0,
         metavar="N",
-        help="seed of the attacks' random numbers (default: %(default)s)",
+        help="seed of the attacks' random numbers, and of the images that --limit draws (default: %(default)s)",
     )
+    add("--json", action="store_true", help="print the results as JSON on standard output, in place of tables")
     add(
         "--fast",
         action="store_true",

@@ -53,10 +53,17 @@ def create_sweep(
     total = len(loaded.images)
     if arguments.limit is not None and arguments.limit > total and launched().main:
         logger.info("--limit %s: %s has %s test images, and all are used", arguments.limit, loaded.config.name, total)
+    limit = default_limit if arguments.limit is None else arguments.limit
+    if limit is not None and limit < total and launched().main:
+        logger.info(
+            "%s: %s of the %s test images, drawn at random with --seed %s",
+            *(loaded.config.name, f"{limit:,}", f"{total:,}", arguments.seed),
+        )
     sweep = Sweep(
         dataset=loaded.config.name,
         images=loaded.images,
-        limit=default_limit if arguments.limit is None else arguments.limit,
+        limit=limit,
+        drawn=True,
         attacks=arguments.attacks,
         eps=arguments.eps,
         seed=arguments.seed,
@@ -116,8 +123,20 @@ def _names(out: Path) -> dict[str, str]:
     return found
 
 
+def print_json(records: Sequence[Any], written: Sequence[Path]) -> None:
+    """Print what a command measured and wrote as one JSON object, in place of tables."""
+    found = [{name: value for name, value in vars(record).items() if name != "correct"} for record in records]
+    print(json.dumps({"records": found, "written": list(map(str, written))}, indent=2))
+
+
 def report_files(
-    file: RecordFile[Any], written: Sequence[Path], possible: Iterable[Path], now: Any, left_out: Sequence[Any]
+    file: RecordFile[Any],
+    written: Sequence[Path],
+    possible: Iterable[Path],
+    now: Any,
+    left_out: Sequence[Any],
+    *,
+    say: bool = True,
 ) -> None:
     """Print what was written; remove what shows another setting, and say which records are not shown.
 
@@ -127,8 +146,10 @@ def report_files(
         possible: stems of all tables and figures that the folder's records can give.
         now: a record of this command.
         left_out: records of the folder that the tables and figures do not show.
+        say: print what was written.
     """
-    print("written:", *map(printable, map(str, [file.path, *written])), sep="\n  ")
+    if say:
+        print("written:", *map(printable, map(str, [file.path, *written])), sep="\n  ")
     files = {stem.with_name(stem.name + suffix) for stem in possible for suffix in _SUFFIXES}
     stale = sorted(path for path in files - {*written} if path.exists())
     for path in stale:

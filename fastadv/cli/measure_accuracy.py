@@ -11,13 +11,23 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.exits import ending
-from fastadv.cli.measure import TO_CONTINUE, check_names, create_sweep, gpu_settings_for, report_files, write_names
+from fastadv.cli.measure import (
+    TO_CONTINUE,
+    check_names,
+    create_sweep,
+    gpu_settings_for,
+    print_json,
+    report_files,
+    write_names,
+)
 from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.distributed import Processes, device_name, on_all, on_main, process_group
 from fastadv.evaluate import sweep as sweeps
+from fastadv.evaluate.estimate import describe_plan
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.folder import select_comparable
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
+from fastadv.evaluate.save_images import save_images
 from fastadv.evaluate.sweep import Sweep
 from fastadv.evaluate.tables import robustness_tables, save_table
 from fastadv.evaluate.terminal_tables import print_table
@@ -35,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         process_group() as processes,
     ):
         sweep, loaded = on_all(processes, lambda: _prepare(arguments, processes))
+        if arguments.dry_run:
+            on_main(processes, lambda: print(describe_plan(sweep, loaded.subjects, out)))
+            return end.code
         file = on_main(processes, lambda: _records(out, loaded))
         end.begin_work()
         with ExitStack() as stack:
@@ -42,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
             on_main(processes, lambda: write_names(out, loaded))
             with gpu_settings_for(arguments, sweep.device):
                 records = sweeps.run(sweep, loaded.subjects, file, processes)
-            on_main(processes, lambda: _show(records, file, out))
+            on_main(processes, lambda: _show(records, file, out, as_json=arguments.json))
+            if arguments.save_images:
+                on_main(processes, lambda: save_images(sweep, loaded.subjects, arguments.save_images, arguments.first))
     return end.code
 
 
@@ -68,16 +83,19 @@ def _records(out: Path, loaded: LoadedModels) -> RecordFile[Record]:
     return file
 
 
-def _show(records: Sequence[Record], file: RecordFile[Record], out: Path) -> None:
+def _show(records: Sequence[Record], file: RecordFile[Record], out: Path, *, as_json: bool) -> None:
     """Print tables of the command's attacks; write tables and figures of all records that fit beside them."""
     together, left_out = select_comparable(records, file.records)
     attacked = {record.attack for record in records}
     for attack, table in robustness_tables(together).items():
-        if attack in attacked:
+        if attack in attacked and not as_json:
             print_table(table)
     attacks = {record.attack for record in file.records} - {CLEAN}
     possible = [*(_table(out, attack) for attack in attacks), *(_figure(out, top) for top in (1, 5))]
-    report_files(file, _write(together, out), possible, records[0], left_out)
+    written = _write(together, out)
+    report_files(file, written, possible, records[0], left_out, say=not as_json)
+    if as_json:
+        print_json(records, [file.path, *written])
 
 
 def _write(records: Sequence[Record], out: Path) -> list[Path]:

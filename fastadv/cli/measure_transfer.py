@@ -10,7 +10,15 @@ from pathlib import Path
 import torch
 
 from fastadv.cli.exits import ending
-from fastadv.cli.measure import TO_CONTINUE, check_names, create_sweep, gpu_settings_for, report_files, write_names
+from fastadv.cli.measure import (
+    TO_CONTINUE,
+    check_names,
+    create_sweep,
+    gpu_settings_for,
+    print_json,
+    report_files,
+    write_names,
+)
 from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.folder import select_comparable
@@ -76,7 +84,7 @@ def _show(records: Sequence[TransferRecord], file: RecordFile[TransferRecord], a
     sizes = sorted({record.eps for record in together})
     for measure in MEASURES:
         for eps in sizes:
-            if eps in arguments.eps:
+            if eps in arguments.eps and not arguments.json:
                 print_table(transfer_table(together, measure=measure, eps=eps))
     if arguments.curve and len(sizes) == 1:
         print("--curve: no curve is drawn of a single eps", file=sys.stderr)
@@ -84,7 +92,10 @@ def _show(records: Sequence[TransferRecord], file: RecordFile[TransferRecord], a
     out, all_sizes = arguments.out, {record.eps for record in file.records}
     possible = [_table(out, measure, eps) for measure in MEASURES for eps in all_sizes]
     possible += [_figure(out, measure) for measure in MEASURES]
-    report_files(file, _write(together, sizes, curve, out), possible, records[0], left_out)
+    written = _write(together, sizes, curve, out)
+    report_files(file, written, possible, records[0], left_out, say=not arguments.json)
+    if arguments.json:
+        print_json(records, [file.path, *written])
 
 
 def _write(records: Sequence[TransferRecord], sizes: Sequence[float], curve: tuple[str, str], out: Path) -> list[Path]:

@@ -75,14 +75,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     runs = {one: load_model(one.path, averaged=options.averaged) for one in named if one.kind == "run"}
     names = _names(named, runs)
     config = _data_set(names, runs, options)
-    try:
-        images = data.load_test(config.name, config.root, options.download)
-    except OSError as error:
-        if options.data or not config.root or os.path.isabs(config.root):
-            raise
-        first = names[next(iter(runs))]
-        why = f"{first} was trained with --data {config.root}, relative to another folder: give its place by --data DIR"
-        raise OSError(f"{error}. {why}") from error
+    images = _test_images(config, names, runs, options)
     files = {one: _read(one, names[one], options.averaged) for one in named if one.kind == "weights"}
     complete = {one: load_complete(one) for one in named if one.kind in ("hf", "code")}
     known = {names[one]: known_input(one.network or "", one.path, file) for one, file in files.items()}
@@ -101,10 +94,8 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
         check_classes(names[one], run, images, where)
     for one, (_, classes) in made.items():
         if classes != len(images.classes):
-            raise ValueError(
-                f"{names[one]} has {counted(classes, 'class')}, and {where} has {len(images.classes)}"
-                f"{_classes_hint(images, config)}"
-            )
+            has = f"{names[one]} has {counted(classes, 'class')}, and {where} has {len(images.classes)}"
+            raise ValueError(f"{has}{_classes_hint(images, config)}")
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
         if one in runs
@@ -122,6 +113,25 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     paths = {names[one]: as_utf8(f"{one.place}{averaged}") for one in named}
     given = {names[one]: as_utf8(one.text) for one in named}
     return LoadedModels(subjects, _with_loader(config, images, options), images, paths, given)
+
+
+def _test_images(
+    config: DataConfig,
+    names: Mapping[ModelSpec, str],
+    runs: Mapping[ModelSpec, LoadedModel],
+    options: argparse.Namespace,
+) -> Images:
+    """Load the test images; what was probably meant is said if they are not found."""
+    try:
+        return data.load_test(config.name, config.root, options.download)
+    except OSError as error:
+        if config.name == "imagenet" and config.root and any(Path(config.root).expanduser().glob("*/*.*")):
+            raise OSError(f"{error}; for images in CLASS/IMAGE alone, give --dataset {FOLDER}") from error
+        if options.data or not config.root or os.path.isabs(config.root):
+            raise
+        first = names[next(iter(runs))]
+        why = f"{first} was trained with --data {config.root}, relative to another folder: give its place by --data DIR"
+        raise OSError(f"{error}. {why}") from error
 
 
 def _names(named: Sequence[ModelSpec], runs: Mapping[ModelSpec, LoadedModel]) -> dict[ModelSpec, str]:

@@ -26,10 +26,23 @@ def generation_passes(
         options: options of the attack besides eps.
         eps: sizes of the perturbation, made in one pass over the images.
     """
+    gradients, forwards = passes_per_image(model, space, attack, options, eps)
+    return GRADIENT * gradients + forwards
+
+
+def passes_per_image(
+    model: Callable[..., Any], space: PixelSpace, attack: str, options: Mapping[str, Any], eps: Sequence[float]
+) -> tuple[int, int]:
+    """How many gradients, and forward passes without one, making an image of each size takes.
+
+    The arguments are those of :func:`generation_passes`.
+    """
     if attack == CLEAN:
-        return 0.0
+        return 0, 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the attack warns when it is run
         made = attacks.create(attack_class(attack), model, space=space, **run_options(options))
-    passes = [GRADIENT * made.gradients(size) + made.forwards(size) for size in eps]
-    return max(passes) if made.one_gradient else sum(passes)
+    passes = [(made.gradients(size), made.forwards(size)) for size in eps]
+    if made.one_gradient:
+        return max(passes)
+    return sum(gradients for gradients, _ in passes), sum(forwards for _, forwards in passes)

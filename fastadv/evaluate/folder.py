@@ -71,9 +71,9 @@ def describe_left_out(now: Record | TransferRecord, left_out: Sequence[Record | 
 def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> str:
     if record.n != now.n:
         return f"on {record.n:,} images (this command: {now.n:,})"
+    if record.seed != now.seed:  # which also draws the images
+        return f"with seed {record.seed} (this command: {now.seed})"
     if record.images != now.images:
         return "on other images, or on images shown at another size"
-    if record.seed != now.seed:
-        return f"with seed {record.seed} (this command: {now.seed})"
     names = printable(" and ".join(_models(record)))
     return f"of {names}, with other weights or attack options than the last under this name"

@@ -26,6 +26,7 @@ from fastadv.data import (
     spread,
 )
 from fastadv.data.config import DataConfig
+from fastadv.data.sources.base import Selection
 from fastadv.distributed import ALONE, Processes, gathered, on_all, on_main
 from fastadv.evaluate.accuracy import Counts, add_counts, evaluate_each
 from fastadv.evaluate.attack_specs import attack_class, parse_attack, recorded_options, run_options
@@ -61,10 +62,11 @@ class Sweep:
         split: the part of the data set that the images are from.
         limit: number of images to use: the first ones or, for images in files, which are sorted by class, evenly
             spread ones; None for all.
+        drawn: draw these images at random, by the seed.
         data: how images in files are loaded and shown.
         attacks: names of ``fastadv.attacks.names()``, which options may follow: ``"pgd:steps=20:alpha=2"``.
         eps: sizes of the perturbation in pixel values.
-        seed: seed of the attacks' random numbers.
+        seed: seed of the attacks' random numbers, and of the images that are drawn.
         batch_size: number of images per batch.
         device: where to evaluate; models are moved there.
         fast: run attacks with their ``fast`` option: the same examples up to rounding, in less time.
@@ -77,6 +79,7 @@ class Sweep:
     images: ImageSet | ImageSource
     split: str = "test"
     limit: int | None = None
+    drawn: bool = False
     attacks: Sequence[str]
     eps: Sequence[float]
     seed: int = 0
@@ -91,6 +94,8 @@ class Sweep:
 
     def shown(self) -> Images:
         """Return the images that are used: all, or as many as ``limit``."""
+        if self.drawn:
+            return draw(self.images, self.limit, self.seed)
         if isinstance(self.images, ImageSet):
             return ImageSet(self.images.images[: self.limit], self.images.labels[: self.limit], self.images.classes)
         return spread(self.images, self.limit)
@@ -104,6 +109,17 @@ class Sweep:
     def shown_as(self) -> str:
         """How images in files are shown to the models; "" for others."""
         return "" if isinstance(self.images, ImageSet) else self.data.preprocessing.shown
+
+
+def draw(images: Images, count: int | None, seed: int) -> Images:
+    """Draw ``count`` of the images at random, keeping their order; None keeps all."""
+    if count is None or count >= len(images):
+        return images
+    generator = torch.Generator("cpu").manual_seed(seed)
+    chosen = torch.randperm(len(images), generator=generator, device="cpu")[:count].sort().values
+    if isinstance(images, ImageSet):
+        return ImageSet(images.images[chosen], images.labels[chosen], images.classes)
+    return Selection(images, chosen)
 
 
 def run(
@@ -127,7 +143,7 @@ def run(
         FailedElsewhere: if another process raised.
     """
     images = sweep.shown()
-    plan = [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
+    plan = plan_of(sweep, subjects, images)
     _check_same_plan(plan, processes)
     _, share = _share(len(images), sweep.batch_size, processes)
     passes = [
@@ -138,7 +154,7 @@ def run(
             len(together),
             _describe,
         )
-        for subject, together in _group_by_pass(plan, file)
+        for subject, together in group_by_pass(plan, file)
     ]
     measure_all(passes, len(share), file, processes)
     return [
@@ -146,16 +162,22 @@ def run(
     ]
 
 
-def _group_by_pass(
-    plan: Sequence[tuple[Subject, Evaluation]], file: RecordFile[Record]
+def plan_of(sweep: Sweep, subjects: Sequence[Subject], images: Images) -> list[tuple[Subject, Evaluation]]:
+    """All evaluations of a sweep, in the order in which they are measured."""
+    return [(subject, evaluation) for subject in subjects for evaluation in _evaluations(sweep, subject, images)]
+
+
+def group_by_pass(
+    plan: Sequence[tuple[Subject, Evaluation]], file: RecordFile[Record] | None
 ) -> list[tuple[Subject, list[Evaluation]]]:
-    """Group the evaluations that the file lacks by pass over the images."""
+    """Group the evaluations that the file lacks, or all without a file, by pass over the images."""
+    known = set() if file is None else {evaluation.key for _, evaluation in plan if file.find(evaluation.key)}
     found: list[tuple[Subject, list[Evaluation]]] = []
     seen: set[str] = set()
     for subject, first in plan:
-        if first.key in seen or file.find(first.key):
+        if first.key in seen or first.key in known:
             continue
-        together = [e for s, e in plan if s is subject and _shares_a_pass(first, e) and not file.find(e.key)]
+        together = [e for s, e in plan if s is subject and _shares_a_pass(first, e) and e.key not in known]
         found.append((subject, together))
         seen.update(evaluation.key for evaluation in together)
     return found

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
-from fastadv.data import ImageSet
-from fastadv.data.sources.base import Selection
 from fastadv.evaluate.attack_specs import attack_class, run_options
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.hits import Hits, hits
@@ -28,6 +26,7 @@ from fastadv.evaluate.sweep import (
     Subject,
     Sweep,
     create_test_loader,
+    draw,
     fingerprint,
     image_fields,
     iterate_batches,
@@ -277,17 +276,6 @@ def _cost(source: Subject, evaluations: Sequence[TransferEvaluation]) -> float:
     """Cost of a pass for each image, in forward passes: clean, then made at each size and shown to each target."""
     first, eps = evaluations[0], list(dict.fromkeys(evaluation.eps for evaluation in evaluations))
     return 1 + generation_passes(source.model, source.space, first.attack, first.options, eps) + len(evaluations)
-
-
-def draw(images: Images, count: int | None, seed: int) -> Images:
-    """Draw ``count`` of the images at random, keeping their order; None keeps all."""
-    if count is None or count >= len(images):
-        return images
-    generator = torch.Generator("cpu").manual_seed(seed)
-    chosen = torch.randperm(len(images), generator=generator, device="cpu")[:count].sort().values
-    if isinstance(images, ImageSet):
-        return ImageSet(images.images[chosen], images.labels[chosen], images.classes)
-    return Selection(images, chosen)
 
 
 def _evaluations(

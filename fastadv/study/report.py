@@ -67,7 +67,7 @@ def collect_report(folder: Path) -> Report:
     """
     about = manifest.read(folder)
     if about is None:
-        raise FileNotFoundError(f"{folder} is not the folder of a study: no {manifest.NAME} in it")
+        raise FileNotFoundError(f"{folder} is not the folder of a study: no {manifest.NAME} in it, and no records")
     scale, results, notes = about.create_scale(), StudyFolder(folder).results(), _read_notes(folder)
     sections = []
     for name in about.studies:

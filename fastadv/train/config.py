@@ -147,9 +147,10 @@ class AttackConfig:
 
     sources: list[str] = field(default_factory=list)
     """algorithm1 and fast: static networks for ensemble adversarial training (Tramèr et al., 2018), each a run's or a
-    checkpoint's folder, or NETWORK@FILE, as in timm/resnet50@weights.safetensors: --attack.sources A B C. In each
-    minibatch the examples are made on the network that is trained or on one of these, each with the same probability.
-    They must be trained on the same classes."""
+    checkpoint's folder, NETWORK@FILE, as in timm/resnet50@weights.safetensors, hf/DIR, a folder of transformers, or
+    path/to/file.py:FUNCTION, which makes a network of your own: --attack.sources A B C. In each minibatch the examples
+    are made on the network that is trained or on one of these, each with the same probability. They must be trained on
+    the same classes."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the attack, such as alpha or steps."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from fastadv import PixelSpace, models
+from fastadv.cli.folder_labels import label_folder
 from fastadv.cli.model_specs import load_subjects
 from fastadv.data import load_test
 from fastadv.data.sources.plain_folder import imagenet_ids, load_folder
@@ -164,6 +166,31 @@ def test_untagged_weights_of_imagenets_classes_have_the_librarys_normalisation(
     (photographs / "classes.txt").unlink()
     with pytest.raises(ValueError, match="--space is needed for w"):
         load_subjects([of_three(tmp_path / "w.pth")], sized)
+
+
+def test_folders_of_a_run_have_its_labels(photographs: Path) -> None:
+    """By the names of its classes; with other names its own order counts, and the classes are compared later."""
+    images = load_folder(photographs)
+    labelled = label_folder(images, [("cherry", "apple", "other", "banana")], [], say=False)
+    assert labelled.labels.tolist() == [1, 1, 3, 3, 0, 0] and labelled.classes == ("cherry", "apple", "other", "banana")
+    assert labelled.key(0) == images.key(0)
+    assert label_folder(images, [("a", "b", "c")], [], say=False) is images
+
+
+def test_folders_with_numbers_are_sorted_as_text_and_that_is_said(tmp_path: Path) -> None:
+    write_folder(tmp_path, {name: [jpeg(40, 50)] for name in ("1", "2", "10")})
+    with pytest.warns(UserWarning, match="sorted alphabetically, 10 before 2"):
+        assert load_folder(tmp_path).classes == ("1", "10", "2")
+    (tmp_path / "classes.txt").write_text("1\n2\n10\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_folder(tmp_path).classes == ("1", "2", "10")
+
+
+def test_a_plain_folder_as_imagenet_is_answered_with_the_other_name(tmp_path: Path, photographs: Path) -> None:
+    given = options("--dataset", "imagenet", "--data", str(photographs), "--space", "imagenet", "--size", "64")
+    with pytest.raises(OSError, match=r"has no val/: .*; for images in CLASS/IMAGE alone, give --dataset folder"):
+        load_subjects([of_three(tmp_path / "w.pth")], given)
 
 
 def test_folders_that_are_none(tmp_path: Path, photographs: Path) -> None:

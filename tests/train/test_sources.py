@@ -287,6 +287,24 @@ def test_sources_may_move_but_not_change(with_two: TrainConfig, tmp_path: Path) 
         create_trainer(replace(with_two, attack=fewer), "run", resume=True)
 
 
+OWN_SOURCE = """
+from fastadv import models
+
+def of_five():
+    return models.create("small_cnn", num_classes=5, in_channels=1)
+
+def of_ten():
+    return models.create("small_cnn", num_classes=10, in_channels=1)
+"""
+
+
+def test_a_source_of_ones_own(with_two: TrainConfig) -> None:
+    Path("own_source.py").write_text(OWN_SOURCE)
+    given = replace(with_two.attack, sources=["own_source.py:of_ten"])
+    trainer = create_trainer(replace(with_two, attack=given), "run")
+    assert trainer.config.attack.sources == [str(Path("own_source.py:of_ten").absolute())]
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -302,12 +320,15 @@ def test_sources_may_move_but_not_change(with_two: TrainConfig, tmp_path: Path) 
             r"five.pth does not fit .*: .* fc.weight is \[5, 96\] in the file and \[10, ",
         ),
         ("gone_net@w.pth", "attack.sources: unknown model 'gone_net'"),
+        ("own_source.py:of_five", "own_source.py:of_five: it has 5 classes, and the data set has 10"),
+        ("own_source.py:gone", "attack.sources: .*own_source.py has no gone"),
         ("others", "attack.sources: .*others was trained on other classes than those of digits: class 0 was 'zero'"),
     ],
 )
 def test_sources_of_a_run_that_do_not_fit(with_two: TrainConfig, source: str, said: str) -> None:
     if "five" in source:
         torch.save(models.create("timm/test_resnet", num_classes=5, in_channels=1).state_dict(), "five.pth")
+    Path("own_source.py").write_text(OWN_SOURCE)
     if source == "others":
         trainer = create_trainer(with_two, "others")
         trainer.run.classes = ("zero", *trainer.run.classes[1:])
@@ -364,6 +385,9 @@ def test_sources_are_part_of_a_networks_id() -> None:
         ("runs/a", ModelSpec("runs/a", "", Path("runs/a")), "/here/runs/a"),
         ("A=net@b/w.pth", ModelSpec("net@b/w.pth", "A", Path("b/w.pth"), "net"), "net@/here/b/w.pth"),
         ("timm/n@/w.pth", ModelSpec("timm/n@/w.pth", "", Path("/w.pth"), "timm/n"), "timm/n@/w.pth"),
+        ("V=hf/vit", ModelSpec("hf/vit", "V", Path("vit"), transformers=True), "hf//here/vit"),
+        ("b/my.py:net", ModelSpec("b/my.py:net", "", Path("b/my.py"), factory="net"), "/here/b/my.py:net"),
+        ("my.nets:net", ModelSpec("my.nets:net", "", Path("my.nets"), factory="net"), "my.nets:net"),
     ],
 )
 def test_absolute_paths_of_specs(text: str, spec: ModelSpec, absolute: str, monkeypatch: pytest.MonkeyPatch) -> None:

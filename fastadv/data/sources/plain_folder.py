@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from fastadv.data.sources.class_names import CLASSES_FILE, named_classes
+from fastadv.data.sources.class_names import CLASSES_FILE, named_classes, numeric_names_warning
 from fastadv.data.sources.folder import SPLITS, ImageFolder, scan_class_folders
 from fastadv.utils.optional_deps import require
+from fastadv.utils.stacklevel import user_stacklevel
 
 
 def load_folder(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
@@ -29,12 +31,23 @@ def load_folder(root: Path, classes: Sequence[str] = ()) -> ImageFolder:
         OSError: if a folder cannot be read.
         ValueError: if it has no class folders, one of them has no image or is not among the classes, or it holds
             ``train/`` or ``val/`` and nothing else.
+
+    Warns:
+        UserWarning: if the folders are numbers whose alphabetical order is not the numeric one, and nothing else says
+            their order.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder: expected one that holds CLASS/IMAGE")
-    found = scan_class_folders(root, named_classes(root) or classes, root / CLASSES_FILE)
-    folders = set(class_folders(found))
-    if folders <= set(SPLITS):
+    classes = named_classes(root) or classes
+    found = scan_class_folders(root, classes, root / CLASSES_FILE)
+    folders = class_folders(found)
+    if not classes and numeric_names_warning(folders) is not None:
+        warnings.warn(
+            f"{root}: the class folders are numbers, and classes are sorted alphabetically, 10 before 2. For weights "
+            f"with numeric order, list all classes in that order in {root / CLASSES_FILE}, one per line",
+            stacklevel=user_stacklevel(),
+        )
+    if set(folders) <= set(SPLITS):
         raise ValueError(
             f"{root} holds {' and '.join(f'{name}/' for name in sorted(folders))}, which is the layout of the data set "
             f"imagenet: use that, or one of these folders as a plain folder"
