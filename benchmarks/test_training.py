@@ -60,8 +60,7 @@ COMPILED = Table(
     notes=[
         "Step l.l. on half of the minibatch, on one CPU thread, in process time. The training pass is compiled by "
         "--compile, generation by attack.options.compile. The whole step is torch.compile of the task's call, "
-        "generation and training pass together, after the calls in which it is compiled anew because the number of the "
-        "iteration has changed, up to torch's limit."
+        "generation and training pass together, after ten calls."
     ],
 )
 TABLES += [TRAINING, OUTSIDE, COMPILED]
