@@ -19,7 +19,7 @@ racecheck   the same: races in shared memory
 attacks     attacks compared with other packages, iterations compared with the pass count, launches, and each option
 imagenette  Inception v3 on Imagenette with standard and adversarial training, and attacked (--imagenette)
 curves      cost against k, iterations, m, pixels, classes and draws
-methods     cost and robustness of Algorithm 1, free, fast and PGD training (--fashion-mnist)
+methods     cost and robustness of each way of training (--fashion-mnist)
 
 Each part runs in its own processes and within its time limit, and writes DIR/PART.md. DIR/summary.json is updated after
 each, so that a run that is killed leaves its results. A part that fails or is stopped is reported with its last lines,

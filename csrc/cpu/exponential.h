@@ -2,7 +2,7 @@
 // standard library, which double takes. NaN gives NaN.
 //
 // x = n log 2 + r with |r| <= log 2 / 2, and exp(x) = 2^n (1 + expm1(r)), where expm1(r) is its series up to r^7. The
-// error is below one unit in the last place, as measured over all floats.
+// error is below one unit in the last place, as measured for every 37th float.
 #pragma once
 
 #include <cmath>
