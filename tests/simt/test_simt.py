@@ -49,20 +49,15 @@ RUNS = {
     ),
     "out of bounds": Run(
         "simt_address",
-        f"{STEPS} {LOGITS} {RANDOM} {ROWS} {PAIRS}",
+        f"{STEPS} {LOGITS} {RANDOM} {ROWS} {PAIRS} {PIXELS} {BOUNDARIES}",
         f"not {OF_ROWS} and (unaligned or (reference and random) or fills)"
         f" or {OF_ROWS} and (1000 or 1001 or 1024 or (not 1025 and (float16 or float64)))"
-        " or test_kl and reference and (129 or 1025)",
-        at_least=380,
-    ),
-    "out of bounds, pixels and boundaries": Run(
-        "simt_address",
-        f"{PIXELS} {BOUNDARIES}",
-        f"{OF_PIXELS} and (unaligned or around or number_of_channels or (shapes and 64)"
+        " or test_kl and reference and (129 or 1025)"
+        f" or {OF_PIXELS} and (unaligned or around or number_of_channels or (shapes and 64)"
         " or (rows_in_tiles and (299 or 15 or 17)))"
         f" or {OF_BOUNDARIES} and (not chunk and (packs or draws or classes or examples)"
         " or (tiles and sign and not float64))",
-        at_least=230,
+        at_least=610,
     ),
     "races": Run(
         "simt_thread",
@@ -72,9 +67,8 @@ RUNS = {
         " or (test_kl and reference and float32 and (129 or 1025))",
         at_least=45,
     ),
-    "steps": Run("simt_plain", STEPS, at_least=1250),
+    "images": Run("simt_plain", f"{STEPS} {PIXELS} {BOUNDARIES}", at_least=1870),
     "logits": Run("simt_plain", f"{LOGITS} {ROWS} {PAIRS}", at_least=850),
-    "pixels and boundaries": Run("simt_plain", f"{PIXELS} {BOUNDARIES}", at_least=620),
     "contract": Run(
         "simt_plain",
         f"{RANDOM} {ARGUMENTS} {CONTRACT} {PROPERTIES} tests/simt/on_a_device.py",
