@@ -20,7 +20,8 @@ def rows_of(report: Path, title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_the_first_call(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k 'not test_attacks'")  # which tests/fake_cuda runs
     code = command.main(["--rehearse", "--out", str(tmp_path)])
     said = capfd.readouterr().out[-6000:]
     assert code == 0, said

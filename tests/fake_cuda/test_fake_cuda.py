@@ -26,8 +26,7 @@ class Run:
 
 
 RUNS = {
-    "cases": Run("tests/fake_cuda/cases --ignore=tests/fake_cuda/cases/test_iterations.py", at_least=100),
-    "iterations": Run("tests/fake_cuda/cases/test_iterations.py", at_least=40),
+    "cases": Run("tests/fake_cuda/cases", at_least=190),
     "the tests of a GPU": Run(
         "tests/gpu --ignore=tests/gpu/test_operators.py",  # which compares kernels
         at_least=320,

@@ -50,21 +50,16 @@ RUNS = {
     ),
     "out of bounds": Run(
         "simt_address",
-        f"{STEPS} {LOGITS} {RANDOM} {ROWS} {PAIRS} {MARGINS} {BEST}",
+        f"{STEPS} {LOGITS} {RANDOM} {ROWS} {PAIRS} {MARGINS} {BEST} {PIXELS} {BOUNDARIES}",
         f"not {OF_ROWS} and (unaligned or (reference and random) or fills)"
         f" or {OF_ROWS} and (1000 or 1001 or 1024 or (not 1025 and (float16 or float64)))"
         " or test_kl and reference and (129 or 1025)"
-        " or test_margins and (against and 1-shape or equal_logits) or test_keep_best and reference and not 299",
-        at_least=380,
-    ),
-    "out of bounds, pixels and boundaries": Run(
-        "simt_address",
-        f"{PIXELS} {BOUNDARIES}",
-        f"{OF_PIXELS} and (unaligned or around or number_of_channels or (shapes and 64)"
+        " or test_margins and (against and 1-shape or equal_logits) or test_keep_best and reference and not 299"
+        f" or {OF_PIXELS} and (unaligned or around or number_of_channels or (shapes and 64)"
         " or (rows_in_tiles and (299 or 15 or 17)))"
         f" or {OF_BOUNDARIES} and (not chunk and (packs or draws or classes or examples)"
         " or (tiles and sign and not float64))",
-        at_least=230,
+        at_least=610,
     ),
     "races": Run(
         "simt_thread",
@@ -75,9 +70,8 @@ RUNS = {
         " or (test_margins and against and 0-float32 and (129 or 1025)) or (test_keep_best and bfloat16 and 65)",
         at_least=45,
     ),
-    "steps": Run("simt_plain", f"{STEPS} {MOMENTUM} {BEST}", at_least=1900),
+    "images": Run("simt_plain", f"{STEPS} {MOMENTUM} {BEST} {PIXELS} {BOUNDARIES}", at_least=2520),
     "logits": Run("simt_plain", f"{LOGITS} {ROWS} {PAIRS} {MARGINS}", at_least=1600),
-    "pixels and boundaries": Run("simt_plain", f"{PIXELS} {BOUNDARIES}", at_least=620),
     "contract": Run(
         "simt_plain",
         f"{RANDOM} {ARGUMENTS} {CONTRACT} {PROPERTIES} tests/simt/on_a_device.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -21,14 +22,20 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reduce the data set ``digits`` to its first 160 train and 64 test images."""
-    whole = data.load("digits")
+    """Reduce the data set ``digits`` to its first 160 train and 64 test images, copied for each test."""
+    whole = digits()
 
     def first(images: data.ImageSet, n: int) -> data.ImageSet:
-        return data.ImageSet(images.images[:n], images.labels[:n], images.classes)
+        return data.ImageSet(images.images[:n].clone(), images.labels[:n].clone(), images.classes)
 
     few = data.ImageData(train=first(whole.train, 160), test=first(whole.test, 64))
     monkeypatch.setattr(data, "load", lambda name, root, download: few)
+
+
+@cache
+def digits() -> data.ImageData:
+    """The data set, read from its text file once."""
+    return data.load("digits")
 
 
 @pytest.fixture
