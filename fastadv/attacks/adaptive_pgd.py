@@ -218,7 +218,7 @@ class AdaptivePGD(GradientAttack):
             goal: [n], or [n, 2], see :meth:`goals`.
         """
         if self._has_own_loss:
-            return self.loss(logits, goal)
+            return self.loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), goal)
         rule = "log_odds" if self.rule == "label" else self.rule
         labels, targets = label_and_target(goal)
         return ops.row_losses(logits, labels, rule, targets)

@@ -18,7 +18,7 @@ from fastadv.cli.model_specs import LoadedModels
 from fastadv.evaluate.attack_specs import attack_class, parse_attack
 from fastadv.evaluate.folder import describe_left_out
 from fastadv.evaluate.records import RecordFile
-from fastadv.evaluate.sweep import Sweep, create_test_loader, fingerprint
+from fastadv.evaluate.sweep import Sweep, create_test_loader
 from fastadv.utils.gpu_settings import gpu_settings
 from fastadv.utils.launch import launched
 from fastadv.utils.log import logger
@@ -99,7 +99,7 @@ def check_names(out: Path, loaded: LoadedModels, measured: Iterable[tuple[str, s
     for subject in loaded.subjects:
         name, path = subject.name, loaded.paths[subject.name]
         taken = known.get(name, path) != path and any(name == one for one, _ in weights)
-        if taken and (name, fingerprint(subject.model.state_dict())) not in weights:
+        if taken and (name, subject.fingerprint) not in weights:
             raise ValueError(
                 f"{out} has results of {known[name]} under the name {name!r}: give {path} another name, as in "
                 f"'{name} 2={loaded.texts[name]}', or write to another folder with --out"

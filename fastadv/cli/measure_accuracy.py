@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
             on_main(processes, lambda: write_names(out, loaded))
             with gpu_settings_for(arguments, sweep.device):
                 records = sweeps.run(sweep, loaded.subjects, file, processes)
-            on_main(processes, lambda: _show(records, file, out, as_json=arguments.json))
-            if arguments.save_images:
-                on_main(processes, lambda: save_images(sweep, loaded.subjects, arguments.save_images, arguments.first))
+                on_main(processes, lambda: _show(records, file, out, as_json=arguments.json))
+                if folder := arguments.save_images:
+                    on_main(processes, lambda: save_images(sweep, loaded.subjects, folder, arguments.first))
     return end.code
 
 

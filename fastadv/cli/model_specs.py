@@ -35,6 +35,7 @@ from fastadv.utils.log import logger
 from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.suggestions import did_you_mean, nearest
 from fastadv.utils.text import as_utf8, counted, printable
+from fastadv.utils.user_code import hash_of_code
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     subjects = [
         Subject(names[one], runs[one].model, runs[one].config.data.pixel_space)
         if one in runs
-        else Subject(names[one], made[one][0], spaces[names[one]])
+        else Subject(names[one], made[one][0], spaces[names[one]], _code_of(one))
         if one in made
         else _from_file(one, names[one], files[one], images, config, spaces)
         for one in named
@@ -113,6 +114,10 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
     paths = {names[one]: as_utf8(f"{one.place}{averaged}") for one in named}
     given = {names[one]: as_utf8(one.text) for one in named}
     return LoadedModels(subjects, _with_loader(config, images, options), images, paths, given)
+
+
+def _code_of(spec: ModelSpec) -> str:
+    return hash_of_code(str(spec.path), spec.factory) if spec.kind == "code" else ""
 
 
 def _test_images(

@@ -11,6 +11,7 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
 from fastadv import attacks
+from fastadv.attacks.base import ball_of
 from fastadv.cli.exits import ending
 from fastadv.cli.train_cost import cost_line, plan
 from fastadv.cli.train_options import LAUNCH, Request, parse
@@ -127,6 +128,8 @@ def _evaluation(trainer: Trainer) -> str:
     trained_on = attacks.get(attack.name)
     # A network trained on the true label's gradient may have learned to read the label off (section 4.2 of the paper).
     first = attack.name if attack.k and not trained_on.needs_labels else "step_ll"
+    if attack.training in ("algorithm1", "paired") and ball_of(trained_on, attack.options) == "l2":
+        return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", "pgd:norm=l2", "--eps", sizes])
     for_robustness_to_pgd = attack.training in ("free", "fast", "trades")
     names = "pgd" if for_robustness_to_pgd else ",".join(dict.fromkeys([first, "iter_ll"]))
     return shlex.join(["fastadv", "evaluate", str(trainer.run_dir), "--attacks", names, "--eps", sizes])

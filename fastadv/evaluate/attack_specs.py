@@ -57,7 +57,7 @@ def parse_attack(
         options[option] = _value(value)
     if unknown := sorted(options.keys() - options_of(kind)):
         raise ValueError(no_such_option(kind, unknown))
-    if fast and issubclass(kind, attacks.GradientAttack):
+    if fast and "fold_bn" in options_of(kind):  # which fast turns on, if nothing else; noise has nothing to speed up
         options.setdefault("fast", True)
     try:
         made = attacks.create(kind, _AnyModel() if model is None else model, **options)

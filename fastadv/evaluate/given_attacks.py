@@ -115,7 +115,7 @@ def several_attacks(given: Sequence[AttackLike], model: nn.Module, **common: Any
     if not named:
         raise ValueError("the list of attacks is empty: name one or more, as in ['fgsm', 'pgd:steps=20']")
     under = [one_attack(one, model, **common) for one in named]
-    names = [one.name for one in under]
+    names = [CLEAN, *(one.name for one in under)]  # clean images are measured as well
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
             f"two attacks are called {', '.join(twice)}: name each with its options, as in 'pgd:steps=20', or give the "

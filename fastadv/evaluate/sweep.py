@@ -45,11 +45,25 @@ Images = ImageSet | ImageSource
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model to evaluate, with the name of its row and the PixelSpace of its input."""
+    """A model to evaluate.
+
+    Args:
+        name: of its row.
+        model: the network.
+        space: the PixelSpace of its input.
+        code: stands for the code of a network of one's own, which may change while its weights do not; "" for others.
+    """
 
     name: str
     model: nn.Module
     space: PixelSpace
+    code: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the weights, and of the code if that is one's own: equal for networks with equal outputs."""
+        weights = fingerprint(self.model.state_dict())
+        return hashlib.sha256(f"{weights} {self.code}".encode()).hexdigest() if self.code else weights
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -211,7 +225,7 @@ def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluati
     """Create the evaluation of a model on clean images; the others differ in attack, eps and options."""
     return Evaluation(
         model=subject.name,
-        checkpoint=fingerprint(subject.model.state_dict()),
+        checkpoint=subject.fingerprint,
         space=str(subject.space),
         attack=CLEAN,
         eps=0.0,

@@ -150,11 +150,24 @@ def about_images(record: Record | TransferRecord) -> tuple[tuple[str, str], ...]
 def what_eps_is(records: Sequence[Record]) -> str:
     """Say what the eps of the records' attack bounds."""
     name, options = next((_named(record) for record in records if record.attack != CLEAN), (CLEAN, {}))
-    ball = ball_of(attack_class(name), options) if name in attack_names() else "linf"
     text = "eps in pixel values of [0, 255]"
+    if name != CLEAN and name not in attack_names():
+        return f"{text}, as {printable(name)} bounds it."
+    ball = _ball(name, options)
     if ball == "l2":
         return f"{text}: the L2 norm of the whole perturbation, not of a pixel."
     return f"{text}." if ball == "linf" else f"{text}, which {name} exceeds: it is made for training."
+
+
+def norm_of(record: Record) -> str | None:
+    """The norm that bounds the record's attack; of an attack of one's own, which may be gone, as its options say."""
+    return _ball(*_named(record))
+
+
+def _ball(name: str, options: Mapping[str, Any]) -> str | None:
+    if name in attack_names():
+        return ball_of(attack_class(name), options)
+    return str(options.get("norm", "linf"))
 
 
 def _named(record: Record) -> tuple[str, Mapping[str, Any]]:

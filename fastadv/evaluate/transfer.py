@@ -27,7 +27,6 @@ from fastadv.evaluate.sweep import (
     Sweep,
     create_test_loader,
     draw,
-    fingerprint,
     image_fields,
     iterate_batches,
     options_in_records,
@@ -283,7 +282,7 @@ def _evaluations(
 ) -> list[TransferEvaluation]:
     """List the evaluations in the order of :func:`transfer`: by eps, then by target."""
     common = image_fields(sweep, images)
-    checkpoints = {subject: fingerprint(subject.model.state_dict()) for subject in (source, *targets)}
+    checkpoints = {subject: subject.fingerprint for subject in (source, *targets)}
     return [
         TransferEvaluation(
             source=source.name,

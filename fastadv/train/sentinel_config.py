@@ -80,7 +80,7 @@ _DEFAULTS = asdict(SentinelConfig())
 def why_unwatched(phase: Method) -> str | None:
     """Why a phase does not train on a one-step attack in the Linf ball; None if it does."""
     from fastadv import attacks
-    from fastadv.attacks.base import ball_of
+    from fastadv.attacks.base import ball_of, options_of
 
     training, name, k, options = phase
     if training in ("free", "fast"):
@@ -93,7 +93,7 @@ def why_unwatched(phase: Method) -> str | None:
     if ball_of(attack, options) == "l2":
         return f"attack.name {name} is bounded in L2"
     if not issubclass(attack, attacks.GradientAttack):
-        return f"attack.name {name} is noise"
+        return f"attack.name {name} is noise" if "fold_bn" not in options_of(attack) else f"attack.name {name} searches"
     if not issubclass(attack, attacks.OneStepAttack) and options.get("steps") != 1:
         return f"attack.name {name} takes several steps"
     return None

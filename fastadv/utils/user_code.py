@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -40,6 +41,13 @@ def load_named(place: str, name: str) -> Any:
         public = [one for one in vars(module) if not one.startswith("_")]
         raise ValueError(f"{place} has no {name}{did_you_mean(nearest(name, public))}")
     return getattr(module, name)
+
+
+def hash_of_code(place: str, name: str) -> str:
+    """Return a sha256 of the Python file or module that :func:`load_named` has run, and of the name there."""
+    file = Path(place).expanduser() if place.endswith(".py") else Path(sys.modules[place].__file__ or "")
+    content = file.read_bytes() if file.is_file() else b""  # a built-in module has no file
+    return hashlib.sha256(content + name.encode()).hexdigest()
 
 
 def _of_file(path: Path) -> ModuleType:

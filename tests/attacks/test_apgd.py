@@ -382,6 +382,21 @@ def test_a_loss_of_ones_own() -> None:
         assert (adv - climb.result).abs().max() < 1e-9
 
 
+def test_a_loss_of_ones_own_computes_in_float32() -> None:
+    seen = set()
+
+    class Watched(OtherLoss):
+        name = "watched"
+
+        def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+            seen.add(logits.dtype)
+            return super().loss(logits, target)
+
+    model, images, labels = correct_batch(4)
+    Watched(model.bfloat16(), eps=1, steps=2, space=SPACE)(images.bfloat16(), labels)
+    assert seen == {torch.float32}
+
+
 @pytest.mark.parametrize("kind", [attacks.APGDCE, attacks.APGDDLR, attacks.APGDT])
 def test_the_default_loss_by_autograd(kind: type[attacks.AdaptivePGD]) -> None:
     """An override that returns the default changes nothing."""

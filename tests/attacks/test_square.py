@@ -367,3 +367,12 @@ def test_torchattacks_fools_as_many(norm: str) -> None:
     with torch.no_grad():
         fooled = [int((labelled(model, attack(images, labels)) != labels).sum()) for attack in (theirs, ours)]
     assert 10 < fooled[0] < 55 and abs(fooled[0] - fooled[1]) <= 6
+
+
+def test_images_of_one_pixel_in_l2() -> None:
+    """There a new bump may be the opposite of the perturbation, and leave nothing to scale to the norm eps."""
+    model = nn.Flatten()  # the class is the largest of four channels
+    images = torch.rand(40, 4, 1, 1, generator=torch.Generator().manual_seed(0))
+    labels = images.flatten(1).argmax(dim=1)
+    adv = attacks.Square(model, eps=10, norm="l2", queries=60, seed=0)(images, labels)
+    assert adv.isfinite().all()

@@ -407,6 +407,7 @@ def test_the_worst_case_at_top_five() -> None:
         ([], {}, ValueError, "the list of attacks is empty"),
         (["clean"], {}, ValueError, "the list of attacks is empty"),
         (["fgsm", "fgsm"], {}, ValueError, "two attacks are called fgsm: name each with its options"),
+        ([type("Clean", (attacks.FGSM,), {"name": "clean"})], {}, ValueError, "two attacks are called clean"),
         (["fgsm", "pgd"], {"steps": 2}, ValueError, "fgsm has no option steps"),
         ("pgd:steps=2", {"steps": 3}, ValueError, "steps: given in 'pgd:steps=2' and as a keyword"),
         ("pgd:stps=2", {}, ValueError, r"did you mean steps\?"),

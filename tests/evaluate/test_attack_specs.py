@@ -39,6 +39,10 @@ def test_name_and_options(text: str, name: str, options: dict[str, Any]) -> None
         ("pgd:steps=20", {"steps": 20, "fast": True}),
         ("pgd:fast=false", {"fast": False}),
         ("random_sign", {}),  # makes no gradient
+        ("apgd_ce", {"fast": True}),
+        ("fab_t:steps=2", {"steps": 2, "fast": True}),
+        ("square", {"fast": True}),
+        ("autoattack", {"fast": True}),
     ],
 )
 def test_fast(text: str, options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -220,4 +221,19 @@ def test_the_worst_case_is_image_by_image(make_record: MakeRecord) -> None:
         ("pgd", "4", 0.75, None),
         ("worst case", "4", 0.25, None),  # the image that is wrong when clean does not count
         ("pgd", "8", 0.5, None),  # a single attack is its own worst case
+    ]
+
+
+def test_no_worst_case_over_balls_of_two_norms(make_record: MakeRecord) -> None:
+    in_l2 = {"norm": "l2"}
+    records = [
+        record(make_record, "a", "clean", 0.0, [True, True]),
+        record(make_record, "a", "pgd", 8.0, [True, False]),
+        replace(record(make_record, "a", "pgd:norm=l2", 8.0, [False, True]), options=in_l2),
+        replace(record(make_record, "a", "mine.py:Mine:norm=l2", 8.0, [False, False]), options=in_l2),
+    ]
+    rows = all_attacks_table(records).rows
+    assert [row[:2] for row in rows] == [
+        *(("clean", ""), ("pgd", "8")),
+        *(("pgd:norm=l2", "8 in L2"), ("mine.py:Mine:norm=l2", "8 in L2"), ("worst case", "8 in L2")),
     ]

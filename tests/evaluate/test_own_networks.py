@@ -12,9 +12,12 @@ import torch
 from fastadv import PixelSpace, models
 from fastadv.cli.folder_labels import label_folder
 from fastadv.cli.model_specs import load_subjects
-from fastadv.data import load_test
+from fastadv.data import ImageSet, load_test
 from fastadv.data.sources.plain_folder import imagenet_ids, load_folder
-from fastadv.utils.user_code import load_named
+from fastadv.evaluate import Record, Sweep
+from fastadv.evaluate.records import RecordFile
+from fastadv.evaluate.sweep import fingerprint, run
+from fastadv.utils.user_code import hash_of_code, load_named
 from tests.data.pictures import jpeg, write_folder
 from tests.evaluate.test_model_specs import options, save_weights
 
@@ -43,6 +46,29 @@ def raises():
     raise RuntimeError("no weights")
 
 net, number = Net(3), 5
+"""
+
+
+TWO = """
+import torch
+from torch import nn
+
+class Flipped(nn.Sequential):
+    def forward(self, images):
+        return super().forward(images).flip(1)
+
+def _made(kind):
+    network = kind(nn.Flatten(), nn.Linear(64, 10))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.arange(640).view(10, 64).sin())
+        network[1].bias.zero_()
+    return network
+
+def plain():
+    return _made(nn.Sequential)
+
+def flipped():
+    return _made(Flipped)
 """
 
 
@@ -114,6 +140,29 @@ def test_a_file_is_run_once_and_finds_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("from neighbour_of_mine import value\nvalue.append(1)\nother = object()\n")
     found = [load_named(str(tmp_path / "one.py"), name) for name in ("value", "other", "other")]
     assert found[0] == [1] and found[1] is found[2]
+
+
+def test_networks_with_equal_weights_and_other_code_are_measured_apart(tmp_path: Path) -> None:
+    """A defence without weights would otherwise have the records of the network that it defends."""
+    (tmp_path / "two.py").write_text(TWO)
+    given = options("--dataset", "digits", "--space", "unit")
+    subjects = load_subjects([f"{tmp_path}/two.py:{name}" for name in ("plain", "flipped")], given).subjects
+    assert fingerprint(subjects[0].model.state_dict()) == fingerprint(subjects[1].model.state_dict())
+    images = ImageSet(torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8), torch.arange(40) % 10, tuple("0123456789"))
+    sweep = Sweep(dataset="digits", images=images, attacks=["fgsm"], eps=[4])
+    records = run(sweep, subjects, RecordFile(tmp_path / "records.jsonl", Record))
+    assert [record.model for record in records] == ["plain"] * 2 + ["flipped"] * 2
+    assert records[0].correct != records[2].correct and len({record.key for record in records}) == 4
+
+
+def test_changed_code_is_other_code(tmp_path: Path) -> None:
+    file = tmp_path / "two.py"
+    file.write_text(TWO)
+    before = hash_of_code(str(file), "plain")
+    assert hash_of_code(str(file), "plain") == before != hash_of_code(str(file), "flipped")
+    file.write_text(TWO.replace("flip(1)", "flip(0)"))
+    assert hash_of_code(str(file), "plain") != before
+    assert hash_of_code("json", "loads") != hash_of_code("json", "load")
 
 
 # --- plain folders ---------------------------------------------------------------------------------------------------

@@ -232,3 +232,4 @@ def test_what_eps_bounds(make_record: MakeRecord) -> None:
             [make_record("A", attack, 100.0, 5, options=options)]
         )
     assert what_eps_is([make_record("A", "pgd:steps=2", 8.0, 5, options={"steps": 2})]).endswith("[0, 255].")
+    assert what_eps_is([make_record("A", "mine.py:Mine", 8.0, 5)]).endswith("[0, 255], as mine.py bounds it.")

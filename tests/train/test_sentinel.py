@@ -124,6 +124,7 @@ def test_bad_values(values: dict[str, Any], said: str) -> None:
         (AttackConfig(name="iter_ll"), "attack.name iter_ll takes several steps"),
         (AttackConfig(name="pgd", options={"steps": 2}), "attack.name pgd takes several steps"),
         (AttackConfig(name="random_sign"), "attack.name random_sign is noise"),
+        (AttackConfig(name="square"), "attack.name square searches"),
         (AttackConfig(name="fast_grad_l2", eps=300), "attack.name fast_grad_l2 is bounded in L2"),
         (AttackConfig(name="pgd", eps=300, options={"norm": "l2", "steps": 1}), "attack.name pgd is bounded in L2"),
     ],

@@ -185,6 +185,7 @@ def test_a_run_stays_that_of_its_torchrun(
         (["--attack.name", "iter_ll", "--attack.eps", "16"], "iter_ll --eps 2,4,8,16"),
         (["--phases", "[{epochs: 1}, {epochs: 1, attack: {eps: 8}}]"], "step_ll,iter_ll --eps 1,2,4,8"),
         (["--attack.training", "fast", "--attack.eps", "16"], "pgd --eps 2,4,8,16"),
+        (["--attack.name", "fast_grad_l2", "--attack.eps", "400"], "pgd:norm=l2 --eps 50,100,200,400"),
     ],
 )
 def test_the_next_command(

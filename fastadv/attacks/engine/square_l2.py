@@ -80,7 +80,7 @@ class L2Squares:
     def _scaled(self, clean: Tensor, eps: Tensor, delta: Tensor) -> Tensor:
         """Return images whose perturbation is delta [n, C, H * W], in pixel values, scaled to the norm eps."""
         norm = delta.square().sum((1, 2), keepdim=True).sqrt_()  # [n, 1, 1]
-        return self.box.clip(clean + delta * (eps / _positive(norm)) / self.box.std)
+        return self.box.clip(clean + delta / _positive(norm) * eps / self.box.std)
 
 
 def bumps(side: int, like: Tensor) -> Tensor:
