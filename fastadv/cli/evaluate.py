@@ -99,8 +99,8 @@ def add_subjects(parser: argparse.ArgumentParser, *, attacks_by_default: str, ep
         type=eps_list,
         default=eps_by_default,
         metavar="E,F,...",
-        help="sizes of the perturbation in pixel values of [0, 255]; for attacks with norm=l2, the L2 norm of the whole "
-        "perturbation: the 0.5 of benchmarks on images in [0, 1] is 127.5 (default: %(default)s)",
+        help="sizes of the perturbation in pixel values of [0, 255]; with norm=l2, its L2 norm over all pixels: "
+        "the 0.5 of benchmarks on images in [0, 1] is 127.5 (default: %(default)s)",
     )
 
 
@@ -162,7 +162,7 @@ def attack_list(text: str) -> list[str]:
 
 
 def eps_list(text: str) -> list[float]:
-    """Parse sizes in pixel values; sorted, each once. How large one may be depends on the norm that an attack bounds."""
+    """Parse sizes in pixel values; sorted, each once. The largest possible one depends on an attack's norm."""
     sizes = [number(part) for part in text.split(",")]
     if not all(0 < size < math.inf for size in sizes):
         raise argparse.ArgumentTypeError(

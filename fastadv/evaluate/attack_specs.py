@@ -37,7 +37,8 @@ def parse_attack(
     """Return the attack's name, which :func:`attack_class` takes, and its options.
 
     Args:
-        text: an attack on the command line; an option's value is JSON, or True, False or None as in Python; any other is a string.
+        text: an attack on the command line; an option's value is JSON, or Python's True, False or None, or else a
+            string.
         model: the model to attack, once it is known: some options need a model that returns more than logits.
         fast: add ``fast=True`` if the attack has that option and the text does not set it.
 

@@ -304,7 +304,7 @@ def test_an_l2_norm_may_be_above_the_pixel_range(
 ) -> None:
     """The 3.0 of benchmarks on ImageNet is 765."""
     assert evaluate(run_folder, "--attacks", "pgd:norm=l2:steps=1", "--eps", "765", "--out", tmp_path, "--json") == 0
-    assert {record["eps"] for record in json.loads(capsys.readouterr().out)} == {0.0, 765.0}
+    assert {record["eps"] for record in json.loads(capsys.readouterr().out)["records"]} == {0.0, 765.0}
 
 
 def test_models_of_different_data_sets(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,7 +353,7 @@ def test_a_users_mistake_is_a_message_and_exit_code_2(
         (["x", "--attacks", "pgd:steps"], "written as in pgd:steps=20:alpha=2, got 'steps' in 'pgd:steps'"),
         (["x", "--attacks", "pgd:eps=4"], "eps is the same for all attacks"),
         (["x", "--eps", "8/255"], "8/255 on a [0, 1] scale is 8 here"),
-        (["x", "--eps", "2,much"], "each eps must be a number above 0, in pixel values of [0, 255], got '2,much'\n"),
+        (["x", "--eps", "2,much"], "each eps must be a number above 0, in pixel values of [0, 255], got '2,much'"),
         (["x", "--attacks", "pgd:targeted=True"], "pgd is targeted: it steps towards the labels"),  # as true, in JSON
         (["x", "--eps", "0,2"], "clean accuracy is always measured"),
         (["x", "--eps", "inf"], "each eps must be"),
