@@ -108,6 +108,8 @@ def get(name: str) -> type[Attack]:
     if name not in _ATTACKS:
         other = other_packages.ATTACKS.get(name.lower().replace("-", "_"))
         hint = did_you_mean([other] if other else nearest(name, _ATTACKS))
+        if name.partition(":")[0] in _ATTACKS:
+            hint = ": options follow the name only in an evaluation, and are keywords or a dictionary elsewhere"
         raise ValueError(f"unknown attack {name!r}{hint}; accepted: {', '.join(_ATTACKS)}")
     return _ATTACKS[name]
 

@@ -157,7 +157,10 @@ class AdaptivePGD(GradientAttack):
             ValueError: if so.
         """
         if classes < self.fewest_classes:
-            raise ValueError(f"{self.name} needs a model with at least {self.fewest_classes} classes, got {classes}")
+            raise ValueError(
+                f"{self.name} needs a model with at least {self.fewest_classes} classes, got {classes}: "
+                "use apgd_ce, fab and square, which need two"
+            )
 
     def _climb(
         self, gradient: InputGradient, undecided: Undecided, goal: Tensor, start: Tensor, eps: float | Tensor

@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": ("fastadv.cli.evaluate", "measure accuracy on clean and adversarial examples"),
     "transfer": ("fastadv.cli.transfer", "measure how often images that fool one model fool another"),
     "study": ("fastadv.cli.study", "repeat the paper's experiments, with tables, figures and claims"),
-    "report": ("fastadv.cli.report", "write one page with the findings of a study"),
+    "report": ("fastadv.cli.report", "write one page with the results of evaluations or of a study"),
 }
 
 _SHARED = ("info", "train", "evaluate")  # commands that torchrun may start

@@ -51,7 +51,8 @@ def _of_the_whole_run(trainer: Trainer) -> Iterator[str]:
     if attack.start_after:
         yield f"start_after: {attack.start_after:,} iterations on clean images first"
     if attack.eps_warmup:
-        yield f"eps_warmup: from then on eps grows from 0 over {attack.eps_warmup:,} iterations"
+        since = "from then on" if attack.start_after else "from the first iteration on"
+        yield f"eps_warmup: {since} eps grows from 0 over {attack.eps_warmup:,} iterations"
     if attack.sources:
         yield f"sources: examples are made on the network or on {', '.join(attack.sources)}"
     if any(stage.sentinel is not None for stage in run.stages):

@@ -20,6 +20,7 @@ from fastadv.utils.user_code import load_named, split_code
 
 CODE = "sha256 of its code"  # in the options of records; no option can have this name
 
+_PYTHON = {"True": True, "False": False, "None": None}
 _COMMON = {"eps", "space", "seed", "generator"}  # the same for all attacks of a command
 
 
@@ -36,7 +37,8 @@ def parse_attack(
     """Return the attack's name, which :func:`attack_class` takes, and its options.
 
     Args:
-        text: an attack on the command line; a value of an option that is not JSON is a string.
+        text: an attack on the command line; an option's value is JSON, or Python's True, False or None, or else a
+            string.
         model: the model to attack, once it is known: some options need a model that returns more than logits.
         fast: add ``fast=True`` if the attack has that option and the text does not set it.
 
@@ -112,6 +114,8 @@ def _split(text: str) -> tuple[str, list[str]]:
 
 
 def _value(text: str) -> Any:
+    if text in _PYTHON:
+        return _PYTHON[text]
     try:
         return json.loads(text)
     except ValueError:

@@ -110,7 +110,7 @@ def _by_timm(name: str, path: Path, file: WeightFile, options: Mapping[str, Any]
     if tag:
         return input_of_timm_config(config, f"timm's configuration of {name}")
     if config.get("tag") and classes_of_weights(f"timm/{name}", file.weights) == config.get("num_classes"):
-        return input_of_timm_config(config, f"timm's configuration of {name}, whose number of classes the file has")
+        return input_of_timm_config(config, f"timm's configuration of {name} (the file has as many classes)")
     if config.get("fixed_input_size"):  # weights of another size would not fit
         return KnownInput(source=f"timm's {name}, which takes no other", size=config["input_size"][-1])
     return KnownInput()
@@ -196,7 +196,7 @@ def _by_torchvision(name: str, path: Path, file: WeightFile, options: Mapping[st
         own = {len(weights.meta["categories"]) for weights in known.values()}
         if own == {classes_of_weights(f"torchvision/{architecture}", file.weights)}:
             return KnownInput(
-                source=f"torchvision's own weights of {architecture}, whose number of classes the file has",
+                source=f"torchvision's own weights of {architecture} (the file has as many classes)",
                 space=_space_of_preset(architecture, next(iter(known.values())).transforms()),
             )
         return KnownInput()

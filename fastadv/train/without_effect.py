@@ -18,9 +18,10 @@ def without_effect(run: Run) -> Iterator[str]:
         )
     elif attack.start_after + attack.eps_warmup > total:
         reached = (total - attack.start_after) / attack.eps_warmup
+        share = f"{reached:.0%}" if reached >= 0.005 else "less than 1%"
         yield (
             f"attack.eps_warmup {attack.eps_warmup:,} goes beyond the run's end, after {total:,} iterations: eps "
-            f"reaches {reached:.0%} of its size"
+            f"reaches {share} of its size"
         )
     if run.config.sentinel.changed and run.config.sentinel.every != 0:
         reasons = [(number, unwatched(stage.config)) for number, stage in enumerate(run.stages)]

@@ -181,6 +181,20 @@ def test_refused_models(name: str, model: Callable[[Tensor], Any], got: str) -> 
         attacks.create(name, model, eps=4)(IMAGES, LABELS)
 
 
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (lambda x: x.flatten(2), r"a tensor \[6, 3, 64\]$"),
+        (lambda x: x.flatten(1).numpy(), "ndarray; convert it with torch.from_numpy$"),
+    ],
+    ids=["rank 3", "numpy"],
+)
+def test_models_that_square_refuses(model: Callable[[Tensor], Any], got: str) -> None:
+    """It needs no gradient, so the message does not ask for one."""
+    with pytest.raises(ValueError, match=rf"square: the model must return logits \[6, K\], got {got}"):
+        attacks.create("square", model, eps=4, queries=2)(IMAGES, LABELS)
+
+
 def test_random_start_is_true_or_false() -> None:
     """As a string, "false" would be true."""
     with pytest.raises(ValueError, match="random_start must be true or false, got 'false'"):

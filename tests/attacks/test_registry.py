@@ -67,6 +67,11 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
         ("FGSM", {}, "unknown attack 'FGSM' .did you mean fgsm... accepted: fgsm, fgsm_pred, .*mi_fgsm"),
         ("iter-ll", {}, "unknown attack 'iter-ll' .did you mean iter_ll"),
         ("deepfool", {}, "unknown attack 'deepfool'; accepted: "),
+        (
+            "pgd:steps=5",
+            {},
+            "unknown attack .pgd:steps=5.: options follow the name only in an evaluation, and are keywords",
+        ),
         ("", {}, "unknown attack ''"),
         (
             "fgsm",

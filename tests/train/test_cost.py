@@ -211,3 +211,5 @@ def test_a_dry_run_shows_what_is_not_of_a_phase(tmp_path: Path, capsys: pytest.C
         f"sources: examples are made on the network or on {tmp_path / 'other'}",
         "sentinel: 7 checks",  # of 79 iterations after the first 7
     ]
+    assert main(["train", *small, "--attack.eps_warmup", "9", "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "eps_warmup: from the first iteration on eps grows from 0 over 9 iterations" in capsys.readouterr().out

@@ -19,6 +19,10 @@ from fastadv.train import TrainConfig, create_trainer
         ({"start_after": 14}, []),
         ({"start_after": 5, "eps_warmup": 10}, []),
         ({"start_after": 5, "eps_warmup": 40}, ["attack.eps_warmup 40 goes beyond the run's end, after 15 iterations"]),
+        (
+            {"eps_warmup": 10_000},
+            ["attack.eps_warmup 10,000 goes beyond the run's end, after 15 iterations: eps reaches less"],
+        ),
         ({"start_after": 20, "eps_warmup": 40}, ["attack.start_after 20 is not before the run's end"]),
     ],
 )

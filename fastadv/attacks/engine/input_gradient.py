@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -253,14 +254,19 @@ class InputGradient:
             logits, auxiliary = self.forward(images.clone())
         fits = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
         if not fits or (differentiable and not logits.requires_grad):
+            kind = "differentiable logits" if differentiable else "logits"
             raise ValueError(
-                f"{self.user}: the model must return differentiable logits [{len(images)}, K], got {_describe(logits)}"
+                f"{self.user}: the model must return {kind} [{len(images)}, K], got {_describe(logits, differentiable)}"
                 f"{batch_dim_hint(images)}"
             )
         return logits, auxiliary
 
 
-def _describe(output: object) -> str:
+def _describe(output: object, differentiable: bool) -> str:
     if not isinstance(output, Tensor):
-        return f"{type(output).__name__}{logits_hint(output)}"
-    return f"a tensor {list(output.shape)}{'' if output.requires_grad else ' without a gradient'}"
+        hint = "; convert it with torch.from_numpy" if isinstance(output, np.ndarray) else logits_hint(output)
+        return f"{type(output).__name__}{hint}"
+    shape = f"a tensor {list(output.shape)}"
+    if output.requires_grad or not differentiable:
+        return shape
+    return f"{shape} without a gradient: call the model with gradients enabled, or use square, which needs none"
