@@ -65,12 +65,12 @@ def iterate(trainer: Trainer) -> None:
 
 
 def watch(model: nn.Module) -> Counter[str]:
-    """Count the rows that pass the network with a gradient, forwards and backwards."""
+    """Count the rows that pass the network, forwards and backwards."""
     rows: Counter[str] = Counter()
 
     def see(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+        rows["forward"] += len(logits)
         if logits.requires_grad:
-            rows["forward"] += len(logits)
             logits.register_hook(lambda grad: rows.update(backward=len(grad)))
 
     model.register_forward_hook(see)

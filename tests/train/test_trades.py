@@ -274,7 +274,7 @@ def test_a_gradient_scaler_under_autocast(dtype: torch.dtype) -> None:
         (
             {"attack_options": {"random_start": False}},
             ValueError,
-            "attack_options must not set random_start: the attack of T",
+            r"attack_options must not set random_start \(did you mean restarts\?\): the attack of T",
         ),
         ({"attack_options": {"stps": 3}}, ValueError, r"must not set stps \(did you mean steps, an argument of the"),
         ({"start_after": -1}, ValueError, "start_after must be"),
