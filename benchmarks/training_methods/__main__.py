@@ -5,8 +5,8 @@
         --processes 2 --work DIR --out FILE
 
 Writes two Markdown tables, and beside them a figure, after each network that is trained and attacked. With the same
---work, an interrupted run goes on, and only attacks that are new in ATTACKS are run. The second command takes up to 40
-minutes on two cores.
+--work, an interrupted run goes on, and only attacks that are new in ATTACKS are run. The second command takes about an
+hour of CPU time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmarks.training_methods.cost import Passes, count_passes, timed
 from benchmarks.training_methods.figure import draw
 from benchmarks.training_methods.jobs import check_setting, run
 from benchmarks.training_methods.report import rows, tables
+from benchmarks.training_methods.robustness import ATTACKS
 from benchmarks.training_methods.ways import SOURCES, Method, methods
 from fastadv import data
 
@@ -78,8 +79,10 @@ def _write(
     options = bench.options
     shown = rows(options, work, ways, passes)
     if shown:
-        options.out.write_text(f"{head}\n\n{tables(bench, shown, times)}\n")
-        draw(shown, times, len(bench.test), options.eps, options.out.with_suffix(".svg"))
+        figure = options.out.with_suffix(".svg")
+        drawn = f"![Accuracy under {ATTACKS[-1].title} against the time of an iteration]({figure.name})"
+        options.out.write_text(f"{head}\n\n{drawn}\n\n{tables(bench, shown, times)}\n")
+        draw(shown, times, len(bench.test), options.eps, figure)
 
 
 def parser() -> argparse.ArgumentParser:
