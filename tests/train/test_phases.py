@@ -379,7 +379,7 @@ SMALLER: dict[str, tuple[dict[str, dict[int, int]], ModelConfig, list[float]]] =
     "imagenette_phases": (
         {"size": {96: 24, 64: 16, 48: 12}, "m": {64: 6}},
         ModelConfig(options={"width": 0.25}),
-        [6 / 4 * 5 / 3, 2 * 4 / 9 * 5 / 3, 3 * 5 / 3],
+        [4 / 4 * 5 / 3, 4 / 9 * 5 / 3, 4 * 5 / 3],
     ),
 }
 
