@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
 
-    from fastadv.evaluate.transfer import TransferRecord
 
 # Seven hues that are also seven levels of grey: neighbours are far apart in both, for print and for colour-blind
 # readers, and no colour is too faint on white. With ten markers and four dashes, no combination repeats before the
@@ -70,8 +70,9 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     limits = [limit for axes in panels for limit in axes.get_xlim()]
     for axes in panels:
         axes.set_xlim(min(limits), max(limits))
-    set_title(figure, f"Top-{top} accuracy with 95 % confidence intervals", records[0])
-    legend_below(figure, panels[0])
+    what = f"Top-{top} accuracy with 95 % confidence intervals"
+    set_title(figure, what, images_of(records[0]), records[0].seed)
+    legend_below(figure, panels[:1])
     return figure
 
 
@@ -81,9 +82,11 @@ def _with_options(attack: str, records: Sequence[Record]) -> str:
     return ":".join([attack, *(f"{name}={value}" for name, value in options.items() if f":{name}=" not in attack)])
 
 
-def set_title(figure: Figure, what: str, record: Record | TransferRecord) -> None:
-    """Say above all panels what is drawn, on which images and with which seed."""
-    figure.suptitle(escape_label(f"{what}\n{images_of(record)}, seed {record.seed}"), fontsize="medium")
+def set_title(figure: Figure, what: str, images: str, seed: int) -> None:
+    """Say above all panels what is drawn, on which images and with which seed of the attacks' random numbers."""
+    letters = int(13 * figure.get_figwidth())  # of this size, in a line
+    lines = [line for text in (what, f"{images}, seed {seed}") for line in textwrap.wrap(escape_label(text), letters)]
+    figure.suptitle("\n".join(lines), fontsize="medium")
 
 
 def escape_label(text: str) -> str:
@@ -92,11 +95,25 @@ def escape_label(text: str) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """Put the legend of one panel's lines below all panels."""
-    handles, labels = axes.get_legend_handles_labels()
-    columns = int(figure.get_figwidth() / (0.8 + 0.075 * max(map(len, labels))))  # inches: key and letters
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), frameon=False)
+def legend_below(figure: Figure, panels: Sequence[Axes], *, x: str = "eps") -> None:
+    """Put the legend of all panels' lines below them, each label once; several lines are shifted, and it says so.
+
+    Args:
+        figure: the figure.
+        panels: those whose lines the legend lists.
+        x: the quantity on the x axis.
+    """
+    shown = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    columns = int(figure.get_figwidth() / (0.8 + 0.075 * max(map(len, shown))))  # inches: key and letters
+    figure.legend(
+        list(shown.values()),
+        list(shown),
+        loc="outside lower center",
+        ncols=max(1, columns),
+        frameon=False,
+        title=f"Points at the same {x} are drawn side by side." if len(shown) > 1 else None,
+        title_fontsize="small",
+    )
 
 
 def panels_of(panels: int, *, lines: int, columns: int = PANELS_PER_ROW) -> tuple[Figure, list[Axes]]:
@@ -142,6 +159,7 @@ def draw_line(
     *,
     style: int | None = None,
     factor: float = 100,
+    counts: Sequence[int] | None = None,
 ) -> None:
     """Draw a line of fractions with their intervals, shifted a little so that lines do not cover each other.
 
@@ -153,6 +171,7 @@ def draw_line(
         of: how many lines the panel has.
         style: index of colour, marker and dash; ``place`` by default.
         factor: 100 shows fractions in percent, 1 as they are.
+        counts: the number of images behind each point, written above its interval; None writes nothing.
     """
     style = place if style is None else style
     colour = COLOURS[style % len(COLOURS)]
@@ -173,8 +192,22 @@ def draw_line(
         capsize=2,
     )
     axes.margins(x=0.08)  # room for the outermost of the lines
+    shift = _shift(axes, place, of)
     for part in drawn.get_children():  # only now, since the limits of the axes come from the data
-        part.set_transform(axes.transData + _shift(axes, place, of))
+        part.set_transform(axes.transData + shift)
+    for (x, found), n in zip(points, counts or (), strict=counts is not None):
+        axes.annotate(
+            f"{n:,}",
+            (x, factor * found.high),
+            xycoords=axes.transData + shift,
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            rotation="vertical",
+            fontsize=6,
+            color=colour,
+        )
 
 
 def _shift(axes: Axes, place: int, of: int) -> Transform:
@@ -183,6 +216,15 @@ def _shift(axes: Axes, place: int, of: int) -> Transform:
     inches = (place - (of - 1) / 2) * min(_APART, _WIDEST / of) / 72
     moved: Transform = transforms.ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
     return moved
+
+
+def fit_axis(panels: Sequence[Axes], *, least: float) -> None:
+    """Give panels the same y axis, which fits the lines and intervals of all of them and has at least this span."""
+    low = min(axes.dataLim.ymin for axes in panels)
+    high = max(axes.dataLim.ymax for axes in panels)
+    margin = 0.05 * (high - low) + max(0.0, least - (high - low)) / 2
+    for axes in panels:
+        axes.set_ylim(low - margin, high + margin)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from fastadv.evaluate.tables import (
     about_images,
     check_same_images,
     data_set_of,
+    images_of,
     note_on_shown,
     notes_on_gradients,
 )
@@ -88,7 +89,8 @@ def _cells(records: Sequence[TransferRecord | None], top: int, measure: str) -> 
 def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: str, measure: str) -> Figure:
     """Draw transfer rate or error rate against eps: a panel for top 1 and top 5, a line per attack (Figures 2 and 5).
 
-    A panel's title has the number of images behind its points; points of fewer than :data:`FEWEST` are left out.
+    At each point is the number of images behind it, if points differ in it, and otherwise in the panel's title. Points
+    of fewer than :data:`FEWEST` images are left out.
 
     Args:
         records: of any number of models and attacks on the same images.
@@ -110,15 +112,18 @@ def transfer_figure(records: Sequence[TransferRecord], *, source: str, target: s
     for top, axes in zip(tops, panels, strict=True):
         counted = [(r, share_of(counts)) for r in own if (counts := r.counts(top))]
         for index, attack in enumerate(attacks):
-            points = [(r.eps, wilson(*share)) for r, share in counted if r.attack == attack and share[1] >= FEWEST]
-            draw_line(axes, attack, points, index, len(attacks))
+            found = [(r.eps, share) for r, share in counted if r.attack == attack and share[1] >= FEWEST]
+            points = [(eps, wilson(*share)) for eps, share in found]
+            differ = len({n for _, (_, n) in counted}) > 1
+            numbers = [n for _, (_, n) in found] if differ else None
+            draw_line(axes, attack, points, index, len(attacks), counts=numbers)
         eps_axis(axes, sorted({r.eps for r in own}), clean=False)
         if all(n < FEWEST for _, (_, n) in counted):
             axes.text(0.5, 0.5, f"no rate of {FEWEST} images or more", transform=axes.transAxes, ha="center")
         head = f"{source} to {target}, top {top}\n{_range_of([n for _, (_, n) in counted])}"
         axes.set(title=escape_label(head), ylim=(-3, 103), ylabel=f"{title.lower()} (%)")
-    set_title(figure, f"{title} with 95 % confidence intervals", own[0])
-    legend_below(figure, panels[0])
+    set_title(figure, f"{title} with 95 % confidence intervals", images_of(own[0]), own[0].seed)
+    legend_below(figure, panels[:1])
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fastadv.evaluate.figures import draw_line, eps_axis, legend_below, panels_of
+from fastadv.evaluate.figures import PANELS_PER_ROW, draw_line, eps_axis, fit_axis, legend_below, panels_of, set_title
 from fastadv.evaluate.intervals import Proportion, proportion, quantile, wilson
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.tables import INTERVALS, Cell, Table, notes_on_gradients
@@ -179,14 +179,22 @@ class Panel:
     Args:
         title: the title of the panel.
         lines: label, network and attack of each curve.
+        first_style: the style of the first line, if one network is shown under several attacks.
     """
 
     title: str
     lines: Sequence[tuple[str, Network, str]]
+    first_style: int = 0
 
 
 def accuracy_plot(
-    scale: Scale, results: Results, panels: Sequence[Panel], *, subject: str, reference: Network | None = None
+    scale: Scale,
+    results: Results,
+    panels: Sequence[Panel],
+    *,
+    subject: str,
+    reference: Network | None = None,
+    columns: int = PANELS_PER_ROW,
 ) -> Plot:
     """Top-1 accuracy over eps with 95 % intervals; eps = 0 is clean.
 
@@ -196,12 +204,13 @@ def accuracy_plot(
         panels: the panels.
         subject: what the figure shows, for the caption.
         reference: a network to compare the others with: each panel gets a second one with the differences to it.
+        columns: number of panels in a row.
 
     Raises:
         NotMeasured: if a record is missing.
     """
     number = len(panels) * (1 if reference is None else 2)
-    figure, all_axes = panels_of(number, lines=len(panels[0].lines))
+    figure, all_axes = panels_of(number, lines=len(panels[0].lines), columns=columns)
     for panel, axes in zip(panels, all_axes, strict=False):
         styles = _styles(scale, panel)
         for place, (label, network, attack) in enumerate(panel.lines):
@@ -210,12 +219,17 @@ def accuracy_plot(
             draw_line(axes, label, points, place, len(styles), style=styles[place])
         eps_axis(axes, scale.eps)
         axes.set(title=panel.title, ylim=(-3, 103))
-    all_axes[0].set_ylabel("top-1 accuracy (%)")
-    legend_below(figure, all_axes[0])
+    for axes in all_axes[: len(panels) : columns]:
+        axes.set_ylabel("top-1 accuracy (%)")
+    legend_below(figure, all_axes)
+    records = [results.record(network, attack, scale.eps[0]) for panel in panels for _, network, attack in panel.lines]
+    what = f"{subject}: top-1 accuracy with 95 % intervals"
+    set_title(figure, what, images_note(records), records[0].seed)
     caption = f"{subject}: top-1 accuracy against eps with 95 % intervals; at eps = 0 on clean images."
     if reference is not None:
         for panel, axes in zip(panels, all_axes[len(panels) :], strict=True):
             _draw_differences(scale, results, panel, reference, axes)
+        fit_axis(all_axes[len(panels) :], least=1)
         all_axes[len(panels)].set_ylabel("difference (points)")
         caption += " The other panels show differences in accuracy, compared image by image."
     return Plot(figure, f"{caption} Points at the same eps are drawn side by side.")
@@ -232,7 +246,7 @@ def _draw_differences(scale: Scale, results: Results, panel: Panel, reference: N
         draw_line(axes, label, points, place, len(styles), style=styles[place])
     eps_axis(axes, scale.eps)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_title(f"{panel.title}, less {reference.name}")
+    axes.set_title(f"{panel.title}, minus {reference.name}")
 
 
 def _shares(scale: Scale, results: Results, network: Network, attack: str) -> list[tuple[float, Share]]:
@@ -244,7 +258,7 @@ def _styles(scale: Scale, panel: Panel) -> list[int]:
     """The style of each line: the two base networks look the same in every figure, others follow their order."""
     networks = [network.id for _, network, _ in panel.lines]
     if len(set(networks)) < len(networks):  # one network under several attacks
-        return list(range(len(networks)))
+        return list(range(panel.first_style, panel.first_style + len(networks)))
     order = [scale.standard("").id, scale.adversarial("").id]
     order += [one for one in networks if one not in order]
     return [order.index(one) for one in networks]

@@ -28,6 +28,8 @@ from fastadv.train.yaml_text import read_yaml
 from fastadv.utils.regular_files import read_regular
 from fastadv.utils.text import duration, printable
 
+_FIGURES_SHOWN = 8  # of a claim, in a cell of the table; the others are folded away
+
 
 def _write_files(output: StudyOutput, folder: Path) -> None:
     """Write tables and figures as files."""
@@ -155,7 +157,7 @@ def claims_markdown(found: Sequence[Finding], notes: Mapping[str, str]) -> str:
     ]
     for finding in found:
         claim = finding.claim
-        figures = "<br>".join(f"{check} {MARKS[verdict]}" for check, verdict in finding.listed).replace("|", "\\|")
+        figures = _folded([f"{check} {MARKS[verdict]}".replace("|", "\\|") for check, verdict in finding.listed])
         said = [
             f"`{claim.name}` {claim.statement}",
             *([notes[claim.name].replace("|", "\\|")] if claim.name in notes else []),
@@ -163,6 +165,14 @@ def claims_markdown(found: Sequence[Finding], notes: Mapping[str, str]) -> str:
         cells = (MARKS[finding.verdict], "<br>".join(said), claim.source, finding.verdict, figures)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _folded(figures: Sequence[str]) -> str:
+    """Figures for a cell of a table: beyond some number, the others are folded away."""
+    shown, others = "<br>".join(figures[:_FIGURES_SHOWN]), figures[_FIGURES_SHOWN:]
+    if not others:
+        return shown
+    return f"{shown}<details><summary>{len(others)} more</summary>{'<br>'.join(others)}</details>"
 
 
 def claims_json(found: Sequence[Finding]) -> str:

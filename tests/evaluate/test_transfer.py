@@ -206,15 +206,20 @@ def test_curves(images: ImageSet, file: RecordFile[TransferRecord]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fooled", "drawn", "head"),
+    ("fooled", "drawn", "head", "texts"),
     [
-        ([1, 9, 10, 300], [16, 32], "n = 10 to 300; n < 10 left out"),
-        ([70, 70, 70, 70], [4, 8, 16, 32], "n = 70"),
-        ([0, 1, 2, 9], [], "n < 10 left out"),
+        ([1, 9, 10, 300], [16, 32], "n = 10 to 300; n < 10 left out", ["10", "300"]),
+        ([70, 70, 70, 70], [4, 8, 16, 32], "n = 70", []),
+        ([0, 1, 2, 9], [], "n < 10 left out", ["no rate of 10 images or more"]),
     ],
 )
 def test_curves_are_of_enough_images_and_say_of_how_many(
-    images: ImageSet, file: RecordFile[TransferRecord], fooled: list[int], drawn: list[float], head: str
+    images: ImageSet,
+    file: RecordFile[TransferRecord],
+    fooled: list[int],
+    drawn: list[float],
+    head: str,
+    texts: list[str],
 ) -> None:
     [record] = run_transfer(sweep(images, attacks=["fgsm"], eps=[8]), subjects(0), file)
     records = [
@@ -225,7 +230,7 @@ def test_curves_are_of_enough_images_and_say_of_how_many(
     assert axes.get_title() == f"0 to 0, top 1\n{head}"
     left, right = axes.get_xlim()
     assert left < 4 and right > 32  # with a margin, whatever is left out
-    assert [text.get_text() for text in axes.texts] == ([] if drawn else ["no rate of 10 images or more"])
+    assert [text.get_text() for text in axes.texts] == texts
 
 
 def test_a_source_that_none_fools_has_no_rate(images: ImageSet, file: RecordFile[TransferRecord]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fastadv.evaluate import Record
 from fastadv.evaluate.tables import Table
-from fastadv.study.experiments import STUDIES
+from fastadv.study.experiments import STUDIES, one_step
 from fastadv.study.layout import Row, accuracy_table
 from fastadv.study.networks import Network, vary
 from fastadv.study.results import Results
@@ -75,7 +75,7 @@ def test_base_networks_have_the_same_style_in_all_figures(make_record: MakeRecor
 def test_differences_to_the_reference_network(make_record: MakeRecord) -> None:
     [plot] = STUDIES["regularizers"].show(SCALE, of_all(make_record, "regularizers")).plots.values()
     accuracy, apart = plot.figure.axes
-    assert (accuracy.get_title(), apart.get_title()) == ("step l.l.", "step l.l., less All three")
+    assert (accuracy.get_title(), apart.get_title()) == ("step l.l.", "step l.l., minus All three")
     assert len(accuracy.containers) == 5
     found = {drawn.get_label(): drawn.lines[0].get_ydata() for drawn in apart.containers}
     assert {name: list(values) for name, values in found.items()} == {
@@ -84,6 +84,45 @@ def test_differences_to_the_reference_network(make_record: MakeRecord) -> None:
             ["No dropout", "No label smoothing", "No dropout or smoothing", "No weight decay"], 1
         )
     }
+
+
+def test_panels_of_differences_share_an_axis_that_shows_all_of_them(make_record: MakeRecord) -> None:
+    [plot] = STUDIES["activations"].show(SCALE, of_all(make_record, "activations")).plots.values()
+    apart = [axes for axes in plot.figure.axes if "minus" in axes.get_title()]
+    [(low, high)] = {axes.get_ylim() for axes in apart}
+    assert len(apart) == 3
+    assert all(low < axes.dataLim.ymin and axes.dataLim.ymax < high for axes in apart)
+
+
+def test_figures_say_what_they_show_on_which_images(make_record: MakeRecord) -> None:
+    [plot] = STUDIES["regularizers"].show(SCALE, of_all(make_record, "regularizers")).plots.values()
+    title = plot.figure.get_suptitle().replace("\n", " ")
+    assert "top-1 accuracy" in title and "100" in title and title.endswith("seed 0")
+    assert plot.figure.legends[0].get_title().get_text() == "Points at the same eps are drawn side by side."
+
+
+def test_one_step_methods_are_drawn_with_at_most_five_lines_in_a_panel(make_record: MakeRecord) -> None:
+    study = STUDIES["one_step"]
+    records = [
+        make_record(network.id, attack, eps, 80, n=100)
+        for network in study.networks(SCALE)
+        for attack in ("clean", *one_step.EVALUATION_ATTACKS, *one_step.NOISE)
+        for eps in ((0.0,) if attack == "clean" else SCALE.eps)
+    ]
+    [plot] = study.show(SCALE, Results(records)).plots.values()
+    drawn = [[bars.get_label() for bars in axes.containers] for axes in plot.figure.axes]
+    assert [len(labels) for labels in drawn] == [5, 4, 5, 4]
+    for axes in plot.figure.axes:
+        colours = [bars.lines[0].get_color() for bars in axes.containers]
+        assert len(set(colours)) == len(colours)
+
+
+def test_ratios_near_one_are_told_apart(make_record: MakeRecord) -> None:
+    shown = STUDIES["capacity"].show(SCALE, of_all(make_record, "capacity"))
+    for axes in shown.plots["capacity-top5"].figure.axes:
+        low, high = axes.get_ylim()
+        assert low <= axes.dataLim.ymin and axes.dataLim.ymax <= high
+        assert high - low < 1.2 * max(axes.dataLim.height, 0.01)
 
 
 def test_ratios_in_figures_equal_those_in_tables(make_record: MakeRecord) -> None:

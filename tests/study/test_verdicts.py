@@ -116,6 +116,15 @@ def test_where_one_figure_suffices_the_best_is_listed_first(
     assert figures.startswith(f"x{nearest}: ")
 
 
+@pytest.mark.parametrize(("figures", "folded"), [(8, 0), (11, 3)])
+def test_a_cell_shows_eight_figures_and_folds_the_others_away(figures: int, folded: int) -> None:
+    claim = Claim("", "table1", "", "", lambda s, r: [replace(MAYBE, what=f"x{number}") for number in range(figures)])
+    cell = claims_markdown([judge(claim, SCALE, Results())], {}).splitlines()[-1]
+    shown, _, away = cell.partition("<details>")
+    assert (shown.count("claimed"), away.count("claimed")) == (figures - folded, folded)
+    assert (f"<summary>{folded} more</summary>" in away) == bool(folded)
+
+
 def test_undefined_figures_are_the_farthest_from_holding() -> None:
     claim = Claim("", "table1", "", "", lambda s, r: [Check("x", lambda z: UNKNOWN, above=0), MAYBE], any_suffices=True)
     assert judge(claim, SCALE, Results()).deciding == MAYBE

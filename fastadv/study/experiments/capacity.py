@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from fastadv.evaluate.figures import draw_line, legend_below, panels_of
+from fastadv.evaluate.figures import draw_line, fit_axis, legend_below, panels_of
 from fastadv.evaluate.intervals import quantile
 from fastadv.evaluate.tables import INTERVALS, Cell, Table
 from fastadv.study.checks import at_eps, clean_gain
@@ -65,16 +65,17 @@ def _plot(scale: Scale, results: Results, top: int) -> Plot:
             ratios = {rho: accuracy_ratio(results, subject, attack, eps, top) for rho, subject in subjects.items()}
             points = [(rho, found(quantile())) for rho, found in ratios.items()]
             draw_line(axes, f"eps = {eps:g}", points, index, len(scale.eps), factor=1)
-        axes.set(title=f"{TITLES[attack]}, {training} training", ylim=(-0.03, 1.13))
+        axes.set_title(f"{TITLES[attack]}, {training} training")
         axes.set_xticks(scale.widths, labels=[f"{rho:g}" for rho in scale.widths])
         axes.grid(alpha=0.3)
+        fit_axis([axes], least=0.01)  # an axis from 0 to 1 would not tell ratios apart that are all nearly 1
     for axes in panels[::2]:
         axes.set_ylabel(f"top-{top} adv. / clean")
     for axes in panels[-2:]:
         axes.set_xlabel("rho (number of filters)")
-    legend_below(figure, panels[0])
+    legend_below(figure, panels[:1], x="rho")
     what = f"Ratio of adversarial to clean accuracy, top {top}, against the number of filters: the rows of the table"
-    return Plot(figure, f"{what}, with 95 % intervals.")
+    return Plot(figure, f"{what}, with 95 % intervals. Each panel has a vertical axis of its own.")
 
 
 def _table(scale: Scale, results: Results, top: int) -> Table:

@@ -14,6 +14,9 @@ from fastadv.study.verdicts import Check, Claim
 
 EVALUATION_ATTACKS = ("fgsm", "fgsm_pred", "fast_entropy", "fast_grad_l2", "fast_grad_linf", "step_ll", "step_rnd")
 NOISE = ("random_sign", "random_normal")
+# The panels of the figure, which nine lines would fill too much.
+SIGNS = tuple(method for method in EVALUATION_ATTACKS if not method.startswith("fast_grad"))
+OTHERS = ("fast_grad_l2", "fast_grad_linf", *NOISE)
 # In the order of Table 5.
 TRAINING_ATTACKS = (
     "fgsm",
@@ -74,13 +77,15 @@ def show(scale: Scale, results: Results) -> StudyOutput:
         bold_ties=True,
     )
     panels = [
-        Panel(f"training: {name}", [(TITLES[method], found[row], method) for method in (*EVALUATION_ATTACKS, *NOISE)])
+        Panel(f"training: {name}; {kind}", [(TITLES[method], found[row], method) for method in methods], first_style)
         for row, name in (("step_ll", "step l.l."), ("none", "standard"))
+        for kind, methods, first_style in (("sign of a gradient", SIGNS, 0), ("other steps", OTHERS, len(SIGNS)))
     ]
     subject = (
         "A network trained on step l.l. and one trained as usual, each under every one-step method and under noise"
     )
-    return StudyOutput({"one_step": table}, {"one_step": accuracy_plot(scale, results, panels, subject=subject)})
+    plot = accuracy_plot(scale, results, panels, subject=subject, columns=2)
+    return StudyOutput({"one_step": table}, {"one_step": plot})
 
 
 def _note_on_l2(scale: Scale) -> str:

@@ -108,7 +108,7 @@ def _leak_plot(scale: Scale, results: Results, network: Network) -> Plot:
         draw_line(axes, f"FGSM against {TITLES[without]}", points, index, len(LEAK_PAIRS))
     axes.set(title=FGSM_TRAINED, xlabel="eps (pixel values)", ylabel="labels leaked (% of all)")
     axes.grid(alpha=0.3)
-    legend_below(figure, axes)
+    legend_below(figure, [axes])
     return Plot(figure, "Leaked labels as a share of all images, with 95 % intervals: the counts of the table.")
 
 

@@ -64,8 +64,9 @@ def _plot(records: list[TransferRecord], measure: str) -> Plot:
     figure = transfer_figure(records, source="A", target="B", measure=measure)
     title, _ = MEASURES[measure]
     caption = (
-        f"{title} of images made with A and shown to B, against eps, with 95 % intervals. The number of images n is "
-        f"above each panel; points with fewer than {FEWEST} images are left out."
+        f"{title} of images made with A and shown to B, against eps, with 95 % intervals. The number of images n is at "
+        f"each point, or above a panel whose points all have the same; points with fewer than {FEWEST} images are left "
+        "out."
     )
     return Plot(figure, caption)
 
