@@ -164,7 +164,7 @@ def test_a_figure_shows_names_as_they_are(tmp_path: Path) -> None:
     figure, (axes,) = panels_of(1, lines=len(names))
     for place, name in enumerate(names):
         draw_line(axes, name, [(1.0, wilson(1, 2))], place, len(names))
-    legend_below(figure, axes)
+    legend_below(figure, [axes])
     svg, _ = save_figure(figure, tmp_path / "figure")
     drawn = svg.read_text(encoding="utf-8")
     assert all(text in drawn for text in (">$x$ and $y<", "> _z<", "&lt;script&gt;", r"a\x1b]0;title\x07"))

@@ -30,7 +30,8 @@ th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; vertical-
 th { border-bottom: 2px solid #444; } td { border-bottom: 1px solid #e4e4e4; }
 th.text, td.text { text-align: left; } td.wide { white-space: normal; min-width: 16rem; }
 .stacked .interval { display: block; font-size: .85em; color: #444; } .stacked th { white-space: normal; }
-.broad table { font-size: .62rem; } .broad th, .broad td { padding: .15rem .2rem; } .broad .interval { white-space: normal; }
+.broad table { font-size: .62rem; } .broad th, .broad td { padding: .15rem .2rem; }
+.broad .interval { white-space: normal; }
 tr.paper td { color: #5c5c5c; font-style: italic; }
 .note { color: #444; font-size: .86rem; margin: .3rem 0; }
 figure { margin: 1.2rem 0; } figure svg { max-width: 100%; height: auto; }
