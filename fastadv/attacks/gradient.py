@@ -105,6 +105,12 @@ class GradientAttack(Attack):
             judged by their logits after each run, which is another forward pass; on a GPU, that waits for it.
         eot: number of passes whose gradients are averaged for each step, for a model that draws random numbers also in
             evaluation mode ("expectation over transformation", Athalye et al., 2018).
+        early_stop: an image that is misclassified at one of the iterates, or has its target there, is decided: that
+            iterate is its result, and no more gradients are computed for it. A call needs the true labels, also if the
+            attack chooses its class, or the targets. The iterates are judged by the logits that their gradients need
+            anyway, the first one included; the last one, which has no gradient, is a result in any case. On a GPU, each
+            step waits for it. One-step attacks take the option and have nothing to leave out; attacks such as
+            ``apgd_ce`` stop in any case.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -134,11 +140,12 @@ class GradientAttack(Attack):
         loss: str = "ce",
         restarts: int = 1,
         eot: int = 1,
+        early_stop: bool = False,
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
         check_aux_weight(aux_weight)
-        check_switches(fold_bn=fold_bn, compile=compile, capture=capture, targeted=targeted)
+        check_switches(fold_bn=fold_bn, compile=compile, capture=capture, targeted=targeted, early_stop=early_stop)
         if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
             raise ValueError(
                 f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
@@ -161,6 +168,8 @@ class GradientAttack(Attack):
         self._check_restarts()
         check_count("eot", eot, least=1)
         self.eot = eot
+        self._early_stop = early_stop
+        self._check_early_stop()
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
@@ -180,6 +189,13 @@ class GradientAttack(Attack):
         self.needs_labels = True
         self.one_gradient = False
 
+    def _check_early_stop(self) -> None:
+        if not self.stops_early:
+            return
+        if type(self).run_ is not GradientAttack.run_:
+            raise ValueError(f"{self.name} overrides run_, which takes all of its steps: early_stop must be False")
+        self.needs_labels = True
+
     def _set_goal(self, goal: Goal) -> None:
         self.rule, self.ascend = goal
         self.needs_labels = self.rule == "label"
@@ -195,6 +211,16 @@ class GradientAttack(Attack):
     def restarts(self) -> int:
         """The option of this name, which another attack would have to be created with."""
         return self._restarts
+
+    @property
+    def early_stop(self) -> bool:
+        """The option of this name, which another attack would have to be created with."""
+        return self._early_stop
+
+    @property
+    def stops_early(self) -> bool:  # type: ignore[override]
+        """See :class:`Attack`."""
+        return self.early_stop
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
@@ -504,7 +530,14 @@ class GradientAttack(Attack):
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
         goal = {"targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
-        return {**super().options(), **own, **goal, "restarts": self.restarts, "eot": self.eot}
+        return {
+            **super().options(),
+            **own,
+            **goal,
+            "restarts": self.restarts,
+            "eot": self.eot,
+            "early_stop": self.early_stop,
+        }
 
 
 def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] each
