@@ -20,10 +20,11 @@ _CHECKED = ("run_", "step_")  # the methods of an attack that have to stay in bo
 
 def has_own_code(attack: Any) -> bool:
     """True if a class outside this package moves the images: the package's own operators stay in the ball."""
-    return any(_is_foreign(getattr(attack, method, None)) for method in _CHECKED)
+    return any(is_foreign(getattr(attack, method, None)) for method in _CHECKED)
 
 
-def _is_foreign(method: Any) -> bool:
+def is_foreign(method: Any) -> bool:
+    """True of code outside this package."""
     return method is not None and str(getattr(method, "__module__", "")).partition(".")[0] != "fastadv"
 
 
@@ -99,7 +100,7 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
 
 
 def _made_by(attack: Any) -> str:
-    own = [f"{type(attack).__name__}.{name}" for name in _CHECKED if _is_foreign(getattr(attack, name, None))]
+    own = [f"{type(attack).__name__}.{name}" for name in _CHECKED if is_foreign(getattr(attack, name, None))]
     return f"{attack.name}: the images that {' and '.join(own)} made"
 
 
