@@ -72,7 +72,7 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
     if not math.isfinite(high - low):
         raise ValueError(f"{_made_by(attack)} are not all finite: as pixels they span [{low:g}, {high:g}]")
     moves = bool((eps > 0).any()) if isinstance(eps, Tensor) else eps > 0
-    if moves and torch.equal(adv, clean):
+    if moves and not attack.stops_early and torch.equal(adv, clean):  # which stay where they fool the model already
         warnings.warn(
             f"{_made_by(attack)} are the clean images: the method must write to adv in place, as by adv.copy_(...), "
             f"not assign another tensor to the name",
