@@ -88,13 +88,15 @@ PIXELS = torch.tensor([8.0, 9.0, 0.0, 100.0], dtype=torch.float64).view(4, 1, 1,
 LABELS = torch.zeros(4, dtype=torch.int64)
 
 
+@pytest.mark.parametrize("early_stop", [False, True])
 @pytest.mark.parametrize("steps", [20, 21])
-def test_a_cycle_ends_a_run_at_its_last_iterate(steps: int) -> None:
+def test_a_cycle_ends_a_run_at_its_last_iterate(steps: int, early_stop: bool) -> None:
     model = Valley()
     options: dict[str, Any] = {"eps": 50, "alpha": 1, "steps": steps}
-    expected = attacks.IterBasic(model, **options)(PIXELS / 255, LABELS)
+    expected = attacks.IterBasic(model, **options, validate="never")(PIXELS / 255, LABELS)  # takes all steps, see below
+    assert model.rows == [4] * steps
     model.rows.clear()
-    attack = attacks.IterBasic(model, early_stop=True, **options)
+    attack = attacks.IterBasic(model, early_stop=early_stop, **options)
     assert torch.equal(attack(PIXELS / 255, LABELS), expected)
     assert [round(float(255 * one)) for one in expected.flatten()[:3]] == (
         [10, 11, 10] if steps == 20 else [11, 10, 11]
@@ -124,6 +126,8 @@ def test_who_looks_for_cycles() -> None:
     """Those alone whose step depends on nothing but the iterate; each of the others takes all steps."""
     model = Valley()
     assert rows(attacks.IterBasic(model, **STEADY)) < 0.5 * ALL
+    assert rows(attacks.IterBasic(model, **{**STEADY, "early_stop": False})) < 0.5 * ALL
+    assert rows(attacks.IterBasic(model, **{**STEADY, "early_stop": False, "steps": 19})) == 3 * 19  # a short run
     assert rows(attacks.PGD(model, seed=1, **STEADY)) < ALL
     assert rows(attacks.IterBasic(model, **STEADY, validate="never")) == ALL  # nobody has looked if the model draws
     assert rows(attacks.MIFGSM(model, **STEADY)) == ALL  # remembers

@@ -20,28 +20,37 @@ class Leaving:
 
     Args:
         user: the attack's name, for messages.
-        undecided: all images of the call, at first undecided.
-        counts: number of steps of each of the N images, at least 1.
+        images: [N, C, ...], of the call.
+        labels: [N] int64, to judge the images by; None if nobody judges them.
+        counts: number of steps of each image, at least 1.
+        targeted: the labels are targets.
         cycles: returns, after the first step, what finds iterates that came before; None looks for none.
         stays: images that are done stay in the batch, until all are.
+
+    Attributes:
+        judges: whether images are judged.
     """
 
     def __init__(
         self,
         user: str,
-        undecided: Undecided,
+        images: Tensor,
+        labels: Tensor | None,
         counts: Sequence[int],
         *,
+        targeted: bool,
         cycles: Callable[[], Cycles | None],
         stays: bool,
     ) -> None:
         self._user = user
-        self._undecided = undecided
-        self._device = undecided.adv.device
-        self._counts = torch.tensor(counts, device=self._device)  # [N], shortened for images in a cycle
+        self.judges = labels is not None
+        self._counts = torch.tensor(counts, device=images.device)  # [N], shortened for images in a cycle
+        if labels is None:
+            labels = torch.zeros_like(self._counts)  # which nobody reads
+        self._undecided = Undecided(images, labels, targeted=targeted)
         self._begin_cycles = cycles
         self._stays = stays
-        self._place = torch.arange(len(counts), device=self._device)  # [n], of the images in the batch
+        self._place = torch.arange(len(counts), device=images.device)  # [n], of the images in the batch
 
     def judge(self, images: Tensor, logits: Tensor) -> None:
         """Decide images [n, C, ...] of the batch by their logits [n, K].

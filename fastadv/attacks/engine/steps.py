@@ -81,6 +81,7 @@ class Steps:
     def _until_done_(self, state: AttackState, alphas: Sequence[float | Tensor], leaving: Leaving) -> int:
         """The steps of examples that may be done after any of them; return the number of steps of all examples."""
         left, taken = state, 0
+        left.judge = leaving.judge if leaving.judges else None
         for step, alpha in enumerate(alphas):
             left.alpha = leaving.of_rows(alpha)
             (self.next_ if step else self.first_)(left)
