@@ -500,12 +500,17 @@ class GradientAttack(Attack):
         state.without_gradient = count_zero_gradients(found.grad) if self.counting else None
         self._follow_(state, found.grad)
 
-    def _next_(self, gradient: InputGradient, state: AttackState) -> None:
-        """Run a further step, for the target that the first one chose."""
-        found = gradient.further(state.adv, state.target)
-        if state.judge is not None:
-            state.judge(state.adv, found.logits)
+    def _next_(self, gradient: InputGradient, state: AttackState) -> bool:
+        """Run a further step, for the target that the first one chose; return false if too few images need it."""
+        if state.judge is None:
+            found = gradient.further(state.adv, state.target)
+        else:
+            judged = gradient.further_if(state.adv, state.target, state.judge)
+            if judged is None:
+                return False
+            found = judged
         self._follow_(state, found.grad)
+        return True
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)

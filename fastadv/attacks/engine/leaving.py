@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from fastadv.attacks.engine.cycles import Cycles
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.utils.input_hints import check_labels_in_range
+
+_WORTH_A_GRADIENT = 0.5  # of the rows of a batch: a backward pass takes as long as the forward pass, or longer
 
 
 class Leaving:
@@ -52,14 +55,28 @@ class Leaving:
         self._stays = stays
         self._place = torch.arange(len(counts), device=images.device)  # [n], of the images in the batch
 
-    def judge(self, images: Tensor, logits: Tensor) -> None:
+    def judge(self, images: Tensor, logits: Tensor) -> bool:
         """Decide images [n, C, ...] of the batch by their logits [n, K].
+
+        Returns:
+            Whether a gradient at all of the images is worth it. If not, those that are left :meth:`leave` the others,
+            and need another forward pass.
 
         Raises:
             ValueError: if a label is none of the model's classes.
         """
         check_labels_in_range(self._user, self._undecided.labels[self._place], logits.shape[1])
         self._undecided.look(self._place, images, logits)
+        if self._stays or not len(self._undecided.left):
+            return len(self._undecided.left) > 0
+        return self._undecided.rows_left(self._place, _WORTH_A_GRADIENT) is None
+
+    def leave(self) -> Tensor:
+        """Return which rows of the batch are undecided: [r] int64; the others leave it."""
+        rows = self._undecided.rows_left(self._place, math.inf)
+        assert rows is not None
+        self._place = self._place[rows]
+        return rows
 
     def after(self, step: int, images: Tensor) -> Tensor | None:
         """Return which rows of the batch take the next step: [r] int64, or None for all.
