@@ -384,11 +384,12 @@ class GradientAttack(Attack):
 
     @property
     def examples_leave(self) -> bool:
-        """True if examples that are done leave the batch; see :meth:`step_counts`."""
+        """True if examples that are done leave the batch; see :meth:`step_counts` and ``early_stop``."""
         model = raw_module(self.model)
         weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         on_gpu = weight is not None and weight.is_cuda
-        return not (self.compile or self.capture or (self.fast and on_gpu) or mixes_examples(model, self.bn))
+        captures = not self.early_stop and (self.capture or (self.fast and on_gpu))
+        return not (self.compile or captures or mixes_examples(model, self.bn))
 
     @property
     def _has_own_loss(self) -> bool:
