@@ -39,7 +39,7 @@ from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_count, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
-_LONG_RUN = 20  # steps, from which it is worth to look for iterates that came before
+_LONG_RUN = 40  # steps; in shorter runs, few images come back to an iterate, and for few steps
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
