@@ -111,9 +111,11 @@ class GradientAttack(Attack):
         early_stop: an image that is misclassified at one of the iterates, or has its target there, is decided: that
             iterate is its result, and no more gradients are computed for it. A call needs the true labels, also if the
             attack chooses its class, or the targets. The iterates are judged by the logits that their gradients need
-            anyway, the first one included; the last one, which has no gradient, is a result in any case. On a GPU, each
-            step waits for it. One-step attacks take the option and have nothing to leave out; attacks such as
-            ``apgd_ce`` stop in any case.
+            anyway, the first one included; the last one, which has no gradient, is a result in any case. Decided images
+            leave the batch, unless an example's gradient depends on the others or with ``compile``; so do, whether or
+            not images are judged, those whose iterates come round again, as docs/attacks.md explains.
+            ``capture`` is skipped, and a warning says so; on a GPU, each step waits for the verdicts. One-step attacks
+            take the option and have nothing to leave out; attacks such as ``apgd_ce`` stop in any case.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
