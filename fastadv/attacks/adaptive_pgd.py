@@ -57,6 +57,7 @@ class AdaptivePGD(GradientAttack):
     needs_labels = True
     draws = True
     fixed_goal = True
+    stops_early = True  # type: ignore[assignment]  # with and without early_stop
     fewest_classes: ClassVar[int] = 2
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -98,6 +99,9 @@ class AdaptivePGD(GradientAttack):
 
     def _check_restarts(self) -> None:
         check_count("restarts", self.restarts, least=1)
+
+    def _check_early_stop(self) -> None:
+        """It stops in any case."""
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         """Return the length that each step has at most, which is that of the first."""

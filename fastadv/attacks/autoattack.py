@@ -69,6 +69,7 @@ class AutoAttack(Attack):
 
     name = "autoattack"
     needs_labels = True
+    stops_early = True
     draws = True
     image_queries: int = 0
 

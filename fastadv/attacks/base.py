@@ -87,6 +87,7 @@ class Attack(ABC):
             first results are checked against the ball and the pixel range, unless validate is ``"never"``.
         targeted: true if it steps towards the labels that it is called with, by an option or as your own subclass may:
             these are targets then, not true classes.
+        stops_early: true if an image whose class is wrong, or that has its target, is left alone from then on.
     """
 
     name: ClassVar[str]
@@ -100,6 +101,7 @@ class Attack(ABC):
     without_gradient: Tensor | None = None
     warned: bool = False
     targeted: bool = False
+    stops_early: bool = False
     _result_passed = False
 
     if not TYPE_CHECKING:  # type checkers read the arguments from __init__

@@ -19,12 +19,14 @@ from fastadv.attacks.engine.bn_folding_search import memory_of
 from fastadv.attacks.engine.compiled import CompiledGradient
 from fastadv.attacks.engine.cost import KL, MARGINS, Cost, label_and_target
 from fastadv.attacks.engine.cuda_graphs import CapturedIterations
+from fastadv.attacks.engine.cycles import Cycles
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
-from fastadv.attacks.engine.result_check import check_in_place
+from fastadv.attacks.engine.leaving import Leaving
+from fastadv.attacks.engine.result_check import check_in_place, is_foreign
 from fastadv.attacks.engine.state import AttackState
-from fastadv.attacks.engine.step_sizes import Eps, Size
+from fastadv.attacks.engine.step_sizes import Eps, Size, are_equal
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.goal import Goal, checked_loss, goal_of
@@ -37,6 +39,7 @@ from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_count, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
+_LONG_RUN = 40  # steps; in shorter runs, few images come back to an iterate, and for few steps
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -105,6 +108,14 @@ class GradientAttack(Attack):
             judged by their logits after each run, which is another forward pass; on a GPU, that waits for it.
         eot: number of passes whose gradients are averaged for each step, for a model that draws random numbers also in
             evaluation mode ("expectation over transformation", Athalye et al., 2018).
+        early_stop: an image that is misclassified at one of the iterates, or has its target there, is decided: that
+            iterate is its result, and no more gradients are computed for it. A call needs the true labels, also if the
+            attack chooses its class, or the targets. The iterates are judged by the logits that their gradients need
+            anyway, the first one included; the last one, which has no gradient, is a result in any case. Decided images
+            leave the batch, unless an example's gradient depends on the others or with ``compile``; so do, whether or
+            not images are judged, those whose iterates come round again, as docs/attacks.md explains.
+            ``capture`` is skipped, and a warning says so; on a GPU, each step waits for the verdicts. One-step attacks
+            take the option and have nothing to leave out; attacks such as ``apgd_ce`` stop in any case.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -134,11 +145,12 @@ class GradientAttack(Attack):
         loss: str = "ce",
         restarts: int = 1,
         eot: int = 1,
+        early_stop: bool = False,
         **options: Unpack[AttackOptions],
     ) -> None:
         super().__init__(model, **options)
         check_aux_weight(aux_weight)
-        check_switches(fold_bn=fold_bn, compile=compile, capture=capture, targeted=targeted)
+        check_switches(fold_bn=fold_bn, compile=compile, capture=capture, targeted=targeted, early_stop=early_stop)
         if aux_weight and not hasattr(raw_module(model), "forward_with_aux"):
             raise ValueError(
                 f"aux_weight={aux_weight} needs a model with a method forward_with_aux, as inception_v3 has, "
@@ -161,6 +173,8 @@ class GradientAttack(Attack):
         self._check_restarts()
         check_count("eot", eot, least=1)
         self.eot = eot
+        self._early_stop = early_stop
+        self._check_early_stop()
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
@@ -180,6 +194,13 @@ class GradientAttack(Attack):
         self.needs_labels = True
         self.one_gradient = False
 
+    def _check_early_stop(self) -> None:
+        if not self.stops_early:
+            return
+        if type(self).run_ is not GradientAttack.run_:
+            raise ValueError(f"{self.name} overrides run_, which takes all of its steps: early_stop must be False")
+        self.needs_labels = True
+
     def _set_goal(self, goal: Goal) -> None:
         self.rule, self.ascend = goal
         self.needs_labels = self.rule == "label"
@@ -195,6 +216,16 @@ class GradientAttack(Attack):
     def restarts(self) -> int:
         """The option of this name, which another attack would have to be created with."""
         return self._restarts
+
+    @property
+    def early_stop(self) -> bool:
+        """The option of this name, which another attack would have to be created with."""
+        return self._early_stop
+
+    @property
+    def stops_early(self) -> bool:  # type: ignore[override]
+        """See :class:`Attack`."""
+        return self.early_stop
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
@@ -355,11 +386,12 @@ class GradientAttack(Attack):
 
     @property
     def examples_leave(self) -> bool:
-        """True if examples that are done leave the batch; see :meth:`step_counts`."""
+        """True if examples that are done leave the batch; see :meth:`step_counts` and ``early_stop``."""
         model = raw_module(self.model)
         weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         on_gpu = weight is not None and weight.is_cuda
-        return not (self.compile or self.capture or (self.fast and on_gpu) or mixes_examples(model, self.bn))
+        captures = not self.early_stop and (self.capture or (self.fast and on_gpu))
+        return not (self.compile or captures or mixes_examples(model, self.bn))
 
     @property
     def _has_own_loss(self) -> bool:
@@ -406,11 +438,13 @@ class GradientAttack(Attack):
         def run() -> Tensor:
             start = gradient.in_layout(adv)  # [N, C, ...]
             state = AttackState(start, start, size.eps, alphas[0], labels, seed, offset)
-            counts = None
-            if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
-                counts = self._counts(gradient, size)
-                steps.run_(state, alphas, counts)
-            self.image_gradients += self.eot * (len(alphas) * len(adv) if counts is None else sum(counts))
+            if self._captures(adv) and self._captured.run_(gradient, steps, state, alphas):
+                taken = len(alphas) * len(adv)
+            else:
+                counts = self._counts(gradient, size, len(adv))
+                leaving = self._leaving(gradient, state, alphas, counts)
+                taken = steps.run_(state, alphas, counts, leaving)
+            self.image_gradients += self.eot * taken
             self.without_gradient = state.without_gradient
             return state.adv
 
@@ -418,8 +452,41 @@ class GradientAttack(Attack):
         if made is not adv:
             adv.copy_(made)
 
-    def _counts(self, gradient: InputGradient, size: Size) -> Sequence[int] | None:
-        return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
+    def _counts(self, gradient: InputGradient, size: Size, n: int) -> Sequence[int] | None:
+        if gradient.cost.mixes_examples or self.compile:
+            return None
+        counts = self.step_counts(size)
+        if counts is not None and (len(counts) != n or min(counts) < 1):
+            raise ValueError(f"step_counts must return {n} numbers, one per image and at least 1, got {list(counts)}")
+        return counts
+
+    def _leaving(
+        self,
+        gradient: InputGradient,
+        state: AttackState,
+        alphas: Sequence[float | Tensor],
+        counts: Sequence[int] | None,
+    ) -> Leaving | None:
+        """Create what says when an image is done; None if each takes all of its steps."""
+        n, stays = len(state.adv), gradient.cost.mixes_examples or self.compile
+        # On a GPU, looking for cycles would wait for each step, which judging does in any case.
+        only_cycles = len(alphas) >= _LONG_RUN and self.examples_leave and not state.adv.is_cuda
+        if not self.stops_early and not only_cycles:
+            return None
+        counts = [len(alphas)] * n if counts is None else counts
+
+        def cycles() -> Cycles | None:
+            steady = not stays and self._steps_are_steady() and are_equal(alphas, counts)
+            return Cycles(n, len(alphas), state.adv.device) if steady else None
+
+        labels = state.target if self.stops_early else None
+        return Leaving(self.name, state.adv, labels, counts, targeted=self.targeted, cycles=cycles, stays=stays)
+
+    def _steps_are_steady(self) -> bool:
+        """True if a step from the same image, by the same length, leads to the same image."""
+        methods = (self.loss, self.direction, self.step_)
+        own_code = any(is_foreign(method) for method in methods)  # which may draw, or remember
+        return self._first_batch.steady and not (own_code or self.remembers or self.eot > 1)
 
     def _first_(self, gradient: InputGradient, start_: Callable[..., None], state: AttackState) -> None:
         """Run the start and the first step, which chooses the target."""
@@ -431,12 +498,22 @@ class GradientAttack(Attack):
         found = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
             state.target = found.target
+        if state.judge is not None:
+            state.judge(state.adv, found.logits)
         state.without_gradient = count_zero_gradients(found.grad) if self.counting else None
         self._follow_(state, found.grad)
 
-    def _next_(self, gradient: InputGradient, state: AttackState) -> None:
-        """Run a further step, for the target that the first one chose."""
-        self._follow_(state, gradient.further(state.adv, state.target).grad)
+    def _next_(self, gradient: InputGradient, state: AttackState) -> bool:
+        """Run a further step, for the target that the first one chose; return false if too few images need it."""
+        if state.judge is None:
+            found = gradient.further(state.adv, state.target)
+        else:
+            judged = gradient.further_if(state.adv, state.target, state.judge)
+            if judged is None:
+                return False
+            found = judged
+        self._follow_(state, found.grad)
+        return True
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)
@@ -486,6 +563,9 @@ class GradientAttack(Attack):
         by_fast = self.fast and images.is_cuda
         if by_fast and self.compile:
             self._log_no_capture("it cannot be combined with compile=True")
+        if self.early_stop and self.stops_early and (self.capture or by_fast):
+            self._log_no_capture("early_stop=True reads verdicts between the steps, and images leave the batch")
+            return False
         return self.capture or (by_fast and not self.compile)
 
     def _log_no_capture(self, reason: str) -> None:
@@ -504,7 +584,8 @@ class GradientAttack(Attack):
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
         goal = {"targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
-        return {**super().options(), **own, **goal, "restarts": self.restarts, "eot": self.eot}
+        work = {"restarts": self.restarts, "eot": self.eot, "early_stop": self.early_stop}
+        return {**super().options(), **own, **goal, **work}
 
 
 def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] each

@@ -31,6 +31,7 @@ class OneStepAttack(GradientAttack):
     """X_adv = X + eps * sign(gradient of the cost), or minus towards a target: the one-step methods of appendix A."""
 
     one_gradient = True
+    stops_early = False  # type: ignore[assignment]  # there is no step to leave out
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -35,6 +35,7 @@ class GradientAttackOptions(AttackOptions, total=False):
     loss: str
     restarts: int
     eot: int
+    early_stop: bool
 
 
 class IterativeAttackOptions(GradientAttackOptions, total=False):

@@ -84,6 +84,7 @@ class SearchAttack(Attack):
     """
 
     needs_labels = True
+    stops_early = True
     image_queries: int = 0
 
     def __init__(
