@@ -19,7 +19,8 @@ from fastadv.evaluate.attack_specs import attack_class, run_options
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.hits import Hits, hits
 from fastadv.evaluate.intervals import Proportion, proportion
-from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
+from fastadv.evaluate.measuring import Pass, find_record, measure_all
+from fastadv.evaluate.pass_progress import PassProgress
 from fastadv.evaluate.records import RecordFile, check_counts, key_of
 from fastadv.evaluate.sweep import (
     Images,
@@ -293,7 +294,7 @@ def _evaluations(
             target_space=str(target.space),
             attack=attack,
             eps=float(eps),
-            options=options_in_records(attack, sweep.fast, source.model),
+            options=options_in_records(attack, sweep, source.model),
             **common,
         )
         for eps in sweep.eps
@@ -307,7 +308,7 @@ def _measure(
     targets: Sequence[Subject],
     evaluations: Sequence[TransferEvaluation],
     images: Images,
-    advance: Advance,
+    advance: PassProgress,
 ) -> Iterator[TransferRecord]:
     loader = create_test_loader(sweep, images, source.space)
     for subject in (source, *targets):
@@ -331,5 +332,6 @@ def _measure(
             top1=numbers[1],
             top5=numbers.get(5),
             without_gradient=counts[1].without_gradient,
-            **provenance(sweep, seconds, loader),
+            seconds=round(seconds, 3),
+            **provenance(sweep, loader),
         )
