@@ -99,6 +99,12 @@ def takes_early_stop(kind: Any) -> bool:
     return by_option and kind.run_ is attacks.GradientAttack.run_
 
 
+def may_stop_early(text: str) -> bool:
+    """True for attacks of ``fastadv.attacks.names()`` that stop early or not, as an option says."""
+    name = _split(text)[0]
+    return name in attacks.names() and takes_early_stop(attacks.get(name))
+
+
 def stops_early(kind: type[attacks.Attack], options: Mapping[str, Any]) -> bool:
     """True if an attack of this class with these options leaves an image alone as soon as it is fooled."""
     of_class = inspect.getattr_static(kind, "stops_early")

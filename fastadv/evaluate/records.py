@@ -103,7 +103,7 @@ class Record(Evaluation):
     stops_early: bool = False
 
     def __post_init__(self) -> None:
-        if self.stops_early or _has_always_stopped(self.attack):
+        if self.stops_early or has_always_stopped(self.attack):
             object.__setattr__(self, "stops_early", True)
             object.__setattr__(self, "top5", None)  # older versions counted it, at images that were left alone
         check_counts(self.n, self.top1)
@@ -270,7 +270,7 @@ def _parse_lines(path: Path, content: bytes, kind: type[R]) -> list[R]:
     return records
 
 
-def _has_always_stopped(attack: str) -> bool:
+def has_always_stopped(attack: str) -> bool:
     """True for attacks that stopped early before there was a field for it in records."""
     name = attack.partition(":")[0]
     return name in attacks.names() and stops_early(attacks.get(name), {})

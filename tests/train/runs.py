@@ -409,7 +409,13 @@ def evaluated(processes: Processes, out: Path, n: int, given: dict[str, Any], fa
     sweep = Sweep(dataset="digits", images=images, **given)
     file = on_main(processes, lambda: RecordFile(out / "robustness.jsonl", Record))
     if fault == "full disk":
-        file.path = Path("/dev/full")
+        file.path = out / "full.jsonl"
+
+        def link() -> None:
+            out.mkdir(exist_ok=True)
+            file.path.symlink_to("/dev/full")
+
+        on_main(processes, link)
     if fault == "one process" and processes.rank == 1:
         model.forward = None  # type: ignore[assignment]
     records = run(sweep, [Subject("a", model, UNIT)], file, processes)
