@@ -91,9 +91,8 @@ def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> st
         return f"with seed {record.seed} (this command: {now.seed})"
     if record.images != now.images:
         return "on other images, or on images shown at another size"
-    if isinstance(record, Record) and isinstance(now, Record) and record.stops_early != now.stops_early:
-        if may_stop_early(record.attack) and may_stop_early(now.attack):
-            how = [_JUDGED[one.stops_early] for one in (record, now)]
-            return f"judged by {how[0]} of an attack (this command: by {how[1]})"
+    judged = [_JUDGED[one.stops_early] for one in (record, now) if isinstance(one, Record) and may_stop_early(one.attack)]
+    if len(set(judged)) == 2:
+        return f"judged by {judged[0]} of an attack (this command: by {judged[1]})"
     names = printable(" and ".join(_models(record)))
     return f"of {names}, with other weights or attack options than the last under this name"
