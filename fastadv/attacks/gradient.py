@@ -19,13 +19,16 @@ from fastadv.attacks.engine.bn_folding_search import memory_of
 from fastadv.attacks.engine.compiled import CompiledGradient
 from fastadv.attacks.engine.cost import KL, MARGINS, Cost, label_and_target
 from fastadv.attacks.engine.cuda_graphs import CapturedIterations
+from fastadv.attacks.engine.cycles import Cycles
 from fastadv.attacks.engine.first_batch import FirstBatch
 from fastadv.attacks.engine.forward import Forward
 from fastadv.attacks.engine.input_gradient import InputGradient
-from fastadv.attacks.engine.result_check import check_in_place
+from fastadv.attacks.engine.leaving import Leaving
+from fastadv.attacks.engine.result_check import check_in_place, is_foreign
 from fastadv.attacks.engine.state import AttackState
-from fastadv.attacks.engine.step_sizes import Eps, Size
+from fastadv.attacks.engine.step_sizes import Eps, Size, are_equal
 from fastadv.attacks.engine.steps import Steps
+from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.goal import Goal, checked_loss, goal_of
 from fastadv.attacks.options import AttackOptions
@@ -432,11 +435,13 @@ class GradientAttack(Attack):
         def run() -> Tensor:
             start = gradient.in_layout(adv)  # [N, C, ...]
             state = AttackState(start, start, size.eps, alphas[0], labels, seed, offset)
-            counts = None
-            if not (self._captures(adv) and self._captured.run_(gradient, steps, state, alphas)):
-                counts = self._counts(gradient, size)
-                steps.run_(state, alphas, counts)
-            self.image_gradients += self.eot * (len(alphas) * len(adv) if counts is None else sum(counts))
+            if self._captures(adv) and self._captured.run_(gradient, steps, state, alphas):
+                taken = len(alphas) * len(adv)
+            else:
+                counts = self._counts(gradient, size, len(adv))
+                leaving = None if labels is None else self._leaving(gradient, state, labels, alphas, counts)
+                taken = steps.run_(state, alphas, counts, leaving)
+            self.image_gradients += self.eot * taken
             self.without_gradient = state.without_gradient
             return state.adv
 
@@ -444,8 +449,42 @@ class GradientAttack(Attack):
         if made is not adv:
             adv.copy_(made)
 
-    def _counts(self, gradient: InputGradient, size: Size) -> Sequence[int] | None:
-        return None if gradient.cost.mixes_examples or self.compile else self.step_counts(size)
+    def _counts(self, gradient: InputGradient, size: Size, n: int) -> Sequence[int] | None:
+        if gradient.cost.mixes_examples or self.compile:
+            return None
+        counts = self.step_counts(size)
+        if counts is not None and (len(counts) != n or min(counts) < 1):
+            raise ValueError(f"step_counts must return {n} numbers, one per image and at least 1, got {list(counts)}")
+        return counts
+
+    def _leaving(
+        self,
+        gradient: InputGradient,
+        state: AttackState,
+        labels: Tensor,
+        alphas: Sequence[float | Tensor],
+        counts: Sequence[int] | None,
+    ) -> Leaving | None:
+        """Create what says when an image is done; None if it takes all of its steps."""
+        if not self.stops_early:
+            return None
+        n, stays = len(state.adv), gradient.cost.mixes_examples or self.compile
+        counts = [len(alphas)] * n if counts is None else counts
+
+        def cycles() -> Cycles | None:
+            steady = not stays and self._steps_are_steady() and are_equal(alphas, counts)
+            return Cycles(n, len(alphas), state.adv.device) if steady else None
+
+        undecided = Undecided(state.adv, labels, targeted=self.targeted)
+        leaving = Leaving(self.name, undecided, counts, cycles=cycles, stays=stays)
+        state.judge = leaving.judge
+        return leaving
+
+    def _steps_are_steady(self) -> bool:
+        """True if a step from the same image, by the same length, leads to the same image."""
+        methods = (self.loss, self.direction, self.step_)
+        own_code = any(is_foreign(method) for method in methods)  # which may draw, or remember
+        return self._first_batch.steady and not (own_code or self.remembers or self.eot > 1)
 
     def _first_(self, gradient: InputGradient, start_: Callable[..., None], state: AttackState) -> None:
         """Run the start and the first step, which chooses the target."""
@@ -457,12 +496,17 @@ class GradientAttack(Attack):
         found = gradient.first(state.adv, state.target, state.seed, state.offset)
         if self.rule != "label":
             state.target = found.target
+        if state.judge is not None:
+            state.judge(state.adv, found.logits)
         state.without_gradient = count_zero_gradients(found.grad) if self.counting else None
         self._follow_(state, found.grad)
 
     def _next_(self, gradient: InputGradient, state: AttackState) -> None:
         """Run a further step, for the target that the first one chose."""
-        self._follow_(state, gradient.further(state.adv, state.target).grad)
+        found = gradient.further(state.adv, state.target)
+        if state.judge is not None:
+            state.judge(state.adv, found.logits)
+        self._follow_(state, found.grad)
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)
@@ -530,14 +574,8 @@ class GradientAttack(Attack):
     def options(self) -> dict[str, Any]:
         own = {"aux_weight": self.aux_weight, "fold_bn": self.fold_bn, "compile": self.compile, "capture": self.capture}
         goal = {"targeted": self.targeted, "targets": self.targets, "loss": self.loss_name}
-        return {
-            **super().options(),
-            **own,
-            **goal,
-            "restarts": self.restarts,
-            "eot": self.eot,
-            "early_stop": self.early_stop,
-        }
+        work = {"restarts": self.restarts, "eot": self.eot, "early_stop": self.early_stop}
+        return {**super().options(), **own, **goal, **work}
 
 
 def _copy_start_(start: Tensor, adv: Tensor, *_: Any) -> None:  # [N, C, ...] each

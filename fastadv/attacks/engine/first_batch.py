@@ -20,10 +20,12 @@ class FirstBatch:
     Attributes:
         passed: true once the first step on a batch is complete.
         warned: true if there was a warning.
+        steady: true once a pass was seen to give the same logits again: it draws nothing, and moves no statistics.
     """
 
     passed: bool = False
     warned: bool = False
+    steady: bool = False
 
     def check_labels(self, user: str, labels: Tensor, classes: int) -> None:
         """Refuse labels [N] that are out of range on a GPU; on a CPU the operators do so in every batch.

@@ -229,8 +229,9 @@ class InputGradient:
         cost.check_classes(self.user, logits.shape[1])
         target, derivatives, exponent = cost.derivatives(logits, auxiliary, labels, seed, offset)
         grad = self._backward([logits, *auxiliary], images, derivatives)
-        if training is not None:
-            training.warn(logits.detach(), None if self.samples > 1 else lambda: self._outputs(images)[0])
+        if training is not None and self.first_batch is not None:
+            seen = training.warn(logits.detach(), None if self.samples > 1 else lambda: self._outputs(images)[0])
+            self.first_batch.steady = not seen
         return Gradient(target, grad, logits.detach(), exponent)
 
     def _backward(

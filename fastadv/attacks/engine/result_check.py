@@ -20,10 +20,11 @@ _CHECKED = ("run_", "step_")  # the methods of an attack that have to stay in bo
 
 def has_own_code(attack: Any) -> bool:
     """True if a class outside this package moves the images: the package's own operators stay in the ball."""
-    return any(_is_foreign(getattr(attack, method, None)) for method in _CHECKED)
+    return any(is_foreign(getattr(attack, method, None)) for method in _CHECKED)
 
 
-def _is_foreign(method: Any) -> bool:
+def is_foreign(method: Any) -> bool:
+    """True of code outside this package."""
     return method is not None and str(getattr(method, "__module__", "")).partition(".")[0] != "fastadv"
 
 
@@ -71,7 +72,7 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
     if not math.isfinite(high - low):
         raise ValueError(f"{_made_by(attack)} are not all finite: as pixels they span [{low:g}, {high:g}]")
     moves = bool((eps > 0).any()) if isinstance(eps, Tensor) else eps > 0
-    if moves and torch.equal(adv, clean):
+    if moves and not attack.stops_early and torch.equal(adv, clean):  # which stay where they fool the model already
         warnings.warn(
             f"{_made_by(attack)} are the clean images: the method must write to adv in place, as by adv.copy_(...), "
             f"not assign another tensor to the name",
@@ -99,7 +100,7 @@ def _check(attack: Any, adv: Tensor, clean: Tensor, eps: float | Tensor) -> None
 
 
 def _made_by(attack: Any) -> str:
-    own = [f"{type(attack).__name__}.{name}" for name in _CHECKED if _is_foreign(getattr(attack, name, None))]
+    own = [f"{type(attack).__name__}.{name}" for name in _CHECKED if is_foreign(getattr(attack, name, None))]
     return f"{attack.name}: the images that {' and '.join(own)} made"
 
 

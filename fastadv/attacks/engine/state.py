@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ class AttackState:
         offset: index of the first example in the stream.
         direction: [N, C, ...], what the previous step followed, if the attack needs it.
         without_gradient: scalar, number of examples without a gradient in the first step, if counted.
+        judge: is told of the images and their logits before each step; None if nobody judges them.
     """
 
     adv: Tensor
@@ -36,6 +38,7 @@ class AttackState:
     offset: int
     direction: Tensor | None = None
     without_gradient: Tensor | None = None
+    judge: Callable[[Tensor, Tensor], None] | None = None
 
     def rows(self, index: Tensor | slice) -> AttackState:
         """The state of some of the examples: of a tensor of places copies, of a slice views."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from numbers import Real
@@ -121,6 +121,22 @@ def checked_alpha(alpha: float, space: PixelSpace) -> float:
         raise ValueError(f"alpha must be zero or more and finite, in pixel values, got {got}{unit_scale_hint(alpha)}")
     _warn_below("alpha", float(alpha), 0.1, space)
     return float(alpha)
+
+
+def are_equal(sizes: Sequence[float | Tensor], counts: Sequence[int]) -> bool:
+    """True if each example's steps, of which it takes so many, all have the same length. Waits for the device.
+
+    Args:
+        sizes: of each step, numbers or [N].
+        counts: number of steps of each of the N examples.
+    """
+    if not any(isinstance(size, Tensor) for size in sizes):
+        return len(set(sizes)) == 1
+    first, taken = torch.as_tensor(sizes[0]), torch.tensor(counts)
+    return all(
+        size is sizes[0] or bool((torch.as_tensor(size) == first).cpu().logical_or(taken <= step).all())
+        for step, size in enumerate(sizes)
+    )
 
 
 def check_step(alpha: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastadv.attacks.engine.leaving import Leaving
 from fastadv.attacks.engine.state import AttackState
 
 
@@ -29,7 +30,13 @@ class Steps:
     several: bool
     options: Hashable
 
-    def run_(self, state: AttackState, alphas: Sequence[float | Tensor], counts: Sequence[int] | None = None) -> None:
+    def run_(
+        self,
+        state: AttackState,
+        alphas: Sequence[float | Tensor],
+        counts: Sequence[int] | None = None,
+        leaving: Leaving | None = None,
+    ) -> int:
         """Take steps of these lengths, numbers or [N], from state.adv in place; restore it if one raises.
 
         Args:
@@ -37,20 +44,24 @@ class Steps:
             alphas: length of each step.
             counts: number of steps of each of the N examples, at least 1: finished examples leave the batch. None keeps
                 all examples in it; a step of length 0 leaves an example unchanged.
+            leaving: knows of each example when it is done, and its number of steps; None for examples that are done
+                after all of their steps.
+
+        Returns:
+            The number of steps of all examples.
         """
         if self.keeps_clean:
             state.clean = state.adv.clone()  # [N, C, ...]
-        if counts is not None and (len(counts) != len(state.adv) or min(counts) < 1):
-            raise ValueError(
-                f"step_counts must return {len(state.adv)} numbers, one per image and at least 1, got {list(counts)}"
-            )
         try:
+            if leaving is not None:
+                return self._until_done_(state, alphas, leaving)
             self.first_(state)
             if counts is None or len(set(counts)) == 1:
                 for state.alpha in alphas[1 : None if counts is None else counts[0]]:
                     self.next_(state)
             else:
                 self._leaving_(state, alphas, counts)
+            return len(alphas) * len(state.adv) if counts is None else sum(counts)
         except BaseException:
             if self.keeps_clean:
                 state.adv.copy_(state.clean)
@@ -66,3 +77,20 @@ class Steps:
             left.alpha = alpha[places][: len(left.adv)] if isinstance(alpha, Tensor) else alpha
             self.next_(left)
         state.adv.index_copy_(0, places, moved.adv)
+
+    def _until_done_(self, state: AttackState, alphas: Sequence[float | Tensor], leaving: Leaving) -> int:
+        """The steps of examples that may be done after any of them; return the number of steps of all examples."""
+        left, taken = state, 0
+        for step, alpha in enumerate(alphas):
+            left.alpha = leaving.of_rows(alpha)
+            (self.next_ if step else self.first_)(left)
+            taken += len(left.adv)
+            if step + 1 == len(alphas):
+                break
+            rows = leaving.after(step + 1, left.adv)
+            if rows is not None:
+                left = left.rows(rows)
+            if not len(left.adv):
+                break
+        state.adv.copy_(leaving.results(left.adv))
+        return taken

@@ -56,8 +56,8 @@ class TrainingWatch:
         same = all(map(torch.equal, self._before, self._generators()))
         self._draws = not same or self._others_before != _other_generators()
 
-    def warn(self, logits: Tensor, again: Callable[[], Tensor] | None) -> None:
-        """Warn of what the pass with logits [N, K] did.
+    def warn(self, logits: Tensor, again: Callable[[], Tensor] | None) -> bool:
+        """Warn of what the pass with logits [N, K] did; return whether there was anything to warn of.
 
         Args:
             logits: of the pass.
@@ -74,6 +74,7 @@ class TrainingWatch:
                 f"attack does not follow the network that is evaluated: {_REMEDY}{if_meant}",
                 stacklevel=user_stacklevel(),
             )
+        return bool(seen)
 
     def _draws_again(self, logits: Tensor, again: Callable[[], Tensor]) -> bool:
         """True if the model draws again: the first draw may be another thread's, or a lazy module's initialisation."""

@@ -58,13 +58,25 @@ class Undecided:
             logits: [n, K], at the images.
         """
         done = is_correct(logits, self.labels[place]) == self.targeted  # [n]
+        self.finish(place, images, done)
+        return done
+
+    def finish(self, place: Tensor, images: Tensor, done: Tensor) -> None:
+        """Take images for the results of those that are done, and count these as decided.
+
+        Waits for the device.
+
+        Args:
+            place: [n] int64, the places of the images; those decided before keep their results.
+            images: [n, C, ...].
+            done: [n] bool.
+        """
         rows = (done & self._is_left[place]).nonzero()[:, 0]
         if len(rows):
             decided = place[rows]
             self.adv[decided] = images[rows]
             self._is_left[decided] = False
             self.left = self._is_left.nonzero()[:, 0]
-        return done
 
     def keep_best(self, place: Tensor, images: Tensor, height: Tensor) -> None:
         """Keep, for each undecided image, the highest of the candidates that are offered for it.

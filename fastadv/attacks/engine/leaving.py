@@ -1,0 +1,87 @@
+"""Leaving: which images of a call need further steps, and the results of those that need none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastadv.attacks.engine.cycles import Cycles
+from fastadv.attacks.engine.undecided import Undecided
+from fastadv.utils.input_hints import check_labels_in_range
+
+
+class Leaving:
+    """Follows the images of a call through its steps.
+
+    An image is done when it is decided, see :class:`Undecided`; when it has taken all of its steps; and, if its iterate
+    came before, when it has taken as many further steps as lead to the iterate that is its last.
+
+    Args:
+        user: the attack's name, for messages.
+        undecided: all images of the call, at first undecided.
+        counts: number of steps of each of the N images, at least 1.
+        cycles: returns, after the first step, what finds iterates that came before; None looks for none.
+        stays: images that are done stay in the batch, until all are.
+    """
+
+    def __init__(
+        self,
+        user: str,
+        undecided: Undecided,
+        counts: Sequence[int],
+        *,
+        cycles: Callable[[], Cycles | None],
+        stays: bool,
+    ) -> None:
+        self._user = user
+        self._undecided = undecided
+        self._device = undecided.adv.device
+        self._counts = torch.tensor(counts, device=self._device)  # [N], shortened for images in a cycle
+        self._begin_cycles = cycles
+        self._stays = stays
+        self._place = torch.arange(len(counts), device=self._device)  # [n], of the images in the batch
+
+    def judge(self, images: Tensor, logits: Tensor) -> None:
+        """Decide images [n, C, ...] of the batch by their logits [n, K].
+
+        Raises:
+            ValueError: if a label is none of the model's classes.
+        """
+        check_labels_in_range(self._user, self._undecided.labels[self._place], logits.shape[1])
+        self._undecided.look(self._place, images, logits)
+
+    def after(self, step: int, images: Tensor) -> Tensor | None:
+        """Return which rows of the batch take the next step: [r] int64, or None for all.
+
+        Args:
+            step: number of steps that were taken.
+            images: [n, C, ...], where they led.
+        """
+        if step == 1:
+            self._cycles = self._begin_cycles()
+        if self._cycles is not None:
+            self._shorten(step, self._cycles.periods(self._place, images))
+        self._undecided.finish(self._place, images, self._counts[self._place] <= step)
+        if not len(self._undecided.left):
+            return self._place[:0]
+        rows = None if self._stays else self._undecided.rows_left(self._place)
+        if rows is not None:
+            self._place = self._place[rows]
+        return rows
+
+    def _shorten(self, step: int, periods: Tensor) -> None:
+        """Leave out whole cycles of the steps that images in a cycle, of periods [n], still have to take."""
+        left = self._counts[self._place] - step  # [n]
+        whole = torch.where(periods > 0, left - left % periods.clamp(min=1), 0)  # [n]
+        self._counts[self._place] -= whole
+
+    def of_rows(self, number: float | Tensor) -> float | Tensor:
+        """The numbers of the images in the batch [n], of one for each of the call's images [N] or for all."""
+        return number[self._place] if isinstance(number, Tensor) and number.dim() else number
+
+    def results(self, images: Tensor) -> Tensor:
+        """The results of all images [N, C, ...], of which those in the batch have come to [n, C, ...]."""
+        self._undecided.finish(self._place, images, torch.ones_like(self._place, dtype=torch.bool))
+        return self._undecided.adv
