@@ -91,7 +91,9 @@ def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> st
         return f"with seed {record.seed} (this command: {now.seed})"
     if record.images != now.images:
         return "on other images, or on images shown at another size"
-    judged = [_JUDGED[one.stops_early] for one in (record, now) if isinstance(one, Record) and may_stop_early(one.attack)]
+    judged = [
+        _JUDGED[one.stops_early] for one in (record, now) if isinstance(one, Record) and may_stop_early(one.attack)
+    ]
     if len(set(judged)) == 2:
         return f"judged by {judged[0]} of an attack (this command: by {judged[1]})"
     names = printable(" and ".join(_models(record)))

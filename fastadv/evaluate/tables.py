@@ -196,7 +196,7 @@ def _notes_on_judging(records: Sequence[Record]) -> tuple[str, ...]:
     if not any(record.stops_early for record in records):
         return ()
     stopping = {record.attack for record in records if record.stops_early and record.classes >= FEWEST_CLASSES_FOR_TOP5}
-    judged = "An image counts as misclassified as soon as one iterate of the attack is, the clean image included."
+    judged = "An image counts as misclassified as soon as one iterate of the attack is, its start included."
     return (judged, *note_on_top5(stopping))
 
 

@@ -88,7 +88,11 @@ def test_fast_options_count_the_same(run_folder: Path, tmp_path: Path) -> None:
     plain, fast = measured(), measured("--fast")
     assert [(r.attack, r.top1, r.top5) for r in fast] == [(r.attack, r.top1, r.top5) for r in plain]
     assert [r.options for r in plain] == [{}, {"early_stop": True}, {}]
-    assert [r.options for r in fast] == [{}, {"fast": True, "early_stop": True}, {}]  # clean images and noise have nothing to be fast at
+    assert [r.options for r in fast] == [
+        {},
+        {"fast": True, "early_stop": True},
+        {},
+    ]  # clean images and noise have nothing to be fast at
 
 
 @pytest.mark.usefixtures("records_only")
