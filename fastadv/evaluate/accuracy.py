@@ -97,9 +97,10 @@ def evaluate(
         seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
         early_stop: an image counts as misclassified as soon as one iterate of the attack is, its start included, and no
-            more gradients are computed for it. False judges the attack's last iterate alone, as the paper does. One-step attacks and noise have a single iterate, attacks such as ``apgd_ce`` and
-            ``autoattack`` always stop early, and an attack that was created does as it was created. Top 5 is None under
-            an attack that stops early, since an image may be left alone while its class is still among the five.
+            more gradients are computed for it. False judges the attack's last iterate alone, as the paper does.
+            One-step attacks and noise have a single iterate, attacks such as ``apgd_ce`` and ``autoattack`` always stop
+            early, and an attack that was created does as it was created. Top 5 is None under an attack that stops
+            early, since an image may be left alone while its class is still among the five.
         progress: show a progress bar over the batches, with the number of images that are decided, which are those that
             are misclassified; on a terminal or in a notebook; needs rich.
         options: further options of the attack as keywords, such as ``alpha``: those of ``fastadv.attacks.create``. Of

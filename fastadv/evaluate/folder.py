@@ -91,10 +91,9 @@ def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> st
         return f"with seed {record.seed} (this command: {now.seed})"
     if record.images != now.images:
         return "on other images, or on images shown at another size"
-    judged = [
-        _JUDGED[one.stops_early] for one in (record, now) if isinstance(one, Record) and may_stop_early(one.attack)
-    ]
-    if len(set(judged)) == 2:
-        return f"judged by {judged[0]} of an attack (this command: by {judged[1]})"
+    both = [one for one in (record, now) if isinstance(one, Record) and may_stop_early(one.attack)]
+    if len({one.stops_early for one in both}) == 2:
+        before, here = (_JUDGED[one.stops_early] for one in both)
+        return f"judged by {before} of an attack (this command: by {here})"
     names = printable(" and ".join(_models(record)))
     return f"of {names}, with other weights or attack options than the last under this name"
