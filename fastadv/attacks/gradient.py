@@ -28,7 +28,6 @@ from fastadv.attacks.engine.result_check import check_in_place, is_foreign
 from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Eps, Size, are_equal
 from fastadv.attacks.engine.steps import Steps
-from fastadv.attacks.engine.undecided import Undecided
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
 from fastadv.attacks.goal import Goal, checked_loss, goal_of
 from fastadv.attacks.options import AttackOptions
@@ -40,6 +39,7 @@ from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_count, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
+_LONG_RUN = 20  # steps, from which it is worth to look for iterates that came before
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -439,7 +439,7 @@ class GradientAttack(Attack):
                 taken = len(alphas) * len(adv)
             else:
                 counts = self._counts(gradient, size, len(adv))
-                leaving = None if labels is None else self._leaving(gradient, state, labels, alphas, counts)
+                leaving = self._leaving(gradient, state, alphas, counts)
                 taken = steps.run_(state, alphas, counts, leaving)
             self.image_gradients += self.eot * taken
             self.without_gradient = state.without_gradient
@@ -461,24 +461,23 @@ class GradientAttack(Attack):
         self,
         gradient: InputGradient,
         state: AttackState,
-        labels: Tensor,
         alphas: Sequence[float | Tensor],
         counts: Sequence[int] | None,
     ) -> Leaving | None:
-        """Create what says when an image is done; None if it takes all of its steps."""
-        if not self.stops_early:
-            return None
+        """Create what says when an image is done; None if each takes all of its steps."""
         n, stays = len(state.adv), gradient.cost.mixes_examples or self.compile
+        # On a GPU, looking for cycles would wait for each step, which judging does in any case.
+        only_cycles = len(alphas) >= _LONG_RUN and self.examples_leave and not state.adv.is_cuda
+        if not self.stops_early and not only_cycles:
+            return None
         counts = [len(alphas)] * n if counts is None else counts
 
         def cycles() -> Cycles | None:
             steady = not stays and self._steps_are_steady() and are_equal(alphas, counts)
             return Cycles(n, len(alphas), state.adv.device) if steady else None
 
-        undecided = Undecided(state.adv, labels, targeted=self.targeted)
-        leaving = Leaving(self.name, undecided, counts, cycles=cycles, stays=stays)
-        state.judge = leaving.judge
-        return leaving
+        labels = state.target if self.stops_early else None
+        return Leaving(self.name, state.adv, labels, counts, targeted=self.targeted, cycles=cycles, stays=stays)
 
     def _steps_are_steady(self) -> bool:
         """True if a step from the same image, by the same length, leads to the same image."""
@@ -501,12 +500,17 @@ class GradientAttack(Attack):
         state.without_gradient = count_zero_gradients(found.grad) if self.counting else None
         self._follow_(state, found.grad)
 
-    def _next_(self, gradient: InputGradient, state: AttackState) -> None:
-        """Run a further step, for the target that the first one chose."""
-        found = gradient.further(state.adv, state.target)
-        if state.judge is not None:
-            state.judge(state.adv, found.logits)
+    def _next_(self, gradient: InputGradient, state: AttackState) -> bool:
+        """Run a further step, for the target that the first one chose; return false if too few images need it."""
+        if state.judge is None:
+            found = gradient.further(state.adv, state.target)
+        else:
+            judged = gradient.further_if(state.adv, state.target, state.judge)
+            if judged is None:
+                return False
+            found = judged
         self._follow_(state, found.grad)
+        return True
 
     def _follow_(self, state: AttackState, grad: Tensor) -> None:
         grad = _own_memory(grad, state.adv)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 class NotCapturable(Exception):

@@ -173,6 +173,27 @@ class InputGradient:
         """Return the gradient at images [N, C, ...] for the target [N] that :meth:`first` chose."""
         return self._gradient(self._further_cost, images, target, 0, 0)
 
+    def further_if(
+        self, images: Tensor, target: Tensor | None, wanted: Callable[[Tensor, Tensor], bool]
+    ) -> Gradient | None:
+        """Like :meth:`further`, but ask between the two passes whether the gradient is still wanted; None if not.
+
+        With several samples, or a compiled function for both passes, the gradient is computed in any case.
+
+        Args:
+            images, target: see :meth:`further`.
+            wanted: is told of the images and their logits [N, K].
+        """
+        if self.samples > 1 or self.compiled is not None:
+            found = self.further(images, target)
+            wanted(images, found.logits)
+            return found
+        images = images.detach().requires_grad_()
+        logits, auxiliary = self._outputs(images)
+        if not wanted(images.detach(), logits.detach()):
+            return None
+        return self._derived(self._further_cost, images, logits, auxiliary, target)
+
     def each(self, images: Tensor, targets: Sequence[Tensor]) -> Iterator[Gradient]:
         """Yield the gradient at images [N, C, ...] for each of several targets [N], from one forward pass."""
         if not targets:
@@ -227,11 +248,25 @@ class InputGradient:
                 self.first_batch.check_labels(self.user, labels, logits.shape[1])
             self.first_batch.check_logits(self.user, logits.detach())
         cost.check_classes(self.user, logits.shape[1])
-        target, derivatives, exponent = cost.derivatives(logits, auxiliary, labels, seed, offset)
-        grad = self._backward([logits, *auxiliary], images, derivatives)
+        found = self._derived(cost, images, logits, auxiliary, labels, seed, offset)
         if training is not None and self.first_batch is not None:
             seen = training.warn(logits.detach(), None if self.samples > 1 else lambda: self._outputs(images)[0])
             self.first_batch.steady = not seen
+        return found
+
+    def _derived(
+        self,
+        cost: Cost,
+        images: Tensor,
+        logits: Tensor,
+        auxiliary: Sequence[Tensor],
+        labels: Tensor | None,
+        seed: int | Tensor = 0,
+        offset: int = 0,
+    ) -> Gradient:
+        """Return the gradient at images [N, C, ...], from the graph of their logits [N, K] and auxiliary ones."""
+        target, derivatives, exponent = cost.derivatives(logits, auxiliary, labels, seed, offset)
+        grad = self._backward([logits, *auxiliary], images, derivatives)
         return Gradient(target, grad, logits.detach(), exponent)
 
     def _backward(

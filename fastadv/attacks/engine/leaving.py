@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from fastadv.attacks.engine.cycles import Cycles
 from fastadv.attacks.engine.undecided import Undecided
 from fastadv.utils.input_hints import check_labels_in_range
+
+_WORTH_A_GRADIENT = 0.5  # of the rows of a batch: a backward pass takes as long as the forward pass, or longer
 
 
 class Leaving:
@@ -20,37 +23,60 @@ class Leaving:
 
     Args:
         user: the attack's name, for messages.
-        undecided: all images of the call, at first undecided.
-        counts: number of steps of each of the N images, at least 1.
+        images: [N, C, ...], of the call.
+        labels: [N] int64, to judge the images by; None if nobody judges them.
+        counts: number of steps of each image, at least 1.
+        targeted: the labels are targets.
         cycles: returns, after the first step, what finds iterates that came before; None looks for none.
         stays: images that are done stay in the batch, until all are.
+
+    Attributes:
+        judges: whether images are judged.
     """
 
     def __init__(
         self,
         user: str,
-        undecided: Undecided,
+        images: Tensor,
+        labels: Tensor | None,
         counts: Sequence[int],
         *,
+        targeted: bool,
         cycles: Callable[[], Cycles | None],
         stays: bool,
     ) -> None:
         self._user = user
-        self._undecided = undecided
-        self._device = undecided.adv.device
-        self._counts = torch.tensor(counts, device=self._device)  # [N], shortened for images in a cycle
+        self.judges = labels is not None
+        self._counts = torch.tensor(counts, device=images.device)  # [N], shortened for images in a cycle
+        if labels is None:
+            labels = torch.zeros_like(self._counts)  # which nobody reads
+        self._undecided = Undecided(images, labels, targeted=targeted)
         self._begin_cycles = cycles
         self._stays = stays
-        self._place = torch.arange(len(counts), device=self._device)  # [n], of the images in the batch
+        self._place = torch.arange(len(counts), device=images.device)  # [n], of the images in the batch
 
-    def judge(self, images: Tensor, logits: Tensor) -> None:
+    def judge(self, images: Tensor, logits: Tensor) -> bool:
         """Decide images [n, C, ...] of the batch by their logits [n, K].
+
+        Returns:
+            Whether a gradient at all of the images is worth it. If not, those that are left :meth:`leave` the others,
+            and need another forward pass.
 
         Raises:
             ValueError: if a label is none of the model's classes.
         """
         check_labels_in_range(self._user, self._undecided.labels[self._place], logits.shape[1])
         self._undecided.look(self._place, images, logits)
+        if self._stays or not len(self._undecided.left):
+            return len(self._undecided.left) > 0
+        return self._undecided.rows_left(self._place, _WORTH_A_GRADIENT) is None
+
+    def leave(self) -> Tensor:
+        """Return which rows of the batch are undecided: [r] int64; the others leave it."""
+        rows = self._undecided.rows_left(self._place, math.inf)
+        assert rows is not None
+        self._place = self._place[rows]
+        return rows
 
     def after(self, step: int, images: Tensor) -> Tensor | None:
         """Return which rows of the batch take the next step: [r] int64, or None for all.

@@ -26,7 +26,8 @@ class AttackState:
         offset: index of the first example in the stream.
         direction: [N, C, ...], what the previous step followed, if the attack needs it.
         without_gradient: scalar, number of examples without a gradient in the first step, if counted.
-        judge: is told of the images and their logits before each step; None if nobody judges them.
+        judge: is told of the images and their logits before each step, and returns whether enough of them need the
+            step; None if nobody judges them.
     """
 
     adv: Tensor
@@ -38,7 +39,7 @@ class AttackState:
     offset: int
     direction: Tensor | None = None
     without_gradient: Tensor | None = None
-    judge: Callable[[Tensor, Tensor], None] | None = None
+    judge: Callable[[Tensor, Tensor], bool] | None = None
 
     def rows(self, index: Tensor | slice) -> AttackState:
         """The state of some of the examples: of a tensor of places copies, of a slice views."""

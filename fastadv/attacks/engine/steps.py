@@ -18,14 +18,15 @@ class Steps:
 
     Args:
         first_: the start and the first step, which chooses the target.
-        next_: a further step, for that target.
+        next_: a further step, for that target; returns false, with the images where they were, if too few of them need
+            it, as ``state.judge`` says.
         keeps_clean: keep the clean images in a separate tensor. A single step from the clean image needs no copy.
         several: whether there is a further step.
         options: the Python values that the steps read besides the state; a captured step does not see changes.
     """
 
     first_: Callable[[AttackState], None]
-    next_: Callable[[AttackState], None]
+    next_: Callable[[AttackState], bool]
     keeps_clean: bool
     several: bool
     options: Hashable
@@ -80,10 +81,18 @@ class Steps:
 
     def _until_done_(self, state: AttackState, alphas: Sequence[float | Tensor], leaving: Leaving) -> int:
         """The steps of examples that may be done after any of them; return the number of steps of all examples."""
+        judge = leaving.judge if leaving.judges else None
         left, taken = state, 0
         for step, alpha in enumerate(alphas):
-            left.alpha = leaving.of_rows(alpha)
-            (self.next_ if step else self.first_)(left)
+            left.judge, left.alpha = judge, leaving.of_rows(alpha)
+            if step == 0:
+                self.first_(left)
+            elif not self.next_(left):
+                left = left.rows(leaving.leave())
+                if not len(left.adv):
+                    break
+                left.judge = None  # they have been judged
+                self.next_(left)
             taken += len(left.adv)
             if step + 1 == len(alphas):
                 break
