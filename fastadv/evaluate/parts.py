@@ -116,14 +116,10 @@ class PartialPass:
                 runs.append(range(batch, batch + 1))
         return runs
 
-    def decided_and_correct(self) -> tuple[int, int]:
-        """How many of the images that are done are misclassified in one of the evaluations, and how many in none."""
-        n = sum(part.n for part in self.parts.values())
-        correct = 0
-        for part in self.parts.values():
-            of_each = torch.stack([one.correct for one in part.counts()])  # [E, n]
-            correct += int(of_each.all(dim=0).sum())
-        return n - correct, correct
+    def decided(self) -> int:
+        """How many of the images that are done are misclassified in one of the evaluations."""
+        of_each = [torch.stack([one.correct for one in part.counts()]) for part in self.parts.values()]  # of [E, n]
+        return sum(int((~correct.all(dim=0)).sum()) for correct in of_each)
 
     def append(self, batch: int, counts: Sequence[Counts], seconds: float) -> None:
         """Write the counts of a batch, one for each evaluation; they survive the end of the process from then on."""

@@ -30,7 +30,7 @@ class PassProgress:
         self._later = later
         self._left = images
         self._measured, self._spent = 0, 0.0
-        self._decided, self._correct = 0, 0
+        self._decided = 0
 
     def __call__(self, images: int, *, spent: float | None = None, decided: int | None = None) -> None:
         """Report a batch that is done.
@@ -41,32 +41,30 @@ class PassProgress:
             decided: how many of them are misclassified; None if that is not shown.
         """
         self._left -= images
+        if decided is not None:
+            self._find(decided)
         self._work.advance(images * self._cost if spent is None else spent)
         if spent is not None:
             self._measured += images
             self._spent += spent
             self.spent_share = self._spent / (self._measured * self._cost)
             self._foresee()
-        if decided is not None:
-            self._find(decided, images - decided)
 
-    def resume(self, left: int, *, decided: int, correct: int) -> None:
+    def resume(self, left: int, decided: int) -> None:
         """Leave out what was measured before an interruption.
 
         Args:
             left: number of images that are left.
             decided: how many of the others are misclassified.
-            correct: how many of them are not.
         """
         self._left = left
         self._foresee()
-        self._find(decided, correct)
+        self._find(decided)
 
     def _foresee(self) -> None:
         later = sum(cost * (self.spent_share if stops_early else 1.0) for cost, stops_early in self._later)
         self._work.expect(self._left * self._cost * self.spent_share + later)
 
-    def _find(self, decided: int, correct: int) -> None:
+    def _find(self, decided: int) -> None:
         self._decided += decided
-        self._correct += correct
-        self._work.find(f"{self._decided:,} decided, {self._correct:,} correct, {self._left:,} left")
+        self._work.find(f"{self._decided:,} decided, {self._left:,} left")

@@ -313,8 +313,7 @@ def _measure(
     runs = parts.missing(len(loader))
     if parts.parts:
         left = sum(min(len(images), run.stop * sweep.batch_size) - run.start * sweep.batch_size for run in runs)
-        decided, correct = parts.decided_and_correct()
-        progress.resume(left, decided=decided, correct=correct)
+        progress.resume(left, parts.decided())
 
     def count() -> None:
         for batches in runs:

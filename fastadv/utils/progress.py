@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import duration
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LINE_INTERVAL_S = 30.0  # between two lines, without a bar
+_SHORT_BAR = 12  # characters, beside what has been found
 
 
 def progress_bar(*, shown: bool = True, counts: bool = True, notebook: bool = False, found: bool = False) -> Progress:
@@ -34,6 +35,7 @@ def progress_bar(*, shown: bool = True, counts: bool = True, notebook: bool = Fa
     done = rich.MofNCompleteColumn() if counts else rich.TaskProgressColumn()
     columns = [rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), done]
     if found:
+        columns[:2] = [_shortened(rich), rich.BarColumn(bar_width=_SHORT_BAR)]
         columns.append(rich.TextColumn("{task.fields[found]}", markup=False))
     bar: Progress = rich.Progress(
         *columns,
@@ -42,6 +44,19 @@ def progress_bar(*, shown: bool = True, counts: bool = True, notebook: bool = Fa
         disable=not (shown and (console.is_terminal or (notebook and console.is_jupyter))),
     )
     return bar
+
+
+def _shortened(rich: Any) -> Any:
+    """A column of descriptions that are cut where the line is too long, so that no other column is."""
+    column = require("rich.table", extra="train").Column
+
+    class Shortened(rich.TextColumn):  # type: ignore[misc]
+        def render(self, task: Any) -> Any:
+            text = super().render(task)
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
+
+    return Shortened("{task.description}", markup=False, table_column=column(no_wrap=False))
 
 
 class Work:
@@ -72,7 +87,8 @@ class Work:
     def expect(self, left: float) -> None:
         """Set the amount of work that is left, if it has turned out to be another than expected."""
         self._total = self._done + left
-        self._bar.update(self._task, total=self._total)
+        for task in self._bar.tasks:
+            task.total = self._total  # Progress.update would forget the speed so far
 
     def find(self, found: str) -> None:
         """Show what this part of the work has found so far."""
