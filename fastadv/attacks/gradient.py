@@ -560,6 +560,9 @@ class GradientAttack(Attack):
         by_fast = self.fast and images.is_cuda
         if by_fast and self.compile:
             self._log_no_capture("it cannot be combined with compile=True")
+        if self.early_stop and self.stops_early and (self.capture or by_fast):
+            self._log_no_capture("early_stop=True reads verdicts between the steps, and images leave the batch")
+            return False
         return self.capture or (by_fast and not self.compile)
 
     def _log_no_capture(self, reason: str) -> None:

@@ -168,6 +168,7 @@ def test_results_are_those_of_the_full_run(case: str, split: str) -> None:
     assert attack.image_gradients == model.gradients
 
 
+@pytest.mark.filterwarnings("ignore:.*averages the same gradient")
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("pgd of one step", "targeted")])
 def test_fewer_rows(case: str) -> None:
     """Else the test above would show little."""
@@ -303,3 +304,20 @@ def test_images_are_restored_when_the_model_raises() -> None:
     with pytest.raises(RuntimeError, match="too few"):
         attacks.PGD(Failing(), eps=8, steps=STEPS, early_stop=True).perturb_(given, labels)
     assert torch.equal(given, images)
+
+
+def test_capture_is_skipped_and_said_so() -> None:
+    model, (images, labels) = Hills(), examples()
+    attack = CASES["iter_basic"](model, early_stop=True, capture=True)
+    with pytest.warns(UserWarning, match="iter_basic runs without capture=True: early_stop=True reads verdicts"):
+        adv = attack(images, labels)
+    assert torch.equal(adv, CASES["iter_basic"](model, early_stop=True)(images, labels))
+
+
+def test_nobody_leaves_a_compiled_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # which takes a minute
+    model, (images, labels) = Hills(), examples()
+    expected = CASES["iter_basic"](model, early_stop=True)(images, labels)
+    model.passes.clear()
+    assert torch.equal(CASES["iter_basic"](model, early_stop=True, compile=True)(images, labels), expected)
+    assert set(model.rows) == {N}
