@@ -39,7 +39,7 @@ from fastadv.utils.stacklevel import user_stacklevel
 from fastadv.utils.validation import check_aux_weight, check_count, check_switches
 
 _QUANTILES = 1000  # that stand for a distribution of eps
-_LONG_RUN = 20  # steps, from which it is worth to look for iterates that came before
+_LONG_RUN = 40  # steps; in shorter runs, few images come back to an iterate, and for few steps
 _READ_IN_EACH_CALL = ("eps", "alpha", "steps")  # a captured iteration follows their changes
 
 
@@ -111,9 +111,11 @@ class GradientAttack(Attack):
         early_stop: an image that is misclassified at one of the iterates, or has its target there, is decided: that
             iterate is its result, and no more gradients are computed for it. A call needs the true labels, also if the
             attack chooses its class, or the targets. The iterates are judged by the logits that their gradients need
-            anyway, the first one included; the last one, which has no gradient, is a result in any case. On a GPU, each
-            step waits for it. One-step attacks take the option and have nothing to leave out; attacks such as
-            ``apgd_ce`` stop in any case.
+            anyway, the first one included; the last one, which has no gradient, is a result in any case. Decided images
+            leave the batch, unless an example's gradient depends on the others or with ``compile``; so do, whether or
+            not images are judged, those whose iterates come round again, as docs/attacks.md explains.
+            ``capture`` is skipped, and a warning says so; on a GPU, each step waits for the verdicts. One-step attacks
+            take the option and have nothing to leave out; attacks such as ``apgd_ce`` stop in any case.
 
     Attributes:
         rule: the class that the cost is about, one of the rules of :func:`fastadv.ops.target_grad`; a target that
@@ -384,11 +386,12 @@ class GradientAttack(Attack):
 
     @property
     def examples_leave(self) -> bool:
-        """True if examples that are done leave the batch; see :meth:`step_counts`."""
+        """True if examples that are done leave the batch; see :meth:`step_counts` and ``early_stop``."""
         model = raw_module(self.model)
         weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         on_gpu = weight is not None and weight.is_cuda
-        return not (self.compile or self.capture or (self.fast and on_gpu) or mixes_examples(model, self.bn))
+        captures = not self.early_stop and (self.capture or (self.fast and on_gpu))
+        return not (self.compile or captures or mixes_examples(model, self.bn))
 
     @property
     def _has_own_loss(self) -> bool:

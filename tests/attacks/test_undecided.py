@@ -84,3 +84,11 @@ def test_with_targets_those_that_have_them_are_decided() -> None:
     assert undecided.left.tolist() == [0, 2] and undecided.adv.tolist() == [[0], [11], [2]]
     undecided.keep_best(place, numbered(20, 21, 22), torch.tensor([1.0, 1.0, -1.0]))
     assert undecided.adv.tolist() == [[20], [11], [22]]
+
+
+def test_images_that_are_finished_are_not_looked_at_again() -> None:
+    undecided = Undecided(numbered(0, 1, 2), torch.zeros(3, dtype=torch.int64))
+    undecided.finish(torch.tensor([0, 2]), numbered(10, 12), torch.tensor([False, True]))
+    assert undecided.left.tolist() == [0, 1] and undecided.adv.flatten().tolist() == [0, 1, 12]
+    undecided.finish(torch.tensor([1, 2]), numbered(21, 22), torch.tensor([True, True]))
+    assert undecided.left.tolist() == [0] and undecided.adv.flatten().tolist() == [0, 21, 12]
