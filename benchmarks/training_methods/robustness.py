@@ -85,6 +85,7 @@ def _still_correct(bench: Bench, model: nn.Module, attack: Spec | None, of: Tens
     if attack is None:
         counts = evaluate(model, batches, space=SPACE)
     else:
-        counts = evaluate(model, batches, attack=attack.name, eps=bench.options.eps, space=SPACE, **attack.options)
+        common = {"eps": bench.options.eps, "space": SPACE, "early_stop": False}  # as the committed results were judged
+        counts = evaluate(model, batches, attack=attack.name, **common, **attack.options)
     correct[of] = counts.correct
     return correct

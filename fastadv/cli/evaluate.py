@@ -65,6 +65,14 @@ def _parser() -> Parser:
     )
     add_run_options(parser)
     add(
+        "--no-early-stop",
+        "--no_early_stop",
+        dest="early_stop",
+        action="store_false",
+        help="judge attacks by their last iterate alone, as the paper does; by default an image counts as "
+        "misclassified as soon as one iterate is, and takes no more gradients",
+    )
+    add(
         "--save-images",
         "--save_images",
         type=Path,

@@ -36,7 +36,12 @@ def gpu_settings_for(arguments: argparse.Namespace, device: torch.device | str) 
 
 
 def create_sweep(
-    arguments: argparse.Namespace, loaded: LoadedModels, device: torch.device, *, default_limit: int | None
+    arguments: argparse.Namespace,
+    loaded: LoadedModels,
+    device: torch.device,
+    *,
+    default_limit: int | None,
+    early_stop: bool = False,
 ) -> Sweep:
     """Build the Sweep of a command.
 
@@ -45,6 +50,7 @@ def create_sweep(
         loaded: its models and images.
         device: where to measure.
         default_limit: how many images to use unless ``--limit`` says so; None for all.
+        early_stop: see :class:`fastadv.evaluate.Sweep`.
 
     Raises:
         ValueError: if a model does not support an option of an attack, or a loader's option is wrong.
@@ -70,11 +76,12 @@ def create_sweep(
         batch_size=arguments.batch_size,
         device=device,
         fast=arguments.fast,
+        early_stop=early_stop,
         data=loaded.config,
     )
     for subject in loaded.subjects:
         for attack in arguments.attacks:
-            name, options = parse_attack(attack, subject.model, fast=arguments.fast)
+            name, options = parse_attack(attack, subject.model, fast=arguments.fast, early_stop=early_stop)
             for eps in arguments.eps:  # warns of a unit that is not meant, even if no number has to be measured
                 checked_eps(eps, subject.space, ball_of(attack_class(name), options))
         create_test_loader(sweep, sweep.images, subject.space)  # raises here what it would raise at the first image

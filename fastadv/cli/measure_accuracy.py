@@ -23,8 +23,9 @@ from fastadv.cli.measure import (
 from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.distributed import Processes, device_name, on_all, on_main, process_group
 from fastadv.evaluate import sweep as sweeps
+from fastadv.evaluate.attack_specs import may_stop_early
 from fastadv.evaluate.estimate import describe_plan
-from fastadv.evaluate.figures import robustness_figure, save_figure
+from fastadv.evaluate.figures import robustness_figure, save_figure, with_top5
 from fastadv.evaluate.folder import select_comparable
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
 from fastadv.evaluate.save_images import save_images
@@ -72,7 +73,8 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     loaded = load_subjects(arguments.models, arguments)
-    return create_sweep(arguments, loaded, device, default_limit=None), loaded
+    sweep = create_sweep(arguments, loaded, device, default_limit=None, early_stop=arguments.early_stop)
+    return sweep, loaded
 
 
 def _records(out: Path, loaded: LoadedModels) -> RecordFile[Record]:
@@ -93,7 +95,8 @@ def _show(records: Sequence[Record], file: RecordFile[Record], out: Path, *, as_
     attacks = {record.attack for record in file.records} - {CLEAN}
     possible = [*(_table(out, attack) for attack in attacks), *(_figure(out, top) for top in (1, 5))]
     written = _write(together, out)
-    report_files(file, written, possible, records[0], left_out, say=not as_json)
+    now = next((record for record in records if may_stop_early(record.attack)), records[0])
+    report_files(file, written, possible, now, left_out, say=not as_json)
     if as_json:
         print_json(records, [file.path, *written])
 
@@ -103,8 +106,9 @@ def _write(records: Sequence[Record], out: Path) -> list[Path]:
     paths = []
     for attack, table in robustness_tables(records).items():
         paths += save_table(table, _table(out, attack))
-    for top in (1, 5) if records[0].top5 is not None else (1,):
-        paths += save_figure(robustness_figure(records, top=top), _figure(out, top))
+    paths += save_figure(robustness_figure(records), _figure(out, 1))
+    if at_top5 := with_top5(records):
+        paths += save_figure(robustness_figure(at_top5, top=5), _figure(out, 5))
     return paths
 
 

@@ -1,6 +1,7 @@
 """Evaluation: accuracy under attack, transfer and label leaking; records, tables and figures."""
 
-from fastadv.evaluate.accuracy import Counts, WorstCase, evaluate, evaluate_each
+from fastadv.evaluate.accuracy import evaluate, evaluate_each
+from fastadv.evaluate.counts import Counts, WorstCase
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.label_leaking import LeakCounts, LeakRecord, run_leaking

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from fastadv import attacks
 from fastadv.attacks.engine.training_mode import EvaluationWatch
-from fastadv.attacks.engine.zero_gradients import ZeroGradientCount, warn_of_zero_gradients
+from fastadv.attacks.engine.zero_gradients import warn_of_zero_gradients
+from fastadv.evaluate.counts import BatchCounts, Counts, WorstCase, add_counts, counts_of
 from fastadv.evaluate.given_attacks import AttackLike, UnderAttack, one_attack, several_attacks, sizes_of_attack
 from fastadv.evaluate.hits import Hits, hits
-from fastadv.evaluate.html import html_table
-from fastadv.evaluate.intervals import proportion
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import RangeWatch
@@ -30,56 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many of ``n`` images were classified correctly; ``top5`` is None with fewer than six classes.
-
-    ``correct`` marks those that were correct at top 1, in the order of the batches, so two sets of counts on the same
-    images can be compared image by image. ``without_gradient`` is the number of images whose gradient was zero or not
-    finite: an attack does little or nothing to them, and if there are many, the accuracy says nothing about robustness.
-    It is None if no gradient was computed.
-    """
-
-    n: int
-    top1: int
-    top5: int | None
-    correct: Tensor = field(compare=False, repr=False)  # [n] bool
-    without_gradient: int | None = None
-
-    def _repr_html_(self) -> str:
-        found = [("top 1", self.top1)] if self.top5 is None else [("top 1", self.top1), ("top 5", self.top5)]
-        rows = [(top, str(proportion(count, self.n)), f"{count:,} of {self.n:,}") for top, count in found]
-        lost = self.without_gradient
-        notes = [f"{lost:,} images had no usable gradient: the attack does little or nothing to them."] if lost else []
-        return html_table(("", "accuracy", "correct"), rows, notes=notes)
-
-
-@dataclass(frozen=True)
-class WorstCase:
-    """Counts under several attacks.
-
-    Args:
-        each: the counts under each attack by its name, those of clean images first, as ``"clean"``.
-        worst: of the worst case per image: those images count that are classified correctly when clean and under each
-            of the attacks.
-    """
-
-    each: Mapping[str, Counts]
-    worst: Counts
-
-    def _repr_html_(self) -> str:
-        rows = [(name, str(proportion(counts.top1, counts.n))) for name, counts in self.each.items()]
-        return html_table(("", "top 1"), [*rows, ("worst case", str(proportion(self.worst.top1, self.worst.n)))])
-
-
-def add_counts(counts: Sequence[Counts]) -> Counts:
-    """Add up the counts of disjoint parts of the images."""
-    top5 = None if counts[0].top5 is None else sum(count.top5 or 0 for count in counts)
-    correct = torch.cat([count.correct for count in counts])  # [n]
-    lost = None if counts[0].without_gradient is None else sum(count.without_gradient or 0 for count in counts)
-    return Counts(sum(count.n for count in counts), sum(count.top1 for count in counts), top5, correct, lost)
-
-
 @overload
 def evaluate(
     model: nn.Module,
@@ -90,6 +39,7 @@ def evaluate(
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
+    early_stop: bool = True,
     progress: bool = False,
     **options: Any,
 ) -> Counts: ...
@@ -103,6 +53,7 @@ def evaluate(
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
+    early_stop: bool = True,
     progress: bool = False,
     **options: Any,
 ) -> WorstCase: ...
@@ -115,6 +66,7 @@ def evaluate(
     space: PixelSpace,
     seed: int = 0,
     device: torch.device | str | None = None,
+    early_stop: bool = True,
     progress: bool = False,
     **options: Any,
 ) -> Counts | WorstCase:
@@ -144,7 +96,13 @@ def evaluate(
         space: the PixelSpace of the model's input.
         seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
-        progress: show a progress bar over the batches, on a terminal or in a notebook; needs rich.
+        early_stop: an image counts as misclassified as soon as one iterate of the attack is, its start included, and no
+            more gradients are computed for it. False judges the attack's last iterate alone, as the paper does.
+            One-step attacks and noise have a single iterate, attacks such as ``apgd_ce`` and ``autoattack`` always stop
+            early, and an attack that was created does as it was created. Top 5 is None under an attack that stops
+            early, since an image may be left alone while its class is still among the five.
+        progress: show a progress bar over the batches, with the number of images that are decided, which are those that
+            are misclassified; on a terminal or in a notebook; needs rich.
         options: further options of the attack as keywords, such as ``alpha``: those of ``fastadv.attacks.create``. Of
             several attacks, each must have them.
 
@@ -166,7 +124,7 @@ def evaluate(
         raise TypeError(
             f"eps must be one number here, got {eps}: evaluate_each takes several, and returns their counts"
         )
-    common: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "options": options}
+    common: dict[str, Any] = {"eps": eps, "space": space, "seed": seed, "early_stop": early_stop, "options": options}
     if isinstance(attack, (list, tuple)):
         under = several_attacks(attack, model, **common)
         return _worst_case(model, batches, under, space=space, device=device, progress=progress)
@@ -186,6 +144,7 @@ def evaluate_each(
     seed: int = 0,
     device: torch.device | str | None = None,
     first: int = 0,
+    early_stop: bool = True,
     progress: bool = False,
     **options: Any,
 ) -> list[Counts]:
@@ -204,15 +163,51 @@ def evaluate_each(
         TypeError: as for :func:`evaluate`.
         ModuleNotFoundError: as for :func:`evaluate`.
     """
+    under = _prepare_sizes(
+        model, attack, eps=eps, space=space, seed=seed, first=first, early_stop=early_stop, options=options
+    )
+    [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
+    return counts
+
+
+def count_batches(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    done: Callable[[BatchCounts], None],
+    *,
+    attack: AttackLike,
+    eps: Sequence[float],
+    space: PixelSpace,
+    seed: int,
+    first: int,
+    device: torch.device | str,
+    options: Mapping[str, Any],
+) -> None:
+    """Call ``done`` with the counts of each batch of :func:`evaluate_each`, as soon as they are known.
+
+    The attack has ``options`` and no others.
+
+    Raises:
+        ValueError: as for :func:`evaluate`.
+    """
+    under = _prepare_sizes(
+        model, attack, eps=eps, space=space, seed=seed, first=first, early_stop=False, options=options
+    )
+    _measure(model, batches, [under], space=space, device=device, done=done)
+
+
+def _prepare_sizes(
+    model: nn.Module, attack: AttackLike, *, eps: Sequence[float], space: PixelSpace, first: int, **common: Any
+) -> UnderAttack:
+    """Check the arguments of :func:`evaluate_each`, and prepare its attack."""
     check_model(model)
     check_space(space)
     if not isinstance(eps, Iterable):
         raise TypeError(f"eps must be a sequence of sizes, such as [2, 4, 8], got {type(eps).__name__}")
-    under = sizes_of_attack(attack, model, eps=eps, space=space, seed=seed, options=options)
+    under = sizes_of_attack(attack, model, eps=eps, space=space, **common)
     if under.attack is not None:
         under.attack.stream.offset = first
-    [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
-    return counts
+    return under
 
 
 def _worst_case(
@@ -224,6 +219,7 @@ def _worst_case(
     """Measure several attacks, each with one eps, and clean images first."""
     measured = _measure(model, batches, [UnderAttack(CLEAN, None, [0.0]), *under], **common)
     each = {name: counts for name, [counts] in zip((CLEAN, *(one.name for one in under)), measured.each, strict=True)}
+    assert measured.worst is not None
     return WorstCase(each, measured.worst)
 
 
@@ -232,7 +228,7 @@ class _Measured:
     """Counts of each attack at each of its sizes, and of images that are correct under all of them."""
 
     each: list[list[Counts]]
-    worst: Counts
+    worst: Counts | None  # None without any sizes
 
 
 def _measure(
@@ -242,11 +238,11 @@ def _measure(
     *,
     space: PixelSpace,
     device: torch.device | str | None,
-    progress: bool,
+    progress: bool = False,
+    done: Callable[[BatchCounts], None] | None = None,
 ) -> _Measured:
     """Attack each batch by all of the attacks, at each of their sizes, before the next batch is read."""
-    running = [[_RunningCounts() for _ in one.eps] for one in under]
-    worst = _RunningCounts()
+    counted: list[BatchCounts] = []
     watch = RangeWatch(space)
     first_pass = not isinstance(under[0].attack, attacks.GradientAttack)  # which watches the model itself
     given: Any = batches
@@ -254,46 +250,64 @@ def _measure(
     if hasattr(given, "epoch"):  # a loader
         given = given.epoch(0)
     if progress:
-        given = _with_bar(given, total, ", ".join(one.name for one in under))
+        given = _with_bar(given, total, ", ".join(one.name for one in under), counted)
     with isolated(model, bn="eval"), ExitStack() as stack:
         for one in under:
             stack.enter_context(one.counting())
         for batch in given:
             images, labels = (part.to(device) for part in _pair(batch))  # [m, C, H, W], [m]
             watch.look(images)
+            before = _passes(under)
+            each: list[list[Counts]] = []
             hits_of_all: list[Hits] = []
-            for one, counts_of_one in zip(under, running, strict=True):
-                for candidate, found in zip(one.candidates(images, labels), counts_of_one, strict=True):
+            for one in under:
+                each.append([])
+                for candidate in one.candidates(images, labels):
                     with EvaluationWatch("evaluation", model, candidate) if first_pass else nullcontext():
-                        hits_of_all.append(hits(model, candidate, labels))
+                        hits_of_all.append(one.meaningful(hits(model, candidate, labels)))
                     first_pass = False
-                    found.add(hits_of_all[-1])
-                    found.without_gradient.add(one.without_gradient)
+                    lost = one.without_gradient
+                    each[-1].append(counts_of(hits_of_all[-1], None if lost is None else int(lost)))
             if hits_of_all:
-                worst.add(_correct_in_all(hits_of_all))
-    counts = [[found.counts() for found in of_one] for of_one in running]
-    if counts[0] and counts[0][0].n == 0:
+                spent = [after - so_far for after, so_far in zip(_passes(under), before, strict=True)]
+                counted.append(BatchCounts(each, counts_of(_correct_in_all(hits_of_all)), *spent))
+                if done is not None:
+                    done(counted[-1])
+    if not any(one.eps for one in under):
+        return _Measured([[] for _ in under], None)
+    if sum(one.worst.n for one in counted) == 0:
         raise ValueError("there are no images to evaluate")
-    for one, of_one in zip(under, counts, strict=True):
+    of_attacks = zip(*(one.each for one in counted), strict=True)  # of each attack: of each batch, at each size
+    sums = [[add_counts(of_one) for of_one in zip(*of_batches, strict=True)] for of_batches in of_attacks]
+    for one, of_one in zip(under, sums, strict=True):
         if of_one and one.attack is not None and not one.attack.warned:  # by the first batch
             warn_of_zero_gradients(one.attack.name, max(count.without_gradient or 0 for count in of_one), of_one[0].n)
-    return _Measured(counts, worst.counts())
+    return _Measured(sums, add_counts([one.worst for one in counted]))
+
+
+def _passes(under: Sequence[UnderAttack]) -> tuple[int, int]:
+    """The gradients, and the logits without a gradient, that the attacks have computed so far."""
+    made = [one.attack for one in under if one.attack is not None]
+    return sum(one.image_gradients for one in made), sum(getattr(one, "image_queries", 0) for one in made)
 
 
 def _correct_in_all(found: Sequence[Hits]) -> Hits:
     """The images of a batch that are classified correctly under each attack."""
     top1 = torch.stack([one.top1 for one in found]).all(dim=0)  # [m]
     top5 = [one.top5 for one in found if one.top5 is not None]
-    return Hits(top1, torch.stack(top5).all(dim=0) if top5 else None)
+    return Hits(top1, torch.stack(top5).all(dim=0) if len(top5) == len(found) else None)
 
 
-def _with_bar(batches: Iterable[T], total: int | None, title: str) -> Iterator[T]:
-    """Yield the batches, with a bar that counts them."""
-    with progress_bar(notebook=True) as bar:
-        task = bar.add_task(title, total=total)
+def _with_bar(batches: Iterable[T], total: int | None, title: str, counted: Sequence[BatchCounts]) -> Iterator[T]:
+    """Yield the batches, with a bar that counts them, and the images that are decided."""
+    with progress_bar(notebook=True, found=True) as bar:
+        task = bar.add_task(title, total=total, found="")
+        decided = n = 0
         for batch in batches:
             yield batch
-            bar.advance(task)
+            if counted:
+                n, decided = n + counted[-1].worst.n, decided + counted[-1].worst.n - counted[-1].worst.top1
+            bar.update(task, advance=1, found=f"{decided:,} of {n:,} images decided")
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
@@ -308,23 +322,3 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     parts = batch if isinstance(batch, (tuple, list)) else [batch]
     got = ", ".join(type(part).__name__ for part in parts)
     raise TypeError(f"batches must be pairs of tensors, images [m, C, H, W] and labels [m], got {got}")
-
-
-class _RunningCounts:
-    """Counts that are added up batch by batch."""
-
-    def __init__(self) -> None:
-        self.top1 = [torch.empty(0, dtype=torch.bool, device="cpu")]  # of each batch [m]
-        self.top5 = 0
-        self.has_top5 = True
-        self.without_gradient = ZeroGradientCount()
-
-    def add(self, found: Hits) -> None:
-        self.top1.append(found.top1.cpu())
-        self.top5 += int(found.top5.sum()) if found.top5 is not None else 0
-        self.has_top5 = found.top5 is not None
-
-    def counts(self) -> Counts:
-        correct = torch.cat(self.top1)  # [n]
-        top5, lost = self.top5 if self.has_top5 else None, self.without_gradient.total()
-        return Counts(len(correct), int(correct.sum()), top5, correct, lost)

@@ -19,6 +19,7 @@ from fastadv.evaluate.tables import (
     norm_of,
     note_on_shown,
 )
+from fastadv.utils.text import printable
 
 _Cells = Mapping[tuple[str, float], Record]
 
@@ -53,11 +54,20 @@ def all_attacks_table(records: Sequence[Record]) -> Table:
     notes = (
         f"Top 1 over {images_of(records[0])}; eps in pixel values of [0, 255], as each attack bounds it. {INTERVALS}",
         "Worst case: correct when clean and under each attack of this eps and norm, image by image.",
+        *_note_on_judging(records),
         *note_on_shown([(record.model, record.space, record.shown) for record in records]),
     )
     about = about_images(records[0])
     header = ("Attack", "eps", *models)
     return Table("Accuracy under all attacks", header, tuple(rows), 2, notes, frozenset(bold), about)
+
+
+def _note_on_judging(records: Sequence[Record]) -> tuple[str, ...]:
+    """Say under which attacks any iterate counts, unless there are none."""
+    stopping = dict.fromkeys(printable(record.attack) for record in records if record.stops_early)
+    if not stopping:
+        return ()
+    return (f"Under {', '.join(stopping)}, an image counts as misclassified as soon as one iterate is.",)
 
 
 def _size(record: Record) -> tuple[bool, float]:

@@ -32,7 +32,7 @@ class _AnyModel(nn.Module):
 
 
 def parse_attack(
-    text: str, model: Callable[..., Any] | None = None, *, fast: bool = False
+    text: str, model: Callable[..., Any] | None = None, *, fast: bool = False, early_stop: bool = False
 ) -> tuple[str, dict[str, Any]]:
     """Return the attack's name, which :func:`attack_class` takes, and its options.
 
@@ -41,6 +41,7 @@ def parse_attack(
             string.
         model: the model to attack, once it is known: some options need a model that returns more than logits.
         fast: add ``fast=True`` if the attack has that option and the text does not set it.
+        early_stop: add ``early_stop=True`` if the attack follows it and the text does not set it.
 
     Raises:
         ValueError: if ``fastadv.attacks.create`` rejects the attack, it steps towards the labels, or a part is not
@@ -61,6 +62,8 @@ def parse_attack(
         raise ValueError(no_such_option(kind, unknown))
     if fast and "fold_bn" in options_of(kind):  # which fast turns on, if nothing else; noise has nothing to speed up
         options.setdefault("fast", True)
+    if early_stop and takes_early_stop(kind):
+        options.setdefault("early_stop", True)
     try:
         made = attacks.create(kind, _AnyModel() if model is None else model, **options)
     except TypeError as error:
@@ -86,6 +89,26 @@ def attack_class(text: str) -> type[attacks.Attack]:
     if not hasattr(found, "name"):
         raise ValueError(f"{name} has no attribute name, which an attack needs")
     return found
+
+
+def takes_early_stop(kind: Any) -> bool:
+    """True if the option ``early_stop`` makes a difference to a class: not if it always stops early, or never can."""
+    if not (isinstance(kind, type) and issubclass(kind, attacks.GradientAttack)):
+        return False
+    by_option = isinstance(inspect.getattr_static(kind, "stops_early"), property)
+    return by_option and kind.run_ is attacks.GradientAttack.run_
+
+
+def may_stop_early(text: str) -> bool:
+    """True for attacks of ``fastadv.attacks.names()`` that stop early or not, as an option says."""
+    name = _split(text)[0]
+    return name in attacks.names() and takes_early_stop(attacks.get(name))
+
+
+def stops_early(kind: type[attacks.Attack], options: Mapping[str, Any]) -> bool:
+    """True if an attack of this class with these options leaves an image alone as soon as it is fooled."""
+    of_class = inspect.getattr_static(kind, "stops_early")
+    return of_class if isinstance(of_class, bool) else options.get("early_stop") is True
 
 
 def recorded_options(text: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastadv import attacks
-from fastadv.evaluate.attack_specs import attack_class
+from fastadv.evaluate.attack_specs import attack_class, stops_early
 from fastadv.evaluate.effort import passes_per_image
 from fastadv.evaluate.hits import hits
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
@@ -36,6 +36,7 @@ class PlannedPass:
         gradients: of single images; None if the attack does not say how many it computes.
         forwards: forward passes of single images besides those of the gradients.
         seconds: estimated.
+        stops_early: these are upper bounds: images leave the attack once they are misclassified.
     """
 
     model: str
@@ -44,6 +45,7 @@ class PlannedPass:
     gradients: int | None
     forwards: int
     seconds: float | None
+    stops_early: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def describe_plan(sweep: Sweep, subjects: Sequence[Subject], out: Path) -> str:
     seconds = [one.seconds for one in passes]
     total = _duration(sum(one or 0 for one in seconds)) + (" and what ? takes" if None in seconds else "")
     gradients, forwards = sum(one.gradients or 0 for one in passes), sum(one.forwards for one in passes)
-    lines.append(f"{counted(gradients, 'gradient')} and {counted(forwards, 'forward pass')} of single images: {total}")
+    most = "at most " if any(one.stops_early for one in passes) else ""
+    sums = f"{counted(gradients, 'gradient')} and {counted(forwards, 'forward pass')} of single images"
+    lines.append(f"{most}{sums}: {most}{total}")
+    if most:
+        lines.append("At most, since an image takes no more gradients once it is misclassified.")
     lines.append("The time is that of one batch, scaled; reading images from files may add to it.")
     if recorded:
         lines.append(f"{counted(recorded, 'measurement')} of this command are in {path} already.")
@@ -102,6 +108,7 @@ def plan_passes(
                 gradients * len(images) if known_cost else None,
                 forwards * len(images),
                 seconds if known_cost else None,
+                first.attack != CLEAN and stops_early(attack_class(first.attack), first.options),
             )
         )
     return passes, len(plan) - sum(len(together) for _, together in groups)

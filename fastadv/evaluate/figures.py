@@ -76,6 +76,13 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
     return figure
 
 
+def with_top5(records: Sequence[Record]) -> list[Record]:
+    """Select the records that a figure of top 5 can show; none if no attack has any."""
+    missing = {record.attack for record in records if record.top5 is None}
+    chosen = [record for record in records if record.attack not in missing]
+    return [] if all(record.attack == CLEAN for record in chosen) else chosen
+
+
 def _with_options(attack: str, records: Sequence[Record]) -> str:
     """The attack with its options, which its name has unless they apply to all attacks, such as ``fast``."""
     options = run_options(next(record.options for record in records if record.attack == attack))
@@ -146,7 +153,7 @@ def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None
 def _accuracies(records: Sequence[Record], top: int) -> list[tuple[float, Estimate]]:
     """Compute (eps, accuracy) for each record."""
     if top == 5 and any(record.top5 is None for record in records):
-        raise ValueError("top 5 was not measured: the data set has fewer than six classes")
+        raise ValueError("top 5 was not measured: there are fewer than six classes, or the attack stops early")
     return [(r.eps, wilson(r.top1 if top == 1 else r.top5 or 0, r.n)) for r in records]
 
 

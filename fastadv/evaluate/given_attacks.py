@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from fastadv import attacks
-from fastadv.evaluate.attack_specs import attack_class, parse_attack
+from fastadv.evaluate.attack_specs import attack_class, parse_attack, takes_early_stop
+from fastadv.evaluate.hits import Hits
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace
 
@@ -37,6 +38,10 @@ class UnderAttack:
             return [images]
         return self.attack.at_each(images, self.attack.true_labels(labels), eps=self.eps)
 
+    def meaningful(self, found: Hits) -> Hits:
+        """Drop the hits at top 5 if images leave the attack as soon as top 1 is wrong."""
+        return Hits(found.top1, None) if self.attack is not None and self.attack.stops_early else found
+
     @property
     def without_gradient(self) -> Tensor | None:
         """How many of the last images had no usable gradient, see :class:`fastadv.attacks.Attack`."""
@@ -61,9 +66,8 @@ def one_attack(
     model: nn.Module,
     *,
     eps: float | None,
-    space: PixelSpace,
-    seed: int,
     options: Mapping[str, Any],
+    **common: Any,
 ) -> UnderAttack:
     """Prepare an attack with one size; see :func:`fastadv.evaluate.evaluate` for arguments and errors."""
     if isinstance(given, str) and given == CLEAN:
@@ -74,11 +78,11 @@ def one_attack(
         size = given.eps if eps is None else eps
         if not isinstance(size, (int, float)):
             raise TypeError(f"{given.name} has eps={size}: give the evaluation one number for all images, by eps=")
-        return sizes_of_attack(given, model, eps=[size], space=space, seed=seed, options=options)
+        return sizes_of_attack(given, model, eps=[size], options=options, **common)
     if eps is None:
         name = given if isinstance(given, str) else getattr(given, "__name__", given)
         raise ValueError(f"{name} needs eps, in pixel values")
-    return sizes_of_attack(given, model, eps=[eps], space=space, seed=seed, options=options)
+    return sizes_of_attack(given, model, eps=[eps], options=options, **common)
 
 
 def sizes_of_attack(
@@ -88,6 +92,7 @@ def sizes_of_attack(
     eps: Sequence[float],
     space: PixelSpace,
     seed: int,
+    early_stop: bool,
     options: Mapping[str, Any],
 ) -> UnderAttack:
     """Prepare an attack with several sizes; see :func:`fastadv.evaluate.evaluate_each` for arguments and errors."""
@@ -101,6 +106,8 @@ def sizes_of_attack(
         if twice := sorted(parsed.keys() & own.keys()):
             raise ValueError(f"{', '.join(twice)}: given in {given!r} and as a keyword")
         kind, own = attack_class(given), {**parsed, **own}
+    if early_stop and takes_early_stop(attacks.get(kind) if isinstance(kind, str) else kind):
+        own.setdefault("early_stop", True)
     attack = attacks.create(kind, model, space=space, seed=seed, **own)
     return UnderAttack(given if isinstance(given, str) else attack.name, attack, eps)
 

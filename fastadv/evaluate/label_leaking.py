@@ -16,7 +16,8 @@ from fastadv import attacks
 from fastadv.attacks.engine.zero_gradients import ZeroGradientCount
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.hits import hits
-from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
+from fastadv.evaluate.measuring import Pass, find_record, measure_all
+from fastadv.evaluate.pass_progress import PassProgress
 from fastadv.evaluate.records import Evaluation, RecordFile, check_counts, key_of
 from fastadv.evaluate.sweep import (
     Images,
@@ -199,7 +200,7 @@ def _measure(
     subject: Subject,
     evaluations: Sequence[LeakEvaluation],
     images: Images,
-    advance: Advance,
+    advance: PassProgress,
 ) -> list[LeakRecord]:
     """Measure evaluations that differ only in eps; each is attributed an equal share of the time."""
     start, loader = time.perf_counter(), create_test_loader(sweep, images, subject.space)
@@ -212,7 +213,8 @@ def _measure(
         space=subject.space,
         seed=sweep.seed,
     )
-    about = provenance(sweep, (time.perf_counter() - start) / len(evaluations), loader)
+    seconds = (time.perf_counter() - start) / len(evaluations)
+    about = {"seconds": round(seconds, 3), **provenance(sweep, loader)}
     records = []
     for evaluation, found in zip(evaluations, counts, strict=True):
         numbers: dict[str, Any] = {name: n for name, n in vars(found).items() if name != "n"}

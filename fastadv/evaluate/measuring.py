@@ -6,15 +6,14 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from fastadv.distributed import ALONE, Processes, on_main
+from fastadv.evaluate.pass_progress import PassProgress
 from fastadv.evaluate.records import RecordFile
-from fastadv.utils.progress import Work, show_progress
+from fastadv.utils.progress import show_progress
 
 R = TypeVar("R", bound=Any)
-Advance = Callable[[int], None]  # is called with the number of images that were done
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +22,19 @@ class Pass(Generic[R]):
 
     Args:
         title: of the progress bar, and of the line that is printed without a terminal.
-        cost: of each image, in forward passes.
+        cost: of each image, in forward passes, at most.
         measure: returns the records, and reports how many images are done.
         evaluations: how many it measures.
         describe: returns a line for each record, to be printed instead of the title.
+        stops_early: the attack spends less on images that it has fooled.
     """
 
     title: str
     cost: float
-    measure: Callable[[Advance], Iterable[R]]
+    measure: Callable[[PassProgress], Iterable[R]]
     evaluations: int = 1
     describe: Callable[[R], str] | None = None
+    stops_early: bool = False
 
 
 def measure_all(passes: Sequence[Pass[R]], images: int, file: RecordFile[R], processes: Processes = ALONE) -> None:
@@ -50,19 +51,20 @@ def measure_all(passes: Sequence[Pass[R]], images: int, file: RecordFile[R], pro
     """
     lines, total = itertools.count(1), sum(one.evaluations if one.describe else 1 for one in passes)
     with show_progress(images * sum(one.cost for one in passes), shown=processes.main) as work:
-        for one in passes:
+        spent_share = 1.0  # of the cost at most, by the attacks so far that stop early
+        for number, one in enumerate(passes):
+            later = [(other.cost * images, other.stops_early) for other in passes[number + 1 :]]
             work.begin(one.title)
-            for record in one.measure(partial(_advance, work, one.cost)):
+            progress = PassProgress(work, images, one.cost, later, spent_share if one.stops_early else 1.0)
+            for record in one.measure(progress):
                 if file.find(record.key) is None:
                     append_record(record, file, processes)
                 if one.describe and work.by_lines:
                     print(f"{next(lines)}/{total}  {one.describe(record)}", file=sys.stderr, flush=True)
             if not one.describe and work.by_lines:
                 print(f"{next(lines)}/{total}  {one.title}", file=sys.stderr, flush=True)
-
-
-def _advance(work: Work, cost: float, images: int) -> None:
-    work.advance(images * cost)
+            if one.stops_early:
+                spent_share = progress.spent_share
 
 
 def append_record(record: R, file: RecordFile[R], processes: Processes) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastadv import attacks
+from fastadv.evaluate.attack_specs import stops_early
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import proportion
 from fastadv.pixels import PixelSpace
@@ -73,7 +75,8 @@ class Record(Evaluation):
 
     Args:
         top1: number of images that were classified correctly.
-        top5: number of images with their class among the five likeliest; None with fewer than six classes.
+        top5: number of images with their class among the five likeliest; None with fewer than six classes, and if the
+            attack stops early.
         correct: which images were classified correctly, as packed bits; :attr:`hits` unpacks them.
         seconds: duration.
         device: the device that it ran on.
@@ -83,6 +86,9 @@ class Record(Evaluation):
             nothing to them; None if the attack computes no gradient, and in records of versions that did not count.
         shown: how images in files are shown to the model, such as their size; "" for images in memory.
         folder: name of the folder of images in files; "" for images in memory, and in records of older versions.
+        stops_early: true if an image counts as misclassified as soon as one iterate of the attack is, and is left alone
+            from then on; false if the attack's last iterate alone is judged, as in records of older versions, but for
+            attacks that have always stopped early.
     """
 
     top1: int
@@ -94,8 +100,12 @@ class Record(Evaluation):
     without_gradient: int | None = None
     shown: str = ""
     folder: str = ""
+    stops_early: bool = False
 
     def __post_init__(self) -> None:
+        if self.stops_early or has_always_stopped(self.attack):
+            object.__setattr__(self, "stops_early", True)
+            object.__setattr__(self, "top5", None)  # older versions counted it, at images that were left alone
         check_counts(self.n, self.top1)
         if self.top5 is not None:
             check_counts(self.n, self.top1, self.top5)
@@ -179,13 +189,19 @@ class RecordFile(Generic[R]):
         """Return the last record with this key, or None."""
         return self._by_key.get(key)
 
-    def append(self, record: R) -> None:
-        """Write a record; it is on disk when this returns."""
+    def append(self, record: R, *, sync: bool = True) -> None:
+        """Write a record; it is on disk when this returns.
+
+        Args:
+            record: to write.
+            sync: false leaves it to the system when it is on disk: enough if the process ends, but not the system.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.write(json.dumps(vars(record)).encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         self.remember(record)
 
     def remember(self, record: R) -> None:
@@ -252,6 +268,12 @@ def _parse_lines(path: Path, content: bytes, kind: type[R]) -> list[R]:
                 f"fix or remove the line, or write to another folder"
             ) from error
     return records
+
+
+def has_always_stopped(attack: str) -> bool:
+    """True for attacks that stopped early before there was a field for it in records."""
+    name = attack.partition(":")[0]
+    return name in attacks.names() and stops_early(attacks.get(name), {})
 
 
 def _is_outdated(record: Any) -> bool:

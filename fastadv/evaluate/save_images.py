@@ -85,7 +85,7 @@ def _examples(
     loader = create_test_loader(sweep, images, subject.space)
     made = None
     if attack != CLEAN:
-        _, options = parse_attack(attack, subject.model, fast=sweep.fast)
+        _, options = parse_attack(attack, subject.model, fast=sweep.fast, early_stop=sweep.early_stop)
         made = attacks.create(
             attack_class(attack), subject.model, eps=eps, space=subject.space, seed=sweep.seed, **options
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,11 +29,14 @@ from fastadv.data import (
 from fastadv.data.config import DataConfig
 from fastadv.data.sources.base import Selection
 from fastadv.distributed import ALONE, Processes, gathered, on_all, on_main
-from fastadv.evaluate.accuracy import Counts, add_counts, evaluate_each
-from fastadv.evaluate.attack_specs import attack_class, parse_attack, recorded_options, run_options
-from fastadv.evaluate.effort import generation_passes
+from fastadv.evaluate.accuracy import count_batches
+from fastadv.evaluate.attack_specs import attack_class, parse_attack, recorded_options, run_options, stops_early
+from fastadv.evaluate.counts import BatchCounts
+from fastadv.evaluate.effort import GRADIENT, generation_passes
 from fastadv.evaluate.intervals import proportion
-from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
+from fastadv.evaluate.measuring import Pass, find_record, measure_all
+from fastadv.evaluate.parts import PartialPass, remove_parts
+from fastadv.evaluate.pass_progress import PassProgress
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
 from fastadv.utils.gpu_settings import current_gpu_settings
@@ -84,6 +88,9 @@ class Sweep:
         batch_size: number of images per batch.
         device: where to evaluate; models are moved there.
         fast: run attacks with their ``fast`` option: the same examples up to rounding, in less time.
+        early_stop: an image counts as misclassified as soon as an iterate of the attack is, see
+            :func:`fastadv.evaluate.evaluate`; false judges the last iterate, as the paper does, and as transfer needs
+            it.
 
     Raises:
         ValueError: if ``limit`` is below 1.
@@ -100,6 +107,7 @@ class Sweep:
     batch_size: int = 100
     device: torch.device | str = "cpu"
     fast: bool = False
+    early_stop: bool = False
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
@@ -141,9 +149,11 @@ def run(
 ) -> list[Record]:
     """Return the record of every evaluation of a sweep, measuring those that the file does not have.
 
-    If interrupted at any point, a second call continues where the first one stopped. Several processes share the
-    batches. Each batch is made and attacked as in a single process, so the counts do not depend on the number of
-    processes, except for rounding with ``compile``, which runs each process's first batch eagerly.
+    If interrupted at any point, a second call continues where the first one stopped, and measures no batch again that
+    was done: until a pass is complete, the counts of its batches are in a folder beside the file, with the suffix
+    ``.parts``. Several processes share the batches. Each batch is made and attacked as in a single process, so the
+    counts do not depend on the number of processes, except for rounding with ``compile``, which runs each process's
+    first batch eagerly.
 
     Args:
         sweep: the images, attacks and sizes.
@@ -159,18 +169,19 @@ def run(
     images = sweep.shown()
     plan = plan_of(sweep, subjects, images)
     _check_same_plan(plan, processes)
-    _, share = _share(len(images), sweep.batch_size, processes)
     passes = [
         Pass(
             f"{subject.name}: {together[0].attack} eps = {', '.join(f'{one.eps:g}' for one in together)}",
             _cost(subject, together),
-            partial(_measure, sweep, subject, together, images, processes),
+            partial(_measure, sweep, subject, together, images, file, processes),
             len(together),
             _describe,
+            _stops_early(together[0]),
         )
         for subject, together in group_by_pass(plan, file)
     ]
-    measure_all(passes, len(share), file, processes)
+    measure_all(passes, _images_of_this_process(len(images), sweep.batch_size, processes), file, processes)
+    remove_parts(file, [together for _, together in group_by_pass(plan, None)], sweep.batch_size, processes)
     return [
         find_record(evaluation, file, ("model",), sweep.shown_as, sweep.folder, processes) for _, evaluation in plan
     ]
@@ -214,11 +225,11 @@ def _check_same_plan(plan: Sequence[tuple[Subject, Evaluation]], processes: Proc
     on_main(processes, check)
 
 
-def _share(count: int, batch_size: int, processes: Processes) -> tuple[range, range]:
-    """Return this process's share of the batches that a single process would make, and the indices of their images."""
+def _images_of_this_process(count: int, batch_size: int, processes: Processes) -> int:
+    """How many of the images this process measures in a pass that is not begun yet."""
     batches = -(-count // batch_size)
     begin, end = (batches * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
-    return range(begin, end), range(count)[begin * batch_size : end * batch_size]
+    return min(count, end * batch_size) - begin * batch_size
 
 
 def clean_evaluation(sweep: Sweep, subject: Subject, images: Images) -> Evaluation:
@@ -247,9 +258,9 @@ def image_fields(sweep: Sweep, images: Images) -> dict[str, Any]:
     }
 
 
-def options_in_records(attack: str, fast: bool, model: nn.Module | None = None) -> dict[str, Any]:
+def options_in_records(attack: str, sweep: Sweep, model: nn.Module | None = None) -> dict[str, Any]:
     """The options of an attack of a sweep, as records have them."""
-    return recorded_options(attack, parse_attack(attack, model, fast=fast)[1])
+    return recorded_options(attack, parse_attack(attack, model, fast=sweep.fast, early_stop=sweep.early_stop)[1])
 
 
 def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluation]:
@@ -257,7 +268,7 @@ def _evaluations(sweep: Sweep, subject: Subject, images: Images) -> list[Evaluat
     return [
         clean,
         *(
-            replace(clean, attack=text, eps=float(eps), options=options_in_records(text, sweep.fast))
+            replace(clean, attack=text, eps=float(eps), options=options_in_records(text, sweep))
             for text in sweep.attacks
             for eps in sweep.eps
         ),
@@ -275,6 +286,11 @@ def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
     return one.attack == other.attack != CLEAN and attack_class(one.attack).one_gradient
 
 
+def _stops_early(evaluation: Evaluation) -> bool:
+    kind = None if evaluation.attack == CLEAN else attack_class(evaluation.attack)
+    return kind is not None and stops_early(kind, evaluation.options)
+
+
 def _describe(record: Record) -> str:
     top1 = proportion(record.top1, record.n)
     lost = f", with no gradient for {record.without_gradient:,} images" if record.without_gradient else ""
@@ -286,32 +302,25 @@ def _measure(
     subject: Subject,
     evaluations: Sequence[Evaluation],
     images: Images,
+    file: RecordFile[Record],
     processes: Processes,
-    advance: Advance,
+    progress: PassProgress,
 ) -> list[Record]:
     """Measure evaluations that differ only in eps; each is attributed an equal share of the time."""
-    first = evaluations[0]
     loader = create_test_loader(sweep, images, subject.space)
-    batches, places = _share(len(images), sweep.batch_size, processes)
+    measured = provenance(sweep, loader)
+    parts = PartialPass(file, evaluations, sweep.batch_size, json.dumps(measured, sort_keys=True), processes)
+    runs = parts.missing(len(loader))
+    if parts.parts:
+        left = sum(min(len(images), run.stop * sweep.batch_size) - run.start * sweep.batch_size for run in runs)
+        progress.resume(left, parts.decided())
 
-    def count() -> list[Counts]:
-        if not batches:
-            return []
-        return evaluate_each(
-            subject.model.to(sweep.device),
-            iterate_batches(loader, advance, batches),
-            attack=CLEAN if first.attack == CLEAN else attack_class(first.attack),
-            eps=[evaluation.eps for evaluation in evaluations],
-            space=subject.space,
-            seed=first.seed,
-            first=places.start,
-            **run_options(first.options),
-        )
+    def count() -> None:
+        for batches in runs:
+            _count(sweep, subject, evaluations, loader, batches, parts, progress)
 
-    start = time.perf_counter()
-    parts = gathered(processes, on_all(processes, count))
-    counts = [add_counts(of_one) for of_one in zip(*filter(None, parts), strict=True)]
-    seconds = (time.perf_counter() - start) / len(evaluations)
+    on_all(processes, count)
+    counts, seconds = parts.complete()
     return [
         Record(
             **vars(evaluation),
@@ -319,10 +328,49 @@ def _measure(
             top5=count.top5,
             correct=packed(count.correct.numpy()),
             without_gradient=count.without_gradient,
-            **provenance(sweep, seconds, loader),
+            stops_early=_stops_early(evaluation),
+            seconds=round(seconds / len(evaluations), 3),
+            **measured,
         )
         for evaluation, count in zip(evaluations, counts, strict=True)
     ]
+
+
+def _count(
+    sweep: Sweep,
+    subject: Subject,
+    evaluations: Sequence[Evaluation],
+    loader: Loader,
+    batches: range,
+    parts: PartialPass,
+    progress: PassProgress,
+) -> None:
+    """Count a run of batches, and write each one's counts when it is done."""
+    first = evaluations[0]
+    weighs = _stops_early(first) and attack_class(first.attack).__module__.startswith("fastadv.")  # it counts them
+    number, start = itertools.count(batches.start), time.perf_counter()
+
+    def done(found: BatchCounts) -> None:
+        nonlocal start
+        end = time.perf_counter()
+        parts.append(next(number), found.each[0], end - start)
+        start = end
+        n = found.worst.n
+        spent = GRADIENT * found.gradients + found.queries + len(evaluations) * n if weighs else None
+        progress(n, spent=spent, decided=n - found.worst.top1)
+
+    count_batches(
+        subject.model.to(sweep.device),
+        iterate_batches(loader, batches=batches),
+        done,
+        attack=CLEAN if first.attack == CLEAN else attack_class(first.attack),
+        eps=[evaluation.eps for evaluation in evaluations],
+        space=subject.space,
+        seed=first.seed,
+        first=batches.start * sweep.batch_size,
+        device=sweep.device,
+        options=run_options(first.options),
+    )
 
 
 def create_test_loader(sweep: Sweep, images: Images, space: PixelSpace) -> Loader:
@@ -341,8 +389,8 @@ def _raise_bad_image(bad: BadImage) -> None:
     )
 
 
-def provenance(sweep: Sweep, seconds: float, loader: Loader) -> dict[str, Any]:
-    """The fields of a record that say how it was measured."""
+def provenance(sweep: Sweep, loader: Loader) -> dict[str, Any]:
+    """The fields of a record that say how it was measured, but for the time."""
     device = torch.device(sweep.device)
     versions = {"fastadv": fastadv.__version__, "torch": str(torch.__version__), **current_gpu_settings(device)}
     shown = ""
@@ -350,7 +398,6 @@ def provenance(sweep: Sweep, seconds: float, loader: Loader) -> dict[str, Any]:
         versions["loader"] = loader_version(loader)
         shown = loader.preprocessing.shown
     return {
-        "seconds": round(seconds, 3),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": versions,
         "shown": shown,
@@ -358,12 +405,15 @@ def provenance(sweep: Sweep, seconds: float, loader: Loader) -> dict[str, Any]:
     }
 
 
-def iterate_batches(loader: Loader, advance: Advance, batches: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def iterate_batches(
+    loader: Loader, advance: PassProgress | None = None, batches: range | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the loader's batches once, or a range of them, and report each batch's images when they are done."""
     chosen = range(len(loader)) if batches is None else batches
     for images, labels in itertools.islice(loader.epoch(0, chosen.start), len(chosen)):
         yield images, labels
-        advance(len(labels))
+        if advance is not None:
+            advance(len(labels))
 
 
 def fingerprint_of_images(images: Images, config: DataConfig) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastadv.attacks import get as attack_class
 from fastadv.attacks import names as attack_names
 from fastadv.attacks.base import ball_of
+from fastadv.evaluate.hits import FEWEST_CLASSES_FOR_TOP5
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
@@ -182,10 +183,27 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
         *notes_on_gradients(records),
         *note_on_shown([(record.model, record.space, record.shown) for record in records]),
     ]
-    if all(record.top5 is None for record in records):
+    notes += _notes_on_judging(records)
+    if all(record.top5 is None and not record.stops_early for record in records):
         notes.append(f"Top 5 is left out: {data_set_of(first)} has {first.classes} classes, fewer than six.")
-    options = {json.dumps(dict(record.options), sort_keys=True) for record in records if record.options}
+    named = [{name: value for name, value in r.options.items() if name != "early_stop"} for r in records]
+    options = {json.dumps(one, sort_keys=True) for one in named if one}
     return (*notes, *(f"Options of the attack: {text}." for text in sorted(options)))
+
+
+def _notes_on_judging(records: Sequence[Record]) -> tuple[str, ...]:
+    """Say which iterates of an attack the table is about, unless it is the last one, as in the paper."""
+    if not any(record.stops_early for record in records):
+        return ()
+    stopping = {record.attack for record in records if record.stops_early and record.classes >= FEWEST_CLASSES_FOR_TOP5}
+    judged = "An image counts as misclassified as soon as one iterate of the attack is, its start included."
+    return (judged, *note_on_top5(stopping))
+
+
+def note_on_top5(attacks: Iterable[str]) -> tuple[str, ...]:
+    """A note below a table on attacks that stop early, so that top 5 means nothing under them."""
+    names = ", ".join(sorted(map(printable, attacks)))
+    return (f"Top 5 is left out under {names}: an image is left alone as soon as top 1 is wrong.",) if names else ()
 
 
 def notes_on_gradients(records: Iterable[Any], attacked: str = "model") -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from fastadv.evaluate.attack_specs import attack_class, run_options
 from fastadv.evaluate.effort import generation_passes
 from fastadv.evaluate.hits import Hits, hits
 from fastadv.evaluate.intervals import Proportion, proportion
-from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
-from fastadv.evaluate.records import RecordFile, check_counts, key_of
+from fastadv.evaluate.measuring import Pass, find_record, measure_all
+from fastadv.evaluate.pass_progress import PassProgress
+from fastadv.evaluate.records import RecordFile, check_counts, has_always_stopped, key_of
 from fastadv.evaluate.sweep import (
     Images,
     Subject,
@@ -121,7 +122,8 @@ class TransferRecord(TransferEvaluation):
 
     Args:
         top1: ``[fooled, transferred, wrong]``, see :class:`TransferCounts`.
-        top5: the same where wrong means not among the five likeliest; None with fewer than six classes.
+        top5: the same where wrong means not among the five likeliest; None with fewer than six classes, and if the
+            attack stops early.
         seconds: its share of the time that its source took with this attack.
         device: the device that it ran on.
         versions: version of each package that the result depends on; for images in files, also the loader's; on a GPU,
@@ -141,6 +143,8 @@ class TransferRecord(TransferEvaluation):
     folder: str = ""
 
     def __post_init__(self) -> None:
+        if has_always_stopped(self.attack):
+            object.__setattr__(self, "top5", None)  # older versions counted it, at images that were left alone
         for found in (self.top1, self.top5):
             if found is not None:
                 fooled, transferred, wrong = found
@@ -177,7 +181,8 @@ def transfer(
         options: further options of the attack.
 
     Returns:
-        For each eps and each target, the counts by top: 1, and 5 with six classes or more.
+        For each eps and each target, the counts by top: 1 and, with six classes or more, 5, unless the attack stops
+        early.
 
     Raises:
         ValueError: as for :func:`fastadv.evaluate.evaluate`.
@@ -193,6 +198,8 @@ def transfer(
         for images, labels in batches:
             watch.look(images)
             clean = hits(source, images, labels)
+            if perturb.stops_early:
+                clean = Hits(clean.top1, None)  # it leaves images alone that may still be right at top 5
             made = perturb.at_each(images, perturb.true_labels(labels), eps=eps)
             for adv, row in zip(made, running, strict=True):
                 on_source = hits(source, adv, labels)
@@ -246,9 +253,12 @@ def run_transfer(sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Tra
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if a model does not accept the images.
+        ValueError: if a model does not accept the images, or an attack is to stop early.
     """
     images = draw(sweep.images, sweep.limit, sweep.seed)
+    for attack in sweep.attacks:
+        if sweep.early_stop or options_in_records(attack, sweep).get("early_stop"):
+            raise ValueError(f"{attack}: images for other networks take all steps of an attack: leave out early_stop")
     plan = {
         (source, attack): _evaluations(sweep, source, subjects, attack, images)
         for source, attack in itertools.product(subjects, sweep.attacks)
@@ -293,7 +303,7 @@ def _evaluations(
             target_space=str(target.space),
             attack=attack,
             eps=float(eps),
-            options=options_in_records(attack, sweep.fast, source.model),
+            options=options_in_records(attack, sweep, source.model),
             **common,
         )
         for eps in sweep.eps
@@ -307,7 +317,7 @@ def _measure(
     targets: Sequence[Subject],
     evaluations: Sequence[TransferEvaluation],
     images: Images,
-    advance: Advance,
+    advance: PassProgress,
 ) -> Iterator[TransferRecord]:
     loader = create_test_loader(sweep, images, source.space)
     for subject in (source, *targets):
@@ -331,5 +341,6 @@ def _measure(
             top1=numbers[1],
             top5=numbers.get(5),
             without_gradient=counts[1].without_gradient,
-            **provenance(sweep, seconds, loader),
+            seconds=round(seconds, 3),
+            **provenance(sweep, loader),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.figures import draw_line, eps_axis, escape_label, legend_below, panels_of, set_title
+from fastadv.evaluate.hits import FEWEST_CLASSES_FOR_TOP5
 from fastadv.evaluate.intervals import proportion, wilson
 from fastadv.evaluate.tables import (
     INTERVALS,
@@ -16,6 +17,7 @@ from fastadv.evaluate.tables import (
     data_set_of,
     images_of,
     note_on_shown,
+    note_on_top5,
     notes_on_gradients,
 )
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord
@@ -69,6 +71,7 @@ def transfer_table(records: Sequence[TransferRecord], *, measure: str, eps: floa
         f"{first.n:,} of the {first.total:,} {first.split} images of {data_set_of(first)}, drawn at random by seed "
         f"{first.seed}. {INTERVALS}",
         *notes_on_gradients(chosen.values(), attacked="source"),
+        *note_on_top5({r.attack for r in chosen.values() if r.top5 is None and r.classes >= FEWEST_CLASSES_FOR_TOP5}),
         *note_on_shown([(r.target, r.target_space, r.shown) for r in records]),
     )
     caption = f"{MEASURES[measure][0]}, eps = {eps:g}"
@@ -135,8 +138,8 @@ def _range_of(counts: Sequence[int]) -> str:
 
 
 def tops_of(records: Sequence[TransferRecord]) -> tuple[int, ...]:
-    """Return what was measured: top 1, and top 5 with six classes or more."""
-    return (1, 5) if all(record.top5 is not None for record in records) else (1,)
+    """Return what was measured: top 1, and top 5 with six classes or more, unless every attack stops early."""
+    return (1, 5) if any(record.top5 is not None for record in records) else (1,)
 
 
 def _check(records: Sequence[TransferRecord]) -> None:

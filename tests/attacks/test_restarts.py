@@ -242,7 +242,7 @@ def test_an_evaluation() -> None:
     images, labels = correct_images(model)
     images = images.float()
     labels = model(images).argmax(1)
-    common: dict[str, Any] = {"eps": 2, "steps": 2, "space": UNIT, "seed": 5}
+    common: dict[str, Any] = {"eps": 2, "steps": 2, "space": UNIT, "seed": 5, "early_stop": False}
     once = evaluate(model, [(images, labels)], attack="pgd", **common)
     worst_case = evaluate(model, [(images, labels)], attack="pgd", restarts=RUNS, **common)
     assert worst_case.top1 < once.top1

@@ -155,7 +155,7 @@ class Called(Pixels):
 )
 def test_one_step_attacks_ask_for_one_gradient(attack: str, gradients: int) -> None:
     model = Called()
-    evaluate_each(model, [noisy_pixels()], attack=attack, eps=[1, 2, 4], space=RAW)
+    evaluate_each(model, [noisy_pixels()], attack=attack, eps=[1, 2, 4], space=RAW, early_stop=False)
     assert model.calls == gradients + 3  # and one forward for the counts of each size
     assert attacks.get(attack).one_gradient is (gradients == 1)
 

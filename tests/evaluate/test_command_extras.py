@@ -81,7 +81,12 @@ def test_a_dry_run_measures_nothing(run_folder: Path, tmp_path: Path, capsys: py
         ["random_sign", "8", "0", "20"],
         ["random_sign", "16", "0", "20"],
     ]
+    assert re.match("at most 140 gradients and 140 forward passes of single images: at most ", shown[7])
+    assert shown[8].startswith("At most, since an image takes no more gradients once it is misclassified.")
+    assert evaluate(*command, "--dry-run", "--no-early-stop") == 0
+    shown = capsys.readouterr().out.splitlines()
     assert shown[7].startswith("140 gradients and 140 forward passes of single images: ")
+    assert "at most" not in "".join(shown).lower()
 
 
 @pytest.mark.usefixtures("records_only")

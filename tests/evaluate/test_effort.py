@@ -81,6 +81,12 @@ class Shown:
     def advance(self, amount: float) -> None:
         self.done += amount
 
+    def find(self, found: str) -> None:
+        self.found = found
+
+    def expect(self, left: float) -> None:
+        self.total = self.done + left
+
 
 @pytest.mark.parametrize("what", ["sweep", "transfer", "label_leaking"])
 def test_the_bar_ends_at_its_end(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

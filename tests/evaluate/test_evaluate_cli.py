@@ -87,8 +87,9 @@ def test_fast_options_count_the_same(run_folder: Path, tmp_path: Path) -> None:
 
     plain, fast = measured(), measured("--fast")
     assert [(r.attack, r.top1, r.top5) for r in fast] == [(r.attack, r.top1, r.top5) for r in plain]
-    assert [r.options for r in plain] == [{}, {}, {}]
-    assert [r.options for r in fast] == [{}, {"fast": True}, {}]  # clean images and noise have nothing to be fast at
+    assert [r.options for r in plain] == [{}, {"early_stop": True}, {}]
+    # Clean images and noise have nothing to be fast at, and no second iterate.
+    assert [r.options for r in fast] == [{}, {"fast": True, "early_stop": True}, {}]
 
 
 @pytest.mark.usefixtures("records_only")
@@ -98,7 +99,7 @@ def test_the_same_command_again_measures_nothing(
     command = (run_folder, "--attacks", "step_ll", "--eps", "2", "--out", tmp_path / "out")
     assert evaluate(*command) == 0
     before = (tmp_path / "out/robustness.jsonl").read_text()
-    monkeypatch.setattr("fastadv.evaluate.sweep.evaluate_each", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("fastadv.evaluate.sweep.count_batches", lambda *_, **__: pytest.fail("measured again"))
     assert evaluate(*command) == 0
     assert (tmp_path / "out/robustness.jsonl").read_text() == before
 
@@ -404,7 +405,7 @@ def test_images_that_do_not_fit_are_a_mistake_in_the_data(
     def unfit(*_: object, **__: object) -> None:
         raise ValueError("images hold values that are not finite")
 
-    monkeypatch.setattr("fastadv.evaluate.sweep.evaluate_each", unfit)
+    monkeypatch.setattr("fastadv.evaluate.sweep.count_batches", unfit)
     assert evaluate(run_folder, "--out", run_folder / "out") == 2
     assert "fastadv evaluate: images hold values that are not finite" in capsys.readouterr().err
 

@@ -409,12 +409,48 @@ def evaluated(processes: Processes, out: Path, n: int, given: dict[str, Any], fa
     sweep = Sweep(dataset="digits", images=images, **given)
     file = on_main(processes, lambda: RecordFile(out / "robustness.jsonl", Record))
     if fault == "full disk":
-        file.path = Path("/dev/full")
+        file.path = out / "full.jsonl"
+
+        def link() -> None:
+            out.mkdir(exist_ok=True)
+            file.path.symlink_to("/dev/full")
+
+        on_main(processes, link)
     if fault == "one process" and processes.rank == 1:
         model.forward = None  # type: ignore[assignment]
     records = run(sweep, [Subject("a", model, UNIT)], file, processes)
     assert len(file.records) == len(records)
     return [replace(record, seconds=0.0, versions={}) for record in records]
+
+
+class InDouble(nn.Module):
+    """A network that computes in float64; it may be interrupted at one of its calls."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+        self.calls, self.interrupt_at = 0, interrupt_at
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 1, 8, 8] -> [N, 10]
+        self.calls += 1
+        if self.calls == self.interrupt_at:
+            raise ValueError("interrupted")
+        return self.layers(images.double())
+
+
+def evaluated_in_double(
+    processes: Processes, out: Path, n: int, given: dict[str, Any], interrupt_at: int | None = None
+) -> Any:
+    """Records of a sweep over the first n digits, and how often this process called the network."""
+    model = InDouble(interrupt_at)
+    whole = data.load("digits", None, False).test
+    labels = model.layers(UNIT.from_pixels(whole.images[:n]).double()).argmax(dim=1)  # [n], all are correct
+    images = data.ImageSet(whole.images[:n], labels, whole.classes)
+    file = on_main(processes, lambda: RecordFile(out / "robustness.jsonl", Record))
+    sweep = Sweep(dataset="digits", images=images, **given)
+    records = run(sweep, [Subject("a", model, UNIT)], file, processes)
+    return [replace(record, seconds=0.0) for record in records], model.calls
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
