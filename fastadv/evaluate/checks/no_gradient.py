@@ -1,0 +1,34 @@
+"""Gradients that are zero or not finite."""
+
+from __future__ import annotations
+
+from fastadv.evaluate.checks.finding import Finding
+from fastadv.evaluate.checks.sample import BATCH, Sample
+from fastadv.evaluate.checks.sign_test import more_than_negligible
+
+
+def no_gradient(sample: Sample) -> Finding | None:
+    """Speaks of images without a usable gradient of the cross-entropy. Costs a gradient an image.
+
+    The gradient is the closed form of the attacks, which does not underflow: large logits are for ``logit_spread``.
+    """
+    m = len(sample)
+    count = _count(sample) if sample.has_gradient else m
+    if not more_than_negligible(count, m):
+        return None
+    return Finding(
+        "no_gradient",
+        f"{count} of {m} gradients are zero or not finite",
+        "attacks that follow the gradient do nothing to these images: put a differentiable approximation in place of "
+        "what rounds, detaches or saturates",
+    )
+
+
+def _count(sample: Sample) -> int:
+    attack = sample.create("fgsm", eps=sample.eps)
+    attack.counting = True
+    count = 0
+    for images, labels in zip(sample.images.split(BATCH), sample.labels.split(BATCH), strict=True):
+        attack(images, labels)
+        count += int(attack.without_gradient)
+    return count
