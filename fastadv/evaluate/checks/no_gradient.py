@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastadv.evaluate.checks.finding import Finding
-from fastadv.evaluate.checks.sample import BATCH, Sample
+from fastadv.evaluate.checks.sample import Sample, batches
 from fastadv.evaluate.checks.sign_test import more_than_negligible
 
 
@@ -28,7 +28,7 @@ def _count(sample: Sample) -> int:
     attack = sample.create("fgsm", eps=sample.eps)
     attack.counting = True
     count = 0
-    for images, labels in zip(sample.images.split(BATCH), sample.labels.split(BATCH), strict=True):
+    for images, labels in zip(batches(sample.images), batches(sample.labels), strict=True):
         attack(images, labels)
         count += int(attack.without_gradient)
     return count

@@ -15,7 +15,6 @@ from fastadv.attacks.base import ball_of
 from fastadv.evaluate.accuracy import Counts
 from fastadv.evaluate.attack_specs import parse_attack
 from fastadv.evaluate.hits import hits
-from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace, check_space
 from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.validation import check_model, check_real
@@ -79,7 +78,7 @@ class Sample:
         """Return the logits [n, K] of images [n, C, H, W], without a graph."""
         with torch.no_grad():
             asked = self.model if model is None else model
-            return torch.cat([split_logits(asked(batch.clone()))[0] for batch in images.split(BATCH)])
+            return torch.cat([split_logits(asked(batch.clone()))[0] for batch in batches(images)])
 
     @cached_property
     def logits(self) -> Tensor:  # [m, K]
@@ -91,7 +90,7 @@ class Sample:
         return torch.cat(
             [
                 ~hits(self.model, one, label).top1.cpu()  # type: ignore[arg-type]
-                for one, label in zip(images.split(BATCH), self.labels.split(BATCH), strict=True)
+                for one, label in zip(batches(images), batches(self.labels), strict=True)
             ]
         )
 
@@ -127,8 +126,17 @@ class Sample:
 
     def attacked(self, attack: attacks.Attack) -> Tensor:
         """Return the adversarial images [m, C, H, W]."""
-        parts = zip(self.images.split(BATCH), self.labels.split(BATCH), strict=True)
+        parts = zip(batches(self.images), batches(self.labels), strict=True)
         return torch.cat([attack(images, labels) for images, labels in parts])
+
+    def moved(self, name: str, length: float) -> Tensor:
+        """Return the images [m, C, H, W] after one step of an attack, whose length may be far below a grey level.
+
+        As an eps for each image, it is not taken for one on a [0, 1] scale.
+        """
+        attack = self.create(name, eps=self.eps)
+        parts = zip(batches(self.images), batches(self.labels), strict=True)
+        return torch.cat([attack(images, label, eps=images.new_full(label.shape, length)) for images, label in parts])
 
     def fooled_under(self, name: str, **options: Any) -> Tensor:
         """Return which images [m] bool are misclassified clean or under an attack."""
@@ -141,12 +149,12 @@ class Sample:
 
     def _read(self) -> Iterator[Measured]:
         for (name, eps), correct in self.accuracies.items():
-            if name == CLEAN:
+            if name.partition(":")[0] not in attacks.names():  # clean, or an attack of one's own, which may do anything
                 continue
             kind_name, options = parse_attack(name)
-            kind = attacks.get(kind_name) if kind_name in attacks.names() else None  # one's own may do anything
+            kind = attacks.get(kind_name)
             few = options.get("steps", FEWEST_STEPS) < FEWEST_STEPS
-            if kind is not None and ball_of(kind, options) == "linf" and not few:
+            if ball_of(kind, options) == "linf" and not few:
                 yield Measured(name, kind, float(eps), self.wrong | ~_tensor(correct).cpu())
 
     def measured_at_eps(self, *kinds: type[attacks.Attack]) -> list[Measured]:
@@ -158,6 +166,11 @@ class Sample:
         """Images that attacks fool that follow the gradient away from the label in many steps; at worst ten of PGD."""
         found = [one.fooled for one in self.measured if one.eps == self.eps and many_steps(one.kind)]
         return torch.stack(found).any(dim=0) if found else self.fooled_under("pgd", eps=self.eps, steps=STEPS)
+
+
+def batches(tensor: Tensor) -> list[Tensor]:  # [m, ...]
+    """Split images, or labels, into parts of at most 50."""
+    return [tensor[first : first + BATCH] for first in range(0, len(tensor), BATCH)]
 
 
 def many_steps(kind: type[attacks.Attack]) -> bool:

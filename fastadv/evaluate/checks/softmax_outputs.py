@@ -9,7 +9,7 @@ ROUNDING = 1e-3  # of a sum of probabilities, also in half precision
 
 
 def softmax_outputs(sample: Sample) -> Finding | None:
-    """Speaks if all rows of the outputs lie in [0, 1] and sum to one, which logits do not. Costs one answer an image."""
+    """Speaks if all outputs lie in [0, 1] and each row sums to one, as logits do not. Costs an answer an image."""
     logits = sample.logits.double()  # [m, K]
     sums = logits.sum(dim=1)  # [m]
     if not (((logits >= 0) & (logits <= 1)).all() and ((sums - 1).abs() < ROUNDING).all()):

@@ -36,5 +36,5 @@ def steps_in_input(sample: Sample) -> Finding | None:
 
 def _unchanged(sample: Sample, scale: float) -> Tensor:
     """Which images [m] bool keep all logits when random signs of this size, in pixel values, are added."""
-    moved = sample.attacked(sample.create("random_sign", eps=scale))
-    return (sample.logits_at(moved) == sample.logits).all(dim=1).cpu()
+    logits = sample.logits_at(sample.moved("random_sign", scale))  # [m, K]
+    return (logits == sample.logits).all(dim=1).cpu()

@@ -32,7 +32,7 @@ def useless_gradient(sample: Sample) -> Finding | None:
 def _better(sample: Sample, scale: float) -> int:
     """Number of images whose margin is lower after a step along the gradient than after one along random signs."""
     along, random = (
-        sample.margins(sample.logits_at(sample.attacked(sample.create(name, eps=scale))))  # [m]
+        sample.margins(sample.logits_at(sample.moved(name, scale)))  # [m]
         for name in ("fgsm", "random_sign")
     )
     return int((along < random).sum())
