@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,11 @@ from benchmarks.machine import describe
 from fastadv import PixelSpace, TruncatedNormalEps, data, models
 from fastadv.evaluate.checks import Finding, run_checks
 from fastadv.train import AdversarialTask, fast_task
-from fastadv.train.protocols import Task
 
 SPACE = PixelSpace.unit()
 M = 128  # images of a minibatch
 Layer = Callable[[Tensor], Tensor]
+Task = Callable[[Tensor, Tensor], Tensor]  # from images and labels to a loss
 
 # --- networks that mask ----------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class Standard(nn.Module):
 def tasks(eps: float, seed: int) -> dict[str, Callable[[nn.Module], Task]]:
     """Ways of training, by name, that are aimed at one eps."""
     drawn = TruncatedNormalEps(sigma=eps, upper=2 * eps)
-    common = {"space": SPACE, "seed": seed}
+    common: dict[str, Any] = {"space": SPACE, "seed": seed}
     return {
         "standard": Standard,
         "Algorithm 1": lambda net: AdversarialTask(net, attack="step_ll", k=M // 2, eps=drawn, **common),
@@ -146,8 +147,8 @@ def small_vit(images: data.ImageSet, seed: int) -> nn.Module:
 
     torch.manual_seed(seed)
     side = images.images.shape[-1]
-    size = {"img_size": side, "patch_size": 4 if side > 16 else 2, "in_chans": images.images.shape[1]}
-    return VisionTransformer(**size, num_classes=len(images.classes), embed_dim=48, depth=3, num_heads=3)
+    patch, channels, classes = 4 if side > 16 else 2, images.images.shape[1], len(images.classes)
+    return VisionTransformer(side, patch, channels, classes, embed_dim=48, depth=3, num_heads=3)
 
 
 # --- what the checks say ---------------------------------------------------------------------------------------------
@@ -204,7 +205,8 @@ class Said:
 def measured(images: data.ImageData, options: argparse.Namespace) -> dict[str, Said]:
     """Run the checks on all networks, each with its samples."""
     said: dict[str, Said] = {}
-    train = images.train
+    train, test = images.train, images.test
+    assert isinstance(train, data.ImageSet) and isinstance(test, data.ImageSet)
     few = data.ImageSet(train.images[: options.limit], train.labels[: options.limit], train.classes)
     for seed in range(options.seeds):
         makes = tasks(options.eps, seed)
@@ -217,10 +219,10 @@ def measured(images: data.ImageData, options: argparse.Namespace) -> dict[str, S
         for name, net in nets.items():
             one = said.setdefault(name, Said())
             for draw in range(options.draws if name not in MASKS else options.draws_of_masks):
-                chosen = torch.randperm(len(images.test.labels), generator=torch.Generator().manual_seed(draw))
+                chosen = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(draw))
                 chosen = chosen[: options.images]
-                x = SPACE.from_pixels(images.test.images[chosen])
-                one.add(net, x, images.test.labels[chosen], eps=options.eps, seed=draw)
+                x = SPACE.from_pixels(test.images[chosen])
+                one.add(net, x, test.labels[chosen], eps=options.eps, seed=draw)
             print(f"seed {seed}, {name}: {dict(one.checks)}", file=sys.stderr)
     return said
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastadv.evaluate.checks.finding import Finding
-from fastadv.evaluate.checks.sample import Sample, batches
+from fastadv.evaluate.checks.sample import Sample
 from fastadv.evaluate.checks.sign_test import more_than_negligible
 
 
@@ -13,7 +13,7 @@ def no_gradient(sample: Sample) -> Finding | None:
     The gradient is the closed form of the attacks, which does not underflow: large logits are for ``logit_spread``.
     """
     m = len(sample)
-    count = _count(sample) if sample.has_gradient else m
+    count = sample.one_step.without_gradient if sample.has_gradient else m
     if not more_than_negligible(count, m):
         return None
     return Finding(
@@ -22,13 +22,3 @@ def no_gradient(sample: Sample) -> Finding | None:
         "attacks that follow the gradient do nothing to these images: put a differentiable approximation in place of "
         "what rounds, detaches or saturates",
     )
-
-
-def _count(sample: Sample) -> int:
-    attack = sample.create("fgsm", eps=sample.eps)
-    attack.counting = True
-    count = 0
-    for images, labels in zip(batches(sample.images), batches(sample.labels), strict=True):
-        attack(images, labels)
-        count += int(attack.without_gradient)
-    return count

@@ -11,10 +11,10 @@ from fastadv.evaluate.checks.sign_test import beats, only
 def one_step_beats_many(sample: Sample) -> Finding | None:
     """Speaks if one-step attacks fool more images than attacks of many steps in the same ball.
 
-    Costs a gradient and an answer for FGSM, unless a one-step attack was measured, and the PGD of the other checks.
+    Costs an answer for FGSM, unless a one-step attack was measured, and gradients that other checks share.
     """
     given = [(one.name, one.fooled) for one in sample.measured_at_eps(attacks.OneStepAttack)]
-    measured = given or [("fgsm", sample.fooled_under("fgsm", eps=sample.eps))]
+    measured = given or [("fgsm", sample.wrong | sample.fooled_by(sample.one_step.images))]
     for name, fooled in measured:
         if beats(fooled, sample.by_gradient, comparisons=len(measured)):
             return Finding(

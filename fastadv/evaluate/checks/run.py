@@ -52,7 +52,7 @@ def run_checks(
     is no proof: the smaller the sample, the less is seen, and two attacks can only be compared where they differ.
 
     The model runs in evaluation mode, in batches of 50; its modes, buffers and gradients and torch's random numbers are
-    the same afterwards. For each image, a model is asked for at most 24 gradients and 146 answers; what ``accuracies``
+    the same afterwards. For each image, a model is asked for at most 21 gradients and 128 answers; what ``accuracies``
     has is not measured again, and Square asks only about images that are not fooled yet. Each source adds 10 gradients
     of its own and an answer.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastadv import attacks
+from fastadv import attacks, ops
 from fastadv.attacks.base import ball_of
 from fastadv.evaluate.accuracy import Counts
 from fastadv.evaluate.attack_specs import parse_attack
@@ -38,6 +38,13 @@ class Measured(NamedTuple):
     kind: type[attacks.Attack]
     eps: float
     fooled: Tensor
+
+
+class OneStep(NamedTuple):
+    """Adversarial images of FGSM [m, C, H, W], and the number of images whose gradient is zero or not finite."""
+
+    images: Tensor
+    without_gradient: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +92,11 @@ class Sample:
         """Those of the clean images."""
         return self.logits_at(self.images)
 
+    @cached_property
+    def logits_again(self) -> Tensor:  # [m, K]
+        """The same, asked a second time."""
+        return self.logits_at(self.images)
+
     def fooled_by(self, images: Tensor) -> Tensor:  # [m, C, H, W] -> [m] bool
         """Which images are not classified as their labels."""
         return torch.cat(
@@ -129,14 +141,27 @@ class Sample:
         parts = zip(batches(self.images), batches(self.labels), strict=True)
         return torch.cat([attack(images, labels) for images, labels in parts])
 
-    def moved(self, name: str, length: float) -> Tensor:
-        """Return the images [m, C, H, W] after one step of an attack, whose length may be far below a grey level.
+    def moved(self, towards: Tensor, length: float) -> Tensor:  # [m, C, H, W] -> [m, C, H, W]
+        """Return the images after one step, which may be shorter than any attack's, along the signs that led there."""
+        moved = self.images.detach().clone()
+        ops.sign_step_(moved, self.images, towards - self.images, length, length, self.space)
+        return moved
 
-        As an eps for each image, it is not taken for one on a [0, 1] scale.
-        """
-        attack = self.create(name, eps=self.eps)
-        parts = zip(batches(self.images), batches(self.labels), strict=True)
-        return torch.cat([attack(images, label, eps=images.new_full(label.shape, length)) for images, label in parts])
+    @cached_property
+    def one_step(self) -> OneStep:
+        """FGSM, at the eps at which attacks are compared."""
+        attack = self.create("fgsm", eps=self.eps)
+        attack.counting = True
+        found, count = [], 0
+        for images, labels in zip(batches(self.images), batches(self.labels), strict=True):
+            found.append(attack(images, labels))
+            count += int(attack.without_gradient)
+        return OneStep(torch.cat(found), count)
+
+    @cached_property
+    def noise(self) -> Tensor:  # [m, C, H, W]
+        """Random signs, of the same size."""
+        return self.attacked(self.create("random_sign", eps=self.eps))
 
     def fooled_under(self, name: str, **options: Any) -> Tensor:
         """Return which images [m] bool are misclassified clean or under an attack."""

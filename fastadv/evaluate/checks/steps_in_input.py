@@ -36,5 +36,5 @@ def steps_in_input(sample: Sample) -> Finding | None:
 
 def _unchanged(sample: Sample, scale: float) -> Tensor:
     """Which images [m] bool keep all logits when random signs of this size, in pixel values, are added."""
-    logits = sample.logits_at(sample.moved("random_sign", scale))  # [m, K]
+    logits = sample.logits_at(sample.moved(sample.noise, scale))  # [m, K]
     return (logits == sample.logits).all(dim=1).cpu()
