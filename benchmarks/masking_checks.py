@@ -129,7 +129,7 @@ def trained(
     for epoch in range(epochs):
         for batch, labels in loader.epoch(epoch):
             optimizer.zero_grad()
-            task(batch, labels).backward()
+            task(batch, labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return net.eval()
 
