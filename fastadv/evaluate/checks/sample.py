@@ -83,11 +83,10 @@ class Sample:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def logits_at(self, images: Tensor, model: Callable[..., Any] | None = None) -> Tensor:
+    def logits_at(self, images: Tensor) -> Tensor:
         """Return the logits [n, K] of images [n, C, H, W], without a graph."""
         with torch.no_grad():
-            asked = self.model if model is None else model
-            return torch.cat([split_logits(asked(batch.clone()))[0] for batch in batches(images)])
+            return torch.cat([split_logits(self.model(batch.clone()))[0] for batch in batches(images)])
 
     @cached_property
     def logits(self) -> Tensor:  # [m, K]
