@@ -4,10 +4,11 @@
     python -m benchmarks.agreement --data-set digits --limit 500 --images 40 --piece 20 --steps 5 --queries 20 --out DIR
     python -m benchmarks.agreement --photographs DIR DIR --eps 0.25 --out DIR
 
-Without ``--photographs``, the network is trained as in ``benchmarks.autoattack``, and kept in the folder ``--out``; with
-it, EfficientNet-Lite0 classifies photographs in folders named by WordNet ids. The folder also gets the verdicts, piece by
-piece, and a table of what has been compared so far, ``agreement.md``. Call the command again to continue. APGD starts
-from torchattacks' own points, FAB from the images in both packages; Square and AutoAttack draw other random numbers.
+Without ``--photographs``, the network is trained as in ``benchmarks.autoattack``, and kept in the folder ``--out``;
+with it, EfficientNet-Lite0 classifies photographs in folders named by WordNet ids. The folder also gets the verdicts,
+piece by piece, and a table of what has been compared so far, ``agreement.md``. Call the command again to continue. APGD
+starts from torchattacks' own points, FAB from the images in both packages; Square and AutoAttack draw other random
+numbers.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def table(seen: dict[tuple[str, int], dict[str, Any]], options: argparse.Namespa
     )
     for attack in dict.fromkeys(name for name, _ in seen):
         pieces = [record for (name, _), record in seen.items() if name == attack]
-        ours, theirs = (torch.tensor(sum((piece[who] for piece in pieces), [])) for who in ("ours", "theirs"))
+        ours, theirs = (torch.tensor([v for piece in pieces for v in piece[who]]) for who in ("ours", "theirs"))
         seconds = [f"{sum(piece[f'{who}_s'] for piece in pieces):.1f}" for who in ("ours", "theirs")]
         n, same = len(ours), int((ours == theirs).sum())
         above = 100 * float(ours.sum() - theirs.sum()) / n
