@@ -33,7 +33,10 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 def main(argv: list[str] | None = None) -> None:
     """Train, compare verdicts and times; write the tables."""
-    options = _parser().parse_args(argv)
+    shared = parser("python -m benchmarks.autoattack", __doc__)
+    shared.add_argument("--eps-l2", type=float, default=255, help="L2 radius in pixel values")
+    shared.add_argument("--rounds", type=int, default=2, help="in which both packages take turns")
+    options = shared.parse_args(argv)
     images = data.load(options.data_set, options.data)
     model = trained(images.train, options)
     x = images.test.images[: options.images].float() / 255  # [N, C, H, W]
@@ -51,21 +54,20 @@ def main(argv: list[str] | None = None) -> None:
     options.out.write_text(f"{head}\n\n{same.markdown()}\n\n{whole.markdown()}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.autoattack", description=__doc__)
-    parser.add_argument("--data-set", default="fashion_mnist")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set; not needed for digits")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the tables, in Markdown")
-    parser.add_argument("--limit", type=int, default=10_000, help="number of training images, from the first")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--images", type=int, default=200, help="number of test images, from the first")
-    parser.add_argument("--width", type=float, default=0.5, help="width of small_cnn")
-    parser.add_argument("--eps", type=float, default=16, help="Linf radius in pixel values of [0, 255]")
-    parser.add_argument("--eps-l2", type=float, default=255, help="L2 radius in pixel values")
-    parser.add_argument("--steps", type=int, default=30, help="of APGD and FAB, in both packages")
-    parser.add_argument("--queries", type=int, default=1000, help="of Square, in both packages")
-    parser.add_argument("--rounds", type=int, default=2, help="in which both packages take turns")
-    return parser
+def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """The options of a comparison with torchattacks on a network that it trains."""
+    shared = argparse.ArgumentParser(prog=prog, description=description)
+    shared.add_argument("--data-set", default="fashion_mnist")
+    shared.add_argument("--data", metavar="DIR", help="folder of the data set; not needed for digits")
+    shared.add_argument("--out", type=Path, required=True, help="where the tables go, in Markdown")
+    shared.add_argument("--limit", type=int, default=10_000, help="number of training images, from the first")
+    shared.add_argument("--epochs", type=int, default=4)
+    shared.add_argument("--images", type=int, default=200, help="number of test images, from the first")
+    shared.add_argument("--width", type=float, default=0.5, help="width of small_cnn")
+    shared.add_argument("--eps", type=float, default=16, help="Linf radius in pixel values of [0, 255]")
+    shared.add_argument("--steps", type=int, default=30, help="of APGD and FAB, in both packages")
+    shared.add_argument("--queries", type=int, default=1000, help="of Square, in both packages")
+    return shared
 
 
 def trained(train: data.ImageSet, options: argparse.Namespace) -> nn.Module:

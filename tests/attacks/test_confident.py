@@ -161,3 +161,41 @@ def test_costs_of_examples_that_depend_on_each_other_are_added_up_as_they_are(tr
     ratio = (grad / expected)[expected.abs() > 1e-9]
     one_power = ratio.max() / ratio.min() - 1 < 1e-6
     assert one_power == (bn == "batch" or not track)
+
+
+# --- a network that looks robust -------------------------------------------------------------------------------------
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    return (model(images).argmax(1) == labels).double().mean().item()
+
+
+class Linear(nn.Module):
+    """Logits that are linear in the pixels, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        weight = torch.randn(192, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.weight = nn.Parameter(factor * weight)
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, 8, 8] -> [N, 5]
+        return (images - 0.5).flatten(1) @ self.weight
+
+
+def test_logits_times_ten_thousand_do_not_make_a_network_robust() -> None:
+    """FGSM reaches the accuracy that the exact gradient gives in float64; PyTorch's own in float32 moves no image."""
+    torchattacks = pytest.importorskip("torchattacks", reason="compares with torchattacks where it is installed")
+    images = batch(200)[0]
+    model = Linear(1e4)
+    x = images.double().requires_grad_()
+    logits = model(x)  # [N, K]
+    labels = logits.argmax(1)
+    true = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    (grad,) = torch.autograd.grad((others - true).sum(), x)  # of log-odds, which rise with the cost and do not saturate
+    exact = accuracy(model, (x + 2 / 255 * grad.sign()).clamp(0, 1), labels)
+    assert 0.3 < exact < 0.8
+
+    model = model.float()
+    assert abs(accuracy(model, attacks.FGSM(model, eps=2)(images, labels), labels) - exact) <= 0.005
+    assert accuracy(model, torchattacks.FGSM(model, eps=2 / 255)(images, labels), labels) > exact + 0.1
