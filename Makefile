@@ -28,6 +28,10 @@ DOCS := $(VENV)/docs
 demo: $(VENV)/built
 	$(RUN) -m fastadv.cli.demo
 
+# Python keeps what it compiled, even where the environment says otherwise: every worker, and every process that a test
+# starts, reads the same files.
+check test: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/built
 	OMP_WAIT_POLICY=passive $(RUN) -m pytest $(SHARED) --durations=30 --durations-min=3
 
