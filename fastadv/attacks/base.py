@@ -79,6 +79,8 @@ class Attack(ABC):
             and the gradient are checked all the same.
         image_gradients: gradients of single images that calls have computed so far, each a forward pass and a backward
             pass to the image; 0 for a method that overrides ``run_``.
+        image_queries: logits of single images that calls have computed so far without a gradient; like
+            ``image_gradients``, 0 for a method that overrides ``run_``.
         without_gradient: the count of the last call, or of the last size of :meth:`at_each`: a scalar tensor on the
             images' device; None if nothing was counted or no gradient was computed.
         warned: true if the model's outputs or gradients caused a warning.
@@ -97,6 +99,7 @@ class Attack(ABC):
     counting: bool = False
     looks: bool = True
     image_gradients: int = 0
+    image_queries: int = 0
     without_gradient: Tensor | None = None
     warned: bool = False
     targeted: bool = False

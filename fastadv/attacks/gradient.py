@@ -333,7 +333,9 @@ class GradientAttack(Attack):
         return self.eot * self.runs * len(self.step_sizes(Size(eps)))
 
     def forwards(self, eps: float) -> int:
-        return self.eot * self.restarts if self.restarts > 1 else 0  # to judge the images after each run
+        judged = self.restarts if self.restarts > 1 else 0  # the images after each run
+        predicted = self.restarts if self.rule == KL else 0  # the clean ones before it
+        return self.eot * (judged + predicted)
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """See :class:`Attack`; with several runs, the number for images that need all of them."""
@@ -411,6 +413,7 @@ class GradientAttack(Attack):
                 counts = self._counts(gradient, size)
                 steps.run_(state, alphas, counts)
             self.image_gradients += self.eot * (len(alphas) * len(adv) if counts is None else sum(counts))
+            self.image_queries += self.eot * len(adv) if self.rule == KL else 0
             self.without_gradient = state.without_gradient
             return state.adv
 

@@ -78,13 +78,9 @@ class SearchAttack(Attack):
         restarts: number of runs; only images that are still classified correctly take part in another.
         fold_bn: during generation, fold each BatchNorm layer that follows a convolution into it, see
             :class:`GradientAttack`. Needs ``bn="eval"``.
-
-    Attributes:
-        image_queries: logits of single images that calls have asked for so far, without a gradient.
     """
 
     needs_labels = True
-    image_queries: int = 0
 
     def __init__(
         self,
