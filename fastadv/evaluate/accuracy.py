@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -22,6 +22,7 @@ from fastadv.pixels import PixelSpace, check_space
 from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.module_modes import isolated
 from fastadv.utils.progress import progress_bar
+from fastadv.utils.rng import RandomStream
 from fastadv.utils.validation import check_model
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def evaluate(
             (``"pgd:steps=20:alpha=2"``), or ``"path/to/file.py:CLASS"``; or your own attack class; or an attack that
             was created, which has its own model, options and random numbers; or "clean" for none. Or a list of these.
         eps: size of the perturbation in pixel values; None for "clean", and for the own eps of an attack that was
-            created.
+            created. A number also replaces that one's own, with a warning if it is another.
         space: the PixelSpace of the model's input.
         seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
@@ -209,10 +210,19 @@ def evaluate_each(
     if not isinstance(eps, Iterable):
         raise TypeError(f"eps must be a sequence of sizes, such as [2, 4, 8], got {type(eps).__name__}")
     under = sizes_of_attack(attack, model, eps=eps, space=space, seed=seed, options=options)
-    if under.attack is not None:
-        under.attack.stream.offset = first
-    [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
+    with nullcontext() if under.attack is None else _drawing_from(under.attack.stream, first):
+        [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
     return counts
+
+
+@contextmanager
+def _drawing_from(stream: RandomStream, first: int) -> Iterator[None]:
+    """Within the block, draw the numbers from image ``first`` on; a created attack goes on where it was afterwards."""
+    before, stream.offset = stream.offset, first
+    try:
+        yield
+    finally:
+        stream.offset = before
 
 
 def _worst_case(
