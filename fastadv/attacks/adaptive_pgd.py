@@ -96,6 +96,10 @@ class AdaptivePGD(GradientAttack):
             logits: [N, K], of the clean images.
         """
 
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return super().refused_options() - {"restarts"} | {"label_smoothing", "aux_weight"}
+
     def _check_restarts(self) -> None:
         check_count("restarts", self.restarts, least=1)
 

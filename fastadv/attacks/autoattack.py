@@ -99,6 +99,10 @@ class AutoAttack(Attack):
         self._first_batch = FirstBatch()
         self._samples: int = max(own.get("eot", 1) for _, own in VERSIONS[version])
 
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return {"label_smoothing"}
+
     def _part(self, kind: type[Part], own: dict[str, Any]) -> Part:
         length: dict[str, Any] = {"queries": self.queries} if kind is Square else {"steps": self.steps}
         return kind(

@@ -33,7 +33,7 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
         check_one_of("targets", targets, TARGETS)
     elif not targeted:
         return Goal(attack.rule, attack.ascend)
-    if attack.fixed_goal or (attack.rule, attack.ascend) != ("label", True):
+    if has_goal_of_its_own(attack):
         option = "targeted" if targets is None else "targets"
         raise ValueError(
             f"{attack.name} chooses its class by definition (rule = {attack.rule!r}, ascend = {attack.ascend}), so it "
@@ -46,6 +46,16 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
         )
     rule = targets or "label"
     return Goal(rule, ascend=not (targeted or rule in _TOWARDS))
+
+
+def has_goal_of_its_own(kind: Any) -> bool:
+    """True for a class whose ``targeted`` and ``targets`` are fixed: any but those that lead away from the label."""
+    return kind.fixed_goal or (kind.rule, kind.ascend) != ("label", True)
+
+
+def has_fixed_cost(kind: Any) -> bool:
+    """True for a class that is defined by its cost, so that there is no choice of a loss."""
+    return kind.fixed_goal or kind.rule not in TARGETS
 
 
 def checked_loss(attack: Any, name: str, *, has_own: bool) -> str:
@@ -64,7 +74,7 @@ def checked_loss(attack: Any, name: str, *, has_own: bool) -> str:
         return name
     if has_own:
         raise ValueError(f"{attack.name} has a loss of its own, so it takes no option loss, got {name!r}")
-    if attack.fixed_goal or attack.rule not in TARGETS:
+    if has_fixed_cost(attack):
         raise ValueError(f"{attack.name} is defined by its cost, so it takes no option loss, got {name!r}")
     if attack.label_smoothing:
         raise ValueError(

@@ -108,6 +108,10 @@ class SearchAttack(Attack):
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
 
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return {"label_smoothing"}
+
     @abstractmethod
     def attack(self, call: SearchCall) -> None:
         """Look for adversarial images, and tell ``call.undecided`` of those that are found."""

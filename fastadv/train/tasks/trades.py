@@ -180,5 +180,5 @@ def _check_names(options: dict[str, Any]) -> None:
     meant = [f"{name}, an argument of the task" if name in _ARGUMENTS else name for name in close]
     raise ValueError(
         f"attack_options must not set {', '.join(wrong)}{did_you_mean(meant)}: the attack of TradesTask has "
-        f"{', '.join(sorted(known - set(_ARGUMENTS)))}"
+        f"{', '.join(sorted(known - set(_ARGUMENTS) - KLAttack.refused_options()))}"
     )
