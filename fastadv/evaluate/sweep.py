@@ -51,7 +51,8 @@ class Subject:
         name: of its row.
         model: the network.
         space: the PixelSpace of its input.
-        code: stands for the code of a network of one's own, which may change while its weights do not; "" for others.
+        code: stands for what may differ while the weights do not, such as the code of a network of one's own; "" if
+            there is nothing.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Subject:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights, and of the code if that is one's own: equal for networks with equal outputs."""
+        """sha256 of the weights and of ``code``: equal only for networks with equal outputs."""
         weights = fingerprint(self.model.state_dict())
         return hashlib.sha256(f"{weights} {self.code}".encode()).hexdigest() if self.code else weights
 
