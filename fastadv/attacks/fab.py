@@ -184,7 +184,7 @@ class FABT(_FAB):
         self.target_classes = target_classes
 
     def targets(self, logits: Tensor, labels: Tensor) -> list[Tensor]:
-        return list(likeliest_others(logits, labels, self.target_classes).split(1, dim=1))
+        return [target[:, None] for target in likeliest_others(logits, labels, self.target_classes).unbind(1)]
 
     def gradients(self, eps: float) -> int:
         """Return how many gradients per image a call computes for an image that is not fooled; for others fewer."""

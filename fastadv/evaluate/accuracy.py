@@ -23,6 +23,7 @@ from fastadv.pixels.range_watch import RangeWatch
 from fastadv.utils.module_modes import isolated
 from fastadv.utils.progress import progress_bar
 from fastadv.utils.rng import RandomStream
+from fastadv.utils.text import counted
 from fastadv.utils.validation import check_model
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Counts:
         found = [("top 1", self.top1)] if self.top5 is None else [("top 1", self.top1), ("top 5", self.top5)]
         rows = [(top, str(proportion(count, self.n)), f"{count:,} of {self.n:,}") for top, count in found]
         lost = self.without_gradient
-        notes = [f"{lost:,} images had no usable gradient: the attack does little or nothing to them."] if lost else []
+        gradient = "had no usable gradient: the attack does little or nothing to them"
+        notes = [f"{counted(lost, 'image')} {gradient}."] if lost else []
         return html_table(("", "accuracy", "correct"), rows, notes=notes)
 
 

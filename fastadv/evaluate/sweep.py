@@ -36,6 +36,7 @@ from fastadv.evaluate.measuring import Advance, Pass, find_record, measure_all
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
 from fastadv.utils.gpu_settings import current_gpu_settings
+from fastadv.utils.text import counted
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
@@ -278,7 +279,7 @@ def _shares_a_pass(one: Evaluation, other: Evaluation) -> bool:
 
 def _describe(record: Record) -> str:
     top1 = proportion(record.top1, record.n)
-    lost = f", with no gradient for {record.without_gradient:,} images" if record.without_gradient else ""
+    lost = f", with no gradient for {counted(record.without_gradient, 'image')}" if record.without_gradient else ""
     return f"{record.model}: {record.attack} eps = {record.eps:g}: top 1 {top1}{lost}"
 
 

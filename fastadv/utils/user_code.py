@@ -42,7 +42,7 @@ def load_named(place: str, name: str) -> Any:
     module = _of_file(Path(place)) if place.endswith(".py") else _of_name(place)
     if not hasattr(module, name):
         public = [one for one in vars(module) if not one.startswith("_")]
-        raise ValueError(f"{place} has no {name}{did_you_mean(nearest(name, public))}")
+        raise ValueError(f"{place} does not define {name!r}{did_you_mean(nearest(name, public))}")
     return getattr(module, name)
 
 

@@ -113,7 +113,7 @@ def test_a_network_of_timm_brings_its_normalisation(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{code}:mak", r"mine.py has no mak \(did you mean make\?\)"),
+        ("{code}:mak", r"mine.py does not define .mak. \(did you mean make\?\)"),
         ("{code}:wrong", r"mine.py:wrong\(\) must return a torch.nn.Module, got int"),
         ("{code}:needs", r"mine.py:needs\(\) raised TypeError: .*path"),
         ("{code}:raises", r"mine.py:raises\(\) raised RuntimeError: no weights"),

@@ -326,7 +326,7 @@ def test_a_source_of_ones_own(with_two: TrainConfig) -> None:
         ),
         ("gone_net@w.pth", "attack.sources: unknown model 'gone_net'"),
         ("own_source.py:of_five", "own_source.py:of_five: it has 5 classes, and the data set has 10"),
-        ("own_source.py:gone", "attack.sources: .*own_source.py has no gone"),
+        ("own_source.py:gone", "attack.sources: .*own_source.py does not define .gone."),
         ("others", "attack.sources: .*others was trained on other classes than those of digits: class 0 was 'zero'"),
     ],
 )
