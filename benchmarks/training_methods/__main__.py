@@ -5,8 +5,8 @@
         --processes 2 --work DIR --out FILE
 
 Writes two Markdown tables, and beside them a figure, after each network that is trained and attacked. With the same
---work, an interrupted run goes on, and only attacks that are new in ATTACKS are run. The second command takes about an
-hour of CPU time.
+--work, an interrupted run goes on, and only attacks that are new in ATTACKS are run. The second command takes an
+estimated three hours of CPU time, half of it for AutoAttack.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def _accuracy(row: Row, column: str, n: int) -> str:
 def _reading(options: argparse.Namespace) -> str:
     worst = [attack for attack in ATTACKS if len(attack.after) > 1]
     order = "".join(
-        f" {attack.title} attacks the images that are still correct after {attack.after[-1]}, and shows the worst case "
-        f"of both."
+        f" {attack.title} ({', '.join(f'{name} {value:,}' for name, value in attack.options.items())}) attacks the "
+        f"images that are still correct after {attack.after[-1]}, and shows the worst case of both."
         for attack in worst
     )
     interval = "Wilson's 95 % interval in brackets covers the sampling of the test images, not the training"

@@ -47,6 +47,8 @@ ATTACKS = (
     Spec("step_ll", "step_ll"),
     Spec("pgd-20", "pgd", {"steps": 20}),
     Spec("pgd-100", "pgd", {"steps": 100}, after=(CLEAN, "pgd-20")),
+    # By its defaults, 100 steps and 5,000 queries, all networks would take an estimated 14 hours of CPU time.
+    Spec("autoattack-20", "autoattack", {"steps": 20, "queries": 500}, after=(CLEAN, "pgd-20", "pgd-100")),
 )
 
 

@@ -97,6 +97,10 @@ class AdaptivePGD(GradientAttack):
             logits: [N, K], of the clean images.
         """
 
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return super().refused_options() - {"restarts"} | {"label_smoothing", "aux_weight"}
+
     def _check_restarts(self) -> None:
         check_count("restarts", self.restarts, least=1)
 
@@ -137,13 +141,16 @@ class AdaptivePGD(GradientAttack):
         gradient = self._input_gradient()
         if self._captures(given.clean):
             self._log_no_capture("it reads the losses of its steps on the host, and images leave the batch")
-        counted = self.image_gradients
+        counted = self.image_gradients, self.image_queries
 
         def run() -> Tensor:
-            self.image_gradients, self.without_gradient = counted, None  # also if a folded model turns out to differ
+            self.image_gradients, self.image_queries = counted  # it runs again if a folded model turns out to differ
+            self.without_gradient = None
             gradient.refresh()
             undecided = Undecided(gradient.in_layout(given.clean), given.labels, given.left)
-            logits = first_look(gradient, undecided, whole=gradient.cost.mixes_examples)
+            whole = gradient.cost.mixes_examples
+            self.image_queries += self.eot * len(undecided.clean if whole else undecided.left)
+            logits = first_look(gradient, undecided, whole=whole)
             self.check_classes(logits.shape[1])
             for number, goal in enumerate(self.goals(undecided.labels, logits)):
                 if len(undecided.left):
@@ -210,6 +217,7 @@ class AdaptivePGD(GradientAttack):
     def _at(self, gradient: InputGradient, ascent: Ascent, *, needs_gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Return the logits [n, K] at the iterates and, unless it is not needed, the gradient [n, C, ...]."""
         if not needs_gradient:
+            self.image_queries += self.eot * len(ascent.adv)
             return gradient.logits(ascent.adv), None
         found = gradient.further(ascent.adv, ascent.goal)
         self.image_gradients += self.eot * len(ascent.adv)

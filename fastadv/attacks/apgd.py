@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Unpack  # which torch requires
 
 from fastadv.attacks.adaptive_pgd import AdaptivePGD
+from fastadv.attacks.engine.logit_difference import likeliest_others
 from fastadv.attacks.options import AdaptivePGDOptions
 from fastadv.utils.validation import check_count
 
@@ -65,9 +66,7 @@ class APGDT(AdaptivePGD):
         return self.target_classes * self.restarts
 
     def goals(self, labels: Tensor, logits: Tensor) -> Iterator[Tensor]:
-        others = logits.scatter(1, labels[:, None], -torch.inf)  # [N, K]
-        ranked = others.argsort(dim=1, descending=True, stable=True)  # [N, K], the label last
-        for target in ranked[:, :-1][:, : self.target_classes].unbind(1):
+        for target in likeliest_others(logits, labels, self.target_classes).unbind(1):
             yield from [torch.stack([labels, target], dim=1)] * self.restarts
 
     def options(self) -> dict[str, Any]:

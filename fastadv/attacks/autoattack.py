@@ -71,7 +71,6 @@ class AutoAttack(Attack):
     needs_labels = True
     stops_early = True
     draws = True
-    image_queries: int = 0
 
     def __init__(
         self,
@@ -99,7 +98,11 @@ class AutoAttack(Attack):
         self.fold_bn = fold_bn  # which the attacks check
         self.parts = [self._part(kind, own) for kind, own in VERSIONS[version]]
         self._first_batch = FirstBatch()
-        self._samples = max(own.get("eot", 1) for _, own in VERSIONS[version])
+        self._samples: int = max(own.get("eot", 1) for _, own in VERSIONS[version])
+
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return {"label_smoothing"}
 
     def _part(self, kind: type[Part], own: dict[str, Any]) -> Part:
         length: dict[str, Any] = {"queries": self.queries} if kind is Square else {"steps": self.steps}
@@ -146,6 +149,7 @@ class AutoAttack(Attack):
     def _first_look(self, gradient: InputGradient, undecided: Undecided) -> None:
         """Decide the images that are misclassified without an attack; refuse what one of the attacks would refuse."""
         shape, place = list(undecided.clean.shape), undecided.left
+        self.image_queries += self._samples * len(place)
         if len(shape) != 4 and any(isinstance(part, Square) for part in self.parts):
             raise ValueError(f"{self.name} needs images [N, C, H, W], because of square, got {shape}")
         logits = first_look(gradient, undecided, whole=gradient.cost.mixes_examples)  # [N, K]
@@ -159,21 +163,22 @@ class AutoAttack(Attack):
         """Let a forward pass decide which candidates [N, C, ...] fool the model: in another batch they may not."""
         place = undecided.left
         whole = gradient.cost.mixes_examples
+        self.image_queries += self._samples * (len(found) if whole else len(place))
         logits = gradient.logits(found)[place] if whole else gradient.logits(found[place])  # [n, K]
         undecided.look(place, found[place], logits)
         undecided.keep_best(place, found[place], ops.row_losses(logits, undecided.labels[place], "margin"))
 
     def _counted(self) -> tuple[int, int]:
         """The gradients and the queries of all attacks so far."""
-        searches = [part for part in self.parts if isinstance(part, SearchAttack)]
-        return sum(part.image_gradients for part in self.parts), sum(part.image_queries for part in searches)
+        return sum(part.image_gradients for part in self.parts), sum(part.image_queries for part in self.parts)
 
     def gradients(self, eps: float) -> int:
         """Return how many gradients per image a call computes for an image that no attack fools; for others fewer."""
         return sum(part.gradients(eps) for part in self.parts)
 
     def forwards(self, eps: float) -> int:
-        return 1 + sum(1 + part.forwards(eps) for part in self.parts)
+        looks = self._samples * (1 + len(self.parts))  # at the clean image, and at each attack's candidate
+        return looks + sum(part.forwards(eps) for part in self.parts)
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """Return the most that there may be: those of images that no attack fools."""

@@ -79,6 +79,8 @@ class Attack(ABC):
             and the gradient are checked all the same.
         image_gradients: gradients of single images that calls have computed so far, each a forward pass and a backward
             pass to the image; 0 for a method that overrides ``run_``.
+        image_queries: logits of single images that calls have computed so far without a gradient; like
+            ``image_gradients``, 0 for a method that overrides ``run_``.
         without_gradient: the count of the last call, or of the last size of :meth:`at_each`: a scalar tensor on the
             images' device; None if nothing was counted or no gradient was computed.
         warned: true if the model's outputs or gradients caused a warning.
@@ -98,6 +100,7 @@ class Attack(ABC):
     counting: bool = False
     looks: bool = True
     image_gradients: int = 0
+    image_queries: int = 0
     without_gradient: Tensor | None = None
     warned: bool = False
     targeted: bool = False
@@ -170,7 +173,7 @@ class Attack(ABC):
         signature = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
         bases = [base.__doc__ for base in reversed(cls.__mro__[1:]) if issubclass(base, Attack)]
         labels = _ON_LABELS[cls.needs_labels] if hasattr(cls, "name") else ""
-        cls.__doc__ = described(cls.__doc__, bases, signature, labels)
+        cls.__doc__ = described(cls.__doc__, bases, signature, labels, leave_out=cls.refused_options())
 
     def __call__(self, images: Tensor, labels: Tensor | None = None, *, eps: Eps | None = None) -> Tensor:
         """Return candidate adversarial images.
@@ -297,6 +300,11 @@ class Attack(ABC):
             raise
         self._result_passed = True
 
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        """Return the options of base classes whose values this class refuses, but for the default ones."""
+        return set()
+
     def gradients(self, eps: float) -> int:
         """Return how many gradients per image a call of this size computes, for time estimates."""
         return 0
@@ -399,7 +407,8 @@ def ball_of(attack: type[Attack], options: Mapping[str, Any]) -> str | None:
 
 def no_such_option(attack: type[Attack], unknown: Iterable[str]) -> str:
     """Return the error message for options that an attack does not have."""
-    name, known, wrong = getattr(attack, "name", attack.__name__), sorted(options_of(attack)), sorted(unknown)
+    known, wrong = sorted(options_of(attack) - attack.refused_options()), sorted(unknown)
+    name = getattr(attack, "name", attack.__name__)
     misspelt = (one for one in wrong if one not in IterativeAttackOptions.__annotations__)  # which other attacks have
     meant = did_you_mean([close for one in misspelt for close in nearest(one, known)])
     return f"{name} has no option {', '.join(wrong)}{meant}; its options are {', '.join(known)}"

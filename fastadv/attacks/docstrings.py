@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from collections.abc import Container
 from typing import Any
 
 _ENTRY = re.compile(r"    (\w+)(?: \(default: .*?\))?: ")
@@ -14,7 +15,9 @@ _LAYOUT: dict[str, Any] = {
 }
 
 
-def described(own: str | None, bases: list[str | None], signature: inspect.Signature, labels: str) -> str:
+def described(
+    own: str | None, bases: list[str | None], signature: inspect.Signature, labels: str, leave_out: Container[str] = ()
+) -> str:
     """Return a class's docstring with all of its options and a sentence on labels.
 
     Args:
@@ -22,13 +25,14 @@ def described(own: str | None, bases: list[str | None], signature: inspect.Signa
         bases: the docstrings of the bases, the most general first.
         signature: the class's; options are listed in its order, with its defaults.
         labels: the sentence.
+        leave_out: names of options that the class does not accept.
     """
     text, _, rest = _parts(own)
     options = {name: words for doc in (*bases, own) for name, words in _parts(doc)[1].items()}
     entries = [
         textwrap.fill(f"{name}{_default(parameter)}: {options[name]}", **_LAYOUT)
         for name, parameter in signature.parameters.items()
-        if name in options
+        if name in options and name not in leave_out
     ]
     return "\n\n".join(part for part in (text, labels, "\n".join(["Args:", *entries]), rest) if part)
 

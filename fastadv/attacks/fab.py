@@ -16,6 +16,7 @@ from typing_extensions import Unpack  # which torch requires
 
 from fastadv.attacks.engine.boundary_search import BoundarySearch, boundary_step, nearest_boundary
 from fastadv.attacks.engine.input_gradient import Gradient
+from fastadv.attacks.engine.logit_difference import likeliest_others
 from fastadv.attacks.engine.step_sizes import Eps
 from fastadv.attacks.engine.undecided import is_correct
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
@@ -183,10 +184,7 @@ class FABT(_FAB):
         self.target_classes = target_classes
 
     def targets(self, logits: Tensor, labels: Tensor) -> list[Tensor]:
-        others = logits.scatter(1, labels[:, None], -torch.inf)  # [N, K]
-        count = min(self.target_classes, logits.shape[1] - 1)
-        ranked = others.topk(count, dim=1).indices  # [N, T]
-        return [ranked[:, rank : rank + 1] for rank in range(count)]
+        return [target[:, None] for target in likeliest_others(logits, labels, self.target_classes).unbind(1)]
 
     def gradients(self, eps: float) -> int:
         """Return how many gradients per image a call computes for an image that is not fooled; for others fewer."""

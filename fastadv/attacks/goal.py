@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 from fastadv.utils.validation import check_one_of
@@ -29,16 +30,16 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
     Raises:
         ValueError: if the options contradict each other, or the attack has another goal by its definition.
     """
-    if targets is not None:
-        check_one_of("targets", targets, TARGETS)
-    elif not targeted:
+    if targets is None and not targeted:
         return Goal(attack.rule, attack.ascend)
-    if attack.fixed_goal or (attack.rule, attack.ascend) != ("label", True):
+    if has_goal_of_its_own(attack):
         option = "targeted" if targets is None else "targets"
         raise ValueError(
             f"{attack.name} chooses its class by definition (rule = {attack.rule!r}, ascend = {attack.ascend}), so it "
-            f"takes no {option}: use an attack that leads away from the true class, such as fgsm, iter_basic or pgd"
+            f"does not take the option {option}: {_instead(attack, targets)}"
         )
+    if targets is not None:
+        check_one_of("targets", targets, TARGETS)
     if targeted and targets not in (None, "label"):
         raise ValueError(
             f"targeted=True steps towards the labels of a call, and targets={targets!r} lets the attack choose the "
@@ -46,6 +47,23 @@ def goal_of(attack: Any, targets: str | None, targeted: bool) -> Goal:
         )
     rule = targets or "label"
     return Goal(rule, ascend=not (targeted or rule in _TOWARDS))
+
+
+def _instead(attack: Any, targets: object) -> str:
+    """What was probably meant by an option that the attack does not take."""
+    if isinstance(targets, int) and "target_classes" in inspect.signature(type(attack)).parameters:
+        return f"the number of its target classes is target_classes={targets}"
+    return "use an attack that leads away from the true class, such as fgsm, iter_basic or pgd"
+
+
+def has_goal_of_its_own(kind: Any) -> bool:
+    """True for a class whose ``targeted`` and ``targets`` are fixed: any but those that lead away from the label."""
+    return kind.fixed_goal or (kind.rule, kind.ascend) != ("label", True)
+
+
+def has_fixed_cost(kind: Any) -> bool:
+    """True for a class that is defined by its cost, so that there is no choice of a loss."""
+    return kind.fixed_goal or kind.rule not in TARGETS
 
 
 def checked_loss(attack: Any, name: str, *, has_own: bool) -> str:
@@ -64,7 +82,7 @@ def checked_loss(attack: Any, name: str, *, has_own: bool) -> str:
         return name
     if has_own:
         raise ValueError(f"{attack.name} has a loss of its own, so it takes no option loss, got {name!r}")
-    if attack.fixed_goal or attack.rule not in TARGETS:
+    if has_fixed_cost(attack):
         raise ValueError(f"{attack.name} is defined by its cost, so it takes no option loss, got {name!r}")
     if attack.label_smoothing:
         raise ValueError(

@@ -29,7 +29,7 @@ from fastadv.attacks.engine.state import AttackState
 from fastadv.attacks.engine.step_sizes import Eps, Size, are_equal
 from fastadv.attacks.engine.steps import Steps
 from fastadv.attacks.engine.zero_gradients import count_zero_gradients
-from fastadv.attacks.goal import Goal, checked_loss, goal_of
+from fastadv.attacks.goal import Goal, checked_loss, goal_of, has_fixed_cost, has_goal_of_its_own
 from fastadv.attacks.options import AttackOptions
 from fastadv.attacks.restarts import run_restarts_
 from fastadv.eps import TruncatedNormalEps
@@ -179,6 +179,20 @@ class GradientAttack(Attack):
         self._folding = FoldingCache()
         self._compiled = CompiledGradient()
         self._captured = CapturedIterations()
+
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        refused = super().refused_options()
+        if not (hasattr(cls, "rule") and hasattr(cls, "ascend")):  # a base class
+            return refused
+        if has_goal_of_its_own(cls):
+            refused |= {"targeted", "targets"}
+        if has_fixed_cost(cls) or cls.loss is not GradientAttack.loss:
+            refused.add("loss")
+        may_draw = cls.draws or cls.start_ is not GradientAttack.start_ or not has_goal_of_its_own(cls)
+        if not may_draw or cls.run_ is not GradientAttack.run_:
+            refused.add("restarts")
+        return refused
 
     def _check_restarts(self) -> None:
         check_count("restarts", self.restarts, least=1)
@@ -364,7 +378,9 @@ class GradientAttack(Attack):
         return self.eot * self.runs * len(self.step_sizes(Size(eps)))
 
     def forwards(self, eps: float) -> int:
-        return self.eot * self.restarts if self.restarts > 1 else 0  # to judge the images after each run
+        judged = self.restarts if self.restarts > 1 else 0  # the images after each run
+        predicted = self.restarts if self.rule == KL else 0  # the clean ones before it
+        return self.eot * (judged + predicted)
 
     def expected_gradients(self, n: int, eps: Eps) -> float:
         """See :class:`Attack`; with several runs, the number for images that need all of them."""
@@ -445,6 +461,7 @@ class GradientAttack(Attack):
                 leaving = self._leaving(gradient, state, alphas, counts)
                 taken = steps.run_(state, alphas, counts, leaving)
             self.image_gradients += self.eot * taken
+            self.image_queries += self.eot * len(adv) if self.rule == KL else 0
             self.without_gradient = state.without_gradient
             return state.adv
 

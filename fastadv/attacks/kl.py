@@ -42,6 +42,10 @@ class KLAttack(IterativeAttack):
         refuse_costs_options(self)
         self.noise = float(noise)
 
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return super().refused_options() | {"label_smoothing", "aux_weight"}
+
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         steps = self.steps or 10
         return [2.5 * size.eps / steps if self.alpha is None else self.alpha] * steps

@@ -46,6 +46,7 @@ def run_restarts_(attack: Any, adv: Tensor, labels: Tensor, size: Size, seed: in
             attack.start_(start, clean, size.eps, of_run, offset)
             attack.run_once_(made, labels[place], size.rows(place), of_run, offset, start[place])
         logits = logits_of(made)  # [n, K]
+        attack.image_queries += attack.eot * len(made)
         if number == 0:
             check_labels_in_range(attack.name, labels, logits.shape[1])
             undecided.adv.copy_(made)

@@ -78,14 +78,10 @@ class SearchAttack(Attack):
         restarts: number of runs; only images that are still classified correctly take part in another.
         fold_bn: during generation, fold each BatchNorm layer that follows a convolution into it, see
             :class:`GradientAttack`. Needs ``bn="eval"``.
-
-    Attributes:
-        image_queries: logits of single images that calls have asked for so far, without a gradient.
     """
 
     needs_labels = True
     stops_early = True
-    image_queries: int = 0
 
     def __init__(
         self,
@@ -112,6 +108,10 @@ class SearchAttack(Attack):
         self.fold_bn = fold_bn
         self._first_batch = FirstBatch()
         self._folding = FoldingCache()
+
+    @classmethod
+    def refused_options(cls) -> set[str]:
+        return {"label_smoothing"}
 
     @abstractmethod
     def attack(self, call: SearchCall) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +37,7 @@ from fastadv.train.checkpoint import CheckpointError
 from fastadv.utils import devices
 from fastadv.utils.files import locked_folder, make_folder
 from fastadv.utils.optional_deps import require
+from fastadv.utils.text import printable
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -99,6 +101,15 @@ def _show(records: Sequence[Record], file: RecordFile[Record], out: Path, *, as_
     report_files(file, written, possible, now, left_out, say=not as_json)
     if as_json:
         print_json(records, [file.path, *written])
+    else:
+        _point_to_report(together, out)
+
+
+def _point_to_report(records: Sequence[Record], out: Path) -> None:
+    """Say how to see several attacks together, whichever commands measured them."""
+    if len({record.attack for record in records} - {CLEAN}) > 1:
+        command = printable(shlex.join(["fastadv", "report", str(out)]))
+        print(f"all attacks and the worst case per image in one table: {command}")
 
 
 def _write(records: Sequence[Record], out: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from fastadv.distributed import launched
 from fastadv.evaluate.sweep import Images, Subject
 from fastadv.models.check_input import check_accepts
 from fastadv.models.complete import load_complete
+from fastadv.models.hf_folder import hash_of_config
 from fastadv.models.known_input import KnownInput, known_input
 from fastadv.models.shapes import classes_of_weights
 from fastadv.models.specs import ModelSpec, check_names_a_network, parse_spec
@@ -117,7 +118,10 @@ def load_subjects(texts: Sequence[str], options: argparse.Namespace) -> LoadedMo
 
 
 def _code_of(spec: ModelSpec) -> str:
-    return hash_of_code(str(spec.path), spec.factory) if spec.kind == "code" else ""
+    """What the logits follow from besides the weights: one's own code, the network's name, or its configuration."""
+    if spec.kind == "code":
+        return hash_of_code(str(spec.path), spec.factory)
+    return hash_of_config(spec.path) if spec.kind == "hf" else spec.architecture
 
 
 def _test_images(
@@ -275,7 +279,7 @@ def _from_file(
         check_accepts(model.eval(), shape)
     except ValueError as error:
         raise ValueError(f"{one.network}: {error}; choose another --size or --dataset") from error
-    return Subject(name, model, spaces[name])
+    return Subject(name, model, spaces[name], _code_of(one))
 
 
 def _classes_of(one: ModelSpec, model: nn.Module, shape: Sequence[int]) -> int:

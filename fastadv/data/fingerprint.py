@@ -8,7 +8,7 @@ from typing import Any
 
 from fastadv.data.in_memory.image_set import ImageSet
 from fastadv.data.sources.base import ImageSource, fingerprint_of_names
-from fastadv.utils.text import few
+from fastadv.utils.text import counted, few
 
 
 def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def identity_of(images: ImageSet | ImageSource) -> dict[str, Any]:
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Describe how two identities differ; None if they do not."""
     if before["images"] != now["images"]:
-        return f"it had {before['images']} images and now has {now['images']}"
+        return f"it had {counted(before['images'], 'image')} and now has {now['images']}"
     if before["shape"] != now["shape"]:
         return f"its images were {before['shape'] or 'files'} and now are {now['shape'] or 'files'}"
     if before["names"] != now["names"]:

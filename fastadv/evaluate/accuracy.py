@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -92,7 +92,7 @@ def evaluate(
             (``"pgd:steps=20:alpha=2"``), or ``"path/to/file.py:CLASS"``; or your own attack class; or an attack that
             was created, which has its own model, options and random numbers; or "clean" for none. Or a list of these.
         eps: size of the perturbation in pixel values; None for "clean", and for the own eps of an attack that was
-            created.
+            created. A number also replaces that one's own, with a warning if it is another.
         space: the PixelSpace of the model's input.
         seed: seed of the attack's random numbers: the same for each image, however the images are batched.
         device: where batches are moved, the model's device; None leaves them where they are.
@@ -163,10 +163,9 @@ def evaluate_each(
         TypeError: as for :func:`evaluate`.
         ModuleNotFoundError: as for :func:`evaluate`.
     """
-    under = _prepare_sizes(
-        model, attack, eps=eps, space=space, seed=seed, first=first, early_stop=early_stop, options=options
-    )
-    [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
+    under = _prepare_sizes(model, attack, eps=eps, space=space, seed=seed, early_stop=early_stop, options=options)
+    with _drawing_from(under, first):
+        [counts] = _measure(model, batches, [under], space=space, device=device, progress=progress).each
     return counts
 
 
@@ -190,24 +189,34 @@ def count_batches(
     Raises:
         ValueError: as for :func:`evaluate`.
     """
-    under = _prepare_sizes(
-        model, attack, eps=eps, space=space, seed=seed, first=first, early_stop=False, options=options
-    )
-    _measure(model, batches, [under], space=space, device=device, done=done)
+    under = _prepare_sizes(model, attack, eps=eps, space=space, seed=seed, early_stop=False, options=options)
+    with _drawing_from(under, first):
+        _measure(model, batches, [under], space=space, device=device, done=done)
 
 
 def _prepare_sizes(
-    model: nn.Module, attack: AttackLike, *, eps: Sequence[float], space: PixelSpace, first: int, **common: Any
+    model: nn.Module, attack: AttackLike, *, eps: Sequence[float], space: PixelSpace, **common: Any
 ) -> UnderAttack:
     """Check the arguments of :func:`evaluate_each`, and prepare its attack."""
     check_model(model)
     check_space(space)
     if not isinstance(eps, Iterable):
         raise TypeError(f"eps must be a sequence of sizes, such as [2, 4, 8], got {type(eps).__name__}")
-    under = sizes_of_attack(attack, model, eps=eps, space=space, **common)
-    if under.attack is not None:
-        under.attack.stream.offset = first
-    return under
+    return sizes_of_attack(attack, model, eps=eps, space=space, **common)
+
+
+@contextmanager
+def _drawing_from(under: UnderAttack, first: int) -> Iterator[None]:
+    """Within the block, draw the numbers from image ``first`` on; a created attack goes on where it was afterwards."""
+    if under.attack is None:
+        yield
+        return
+    stream = under.attack.stream
+    before, stream.offset = stream.offset, first
+    try:
+        yield
+    finally:
+        stream.offset = before
 
 
 def _worst_case(

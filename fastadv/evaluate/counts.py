@@ -11,6 +11,7 @@ from torch import Tensor
 from fastadv.evaluate.hits import Hits
 from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import proportion
+from fastadv.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Counts:
         found = [("top 1", self.top1)] if self.top5 is None else [("top 1", self.top1), ("top 5", self.top5)]
         rows = [(top, str(proportion(count, self.n)), f"{count:,} of {self.n:,}") for top, count in found]
         lost = self.without_gradient
-        notes = [f"{lost:,} images had no usable gradient: the attack does little or nothing to them."] if lost else []
+        gradient = "had no usable gradient: the attack does little or nothing to them"
+        notes = [f"{counted(lost, 'image')} {gradient}."] if lost else []
         return html_table(("", "accuracy", "correct"), rows, notes=notes)
 
 

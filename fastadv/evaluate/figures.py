@@ -12,7 +12,7 @@ from fastadv.attacks.engine.zero_gradients import LEAST_SHARE
 from fastadv.evaluate.attack_specs import run_options
 from fastadv.evaluate.intervals import Estimate, wilson
 from fastadv.evaluate.records import CLEAN, Record
-from fastadv.evaluate.tables import check_same_images, images_of, records_under
+from fastadv.evaluate.tables import check_same_images, images_of, norm_of, records_under
 from fastadv.utils.optional_deps import require
 from fastadv.utils.text import printable_lines
 
@@ -56,20 +56,23 @@ def robustness_figure(records: Sequence[Record], *, top: int = 1) -> Figure:
         raise ValueError("there are no adversarial records to draw")
     hidden = {r.model for r in records if (r.without_gradient or 0) >= max(1, LEAST_SHARE * r.n)}
     figure, panels = panels_of(len(attacks), lines=len(models))
-    levels = sorted({record.eps for record in records if record.attack != CLEAN})
+    in_l2 = {record.attack: norm_of(record) == "l2" for record in records if record.attack != CLEAN}
     for attack, axes in zip(attacks, panels, strict=True):
         for index, model in enumerate(models):
             own = [r for r in records_under(attack, records) if r.model == model]
             label = f"{model} (without a gradient)" if model in hidden else model
             draw_line(axes, label, _accuracies(sorted(own, key=lambda r: r.eps), top), index, len(models))
-        eps_axis(axes, levels)
+        alike = {r.eps for r in records if r.attack != CLEAN and in_l2[r.attack] == in_l2[attack]}
+        eps_axis(axes, sorted(alike), in_l2=in_l2[attack])
         axes.set(title=escape_label(_with_options(attack, records)), ylim=(-3, 103))
         axes.tick_params(labelleft=axes in panels[::PANELS_PER_ROW])
     for axes in panels[::PANELS_PER_ROW]:
         axes.set_ylabel(f"top-{top} accuracy (%)")
-    limits = [limit for axes in panels for limit in axes.get_xlim()]
-    for axes in panels:
-        axes.set_xlim(min(limits), max(limits))
+    for norm in (False, True):  # sizes in two norms are not comparable
+        alike_panels = [axes for attack, axes in zip(attacks, panels, strict=True) if in_l2[attack] == norm]
+        limits = [limit for axes in alike_panels for limit in axes.get_xlim()]
+        for axes in alike_panels:
+            axes.set_xlim(min(limits), max(limits))
     what = f"Top-{top} accuracy with 95 % confidence intervals"
     set_title(figure, what, images_of(records[0]), records[0].seed)
     legend_below(figure, panels[:1])
@@ -131,10 +134,10 @@ def panels_of(panels: int, *, lines: int, columns: int = PANELS_PER_ROW) -> tupl
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
 
 
-def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None:
+def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True, in_l2: bool = False) -> None:
     """Make the x axis logarithmic from the smallest eps on and, with ``clean`` images, linear from there down to 0.
 
-    0, 2, 4, 8, 16 are evenly spaced.
+    0, 2, 4, 8, 16 are evenly spaced. With ``in_l2`` the label says that eps bounds the L2 norm.
     """
     shown = [0.0, *levels] if clean else list(levels)
     if clean:
@@ -146,7 +149,7 @@ def eps_axis(axes: Axes, levels: Sequence[float], *, clean: bool = True) -> None
     axes.autoscale_view(scaley=False)
     axes.set_xticks(shown, labels=[f"{level:g}" for level in shown])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel(f"eps (pixel values, log scale{'; 0 is clean' if clean else ''})")
+    axes.set_xlabel(f"eps{' in L2' if in_l2 else ''} (pixel values, log scale{'; 0 is clean' if clean else ''})")
     axes.grid(alpha=0.3)
 
 

@@ -86,7 +86,7 @@ def describe_left_out(now: Record | TransferRecord, left_out: Sequence[Record | 
 
 def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> str:
     if record.n != now.n:
-        return f"on {record.n:,} images (this command: {now.n:,})"
+        return f"on {counted(record.n, 'image')} (this command: {now.n:,})"
     if record.seed != now.seed:  # which also draws the images
         return f"with seed {record.seed} (this command: {now.seed})"
     if record.images != now.images:

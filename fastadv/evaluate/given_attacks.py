@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fastadv.evaluate.attack_specs import attack_class, parse_attack, takes_earl
 from fastadv.evaluate.hits import Hits
 from fastadv.evaluate.records import CLEAN
 from fastadv.pixels import PixelSpace
+from fastadv.utils.stacklevel import user_stacklevel
 
 AttackLike: TypeAlias = "str | type[attacks.Attack] | attacks.Attack"
 
@@ -78,7 +80,14 @@ def one_attack(
         size = given.eps if eps is None else eps
         if not isinstance(size, (int, float)):
             raise TypeError(f"{given.name} has eps={size}: give the evaluation one number for all images, by eps=")
-        return sizes_of_attack(given, model, eps=[size], options=options, **common)
+        under = sizes_of_attack(given, model, eps=[size], options=options, **common)
+        if isinstance(given.eps, (int, float)) and size != given.eps:
+            warnings.warn(
+                f"{given.name} was created with eps={given.eps:g}, and is measured with the eps={size:g} of this "
+                f"evaluation: leave eps out for its own",
+                stacklevel=user_stacklevel(),
+            )
+        return under
     if eps is None:
         name = given if isinstance(given, str) else getattr(given, "__name__", given)
         raise ValueError(f"{name} needs eps, in pixel values")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastadv.utils.input_hints import explain_model_errors, labels_shape_hint
 from fastadv.utils.model_outputs import check_classes, logits_hint, logits_of
+from fastadv.utils.text import counted
 
 FEWEST_CLASSES_FOR_TOP5 = 6  # with five or fewer, every class is among the five likeliest
 
@@ -59,9 +60,11 @@ def _check_logits(logits: Any, labels: Tensor) -> None:
     check_classes(logits)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
         got = list(logits.shape) if isinstance(logits, Tensor) else f"{type(logits).__name__}{logits_hint(logits)}"
-        raise ValueError(f"the model must give logits [{len(labels)}, K] for {len(labels)} images, got {got}")
+        raise ValueError(
+            f"the model must give logits [{len(labels)}, K] for {counted(len(labels), 'image')}, got {got}"
+        )
     if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
         raise ValueError(
-            f"labels must lie in 0..{logits.shape[1] - 1}, since the model has {logits.shape[1]} classes; "
+            f"labels must lie in 0..{logits.shape[1] - 1}, since the model has {counted(logits.shape[1], 'class')}; "
             f"got {labels.min()}..{labels.max()}"
         )

@@ -35,7 +35,8 @@ class Evaluation:
 
     Args:
         model: its name, for a row of a table.
-        checkpoint: sha256 of its weights and buffers, and of the code of a network of one's own.
+        checkpoint: sha256 of its weights and buffers; for others than runs also of the code, of the configuration, or
+            of the name of the network.
         space: the PixelSpace of the model's input, as text.
         dataset: name of the data set.
         split: "train" or "test".

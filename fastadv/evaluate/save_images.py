@@ -22,7 +22,7 @@ from fastadv.evaluate.sweep import Images, Subject, Sweep, create_test_loader
 from fastadv.utils.files import make_folder
 from fastadv.utils.module_modes import isolated
 from fastadv.utils.optional_deps import require
-from fastadv.utils.text import printable
+from fastadv.utils.text import counted, printable
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def save_images(sweep: Sweep, subjects: Sequence[Subject], folder: Path, first: 
             saved = _save(sweep, subject, attack, eps, images, place)
             change = "" if saved.after == saved.before else f", and {saved.after} when rounded to 8 bits"
             print(
-                printable(f"{place}: {saved.n} images; {subject.name} classifies {saved.before} correctly{change}"),
+                printable(
+                    f"{place}: {counted(saved.n, 'image')}; {subject.name} classifies {saved.before} correctly{change}"
+                ),
                 file=sys.stderr,
             )
 

@@ -40,6 +40,7 @@ from fastadv.evaluate.pass_progress import PassProgress
 from fastadv.evaluate.records import CLEAN, Evaluation, Record, RecordFile, packed
 from fastadv.pixels import PixelSpace
 from fastadv.utils.gpu_settings import current_gpu_settings
+from fastadv.utils.text import counted
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
@@ -55,7 +56,8 @@ class Subject:
         name: of its row.
         model: the network.
         space: the PixelSpace of its input.
-        code: stands for the code of a network of one's own, which may change while its weights do not; "" for others.
+        code: stands for what may differ while the weights do not, such as the code of a network of one's own; "" if
+            there is nothing.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Subject:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights, and of the code if that is one's own: equal for networks with equal outputs."""
+        """sha256 of the weights and of ``code``: equal only for networks with equal outputs."""
         weights = fingerprint(self.model.state_dict())
         return hashlib.sha256(f"{weights} {self.code}".encode()).hexdigest() if self.code else weights
 
@@ -293,7 +295,7 @@ def _stops_early(evaluation: Evaluation) -> bool:
 
 def _describe(record: Record) -> str:
     top1 = proportion(record.top1, record.n)
-    lost = f", with no gradient for {record.without_gradient:,} images" if record.without_gradient else ""
+    lost = f", with no gradient for {counted(record.without_gradient, 'image')}" if record.without_gradient else ""
     return f"{record.model}: {record.attack} eps = {record.eps:g}: top 1 {top1}{lost}"
 
 

@@ -19,7 +19,7 @@ from fastadv.evaluate.html import html_table
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.utils.optional_deps import require
-from fastadv.utils.text import printable
+from fastadv.utils.text import counted, printable
 
 if TYPE_CHECKING:
     import rich.table
@@ -92,7 +92,7 @@ def check_same_images(records: Sequence[Measured], row: Callable[[Measured], str
     """
     for record in records[1:]:
         if record.images != records[0].images:
-            names = [f"{row(r)} ({data_set_of(r)} {r.split}, {r.n} images)" for r in (records[0], record)]
+            names = [f"{row(r)} ({data_set_of(r)} {r.split}, {counted(r.n, 'image')})" for r in (records[0], record)]
             raise ValueError(f"records of different images cannot share a table or a figure: {' and '.join(names)}")
 
 
@@ -185,7 +185,7 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     ]
     notes += _notes_on_judging(records)
     if all(record.top5 is None and not record.stops_early for record in records):
-        notes.append(f"Top 5 is left out: {data_set_of(first)} has {first.classes} classes, fewer than six.")
+        notes.append(f"Top 5 is left out: {data_set_of(first)} has {counted(first.classes, 'class')}, fewer than six.")
     named = [{name: value for name, value in r.options.items() if name != "early_stop"} for r in records]
     options = {json.dumps(one, sort_keys=True) for one in named if one}
     return (*notes, *(f"Options of the attack: {text}." for text in sorted(options)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
@@ -60,6 +61,11 @@ def load_hf(folder: Path) -> nn.Module:
                 "the folder of a network for image classification?"
             )
     return model.eval()  # type: ignore[no-any-return]
+
+
+def hash_of_config(folder: Path) -> str:
+    """Return a sha256 of config.json, which says what network it is, such as its activation functions."""
+    return hashlib.sha256(read_regular(folder / "config.json")).hexdigest()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastadv.pixels.range_check import channel_extremes, check_extremes, warn_of_unit_scale
 from fastadv.utils.input_hints import batch_dim_hint
+from fastadv.utils.text import counted
 from fastadv.utils.validation import is_number
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -278,7 +279,7 @@ def _channel_view(values: Sequence[float], like: Tensor) -> Tensor:
 def _check_channels(channels: int, like: Tensor) -> None:
     if channels > 1 and (like.dim() < 2 or like.shape[1] != channels):
         raise ValueError(
-            f"a PixelSpace of {channels} channels needs images [N, {channels}, ...], got {list(like.shape)}"
+            f"a PixelSpace of {counted(channels, 'channel')} needs images [N, {channels}, ...], got {list(like.shape)}"
             f"{batch_dim_hint(like)}"
         )
 

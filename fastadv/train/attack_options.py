@@ -25,24 +25,28 @@ def check_attack_options(training: str, name: str, options: Mapping[str, Any]) -
     Raises:
         ValueError: if there is another option; names the field that was probably meant.
     """
-    known = _known(training, name, options)
+    known, refused = _known(training, name, options)
     wrong = sorted(options.keys() - known)
     if wrong:
         method = f"attack.name {name}" if training == "algorithm1" else f"attack.training {training}"
         meant = did_you_mean([f"attack.options.{close}" for one in wrong for close in nearest(one, known)])
         raise ValueError(
             f"{method} has no option {', '.join(f'attack.options.{one}' for one in wrong)}{meant}; "
-            f"attack.options may have {', '.join(sorted(known))}"
+            f"attack.options may have {', '.join(sorted(known - refused))}"
         )
 
 
-def _known(training: str, name: str, options: Mapping[str, Any]) -> set[str]:
+def _known(training: str, name: str, options: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """The options there are, and those among them whose values the attack or the training refuses."""
     if training == "free":
-        return {"alpha"}
+        return {"alpha"}, set()
+    fast = attacks.NFGSM if options.get("start") == "noise" else attacks.PGD
+    kind = {"trades": KLAttack, "fast": fast}.get(training) or attacks.get(name)
+    known, refused = options_of(kind) - _OWN_FIELDS, kind.refused_options() | {"targeted", "restarts"}
     if training == "trades":
-        return options_of(KLAttack) - _OWN_FIELDS - {"aux_weight"}
+        known -= {"aux_weight"}
     if training == "fast":
-        kind = attacks.NFGSM if options.get("start") == "noise" else attacks.PGD
-        return options_of(kind) - _OWN_FIELDS - {"steps", "random_start"} | {"alpha", "start"}
-    known = options_of(attacks.get(name)) - _OWN_FIELDS
-    return known - set(WITHOUT_EFFECT) if training == "paired" else known
+        known = known - {"steps", "random_start"} | {"alpha", "start"}
+    if training == "paired":
+        known -= set(WITHOUT_EFFECT)
+    return known, refused

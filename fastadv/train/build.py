@@ -246,7 +246,7 @@ def _task(model: nn.Module, config: TrainConfig, sources: Sequence[Source]) -> T
         k=attack.k,
         lambda_=attack.lambda_,
         attack_options=given,
-        sources=sources,
+        sources=sources if attack.k else (),  # a phase on clean images makes nothing on them
         **options,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastadv import data
 from fastadv.train.checkpoint import LoadedModel
+from fastadv.utils.text import counted
 
 CLASSES_OF_FILES = (
     "; the classes of images in files are the folders in val/, or the labels of shards, unless classes.txt beside val/ "
@@ -26,7 +27,7 @@ def check_classes(name: str, run: LoadedModel, images: data.ImageSet | data.Imag
     if len(run.classes) != len(images.classes):
         hint = "" if isinstance(images, data.ImageSet) else CLASSES_OF_FILES
         raise ValueError(
-            f"{name} has {len(run.classes)} classes, and {where} has {len(images.classes)}: --data must hold "
+            f"{name} has {counted(len(run.classes), 'class')}, and {where} has {len(images.classes)}: --data must hold "
             f"the classes that it was trained on{hint}"
         )
     if (differ := data.other_classes(run.classes, images.classes)) is not None:

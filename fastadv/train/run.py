@@ -118,7 +118,7 @@ class Run:
         self.phase = phase
         self.task, self.train_loader, self.test_loader = stage.task, stage.train_loader, stage.test_loader
         fresh = self.task.state_dict()
-        self.task.load_state_dict({name: state[name] if name in _GOES_ON else fresh[name] for name in state})
+        self.task.load_state_dict({**fresh, **{name: state[name] for name in _GOES_ON if name in fresh}})
         before, self.sentinel = self.sentinel, stage.sentinel
         if self.sentinel is not None:
             self.sentinel.start_anew(recovered=before is not None and before.recovered)

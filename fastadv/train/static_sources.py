@@ -20,6 +20,7 @@ from fastadv.train.config import TrainConfig
 from fastadv.train.parts import Parts, in_layout, naming_run
 from fastadv.utils.log import logger
 from fastadv.utils.model_outputs import logits_of
+from fastadv.utils.text import counted
 
 
 def load_sources(config: TrainConfig, parts: Parts, *, say: bool) -> list[tuple[nn.Module, PixelSpace]]:
@@ -61,7 +62,7 @@ def _check_output(output: Any, parts: Parts) -> None:
     """Check that a source has the run's classes, by its output for some images."""
     logits, classes = logits_of(output), len(parts.images.train.classes)
     if isinstance(logits, Tensor) and logits.shape[-1] != classes:
-        raise ValueError(f"it has {logits.shape[-1]} classes, and the data set has {classes}")
+        raise ValueError(f"it has {counted(logits.shape[-1], 'class')}, and the data set has {classes}")
 
 
 def _from_files(spec: ModelSpec, config: TrainConfig, parts: Parts, say: bool) -> tuple[nn.Module, PixelSpace]:

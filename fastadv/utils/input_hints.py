@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastadv.utils.text import counted
+
 _MOST_CHANNELS = 4
 _BATCH_OF_ONE = "make a batch of a single image by images[None]"
 # Reasons for a missing gradient, by the words in PyTorch's error.
@@ -207,4 +209,4 @@ def check_labels_in_range(user: str, labels: Tensor, classes: int) -> None:
 
 def labels_refusal(user: str, classes: int, label: int) -> str:
     """Return the message for a label that is none of a model's classes."""
-    return f"{user}: labels must be in [0, {classes}), the model's {classes} classes, got {label}"
+    return f"{user}: labels must be in [0, {classes}), the model's {counted(classes, 'class')}, got {label}"

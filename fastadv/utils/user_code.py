@@ -16,6 +16,8 @@ from fastadv.utils.suggestions import did_you_mean, nearest
 
 _NAMED = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 
+_SOURCES: dict[str, bytes] = {}  # of each file that was run, by the name of its module
+
 
 def split_code(text: str) -> tuple[str, str] | None:
     """Return (file or module, name there) if the text names an object by ``file.py:NAME`` or ``module:NAME``."""
@@ -26,7 +28,8 @@ def split_code(text: str) -> tuple[str, str] | None:
 def load_named(place: str, name: str) -> Any:
     """Return an object from a Python file or a module, which is run unless it was already.
 
-    A file's folder is put on the path for imports, as Python does for a script.
+    A file runs again if it has changed; modules, also those that it imports, do not. A file's folder is put on the path
+    for imports, as Python does for a script.
 
     Args:
         place: a file that ends in .py, or the dotted name of a module that Python can import.
@@ -39,7 +42,7 @@ def load_named(place: str, name: str) -> Any:
     module = _of_file(Path(place)) if place.endswith(".py") else _of_name(place)
     if not hasattr(module, name):
         public = [one for one in vars(module) if not one.startswith("_")]
-        raise ValueError(f"{place} has no {name}{did_you_mean(nearest(name, public))}")
+        raise ValueError(f"{place} does not define {name!r}{did_you_mean(nearest(name, public))}")
     return getattr(module, name)
 
 
@@ -55,17 +58,20 @@ def _of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     name = f"{path.stem} ({path.resolve()})"  # no other module can have it
-    if name in sys.modules:
+    source = path.read_bytes()
+    if name in sys.modules and _SOURCES.get(name) == source:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # as it ends in .py
+    assert spec is not None  # as it ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look there
+    _SOURCES[name] = source
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        # Python's own cache of compiled files would miss an edit within a second.
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     except Exception as error:
         del sys.modules[name]
         raise ValueError(f"{path} cannot be run: {_where(error, path)}") from error

@@ -254,7 +254,7 @@ def test_rows_of_images_that_leave_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     gradients = sum(STEPS if one is None else min(one + 1, STEPS) for one in after)
     assert attack.image_gradients == sum(counted.differentiable) == gradients < len(right) * STEPS
     last = sum(one is None or one == STEPS for one in after)
-    assert counted.plain == [len(images), last]
+    assert counted.plain == [len(images), last] and attack.image_queries == len(images) + last
 
 
 def test_an_image_is_not_attacked_in_vain() -> None:

@@ -227,6 +227,19 @@ def test_a_restart_is_half_an_eps_away(norm: str) -> None:
     assert torch.equal(second, again) and not torch.equal(second, other)
 
 
+@pytest.mark.parametrize("kind", [attacks.APGDT, attacks.FABT])
+def test_the_true_class_is_no_target_of_a_model_that_masks_classes(kind: type[Any]) -> None:
+    inf = math.inf
+    logits = torch.tensor([[3.0, -inf, 2.0, -inf, -inf], [-inf, 1.0, -inf, -inf, -inf], [0.0, 0.0, 0.0, 1.0, -inf]])
+    labels = torch.tensor([0, 2, 1])
+    attack = kind(nn.Identity(), target_classes=9)
+    if kind is attacks.APGDT:
+        targets = torch.stack([goal[:, 1] for goal in attack.goals(labels, logits)], dim=1)  # [N, T]
+    else:
+        targets = torch.cat(attack.targets(logits, labels), dim=1)  # [N, T]
+    assert targets.tolist() == [[2, 1, 3, 4], [1, 0, 3, 4], [3, 0, 2, 4]]
+
+
 def test_targets_are_the_likeliest_other_classes() -> None:
     model, images = Waves(), images_of(UNIT)
     logits = model(images)

@@ -13,7 +13,9 @@ from torch import nn
 
 import fastadv
 from fastadv import PixelSpace, attacks
+from fastadv.attacks.base import no_such_option, options_of
 from fastadv.attacks.engine.cost import MARGINS
+from fastadv.attacks.kl import KLAttack
 from tests.attacks.models import ConvNet, batch
 
 PAPER = [
@@ -79,7 +81,7 @@ def test_called_as_in_torchattacks(name: str, kind: type[attacks.Attack]) -> Non
             "fgsm has no option epsilon .did you mean eps... its options are aux_weight, .*eps, fast, .*validate",
         ),
         ("step_ll", {"steps": 8, "alpha": 1}, "step_ll has no option alpha, steps; its options are"),
-        ("iter_ll", {"random_start": True}, "iter_ll has no option random_start .*; its options are alpha, .*steps"),
+        ("iter_ll", {"random_start": True}, "iter_ll has no option random_start; its options are alpha, .*steps"),
         ("pgd", {"decay": 1.0}, "pgd has no option decay; its options are .*random_start"),
         ("pgd", {"step": 5}, "pgd has no option step .did you mean steps... its options are alpha"),
     ],
@@ -111,10 +113,13 @@ def test_a_signature_shows_every_option(name: str, kind: type[attacks.Attack]) -
 
 
 @pytest.mark.parametrize(("name", "kind"), CLASSES.items(), ids=CLASSES)
-def test_a_docstring_describes_every_option_once_with_its_default(name: str, kind: type[attacks.Attack]) -> None:
+def test_a_docstring_describes_every_option_that_is_accepted_once_with_its_default(
+    name: str, kind: type[attacks.Attack]
+) -> None:
     text = kind.__doc__ or ""
     described = re.findall(r"^    (\w+)(?: \(default: (.*?)\))?: \S", text, flags=re.MULTILINE)
-    shown = inspect.signature(kind).parameters.values()
+    taken = inspect.signature(kind).parameters.values()
+    shown = [option for option in taken if option.name not in kind.refused_options()]
     defaults = ["" if option.default is option.empty else repr(option.default) for option in shown]
     assert described == list(zip((option.name for option in shown), defaults, strict=True))
     assert text.count("labels are ignored if given") == (not kind.needs_labels)
@@ -182,3 +187,34 @@ def test_defaults() -> None:
     attack = attacks.create("fgsm", ConvNet())
     assert attack.eps == 16 and attack.space == PixelSpace.unit()
     assert attack.bn == "eval" and attack.validate == "always"
+
+
+class WithAux(ConvNet):
+    def forward_with_aux(self, images: torch.Tensor) -> Any:
+        raise NotImplementedError
+
+
+# Values other than the default ones.
+OTHER_VALUES: dict[str, Any] = {
+    **{"targeted": True, "targets": "predicted", "loss": "margin", "restarts": 2},
+    **{"label_smoothing": 0.1, "aux_weight": 0.4},
+}
+
+
+@pytest.mark.parametrize("option", OTHER_VALUES)
+@pytest.mark.parametrize("name", [*attacks.names(), "kl"])
+def test_an_option_is_listed_if_some_value_of_it_is_accepted(name: str, option: str) -> None:
+    kind = KLAttack if name == "kl" else attacks.get(name)
+    if option not in options_of(kind):
+        return
+    others = [{}, {"targets": "random"}] if "targets" in options_of(kind) else [{}]  # random classes are drawn
+    accepted = False
+    for other in others:
+        try:
+            kind(WithAux(), **{**other, option: OTHER_VALUES[option]})
+        except ValueError:
+            continue
+        accepted = True
+    listed = no_such_option(kind, ["nothing"]).split("its options are ")[1].split(", ")
+    assert (option in listed) == accepted
+    assert (f"\n    {option} (default" in (kind.__doc__ or "")) == accepted

@@ -83,7 +83,7 @@ def test_the_worst_of_its_runs_is_kept(options: dict[str, Any]) -> None:
     rounding = 1e-12 if "norm" in options else 0  # the step is along a gradient that depends on the batch by rounding
     torch.testing.assert_close(attack(images, labels), expected, rtol=0, atol=rounding)
     assert rows[0] > rows[1] > 0 and rows[-1] > 0  # there is something to tell apart
-    assert attack.image_gradients == 2 * sum(rows)
+    assert attack.image_gradients == 2 * sum(rows) and attack.image_queries == sum(rows)
 
 
 def test_targets_are_reached_or_neared() -> None:

@@ -109,10 +109,18 @@ def test_with_the_options_for_speed(used: Counter[str], option: dict[str, bool])
     assert used[next(iter(option))] > 0
 
 
+@pytest.mark.parametrize("name", ["apgd_t", "step_ll"])
+def test_a_number_of_targets_has_another_name(name: str) -> None:
+    with pytest.raises(ValueError, match="does not take the option targets") as error:
+        attacks.create(name, ConvNet(), targets=3)
+    assert ("the number of its target classes is target_classes=3" in str(error.value)) == (name == "apgd_t")
+
+
 @pytest.mark.parametrize("name", WITHOUT)
 @pytest.mark.parametrize("own", [{"targets": "label"}, {"targets": "predicted"}, {"targeted": True}], ids=str)
 def test_methods_that_are_defined_by_their_class(name: str, own: dict[str, Any]) -> None:
-    message = f"^{name} chooses its class by definition .* so it takes no {next(iter(own))}: use .* such as fgsm"
+    option = next(iter(own))
+    message = f"^{name} chooses its class by definition .* so it does not take the option {option}: use .* such as fgsm"
     with pytest.raises(ValueError, match=message):
         attacks.create(name, ConvNet(), **own)
 
@@ -148,7 +156,7 @@ def test_an_own_class_that_descends_takes_no_options() -> None:
 
         ascend = False
 
-    with pytest.raises(ValueError, match="takes no targeted"):
+    with pytest.raises(ValueError, match="does not take the option targeted"):
         Towards(ConvNet(), targeted=True)
 
 

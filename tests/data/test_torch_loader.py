@@ -271,7 +271,7 @@ def test_batches_are_augmented_differently() -> None:
         ({"batch_size": 11, "world_size": 2}, "20 images, fewer than a batch of 11 on each of 2 processes"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"crop_padding": -2}, "crop_padding must be at least 0, got -2"),
-        ({"space": PixelSpace.imagenet()}, "the images have 1 channels and the space describes 3"),
+        ({"space": PixelSpace.imagenet()}, "the images have 1 channel and the space describes 3"),
     ],
 )
 def test_constructor_refuses(options: dict[str, object], message: str) -> None:

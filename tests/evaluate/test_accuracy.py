@@ -370,10 +370,22 @@ def test_an_attack_in_every_form() -> None:
         found = evaluate(Pixels(), batches, attack=attack, eps=eps, space=RAW)
         assert found == expected and torch.equal(found.correct, expected.correct)
     assert not created.counting and created.looks  # as they were
-    weaker = evaluate(Pixels(), batches, attack=created, eps=2, space=RAW)
+    with pytest.warns(
+        UserWarning, match="^pgd was created with eps=8, and is measured with the eps=2 of this evaluation"
+    ):
+        weaker = evaluate(Pixels(), batches, attack=created, eps=2, space=RAW)
     assert weaker.top1 > expected.top1
     [one, other] = evaluate_each(Pixels(), batches, attack=text, eps=[2, 8], space=RAW)
     assert (one, other) == (weaker, expected)
+
+
+def test_a_created_attack_goes_on_with_its_random_numbers() -> None:
+    created = attacks.create("random_sign", Pixels(), eps=8, space=RAW, seed=1)
+    batches = [two_pixels()]
+    expected = evaluate_each(Pixels(), batches, attack=created, eps=[8], space=RAW)
+    created.stream.offset = 5
+    assert evaluate_each(Pixels(), batches, attack=created, eps=[8], space=RAW) == expected
+    assert created.stream.offset == 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])

@@ -198,6 +198,9 @@ def test_a_second_command_shows_what_the_first_one_measured(
     assert evaluate(*command, "fgsm") == evaluate(*command, "random_sign") == 0
     shown = capsys.readouterr()
     assert "in no table" not in shown.err and shown.out.count("Accuracy on fgsm") == 1
+    first, second = shown.out.split("Accuracy on random_sign")
+    hint = f"all attacks and the worst case per image in one table: fastadv report {tmp_path / 'out'}\n"
+    assert hint not in first and second.endswith(hint)
     assert evaluate(*command, "fgsm", "--seed", "1") == 0
     assert "\n  3 measurements with seed 0 (this command: 1)\n" in capsys.readouterr().err
     assert written == [["clean", "fgsm"], ["clean", "random_sign", "fgsm"], ["clean", "fgsm"]]

@@ -41,6 +41,15 @@ def test_all_panels_have_one_axis(records: list[Record]) -> None:
     assert step_ll.get_xlim() == iter_ll.get_xlim()
 
 
+def test_sizes_in_l2_have_an_axis_of_their_own(make_record: MakeRecord) -> None:
+    records = [make_record("a", attack, eps, 9) for attack, eps in (("pgd", 2.0), ("fgsm", 4.0))]
+    records += [make_record("a", "pgd:norm=l2", eps, 9, options={"norm": "l2"}) for eps in (100.0, 200.0)]
+    pgd, fgsm, in_l2 = robustness_figure(records).axes
+    assert list(pgd.get_xticks()) == list(fgsm.get_xticks()) == [0, 2, 4] and pgd.get_xlim() == fgsm.get_xlim()
+    assert list(in_l2.get_xticks()) == [0, 100, 200] and in_l2.get_xlim()[1] > 200 > pgd.get_xlim()[1]
+    assert in_l2.get_xlabel().startswith("eps in L2 (") and pgd.get_xlabel().startswith("eps (")
+
+
 def test_a_figure_says_what_was_measured(records: list[Record]) -> None:
     for top in (1, 5):
         figure = robustness_figure(records, top=top)

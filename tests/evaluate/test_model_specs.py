@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,11 @@ from fastadv import PixelSpace, data, models
 from fastadv.cli import evaluate as evaluate_cli
 from fastadv.cli import transfer as transfer_cli
 from fastadv.cli.model_options import add_options
-from fastadv.cli.model_specs import load_subjects, parse_space
+from fastadv.cli.model_specs import _code_of, load_subjects, parse_space
 from fastadv.evaluate import read_records
 from fastadv.evaluate.records import Record
 from fastadv.evaluate.transfer import TransferRecord
+from fastadv.models.specs import parse_spec
 from tests.data.pictures import write_data_set
 from tests.evaluate.test_evaluate_cli import DIGITS, save_run
 
@@ -53,6 +55,25 @@ def test_a_file_of_weights_and_a_run_side_by_side(tmp_path: Path, weights: Path)
     saved = torch.load(weights, weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in loaded.subjects[1].model.state_dict().items())
     assert not any(subject.model.training for subject in loaded.subjects)
+    run_id, *ids = (subject.fingerprint for subject in loaded.subjects)
+    assert ids[0] == ids[1] != run_id
+
+
+def test_equal_weights_of_two_kinds_of_network_are_two_networks(weights: Path) -> None:
+    """Networks that differ in an activation function alone have the same names and shapes."""
+    [made] = load_subjects([f"timm/test_resnet@{weights}"], options("--dataset", "digits", "--space", "unit")).subjects
+    other = replace(made, code=_code_of(parse_spec(f"timm/test_resnet_gelu@{weights}")))
+    assert made.code == _code_of(parse_spec(f"timm/test_resnet@{weights}"))
+    assert made.fingerprint != other.fingerprint
+
+
+def test_a_change_to_a_configuration_is_another_network(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    codes = []
+    for activation in ("gelu", "gelu", "relu"):
+        config.write_text(f'{{"hidden_act": "{activation}"}}')
+        codes.append(_code_of(parse_spec(f"hf/{tmp_path}")))
+    assert codes[0] == codes[1] != codes[2] and codes[0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from fastadv.cli.model_specs import load_subjects
 from fastadv.data import ImageSet, load_test
 from fastadv.data.sources.plain_folder import imagenet_ids, load_folder
 from fastadv.evaluate import Record, Sweep
+from fastadv.evaluate.attack_specs import attack_class
 from fastadv.evaluate.records import RecordFile
 from fastadv.evaluate.sweep import fingerprint, run
 from fastadv.utils.user_code import hash_of_code, load_named
@@ -112,7 +113,7 @@ def test_a_network_of_timm_brings_its_normalisation(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{code}:mak", r"mine.py has no mak \(did you mean make\?\)"),
+        ("{code}:mak", r"mine.py does not define .mak. \(did you mean make\?\)"),
         ("{code}:wrong", r"mine.py:wrong\(\) must return a torch.nn.Module, got int"),
         ("{code}:needs", r"mine.py:needs\(\) raised TypeError: .*path"),
         ("{code}:raises", r"mine.py:raises\(\) raised RuntimeError: no weights"),
@@ -140,6 +141,21 @@ def test_a_file_is_run_once_and_finds_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("from neighbour_of_mine import value\nvalue.append(1)\nother = object()\n")
     found = [load_named(str(tmp_path / "one.py"), name) for name in ("value", "other", "other")]
     assert found[0] == [1] and found[1] is found[2]
+
+
+def test_an_edited_file_is_run_again(tmp_path: Path) -> None:
+    file = tmp_path / "edited.py"
+    for number in (1, 2, 2):
+        file.write_text(f"value = {number}\n")
+        assert load_named(str(file), "value") == number
+    kinds = []
+    for number in (3, 4):  # of the same size, and within a second
+        file.write_text(
+            f"import fastadv\nclass Mine(fastadv.attacks.FGSM):\n    name = 'mine'\n    number: int = {number}\n"
+        )
+        kinds.append(attack_class(f"{file}:Mine"))
+    assert [kind.number for kind in kinds] == [3, 4]
+    assert kinds[1].__annotations__ == {"number": int}  # not as in files with annotations from the future
 
 
 def test_networks_with_equal_weights_and_other_code_are_measured_apart(tmp_path: Path) -> None:

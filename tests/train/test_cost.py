@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastadv import TruncatedNormalEps, attacks, models
+from fastadv import PixelSpace, TruncatedNormalEps, attacks, models
 from fastadv.cli import main
-from fastadv.train import AttackConfig, TrainConfig, Trainer, create_trainer
+from fastadv.train import AdversarialTask, AttackConfig, TrainConfig, Trainer, create_trainer
 from fastadv.train.cost import predict
 from fastadv.train.tasks.passes import Passes
+from fastadv.utils.module_modes import isolated
 from tests.data.pictures import write_data_set
 from tests.train.test_phases import config_of
 
@@ -110,6 +111,54 @@ def test_prediction_count_and_passes_agree(name: str, plain: TrainConfig, tmp_pa
     assert predicted == pytest.approx(2 * per_epoch, rel=1e-9)
     assert trainer.run.cost == pytest.approx(predicted, rel=1e-9)
     assert rows == {"forward": made.forward, "backward": made.backward + made.to_images}
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "gradients", "queries"),
+    [
+        ("square", {"queries": 5}, 0, 1 + 5),
+        ("apgd_ce", {"steps": 3}, 3, 2),  # forward passes at the clean image, and after the last step
+        ("apgd_t", {"steps": 3, "target_classes": 2, "eot": 2}, 2 * 6, 2 * (1 + 2)),
+        ("fab_t", {"steps": 3, "target_classes": 2}, 6, 1 + 6),
+        # apgd_ce, apgd_t and fab_t with 9 targets each, and square, between five looks
+        ("autoattack", {"steps": 2, "queries": 3}, 2 + 18 + 18, 2 + 10 + 19 + 4 + 5),
+        ("pgd", {"steps": 3}, 3, 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*averages the same gradient")
+def test_passes_without_a_gradient(attack: str, options: dict[str, Any], gradients: int, queries: int) -> None:
+    """As the batch's statistics mix the images, none leaves before all are fooled."""
+    torch.manual_seed(0)
+    model = models.create("small_cnn", num_classes=10, in_channels=1, width=0.25)
+    images, space = torch.rand(8, 1, 8, 8), PixelSpace.unit()
+    with torch.no_grad(), isolated(model, bn="batch"):
+        labels = model(images).argmax(dim=1)
+    task = AdversarialTask(
+        model, attack=attack, k=8, eps=1, space=space, seed=0, attack_options={"bn": "batch", **options}
+    )
+    expected = Passes(forward=8 * (1 + gradients + queries), backward=8, to_images=8 * gradients)
+    assert task.expected_passes(8, 0) == expected
+    rows = watch(model)
+    task(images, labels)
+    assert task.take_passes() == expected
+    assert rows["forward"] == expected.forward
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("options", [("square", {"queries": 5}), ("autoattack", {"steps": 1, "queries": 3})], ids=str)
+def test_images_that_are_fooled_cost_no_more(
+    options: tuple[str, dict[str, Any]], plain: TrainConfig, tmp_path: Path
+) -> None:
+    """What is counted is what the network computed; what is predicted is the most."""
+    name, own = options
+    attack = AttackConfig(name=name, k=32, eps=16, options=own)
+    trainer = create_trainer(replace(plain, attack=attack, epochs=1), tmp_path)
+    rows = watch(trainer.model)
+    iterate(trainer)
+    images = trainer.steps_per_epoch * 32
+    generation = sum(rows.values()) - 2 * images  # in forward passes
+    assert trainer.run.cost == pytest.approx(1 + generation / 3 / images)
+    assert 1 < trainer.run.cost < sum(predict(trainer.run))
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -196,6 +196,11 @@ def test_bad_sources(sources: Any, kind: type[Exception], said: str) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_sources_without_adversarial_examples() -> None:
+    with pytest.raises(ValueError, match=r"^sources have no effect with k=0: there are no adversarial examples"):
+        AdversarialTask(cnn(), k=0, space=UNIT, sources=[other_cnn(1)])
+
+
 def test_the_network_itself_is_refused() -> None:
     model = cnn()
     for source in (model, nn.Sequential(model)):
@@ -321,7 +326,7 @@ def test_a_source_of_ones_own(with_two: TrainConfig) -> None:
         ),
         ("gone_net@w.pth", "attack.sources: unknown model 'gone_net'"),
         ("own_source.py:of_five", "own_source.py:of_five: it has 5 classes, and the data set has 10"),
-        ("own_source.py:gone", "attack.sources: .*own_source.py has no gone"),
+        ("own_source.py:gone", "attack.sources: .*own_source.py does not define .gone."),
         ("others", "attack.sources: .*others was trained on other classes than those of digits: class 0 was 'zero'"),
     ],
 )
@@ -399,6 +404,14 @@ def test_a_phase_on_clean_images_may_have_sources() -> None:
     attack = AttackConfig(sources=["a"])
     config = TrainConfig(attack=attack, phases=[{"epochs": 1, "attack": {"k": 0}}, {"epochs": 1}])
     assert [phase.attack.sources for phase in config.in_phases()] == [["a"], ["a"]]
+
+
+def test_a_run_crosses_into_and_out_of_such_a_phase(with_two: TrainConfig) -> None:
+    phases = [{"epochs": 1}, {"epochs": 1, "attack": {"k": 0}}, {"epochs": 1}]
+    trainer = create_trainer(replace(with_two, epochs=3, phases=phases), "run")
+    trainer.fit()
+    assert trainer.run.task.iteration == trainer.run.total_steps
+    assert len(trainer.run.task.state_dict()["sources"]) == 2
 
 
 def test_the_same_module_twice() -> None:

@@ -48,3 +48,18 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     others = wide.scatter(1, labels[:, None], -torch.inf)  # [n, K]
     return wide.gather(1, labels[:, None])[:, 0] - others.amax(1)
+
+
+def likeliest_others(logits: Tensor, labels: Tensor, most: int) -> Tensor:
+    """Return the classes but the true one, the likeliest first, of equal ones the first: [N, T] int64, T <= most.
+
+    A model may mask classes by logits of -inf, so the true one cannot be told by its value after it is set to that.
+
+    Args:
+        logits: [N, K].
+        labels: [N] int64.
+        most: number of classes; all but the true one if there are fewer.
+    """
+    ranked = logits.argsort(dim=1, descending=True, stable=True)  # [N, K]
+    true_last = (ranked == labels[:, None]).to(torch.uint8).argsort(dim=1, stable=True)  # [N, K]
+    return ranked.gather(1, true_last)[:, :-1][:, :most]

@@ -12,6 +12,7 @@ from fastadv.data.loaders.batch_sampler import Batches, generator_of
 from fastadv.data.transforms.pad_crop import draw_mirrored, draw_shifts, pad_and_crop
 from fastadv.ops import from_pixels
 from fastadv.pixels import PixelSpace
+from fastadv.utils.text import counted
 from fastadv.utils.validation import check_count, check_switches
 
 
@@ -78,7 +79,9 @@ class TensorLoader:
         )
         channels = image_set.images.shape[1]
         if space.channels not in (1, channels):
-            raise ValueError(f"the images have {channels} channels and the space describes {space.channels}: {space}")
+            raise ValueError(
+                f"the images have {counted(channels, 'channel')} and the space describes {space.channels}: {space}"
+            )
         self.space = space
         self.crop_padding = crop_padding
         self.flip = flip

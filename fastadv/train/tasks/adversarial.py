@@ -69,7 +69,7 @@ class AdversarialTask(RecordableCalls):
     Raises:
         ValueError: if k, ``lambda_``, start_after, eps_warmup or aux_weight is negative, label_smoothing is outside
             [0, 1), the attack is unknown or steps towards the labels, attack_options sets what the task has arguments
-            for, alpha is 0, or a source has parameters of the model.
+            for, alpha is 0, a source has parameters of the model, or there are sources although k is 0.
         TypeError: if k, start_after or eps_warmup is not an integer, the attack is neither a name nor a class, or a
             source is neither a module nor a pair (module, PixelSpace).
 
@@ -98,6 +98,8 @@ class AdversarialTask(RecordableCalls):
     ) -> None:
         check_count("k", k, least=0)
         check_real("lambda_", lambda_, least=0)
+        if not k and len(sources):
+            raise ValueError("sources have no effect with k=0: there are no adversarial examples to make")
         super().__init__(
             model,
             attack,

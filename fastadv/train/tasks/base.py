@@ -220,15 +220,16 @@ class AttackTask(MinibatchTask):
     def _expected_generation(self, k: int, eps: Eps) -> Passes:
         """Expected passes that make k images adversarial, at this size."""
         gradients = k * self.attack.expected_gradients(k, eps)
-        return Passes(forward=gradients, to_images=gradients)
+        queries = k * self.attack.forwards(_largest(eps))
+        return Passes(forward=gradients + queries, to_images=gradients)
 
     @contextmanager
     def _counted(self, attack: attacks.Attack) -> Iterator[None]:
         """Count the passes of an attack's calls in the block."""
-        before = attack.image_gradients
+        gradients, queries = attack.image_gradients, attack.image_queries
         yield
-        made = attack.image_gradients - before
-        self.add_passes(Passes(forward=made, to_images=made))
+        made, asked = attack.image_gradients - gradients, attack.image_queries - queries
+        self.add_passes(Passes(forward=made + asked, to_images=made))
 
     def _join_processes(self) -> None:
         """Split the attack's draws among the current processes: the group may have been created after the task."""
@@ -280,6 +281,10 @@ def _set_size_of(attack: attacks.Attack, eps: Eps, alpha: float | None) -> None:
 
 def _scaled(eps: Eps, share: float) -> Eps:
     return eps.scaled(share) if isinstance(eps, TruncatedNormalEps) else share * eps
+
+
+def _largest(eps: Eps) -> float:
+    return eps.upper if isinstance(eps, TruncatedNormalEps) else float(torch.as_tensor(eps).max())
 
 
 def checked_options(options: object, taken: Sequence[str], why: str) -> dict[str, Any]:

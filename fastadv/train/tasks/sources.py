@@ -17,6 +17,7 @@ from fastadv.utils.input_hints import explain_model_errors
 from fastadv.utils.model_outputs import split_logits
 from fastadv.utils.module_modes import isolated, raw_module
 from fastadv.utils.modules_behind import modules_behind
+from fastadv.utils.text import counted
 
 Source: TypeAlias = nn.Module | tuple[nn.Module, PixelSpace]
 
@@ -105,8 +106,8 @@ class StaticSources:
                 raise ValueError(f"sources[{number}] fails on images {list(images.shape)}: {reason}") from error
             if own != classes:
                 raise ValueError(
-                    f"sources[{number}] has {own} classes, and the model has {classes}: a source must be a network for "
-                    f"the same classes, in the same order"
+                    f"sources[{number}] has {counted(own, 'class')}, and the model has {classes}: a source must be a "
+                    f"network for the same classes, in the same order"
                 )
         self._checked = True
 
@@ -165,7 +166,8 @@ def _source(number: int, given: object, space: PixelSpace) -> nn.Module:
         return model
     if own.channels > 1 < space.channels != own.channels:
         raise ValueError(
-            f"sources[{number}] has a space of {own.channels} channels, and that of the task has {space.channels}"
+            f"sources[{number}] has a space of {counted(own.channels, 'channel')}, and that of the task has "
+            f"{space.channels}"
         )
     return _Renormalised(model, space, own)
 

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from fastadv import ops
 from fastadv.attacks.base import options_of
-from fastadv.attacks.engine.step_sizes import Eps, check_step, checked_single_eps
+from fastadv.attacks.engine.step_sizes import check_step, checked_single_eps
 from fastadv.attacks.kl import KLAttack
 from fastadv.pixels import PixelSpace
 from fastadv.train.tasks.base import check_minibatch, checked_options
-from fastadv.train.tasks.passes import Passes
 from fastadv.train.tasks.recordable import RecordableCalls
 from fastadv.train.tasks.soft_labels import are_soft
 from fastadv.utils.input_hints import explain_label_errors
@@ -148,7 +147,6 @@ class TradesTask(RecordableCalls):
         self._set_size()
         with self._counted(self.attack):
             adv = self.attack(images)  # [m, C, H, W]
-        self.add_passes(Passes(forward=self.attack.eot * len(images)))  # the clean prediction, in evaluation mode
         (logits, *aux), (adv_logits, *adv_aux) = self._outputs(images), self._outputs(adv)  # [m, K] each
         with explain_label_errors(type(self).__name__):
             loss = self._trades_loss(logits, adv_logits, labels)
@@ -161,9 +159,6 @@ class TradesTask(RecordableCalls):
     def adversarial_of(self, m: int) -> int:
         """How many of the next minibatch's m examples get an adversarial version: all, or none at first."""
         return m if self.iteration >= self.start_after else 0
-
-    def _expected_generation(self, k: int, eps: Eps) -> Passes:
-        return super()._expected_generation(k, eps).plus(Passes(forward=self.attack.eot * k))
 
     def _trades_loss(self, logits: Tensor, adv_logits: Tensor, labels: Tensor) -> Tensor:  # [m, K], [m, K], [m]
         return ops.trades_loss(logits, adv_logits, labels, self.beta, self.label_smoothing)
@@ -185,5 +180,5 @@ def _check_names(options: dict[str, Any]) -> None:
     meant = [f"{name}, an argument of the task" if name in _ARGUMENTS else name for name in close]
     raise ValueError(
         f"attack_options must not set {', '.join(wrong)}{did_you_mean(meant)}: the attack of TradesTask has "
-        f"{', '.join(sorted(known - set(_ARGUMENTS)))}"
+        f"{', '.join(sorted(known - set(_ARGUMENTS) - KLAttack.refused_options()))}"
     )
