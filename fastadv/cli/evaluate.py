@@ -73,6 +73,7 @@ def _parser() -> Parser:
         help="use N test images, drawn at random by the seed (default: all)",
     )
     add_run_options(parser)
+    add_card_options(parser)
     add(
         "--no-early-stop",
         "--no_early_stop",

@@ -149,6 +149,10 @@ class PartialPass:
         of_batches = [part.counts() for part in in_order]
         return [add_counts(of_one) for of_one in zip(*of_batches, strict=True)], sum(part.seconds for part in in_order)
 
+    def passes(self) -> tuple[int, int]:
+        """How many gradients and queries the batches took; of all processes, once the pass is complete."""
+        return sum(part.gradients for part in self.parts.values()), sum(part.queries for part in self.parts.values())
+
 
 def remove_parts(
     records: RecordFile[Record], passes: Sequence[Sequence[Evaluation]], batch_size: int, processes: Processes

@@ -323,9 +323,7 @@ def _measure(
     on_all(processes, count)
     counts, seconds = parts.complete()
     counted = _counts_passes(evaluations[0].attack)
-    gradients, queries = (
-        sum(getattr(part, name) for part in parts.parts.values()) for name in ("gradients", "queries")
-    )
+    gradients, queries = parts.passes()
     return [
         Record(
             **vars(evaluation),

@@ -87,4 +87,5 @@ class Card:
 
 def worst_hits(records: Sequence[Record], eps: float) -> Hits:
     """Which images [n] one network classifies correctly when clean and under each attack of this size."""
-    return np.logical_and.reduce([record.hits for record in records if record.attack == CLEAN or record.eps == eps])
+    hits = np.stack([record.hits for record in records if record.attack == CLEAN or record.eps == eps])  # [attacks, n]
+    return np.asarray(hits.all(axis=0))

@@ -146,5 +146,5 @@ def _remake(
     before, after = (subject.space.to_pixels(one)[0].cpu().float() for one in (image, adv))  # [C, H, W] each
     difference = 127.5 + (after - before) * (127.5 / record.eps)
     pixels = torch.stack([before, after, difference]).round().clamp(0, 255).to(torch.uint8)
-    names = [classes[one] if one < len(classes) else str(one) for one in (int(label), predicted)]
-    return Example(record.model, index, record.attack, record.eps, *names, pixels)
+    true, seen = (classes[one] if one < len(classes) else str(one) for one in (int(label), predicted))
+    return Example(record.model, index, record.attack, record.eps, true, seen, pixels)

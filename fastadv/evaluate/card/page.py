@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastadv.evaluate.card.card import Card
-from fastadv.evaluate.card.tables import accuracy_table, card_figure, cost_table
+from fastadv.evaluate.card.tables import accuracy_table, asked_for, card_figure, cost_table
 from fastadv.evaluate.figures import save_figure
 from fastadv.evaluate.pages import html_page, inline_svg, table_html
 from fastadv.evaluate.records import CLEAN
@@ -59,7 +59,7 @@ def content(card: Card) -> dict[str, Any]:
                 for attack in card.attacks
             },
             "worst case": {f"{eps:g}": asdict(card.worst_case(model, eps)) for eps in card.sizes},
-            "asked": [_asked(card, model, attack) for attack in (CLEAN, *card.attacks)],
+            "asked": {attack: _asked(card, model, attack) for attack in (CLEAN, *card.attacks)},
             "warnings": [asdict(finding) for finding in card.findings[model]],
         }
         for model in card.models
@@ -75,6 +75,12 @@ def content(card: Card) -> dict[str, Any]:
             for one in card.examples
         ],
     }
+
+
+def _asked(card: Card, model: str, attack: str) -> dict[str, Any]:
+    """What an attack asked of a network at all sizes; a count is None if it was not made."""
+    asked = asked_for([r for r in card.records if (r.model, r.attack) == (model, attack)])
+    return {"gradients": asked.gradients, "forward passes": asked.forwards, "seconds": round(asked.seconds, 3)}
 
 
 def warning_lines(card: Card) -> list[str]:
@@ -154,4 +160,5 @@ def _summary(card: Card) -> str:
 
 
 def _no_warning(card: Card) -> str:
-    return f"No warning: the checks for masked gradients found nothing on {counted(card.checked, 'image')}. That is no proof."
+    images = counted(card.checked, "image")
+    return f"No warning: the checks for masked gradients found nothing on {images}, which is no proof."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastadv.evaluate.card.card import Card
@@ -47,8 +48,8 @@ def _about_stop(card: Card) -> str:
     within = f"within {card.until:g} points of the worst case at each eps"
     stopped = f"stopped when they were {within}" if first.n < first.total else f"never {within} before the last image"
     return (
-        f"In brackets 95 % confidence intervals for the accuracy on all {first.total:,} images, which hold at all times "
-        f"(Waudby-Smith and Ramdas, 2020); images were drawn at random, and {stopped}."
+        f"In brackets 95 % confidence intervals for the accuracy on all {first.total:,} images, which hold at all "
+        f"times (Waudby-Smith and Ramdas, 2020); images were drawn at random, and {stopped}."
     )
 
 
@@ -59,8 +60,8 @@ def cost_table(card: Card, model: str) -> Table:
     rows.append(_cost("total", own))
     n = own[0].n
     notes = (
-        f"For {counted(n, 'image')} at {counted(len(card.sizes), 'size')}. A gradient is a forward and a backward pass of "
-        "a single image; forward passes are those without a gradient, that which judges the result among them.",
+        f"For {counted(n, 'image')} at {counted(len(card.sizes), 'size')}. A gradient is a forward and a backward pass "
+        "of a single image; forward passes are those without a gradient, that which judges the result among them.",
         f"The checks took {duration(card.check_seconds)} besides, on {counted(card.checked, 'image')} of each network.",
     )
     return Table(
@@ -68,22 +69,32 @@ def cost_table(card: Card, model: str) -> Table:
     )
 
 
-def _cost(name: str, records: list[Record]) -> tuple[Cell, ...]:
-    judged = sum(record.n for record in records)
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a network: single images, and None if it was not counted."""
+
+    gradients: int | None
+    forwards: int | None
+    seconds: float
+
+
+def asked_for(records: Sequence[Record]) -> Asked:
+    """Sum up what these records took; each image was also classified once for each."""
     gradients, queries = (_sum(getattr(record, field) for record in records) for field in ("gradients", "queries"))
-    forwards = None if queries is None else f"{round(queries) + judged:,}"
-    return (
-        name,
-        None if gradients is None else f"{round(gradients):,}",
-        forwards,
-        duration(sum(record.seconds for record in records)),
-    )
+    forwards = None if queries is None else queries + sum(record.n for record in records)
+    return Asked(gradients, forwards, sum(record.seconds for record in records))
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def _cost(name: str, records: Sequence[Record]) -> tuple[Cell, ...]:
+    asked = asked_for(records)
+    counts = (None if count is None else f"{count:,}" for count in (asked.gradients, asked.forwards))
+    return (name, *counts, duration(asked.seconds))
+
+
+def _sum(values: Iterable[float | None]) -> int | None:
     """The sum; None if one of them was not counted."""
     given = list(values)
-    return None if None in given else sum(one for one in given if one is not None)
+    return None if None in given else round(sum(one for one in given if one is not None))
 
 
 def card_figure(card: Card) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def measure_until(
     parts: list[list[Record]] = []
     joined: list[Record] = []
     n = 0
-    for number, chosen in enumerate(order.split(sweep.batch_size)):
+    for number, chosen in enumerate(torch.split(order, sweep.batch_size)):
         seed = nth_seed(sweep.seed, number)
         one = replace(sweep, images=select(images, chosen), limit=None, drawn=False, seed=seed)
         parts.append(sweeps.run(one, subjects, file))
@@ -70,7 +71,7 @@ def _join(parts: Sequence[Record], total: int, seed: int) -> Record:
     """The record of several parts of the images together."""
     hits = np.concatenate([part.hits for part in parts])  # [n]
     images = hashlib.sha256(" ".join(part.images for part in parts).encode()).hexdigest()
-    sums = {name: _sum(parts, name) for name in ("top5", "without_gradient", "gradients", "queries")}
+    sums: dict[str, Any] = {name: _sum(parts, name) for name in ("top5", "without_gradient", "gradients", "queries")}
     return replace(
         parts[0],
         images=images,
