@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def trained(
     for epoch in range(epochs):
         for batch, labels in loader.epoch(epoch):
             optimizer.zero_grad()
-            task(batch, labels).backward()
+            task(batch, labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return net.eval()
 
@@ -202,21 +202,14 @@ class Said:
             self.clean += int((network(images).argmax(dim=1) == labels).sum())
 
 
-def measured(images: data.ImageData, options: argparse.Namespace) -> dict[str, Said]:
-    """Run the checks on all networks, each with its samples."""
+def measured(images: data.ImageData, options: argparse.Namespace) -> Iterator[dict[str, Said]]:
+    """Run the checks on all networks, each with its samples; yield what is known after each network."""
     said: dict[str, Said] = {}
     train, test = images.train, images.test
     assert isinstance(train, data.ImageSet) and isinstance(test, data.ImageSet)
     few = data.ImageSet(train.images[: options.limit], train.labels[: options.limit], train.classes)
     for seed in range(options.seeds):
-        makes = tasks(options.eps, seed)
-        nets = {
-            name: trained(small_cnn(few, options.width, seed), make, few, options.epochs, seed)
-            for name, make in makes.items()
-        }
-        nets["ViT"] = trained(small_vit(few, seed), Standard, few, options.epochs, seed)
-        nets |= {name: make(nets["standard"]) for name, (_, make) in MASKS.items()}
-        for name, net in nets.items():
+        for name, net in networks(few, options, seed):
             one = said.setdefault(name, Said())
             for draw in range(options.draws if name not in MASKS else options.draws_of_masks):
                 chosen = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(draw))
@@ -224,7 +217,17 @@ def measured(images: data.ImageData, options: argparse.Namespace) -> dict[str, S
                 x = SPACE.from_pixels(test.images[chosen])
                 one.add(net, x, test.labels[chosen], eps=options.eps, seed=draw)
             print(f"seed {seed}, {name}: {dict(one.checks)}", file=sys.stderr)
-    return said
+            yield said
+
+
+def networks(images: data.ImageSet, options: argparse.Namespace, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """Train the honest networks, one by one, and make of the one of standard training those that mask."""
+    for name, make in tasks(options.eps, seed).items():
+        net = trained(small_cnn(images, options.width, seed), make, images, options.epochs, seed)
+        yield name, net
+        if name == "standard":
+            yield from ((mask, around(net)) for mask, (_, around) in MASKS.items())
+    yield "ViT", trained(small_vit(images, seed), Standard, images, options.epochs, seed)
 
 
 def tables(said: dict[str, Said], images: int) -> list[Table]:
@@ -256,8 +259,9 @@ def main(argv: list[str] | None = None) -> None:
         f"{options.width:g} and a ViT of three blocks; {options.seeds} seeds of training; eps = {options.eps:g}; "
         f"samples of {options.images} test images, drawn at random."
     )
-    shown = tables(measured(images, options), options.images)
-    options.out.write_text("\n\n".join([head, *(table.markdown() for table in shown)]) + "\n")
+    for said in measured(images, options):
+        shown = tables(said, options.images)
+        options.out.write_text("\n\n".join([head, *(table.markdown() for table in shown)]) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

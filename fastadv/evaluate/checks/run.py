@@ -75,7 +75,7 @@ def run_checks(
             image, eps is not in (0, 255], or the model does not return logits.
         TypeError: if the model is not callable, or images or labels have a wrong dtype.
     """
-    sample = Sample(model, images, labels, space, float(eps), seed, accuracies, tuple(sources))
+    sample = Sample(model, images, labels, space, eps, seed, accuracies, tuple(sources))
     with isolated(model, "eval"), torch.random.fork_rng(_devices(images)):
         torch.manual_seed(seed)
         checks = (*OF_ANSWERS, *OF_ATTACKS) if sample.has_gradient else OF_ANSWERS

@@ -67,6 +67,8 @@ class Sample:
         self.space.check(self.images)
         if self.images.dim() != 4 or not len(self.images):
             raise ValueError(f"images must be [m, C, H, W] with at least one image, got {list(self.images.shape)}")
+        if self.labels.is_floating_point() or self.labels.dtype == torch.bool:
+            raise TypeError(f"labels must be a tensor of class indices, got {self.labels.dtype}")
         if self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must have shape [{len(self)}], got {list(self.labels.shape)}")
         for source in self.sources:
