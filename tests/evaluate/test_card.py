@@ -15,11 +15,11 @@ from fastadv import PixelSpace, attacks
 from fastadv.attacks.base import ball_of
 from fastadv.cli import main, names
 from fastadv.data import ImageSet
-from fastadv.evaluate import Record, RecordFile, Subject, Sweep, read_records
+from fastadv.evaluate import Card, Record, RecordFile, Subject, Sweep, read_records, robustness_card, write_card
 from fastadv.evaluate.attack_specs import attack_class, parse_attack
-from fastadv.evaluate.card import SUITES, Card, robustness_card
 from fastadv.evaluate.card.anytime import anytime_interval, is_within
-from fastadv.evaluate.card.page import content, warning_lines, write_card
+from fastadv.evaluate.card.page import content, warning_lines
+from fastadv.evaluate.card.suites import SUITES
 from fastadv.evaluate.card.tables import asked_for
 from fastadv.evaluate.card.until import measure_until
 from fastadv.evaluate.checks import Finding

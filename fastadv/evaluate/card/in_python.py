@@ -41,8 +41,7 @@ def robustness_card(
 ) -> Card:
     """Measure a network under a suite of attacks, and look for signs that its gradient is masked::
 
-        from fastadv.evaluate.card import robustness_card
-        from fastadv.evaluate.card.page import write_card
+        from fastadv.evaluate import robustness_card, write_card
 
         card = robustness_card(model, test_loader, space=fastadv.PixelSpace.imagenet(), suite="standard", eps=[2, 4])
         print(card.worst_case("model", 4))
@@ -53,7 +52,7 @@ def robustness_card(
         batches: (images [m, C, H, W] in ``space``, labels [m] int64), the same each time they are iterated: once for
             clean images, once for each attack, and twice more.
         space: the PixelSpace of the model's input.
-        suite: one of :data:`SUITES`.
+        suite: ``"quick"``, ``"standard"`` or ``"paper"``.
         eps: sizes in pixel values.
         seed: of the attacks' random numbers.
         device: where batches are moved, the model's device; None leaves them where they are.
