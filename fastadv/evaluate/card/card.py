@@ -79,11 +79,6 @@ class Card:
         anytime = anytime_interval(int(hits.sum()), len(hits), self.records[0].total)
         return Proportion(found.value, found.half_width, anytime.low, anytime.high)
 
-    def _repr_html_(self) -> str:
-        from fastadv.evaluate.card.page import body  # which needs this class
-
-        return "\n".join(body(self))
-
 
 def worst_hits(records: Sequence[Record], eps: float) -> Hits:
     """Which images [n] one network classifies correctly when clean and under each attack of this size."""
