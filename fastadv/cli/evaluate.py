@@ -37,7 +37,7 @@ examples:
   fastadv evaluate ResNet=timm/resnet18@weights.safetensors \\
       --dataset cifar10 --data DIR --space imagenet
   fastadv evaluate runs/adversarial --attacks pgd,pgd:steps=40:alpha=1 --eps 8
-  fastadv evaluate runs/adversarial --suite standard --eps 2,4,8 --until 1 --fail-under 40
+  fastadv evaluate runs/adversarial --suite quick --eps 2,4 --fail-under 40
 
 exit codes:
   0         done
