@@ -109,6 +109,7 @@ class OneStepAttack(GradientAttack):
 
         with torch.inference_mode(False), torch.no_grad():
             grad = gradient.run(clean, first)
+            self.image_gradients += self.eot * len(clean)
             self.without_gradient = count_zero_gradients(grad) if self.counting else None
             direction = self._direction(grad, None)  # [N, C, ...]
         for size in sizes:

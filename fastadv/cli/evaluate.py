@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from fastadv.cli.arguments import Parser, add_machine_options, create_parser, number, parse, whole
+from fastadv.cli.card_options import add_card_options, check_card_options
 from fastadv.cli.exits import imported
 from fastadv.cli.model_options import HELP, add_options
 from fastadv.cli.names import ATTACKS
@@ -36,18 +37,26 @@ examples:
   fastadv evaluate ResNet=timm/resnet18@weights.safetensors \\
       --dataset cifar10 --data DIR --space imagenet
   fastadv evaluate runs/adversarial --attacks pgd,pgd:steps=40:alpha=1 --eps 8
+  fastadv evaluate runs/adversarial --suite quick --eps 2,4 --fail-under 40
 
 exit codes:
   0         done
   1         a file could not be read or written
   2         a mistake in the command or the data
+  3         the worst case is below --fail-under
   130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; the same command continues
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fastadv evaluate`` with these arguments; returns the exit code."""
-    arguments = parse(_parser(), argv)
+    parser = _parser()
+    arguments = parse(parser, argv)
+    check_card_options(parser, arguments, argv)
+    if arguments.suite is not None:
+        from fastadv.evaluate.card.suites import SUITES  # imports PyTorch
+
+        arguments.attacks = list(SUITES[arguments.suite])
     code: int = imported("fastadv.cli.measure_accuracy", "fastadv evaluate").run(arguments)
     return code
 
@@ -64,6 +73,7 @@ def _parser() -> Parser:
         help="use N test images, drawn at random by the seed (default: all)",
     )
     add_run_options(parser)
+    add_card_options(parser)
     add(
         "--no-early-stop",
         "--no_early_stop",

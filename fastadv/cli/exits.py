@@ -1,7 +1,7 @@
 """Exit codes of the commands, and the line on standard error for a mistake, a failure or a signal.
 
-0 done; 1 the work failed, such as a file that could not be written; 2 a mistake in the command or the data; 130 or 143
-stopped by SIGINT (Ctrl-C) or SIGTERM.
+0 done; 1 the work failed, such as a file that could not be written; 2 a mistake in the command or the data; 3 a
+measured accuracy is below what the command demands; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastadv.utils.launch import FailedElsewhere, ProcessLost, launched
 from fastadv.utils.signals import exit_code, interrupt, on_first_signal
 from fastadv.utils.text import printable_lines
 
-DONE, FAILED, MISTAKE = 0, 1, 2
+DONE, FAILED, MISTAKE, BELOW = 0, 1, 2, 3
 
 
 @dataclass

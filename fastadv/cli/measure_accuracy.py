@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fastadv.cli import measure_card
 from fastadv.cli.exits import ending
 from fastadv.cli.measure import (
     TO_CONTINUE,
@@ -57,8 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
             on_main(processes, lambda: stack.enter_context(locked_folder(out)))
             on_main(processes, lambda: write_names(out, loaded))
             with gpu_settings_for(arguments, sweep.device):
-                records = sweeps.run(sweep, loaded.subjects, file, processes)
-                on_main(processes, lambda: _show(records, file, out, as_json=arguments.json))
+                if arguments.suite is not None:
+                    end.code = measure_card.make(arguments, sweep, loaded.subjects, file, processes)
+                else:
+                    records = sweeps.run(sweep, loaded.subjects, file, processes)
+                    on_main(processes, lambda: _show(records, file, out, as_json=arguments.json))
                 if folder := arguments.save_images:
                     on_main(processes, lambda: save_images(sweep, loaded.subjects, folder, arguments.first))
     return end.code
@@ -69,6 +73,8 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
     require("matplotlib", extra="evaluate")
     if arguments.download and not processes.alone:
         raise ValueError("--download is for one process: run the command once without torchrun, or fetch the files")
+    if arguments.until is not None and not processes.alone:
+        raise ValueError("--until is for one process, since each batch decides whether another one is drawn")
     device = devices.resolve(device_name(arguments.device, processes))
     if device.type == "cuda" and not processes.alone:
         torch.cuda.set_device(device)

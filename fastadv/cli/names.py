@@ -32,3 +32,5 @@ STUDIES = {
 CENTRAL = 0.875  # the default of DataConfig.central
 INTERPOLATION = "bilinear"  # the default of DataConfig.interpolation
 MANIFEST = "fastadv-manifest.json"  # that ``fastadv data check`` writes
+
+SUITES = ("quick", "standard", "paper")

@@ -1,6 +1,9 @@
 """Evaluation: accuracy under attack, transfer and label leaking; records, tables and figures."""
 
 from fastadv.evaluate.accuracy import evaluate, evaluate_each
+from fastadv.evaluate.card.card import Card
+from fastadv.evaluate.card.in_python import robustness_card
+from fastadv.evaluate.card.page import write_card
 from fastadv.evaluate.counts import Counts, WorstCase
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.intervals import Proportion, proportion
@@ -11,6 +14,7 @@ from fastadv.evaluate.tables import Table, robustness_tables, save_table
 from fastadv.evaluate.transfer import TransferCounts, TransferRecord, run_transfer
 
 __all__ = [
+    "Card",
     "Counts",
     "Evaluation",
     "LeakCounts",
@@ -28,6 +32,7 @@ __all__ = [
     "evaluate_each",
     "proportion",
     "read_records",
+    "robustness_card",
     "robustness_figure",
     "robustness_tables",
     "run",
@@ -35,6 +40,7 @@ __all__ = [
     "run_transfer",
     "save_figure",
     "save_table",
+    "write_card",
 ]
 
 

@@ -179,7 +179,7 @@ def count_batches(
     space: PixelSpace,
     seed: int,
     first: int,
-    device: torch.device | str,
+    device: torch.device | str | None,
     options: Mapping[str, Any],
 ) -> None:
     """Call ``done`` with the counts of each batch of :func:`evaluate_each`, as soon as they are known.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastadv.distributed import Processes, gathered, on_all, on_main
-from fastadv.evaluate.counts import Counts, add_counts
+from fastadv.evaluate.counts import BatchCounts, Counts, add_counts
 from fastadv.evaluate.records import Evaluation, Record, RecordFile, packed
 
 
@@ -29,6 +29,8 @@ class Part:
         without_gradient: see :class:`Record`.
         seconds: duration, divided by the number of processes that shared the pass.
         made_by: device, versions and how images are shown; parts that differ in it are not added up.
+        gradients: of single images that the attack computed, for all evaluations together.
+        queries: logits of single images that the attack asked for without a gradient, likewise.
     """
 
     batch: int
@@ -38,6 +40,8 @@ class Part:
     without_gradient: Sequence[int | None]
     seconds: float
     made_by: str
+    gradients: int
+    queries: int
 
     @property
     def key(self) -> str:
@@ -45,8 +49,9 @@ class Part:
         return f"{self.batch} {self.made_by}"
 
     @staticmethod
-    def of(batch: int, counts: Sequence[Counts], seconds: float, made_by: str) -> Part:
-        """Create the part of a batch from its counts, one for each evaluation."""
+    def of(batch: int, found: BatchCounts, seconds: float, made_by: str) -> Part:
+        """Create the part of a batch from what one attack left of it, one for each evaluation."""
+        [counts] = found.each
         return Part(
             batch=batch,
             n=counts[0].n,
@@ -55,6 +60,8 @@ class Part:
             without_gradient=[one.without_gradient for one in counts],
             seconds=seconds,
             made_by=made_by,
+            gradients=found.gradients,
+            queries=found.queries,
         )
 
     def counts(self) -> list[Counts]:
@@ -121,19 +128,26 @@ class PartialPass:
         of_each = [torch.stack([one.correct for one in part.counts()]) for part in self.parts.values()]  # of [E, n]
         return sum(int((~correct.all(dim=0)).sum()) for correct in of_each)
 
-    def append(self, batch: int, counts: Sequence[Counts], seconds: float) -> None:
-        """Write the counts of a batch, one for each evaluation; they survive the end of the process from then on."""
-        part = Part.of(batch, counts, seconds / self._processes.world_size, self._made_by)
+    def append(self, batch: int, found: BatchCounts, seconds: float) -> None:
+        """Write the counts of a batch; they survive the end of the process from then on."""
+        part = Part.of(batch, found, seconds / self._processes.world_size, self._made_by)
         self._file.append(part, sync=False)
         self.parts[batch] = part
 
     def complete(self) -> tuple[list[Counts], float]:
-        """Return the counts of each evaluation over all batches, and the seconds they took; all processes call it."""
+        """Return the counts of each evaluation over all batches, and the seconds they took; all processes call it.
+
+        From then on, :attr:`parts` has those of all processes.
+        """
         found = gathered(self._processes, self.parts)
         self.parts = {batch: part for parts in found for batch, part in parts.items()}
         in_order = [self.parts[batch] for batch in sorted(self.parts)]
         of_batches = [part.counts() for part in in_order]
         return [add_counts(of_one) for of_one in zip(*of_batches, strict=True)], sum(part.seconds for part in in_order)
+
+    def passes(self) -> tuple[int, int]:
+        """How many gradients and queries the batches took; of all processes, once the pass is complete."""
+        return sum(part.gradients for part in self.parts.values()), sum(part.queries for part in self.parts.values())
 
 
 def remove_parts(

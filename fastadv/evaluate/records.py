@@ -90,6 +90,9 @@ class Record(Evaluation):
         stops_early: true if an image counts as misclassified as soon as one iterate of the attack is, and is left alone
             from then on; false if the attack's last iterate alone is judged, as in records of older versions, but for
             attacks that have always stopped early.
+        gradients: of single images that the attack computed; an equal share, if several evaluations shared them. None
+            for attacks of one's own, and in records of older versions.
+        queries: logits of single images that the attack asked for without a gradient, likewise.
     """
 
     top1: int
@@ -102,6 +105,8 @@ class Record(Evaluation):
     shown: str = ""
     folder: str = ""
     stops_early: bool = False
+    gradients: float | None = None
+    queries: float | None = None
 
     def __post_init__(self) -> None:
         if self.stops_early or has_always_stopped(self.attack):

@@ -323,6 +323,8 @@ def _measure(
 
     on_all(processes, count)
     counts, seconds = parts.complete()
+    counted = _counts_passes(evaluations[0].attack)
+    gradients, queries = parts.passes()
     return [
         Record(
             **vars(evaluation),
@@ -332,10 +334,17 @@ def _measure(
             without_gradient=count.without_gradient,
             stops_early=_stops_early(evaluation),
             seconds=round(seconds / len(evaluations), 3),
+            gradients=round(gradients / len(evaluations), 3) if counted else None,
+            queries=round(queries / len(evaluations), 3) if counted else None,
             **measured,
         )
         for evaluation, count in zip(evaluations, counts, strict=True)
     ]
+
+
+def _counts_passes(attack: str) -> bool:
+    """False for an attack of one's own, which may compute any number."""
+    return attack == CLEAN or attack_class(attack).__module__.startswith("fastadv.")
 
 
 def _count(
@@ -349,13 +358,13 @@ def _count(
 ) -> None:
     """Count a run of batches, and write each one's counts when it is done."""
     first = evaluations[0]
-    weighs = _stops_early(first) and attack_class(first.attack).__module__.startswith("fastadv.")  # it counts them
+    weighs = _stops_early(first) and _counts_passes(first.attack)
     number, start = itertools.count(batches.start), time.perf_counter()
 
     def done(found: BatchCounts) -> None:
         nonlocal start
         end = time.perf_counter()
-        parts.append(next(number), found.each[0], end - start)
+        parts.append(next(number), found, end - start)
         start = end
         n = found.worst.n
         spent = GRADIENT * found.gradients + found.queries + len(evaluations) * n if weighs else None

@@ -18,6 +18,7 @@ from fastadv.cli import main
 from fastadv.data import ImageSet
 from fastadv.distributed import ALONE
 from fastadv.evaluate import Counts, Evaluation, Record, RecordFile, Subject, Sweep, read_records, run
+from fastadv.evaluate.counts import BatchCounts
 from fastadv.evaluate.parts import PartialPass
 from tests.evaluate.test_evaluate_cli import save_run
 from tests.train import runs
@@ -166,15 +167,17 @@ def test_a_torn_part_is_a_batch_that_is_lost(tmp_path: Path) -> None:
             "seed": 0,
         }
     )
-    counts = [Counts(2, 1, None, torch.tensor([True, False]), 1)]
+    one = Counts(2, 1, None, torch.tensor([True, False]), 1)
+    other = Counts(2, 2, None, torch.tensor([True, True]), None)
     parts = PartialPass(file, [evaluation], 2, "cpu", ALONE)
-    parts.append(1, counts, 0.5)
-    parts.append(0, counts, 0.5)
+    parts.append(1, BatchCounts([[one]], one, 3, 2), 0.5)
+    parts.append(0, BatchCounts([[one]], one, 3, 2), 0.5)
     [path] = (tmp_path / "r.parts").rglob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-9])
     again = PartialPass(file, [evaluation], 2, "cpu", ALONE)
     assert list(again.parts) == [1] and again.missing(4) == [range(1), range(2, 4)]
-    again.append(0, [Counts(2, 2, None, torch.tensor([True, True]), None)], 0.25)
+    again.append(0, BatchCounts([[other]], other, 4, 1), 0.25)
     [found], seconds = again.complete()
     assert found.correct.tolist() == [True, True, True, False]
     assert (found.n, found.top1, found.top5, found.without_gradient, seconds) == (4, 3, None, 1, 0.75)
+    assert [(part.gradients, part.queries) for part in again.parts.values()] == [(3, 2), (4, 1)]
