@@ -209,7 +209,7 @@ class GradientAttack(Attack):
         self.one_gradient = False
 
     def _check_early_stop(self) -> None:
-        if not self.stops_early:
+        if not self._leaves_between_steps:
             return
         if type(self).run_ is not GradientAttack.run_:
             raise ValueError(f"{self.name} overrides run_, which takes all of its steps: early_stop must be False")
@@ -238,8 +238,12 @@ class GradientAttack(Attack):
 
     @property
     def stops_early(self) -> bool:  # type: ignore[override]
-        """See :class:`Attack`."""
-        return self.early_stop
+        """See :class:`Attack`; with restarts, an image is left alone after a run."""
+        return self.early_stop or self.restarts > 1
+
+    @property
+    def _leaves_between_steps(self) -> bool:
+        return self.early_stop and self.stops_early
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]
@@ -488,7 +492,7 @@ class GradientAttack(Attack):
         n, stays = len(state.adv), gradient.cost.mixes_examples or self.compile
         # On a GPU, looking for cycles would wait for each step, which judging does in any case.
         only_cycles = len(alphas) >= _LONG_RUN and self.examples_leave and not state.adv.is_cuda
-        if not self.stops_early and not only_cycles:
+        if not self._leaves_between_steps and not only_cycles:
             return None
         counts = [len(alphas)] * n if counts is None else counts
 
@@ -496,7 +500,7 @@ class GradientAttack(Attack):
             steady = not stays and self._steps_are_steady() and are_equal(alphas, counts)
             return Cycles(n, len(alphas), state.adv.device) if steady else None
 
-        labels = state.target if self.stops_early else None
+        labels = state.target if self._leaves_between_steps else None
         return Leaving(self.name, state.adv, labels, counts, targeted=self.targeted, cycles=cycles, stays=stays)
 
     def _steps_are_steady(self) -> bool:
@@ -580,7 +584,7 @@ class GradientAttack(Attack):
         by_fast = self.fast and images.is_cuda
         if by_fast and self.compile:
             self._log_no_capture("it cannot be combined with compile=True")
-        if self.early_stop and self.stops_early and (self.capture or by_fast):
+        if self._leaves_between_steps and (self.capture or by_fast):
             self._log_no_capture("early_stop=True reads verdicts between the steps, and images leave the batch")
             return False
         return self.capture or (by_fast and not self.compile)

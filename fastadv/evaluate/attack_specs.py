@@ -108,7 +108,8 @@ def may_stop_early(text: str) -> bool:
 def stops_early(kind: type[attacks.Attack], options: Mapping[str, Any]) -> bool:
     """True if an attack of this class with these options leaves an image alone as soon as it is fooled."""
     of_class = inspect.getattr_static(kind, "stops_early")
-    return of_class if isinstance(of_class, bool) else options.get("early_stop") is True
+    by_option = options.get("early_stop") is True or options.get("restarts", 1) > 1
+    return of_class if isinstance(of_class, bool) else by_option
 
 
 def recorded_options(text: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,15 @@ def test_top_5_is_left_out_where_images_leave_at_top_1(attack: str) -> None:
     assert (several.worst.top5 is None) is (attack in LENGTHS) and several.each["clean"].top5 is not None
 
 
+def test_images_that_leave_between_restarts_have_no_top_5() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8))
+    images, labels = torch.rand(6, 1, 4, 4), torch.arange(6)
+    given = {"attack": "pgd", "steps": 2, "eps": 8.0, "space": PixelSpace.unit(), "early_stop": False}
+    assert evaluate(model, [(images, labels)], **given).top5 is not None
+    assert evaluate(model, [(images, labels)], restarts=2, **given).top5 is None
+    assert stops_early(attacks.get("pgd"), {"restarts": 2}) and not stops_early(attacks.get("pgd"), {"restarts": 1})
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 
 TEXT = "tests.evaluate.test_early_stop:Up:steps=3:random_start=false"

@@ -66,8 +66,8 @@ def hashes(images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _factors(words: int, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(20250319)
+    generator = torch.Generator(device="cpu").manual_seed(20250319)
     with torch.inference_mode(False):
         bounds = torch.iinfo(torch.int64)
-        numbers = torch.randint(bounds.min, bounds.max, (words,), generator=generator, dtype=torch.int64)
+        numbers = torch.randint(bounds.min, bounds.max, (words,), generator=generator, dtype=torch.int64, device="cpu")
         return numbers.to(device)

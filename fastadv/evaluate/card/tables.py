@@ -111,8 +111,10 @@ def card_figure(card: Card) -> Figure:
             draw_line(axes, name, [clean, *points], index, len(lines))
         eps_axis(axes, card.sizes)
         axes.set(title=escape_label(model), ylim=(-3, 103), ylabel="top-1 accuracy (%)")
-    set_title(figure, f"Suite {card.suite}: accuracy with 95 % confidence intervals", card.records[0])
-    legend_below(figure, panels[0])
+    first = card.records[0]
+    what = f"Suite {card.suite}: accuracy with 95 % confidence intervals"
+    set_title(figure, what, images_of(first), first.seed)
+    legend_below(figure, panels[:1])
     return figure
 
 
