@@ -39,13 +39,11 @@ def anytime_interval(correct: int, n: int, total: int) -> Estimate:
     if not 0 <= correct <= n <= total or n < 1:
         raise ValueError(f"impossible counts: {correct} correct of {n} drawn from {total}")
     wrong = n - correct
-    true = torch.arange(
-        correct, total - wrong + 1, dtype=torch.float64, device="cpu"
-    )  # [K]: those that the draws leave possible
+    # [K]: those that the draws leave possible
+    true = torch.arange(correct, total - wrong + 1, dtype=torch.float64, device="cpu")
     posterior = _log_choose(true, correct) + _log_choose(total - true, wrong)  # [K], up to a constant
-    least = math.log(LEVEL / (total + 1)) + float(
-        _log_choose(torch.tensor(total + 1.0, dtype=torch.float64, device="cpu"), n + 1)
-    )
+    choices = float(_log_choose(torch.tensor(total + 1.0, dtype=torch.float64, device="cpu"), n + 1))
+    least = math.log(LEVEL / (total + 1)) + choices
     # The posterior has a single peak, so this is an interval; it is not empty, since the mean of the posterior over
     # these K is above the prior.
     inside = true[posterior > least]
