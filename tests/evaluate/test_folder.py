@@ -91,7 +91,7 @@ def test_the_same_measurement_by_two_names_is_not_left_out(make_record: MakeReco
 def test_transfers(make_record: MakeRecord) -> None:
     def record(source: str, target: str, attack: str, **given: object) -> TransferRecord:
         common = vars(make_record("", attack, 8.0, 0)).copy()
-        for name in ("model", "checkpoint", "space", "top1", "top5", "correct", "stops_early"):
+        for name in ("model", "checkpoint", "space", "top1", "top5", "correct", "stops_early", "gradients", "queries"):
             del common[name]
         models = {"source": source, "target": target, "source_checkpoint": source, "target_checkpoint": target}
         spaces = {"source_space": "unit", "target_space": "unit"}

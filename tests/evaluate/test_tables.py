@@ -208,7 +208,7 @@ def test_no_records_are_no_tables() -> None:
 
 def test_different_images_cannot_share_a_table(make_record: MakeRecord) -> None:
     records = [make_record("a", "clean", 0.0, 9), make_record("b", "clean", 0.0, 9, dataset="mnist", images="other")]
-    with pytest.raises(ValueError, match=r"a \(fashion_mnist test, 1000 images\) and b \(mnist test, 1000 images\)"):
+    with pytest.raises(ValueError, match=r"a \(fashion_mnist test, 1,000 images\) and b \(mnist test, 1,000 images\)"):
         robustness_tables(records)
 
 
