@@ -24,12 +24,13 @@ img { max-width: 100%; height: auto; }
 """
 
 
-def write_card(card: Card, folder: Path) -> list[Path]:
+def write_card(card: Card, folder: str | Path) -> list[Path]:
     """Write card.html, card.md and card.json, with the figure and the examples' pictures; returns the paths.
 
     Raises:
         OSError: if a file cannot be written.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("card-example-*.png"):
         stale.unlink()
@@ -152,11 +153,17 @@ def _title(card: Card) -> str:
 def _summary(card: Card) -> str:
     cases: Sequence[str] = [
         f"{printable(model)} classifies {100 * card.worst_case(model, eps).value:.1f} % correctly in the worst case at "
-        f"eps {eps:g}"
+        f"eps {eps:g}{_doubt(card, model)}"
         for model in card.models
         for eps in card.sizes[-1:]
     ]
     return f"Suite {card.suite} ({', '.join(card.attacks)}) on {images_of(card.records[0])}. {'; '.join(cases)}."
+
+
+def _doubt(card: Card, model: str) -> str:
+    """What puts the numbers of a network in doubt, beside them: the summary is what people quote."""
+    count = len(card.findings[model])
+    return f" (in doubt: {counted(count, 'warning')})" if count else ""
 
 
 def _no_warning(card: Card) -> str:
