@@ -255,6 +255,8 @@ def test_command_until(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert command(run_folder, *more) == 0
     images = json.loads(capsys.readouterr().out)["images"]
     assert images["n"] < images["total"] == 30
+    stopped = "drawn at random until the interval of the worst case at each eps was within 40 points."
+    assert stopped in (out / "card.md").read_text()
 
 
 def test_command_dry_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

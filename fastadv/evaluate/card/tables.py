@@ -45,11 +45,15 @@ def _notes(card: Card, records: list[Record]) -> tuple[str, ...]:
 
 def _about_stop(card: Card) -> str:
     first = card.records[0]
-    within = f"within {card.until:g} points of the worst case at each eps"
-    stopped = f"stopped when they were {within}" if first.n < first.total else f"never {within} before the last image"
+    within = f"within {card.until:g} points"
+    stopped = (
+        f"until the interval of the worst case at each eps was {within}"
+        if first.n < first.total
+        else f"to the last, since not all intervals of the worst case were {within} before"
+    )
     return (
         f"In brackets 95 % confidence intervals for the accuracy on all {first.total:,} images, which hold at all "
-        f"times (Waudby-Smith and Ramdas, 2020); images were drawn at random, and {stopped}."
+        f"times (Waudby-Smith and Ramdas, 2020); images were drawn at random {stopped}."
     )
 
 
