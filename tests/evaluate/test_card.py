@@ -253,7 +253,9 @@ def test_command_until(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     out = tmp_path / "out"
     more = ("--suite", "quick", "--until", "40", "--batch-size", "10", "--out", out, "--json")
     assert command(run_folder, *more) == 0
-    images = json.loads(capsys.readouterr().out)["images"]
+    said = capsys.readouterr()
+    images = json.loads(said.out)["images"]
+    assert said.err.splitlines()[-1].startswith(f"{images['n']} of 30 images: the worst case is known within ")
     assert images["n"] < images["total"] == 30
     stopped = "drawn at random until the interval of the worst case at each eps was within 40 points."
     assert stopped in (out / "card.md").read_text()
