@@ -122,6 +122,9 @@ def test_the_page_shows_numbers_and_warnings(card: Card, tmp_path: Path) -> None
     assert worst in html and worst in markdown
     assert "a|b &lt;net&gt;" in html and "<net>" not in html.replace("&lt;net&gt;", "")
     assert (tmp_path / "card-example-2.png").exists() and html.count("data:image/png;base64") == 2
+    sha256 = card.records[0].checkpoint
+    assert f"begins with {sha256[:12]}; its input is PixelSpace.unit(). Seed 0" in html and sha256[:12] in markdown
+    assert content(card)["networks"]["a|b <net>"]["sha256"] == sha256 and content(card)["versions"]["fastadv"]
     assert json.loads((tmp_path / "card.json").read_text()) == json.loads(json.dumps(content(card)))
 
     doubt = Finding("no_gradient", "12 of 64 <gradients> are zero", "do this")

@@ -45,7 +45,7 @@ def robustness_card(
 
         card = robustness_card(model, test_loader, space=fastadv.PixelSpace.imagenet(), suite="standard", eps=[2, 4])
         print(card.worst_case("model", 4))
-        write_card(card, Path("card"))
+        write_card(card, "card")
 
     Args:
         model: gives logits [m, K], or an object that holds them.

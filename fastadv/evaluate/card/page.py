@@ -54,6 +54,8 @@ def content(card: Card) -> dict[str, Any]:
     first = card.records[0]
     networks = {
         model: {
+            "sha256": card.record(model, CLEAN, 0.0).checkpoint,
+            "space": card.record(model, CLEAN, 0.0).space,
             "clean": asdict(card.accuracy(model, CLEAN, 0.0)),
             "attacks": {
                 attack: {f"{eps:g}": asdict(card.accuracy(model, attack, eps)) for eps in card.sizes}
@@ -69,6 +71,8 @@ def content(card: Card) -> dict[str, Any]:
         "suite": card.suite,
         "images": {"n": first.n, "total": first.total, "data set": first.folder or first.dataset, "seed": first.seed},
         "until": card.until,
+        "device": first.device,
+        "versions": dict(first.versions),
         "networks": networks,
         "checks": {"images": card.checked, "seconds": round(card.check_seconds, 3)},
         "examples": [
