@@ -21,6 +21,8 @@ from fastadv.utils.text import counted, printable
 _STYLE = """
 .doubt { border-left: 4px solid #aa1144; padding: .1rem .8rem; margin: .8rem 0; background: #fbf3f5; }
 img { max-width: 100%; height: auto; }
+.examples { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+.examples figcaption { max-width: 28rem; }
 """
 
 
@@ -111,7 +113,11 @@ def body(card: Card) -> list[str]:
     parts += [table_html(accuracy_table(card, model)) for model in card.models]
     parts.append(f"<figure>{inline_svg(card_figure(card), 'card-figure')}</figure>")
     if card.examples:
-        parts += ["<h2>Images that are easiest to fool</h2>", f"<p>{escape(_ABOUT_EXAMPLES)}</p>"]
+        parts += [
+            "<h2>Images that are easiest to fool</h2>",
+            f"<p>{escape(_ABOUT_EXAMPLES)}</p>",
+            '<div class="examples">',
+        ]
     for example in card.examples:
         shown = base64.b64encode(example.png()).decode()
         caption = escape(printable(example.caption))
@@ -119,6 +125,8 @@ def body(card: Card) -> list[str]:
             f'<figure><img alt="{caption}" src="data:image/png;base64,{shown}"><figcaption class="note">{caption}'
             "</figcaption></figure>"
         )
+    if card.examples:
+        parts.append("</div>")
     parts.append("<h2>What was asked of the networks</h2>")
     parts += [table_html(cost_table(card, model)) for model in card.models]
     return parts
