@@ -7,6 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from fastadv.evaluate.attack_specs import may_stop_early
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
 from fastadv.evaluate.tables import (
@@ -63,11 +64,17 @@ def all_attacks_table(records: Sequence[Record]) -> Table:
 
 
 def _note_on_judging(records: Sequence[Record]) -> tuple[str, ...]:
-    """Say under which attacks any iterate counts, unless there are none."""
-    stopping = dict.fromkeys(printable(record.attack) for record in records if record.stops_early)
-    if not stopping:
-        return ()
-    return (f"Under {', '.join(stopping)}, an image counts as misclassified as soon as one iterate is.",)
+    """Say under which attacks any iterate counts, and under which the last one alone though any could."""
+    any_counts = dict.fromkeys(printable(record.attack) for record in records if record.stops_early)
+    last_counts = dict.fromkeys(
+        printable(record.attack) for record in records if may_stop_early(record.attack) and not record.stops_early
+    )
+    notes = []
+    if any_counts:
+        notes.append(f"Under {', '.join(any_counts)}, an image counts as misclassified as soon as one iterate is.")
+    if last_counts:
+        notes.append(f"Under {', '.join(last_counts)}, the last iterate alone counts.")
+    return tuple(notes)
 
 
 def _size(record: Record) -> tuple[bool, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastadv.evaluate.all_attacks import all_attacks_table
+from fastadv.evaluate.attack_specs import may_stop_early
 from fastadv.evaluate.figures import robustness_figure, save_figure
 from fastadv.evaluate.folder import select_comparable
 from fastadv.evaluate.pages import html_page, inline_svg, table_html
@@ -27,7 +28,7 @@ class Part:
     """What was measured on the same images, with the same seed and the same weights.
 
     Args:
-        title: the images and the seed.
+        title: the images, the seed, and how attacks are judged if by the last iterate alone.
         tables: by the names of their files.
         records: that the figure shows; none for transfer.
     """
@@ -53,7 +54,8 @@ def collect_parts(folder: Path) -> list[Part]:
     for number, records in enumerate(_comparable(_read(folder, "robustness.jsonl", Record))):
         suffix = f"-{number + 1}" if number else ""
         tables = {f"all-attacks{suffix}": all_attacks_table(records)}
-        parts.append(Part(_title(records[0]), tables, [] if all(r.attack == CLEAN for r in records) else records))
+        drawn = [] if all(record.attack == CLEAN for record in records) else records
+        parts.append(Part(_title(records[0]) + _judging(records), tables, drawn))
     for number, shown in enumerate(_comparable(_read(folder, "transfer.jsonl", TransferRecord))):
         suffix = f"-{number + 1}" if number else ""
         sizes = sorted({record.eps for record in shown})
@@ -104,13 +106,23 @@ def _read(folder: Path, name: str, kind: type[R]) -> list[R]:
 
 
 def _comparable(records: list[R]) -> Iterable[list[R]]:
-    """Yield groups of records that one table can show, that of the last record first."""
+    """Yield groups of records that one table can show, that of the last record first.
+
+    A record is in each group that it can be shown with: clean accuracy belongs to every way of judging an attack.
+    """
+    place = {record.key: number for number, record in enumerate(records)}
     left = records
     while left:
-        chosen, others = select_comparable([left[-1]], left)
-        place = {record.key: number for number, record in enumerate(left)}
-        yield sorted(chosen, key=lambda record: place.get(record.key, len(left)))
-        left = others
+        chosen, _ = select_comparable([left[-1]], records)
+        yield sorted(chosen, key=lambda record: place.get(record.key, len(records)))
+        shown = {record.key for record in chosen}
+        left = [record for record in left if record.key not in shown]
+
+
+def _judging(records: Sequence[Record]) -> str:
+    """What sets a part apart from one in which the same attacks are judged by any iterate."""
+    by_last = any(may_stop_early(record.attack) and not record.stops_early for record in records)
+    return ", judged by the last iterate" if by_last else ""
 
 
 def _title(record: Record | TransferRecord) -> str:

@@ -69,7 +69,10 @@ def collect_report(folder: Path) -> Report:
     """
     about = manifest.read(folder)
     if about is None:
-        raise FileNotFoundError(f"{folder} is not the folder of a study: no {manifest.NAME} in it, and no records")
+        raise FileNotFoundError(
+            f"{folder} has nothing to report: no robustness.jsonl, transfer.jsonl or {manifest.NAME}; a card that "
+            "--until stopped is its own report, card.html"
+        )
     scale, results, notes = about.create_scale(), StudyFolder(folder).results(), _read_notes(folder)
     sections = []
     for name in about.studies:

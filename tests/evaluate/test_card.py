@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,26 @@ def test_all_together_is_image_by_image() -> None:
     assert card.worst_case("m", 4.0).value == 0.0
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda card: card.worst_case("m", 3.0), "eps must be one that was measured, 2, 4, got 3"),
+        (lambda card: card.worst_case("n", 2.0), "model must be one of m, got 'n'"),
+        (lambda card: card.accuracy("m", "pgd", 2.0), "attack must be one of clean, fgsm, got 'pgd'"),
+        (lambda card: card.accuracy("m", "clean", 2.0), "eps must be one that was measured, 0, got 2"),
+    ],
+)
+def test_what_was_not_measured_is_not_answered(ask: Callable[[Card], object], message: str) -> None:
+    records = [record("clean", 0.0, [True]), record("fgsm", 2.0, [True]), record("fgsm", 4.0, [False])]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ask(Card("quick", records, {"m": []}, 1, 0.0))
+
+
+def test_records_say_how_they_were_judged(card: Card) -> None:
+    judged = {one.attack: one.stops_early for one in card.records}
+    assert judged == {"clean": False, "fgsm": False, "pgd:steps=20": True, "apgd_ce:steps=20": True}
+
+
 def test_examples_are_fooled_at_the_smallest_eps(card: Card) -> None:
     assert [example.eps for example in card.examples] == [16.0, 16.0]
     # The attack is stopped by the ball, and the difference is magnified until eps is white.
@@ -100,14 +122,18 @@ def test_the_page_shows_numbers_and_warnings(card: Card, tmp_path: Path) -> None
     assert worst in html and worst in markdown
     assert "a|b &lt;net&gt;" in html and "<net>" not in html.replace("&lt;net&gt;", "")
     assert (tmp_path / "card-example-2.png").exists() and html.count("data:image/png;base64") == 2
+    sha256 = card.records[0].checkpoint
+    assert f"begins with {sha256[:12]}; its input is PixelSpace.unit(). Seed 0" in html and sha256[:12] in markdown
+    assert content(card)["networks"]["a|b <net>"]["sha256"] == sha256 and content(card)["versions"]["fastadv"]
     assert json.loads((tmp_path / "card.json").read_text()) == json.loads(json.dumps(content(card)))
 
     doubt = Finding("no_gradient", "12 of 64 <gradients> are zero", "do this")
     warned = Card(card.suite, card.records, {"a|b <net>": [doubt]}, 40, 0.0)
-    write_card(warned, tmp_path)
+    write_card(warned, str(tmp_path))
     html, markdown = ((tmp_path / f"card.{kind}").read_text() for kind in ("html", "md"))
     assert "12 of 64 &lt;gradients&gt; are zero" in html and "12 of 64 &lt;gradients> are zero" in markdown
     assert "No warning" not in html + markdown
+    assert "at eps 64 (in doubt: 1 warning)" in html and "at eps 64 (in doubt: 1 warning)" in markdown
     assert warning_lines(warned) == ["a|b <net>: no_gradient: 12 of 64 <gradients> are zero; do this"]
     assert content(warned)["networks"]["a|b <net>"]["warnings"][0]["check"] == "no_gradient"
     assert not list(tmp_path.glob("card-example-*"))  # those of the card before
@@ -143,6 +169,11 @@ def test_what_was_asked_is_counted() -> None:
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         robustness_card(Brightness(), [shades(4)], space=UNIT, **arguments)
+
+
+def test_a_single_size_is_refused() -> None:
+    with pytest.raises(TypeError, match=re.escape("as in [2, 4, 8], got 4")):
+        robustness_card(Brightness(), [shades(4)], space=UNIT, eps=4)  # type: ignore[arg-type]
 
 
 def test_batches_that_end_are_refused() -> None:
@@ -225,8 +256,12 @@ def test_command_until(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     out = tmp_path / "out"
     more = ("--suite", "quick", "--until", "40", "--batch-size", "10", "--out", out, "--json")
     assert command(run_folder, *more) == 0
-    images = json.loads(capsys.readouterr().out)["images"]
+    said = capsys.readouterr()
+    images = json.loads(said.out)["images"]
+    assert said.err.splitlines()[-1].startswith(f"{images['n']} of 30 images: the worst case is known within ")
     assert images["n"] < images["total"] == 30
+    stopped = "drawn at random until the interval of the worst case at each eps was within 40 points."
+    assert stopped in (out / "card.md").read_text()
 
 
 def test_command_dry_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

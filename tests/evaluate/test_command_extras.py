@@ -201,7 +201,7 @@ def test_one_report_of_all_records(run_folder: Path, tmp_path: Path, capsys: pyt
     assert "worst case" not in (out / "tables" / "all-attacks.md").read_text()
     assert str(out / "report.md") in capsys.readouterr().out
     assert main(["report", str(tmp_path / "standard")]) == 2
-    assert "no study.json in it, and no records" in capsys.readouterr().err
+    assert "no robustness.jsonl, transfer.jsonl or study.json" in capsys.readouterr().err
 
 
 def record(make_record: MakeRecord, model: str, attack: str, eps: float, correct: list[bool]) -> Record:

@@ -239,6 +239,13 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert [(r.eps, r.stops_early) for r in records] == [(0.0, False), (8.0, True), (4.0, False)]
     assert (out / "tables/robustness-pgd-steps=3.csv").read_text().count("eps = 8") == 0
 
+    # The report has a part for each way of judging, with the clean accuracy in both.
+    assert main(["report", str(out)]) == 0
+    last, any_counts = (out / "report.md").read_text().split("\n## ")[1:]
+    assert "judged by the last iterate\n" in last and "Under pgd:steps=3, the last iterate alone counts." in last
+    assert "last iterate" not in any_counts and "misclassified as soon as one iterate is" in any_counts
+    assert all("| clean |  | -" not in part for part in (last, any_counts))
+
 
 def test_saved_images_are_those_that_were_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The image at 126 stays where it was misclassified first."""

@@ -305,7 +305,7 @@ def test_a_folder_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_report_of_a_folder_without_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_cli.main([str(tmp_path)]) == 2
-    assert "is not the folder of a study: no study.json in it" in capsys.readouterr().err
+    assert "has nothing to report: no robustness.jsonl, transfer.jsonl or study.json" in capsys.readouterr().err
 
 
 def test_help_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from fastadv.evaluate.card.examples import Example
 from fastadv.evaluate.checks import Finding
 from fastadv.evaluate.intervals import Proportion, proportion
 from fastadv.evaluate.records import CLEAN, Record
+from fastadv.utils.validation import check_one_of
 
 Hits = npt.NDArray[np.bool_]
 
@@ -55,7 +56,14 @@ class Card:
         return sorted({record.eps for record in self.records if record.attack != CLEAN})
 
     def record(self, model: str, attack: str, eps: float) -> Record:
-        """Return the record of a network under an attack."""
+        """Return the record of a network under an attack.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        check_one_of("model", model, self.models)
+        check_one_of("attack", attack, (CLEAN, *self.attacks))
+        self._check_eps(eps, (0.0,) if attack == CLEAN else self.sizes)
         return next(r for r in self.records if (r.model, r.attack, r.eps) == (model, attack, eps))
 
     def accuracy(self, model: str, attack: str, eps: float) -> Proportion:
@@ -63,13 +71,25 @@ class Card:
         return self.interval(self.record(model, attack, eps).hits)
 
     def worst_case(self, model: str, eps: float) -> Proportion:
-        """Return the share of images that a network classifies correctly when clean and under each attack."""
+        """Return the share of images that a network classifies correctly when clean and under each attack.
+
+        Raises:
+            ValueError: if the network or the eps was not measured.
+        """
+        check_one_of("model", model, self.models)
+        self._check_eps(eps, self.sizes)
         return self.interval(worst_hits([r for r in self.records if r.model == model], eps))
 
     def lowest(self) -> tuple[str, float, Proportion]:
         """Return the network and the eps with the lowest worst case, and that."""
         cases = [(model, eps, self.worst_case(model, eps)) for model in self.models for eps in self.sizes]
         return min(cases, key=lambda case: case[2].value)
+
+    def _check_eps(self, eps: float, measured: Sequence[float]) -> None:
+        if eps not in measured:
+            raise ValueError(
+                f"eps must be one that was measured, {', '.join(f'{one:g}' for one in measured)}, got {eps:g}"
+            )
 
     def interval(self, hits: Hits) -> Proportion:  # [n]
         """Return a share with Wilson's interval, or after an early stop with the one that it does not spoil."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fastadv
 from fastadv.evaluate.accuracy import count_batches
-from fastadv.evaluate.attack_specs import attack_class, parse_attack, recorded_options, run_options
+from fastadv.evaluate.attack_specs import attack_class, parse_attack, recorded_options, run_options, stops_early
 from fastadv.evaluate.card.card import Card
 from fastadv.evaluate.card.examples import Look
 from fastadv.evaluate.card.making import EXAMPLES, make_card
@@ -45,7 +45,7 @@ def robustness_card(
 
         card = robustness_card(model, test_loader, space=fastadv.PixelSpace.imagenet(), suite="standard", eps=[2, 4])
         print(card.worst_case("model", 4))
-        write_card(card, Path("card"))
+        write_card(card, "card")
 
     Args:
         model: gives logits [m, K], or an object that holds them.
@@ -63,11 +63,13 @@ def robustness_card(
     Raises:
         ValueError: if the suite is unknown, eps is empty, there are no images, or as for
             :func:`fastadv.evaluate.evaluate`.
-        TypeError: if ``batches`` can be iterated only once.
+        TypeError: if ``batches`` can be iterated only once, or eps is a single number.
     """
     check_model(model)
     check_space(space)
     check_one_of("suite", suite, tuple(SUITES))
+    if isinstance(eps, (int, float)):
+        raise TypeError(f"eps must be a list of sizes in pixel values, as in [2, 4, 8], got {eps:g}")
     if not eps:
         raise ValueError("eps is empty: name one or more sizes in pixel values, as in [2, 4, 8]")
     given: Any = batches
@@ -142,6 +144,7 @@ def _measure(
             device=str(device or "as given"),
             versions={"fastadv": fastadv.__version__, "torch": str(torch.__version__)},
             without_gradient=count.without_gradient,
+            stops_early=attack != CLEAN and stops_early(attack_class(attack), options),
             gradients=sum(one.gradients for one in found) / len(eps),
             queries=sum(one.queries for one in found) / len(eps),
         )

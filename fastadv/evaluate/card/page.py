@@ -21,15 +21,18 @@ from fastadv.utils.text import counted, printable
 _STYLE = """
 .doubt { border-left: 4px solid #aa1144; padding: .1rem .8rem; margin: .8rem 0; background: #fbf3f5; }
 img { max-width: 100%; height: auto; }
+.examples { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+.examples figcaption { max-width: 28rem; }
 """
 
 
-def write_card(card: Card, folder: Path) -> list[Path]:
+def write_card(card: Card, folder: str | Path) -> list[Path]:
     """Write card.html, card.md and card.json, with the figure and the examples' pictures; returns the paths.
 
     Raises:
         OSError: if a file cannot be written.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("card-example-*.png"):
         stale.unlink()
@@ -53,6 +56,8 @@ def content(card: Card) -> dict[str, Any]:
     first = card.records[0]
     networks = {
         model: {
+            "sha256": card.record(model, CLEAN, 0.0).checkpoint,
+            "space": card.record(model, CLEAN, 0.0).space,
             "clean": asdict(card.accuracy(model, CLEAN, 0.0)),
             "attacks": {
                 attack: {f"{eps:g}": asdict(card.accuracy(model, attack, eps)) for eps in card.sizes}
@@ -68,6 +73,8 @@ def content(card: Card) -> dict[str, Any]:
         "suite": card.suite,
         "images": {"n": first.n, "total": first.total, "data set": first.folder or first.dataset, "seed": first.seed},
         "until": card.until,
+        "device": first.device,
+        "versions": dict(first.versions),
         "networks": networks,
         "checks": {"images": card.checked, "seconds": round(card.check_seconds, 3)},
         "examples": [
@@ -106,7 +113,11 @@ def body(card: Card) -> list[str]:
     parts += [table_html(accuracy_table(card, model)) for model in card.models]
     parts.append(f"<figure>{inline_svg(card_figure(card), 'card-figure')}</figure>")
     if card.examples:
-        parts += ["<h2>Images that are easiest to fool</h2>", f"<p>{escape(_ABOUT_EXAMPLES)}</p>"]
+        parts += [
+            "<h2>Images that are easiest to fool</h2>",
+            f"<p>{escape(_ABOUT_EXAMPLES)}</p>",
+            '<div class="examples">',
+        ]
     for example in card.examples:
         shown = base64.b64encode(example.png()).decode()
         caption = escape(printable(example.caption))
@@ -114,6 +125,8 @@ def body(card: Card) -> list[str]:
             f'<figure><img alt="{caption}" src="data:image/png;base64,{shown}"><figcaption class="note">{caption}'
             "</figcaption></figure>"
         )
+    if card.examples:
+        parts.append("</div>")
     parts.append("<h2>What was asked of the networks</h2>")
     parts += [table_html(cost_table(card, model)) for model in card.models]
     return parts
@@ -152,11 +165,17 @@ def _title(card: Card) -> str:
 def _summary(card: Card) -> str:
     cases: Sequence[str] = [
         f"{printable(model)} classifies {100 * card.worst_case(model, eps).value:.1f} % correctly in the worst case at "
-        f"eps {eps:g}"
+        f"eps {eps:g}{_doubt(card, model)}"
         for model in card.models
         for eps in card.sizes[-1:]
     ]
     return f"Suite {card.suite} ({', '.join(card.attacks)}) on {images_of(card.records[0])}. {'; '.join(cases)}."
+
+
+def _doubt(card: Card, model: str) -> str:
+    """What puts the numbers of a network in doubt, beside them: the summary is what people quote."""
+    count = len(card.findings[model])
+    return f" (in doubt: {counted(count, 'warning')})" if count else ""
 
 
 def _no_warning(card: Card) -> str:

@@ -45,11 +45,15 @@ def _notes(card: Card, records: list[Record]) -> tuple[str, ...]:
 
 def _about_stop(card: Card) -> str:
     first = card.records[0]
-    within = f"within {card.until:g} points of the worst case at each eps"
-    stopped = f"stopped when they were {within}" if first.n < first.total else f"never {within} before the last image"
+    within = f"within {card.until:g} points"
+    stopped = (
+        f"until the interval of the worst case at each eps was {within}"
+        if first.n < first.total
+        else f"to the last, since not all intervals of the worst case were {within} before"
+    )
     return (
         f"In brackets 95 % confidence intervals for the accuracy on all {first.total:,} images, which hold at all "
-        f"times (Waudby-Smith and Ramdas, 2020); images were drawn at random, and {stopped}."
+        f"times (Waudby-Smith and Ramdas, 2020); images were drawn at random {stopped}."
     )
 
 
@@ -63,9 +67,19 @@ def cost_table(card: Card, model: str) -> Table:
         f"For {counted(n, 'image')} at {counted(len(card.sizes), 'size')}. A gradient is a forward and a backward pass "
         "of a single image; forward passes are those without a gradient, that which judges the result among them.",
         f"The checks took {duration(card.check_seconds)} besides, on {counted(card.checked, 'image')} of each network.",
+        _provenance(own[0]),
     )
     return Table(
         f"{model}: what was asked of it", ("Attack", "gradients", "forward passes", "time"), tuple(rows), 1, notes
+    )
+
+
+def _provenance(record: Record) -> str:
+    """What one needs to tell whether a number is about the same network and program."""
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return (
+        f"The network's SHA-256 begins with {record.checkpoint[:12]}; its input is {record.space}. Seed {record.seed}, "
+        f"device {record.device}, {versions}."
     )
 
 

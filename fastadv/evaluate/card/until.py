@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from fastadv.data import ImageSet
 from fastadv.data.sources.base import Selection
 from fastadv.evaluate import sweep as sweeps
-from fastadv.evaluate.card.anytime import is_within
+from fastadv.evaluate.card.anytime import anytime_interval, is_within
 from fastadv.evaluate.card.card import worst_hits
 from fastadv.evaluate.records import Record, RecordFile, packed
 from fastadv.evaluate.sweep import Images, Subject, Sweep
@@ -49,6 +50,7 @@ def measure_until(
         parts.append(sweeps.run(one, subjects, file))
         joined = [_join(same, len(images), sweep.seed) for same in zip(*parts, strict=True)]
         n += len(chosen)
+        print(_describe(joined, points), file=sys.stderr, flush=True)
         if all(is_within(correct, n, len(images), points) for correct in _worst_cases(joined)):
             break
     return joined, select(images, order[:n])
@@ -59,6 +61,17 @@ def select(images: Images, indices: torch.Tensor) -> Images:
     if isinstance(images, ImageSet):
         return ImageSet(images.images[indices], images.labels[indices], images.classes)
     return Selection(images, indices)
+
+
+def _describe(records: Sequence[Record], points: float) -> str:
+    """A line on how far the drawing is: the lines of each batch before it are about that batch alone."""
+    first = records[0]
+    intervals = [anytime_interval(correct, first.n, first.total) for correct in _worst_cases(records)]
+    widest = max(max(one.value - one.low, one.high - one.value) for one in intervals)
+    return (
+        f"{first.n:,} of {first.total:,} images: the worst case is known within {100 * widest:.1f} points; "
+        f"stops at {points:g}"
+    )
 
 
 def _worst_cases(records: Sequence[Record]) -> list[int]:
