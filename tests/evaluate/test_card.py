@@ -22,7 +22,7 @@ from fastadv.evaluate.attack_specs import attack_class, parse_attack
 from fastadv.evaluate.card.anytime import anytime_interval, is_within
 from fastadv.evaluate.card.page import content, warning_lines
 from fastadv.evaluate.card.suites import SUITES
-from fastadv.evaluate.card.tables import asked_for
+from fastadv.evaluate.card.tables import accuracy_table, asked_for
 from fastadv.evaluate.card.until import measure_until
 from fastadv.evaluate.checks import Finding
 from fastadv.evaluate.records import packed
@@ -225,6 +225,16 @@ def test_the_order_is_drawn_by_the_seed(tmp_path: Path) -> None:
     assert labels[0] == labels[1] != labels[2]
 
 
+def test_with_a_limit_intervals_are_about_the_whole_set(tmp_path: Path) -> None:
+    sweep, subject = dark_sweep(2000, limit=100, drawn=True), Subject("net", Brightness(), UNIT)
+    records, images = measure_until(sweep, [subject], RecordFile(tmp_path / "until.jsonl", Record), points=3)
+    assert len(images) == 100 and {record.total for record in records} == {2000}
+    card = Card("quick", records, {"net": []}, 1, 0.0, until=3.0)
+    assert card.worst_case("net", 8.0).low == anytime_interval(100, 100, 2000).low < 0.97
+    notes = " ".join(accuracy_table(card, "net").notes)
+    assert "up to the limit, where not all intervals of the worst case are within 3 points" in notes
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -258,8 +268,8 @@ def test_command_until(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert command(run_folder, *more) == 0
     said = capsys.readouterr()
     images = json.loads(said.out)["images"]
-    assert said.err.splitlines()[-1].startswith(f"{images['n']} of 30 images: the worst case is known within ")
-    assert images["n"] < images["total"] == 30
+    assert said.err.splitlines()[-1].startswith(f"{images['n']} of 500 images: the worst case is known within ")
+    assert images["n"] < 30 and images["total"] == 500
     stopped = "drawn at random until the interval of the worst case at each eps was within 40 points."
     assert stopped in (out / "card.md").read_text()
 

@@ -46,11 +46,11 @@ def _notes(card: Card, records: list[Record]) -> tuple[str, ...]:
 def _about_stop(card: Card) -> str:
     first = card.records[0]
     within = f"within {card.until:g} points"
-    stopped = (
-        f"until the interval of the worst case at each eps was {within}"
-        if first.n < first.total
-        else f"to the last, since not all intervals of the worst case were {within} before"
-    )
+    cases = [card.worst_case(model, eps) for model in card.models for eps in card.sizes]
+    if all(max(case.value - case.low, case.high - case.value) <= (card.until or 0) / 100 for case in cases):
+        stopped = f"until the interval of the worst case at each eps was {within}"
+    else:
+        stopped = f"up to the limit, where not all intervals of the worst case are {within}"
     return (
         f"In brackets 95 % confidence intervals for the accuracy on all {first.total:,} images, which hold at all "
         f"times (Waudby-Smith and Ramdas, 2020); images were drawn at random {stopped}."

@@ -24,10 +24,11 @@ from fastadv.utils.rng import nth_seed
 def measure_until(
     sweep: Sweep, subjects: Sequence[Subject], file: RecordFile[Record], points: float
 ) -> tuple[list[Record], Images]:
-    """Measure batches of images until each interval is within so many points, or no image is left.
+    """Measure batches of images until each interval is within so many points, or no image is left to draw.
 
-    The order is drawn by the sweep's seed, so each part is a simple random sample of what is left. Each part has random
-    numbers of its own. If interrupted, a second call continues.
+    The order is drawn by the sweep's seed, so each part is a simple random sample of what is left. The first images of
+    a random order are one of a random part of the set, too: with a limit, intervals are about the whole set. Each part
+    has random numbers of its own. If interrupted, a second call continues.
 
     Args:
         sweep: what would be measured without a stop.
@@ -39,6 +40,7 @@ def measure_until(
         The records over all images that were measured, and those images, in the order of the records.
     """
     images = sweep.shown()
+    total = len(sweep.images) if sweep.drawn else len(images)
     generator = torch.Generator("cpu").manual_seed(sweep.seed)
     order = torch.randperm(len(images), generator=generator, device="cpu")  # [N]
     parts: list[list[Record]] = []
@@ -48,10 +50,10 @@ def measure_until(
         seed = nth_seed(sweep.seed, number)
         one = replace(sweep, images=select(images, chosen), limit=None, drawn=False, seed=seed)
         parts.append(sweeps.run(one, subjects, file))
-        joined = [_join(same, len(images), sweep.seed) for same in zip(*parts, strict=True)]
+        joined = [_join(same, total, sweep.seed) for same in zip(*parts, strict=True)]
         n += len(chosen)
         print(_describe(joined, points), file=sys.stderr, flush=True)
-        if all(is_within(correct, n, len(images), points) for correct in _worst_cases(joined)):
+        if all(is_within(correct, n, total, points) for correct in _worst_cases(joined)):
             break
     return joined, select(images, order[:n])
 
