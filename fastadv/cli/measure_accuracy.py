@@ -26,7 +26,7 @@ from fastadv.cli.model_specs import LoadedModels, load_subjects
 from fastadv.distributed import Processes, device_name, on_all, on_main, process_group
 from fastadv.evaluate import sweep as sweeps
 from fastadv.evaluate.attack_specs import may_stop_early
-from fastadv.evaluate.estimate import describe_plan
+from fastadv.evaluate.estimate import describe_plan, plan_json
 from fastadv.evaluate.figures import robustness_figure, save_figure, with_top5
 from fastadv.evaluate.folder import select_comparable
 from fastadv.evaluate.records import CLEAN, Record, RecordFile
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         sweep, loaded = on_all(processes, lambda: _prepare(arguments, processes))
         if arguments.dry_run:
-            on_main(processes, lambda: print(describe_plan(sweep, loaded.subjects, out)))
+            on_main(processes, lambda: print(_plan(arguments, sweep, loaded)))
             return end.code
         file = on_main(processes, lambda: _records(out, loaded))
         end.begin_work()
@@ -83,6 +83,13 @@ def _prepare(arguments: argparse.Namespace, processes: Processes) -> tuple[Sweep
     loaded = load_subjects(arguments.models, arguments)
     sweep = create_sweep(arguments, loaded, device, default_limit=None, early_stop=arguments.early_stop)
     return sweep, loaded
+
+
+def _plan(arguments: argparse.Namespace, sweep: Sweep, loaded: LoadedModels) -> str:
+    """What would be measured, for --dry-run."""
+    if arguments.json:
+        return plan_json(sweep, loaded.subjects, arguments.out)
+    return describe_plan(sweep, loaded.subjects, arguments.out, may_stop=arguments.until is not None)
 
 
 def _records(out: Path, loaded: LoadedModels) -> RecordFile[Record]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,31 @@ class Rates:
     forward: float
 
 
-def describe_plan(sweep: Sweep, subjects: Sequence[Subject], out: Path) -> str:
-    """Say what a sweep would measure that the folder's records lack: a table of passes, and their sum."""
-    path = out / "robustness.jsonl"
-    known = RecordFile(path, Record) if path.exists() else None
-    passes, recorded = plan_passes(sweep, subjects, known)
+def plan_json(sweep: Sweep, subjects: Sequence[Subject], out: Path) -> str:
+    """What :func:`describe_plan` says, as a JSON object: ``passes``, and the number of measurements ``recorded``."""
+    passes, recorded = plan_passes(sweep, subjects, _records_in(out))
+    return json.dumps({"passes": [asdict(one) for one in passes], "recorded": recorded}, indent=2)
+
+
+def _records_in(out: Path) -> RecordFile[Record] | None:
+    path = _path_in(out)
+    return RecordFile(path, Record) if path.exists() else None
+
+
+def _path_in(out: Path) -> Path:
+    return out / "robustness.jsonl"
+
+
+def describe_plan(sweep: Sweep, subjects: Sequence[Subject], out: Path, *, may_stop: bool = False) -> str:
+    """Say what a sweep would measure that the folder's records lack: a table of passes, and their sum.
+
+    Args:
+        sweep: what is measured.
+        subjects: the models.
+        out: the folder.
+        may_stop: whether the drawing of images may stop before the last.
+    """
+    passes, recorded = plan_passes(sweep, subjects, _records_in(out))
     rows = [_COLUMNS, *(_row(one) for one in passes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows] if passes else []
@@ -72,9 +93,11 @@ def describe_plan(sweep: Sweep, subjects: Sequence[Subject], out: Path) -> str:
     lines.append(f"{most}{sums}: {most}{total}")
     if most:
         lines.append("At most, since an image takes no more gradients once it is misclassified.")
+    if may_stop:
+        lines.append("This is for all images; drawing stops earlier, once the intervals are as narrow as --until asks.")
     lines.append("The time is that of one batch, scaled; reading images from files may add to it.")
     if recorded:
-        lines.append(f"{counted(recorded, 'measurement')} of this command are in {path} already.")
+        lines.append(f"{counted(recorded, 'measurement')} of this command are in {_path_in(out)} already.")
     return "\n".join(lines)
 
 

@@ -274,6 +274,15 @@ def test_command_until(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert stopped in (out / "card.md").read_text()
 
 
+def test_command_dry_run_says_that_until_may_stop_earlier(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--suite", "quick", "--dry-run", "--out", tmp_path / "out")
+    for until, said in (((), False), (("--until", "5"), True)):
+        assert command(run_folder, *more, *until) == 0
+        assert ("drawing stops earlier" in capsys.readouterr().out) is said
+
+
 def test_command_dry_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(run_folder, "--suite", "standard", "--dry-run", "--out", tmp_path / "out") == 0
     shown = capsys.readouterr().out

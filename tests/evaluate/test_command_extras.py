@@ -90,6 +90,18 @@ def test_a_dry_run_measures_nothing(run_folder: Path, tmp_path: Path, capsys: py
 
 
 @pytest.mark.usefixtures("records_only")
+def test_a_dry_run_as_json(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [run_folder, "--attacks", "fgsm", "--eps", "8,16", "--limit", "20", "--out", tmp_path / "out"]
+    assert evaluate(*command, "--dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recorded"] == 0
+    assert [(one["attack"], one["eps"], one["gradients"]) for one in found["passes"]] == [
+        ("clean", [0.0], 0),
+        ("fgsm", [8.0, 16.0], 20),
+    ]
+
+
+@pytest.mark.usefixtures("records_only")
 def test_what_is_recorded_costs_nothing(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert evaluate(run_folder, "--attacks", "fgsm", "--eps", "8", "--limit", "20", "--out", out) == 0

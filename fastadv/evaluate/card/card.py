@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +33,11 @@ class Card:
     """
 
     suite: str
-    records: Sequence[Record]
+    records: Sequence[Record] = field(repr=False)
     findings: Mapping[str, Sequence[Finding]]
     checked: int
     check_seconds: float
-    examples: Sequence[Example] = ()
+    examples: Sequence[Example] = field(default=(), repr=False)
     until: float | None = None
 
     @property
