@@ -78,7 +78,7 @@ def _finish(
 def _verdict(card: Card, fail_under: float | None) -> int:
     """The exit code; a line says where the worst case is too low."""
     model, eps, found = card.lowest()
-    if fail_under is None or 100 * found.value >= fail_under:
+    if fail_under is None or found.value >= fail_under / 100:  # 29 of 100 are not below 29 %, and 100 * 0.29 is
         return 0
     print(
         printable(f"fastadv evaluate: {model} is at {found} in the worst case at eps {eps:g}, below {fail_under:g} %"),

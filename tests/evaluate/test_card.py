@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fastadv import PixelSpace, attacks
 from fastadv.attacks.base import ball_of
-from fastadv.cli import main, names
+from fastadv.cli import main, measure_card, names
 from fastadv.data import ImageSet
 from fastadv.evaluate import Card, Record, RecordFile, Subject, Sweep, read_records, robustness_card, write_card
 from fastadv.evaluate.attack_specs import attack_class, parse_attack
@@ -179,6 +179,33 @@ def test_a_single_size_is_refused() -> None:
 def test_batches_that_end_are_refused() -> None:
     with pytest.raises(TypeError, match="only once"):
         robustness_card(Brightness(), iter([shades(4)]), space=UNIT)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_batches_that_differ_the_second_time_are_refused(shuffle: bool) -> None:
+    """The worst case over images in another order is of no image."""
+    images, labels = shades(40)
+
+    class Again:
+        passes = 0
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            self.passes += 1
+            order = torch.arange(40).roll(self.passes if shuffle else 0)
+            for chosen in order.split(16)[: 3 if shuffle or self.passes == 1 else 2]:
+                yield images[chosen], labels[chosen]
+
+    with pytest.raises(ValueError, match="the same each time .* batch 0 is" if shuffle else "second time there are 2"):
+        robustness_card(Brightness(), Again(), space=UNIT, eps=[16], examples=0)
+
+
+@pytest.mark.parametrize("correct", [29, 57, 58])
+def test_a_limit_that_is_just_met_is_met(correct: int) -> None:
+    """As floats, 100 * (29 / 100) is below 29."""
+    hits = [number < correct for number in range(100)]
+    card = Card("quick", [record("clean", 0.0, hits), record("fgsm", 2.0, hits)], {}, 0, 0.0)
+    assert measure_card._verdict(card, float(correct)) == 0
+    assert measure_card._verdict(card, correct + 0.1) == 3
 
 
 def test_suites_are_attacks_in_one_ball() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ from fastadv.utils.validation import check_model, check_one_of
 
 if TYPE_CHECKING:
     from fastadv.data.loaders.protocol import Loader
+
+
+_DIFFER = "batches must be the same each time they are iterated"
+_REMEDY = "give a loader that neither shuffles (shuffle=False) nor changes images at random"
 
 
 def robustness_card(
@@ -61,8 +66,8 @@ def robustness_card(
         classes: names of the classes; by default their indices.
 
     Raises:
-        ValueError: if the suite is unknown, eps is empty, there are no images, or as for
-            :func:`fastadv.evaluate.evaluate`.
+        ValueError: if the suite is unknown, eps is empty, there are no images, batches differ when they are iterated
+            again, or as for :func:`fastadv.evaluate.evaluate`.
         TypeError: if ``batches`` can be iterated only once, or eps is a single number.
     """
     check_model(model)
@@ -76,12 +81,11 @@ def robustness_card(
     if not hasattr(given, "epoch") and iter(given) is given:
         raise TypeError("batches can be iterated only once: give a list or a loader, since each attack sees them all")
     sizes = sorted({float(one) for one in eps})
-    shown = given.epoch(0) if hasattr(given, "epoch") else given
-    images = fingerprint({f"{i} {j}": part for i, pair in enumerate(shown) for j, part in enumerate(pair)})
+    given = _Repeated(given)
     common: dict[str, Any] = {"space": space, "seed": seed, "device": device}
-    records = _measure(model, given, CLEAN, [0.0], name=name, images=images, **common)
+    records = _measure(model, given, CLEAN, [0.0], name=name, **common)
     for attack in SUITES[suite]:
-        records += _measure(model, given, attack, sizes, name=name, images=images, **common)
+        records += _measure(model, given, attack, sizes, name=name, **common)
     return make_card(
         suite,
         [Subject(name, model, space)],
@@ -92,14 +96,47 @@ def robustness_card(
     )
 
 
+class _Repeated:
+    """Batches that are the same each time they are iterated, which is checked: a worst case is over the same images.
+
+    Args:
+        batches: pairs of tensors, or a loader.
+
+    Attributes:
+        fingerprint: sha256 of all of them.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+        self._each = [_hash(pair) for pair in self._pairs()]
+        self.fingerprint = hashlib.sha256(" ".join(self._each).encode()).hexdigest()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        number = -1
+        for number, pair in enumerate(self._pairs()):
+            if number == len(self._each) or _hash(pair) != self._each[number]:
+                raise ValueError(f"{_DIFFER}, and batch {number} is another one the second time: {_REMEDY}")
+            yield pair
+        if number + 1 < len(self._each):
+            raise ValueError(f"{_DIFFER}, and the second time there are {number + 1} of {len(self._each)}: {_REMEDY}")
+
+    def _pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
+        found: Iterable[tuple[Tensor, Tensor]]
+        found = self._batches.epoch(0) if hasattr(self._batches, "epoch") else self._batches
+        return found
+
+
+def _hash(pair: tuple[Tensor, Tensor]) -> str:
+    return fingerprint({str(place): part for place, part in enumerate(pair)})
+
+
 def _measure(
     model: nn.Module,
-    batches: Any,
+    batches: _Repeated,
     attack: str,
     eps: Sequence[float],
     *,
     name: str,
-    images: str,
     space: PixelSpace,
     seed: int,
     device: torch.device | str | None,
@@ -129,7 +166,7 @@ def _measure(
             space=str(space),
             dataset="these batches",
             split="test",
-            images=images,
+            images=batches.fingerprint,
             n=count.n,
             total=count.n,
             classes=0,
@@ -152,7 +189,7 @@ def _measure(
     ]
 
 
-def _look(batches: Any, device: torch.device | str | None) -> Look:
+def _look(batches: _Repeated, device: torch.device | str | None) -> Look:
     """Return a function that finds images by their indices."""
 
     def look(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -164,10 +201,10 @@ def _look(batches: Any, device: torch.device | str | None) -> Look:
     return look
 
 
-def _parts(batches: Any, wanted: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+def _parts(batches: _Repeated, wanted: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the images and labels with these indices, in ascending order, from each batch that has some."""
     first = 0
-    for images, labels in batches.epoch(0) if hasattr(batches, "epoch") else batches:
+    for images, labels in batches:
         own = [index - first for index in wanted if first <= index < first + len(labels)]
         if own:
             yield images[own], labels[own]
