@@ -464,6 +464,7 @@ class GradientAttack(Attack):
                 counts = self._counts(gradient, size, len(adv))
                 leaving = self._leaving(gradient, state, alphas, counts)
                 taken = steps.run_(state, alphas, counts, leaving)
+                self.image_queries += leaving.queries if leaving is not None else 0
             self.image_gradients += self.eot * taken
             self.image_queries += self.eot * len(adv) if self.rule == KL else 0
             self.without_gradient = state.without_gradient
@@ -501,7 +502,16 @@ class GradientAttack(Attack):
             return Cycles(n, len(alphas), state.adv.device) if steady else None
 
         labels = state.target if self._leaves_between_steps else None
-        return Leaving(self.name, state.adv, labels, counts, targeted=self.targeted, cycles=cycles, stays=stays)
+        return Leaving(
+            self.name,
+            state.adv,
+            labels,
+            counts,
+            targeted=self.targeted,
+            cycles=cycles,
+            logits=gradient.logits,
+            stays=stays,
+        )
 
     def _steps_are_steady(self) -> bool:
         """True if a step from the same image, by the same length, leads to the same image."""

@@ -103,7 +103,8 @@ def test_a_cycle_ends_a_run_at_its_last_iterate(steps: int, early_stop: bool) ->
     )
     # The iterates of 8 are 9, 10, 11, 10: the fourth one came before, and so did the third one of 9.
     assert attack.image_gradients < (5 + 5 + 14 + steps) + steps
-    assert len(model.rows) == steps  # of the image that does not go round
+    assert len(model.rows) == steps + 2  # of the image that does not go round; two see that the model draws nothing
+    assert attack.image_gradients + attack.image_queries == sum(model.rows)
 
 
 def rows(attack: attacks.GradientAttack) -> int:
@@ -140,3 +141,24 @@ def test_a_model_that_draws_has_no_cycles() -> None:
     with pytest.warns(UserWarning, match="draws random numbers"):
         assert rows(attacks.IterBasic(model, **STEADY)) == ALL
     assert rows(attacks.IterBasic(copy.deepcopy(model), **STEADY, eot=2)) == 2 * ALL
+
+
+def test_a_model_with_a_generator_of_its_own_has_no_cycles() -> None:
+    """Nothing else tells that it draws: iterates at the corners of the ball come again whatever the gradient."""
+
+    class Own(Valley):
+        generator = torch.Generator().manual_seed(0)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + torch.rand(1, generator=self.generator)
+
+    assert rows(attacks.IterBasic(Own(), **STEADY)) == ALL
+
+
+def test_a_model_that_draws_later_has_no_cycles() -> None:
+    model = Valley()
+    attack = attacks.IterBasic(model, **STEADY)
+    first = rows(attack)
+    assert first < 0.5 * ALL
+    model.draws = True
+    assert rows(attack) == first + ALL

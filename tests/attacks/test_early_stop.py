@@ -162,10 +162,20 @@ def test_results_are_those_of_the_full_run(case: str, split: str) -> None:
     model, (images, labels) = Hills(), examples()
     expected = full_run(CASES[case](model), model, images, labels)
     model.gradients = 0
+    model.passes.clear()
     attack = CASES[case](model, early_stop=True)
     adv = torch.cat(list(by_parts(attack, images, labels, SPLITS[split])))
     assert torch.equal(adv, expected)
     assert attack.image_gradients == model.gradients
+    assert attack.image_gradients + attack.image_queries == sum(model.rows)
+
+
+def test_a_pass_without_its_gradient_is_counted() -> None:
+    """One that decides most of its images: no gradient is worth it, and the others need another pass."""
+    model, (images, labels) = Hills(), examples()
+    attack = attacks.IterBasic(model, eps=60, alpha=30, steps=2, early_stop=True)
+    attack(images, labels)
+    assert model.rows[:2] == [N, N] and attack.image_queries == N and attack.image_gradients == model.gradients < 2 * N
 
 
 @pytest.mark.filterwarnings("ignore:.*averages the same gradient")

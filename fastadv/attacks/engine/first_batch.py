@@ -20,7 +20,7 @@ class FirstBatch:
     Attributes:
         passed: true once the first step on a batch is complete.
         warned: true if there was a warning.
-        steady: true once a pass was seen to give the same logits again: it draws nothing, and moves no statistics.
+        steady: true once a pass was seen that moves no statistics, and draws nothing from the common generators.
     """
 
     passed: bool = False

@@ -28,10 +28,13 @@ class Leaving:
         counts: number of steps of each image, at least 1.
         targeted: the labels are targets.
         cycles: returns, after the first step, what finds iterates that came before; None looks for none.
+        logits: of images [n, C, ...], without a gradient: before steps are left out for a cycle, the first images that
+            were found in one are asked for twice. A model may draw from a generator of its own, or only at times.
         stays: images that are done stay in the batch, until all are.
 
     Attributes:
         judges: whether images are judged.
+        queries: logits of single images that were computed without a gradient.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Leaving:
         *,
         targeted: bool,
         cycles: Callable[[], Cycles | None],
+        logits: Callable[[Tensor], Tensor],
         stays: bool,
     ) -> None:
         self._user = user
@@ -52,6 +56,9 @@ class Leaving:
             labels = torch.zeros_like(self._counts)  # which nobody reads
         self._undecided = Undecided(images, labels, targeted=targeted)
         self._begin_cycles = cycles
+        self._logits = logits
+        self._repeats = False  # not seen yet
+        self.queries = 0
         self._stays = stays
         self._place = torch.arange(len(counts), device=images.device)  # [n], of the images in the batch
 
@@ -72,7 +79,8 @@ class Leaving:
         return self._undecided.rows_left(self._place, _WORTH_A_GRADIENT) is None
 
     def leave(self) -> Tensor:
-        """Return which rows of the batch are undecided: [r] int64; the others leave it."""
+        """Return which rows of the batch are undecided: [r] int64; the others leave it, after a pass in vain."""
+        self.queries += len(self._place)
         rows = self._undecided.rows_left(self._place, math.inf)
         assert rows is not None
         self._place = self._place[rows]
@@ -88,7 +96,11 @@ class Leaving:
         if step == 1:
             self._cycles = self._begin_cycles()
         if self._cycles is not None:
-            self._shorten(step, self._cycles.periods(self._place, images))
+            periods = self._cycles.periods(self._place, images)  # [n]
+            if not self._repeats and (periods > 0).any():
+                self._repeats = self._answers_again(images[periods > 0])
+            if self._repeats:
+                self._shorten(step, periods)
         self._undecided.finish(self._place, images, self._counts[self._place] <= step)
         if not len(self._undecided.left):
             return self._place[:0]
@@ -96,6 +108,14 @@ class Leaving:
         if rows is not None:
             self._place = self._place[rows]
         return rows
+
+    def _answers_again(self, images: Tensor) -> bool:
+        """True if the model gives the same logits for images [r, C, ...] twice; if not, no more cycles are found."""
+        self.queries += 2 * len(images)
+        same = torch.equal(self._logits(images), self._logits(images))
+        if not same:
+            self._cycles = None
+        return same
 
     def _shorten(self, step: int, periods: Tensor) -> None:
         """Leave out whole cycles of the steps that images in a cycle, of periods [n], still have to take."""
