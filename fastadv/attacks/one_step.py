@@ -31,12 +31,20 @@ class OneStepAttack(GradientAttack):
     """X_adv = X + eps * sign(gradient of the cost), or minus towards a target: the one-step methods of appendix A."""
 
     one_gradient = True
-    stops_early = False  # type: ignore[assignment]  # there is no step to leave out
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if cls.start_ is not GradientAttack.start_ or cls.run_ is not GradientAttack.run_:
             cls.one_gradient = False
+
+    @property
+    def stops_early(self) -> bool:  # type: ignore[override]
+        """See :class:`Attack`; between restarts alone, since there is no step to leave out."""
+        return self.restarts > 1
+
+    @property
+    def _leaves_between_steps(self) -> bool:
+        return False
 
     def step_sizes(self, size: Size) -> Sequence[float | Tensor]:
         return [size.eps]

@@ -65,9 +65,9 @@ def all_attacks_table(records: Sequence[Record]) -> Table:
 
 def _note_on_judging(records: Sequence[Record]) -> tuple[str, ...]:
     """Say under which attacks any iterate counts, and under which the last one alone though any could."""
-    any_counts = dict.fromkeys(printable(record.attack) for record in records if record.stops_early)
+    any_counts = dict.fromkeys(printable(record.attack) for record in records if record.any_iterate)
     last_counts = dict.fromkeys(
-        printable(record.attack) for record in records if may_stop_early(record.attack) and not record.stops_early
+        printable(record.attack) for record in records if may_stop_early(record.attack) and not record.any_iterate
     )
     notes = []
     if any_counts:

@@ -95,6 +95,8 @@ def takes_early_stop(kind: Any) -> bool:
     """True if the option ``early_stop`` makes a difference to a class: not if it always stops early, or never can."""
     if not (isinstance(kind, type) and issubclass(kind, attacks.GradientAttack)):
         return False
+    if issubclass(kind, attacks.OneStepAttack):
+        return False
     by_option = isinstance(inspect.getattr_static(kind, "stops_early"), property)
     return by_option and kind.run_ is attacks.GradientAttack.run_
 
@@ -106,10 +108,11 @@ def may_stop_early(text: str) -> bool:
 
 
 def stops_early(kind: type[attacks.Attack], options: Mapping[str, Any]) -> bool:
-    """True if an attack of this class with these options leaves an image alone as soon as it is fooled."""
+    """True if such an attack leaves an image alone as soon as it is fooled, at an iterate or after a restart."""
     of_class = inspect.getattr_static(kind, "stops_early")
-    by_option = options.get("early_stop") is True or options.get("restarts", 1) > 1
-    return of_class if isinstance(of_class, bool) else by_option
+    if isinstance(of_class, bool):
+        return of_class
+    return options.get("restarts", 1) > 1 or (options.get("early_stop") is True and takes_early_stop(kind))
 
 
 def recorded_options(text: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,13 +57,13 @@ def _models(record: Record | TransferRecord) -> Mapping[str, Hashable]:
 
 
 def _verdicts(records: Sequence[Record | TransferRecord]) -> dict[str, bool]:
-    """Whether each attack stops early, by its name, and those that may or may not, by ""; the first record counts."""
+    """Whether any iterate decides, by the attack's name, and by "" for those with a choice; the first record counts."""
     found: dict[str, bool] = {}
     for record in records:
         if isinstance(record, Record):
-            found.setdefault(record.attack, record.stops_early)
+            found.setdefault(record.attack, record.any_iterate)
             if may_stop_early(record.attack):
-                found.setdefault("", record.stops_early)
+                found.setdefault("", record.any_iterate)
     return found
 
 
@@ -92,8 +92,8 @@ def _reason(now: Record | TransferRecord, record: Record | TransferRecord) -> st
     if record.images != now.images:
         return "on other images, or on images shown at another size"
     both = [one for one in (record, now) if isinstance(one, Record) and may_stop_early(one.attack)]
-    if len({one.stops_early for one in both}) == 2:
-        before, here = (_JUDGED[one.stops_early] for one in both)
+    if len({one.any_iterate for one in both}) == 2:
+        before, here = (_JUDGED[one.any_iterate] for one in both)
         return f"judged by {before} of an attack (this command: by {here})"
     names = printable(" and ".join(_models(record)))
     return f"of {names}, with other weights or attack options than the last under this name"

@@ -87,9 +87,9 @@ class Record(Evaluation):
             nothing to them; None if the attack computes no gradient, and in records of versions that did not count.
         shown: how images in files are shown to the model, such as their size; "" for images in memory.
         folder: name of the folder of images in files; "" for images in memory, and in records of older versions.
-        stops_early: true if an image counts as misclassified as soon as one iterate of the attack is, and is left alone
-            from then on; false if the attack's last iterate alone is judged, as in records of older versions, but for
-            attacks that have always stopped early.
+        stops_early: true if an image is left alone as soon as it is misclassified at an iterate of the attack, or after
+            one of its restarts, see :attr:`any_iterate`; false in records of older versions, but for attacks that have
+            always stopped early.
         gradients: of single images that the attack computed; an equal share, if several evaluations shared them. None
             for attacks of one's own, and in records of older versions.
         queries: logits of single images that the attack asked for without a gradient, likewise.
@@ -109,7 +109,7 @@ class Record(Evaluation):
     queries: float | None = None
 
     def __post_init__(self) -> None:
-        if self.stops_early or has_always_stopped(self.attack):
+        if self.stops_early or has_always_stopped(self.attack, self.options):
             object.__setattr__(self, "stops_early", True)
             object.__setattr__(self, "top5", None)  # older versions counted it, at images that were left alone
         check_counts(self.n, self.top1)
@@ -121,6 +121,12 @@ class Record(Evaluation):
         rows = [(name, str(getattr(self, name))) for name in ("model", "dataset", "split", "attack", "eps", "seed")]
         rows += [(name, f"{proportion(count, self.n)}, {count:,} of {self.n:,}") for name, count in measured]
         return html_table(("Record", ""), rows, labels=2)
+
+    @property
+    def any_iterate(self) -> bool:
+        """True if any iterate of the attack decides an image, and false if only its last one does, or that of a run."""
+        between_runs = self.options.get("restarts", 1) > 1 and not self.options.get("early_stop")
+        return self.stops_early and not (between_runs and not has_always_stopped(self.attack, {}))
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:  # [n]
@@ -276,10 +282,10 @@ def _parse_lines(path: Path, content: bytes, kind: type[R]) -> list[R]:
     return records
 
 
-def has_always_stopped(attack: str) -> bool:
-    """True for attacks that stopped early before there was a field for it in records."""
+def has_always_stopped(attack: str, options: Mapping[str, Any]) -> bool:
+    """True for attacks that stopped early, in their steps or between restarts, before records had a field for it."""
     name = attack.partition(":")[0]
-    return name in attacks.names() and stops_early(attacks.get(name), {})
+    return name in attacks.names() and stops_early(attacks.get(name), options)
 
 
 def _is_outdated(record: Any) -> bool:

@@ -121,7 +121,7 @@ def _comparable(records: list[R]) -> Iterable[list[R]]:
 
 def _judging(records: Sequence[Record]) -> str:
     """What sets a part apart from one in which the same attacks are judged by any iterate."""
-    by_last = any(may_stop_early(record.attack) and not record.stops_early for record in records)
+    by_last = any(may_stop_early(record.attack) and not record.any_iterate for record in records)
     return ", judged by the last iterate" if by_last else ""
 
 

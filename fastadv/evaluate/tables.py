@@ -193,11 +193,9 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
 
 def _notes_on_judging(records: Sequence[Record]) -> tuple[str, ...]:
     """Say which iterates of an attack the table is about, unless it is the last one, as in the paper."""
-    if not any(record.stops_early for record in records):
-        return ()
     stopping = {record.attack for record in records if record.stops_early and record.classes >= FEWEST_CLASSES_FOR_TOP5}
     judged = "An image counts as misclassified as soon as one iterate of the attack is, its start included."
-    return (judged, *note_on_top5(stopping))
+    return (*((judged,) if any(record.any_iterate for record in records) else ()), *note_on_top5(stopping))
 
 
 def note_on_top5(attacks: Iterable[str]) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ class TransferRecord(TransferEvaluation):
     folder: str = ""
 
     def __post_init__(self) -> None:
-        if has_always_stopped(self.attack):
+        if has_always_stopped(self.attack, self.options):
             object.__setattr__(self, "top5", None)  # older versions counted it, at images that were left alone
         for found in (self.top1, self.top5):
             if found is not None:

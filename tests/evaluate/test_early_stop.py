@@ -27,6 +27,7 @@ from fastadv.evaluate import (
     run,
     run_transfer,
 )
+from fastadv.evaluate.all_attacks import all_attacks_table
 from fastadv.evaluate.attack_specs import may_stop_early, stops_early, takes_early_stop
 from fastadv.evaluate.figures import with_top5
 from fastadv.evaluate.folder import describe_left_out, select_comparable
@@ -149,6 +150,10 @@ def test_images_that_leave_between_restarts_have_no_top_5() -> None:
     given = {"attack": "pgd", "steps": 2, "eps": 8.0, "space": PixelSpace.unit(), "early_stop": False}
     assert evaluate(model, [(images, labels)], **given).top5 is not None
     assert evaluate(model, [(images, labels)], restarts=2, **given).top5 is None
+    one_step = {"attack": "step_rnd", "eps": 8.0, "space": PixelSpace.unit()}
+    assert evaluate(model, [(images, labels)], **one_step).top5 is not None
+    assert evaluate(model, [(images, labels)], restarts=2, **one_step).top5 is None
+    assert stops_early(attacks.get("step_rnd"), {"restarts": 2})
     assert stops_early(attacks.get("pgd"), {"restarts": 2}) and not stops_early(attacks.get("pgd"), {"restarts": 1})
 
 
@@ -189,7 +194,21 @@ def test_records_of_before(make_record: MakeRecord) -> None:
     assert make_record("a", "pgd:steps=3", 8, 100, 200).top5 == 200
     for attack in ("autoattack", "apgd_t:steps=3", "fab", "square"):
         record = make_record("a", attack, 8, 100, 200)
-        assert record.stops_early and record.top5 is None
+        assert record.stops_early and record.any_iterate and record.top5 is None
+    between = make_record("a", "pgd:restarts=3", 8, 100, 200, options={"restarts": 3})
+    assert between.stops_early and between.top5 is None and not between.any_iterate
+
+
+def test_restarts_without_early_stop_judge_the_last_iterates(make_record: MakeRecord) -> None:
+    """Images leave between runs, so they stop early, but no iterate within a run decides."""
+    options: dict[str, Any] = {"restarts": 3}
+    clean, pgd = make_record("a", "clean", 0, 900), make_record("a", "pgd", 8, 150, 200)
+    last = make_record("a", "pgd:restarts=3", 8, 100, options=options, stops_early=True)
+    by_any = make_record("a", "pgd:restarts=3", 4, 90, options={**options, "early_stop": True}, stops_early=True)
+    assert (last.any_iterate, by_any.any_iterate) == (False, True)
+    assert select_comparable([last], [clean, pgd, last, by_any]) == ([last, clean, pgd], [by_any])
+    assert "Under pgd, pgd:restarts=3, the last iterate alone counts." in all_attacks_table([clean, pgd, last]).notes
+    assert "iterate" not in to_markdown(robustness_tables([clean, last])["pgd:restarts=3"])
 
 
 def test_tables_say_it(make_record: MakeRecord) -> None:
