@@ -23,9 +23,10 @@ from fastadv.evaluate.card.anytime import anytime_interval, is_within
 from fastadv.evaluate.card.page import content, warning_lines
 from fastadv.evaluate.card.suites import SUITES
 from fastadv.evaluate.card.tables import accuracy_table, asked_for
-from fastadv.evaluate.card.until import measure_until
+from fastadv.evaluate.card.until import draw_order, measure_until, select
 from fastadv.evaluate.checks import Finding
 from fastadv.evaluate.records import packed
+from fastadv.evaluate.sweep import draw
 from tests.evaluate.test_evaluate_cli import save_run
 
 UNIT = PixelSpace.unit()
@@ -260,6 +261,14 @@ def test_with_a_limit_intervals_are_about_the_whole_set(tmp_path: Path) -> None:
     assert card.worst_case("net", 8.0).low == anytime_interval(100, 100, 2000).low < 0.97
     notes = " ".join(accuracy_table(card, "net").notes)
     assert "up to the limit, where not all intervals of the worst case are within 3 points" in notes
+
+
+def test_each_image_has_the_same_chance_of_being_the_first() -> None:
+    """Also among images that were drawn by the same seed."""
+    pixels = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
+    images = ImageSet(pixels, torch.zeros(4, dtype=torch.int64), ("a", "b"))
+    first = [int(select(draw(images, 2, seed), draw_order(2, seed)).images[0]) for seed in range(1000)]  # type: ignore[union-attr]
+    assert all(abs(first.count(image) - 250) < 60 for image in range(4))  # 4.4 standard deviations
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -41,8 +41,7 @@ def measure_until(
     """
     images = sweep.shown()
     total = len(sweep.images) if sweep.drawn else len(images)
-    generator = torch.Generator("cpu").manual_seed(sweep.seed)
-    order = torch.randperm(len(images), generator=generator, device="cpu")  # [N]
+    order = draw_order(len(images), sweep.seed)  # [N]
     parts: list[list[Record]] = []
     joined: list[Record] = []
     n = 0
@@ -56,6 +55,16 @@ def measure_until(
         if all(is_within(correct, n, total, points) for correct in _worst_cases(joined)):
             break
     return joined, select(images, order[:n])
+
+
+def draw_order(n: int, seed: int) -> torch.Tensor:
+    """A random order of n images: [n].
+
+    Its random numbers are others than those by which the images may have been drawn from the whole set, since the two
+    together would not give each image the same chance of being the first.
+    """
+    generator = torch.Generator("cpu").manual_seed(nth_seed(seed, 1))
+    return torch.randperm(n, generator=generator, device="cpu")
 
 
 def select(images: Images, indices: torch.Tensor) -> Images:
